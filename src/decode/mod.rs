@@ -1,0 +1,69 @@
+//! Decoding: from the distribution over the next token to text. Logits processors, strategies, stop rules.
+//!
+//! The network is behind [`LanguageModel`], so that each strategy can be tested against a hand-computed table.
+//!
+//! Reference: transformers 5.23.0, `generation/utils.py` and `generation/logits_process.py`.
+
+use crate::error::Result;
+
+/// What decoding needs of a model: ids in, logits out, over rows that each keep their own past.
+///
+/// A row is a sequence with its cached positions. Rows are numbered from 0, come into being empty when first named, and
+/// may have any mixture of lengths: what a row gives never depends on the other rows of a call.
+pub trait LanguageModel {
+    /// `V`, the length of a row of logits.
+    fn vocab_size(&self) -> usize;
+
+    /// The most positions a row can hold.
+    fn n_positions(&self) -> usize;
+
+    /// Positions that row `row` holds.
+    fn len(&self, row: usize) -> usize;
+
+    /// Appends each input's ids to its row and runs the network over all of them in one pass. No two inputs name the
+    /// same row.
+    ///
+    /// # Errors
+    /// If a row would outgrow the context, an id lies outside the vocabulary, or the device fails.
+    fn forward(&mut self, inputs: &[Input<'_>]) -> Result<Output>;
+
+    /// Drops the positions of `row` from `len` on.
+    fn truncate(&mut self, row: usize, len: usize);
+
+    /// Makes each `to` hold what `from` held before the call; `moves` are `(to, from)` and happen at once. Rows that
+    /// are not named stay as they are. Copies share storage until one of them is written.
+    fn assign(&mut self, moves: &[(usize, usize)]);
+}
+
+/// New tokens for one row, and what is wanted of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The row.
+    pub row: usize,
+    /// `T` new ids, at least one.
+    pub ids: &'a [u32],
+    /// For which of the new positions logits are returned.
+    pub logits: Positions,
+    /// For which of the new positions the last hidden state (after the final norm) is returned.
+    pub hidden: Positions,
+}
+
+/// Which of an input's new positions an output covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Positions {
+    /// None.
+    None,
+    /// The last alone.
+    Last,
+    /// All `T`, in order.
+    All,
+}
+
+/// What a forward pass returns: for each input in turn, the positions asked for, one after the other.
+#[derive(Debug, Clone, Default)]
+pub struct Output {
+    /// Logits, (wanted positions, V), row-major.
+    pub logits: Vec<f32>,
+    /// Hidden states after the final norm, (wanted positions, C), row-major.
+    pub hidden: Vec<f32>,
+}

@@ -1,0 +1,111 @@
+//! What can go wrong, typed: each variant names the file, tensor or parameter at fault and says what to do.
+
+use std::path::PathBuf;
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of this library. Its text is one line; causes follow through [`std::error::Error::source`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be opened, read or written.
+    #[error("cannot {action} {path}", path = path.display())]
+    Io {
+        /// What was tried: "read", "write", "create", "map".
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+
+    /// A file is not what it should be: broken, hostile, or of another kind.
+    #[error("{path}: {message}", path = path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it and what was expected.
+        message: String,
+    },
+
+    /// A model configuration that describes no GPT-2 that can run.
+    #[error("{origin}: {message}")]
+    Config {
+        /// Where the configuration came from, usually a path.
+        origin: String,
+        /// The key, its value, and what is allowed.
+        message: String,
+    },
+
+    /// The checkpoint lacks a tensor that the configuration calls for.
+    #[error("{origin}: tensor `{name}` is missing, expected with shape {expected:?}")]
+    MissingTensor {
+        /// The checkpoint.
+        origin: String,
+        /// The tensor's name without the `transformer.` prefix.
+        name: String,
+        /// The shape that the configuration calls for.
+        expected: Vec<usize>,
+    },
+
+    /// A tensor has another shape than the configuration calls for.
+    #[error("{origin}: tensor `{name}` has shape {found:?}, expected {expected:?}")]
+    TensorShape {
+        /// The checkpoint.
+        origin: String,
+        /// The tensor's name without the `transformer.` prefix.
+        name: String,
+        /// The shape that the configuration calls for.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+
+    /// The checkpoint holds a tensor that is no part of the configured model.
+    #[error(
+        "{origin}: tensor `{name}` with shape {found:?} has no place in this model; does config.json belong to these weights?"
+    )]
+    UnexpectedTensor {
+        /// The checkpoint.
+        origin: String,
+        /// The tensor's name without the `transformer.` prefix.
+        name: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+
+    /// A model or one of its files could not be found or fetched.
+    #[error("{0}")]
+    Source(String),
+
+    /// A tokenizer file that cannot be used, or text or ids that the tokenizer cannot take.
+    #[error("{0}")]
+    Tokenizer(String),
+
+    /// A parameter outside its range, or parameters that exclude each other: a mistake of the caller.
+    #[error("{0}")]
+    Usage(String),
+
+    /// Something that this build or machine does not offer.
+    #[error("{0}")]
+    Unsupported(String),
+
+    /// An error inside candle.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// An [`Error::Io`] for `path`, to be used with `map_err`.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// An [`Error::Format`] about `path`.
+    pub fn format(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
+        Self::Format { path: path.into(), message: message.into() }
+    }
+}

@@ -1,0 +1,32 @@
+//! GPT-2: load a checkpoint, tokenize, run the network, decode, and look inside.
+//!
+//! The binary `gpt2` is a thin shell around this library.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`] | `config.json` as a validated [`Config`](config::Config), named sizes |
+//! | [`source`] | hub id, folder, GGUF or demo → the files of a model; the only code that knows the network |
+//! | [`checkpoint`] | safetensors, PyTorch `.bin` and GGUF → named tensors, where they lie in the mapped file |
+//! | [`tokenizer`] | GPT-2's byte-level BPE, `tokenizer.json`, byte-exact streaming decode |
+//! | [`model`] | the network: embeddings, blocks, head, key-value cache, probe |
+//! | [`kernels`] | CPU kernels under the model |
+//! | [`decode`] | logits processors, greedy, sampling, beam, contrastive and assisted decoding, stop rules |
+//! | [`analysis`] | scores, perplexity, logit lens, parameter and memory arithmetic |
+//! | [`device`] | CPU, CUDA or Metal, number types, threads |
+//! | [`error`] | typed errors |
+//!
+//! Shapes in the documentation: `B` rows of a batch, `T` new positions, `S` positions in the cache, `C` the model's
+//! width (`n_embd`), `H` heads, `D` a head's width (`C / H`), `V` the vocabulary.
+
+#![deny(missing_docs)]
+
+pub mod checkpoint;
+pub mod config;
+pub mod decode;
+pub mod error;
+pub mod kernels;
+pub mod model;
+pub mod source;
+pub mod tokenizer;
+
+pub use error::{Error, Result};

@@ -23,6 +23,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod decode;
+pub mod device;
 pub mod error;
 pub mod kernels;
 pub mod model;

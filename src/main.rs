@@ -1,1 +1,44 @@
-fn main() {}
+//! The binary `gpt2`: parse, run, print the error, pick the exit code.
+
+mod cli;
+mod commands;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match commands::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_error(&error);
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// The reader has seen enough (`gpt2 ... | head`): no failure.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(output::is_closed_pipe)
+}
+
+/// 2 for a mistake on the command line, 1 for everything else.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let usage = error.chain().any(|cause| matches!(cause.downcast_ref(), Some(gpt2::Error::Usage(_))));
+    if usage { 2 } else { 1 }
+}
+
+/// One line, and the causes below it.
+fn print_error(error: &anyhow::Error) {
+    use std::io::Write;
+    let mut stderr = anstream::stderr().lock();
+    let bold_red = anstyle::AnsiColor::Red.on_default().bold();
+    // If stderr is gone there is nobody to tell.
+    let _ = writeln!(stderr, "{bold_red}error:{bold_red:#} {error}");
+    for cause in error.chain().skip(1) {
+        let _ = writeln!(stderr, "  caused by: {cause}");
+    }
+}

@@ -125,6 +125,13 @@ impl std::ops::Deref for Bytes {
     }
 }
 
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        let end = bytes.len();
+        Self { owner: Owner::Owned(Arc::new(bytes)), start: 0, end }
+    }
+}
+
 impl std::fmt::Debug for Bytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} bytes", self.len())

@@ -1,1 +1,148 @@
-//! The network.
+//! The network: GPT-2 as `modeling_gpt2.py` has it, from ids to logits.
+//!
+//! [`Gpt2`] holds the weights and never changes; what a run remembers is in its [`KvCache`]. There is one
+//! [`forward`](Gpt2::forward), for one row or many, for a prompt or a single token, traced or not. It takes a ragged
+//! batch: the new tokens of all rows one after the other, (N, C), so that no row is padded.
+//!
+//! Reference: transformers 5.23.0, `models/gpt2/modeling_gpt2.py`.
+
+mod block;
+mod cache;
+mod linear;
+mod load;
+mod session;
+mod trace;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use block::Block;
+pub use cache::{KvCache, Segment};
+use linear::{Embedding, LayerNorm, Linear};
+pub use load::{LoadOptions, WeightType};
+pub use session::Session;
+pub use trace::Trace;
+
+/// GPT-2 with its weights. Field names are the checkpoint's.
+#[derive(Debug)]
+pub struct Gpt2 {
+    config: Config,
+    wte: Embedding,
+    wpe: Embedding,
+    h: Vec<Block>,
+    ln_f: LayerNorm,
+    lm_head: Linear,
+}
+
+impl Gpt2 {
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// An empty cache for this model.
+    #[must_use]
+    pub fn new_cache(&self) -> KvCache {
+        KvCache::new(&self.config)
+    }
+
+    /// Runs the blocks over new tokens: `inputs` are `(row, ids)`, the ids of a row follow its positions in the cache.
+    /// Returns the residual stream after the last block, (N, C), N the number of ids of all inputs, in their order.
+    ///
+    /// The cache holds the new positions afterwards; after an error it holds what it held before.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if an id lies outside the vocabulary, an input is empty, a row is named twice, or a row would
+    /// outgrow the context.
+    pub fn forward(
+        &self,
+        inputs: &[(usize, &[u32])],
+        cache: &mut KvCache,
+        mut trace: Option<&mut Trace>,
+    ) -> Result<Tensor> {
+        self.check(inputs, cache)?;
+        let segments = cache.reserve(inputs);
+        let mut x = self.embed(inputs, &segments)?;
+        if let Some(trace) = trace.as_deref_mut() {
+            trace.embed = Some(x.clone());
+        }
+        for (layer, block) in self.h.iter().enumerate() {
+            x = block.forward(&x, layer, &segments, cache, trace.as_deref_mut())?;
+        }
+        cache.commit(&segments);
+        Ok(x)
+    }
+
+    /// The final norm: (N, C) -> (N, C).
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
+        self.ln_f.forward(x)
+    }
+
+    /// The output head: normed hidden states (N, C) -> logits (N, V).
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.lm_head.forward(hidden)
+    }
+
+    /// Token plus position embeddings, (N, C).
+    fn embed(&self, inputs: &[(usize, &[u32])], segments: &[Segment]) -> Result<Tensor> {
+        let c = self.config.n_embd;
+        let n: usize = inputs.iter().map(|(_, ids)| ids.len()).sum();
+        let mut x = vec![0f32; n * c];
+        let mut position = vec![0f32; c];
+        let tokens = inputs.iter().zip(segments).flat_map(|((_, ids), s)| ids.iter().zip(s.past..));
+        for (out, (id, at)) in x.chunks_exact_mut(c).zip(tokens) {
+            self.wte.row(*id as usize, out);
+            self.wpe.row(at, &mut position);
+            out.iter_mut().zip(&position).for_each(|(x, p)| *x += p);
+        }
+        Ok(Tensor::from_vec(x, (n, c), &Device::Cpu)?)
+    }
+
+    fn check(&self, inputs: &[(usize, &[u32])], cache: &KvCache) -> Result<()> {
+        let (vocabulary, context) = (self.config.vocab_size, self.config.n_positions);
+        for (i, (row, ids)) in inputs.iter().enumerate() {
+            if ids.is_empty() {
+                return Err(Error::Usage(format!("row {row} has no tokens to run")));
+            }
+            if inputs[..i].iter().any(|(other, _)| other == row) {
+                return Err(Error::Usage(format!("row {row} is named twice in one pass")));
+            }
+            if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
+                return Err(Error::Usage(format!(
+                    "token id {id} lies outside the vocabulary of {vocabulary} (0 to {})",
+                    vocabulary - 1
+                )));
+            }
+            let length = cache.len(*row) + ids.len();
+            if length > context {
+                return Err(Error::Usage(format!("{length} tokens do not fit into the context of {context}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Calls `f` on the numbers of a contiguous f32 tensor on the CPU.
+pub(crate) fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let (storage, layout) = x.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (candle_core::Storage::Cpu(storage), Some((from, to))) => Ok(f(&storage.as_slice::<f32>()?[from..to])),
+        _ => Err(candle_core::Error::msg("expected a contiguous tensor in main memory").into()),
+    }
+}
+
+/// The numbers of a tensor on the host, in row-major order.
+///
+/// # Errors
+/// If they cannot be copied from the device.
+pub fn to_host(x: &Tensor) -> Result<Vec<f32>> {
+    Ok(x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+}

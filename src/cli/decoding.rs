@@ -1,0 +1,206 @@
+//! Decoding parameters, under transformers' names. The same struct reads the flags and the per-row overrides of a batch.
+
+use clap::Args;
+use gpt2::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+/// The logits processors, as `topk` and `generate` have them.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+#[command(next_help_heading = "Distribution")]
+pub struct ProcessorArgs {
+    /// Divide the logits by T > 0: below 1 sharper, above 1 flatter
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub temperature: Option<f64>,
+    /// Keep the K most probable tokens
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Keep the most probable tokens that together reach probability P
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub top_p: Option<f64>,
+    /// Remove tokens less probable than P times the best
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub min_p: Option<f64>,
+    /// Keep the tokens nearest to the expected information that together reach probability P
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub typical_p: Option<f64>,
+    /// Remove tokens less probable than E
+    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    pub epsilon_cutoff: Option<f64>,
+    /// Remove tokens less probable than min(E, sqrt(E) exp(-entropy))
+    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    pub eta_cutoff: Option<f64>,
+    /// Make tokens that occurred less likely (P > 1) or more (P < 1); the prompt counts
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub repetition_penalty: Option<f64>,
+    /// Let no sequence of N tokens occur twice; the prompt counts
+    #[arg(long, value_name = "N")]
+    pub no_repeat_ngram_size: Option<usize>,
+    /// Never generate this text (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    pub bad_words: Vec<String>,
+    /// Never generate these ids in a row, such as "12 345" (repeatable)
+    #[arg(long, value_name = "IDS")]
+    #[serde(deserialize_with = "id_lists")]
+    pub bad_words_ids: Vec<IdList>,
+}
+
+/// Everything that decides what `generate` generates.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Decoding")]
+pub struct DecodingArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub processors: ProcessorArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub strategy: StrategyArgs,
+}
+
+impl DecodingArgs {
+    /// These flags with those of one row of a batch put over them; `overrides` has flag names in snake case.
+    ///
+    /// # Errors
+    /// A usage error that names the key that is no decoding parameter, or has a value of the wrong kind.
+    pub fn with_overrides(&self, overrides: Map<String, Value>) -> Result<Self, Error> {
+        let wrong = |e: serde_json::Error| Error::Usage(format!("decoding parameters: {e}"));
+        if overrides.is_empty() {
+            return Ok(self.clone());
+        }
+        let known = Self::augment_args(clap::Command::new("row"));
+        let is_known = |key: &String| known.get_arguments().any(|argument| argument.get_id() == key.as_str());
+        if let Some(key) = overrides.keys().find(|key| !is_known(key)) {
+            return Err(Error::Usage(format!("`{key}` is no decoding parameter")));
+        }
+        let mut all = serde_json::to_value(self).map_err(wrong)?;
+        if let Value::Object(all) = &mut all {
+            all.extend(overrides);
+        }
+        serde_json::from_value(all).map_err(wrong)
+    }
+}
+
+/// Length, strategy and stop rules.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+#[command(next_help_heading = "Decoding")]
+pub struct StrategyArgs {
+    /// Generate at most N tokens [default: 50]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// Generate at least N tokens before the end-of-text token
+    #[arg(long, value_name = "N")]
+    pub min_new_tokens: Option<usize>,
+    /// Draw from the distribution; implied by --temperature, --top-k, --top-p and the like
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub sample: Option<bool>,
+    /// Seed of the draws [default: drawn and reported]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Beams of beam search; with --sample, beam sampling
+    #[arg(long, value_name = "N")]
+    pub num_beams: Option<usize>,
+    /// Groups of diverse beam search
+    #[arg(long, value_name = "N")]
+    pub num_beam_groups: Option<usize>,
+    /// How much a group avoids the tokens of earlier groups
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub diversity_penalty: Option<f64>,
+    /// Exponent of the length that beam scores are divided by [default: 1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub length_penalty: Option<f64>,
+    /// When beam search ends: true, false or never [default: false]
+    #[arg(long, value_name = "WHEN")]
+    pub early_stopping: Option<EarlyStopping>,
+    /// Sequences to return
+    #[arg(long, value_name = "N")]
+    pub num_return_sequences: Option<usize>,
+    /// Contrastive search among the --top-k candidates: weight of the penalty for likeness to the past
+    #[arg(long, value_name = "A", allow_negative_numbers = true)]
+    pub penalty_alpha: Option<f64>,
+    /// Assisted decoding by looking up the last N tokens in the text so far; same result, faster where text repeats
+    #[arg(long, value_name = "N")]
+    pub prompt_lookup: Option<usize>,
+    /// End when this text was generated, and leave it out (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Go on after the end-of-text token
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub ignore_eos: Option<bool>,
+    /// At the end of the context: stop, or crop (each step sees the last n_positions tokens) [default: stop]
+    #[arg(long, value_name = "WHAT")]
+    pub on_context_limit: Option<OnContextLimit>,
+    /// Report each token's log-probability and its K best alternatives
+    #[arg(long, value_name = "K")]
+    pub logprobs: Option<usize>,
+}
+
+/// `--early-stopping`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EarlyStopping {
+    /// As soon as there are as many finished sequences as beams
+    True,
+    /// When better ones are unlikely
+    False,
+    /// When better ones are impossible
+    Never,
+}
+
+/// `--on-context-limit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnContextLimit {
+    /// End there
+    Stop,
+    /// Let each step see the last n_positions tokens
+    Crop,
+}
+
+/// Token ids given as one argument.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IdList(pub Vec<u32>);
+
+impl std::str::FromStr for IdList {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        super::parse_ids(text, "--bad-words-ids").map(Self)
+    }
+}
+
+/// A list of id lists: `[[1, 2], [3]]`, or strings as on the command line.
+fn id_lists<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IdList>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Ids(Vec<u32>),
+        Text(String),
+    }
+    let lists = Vec::<Either>::deserialize(deserializer)?;
+    lists
+        .into_iter()
+        .map(|list| match list {
+            Either::Ids(ids) => Ok(IdList(ids)),
+            Either::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        })
+        .collect()
+}
+
+impl<'de> Deserialize<'de> for EarlyStopping {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Bool(bool),
+            Text(String),
+        }
+        match Either::deserialize(deserializer)? {
+            Either::Bool(true) => Ok(Self::True),
+            Either::Bool(false) => Ok(Self::False),
+            Either::Text(text) => clap::ValueEnum::from_str(&text, true)
+                .map_err(|_| serde::de::Error::custom(format!("`{text}` is not true, false or never"))),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The command line: clap's derive structs and nothing else. Flags that several subcommands share are groups.
+
+mod decoding;
+mod model;
+mod text;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use decoding::{DecodingArgs, ProcessorArgs};
+pub use model::ModelArgs;
+pub use text::{Prompt, TextArgs, parse_ids, read_text};
+
+/// GPT-2 on the command line: tokenize, look at the next token, score, generate.
+#[derive(Debug, Parser)]
+#[command(name = "gpt2", version, about, max_term_width = 110, propagate_version = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub verbosity: Verbosity,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  gpt2 generate --model demo --prompt \"Once upon a time\"
+  gpt2 tokenize \"The theory of relativity\"
+  gpt2 topk --model demo --prompt \"Once upon a\" -k 5
+  echo \"The answer is\" | gpt2 generate -n 20 --completion-only
+
+The model `demo` is built in; others come from a folder or from the Hugging Face hub.";
+
+/// What is said on stderr.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Verbosity {
+    /// Say nothing but errors on stderr
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more on stderr; twice for even more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Continue a text
+    Generate(Box<GenerateArgs>),
+    /// Split text into tokens, or put tokens together
+    Tokenize(TokenizeArgs),
+    /// Show the distribution of the next token
+    Topk(Box<TopkArgs>),
+    /// Show a model's architecture, parameters and memory
+    Info(InfoArgs),
+    /// Write shell completions to stdout
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How results are written to stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON document
+    Json,
+    /// One JSON object a line
+    Jsonl,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 generate --model demo --prompt \"Once upon a time\" -n 40
+  gpt2 generate \"The theory of relativity is\" --num-beams 4 --num-return-sequences 2
+  gpt2 generate \"I enjoy walking with my cute dog\" --temperature 0.8 --top-k 50 --seed 1
+  gpt2 generate --ids \"464 4583 286\" --format json
+  gpt2 generate --input prompts.jsonl --output results.jsonl --batch-size 16 --resume")]
+pub struct GenerateArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub text: TextArgs,
+    #[command(flatten)]
+    pub decoding: DecodingArgs,
+    /// Leave out the prompt
+    #[arg(long, help_heading = "Output")]
+    pub completion_only: bool,
+    /// How to write the result
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 tokenize \"The theory of relativity\"
+  gpt2 tokenize --format ids \"Hello world\"
+  gpt2 tokenize --count --file book.txt
+  gpt2 tokenize --decode \"464 4583 286 44449\"
+  gpt2 tokenize --vocab --grep '^Ġrel'")]
+pub struct TokenizeArgs {
+    #[command(flatten)]
+    pub text: TextArgs,
+    /// How to write the result
+    #[arg(long, value_enum, default_value_t)]
+    pub format: TokenizeFormat,
+}
+
+/// How `tokenize` writes its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum TokenizeFormat {
+    /// A table
+    #[default]
+    Text,
+    /// The ids on one line
+    Ids,
+    /// One JSON document
+    Json,
+    /// One JSON object a line
+    Jsonl,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 topk --model demo --prompt \"Once upon a\" -k 5
+  gpt2 topk \"We are happy to\" --all -k 1
+  gpt2 topk \"The theory of relativity is\" --temperature 0.7 --top-p 0.9
+  gpt2 topk \"The capital of France is\" --token \" Paris\" --token \" London\"")]
+pub struct TopkArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub text: TextArgs,
+    #[command(flatten)]
+    pub processors: ProcessorArgs,
+    /// How many tokens to show
+    #[arg(short, default_value_t = 10, value_name = "K")]
+    pub k: usize,
+    /// Show the distribution after every position
+    #[arg(long, conflicts_with = "position")]
+    pub all: bool,
+    /// Show the distribution after this position; negative counts from the end
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub position: Option<i64>,
+    /// Also report rank and probability of this token (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    pub token: Vec<String>,
+    /// Expand the K best, D levels deep, with joint probabilities
+    #[arg(long, value_name = "D", conflicts_with_all = ["all", "position"], value_parser = clap::value_parser!(u64).range(1..=16))]
+    pub tree: Option<u64>,
+    /// How to write the result
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 info --model demo
+  gpt2 info --model gpt2-xl --format json
+  gpt2 info --model demo --tensors
+  gpt2 info --config config.json")]
+pub struct InfoArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Describe this configuration alone; needs no weights
+    #[arg(long, value_name = "F.json")]
+    pub config: Option<PathBuf>,
+    /// List the checkpoint's tensors
+    #[arg(long, conflicts_with = "config")]
+    pub tensors: bool,
+    /// How to write the result
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}

@@ -1,0 +1,61 @@
+//! Which model, where from, on what.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use gpt2::model::WeightType;
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// `demo` (built in), a name or owner/name on the Hugging Face hub, a folder, or a .gguf file
+    #[arg(short, long, env = "GPT2_MODEL", default_value = "gpt2", hide_env_values = true)]
+    pub model: String,
+    /// Branch, tag or commit on the hub
+    #[arg(long, value_name = "R")]
+    pub revision: Option<String>,
+    /// tokenizer.json, or a folder with tokenizer files, in place of the model's own
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+    /// Use the cache only, open no connection [env: HF_HUB_OFFLINE=1]
+    #[arg(long)]
+    pub offline: bool,
+    /// Where to compute: auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    pub device: gpt2::device::DeviceChoice,
+    /// Type of the weights in memory [default: f32]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub dtype: Option<Dtype>,
+    /// Threads to compute with [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// The number types of `--dtype`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// 32-bit; 16-bit checkpoints are widened on the way into the sums, exactly
+    F32,
+    /// 16-bit IEEE
+    F16,
+    /// 16-bit brain float
+    Bf16,
+}
+
+impl From<Dtype> for WeightType {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::BF16,
+        }
+    }
+}
+
+impl ModelArgs {
+    /// Whether the network may not be used, by flag or by `HF_HUB_OFFLINE`.
+    pub fn is_offline(&self) -> bool {
+        let asked = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_lowercase();
+        self.offline || matches!(asked.as_str(), "1" | "true" | "yes" | "on")
+    }
+}

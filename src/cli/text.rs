@@ -1,0 +1,93 @@
+//! Text and ids from flags, files and stdin.
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use gpt2::Error;
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Text")]
+pub struct TextArgs {
+    /// The text; stdin if none is given and stdin is not a terminal
+    #[arg(value_name = "TEXT")]
+    pub positional: Option<String>,
+    /// The text
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "positional")]
+    pub prompt: Option<String>,
+    /// Read the text from a file
+    #[arg(long, value_name = "F", conflicts_with_all = ["positional", "prompt"])]
+    pub file: Option<PathBuf>,
+    /// Token ids in place of text, such as "464 4583"; needs no tokenizer
+    #[arg(long, value_name = "IDS", conflicts_with_all = ["positional", "prompt", "file"], allow_hyphen_values = true)]
+    pub ids: Option<String>,
+    /// Put <|endoftext|> before the text
+    #[arg(long)]
+    pub bos: bool,
+    /// Take the text <|endoftext|> as ordinary text
+    #[arg(long)]
+    pub no_special: bool,
+}
+
+/// What a subcommand is to work on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompt {
+    /// Text, still to be tokenized.
+    Text(String),
+    /// Token ids.
+    Ids(Vec<u32>),
+}
+
+impl TextArgs {
+    /// Gets the prompt from wherever the flags say.
+    ///
+    /// # Errors
+    /// If a file cannot be read, the text is not UTF-8, an id is no number, or nothing was given.
+    pub fn prompt(&self) -> anyhow::Result<Prompt> {
+        if let Some(ids) = &self.ids {
+            return Ok(Prompt::Ids(parse_ids(ids, "--ids")?));
+        }
+        if let Some(text) = self.positional.as_ref().or(self.prompt.as_ref()) {
+            return Ok(Prompt::Text(text.clone()));
+        }
+        read_text(self.file.as_deref()).map(Prompt::Text)
+    }
+}
+
+/// Reads text from a file, or from stdin if there is none; a terminal on stdin is a usage error.
+///
+/// # Errors
+/// If it cannot be read or is not UTF-8.
+pub fn read_text(file: Option<&Path>) -> anyhow::Result<String> {
+    let (bytes, name) = match file {
+        Some(path) => {
+            let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            (bytes, path.display().to_string())
+        }
+        None => {
+            let mut stdin = std::io::stdin().lock();
+            if stdin.is_terminal() {
+                return Err(Error::Usage("no text: give it as an argument, with --file, or on stdin".into()).into());
+            }
+            let mut bytes = vec![];
+            stdin.read_to_end(&mut bytes).context("cannot read stdin")?;
+            (bytes, "stdin".to_owned())
+        }
+    };
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        anyhow::anyhow!("{name} is not UTF-8: invalid byte at offset {at}")
+    })
+}
+
+/// Token ids separated by spaces or commas; `flag` names them in errors.
+///
+/// # Errors
+/// A usage error that names the part that is no token id.
+pub fn parse_ids(text: &str, flag: &str) -> Result<Vec<u32>, Error> {
+    text.split(|c: char| c.is_whitespace() || c == ',')
+        .filter(|part| !part.is_empty())
+        .map(|part| part.parse().map_err(|_| Error::Usage(format!("{flag}: `{part}` is no token id"))))
+        .collect()
+}

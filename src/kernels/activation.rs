@@ -1,0 +1,94 @@
+//! The MLP's activation functions, and the additions between kernels.
+//!
+//! Reference: transformers, `activations.py`.
+
+use super::simd::{LANES, Simd, dispatch, exp, tanh};
+use crate::config::Activation;
+
+/// `√(2/π)`.
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+
+/// Applies the activation in place.
+pub fn activate(f: Activation, x: &mut [f32]) {
+    activate_slice(f, x);
+}
+
+/// Applies the activation in place, on the calling thread.
+pub(super) fn activate_slice(f: Activation, x: &mut [f32]) {
+    // SAFETY: the slice is valid.
+    unsafe { activate_dispatch(f, x) }
+}
+
+/// `y += x`, on the calling thread.
+pub(super) fn add_slice(y: &mut [f32], x: &[f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += x;
+    }
+}
+
+dispatch! { unsafe fn activate_dispatch = activate_with(f: Activation, x: &mut [f32]) }
+
+#[inline(always)]
+unsafe fn activate_with<S: Simd>(f: Activation, x: &mut [f32]) {
+    unsafe {
+        match f {
+            Activation::GeluNew => map::<S>(x, |v| {
+                let cube = S::mul(S::mul(v, v), v);
+                let inner = S::mul(S::splat(SQRT_2_OVER_PI), S::fma(S::splat(0.044_715), cube, v));
+                half_gate::<S>(v, tanh::<S>(inner))
+            }),
+            Activation::Gelu => {
+                map::<S>(x, |v| half_gate::<S>(v, erf::<S>(S::mul(v, S::splat(std::f32::consts::FRAC_1_SQRT_2)))))
+            }
+            Activation::GeluFast => map::<S>(x, |v| {
+                let factor = S::fma(S::mul(S::splat(0.044_715), v), v, S::splat(1.0));
+                half_gate::<S>(v, tanh::<S>(S::mul(S::mul(v, S::splat(SQRT_2_OVER_PI)), factor)))
+            }),
+            Activation::Relu => map::<S>(x, |v| S::max(v, S::splat(0.0))),
+            Activation::Silu => map::<S>(x, |v| S::div(v, S::add(S::splat(1.0), exp::<S>(S::sub(S::splat(0.0), v))))),
+        }
+    }
+}
+
+/// `0.5 v (1 + t)`.
+#[inline(always)]
+unsafe fn half_gate<S: Simd>(v: S::V, t: S::V) -> S::V {
+    unsafe { S::mul(S::mul(S::splat(0.5), v), S::add(t, S::splat(1.0))) }
+}
+
+/// `erf(x)` to a few units in the last place: an odd rational approximation on [-4, 4], beyond which it is ±1 in f32.
+#[inline(always)]
+unsafe fn erf<S: Simd>(x: S::V) -> S::V {
+    const NUMERATOR: [f32; 7] =
+        [-2.726_142_3e-10, 2.770_681_4e-8, -2.101_024e-6, -5.692_506_6e-5, -7.349_906e-4, -2.954_6e-3, -1.609_603_3e-2];
+    const DENOMINATOR: [f32; 5] = [-1.456_607_2e-5, -2.133_740_5e-4, -1.682_827e-3, -7.373_329_2e-3, -1.426_473_9e-2];
+    unsafe {
+        let x = S::min(S::max(x, S::splat(-4.0)), S::splat(4.0));
+        let square = S::mul(x, x);
+        let mut p = S::splat(NUMERATOR[0]);
+        for c in &NUMERATOR[1..] {
+            p = S::fma(p, square, S::splat(*c));
+        }
+        let mut q = S::splat(DENOMINATOR[0]);
+        for c in &DENOMINATOR[1..] {
+            q = S::fma(q, square, S::splat(*c));
+        }
+        S::div(S::mul(x, p), q)
+    }
+}
+
+/// Applies `f` to 16 numbers at a time.
+#[inline(always)]
+unsafe fn map<S: Simd>(x: &mut [f32], f: impl Fn(S::V) -> S::V) {
+    let (len, p) = (x.len(), x.as_mut_ptr());
+    let whole = len - len % LANES;
+    unsafe {
+        for i in (0..whole).step_by(LANES) {
+            S::store(p.add(i), f(S::load(p.add(i))));
+        }
+        if whole < len {
+            let v = f(S::load_first(p.add(whole), len - whole));
+            S::store_first(p.add(whole), len - whole, v);
+        }
+    }
+}

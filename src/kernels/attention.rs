@@ -1,0 +1,339 @@
+//! Causal attention over a cache that is kept in blocks of 16 positions.
+//!
+//! Within a block keys are stored as (H, D, 16), so that the scores of 16 positions are one vector and need no
+//! horizontal sums; values are stored as (H, 16, D rounded up to 16). Reference: transformers,
+//! `modeling_gpt2.py::eager_attention_forward`.
+
+use std::cell::RefCell;
+
+use super::pool::{self, Shareable};
+use super::simd::{LANES, Simd, dispatch, exp};
+
+/// Positions in a block of the cache.
+pub const BLOCK_POSITIONS: usize = LANES;
+
+/// Queries that one task covers.
+const TASK_QUERIES: usize = 32;
+
+/// Queries that share a pass over the keys.
+const TOGETHER: usize = 4;
+
+/// The shape of one layer's part of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// `H`.
+    pub heads: usize,
+    /// `D`.
+    pub head_dim: usize,
+}
+
+impl AttentionShape {
+    /// The width of a stored value: `D` rounded up to whole vectors.
+    fn value_dim(self) -> usize {
+        self.head_dim.next_multiple_of(LANES)
+    }
+
+    fn keys_len(self) -> usize {
+        self.heads * self.head_dim * BLOCK_POSITIONS
+    }
+
+    /// Numbers that one layer takes in a block.
+    #[must_use]
+    pub fn block_len(self) -> usize {
+        self.keys_len() + self.heads * BLOCK_POSITIONS * self.value_dim()
+    }
+}
+
+/// Writes the key and value of one position, both (H * D), into place `slot` of a layer's part of a block.
+///
+/// # Panics
+/// If the lengths do not fit the shape.
+pub fn append(shape: AttentionShape, key: &[f32], value: &[f32], slot: usize, block: &mut [f32]) {
+    let (keys, values) = block.split_at_mut(shape.keys_len());
+    for (lane, x) in keys.chunks_exact_mut(BLOCK_POSITIONS).zip(key) {
+        lane[slot] = *x;
+    }
+    let width = shape.value_dim();
+    let heads = values.chunks_exact_mut(BLOCK_POSITIONS * width).zip(value.chunks_exact(shape.head_dim));
+    for (head, value) in heads {
+        head[slot * width..][..shape.head_dim].copy_from_slice(value);
+    }
+}
+
+/// The queries of one row and the past that they look at.
+#[derive(Debug)]
+pub struct Query<'a> {
+    /// The first of the row's new positions in the batch, and how many there are (`T`).
+    pub first: usize,
+    /// `T`.
+    pub len: usize,
+    /// Positions that the row held before them.
+    pub past: usize,
+    /// One layer's part of each of the row's blocks, which hold the new positions too.
+    pub blocks: Vec<&'a [f32]>,
+    /// Where the attention probabilities go, (H, T, past + T), if they are wanted.
+    pub weights: Option<&'a mut [f32]>,
+}
+
+/// Attention of every query over its row's past and itself: `q` is (N, stride) with the queries in the first H * D
+/// columns, `out` (N, H * D). Scores are multiplied by `scale`.
+///
+/// # Panics
+/// If a query lies outside the batch or lacks blocks.
+pub fn attend(shape: AttentionShape, scale: f32, q: &[f32], stride: usize, queries: &mut [Query<'_>], out: &mut [f32]) {
+    let c = shape.heads * shape.head_dim;
+    let mut tasks = Vec::new();
+    for query in queries.iter_mut() {
+        let total = query.past + query.len;
+        assert!((query.first + query.len) * stride <= q.len() && (query.first + query.len) * c <= out.len());
+        assert!(query.blocks.len() * BLOCK_POSITIONS >= total, "blocks of a row");
+        assert!(query.blocks.iter().all(|block| block.len() == shape.block_len()), "length of a block");
+        assert!(query.weights.as_ref().is_none_or(|w| w.len() == shape.heads * query.len * total));
+        let weights = query.weights.as_mut().map(|w| Shareable(w.as_mut_ptr()));
+        for head in 0..shape.heads {
+            for from in (0..query.len).step_by(TASK_QUERIES) {
+                let to = query.len.min(from + TASK_QUERIES);
+                tasks.push(Task {
+                    query: Past { first: query.first, past: query.past, len: query.len, blocks: &query.blocks },
+                    weights,
+                    head,
+                    from,
+                    to,
+                });
+            }
+        }
+    }
+    let job = Attend { shape, scale, q, stride, out: Shareable(out.as_mut_ptr()) };
+    // SAFETY: the lengths were checked above; every task writes its own head's columns of its own rows.
+    pool::run(tasks.len(), |i| unsafe { attend_dispatch(&job, &tasks[i]) });
+}
+
+struct Past<'a> {
+    first: usize,
+    past: usize,
+    len: usize,
+    blocks: &'a [&'a [f32]],
+}
+
+struct Task<'a> {
+    query: Past<'a>,
+    weights: Option<Shareable<f32>>,
+    head: usize,
+    from: usize,
+    to: usize,
+}
+
+struct Attend<'a> {
+    shape: AttentionShape,
+    scale: f32,
+    q: &'a [f32],
+    stride: usize,
+    out: Shareable<f32>,
+}
+
+dispatch! { unsafe fn attend_dispatch = attend_task(job: &Attend<'_>, task: &Task<'_>) }
+
+thread_local! {
+    /// Scores of the queries at work, kept between calls so that their pages stay mapped.
+    static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+#[inline(always)]
+unsafe fn attend_task<S: Simd>(job: &Attend<'_>, task: &Task<'_>) {
+    SCORES.with_borrow_mut(|scores| {
+        let needed = TOGETHER * task.query.blocks.len() * BLOCK_POSITIONS;
+        if scores.len() < needed {
+            scores.resize(needed, 0.0);
+        }
+        let mut t = task.from;
+        // SAFETY: as for the caller; the queries lie in `from..to`.
+        unsafe {
+            while t + TOGETHER <= task.to {
+                attend_queries::<S, TOGETHER>(job, task, t, scores);
+                t += TOGETHER;
+            }
+            while t < task.to {
+                attend_queries::<S, 1>(job, task, t, scores);
+                t += 1;
+            }
+        }
+    });
+}
+
+/// Queries `t..t + Q` of a task.
+#[inline(always)]
+unsafe fn attend_queries<S: Simd, const Q: usize>(job: &Attend<'_>, task: &Task<'_>, t: usize, scores: &mut [f32]) {
+    let (d, past) = (job.shape.head_dim, &task.query);
+    let seen = past.past + t + Q;
+    let blocks = &past.blocks[..seen.div_ceil(BLOCK_POSITIONS)];
+    let width = blocks.len() * BLOCK_POSITIONS;
+    // SAFETY: `attend` checked the lengths; `t + Q <= len`.
+    unsafe {
+        let q: [*const f32; Q] =
+            std::array::from_fn(|i| job.q.as_ptr().add((past.first + t + i) * job.stride + task.head * d));
+        score::<S, Q>(job, task.head, blocks, q, scores);
+        for i in 0..Q {
+            let row = &mut scores[i * width..(i + 1) * width];
+            let visible = past.past + t + i + 1;
+            row[visible..].fill(f32::NEG_INFINITY);
+            softmax::<S>(row);
+            if let Some(weights) = task.weights {
+                let total = past.past + past.len;
+                let out = weights.get().add((task.head * past.len + t + i) * total);
+                let out = std::slice::from_raw_parts_mut(out, total);
+                out.fill(0.0);
+                out[..visible].copy_from_slice(&row[..visible]);
+            }
+        }
+        mix::<S, Q>(job, task, blocks, seen, t, scores);
+    }
+}
+
+/// Scaled scores of the queries against every position of the blocks, (Q, positions).
+#[inline(always)]
+unsafe fn score<S: Simd, const Q: usize>(
+    job: &Attend<'_>,
+    head: usize,
+    blocks: &[&[f32]],
+    q: [*const f32; Q],
+    scores: &mut [f32],
+) {
+    let (d, width) = (job.shape.head_dim, blocks.len() * BLOCK_POSITIONS);
+    let keys = |b: usize| unsafe { blocks[b].as_ptr().add(head * d * BLOCK_POSITIONS) };
+    // SAFETY: every block holds (H, D, 16) keys.
+    unsafe {
+        let mut b = 0;
+        while b + 4 <= blocks.len() {
+            score_blocks::<S, Q, 4>(d, q, std::array::from_fn(|i| keys(b + i)), job.scale, scores, width, b);
+            b += 4;
+        }
+        while b < blocks.len() {
+            score_blocks::<S, Q, 1>(d, q, [keys(b)], job.scale, scores, width, b);
+            b += 1;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn score_blocks<S: Simd, const Q: usize, const B: usize>(
+    d: usize,
+    q: [*const f32; Q],
+    keys: [*const f32; B],
+    scale: f32,
+    scores: &mut [f32],
+    width: usize,
+    first: usize,
+) {
+    // SAFETY: as for the caller.
+    unsafe {
+        let mut sums = [[S::splat(0.0); B]; Q];
+        for i in 0..d {
+            let k: [S::V; B] = std::array::from_fn(|b| S::load(keys[b].add(i * LANES)));
+            for (q, sums) in q.iter().zip(&mut sums) {
+                let x = S::splat(*q.add(i));
+                for (sum, k) in sums.iter_mut().zip(k) {
+                    *sum = S::fma(x, k, *sum);
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for (b, sum) in sums.iter().enumerate() {
+                let at = i * width + (first + b) * LANES;
+                S::store(scores[at..at + LANES].as_mut_ptr(), S::mul(*sum, S::splat(scale)));
+            }
+        }
+    }
+}
+
+/// Softmax of a row whose length is a whole number of vectors.
+#[inline(always)]
+unsafe fn softmax<S: Simd>(row: &mut [f32]) {
+    let p = row.as_mut_ptr();
+    // SAFETY: the row is a whole number of vectors.
+    unsafe {
+        let mut largest = S::splat(f32::NEG_INFINITY);
+        for i in (0..row.len()).step_by(LANES) {
+            largest = S::max(largest, S::load(p.add(i)));
+        }
+        let largest = S::splat(S::largest(largest));
+        let mut sum = S::splat(0.0);
+        for i in (0..row.len()).step_by(LANES) {
+            let e = exp::<S>(S::sub(S::load(p.add(i)), largest));
+            sum = S::add(sum, e);
+            S::store(p.add(i), e);
+        }
+        let scale = S::splat(1.0 / S::sum(sum));
+        for i in (0..row.len()).step_by(LANES) {
+            S::store(p.add(i), S::mul(S::load(p.add(i)), scale));
+        }
+    }
+}
+
+/// The values of the first `seen` positions, weighted, into the output.
+#[inline(always)]
+unsafe fn mix<S: Simd, const Q: usize>(
+    job: &Attend<'_>,
+    task: &Task<'_>,
+    blocks: &[&[f32]],
+    seen: usize,
+    t: usize,
+    scores: &[f32],
+) {
+    let vectors = job.shape.value_dim() / LANES;
+    // SAFETY: every block holds (H, 16, width) values behind its keys.
+    unsafe {
+        let mut v = 0;
+        while v + 4 <= vectors {
+            mix_vectors::<S, Q, 4>(job, task, blocks, seen, t, scores, v);
+            v += 4;
+        }
+        while v < vectors {
+            mix_vectors::<S, Q, 1>(job, task, blocks, seen, t, scores, v);
+            v += 1;
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn mix_vectors<S: Simd, const Q: usize, const V: usize>(
+    job: &Attend<'_>,
+    task: &Task<'_>,
+    blocks: &[&[f32]],
+    seen: usize,
+    t: usize,
+    scores: &[f32],
+    v: usize,
+) {
+    let (shape, width) = (job.shape, blocks.len() * BLOCK_POSITIONS);
+    let value_dim = shape.value_dim();
+    let head = shape.keys_len() + task.head * BLOCK_POSITIONS * value_dim + v * LANES;
+    // SAFETY: as for the caller.
+    unsafe {
+        let mut sums = [[S::splat(0.0); V]; Q];
+        for (b, block) in blocks.iter().enumerate() {
+            let values = block.as_ptr().add(head);
+            let first = b * BLOCK_POSITIONS;
+            for s in 0..BLOCK_POSITIONS.min(seen - first) {
+                let x: [S::V; V] = std::array::from_fn(|i| S::load(values.add(s * value_dim + i * LANES)));
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let weight = S::splat(*scores.as_ptr().add(i * width + first + s));
+                    for (sum, x) in sums.iter_mut().zip(x) {
+                        *sum = S::fma(weight, x, *sum);
+                    }
+                }
+            }
+        }
+        let c = shape.heads * shape.head_dim;
+        for (i, sums) in sums.iter().enumerate() {
+            let row = job.out.get().add((task.query.first + t + i) * c + task.head * shape.head_dim);
+            for (j, sum) in sums.iter().enumerate() {
+                let at = (v + j) * LANES;
+                match shape.head_dim - at {
+                    LANES.. => S::store(row.add(at), *sum),
+                    left => S::store_first(row.add(at), left, *sum),
+                }
+            }
+        }
+    }
+}

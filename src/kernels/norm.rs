@@ -1,0 +1,62 @@
+//! Layer norm over the last axis.
+
+use super::pool::{self, Shareable};
+use super::simd::{LANES, Simd, dispatch};
+
+/// Rows that one thread takes at a time.
+const ROWS: usize = 16;
+
+/// `y = (x - mean) / √(var + epsilon) * weight + bias`, row by row: `x` and `y` are (M, C), `weight` and `bias` (C).
+///
+/// # Panics
+/// If the lengths do not fit each other.
+pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, y: &mut [f32]) {
+    let c = weight.len();
+    assert!(bias.len() == c && x.len() == y.len() && x.len().is_multiple_of(c), "lengths of a layer norm");
+    let rows = x.len() / c;
+    let out = Shareable(y.as_mut_ptr());
+    pool::run(rows.div_ceil(ROWS), |i| {
+        for row in i * ROWS..rows.min((i + 1) * ROWS) {
+            // SAFETY: each row is written by one call, and the lengths were checked.
+            unsafe {
+                let y = std::slice::from_raw_parts_mut(out.get().add(row * c), c);
+                norm_dispatch(&x[row * c..(row + 1) * c], weight, bias, epsilon, y);
+            }
+        }
+    });
+}
+
+dispatch! { unsafe fn norm_dispatch = norm_row(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, y: &mut [f32]) }
+
+#[inline(always)]
+unsafe fn norm_row<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, y: &mut [f32]) {
+    let c = x.len() as f32;
+    // SAFETY: as for the caller.
+    unsafe {
+        let mean = fold::<S>(x, |sum, v| S::add(sum, v)) / c;
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = x - mean;
+        }
+        let variance = fold::<S>(y, |sum, v| S::fma(v, v, sum)) / c;
+        let scale = 1.0 / (variance + epsilon).sqrt();
+        for (y, (w, b)) in y.iter_mut().zip(weight.iter().zip(bias)) {
+            *y = *y * scale * w + b;
+        }
+    }
+}
+
+/// Folds 16 running results over the row, 0 beyond its end, and sums them.
+#[inline(always)]
+unsafe fn fold<S: Simd>(x: &[f32], f: impl Fn(S::V, S::V) -> S::V) -> f32 {
+    let whole = x.len() - x.len() % LANES;
+    unsafe {
+        let mut sum = S::splat(0.0);
+        for i in (0..whole).step_by(LANES) {
+            sum = f(sum, S::load(x.as_ptr().add(i)));
+        }
+        if whole < x.len() {
+            sum = f(sum, S::load_first(x.as_ptr().add(whole), x.len() - whole));
+        }
+        S::sum(sum)
+    }
+}

@@ -1,0 +1,89 @@
+//! A model with a cache of its own, as decoding sees it.
+
+use candle_core::{Device, Tensor};
+
+use super::{Gpt2, KvCache, to_host};
+use crate::decode::{Input, LanguageModel, Output, Positions};
+use crate::error::Result;
+
+/// A run of a model: rows with their past. Implements [`LanguageModel`].
+#[derive(Debug)]
+pub struct Session<'m> {
+    model: &'m Gpt2,
+    cache: KvCache,
+}
+
+impl<'m> Session<'m> {
+    /// A session without rows.
+    #[must_use]
+    pub fn new(model: &'m Gpt2) -> Self {
+        Self { model, cache: model.new_cache() }
+    }
+}
+
+impl LanguageModel for Session<'_> {
+    fn vocab_size(&self) -> usize {
+        self.model.config.vocab_size
+    }
+
+    fn n_positions(&self) -> usize {
+        self.model.config.n_positions
+    }
+
+    fn len(&self, row: usize) -> usize {
+        self.cache.len(row)
+    }
+
+    fn forward(&mut self, inputs: &[Input<'_>]) -> Result<Output> {
+        let rows: Vec<(usize, &[u32])> = inputs.iter().map(|input| (input.row, input.ids)).collect();
+        let x = self.model.forward(&rows, &mut self.cache, None)?;
+        // Norm and head run over the wanted positions alone: most of a prompt's logits are never looked at.
+        let normed = |positions: fn(&Input<'_>) -> Positions| match wanted(inputs, positions) {
+            indices if indices.is_empty() => Ok(None),
+            indices => select(&x, &indices).and_then(|x| self.model.final_norm(&x)).map(Some),
+        };
+        let logits = match normed(|input| input.logits)? {
+            Some(x) => to_host(&self.model.logits(&x)?)?,
+            None => vec![],
+        };
+        let hidden = match normed(|input| input.hidden)? {
+            Some(x) => to_host(&x)?,
+            None => vec![],
+        };
+        Ok(Output { logits, hidden })
+    }
+
+    fn truncate(&mut self, row: usize, len: usize) {
+        self.cache.truncate(row, len);
+    }
+
+    fn assign(&mut self, moves: &[(usize, usize)]) {
+        self.cache.assign(moves);
+    }
+}
+
+/// The places of the wanted positions among those of the batch.
+fn wanted(inputs: &[Input<'_>], positions: fn(&Input<'_>) -> Positions) -> Vec<u32> {
+    let mut first = 0;
+    let mut indices = vec![];
+    for input in inputs {
+        let end = first + input.ids.len();
+        let from = match positions(input) {
+            Positions::None => end,
+            Positions::Last => end - 1,
+            Positions::All => first,
+        };
+        indices.extend((from..end).map(|i| i as u32));
+        first = end;
+    }
+    indices
+}
+
+/// Rows of `x` (N, C) by index; `x` itself where that is all of them.
+fn select(x: &Tensor, indices: &[u32]) -> Result<Tensor> {
+    let (n, _) = x.dims2()?;
+    if indices.len() == n {
+        return Ok(x.clone());
+    }
+    Ok(x.index_select(&Tensor::new(indices, &Device::Cpu)?, 0)?)
+}

@@ -41,6 +41,9 @@ pub struct Config {
     pub n_head: usize,
     /// The width inside the MLP (`n_inner`, or `4 * n_embd` where the file says null).
     pub n_inner: usize,
+    /// Whether queries, keys and values have a bias; `qkv_bias` in the file, true where it is silent, as in every
+    /// published GPT-2.
+    pub qkv_bias: bool,
     /// The MLP's activation.
     pub activation_function: Activation,
     /// Added to the variance in every layer norm.
@@ -69,6 +72,7 @@ struct Raw {
     n_layer: Option<i64>,
     n_head: Option<i64>,
     n_inner: Option<i64>,
+    qkv_bias: Option<bool>,
     activation_function: Option<String>,
     layer_norm_epsilon: Option<f64>,
     scale_attn_weights: Option<bool>,
@@ -154,6 +158,7 @@ impl Config {
             n_layer: dimension("n_layer", raw.n_layer, 12)?,
             n_head,
             n_inner: dimension("n_inner", raw.n_inner, 4 * n_embd as i64)?,
+            qkv_bias: raw.qkv_bias.unwrap_or(true),
             activation_function,
             layer_norm_epsilon,
             scale_attn_weights: raw.scale_attn_weights.unwrap_or(true),
@@ -182,6 +187,7 @@ impl Config {
             n_layer,
             n_head,
             n_inner: 4 * n_embd,
+            qkv_bias: true,
             activation_function: Activation::GeluNew,
             layer_norm_epsilon: 1e-5,
             scale_attn_weights: true,

@@ -20,6 +20,7 @@
 
 #![deny(missing_docs)]
 
+pub mod analysis;
 pub mod checkpoint;
 pub mod config;
 pub mod decode;

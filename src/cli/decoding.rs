@@ -2,6 +2,8 @@
 
 use clap::Args;
 use gpt2::Error;
+use gpt2::decode::GenerationConfig;
+use gpt2::tokenizer::Tokenizer;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -201,6 +203,102 @@ impl<'de> Deserialize<'de> for EarlyStopping {
             Either::Bool(false) => Ok(Self::False),
             Either::Text(text) => clap::ValueEnum::from_str(&text, true)
                 .map_err(|_| serde::de::Error::custom(format!("`{text}` is not true, false or never"))),
+        }
+    }
+}
+
+impl ProcessorArgs {
+    /// The parameters as the library takes them.
+    ///
+    /// # Errors
+    /// If bad words were given and there is no tokenizer, or an id lies outside the vocabulary.
+    pub fn config(&self, tokenizer: Option<&Tokenizer>, vocab_size: usize) -> Result<GenerationConfig, Error> {
+        Ok(GenerationConfig {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            typical_p: self.typical_p,
+            epsilon_cutoff: self.epsilon_cutoff,
+            eta_cutoff: self.eta_cutoff,
+            repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
+            no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(0),
+            bad_words_ids: self.bad_words(tokenizer, vocab_size)?,
+            ..GenerationConfig::default()
+        })
+    }
+
+    /// The ids of all bad words: a word given as text is banned both as it stands and after a space.
+    fn bad_words(&self, tokenizer: Option<&Tokenizer>, vocab_size: usize) -> Result<Vec<Vec<u32>>, Error> {
+        let mut all: Vec<Vec<u32>> = self.bad_words_ids.iter().map(|list| list.0.clone()).collect();
+        for word in &self.bad_words {
+            let Some(tokenizer) = tokenizer else {
+                return Err(Error::Usage("--bad-words needs a tokenizer; use --bad-words-ids".into()));
+            };
+            for text in [word.clone(), format!(" {word}")] {
+                all.push(tokenizer.encode(&text, true)?.into_iter().map(|token| token.id).collect());
+            }
+        }
+        match all.iter().flatten().find(|id| **id as usize >= vocab_size) {
+            Some(id) => Err(Error::Usage(format!("bad word id {id} lies outside the vocabulary of {vocab_size}"))),
+            None if all.iter().any(Vec::is_empty) => Err(Error::Usage("a bad word is empty".into())),
+            None => Ok(all),
+        }
+    }
+}
+
+impl DecodingArgs {
+    /// The parameters as the library takes them; `eos_token_id` are the model's own, `seed` is used if none was given.
+    ///
+    /// # Errors
+    /// As [`ProcessorArgs::config`].
+    pub fn config(
+        &self,
+        tokenizer: Option<&Tokenizer>,
+        vocab_size: usize,
+        eos_token_id: &[u32],
+        seed: u64,
+    ) -> Result<GenerationConfig, Error> {
+        let s = &self.strategy;
+        let ignore_eos = s.ignore_eos.unwrap_or(false);
+        let defaults = GenerationConfig::default();
+        Ok(GenerationConfig {
+            max_new_tokens: s.max_new_tokens.unwrap_or(defaults.max_new_tokens),
+            min_new_tokens: s.min_new_tokens.unwrap_or(defaults.min_new_tokens),
+            do_sample: s.sample.unwrap_or(false),
+            num_beams: s.num_beams.unwrap_or(defaults.num_beams),
+            num_beam_groups: s.num_beam_groups.unwrap_or(defaults.num_beam_groups),
+            diversity_penalty: s.diversity_penalty,
+            length_penalty: s.length_penalty,
+            early_stopping: s.early_stopping.map(Into::into),
+            num_return_sequences: s.num_return_sequences.unwrap_or(defaults.num_return_sequences),
+            penalty_alpha: s.penalty_alpha,
+            eos_token_id: if ignore_eos { vec![] } else { eos_token_id.to_vec() },
+            seed: s.seed.unwrap_or(seed),
+            prompt_lookup_num_tokens: s.prompt_lookup,
+            logprobs: s.logprobs,
+            stop: s.stop.clone(),
+            on_context_limit: s.on_context_limit.map(Into::into).unwrap_or_default(),
+            ..self.processors.config(tokenizer, vocab_size)?
+        })
+    }
+}
+
+impl From<EarlyStopping> for gpt2::decode::EarlyStopping {
+    fn from(when: EarlyStopping) -> Self {
+        match when {
+            EarlyStopping::True => Self::True,
+            EarlyStopping::False => Self::False,
+            EarlyStopping::Never => Self::Never,
+        }
+    }
+}
+
+impl From<OnContextLimit> for gpt2::decode::OnContextLimit {
+    fn from(what: OnContextLimit) -> Self {
+        match what {
+            OnContextLimit::Stop => Self::Stop,
+            OnContextLimit::Crop => Self::Crop,
         }
     }
 }

@@ -73,7 +73,9 @@ unsafe fn erf<S: Simd>(x: S::V) -> S::V {
         for c in &DENOMINATOR[1..] {
             q = S::fma(q, square, S::splat(*c));
         }
-        S::div(S::mul(x, p), q)
+        // The ends come out a unit below 1 in the last place, which x = -100 would turn into something visible.
+        let y = S::mul(S::div(S::mul(x, p), q), S::splat(1.0 + 2.0 * f32::EPSILON));
+        S::min(S::max(y, S::splat(-1.0)), S::splat(1.0))
     }
 }
 
@@ -89,6 +91,45 @@ unsafe fn map<S: Simd>(x: &mut [f32], f: impl Fn(S::V) -> S::V) {
         if whole < len {
             let v = f(S::load_first(p.add(whole), len - whole));
             S::store_first(p.add(whole), len - whole, v);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+
+    /// Against candle's expressions in f64, over a range that saturates at both ends.
+    #[test]
+    fn activations_agree_with_candle() {
+        let x: Vec<f32> = (-1203..=1203).map(|i| i as f32 * 0.01).collect();
+        let wide: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+        let t = Tensor::new(wide.clone(), &Device::Cpu).unwrap();
+        for (f, expected) in [
+            (Activation::GeluNew, t.gelu()),
+            (Activation::GeluFast, t.gelu()),
+            (Activation::Gelu, t.gelu_erf()),
+            (Activation::Relu, t.relu()),
+            (Activation::Silu, t.silu()),
+        ] {
+            let expected: Vec<f64> = expected.unwrap().to_vec1().unwrap();
+            let mut y = x.clone();
+            activate(f, &mut y);
+            for ((x, y), e) in x.iter().zip(&y).zip(expected) {
+                assert!((f64::from(*y) - e).abs() < 2e-6 * (1.0 + e.abs()), "{f:?} at {x}: {y} {e}");
+            }
+        }
+    }
+
+    #[test]
+    fn extremes_stay_finite() {
+        for f in [Activation::GeluNew, Activation::GeluFast, Activation::Gelu, Activation::Relu, Activation::Silu] {
+            let mut y = [-1e30, -1e4, -100.0, 0.0, 100.0, 1e4];
+            activate(f, &mut y);
+            assert!(y.iter().all(|y| y.is_finite()), "{f:?}: {y:?}");
+            assert!(y[..4].iter().all(|y| y.abs() < 1e-6) && y[4] == 100.0 && y[5] == 1e4, "{f:?}: {y:?}");
         }
     }
 }

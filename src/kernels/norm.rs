@@ -60,3 +60,34 @@ unsafe fn fold<S: Simd>(x: &[f32], f: impl Fn(S::V, S::V) -> S::V) -> f32 {
         S::sum(sum)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::super::test_numbers;
+    use super::*;
+
+    /// Against `candle_nn`'s layer norm, and with an offset that would swamp a one-pass variance.
+    #[test]
+    fn layer_norm_agrees_with_candle() {
+        for (rows, c, offset) in
+            [(1, 1, 0.0), (1, 5, 0.0), (3, 16, 1.0), (17, 37, -3.0), (40, 768, 0.5), (2, 1600, 10.0)]
+        {
+            let x: Vec<f32> = test_numbers(rows * c, 1).into_iter().map(|x| x + offset).collect();
+            let (weight, bias) = (test_numbers(c, 2), test_numbers(c, 3));
+            let mut y = vec![0f32; rows * c];
+            layer_norm(&x, &weight, &bias, 1e-5, &mut y);
+            let tensor = |v: &[f32], dims: &[usize]| {
+                let wide: Vec<f64> = v.iter().map(|x| f64::from(*x)).collect();
+                Tensor::from_vec(wide, dims, &Device::Cpu).unwrap()
+            };
+            let (weight, bias) = (tensor(&weight, &[c]), tensor(&bias, &[c]));
+            let expected = candle_nn::ops::layer_norm_slow(&tensor(&x, &[rows, c]), &weight, &bias, 1e-5).unwrap();
+            let expected: Vec<f64> = expected.flatten_all().unwrap().to_vec1().unwrap();
+            for (y, e) in y.iter().zip(expected) {
+                assert!((f64::from(*y) - e).abs() < 2e-5, "{rows}x{c}: {y} {e}");
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! How many parameters a configuration has, where they sit, and what they cost in memory and arithmetic.
+
+use serde::Serialize;
+
+use crate::config::Config;
+
+/// Parameters by component. All counts are numbers, not bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Parameters {
+    /// Everything, a tied head counted once.
+    pub total: u64,
+    /// Everything, with the head as a matrix of its own.
+    pub untied_total: u64,
+    /// `wte`, V * C.
+    pub token_embedding: u64,
+    /// `wpe`, n_positions * C.
+    pub position_embedding: u64,
+    /// One block.
+    pub per_block: u64,
+    /// All blocks.
+    pub blocks: u64,
+    /// `ln_f`.
+    pub final_norm: u64,
+    /// The output head's own parameters: 0 if it is the token embedding.
+    pub head: u64,
+    /// The parts of one block.
+    pub block: BlockParameters,
+}
+
+/// Parameters of one block by layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BlockParameters {
+    /// `ln_1`.
+    pub ln_1: u64,
+    /// `attn.c_attn`.
+    pub attn_c_attn: u64,
+    /// `attn.c_proj`.
+    pub attn_c_proj: u64,
+    /// `ln_2`.
+    pub ln_2: u64,
+    /// `mlp.c_fc`.
+    pub mlp_c_fc: u64,
+    /// `mlp.c_proj`.
+    pub mlp_c_proj: u64,
+}
+
+impl Parameters {
+    /// Counts the parameters of a model with this configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let [c, v, inner] = [config.n_embd, config.vocab_size, config.n_inner].map(|n| n as u64);
+        let block = BlockParameters {
+            ln_1: 2 * c,
+            attn_c_attn: 3 * c * c + if config.qkv_bias { 3 * c } else { 0 },
+            attn_c_proj: c * c + c,
+            ln_2: 2 * c,
+            mlp_c_fc: c * inner + inner,
+            mlp_c_proj: inner * c + c,
+        };
+        let per_block =
+            block.ln_1 + block.attn_c_attn + block.attn_c_proj + block.ln_2 + block.mlp_c_fc + block.mlp_c_proj;
+        let blocks = config.n_layer as u64 * per_block;
+        let (token_embedding, position_embedding) = (v * c, config.n_positions as u64 * c);
+        let head = if config.tie_word_embeddings { 0 } else { v * c };
+        let tied_total = token_embedding + position_embedding + blocks + 2 * c;
+        Self {
+            total: tied_total + head,
+            untied_total: tied_total + v * c,
+            token_embedding,
+            position_embedding,
+            per_block,
+            blocks,
+            final_norm: 2 * c,
+            head,
+            block,
+        }
+    }
+}
+
+/// What a model costs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Costs {
+    /// Bytes of all parameters at 32 bits.
+    pub f32_bytes: u64,
+    /// Bytes of all parameters at 16 bits (f16 or bf16).
+    pub f16_bytes: u64,
+    /// Bytes with matrices at 8 bits in blocks of 32 with an f16 scale (8.5 bits a weight), the rest at 32 bits.
+    pub q8_0_bytes: u64,
+    /// Bytes with matrices at 4 bits in blocks of 256 with scales and minima (4.5 bits a weight), the rest at 32 bits.
+    pub q4_k_bytes: u64,
+    /// Bytes that one position takes in an f32 key-value cache.
+    pub kv_cache_bytes_per_token: u64,
+    /// Bytes of an f32 key-value cache that holds a full context.
+    pub kv_cache_bytes_full_context: u64,
+    /// Floating-point operations to run one token through the matrices: two for each of their weights.
+    pub flops_per_token: u64,
+    /// Operations that each cached position adds to that (attention).
+    pub flops_per_cached_position: u64,
+}
+
+impl Costs {
+    /// The costs of a model with this configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let parameters = Parameters::of(config);
+        let [c, v, inner, layers] =
+            [config.n_embd, config.vocab_size, config.n_inner, config.n_layer].map(|n| n as u64);
+        let block_matrices = layers * (4 * c * c + 2 * c * inner);
+        let tables = parameters.token_embedding + parameters.position_embedding + parameters.head;
+        let matrices = block_matrices + tables;
+        let rest = 4 * (parameters.total - matrices);
+        let kv_cache_bytes_per_token = layers * 2 * c * 4;
+        Self {
+            f32_bytes: 4 * parameters.total,
+            f16_bytes: 2 * parameters.total,
+            q8_0_bytes: matrices * 34 / 32 + rest,
+            q4_k_bytes: matrices * 144 / 256 + rest,
+            kv_cache_bytes_per_token,
+            kv_cache_bytes_full_context: kv_cache_bytes_per_token * config.n_positions as u64,
+            flops_per_token: 2 * (block_matrices + v * c),
+            flops_per_cached_position: layers * 4 * c,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Published counts: `sum(p.numel() for p in model.parameters())` of the checkpoints.
+    #[test]
+    fn published_sizes_have_their_published_counts() {
+        let total = |name| Parameters::of(&Config::named(name).unwrap()).total;
+        assert_eq!(total("distilgpt2"), 81_912_576);
+        assert_eq!(total("gpt2"), 124_439_808);
+        assert_eq!(total("gpt2-medium"), 354_823_168);
+        assert_eq!(total("gpt2-large"), 774_030_080);
+        assert_eq!(total("gpt2-xl"), 1_557_611_200);
+    }
+
+    #[test]
+    fn an_untied_head_without_qkv_bias_is_counted() {
+        let config = Config { tie_word_embeddings: false, qkv_bias: false, ..Config::named("gpt2").unwrap() };
+        let parameters = Parameters::of(&config);
+        assert_eq!(parameters.total, 163_009_536);
+        assert_eq!(parameters.untied_total, 163_009_536);
+        assert_eq!(parameters.per_block, 7_085_568);
+        assert_eq!(parameters.blocks, 85_026_816);
+        assert_eq!(parameters.head, 38_597_376);
+    }
+}

@@ -1,0 +1,141 @@
+//! From the model flags to a model and a tokenizer, and from the text flags to ids: what most subcommands begin with.
+
+use std::io::IsTerminal;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use gpt2::Error;
+use gpt2::checkpoint::Checkpoint;
+use gpt2::config::Config;
+use gpt2::kernels::pool;
+use gpt2::model::{Gpt2, LoadOptions};
+use gpt2::source::{self, ConfigSource, ModelFiles, SourceOptions, TokenizerFiles};
+use gpt2::tokenizer::Tokenizer;
+
+use crate::cli::{ModelArgs, Prompt, TextArgs, Verbosity};
+
+/// A model ready to run.
+pub struct Loaded {
+    /// The model's name, as results report it.
+    pub name: String,
+    /// The network.
+    pub model: Gpt2,
+    /// The tokenizer, if it is needed and there is one.
+    pub tokenizer: Option<Tokenizer>,
+    /// Seconds from the command line to here.
+    pub load_s: f64,
+}
+
+/// Finds the model's files, and downloads them if need be.
+pub fn find(args: &ModelArgs, verbosity: Verbosity) -> Result<ModelFiles> {
+    if let Some(threads) = args.threads {
+        pool::set_threads(usize::from(threads));
+    }
+    args.device.require()?;
+    let options = SourceOptions {
+        revision: args.revision.clone(),
+        offline: args.is_offline(),
+        tokenizer: args.tokenizer.clone(),
+        progress: !verbosity.quiet && std::io::stderr().is_terminal(),
+    };
+    Ok(source::resolve(&args.model, &options)?)
+}
+
+/// The model's configuration.
+pub fn config(files: &ModelFiles, checkpoint: &Checkpoint) -> Result<Config> {
+    Ok(match &files.config {
+        ConfigSource::File(path) => Config::from_file(path)?,
+        ConfigSource::Static(text) => Config::from_json(text.as_bytes(), &files.name)?,
+        ConfigSource::Gguf => checkpoint.config()?,
+    })
+}
+
+impl Loaded {
+    /// Loads model and tokenizer side by side.
+    pub fn load(args: &ModelArgs, verbosity: Verbosity) -> Result<Self> {
+        let start = Instant::now();
+        let files = find(args, verbosity)?;
+        let (tokenizer, model) = std::thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| tokenizer(&files.tokenizer));
+            let model = network(args, &files);
+            (tokenizer.join(), model)
+        });
+        let tokenizer = tokenizer.map_err(|_| anyhow::anyhow!("the tokenizer could not be loaded"))??;
+        let (name, model) = (files.name.clone(), model?);
+        let load_s = start.elapsed().as_secs_f64();
+        if verbosity.verbose > 0 {
+            eprintln!("loaded {name} in {load_s:.3} s");
+        }
+        Ok(Self { name, model, tokenizer, load_s })
+    }
+
+    /// The ids of the prompt, and its text where there is a tokenizer. An empty prompt starts from `<|endoftext|>`.
+    pub fn prompt_ids(&self, text: &TextArgs, verbosity: Verbosity) -> Result<Vec<u32>> {
+        let mut ids = match text.prompt()? {
+            Prompt::Ids(ids) => ids,
+            Prompt::Text(text_given) => self.encode(&text_given, text)?,
+        };
+        let config = self.model.config();
+        let empty = ids.is_empty();
+        if text.bos || empty {
+            ids.insert(0, self.start_token().with_context(|| {
+                if empty { "the prompt is empty and the model has no token to start from" } else { "--bos: the model has no such token" }
+            })?);
+        }
+        if empty && !text.bos && !verbosity.quiet {
+            eprintln!("the prompt is empty: starting from <|endoftext|>");
+        }
+        if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab_size) {
+            return Err(Error::Usage(format!(
+                "token id {id} lies outside the model's vocabulary (0 to {})",
+                config.vocab_size - 1
+            ))
+            .into());
+        }
+        Ok(ids)
+    }
+
+    /// The token that starts a text: the configuration's, where it lies inside the vocabulary, else the tokenizer's.
+    fn start_token(&self) -> Option<u32> {
+        let config = self.model.config();
+        let inside = |id: &u32| (*id as usize) < config.vocab_size;
+        let own = config.bos_token_id.filter(inside);
+        own.or_else(|| self.tokenizer.as_ref().and_then(Tokenizer::end_of_text).filter(inside))
+            .or_else(|| config.eos_token_id.iter().copied().find(inside))
+    }
+
+    fn encode(&self, text: &str, args: &TextArgs) -> Result<Vec<u32>> {
+        let tokens = self.tokenizer()?.encode(text, !args.no_special)?;
+        Ok(tokens.into_iter().map(|token| token.id).collect())
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// If the model's folder has none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            let name = &self.name;
+            Error::Tokenizer(format!("{name} has no tokenizer: give ids with --ids, or a tokenizer with --tokenizer")).into()
+        })
+    }
+
+    /// The text of a token, U+FFFD where it is not UTF-8 alone.
+    pub fn token_text(&self, id: u32) -> Option<String> {
+        self.tokenizer.as_ref()?.bytes(id).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+}
+
+fn tokenizer(files: &TokenizerFiles) -> Result<Option<Tokenizer>> {
+    match files {
+        TokenizerFiles::None => Ok(None),
+        files => Ok(Some(Tokenizer::load(files)?)),
+    }
+}
+
+fn network(args: &ModelArgs, files: &ModelFiles) -> Result<Gpt2> {
+    let checkpoint = Checkpoint::open(&files.weights)?;
+    let config = config(files, &checkpoint)?;
+    let options = LoadOptions { weights: args.dtype.map(Into::into).unwrap_or_default() };
+    Ok(Gpt2::load(config, &checkpoint, options)?)
+}

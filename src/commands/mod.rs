@@ -1,0 +1,27 @@
+//! One file a subcommand: get the inputs, call the library, hand records to the output.
+
+mod generate;
+mod info;
+mod load;
+mod tokenize;
+mod topk;
+
+use clap::CommandFactory;
+
+use crate::cli::{Cli, Command};
+use crate::output::Stdout;
+
+/// Runs the subcommand.
+pub fn run(cli: Cli) -> anyhow::Result<()> {
+    let verbosity = cli.verbosity;
+    match cli.command {
+        Command::Generate(args) => generate::run(&args, verbosity),
+        Command::Tokenize(args) => tokenize::run(&args, verbosity),
+        Command::Topk(args) => topk::run(&args, verbosity),
+        Command::Info(args) => info::run(&args, verbosity),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "gpt2", &mut Stdout::lock());
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The records of `gpt2 generate`.
+
+use gpt2::decode::{FinishReason, TokenLogprob};
+use serde::Serialize;
+
+/// The result of one prompt.
+#[derive(Debug, Serialize)]
+pub struct GenerateRecord {
+    /// The row's own id in a batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<serde_json::Value>,
+    /// The model's name.
+    pub model: String,
+    /// The prompt as text; null if it was given as ids and there is no tokenizer.
+    pub prompt: Option<String>,
+    /// The prompt's ids.
+    pub prompt_ids: Vec<u32>,
+    /// The seed of the draws; null when nothing was drawn.
+    pub seed: Option<u64>,
+    /// The sequences; of beam search, best first.
+    pub sequences: Vec<SequenceRecord>,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// One generated sequence.
+#[derive(Debug, Serialize)]
+pub struct SequenceRecord {
+    /// 0 for the first.
+    pub index: usize,
+    /// The generated ids alone, the end-of-text token included if it was generated.
+    pub ids: Vec<u32>,
+    /// Their text without special tokens, cut before a stop string; null without a tokenizer.
+    pub text: Option<String>,
+    /// Why it ended: `eos`, `length`, `stop` or `context`.
+    pub finish_reason: FinishReason,
+    /// The beam score, else null.
+    pub score: Option<f32>,
+    /// What each token's distribution was, after the processors; null unless asked for.
+    pub logprobs: Option<Vec<LogprobRecord>>,
+}
+
+/// A generated token's place in its distribution.
+#[derive(Debug, Serialize)]
+pub struct LogprobRecord {
+    /// The token.
+    pub id: u32,
+    /// Its text.
+    pub token: Option<String>,
+    /// Its natural log-probability.
+    pub logprob: f32,
+    /// The best candidates, best first.
+    pub top: Vec<AlternativeRecord>,
+}
+
+/// A candidate that could have been generated.
+#[derive(Debug, Serialize)]
+pub struct AlternativeRecord {
+    /// The token.
+    pub id: u32,
+    /// Its text.
+    pub token: Option<String>,
+    /// Its natural log-probability.
+    pub logprob: f32,
+}
+
+/// Where the time went.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Timings {
+    /// Seconds to load the model.
+    pub load_s: f64,
+    /// Seconds to the first token.
+    pub prefill_s: f64,
+    /// Seconds for the other tokens.
+    pub decode_s: f64,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens generated, of all sequences.
+    pub generated_tokens: usize,
+}
+
+impl LogprobRecord {
+    /// The record of one token; `text` gives a token's text.
+    pub fn new(token: &TokenLogprob, text: impl Fn(u32) -> Option<String>) -> Self {
+        let top = token.top.iter().map(|(id, logprob)| AlternativeRecord { id: *id, token: text(*id), logprob: *logprob });
+        Self { id: token.id, token: text(token.id), logprob: token.logprob, top: top.collect() }
+    }
+}

@@ -1,0 +1,136 @@
+//! The records of `gpt2 info`.
+
+use std::io::Write;
+
+use anyhow::Result;
+use gpt2::analysis::parameters::{Costs, Parameters};
+use gpt2::config::Config;
+use serde::Serialize;
+
+use super::Stdout;
+
+/// The result of `info`.
+#[derive(Debug, Serialize)]
+pub struct InfoRecord {
+    /// The model's name, or the configuration's path.
+    pub model: String,
+    /// The validated configuration.
+    pub config: Config,
+    /// Parameters by component.
+    pub parameters: Parameters,
+    /// Bytes and operations.
+    pub memory: Costs,
+    /// The checkpoint's tensors; empty unless asked for.
+    pub tensors: Vec<TensorRecord>,
+}
+
+/// One tensor of a checkpoint.
+#[derive(Debug, Serialize)]
+pub struct TensorRecord {
+    /// The name, without the `transformer.` prefix.
+    pub name: String,
+    /// The stored type.
+    pub dtype: String,
+    /// The shape.
+    pub shape: Vec<usize>,
+}
+
+impl InfoRecord {
+    /// The architecture as a tree, then the arithmetic.
+    pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
+        self.write_tree(out)?;
+        self.write_costs(out)?;
+        if !self.tensors.is_empty() {
+            writeln!(out, "\nTensors")?;
+        }
+        for tensor in &self.tensors {
+            writeln!(out, "  {:<32} {:<6} {:?}", tensor.name, tensor.dtype, tensor.shape)?;
+        }
+        Ok(())
+    }
+
+    fn write_tree(&self, out: &mut Stdout) -> Result<()> {
+        let bold = anstyle::Style::new().bold();
+        let (c, p, b) = (&self.config, &self.parameters, &self.parameters.block);
+        let (width, inner) = (c.n_embd, c.n_inner);
+        writeln!(out, "{bold}{}{bold:#}: GPT-2, {} parameters", self.model, grouped(p.total))?;
+        let mut line = |tree: &str, what: String, count: u64| {
+            let name = format!("{tree}{what}");
+            let padding = " ".repeat(58usize.saturating_sub(name.chars().count()));
+            writeln!(out, "{name}{padding} {:>15}", grouped(count))
+        };
+        line("├─ ", format!("wte        token embedding ({}, {width})", c.vocab_size), p.token_embedding)?;
+        line("├─ ", format!("wpe        position embedding ({}, {width})", c.n_positions), p.position_embedding)?;
+        line("├─ ", format!("h.0 … h.{}  {} blocks", c.n_layer - 1, c.n_layer), p.blocks)?;
+        line("│  ├─ ", format!("ln_1          layer norm ({width})"), b.ln_1)?;
+        let bias = if c.qkv_bias { "" } else { ", no bias" };
+        line("│  ├─ ", format!("attn.c_attn   ({width}, {}), {} heads of {}{bias}", 3 * width, c.n_head, c.head_dim()), b.attn_c_attn)?;
+        line("│  ├─ ", format!("attn.c_proj   ({width}, {width})"), b.attn_c_proj)?;
+        line("│  ├─ ", format!("ln_2          layer norm ({width})"), b.ln_2)?;
+        let activation = serde_json::to_value(c.activation_function)?;
+        let activation = activation.as_str().unwrap_or_default();
+        line("│  ├─ ", format!("mlp.c_fc      ({width}, {inner}), {activation}"), b.mlp_c_fc)?;
+        line("│  └─ ", format!("mlp.c_proj    ({inner}, {width})"), b.mlp_c_proj)?;
+        line("├─ ", format!("ln_f       layer norm ({width})"), p.final_norm)?;
+        let tied = if c.tie_word_embeddings { "tied to wte" } else { "a matrix of its own" };
+        line("└─ ", format!("lm_head    ({width}, {}), {tied}", c.vocab_size), p.head)?;
+        Ok(())
+    }
+
+    fn write_costs(&self, out: &mut Stdout) -> Result<()> {
+        let (c, p, m) = (&self.config, &self.parameters, &self.memory);
+        writeln!(out, "\nParameters")?;
+        writeln!(
+            out,
+            "  {} = {} + {} + {} x {} + {}{}",
+            grouped(p.total),
+            grouped(p.token_embedding),
+            grouped(p.position_embedding),
+            c.n_layer,
+            grouped(p.per_block),
+            grouped(p.final_norm),
+            if p.head > 0 { format!(" + {}", grouped(p.head)) } else { String::new() }
+        )?;
+        writeln!(out, "  {} with an untied head", grouped(p.untied_total))?;
+        writeln!(out, "\nMemory of the weights")?;
+        for (name, bytes) in
+            [("f32", m.f32_bytes), ("f16", m.f16_bytes), ("q8_0", m.q8_0_bytes), ("q4_k", m.q4_k_bytes)]
+        {
+            writeln!(out, "  {name:<5} {}", megabytes(bytes))?;
+        }
+        writeln!(out, "\nRunning it")?;
+        writeln!(out, "  context          {} positions", grouped(c.n_positions as u64))?;
+        writeln!(
+            out,
+            "  key-value cache  {} a token, {} for a full context (f32)",
+            megabytes(m.kv_cache_bytes_per_token),
+            megabytes(m.kv_cache_bytes_full_context)
+        )?;
+        writeln!(
+            out,
+            "  arithmetic       {:.3} GFLOP a token, and {} FLOP more for each position before it",
+            m.flops_per_token as f64 / 1e9,
+            grouped(m.flops_per_cached_position)
+        )?;
+        let eos: Vec<String> = c.eos_token_id.iter().map(u32::to_string).collect();
+        let eos = if eos.is_empty() { "none".to_owned() } else { eos.join(", ") };
+        Ok(writeln!(out, "  end of text      {eos}")?)
+    }
+}
+
+/// A number with its thousands apart.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn megabytes(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}

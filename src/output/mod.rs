@@ -1,0 +1,73 @@
+//! What the program writes: documented records, which are the JSON contract, and their text for people.
+
+pub mod generate;
+pub mod info;
+pub mod topk;
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::cli::Format;
+
+/// Standard output, locked and buffered. Its errors can be told from those of files and sockets.
+pub struct Stdout(BufWriter<anstream::AutoStream<io::StdoutLock<'static>>>);
+
+/// Marks an error as one of standard output.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to stdout: {0}")]
+struct StdoutError(io::Error);
+
+impl Stdout {
+    /// Locks standard output. Colour codes are left out where they would not be understood or are not wanted.
+    pub fn lock() -> Self {
+        Self(BufWriter::new(anstream::AutoStream::auto(io::stdout().lock())))
+    }
+
+    /// Whether a person is looking.
+    pub fn is_terminal() -> bool {
+        io::stdout().is_terminal()
+    }
+
+    /// Writes out what is buffered.
+    pub fn finish(&mut self) -> Result<()> {
+        Ok(self.flush()?)
+    }
+
+    /// Writes one JSON value: indented for `json`, on one line for `jsonl`.
+    pub fn json<T: Serialize>(&mut self, value: &T, format: Format) -> Result<()> {
+        if format == Format::Json {
+            serde_json::to_writer_pretty(&mut *self, value).map_err(io::Error::from)?;
+        } else {
+            serde_json::to_writer(&mut *self, value).map_err(io::Error::from)?;
+        }
+        Ok(self.write_all(b"\n")?)
+    }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(mark)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(mark)
+    }
+}
+
+fn mark(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), StdoutError(error))
+}
+
+/// Whether an error says that nobody reads standard output any more.
+pub fn is_closed_pipe(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe && error.get_ref().is_some_and(|inner| inner.is::<StdoutError>())
+}
+
+/// A token as people see it: control characters as escapes, so that one token stays on one line.
+pub fn visible(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
+}

@@ -1,0 +1,156 @@
+//! The records of `gpt2 topk`.
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
+
+use super::{Stdout, visible};
+
+/// The result of `topk`.
+#[derive(Debug, Serialize)]
+pub struct TopkRecord {
+    /// The model's name.
+    pub model: String,
+    /// The ids of the prompt, `<|endoftext|>` included if it was put before.
+    pub prompt_ids: Vec<u32>,
+    /// The positions that were asked for, in order.
+    pub positions: Vec<PositionRecord>,
+}
+
+/// The distribution after one position.
+#[derive(Debug, Serialize)]
+pub struct PositionRecord {
+    /// 0-based position of the token after which `next` comes.
+    pub position: usize,
+    /// That token.
+    pub id: u32,
+    /// Its text.
+    pub token: Option<String>,
+    /// The distribution's entropy in nats.
+    pub entropy: f64,
+    /// The best candidates, best first.
+    pub next: Vec<CandidateRecord>,
+    /// The tokens asked for with `--token`, in the order given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<CandidateRecord>,
+}
+
+/// One candidate for the next token.
+#[derive(Debug, Serialize)]
+pub struct CandidateRecord {
+    /// 1 for the most probable.
+    pub rank: usize,
+    /// The candidate.
+    pub id: u32,
+    /// Its text.
+    pub token: Option<String>,
+    /// Its logit after the processors; null if they removed it.
+    pub logit: Option<f32>,
+    /// Its probability.
+    pub prob: f64,
+    /// The natural logarithm of its probability; null if that is 0.
+    pub logprob: Option<f64>,
+}
+
+/// Columns of the widest bar.
+const BAR_WIDTH: f64 = 30.0;
+
+impl PositionRecord {
+    /// Rank, probability, bar and token of each candidate.
+    pub fn write_table(&self, out: &mut Stdout) -> Result<()> {
+        for candidate in &self.next {
+            candidate.write_line(out)?;
+        }
+        if !self.tokens.is_empty() {
+            writeln!(out, "asked for:")?;
+        }
+        for candidate in &self.tokens {
+            candidate.write_line(out)?;
+        }
+        Ok(())
+    }
+
+    /// `Ġhappy => Ġto 75.27%`, with the tokens as the vocabulary writes them.
+    pub fn write_lesson(
+        &self,
+        out: &mut Stdout,
+        widest: usize,
+        piece: impl Fn(u32) -> Option<String>,
+    ) -> Result<()> {
+        let name = |id| piece(id).map_or_else(|| id.to_string(), |piece| visible(&piece));
+        let token = name(self.id);
+        let padding = " ".repeat(widest.saturating_sub(token.width()));
+        let next: Vec<String> =
+            self.next.iter().map(|c| format!("{} {:.2}%", name(c.id), 100.0 * c.prob)).collect();
+        Ok(writeln!(out, "{padding}{token} => {}", next.join(", "))?)
+    }
+}
+
+impl CandidateRecord {
+    fn write_line(&self, out: &mut Stdout) -> Result<()> {
+        let bold = anstyle::Style::new().bold();
+        let blue = anstyle::AnsiColor::Blue.on_default();
+        let bar = bar(self.prob);
+        let padding = " ".repeat((BAR_WIDTH as usize).saturating_sub(bar.width()));
+        let token = self.token.as_ref().map_or_else(|| self.id.to_string(), |t| format!("\"{}\"", visible(t)));
+        let (rank, percent, id) = (self.rank, 100.0 * self.prob, self.id);
+        Ok(writeln!(
+            out,
+            "{rank:>5}  {percent:>7.3}%  {blue}{bar}{blue:#}{padding}  {bold}{token}{bold:#}  ({id})"
+        )?)
+    }
+}
+
+/// A bar whose length is a probability, to an eighth of a column.
+fn bar(prob: f64) -> String {
+    let eighths = (prob.clamp(0.0, 1.0) * BAR_WIDTH * 8.0).round() as usize;
+    let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
+    "█".repeat(eighths / 8) + rest
+}
+
+/// The result of `topk --tree`.
+#[derive(Debug, Serialize)]
+pub struct TreeRecord {
+    /// The model's name.
+    pub model: String,
+    /// The ids of the prompt.
+    pub prompt_ids: Vec<u32>,
+    /// The best continuations.
+    pub tree: Vec<NodeRecord>,
+}
+
+/// A token in the tree of continuations.
+#[derive(Debug, Serialize)]
+pub struct NodeRecord {
+    /// The token, its rank and probability after its parent.
+    #[serde(flatten)]
+    pub candidate: CandidateRecord,
+    /// The probability of the whole path from the prompt.
+    pub joint_prob: f64,
+    /// Its natural logarithm.
+    pub joint_logprob: f64,
+    /// The best continuations after it.
+    pub next: Vec<NodeRecord>,
+}
+
+impl TreeRecord {
+    /// The tree with its branches drawn, and after each token its probability and the path's.
+    pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
+        write_nodes(&self.tree, "", out)
+    }
+}
+
+fn write_nodes(nodes: &[NodeRecord], indent: &str, out: &mut Stdout) -> Result<()> {
+    let bold = anstyle::Style::new().bold();
+    for (i, node) in nodes.iter().enumerate() {
+        let (branch, below) = if i + 1 == nodes.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        let candidate = &node.candidate;
+        let token = candidate.token.as_ref().map_or_else(|| candidate.id.to_string(), |t| format!("\"{}\"", visible(t)));
+        let (own, joint) = (100.0 * candidate.prob, 100.0 * node.joint_prob);
+        writeln!(out, "{indent}{branch}{bold}{token}{bold:#}  {own:.2}%  (path {joint:.3}%)")?;
+        write_nodes(&node.next, &format!("{indent}{below}"), out)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! Runs the binary as a user would, and lets a test read as a sentence.
+//!
+//! `gpt2(&["topk", "--model", "demo"]).stdin("Once").succeeds().json()`
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// The folder of a tiny checkpoint with goldens.
+pub fn tiny(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny").join(name)
+}
+
+/// A run of the binary, in an environment of its own: no hub, no cache, no settings of whoever runs the tests.
+pub struct Run {
+    command: Command,
+    stdin: Vec<u8>,
+}
+
+/// The binary with these arguments.
+pub fn gpt2<S: AsRef<OsStr>>(arguments: &[S]) -> Run {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gpt2"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("HF_") || name.starts_with("GPT2_MODEL")) {
+            command.env_remove(name);
+        }
+    }
+    // Nothing listens there: a test that needs the hub brings its own.
+    command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HOME", "/nonexistent/huggingface");
+    command.args(arguments);
+    Run { command, stdin: vec![] }
+}
+
+impl Run {
+    /// What the binary reads on stdin; nothing if this is not called.
+    pub fn stdin(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        self.stdin = bytes.as_ref().to_vec();
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Removes an environment variable.
+    pub fn env_remove(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
+    /// Runs in this folder.
+    pub fn current_dir(mut self, folder: &Path) -> Self {
+        self.command.current_dir(folder);
+        self
+    }
+
+    /// The command itself, for tests that start it on their own terms.
+    pub fn into_command(self) -> Command {
+        self.command
+    }
+
+    /// Runs to the end.
+    #[track_caller]
+    pub fn output(mut self) -> Done {
+        let mut child = self
+            .command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        let bytes = self.stdin;
+        // A binary that does not read its input closes the pipe: no failure of the test.
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&bytes)));
+        let output = child.wait_with_output().expect("the binary ends");
+        writer.join().expect("the writer ends");
+        Done { call: format!("{:?}", self.command), output }
+    }
+
+    /// Runs and expects exit code 0.
+    #[track_caller]
+    pub fn succeeds(self) -> Done {
+        self.output().exits(0)
+    }
+
+    /// Runs and expects this exit code and an `error:` line that contains each of the words.
+    #[track_caller]
+    pub fn fails(self, code: i32, words: &[&str]) -> Done {
+        let done = self.output().exits(code);
+        let stderr = done.stderr();
+        assert!(stderr.contains("error: "), "no error line in\n{stderr}\nof {}", done.call);
+        assert!(!stderr.contains("panicked"), "a panic:\n{stderr}\nof {}", done.call);
+        for word in words {
+            assert!(stderr.contains(word), "`{word}` is not in\n{stderr}\nof {}", done.call);
+        }
+        done
+    }
+}
+
+/// A finished run.
+pub struct Done {
+    call: String,
+    pub output: Output,
+}
+
+impl Done {
+    #[track_caller]
+    fn exits(self, code: i32) -> Self {
+        let found = self.output.status.code();
+        assert_eq!(found, Some(code), "exit code of {}\nstderr:\n{}", self.call, self.stderr());
+        self
+    }
+
+    /// Standard output as text.
+    #[track_caller]
+    pub fn stdout(&self) -> String {
+        String::from_utf8(self.output.stdout.clone()).expect("stdout is UTF-8")
+    }
+
+    /// Standard error as text.
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    /// Standard output as one JSON document.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.output.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout()))
+    }
+
+    /// Standard output as one JSON object a line.
+    #[track_caller]
+    pub fn json_lines(&self) -> Vec<serde_json::Value> {
+        self.stdout().lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+    }
+}

@@ -1,0 +1,3 @@
+//! The built binary: stdout, stderr, exit code, files.
+
+mod harness;

@@ -1,0 +1,67 @@
+//! The tiny checkpoints and what transformers computes for them (`tests/fixtures/make_goldens.py`).
+
+use std::path::PathBuf;
+
+use gpt2::checkpoint::{Checkpoint, WeightFiles};
+use gpt2::config::Config;
+use gpt2::model::{Gpt2, LoadOptions};
+use serde::Deserialize;
+
+/// Every checkpoint folder.
+pub const NAMES: [&str; 4] = ["base", "erf_inner", "inverse", "untied_f16"];
+
+/// `golden.json`.
+#[derive(Deserialize)]
+pub struct Golden {
+    pub forward: Vec<Forward>,
+    pub score: Vec<Score>,
+}
+
+/// One forward pass.
+#[derive(Deserialize)]
+pub struct Forward {
+    pub ids: Vec<u32>,
+    pub logits_last: Vec<f32>,
+    pub argmax: Vec<usize>,
+    pub hidden_mean: Vec<f32>,
+    pub hidden_last_first8: Vec<Vec<f32>>,
+    pub attention_l0_h0: Vec<Vec<f32>>,
+}
+
+/// Log-probabilities of the ids from the second on.
+#[derive(Deserialize)]
+pub struct Score {
+    pub ids: Vec<u32>,
+    pub logprobs: Vec<f32>,
+}
+
+pub fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny").join(name)
+}
+
+pub fn golden<T: serde::de::DeserializeOwned>(name: &str) -> T {
+    let text = std::fs::read(folder(name).join("golden.json")).expect("the fixture's golden.json");
+    serde_json::from_slice(&text).expect("golden.json as the script writes it")
+}
+
+/// Loads a tiny checkpoint, whatever its layout.
+pub fn model(name: &str) -> Gpt2 {
+    let folder = folder(name);
+    let weights = match name {
+        "untied_f16" => WeightFiles::Sharded(folder.join("model.safetensors.index.json")),
+        "inverse" => WeightFiles::PyTorch(folder.join("pytorch_model.bin")),
+        _ => WeightFiles::Safetensors(folder.join("model.safetensors")),
+    };
+    let config = Config::from_file(&folder.join("config.json")).expect("config.json");
+    let checkpoint = Checkpoint::open(&weights).expect("the weights");
+    Gpt2::load(config, &checkpoint, LoadOptions::default()).expect("the model")
+}
+
+/// Asserts that two rows agree within `tolerance`.
+#[track_caller]
+pub fn assert_close(ours: &[f32], theirs: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(ours.len(), theirs.len(), "{what}: length");
+    for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        assert!((a - b).abs() <= tolerance, "{what}, number {i}: {a}, transformers has {b}");
+    }
+}

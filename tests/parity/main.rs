@@ -1,0 +1,4 @@
+//! The library against transformers' own numbers.
+
+mod forward;
+mod golden;

@@ -4,52 +4,20 @@
 //! mean is the model's business; this module knows names, types, shapes and bytes, and trusts none of them before it
 //! has checked them against the file's length.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+mod file;
+mod pytorch;
+mod safetensors;
+mod shards;
+mod storage;
 
-use crate::error::Result;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
-/// The type in which a tensor's numbers are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StorageType {
-    /// 32-bit IEEE floating point.
-    F32,
-    /// 16-bit IEEE floating point.
-    F16,
-    /// The upper half of an `F32`.
-    BF16,
-    /// 64-bit IEEE floating point.
-    F64,
-    /// Bytes (causal masks).
-    U8,
-    /// Truth values, a byte each (causal masks).
-    Bool,
-    /// 64-bit integers.
-    I64,
-    /// 32 numbers as 8-bit integers with one f16 scale (GGUF).
-    Q8_0,
-    /// 256 numbers as 6-bit integers in 16 scaled groups (GGUF).
-    Q6K,
-    /// 256 numbers as 5-bit integers in 8 scaled and shifted groups (GGUF).
-    Q5K,
-    /// 256 numbers as 4-bit integers in 8 scaled and shifted groups (GGUF).
-    Q4K,
-}
+pub use shards::ShardIndex;
+pub use storage::{Bytes, StorageType};
 
-/// The bytes of a tensor: part of a mapped file, of the program itself, or of an owned buffer. Cheap to clone.
-#[derive(Clone)]
-pub struct Bytes {
-    owner: Owner,
-    start: usize,
-    end: usize,
-}
-
-#[derive(Clone)]
-enum Owner {
-    Mapped(Arc<memmap2::Mmap>),
-    Static(&'static [u8]),
-    Owned(Arc<Vec<u8>>),
-}
+use crate::error::{Error, Result};
+use file::File;
 
 /// One tensor of a checkpoint.
 #[derive(Debug, Clone)]
@@ -73,6 +41,8 @@ pub struct Checkpoint {
     pub origin: String,
     /// The tensors in the order of the files.
     pub tensors: Vec<Tensor>,
+    /// Places in `tensors`.
+    by_name: HashMap<String, usize>,
 }
 
 /// Where the weights of a model lie.
@@ -80,13 +50,8 @@ pub struct Checkpoint {
 pub enum WeightFiles {
     /// `model.safetensors`.
     Safetensors(PathBuf),
-    /// A `*.index.json` (of safetensors or `.bin` files) and the folder-relative shards that it names.
-    Sharded {
-        /// The index file.
-        index: PathBuf,
-        /// The shards, in the order of the index.
-        shards: Vec<PathBuf>,
-    },
+    /// A `*.index.json` (of safetensors or `.bin` files); its shards lie beside it ([`ShardIndex`] names them).
+    Sharded(PathBuf),
     /// `pytorch_model.bin`.
     PyTorch(PathBuf),
     /// A GGUF file, which also holds configuration and tokenizer.
@@ -96,44 +61,102 @@ pub enum WeightFiles {
 }
 
 impl Checkpoint {
-    /// Opens the weights: maps the files, reads their headers, checks every range.
+    /// Opens the weights: maps the files, reads their headers, checks every range. The numbers stay unread, but for
+    /// what a `.bin` file compresses or stores out of order.
     ///
     /// # Errors
-    /// [`crate::Error::Io`] or [`crate::Error::Format`], naming the file and what is wrong with it.
+    /// [`Error::Io`] or [`Error::Format`], naming the file and what is wrong with it.
     pub fn open(files: &WeightFiles) -> Result<Self> {
-        let _ = files;
-        todo!()
+        let (path, tensors) = match files {
+            WeightFiles::Safetensors(path) => (path.as_path(), safetensors::read(&File::open(path)?)?),
+            WeightFiles::PyTorch(path) => (path.as_path(), pytorch::read(&File::open(path)?)?),
+            WeightFiles::Sharded(path) => (path.as_path(), ShardIndex::read(path)?.open()?),
+            WeightFiles::Gguf(path) => return Err(File::open(path)?.error("GGUF is not read yet")),
+            WeightFiles::Static(bytes) => {
+                let path = Path::new("the built-in model");
+                (path, safetensors::read(&File { path: path.to_owned(), bytes: Bytes::from(*bytes) })?)
+            }
+        };
+        Self::new(path.display().to_string(), tensors)
+    }
+
+    /// A checkpoint of the given tensors; `origin` says in error messages where they come from.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if two tensors share a name.
+    pub fn new(origin: String, tensors: Vec<Tensor>) -> Result<Self> {
+        let mut by_name = HashMap::with_capacity(tensors.len());
+        for (place, tensor) in tensors.iter().enumerate() {
+            if by_name.insert(tensor.name.clone(), place).is_some() {
+                let message = format!("tensor `{}` is there twice, with and without a prefix", tensor.name);
+                return Err(Error::format(origin, message));
+            }
+        }
+        Ok(Self { origin, tensors, by_name })
     }
 
     /// The tensor called `name` (without the `transformer.` prefix).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.tensors.iter().find(|tensor| tensor.name == name)
+        self.by_name.get(name).and_then(|&place| self.tensors.get(place))
     }
 }
 
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        let all: &[u8] = match &self.owner {
-            Owner::Mapped(map) => map,
-            Owner::Static(bytes) => bytes,
-            Owner::Owned(bytes) => bytes,
-        };
-        &all[self.start..self.end]
+/// Reads one file of a sharded checkpoint; the ending of its name says what it is.
+fn read_weights(path: &Path) -> Result<Vec<Tensor>> {
+    let file = File::open(path)?;
+    if path.extension().is_some_and(|extension| extension == "safetensors") {
+        safetensors::read(&file)
+    } else {
+        pytorch::read(&file)
     }
 }
 
-impl From<Vec<u8>> for Bytes {
-    fn from(bytes: Vec<u8>) -> Self {
-        let end = bytes.len();
-        Self { owner: Owner::Owned(Arc::new(bytes)), start: 0, end }
-    }
+/// The name of a tensor without the `transformer.` prefix, which `GPT2LMHeadModel` has and `GPT2Model` has not.
+fn plain_name(name: &str) -> &str {
+    name.strip_prefix("transformer.").unwrap_or(name)
 }
 
-impl std::fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.len())
+/// Whether a tensor is one of the causal-mask buffers that old versions of transformers saved with the weights:
+/// `h.N.attn.bias`, `h.N.attn.masked_bias`. (The bias of a projection is `h.N.attn.c_attn.bias`.)
+fn is_causal_mask(plain_name: &str) -> bool {
+    let Some((block, buffer)) = plain_name.strip_prefix("h.").and_then(|rest| rest.split_once('.')) else {
+        return false;
+    };
+    !block.is_empty() && block.bytes().all(|c| c.is_ascii_digit()) && matches!(buffer, "attn.bias" | "attn.masked_bias")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiny(file: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny").join(file)
+    }
+
+    #[test]
+    fn opens_every_format_of_the_fixtures() {
+        // Embeddings and final norm are 4 tensors, a block has 12, an untied head is one more.
+        for (files, count, dtype, vocab) in [
+            (WeightFiles::Safetensors(tiny("base/model.safetensors")), 4 + 12 * 3, StorageType::F32, 211),
+            (WeightFiles::Sharded(tiny("untied_f16/model.safetensors.index.json")), 5 + 12 * 3, StorageType::F16, 211),
+            (WeightFiles::PyTorch(tiny("inverse/pytorch_model.bin")), 4 + 12 * 4, StorageType::F32, 211),
+        ] {
+            let checkpoint = Checkpoint::open(&files).unwrap();
+            assert_eq!(checkpoint.tensors.len(), count, "{files:?}");
+            let wte = checkpoint.get("wte.weight").unwrap();
+            assert_eq!((wte.dtype, wte.shape[0]), (dtype, vocab), "{files:?}");
+            assert_eq!(wte.bytes.len(), dtype.byte_len(&wte.shape).unwrap());
+            assert!(checkpoint.get("h.0.attn.c_attn.bias").is_some());
+        }
+    }
+
+    #[test]
+    fn leaves_out_mask_buffers_but_not_biases() {
+        assert!(is_causal_mask("h.0.attn.bias"));
+        assert!(is_causal_mask("h.11.attn.masked_bias"));
+        assert!(!is_causal_mask("h.0.attn.c_attn.bias"));
+        assert!(!is_causal_mask("h.0.attn.c_proj.bias"));
+        assert!(!is_causal_mask("h..attn.bias"));
     }
 }

@@ -1,0 +1,77 @@
+//! A file that is being parsed: its bytes, with errors that name it, and the checks that every format shares.
+
+use std::path::{Path, PathBuf};
+
+use super::storage::Bytes;
+use crate::error::{Error, Result};
+
+/// The longest name of a tensor; GPT-2's have 40 characters.
+const LONGEST_NAME: usize = 256;
+
+/// The most dimensions that a tensor may have; GPT-2's weights have 2, the causal-mask buffers 4.
+pub(super) const MOST_DIMENSIONS: usize = 8;
+
+/// A file that is being parsed.
+pub(super) struct File {
+    /// Its name in errors.
+    pub path: PathBuf,
+    /// All of it.
+    pub bytes: Bytes,
+}
+
+impl File {
+    /// Maps the file at `path`.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self { path: path.to_owned(), bytes: Bytes::map(path)? })
+    }
+
+    /// An error about this file.
+    pub fn error(&self, message: impl Into<String>) -> Error {
+        Error::format(&self.path, message)
+    }
+
+    /// The error for a file that does not begin as `expected` ("a safetensors file") does, saying what it is instead
+    /// if that can be told.
+    pub fn not_a(&self, expected: &str) -> Error {
+        let start = &self.bytes[..self.bytes.len().min(512)];
+        let text = start.trim_ascii_start();
+        let found = if text.starts_with(b"version https://git-lfs") {
+            "a git-lfs pointer; fetch the weights themselves with `git lfs pull`"
+        } else if text.starts_with(b"<") {
+            "a web page; download the file itself"
+        } else if text.starts_with(b"{") {
+            "a JSON text; download the weights themselves"
+        } else if start.starts_with(b"PK\x03\x04") {
+            "a zip archive, as PyTorch saves them; rename it to *.bin"
+        } else if start.starts_with(b"GGUF") {
+            "a GGUF file; rename it to *.gguf"
+        } else if start.get(8) == Some(&b'{') {
+            "a safetensors file; rename it to *.safetensors"
+        } else {
+            return self.error(format!("not {expected}; is it damaged or another kind of file?"));
+        };
+        self.error(format!("not {expected} but {found}"))
+    }
+
+    /// Refuses names that would break a terminal or a message of one line.
+    pub fn check_name(&self, name: &str) -> Result<()> {
+        if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+            let shown: String = name.chars().take(40).collect();
+            return Err(self.error(format!(
+                "a tensor is named {shown:?} ({} bytes); names have 1 to {LONGEST_NAME} bytes and no control characters",
+                name.len()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses shapes of a rank that no checkpoint has.
+    pub fn check_rank(&self, name: &str, rank: usize) -> Result<()> {
+        if rank > MOST_DIMENSIONS {
+            return Err(
+                self.error(format!("tensor `{name}` has {rank} dimensions; at most {MOST_DIMENSIONS} are allowed"))
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! The zip archive that `torch.save` writes: `NAME/data.pkl`, and each storage under `NAME/data/KEY`, stored as it is.
+//!
+//! Entries are found in the archive's directory and never extracted, so their names can lead nowhere.
+
+use std::collections::HashMap;
+use std::io::{Cursor, Read};
+
+use zip::{CompressionMethod, ZipArchive};
+
+use super::super::Tensor;
+use super::super::file::File;
+use super::super::storage::Bytes;
+use super::Memory;
+use crate::error::Result;
+
+/// Reads the tensors of a zip archive.
+pub(super) fn read(file: &File, memory: &mut Memory) -> Result<Vec<Tensor>> {
+    let mut archive = Archive::open(file)?;
+    let program = archive.entry("data.pkl", None, memory)?;
+    if archive.has("byteorder") && *archive.entry("byteorder", None, memory)? != *b"little" {
+        return Err(file.error("its numbers are not little-endian; save it again on a little-endian machine"));
+    }
+    let pickle = super::load_pickle(file, &program)?;
+    let mut storages = HashMap::new();
+    super::tensors(file, &pickle, memory, |storage, memory| {
+        let Some(len) = storage.dtype.byte_len(&[storage.len]) else {
+            return Err(file.error(format!("storage `{}` has the impossible length {}", storage.key, storage.len)));
+        };
+        // Tied weights share a storage: it is unpacked once.
+        if let Some((known, bytes)) = storages.get(storage.key)
+            && *known == storage
+        {
+            return Ok(Bytes::clone(bytes));
+        }
+        let bytes = archive.entry(&format!("data/{}", storage.key), Some(len), memory)?;
+        storages.insert(storage.key, (storage, bytes.clone()));
+        Ok(bytes)
+    })
+}
+
+struct Archive<'f> {
+    file: &'f File,
+    zip: ZipArchive<Cursor<&'f [u8]>>,
+    /// `NAME/`, which all entries start with.
+    folder: String,
+}
+
+impl<'f> Archive<'f> {
+    fn open(file: &'f File) -> Result<Self> {
+        let zip = ZipArchive::new(Cursor::new(&*file.bytes)).map_err(|e| {
+            file.error(format!("its zip directory cannot be read ({e}); the file is truncated or damaged"))
+        })?;
+        let folder = zip.file_names().flatten().find_map(|name| name.strip_suffix("data.pkl").map(str::to_owned));
+        let Some(folder) = folder else {
+            return Err(file.error("a zip archive without `data.pkl`, so not a PyTorch checkpoint"));
+        };
+        Ok(Self { file, zip, folder })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.zip.index_for_name(&format!("{}{name}", self.folder)).is_some()
+    }
+
+    /// The bytes of an entry, `len` of them if that is given: a part of the map if stored, unpacked if compressed.
+    fn entry(&mut self, name: &str, len: Option<usize>, memory: &mut Memory) -> Result<Bytes> {
+        let file = self.file;
+        let full = format!("{}{name}", self.folder);
+        let fail = |problem: &dyn std::fmt::Display| file.error(format!("archive entry {full:?}: {problem}"));
+        let Some(index) = self.zip.index_for_name(&full) else {
+            return Err(fail(&"missing from the archive"));
+        };
+        let entry = self.zip.by_index_raw(index).map_err(|e| fail(&e))?;
+        let size = usize::try_from(entry.size()).map_err(|e| fail(&e))?;
+        if let Some(len) = len.filter(|&len| len != size) {
+            return Err(fail(&format!("has {size} bytes, but its tensors need {len}")));
+        }
+        if entry.encrypted() {
+            return Err(fail(&"is encrypted"));
+        }
+        if entry.compression() == CompressionMethod::Stored {
+            let start = entry.data_start().and_then(|start| usize::try_from(start).ok());
+            let range = start.and_then(|start| Some(start..start.checked_add(size)?));
+            return range.and_then(|range| file.bytes.slice(range)).ok_or_else(|| fail(&"lies outside of the file"));
+        }
+        drop(entry);
+        memory.take(file, &format!("archive entry {full:?}"), size)?;
+        let mut unpacked = Vec::new();
+        let entry = self.zip.by_index(index).map_err(|e| fail(&e))?;
+        entry.take(size as u64 + 1).read_to_end(&mut unpacked).map_err(|e| fail(&e))?;
+        if unpacked.len() != size {
+            return Err(fail(&format!("does not unpack to its {size} bytes")));
+        }
+        Ok(unpacked.into())
+    }
+}

@@ -30,23 +30,68 @@ dispatch! { unsafe fn activate_dispatch = activate_with(f: Activation, x: &mut [
 
 #[inline(always)]
 unsafe fn activate_with<S: Simd>(f: Activation, x: &mut [f32]) {
+    // SAFETY: as for the caller.
     unsafe {
         match f {
-            Activation::GeluNew => map::<S>(x, |v| {
-                let cube = S::mul(S::mul(v, v), v);
-                let inner = S::mul(S::splat(SQRT_2_OVER_PI), S::fma(S::splat(0.044_715), cube, v));
-                half_gate::<S>(v, tanh::<S>(inner))
-            }),
-            Activation::Gelu => {
-                map::<S>(x, |v| half_gate::<S>(v, erf::<S>(S::mul(v, S::splat(std::f32::consts::FRAC_1_SQRT_2)))))
-            }
-            Activation::GeluFast => map::<S>(x, |v| {
-                let factor = S::fma(S::mul(S::splat(0.044_715), v), v, S::splat(1.0));
-                half_gate::<S>(v, tanh::<S>(S::mul(S::mul(v, S::splat(SQRT_2_OVER_PI)), factor)))
-            }),
-            Activation::Relu => map::<S>(x, |v| S::max(v, S::splat(0.0))),
-            Activation::Silu => map::<S>(x, |v| S::div(v, S::add(S::splat(1.0), exp::<S>(S::sub(S::splat(0.0), v))))),
+            Activation::GeluNew => map::<S, GeluNew>(x),
+            Activation::Gelu => map::<S, Gelu>(x),
+            Activation::GeluFast => map::<S, GeluFast>(x),
+            Activation::Relu => map::<S, Relu>(x),
+            Activation::Silu => map::<S, Silu>(x),
         }
+    }
+}
+
+/// A function of 16 numbers. (Types, not closures: a closure would be compiled without the level's instructions.)
+trait Function {
+    unsafe fn apply<S: Simd>(v: S::V) -> S::V;
+}
+
+struct GeluNew;
+struct Gelu;
+struct GeluFast;
+struct Relu;
+struct Silu;
+
+impl Function for GeluNew {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(v: S::V) -> S::V {
+        unsafe {
+            let cube = S::mul(S::mul(v, v), v);
+            let inner = S::mul(S::splat(SQRT_2_OVER_PI), S::fma(S::splat(0.044_715), cube, v));
+            half_gate::<S>(v, tanh::<S>(inner))
+        }
+    }
+}
+
+impl Function for Gelu {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(v: S::V) -> S::V {
+        unsafe { half_gate::<S>(v, erf::<S>(S::mul(v, S::splat(std::f32::consts::FRAC_1_SQRT_2)))) }
+    }
+}
+
+impl Function for GeluFast {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(v: S::V) -> S::V {
+        unsafe {
+            let factor = S::fma(S::mul(S::splat(0.044_715), v), v, S::splat(1.0));
+            half_gate::<S>(v, tanh::<S>(S::mul(S::mul(v, S::splat(SQRT_2_OVER_PI)), factor)))
+        }
+    }
+}
+
+impl Function for Relu {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(v: S::V) -> S::V {
+        unsafe { S::max(v, S::splat(0.0)) }
+    }
+}
+
+impl Function for Silu {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(v: S::V) -> S::V {
+        unsafe { S::div(v, S::add(S::splat(1.0), exp::<S>(S::sub(S::splat(0.0), v)))) }
     }
 }
 
@@ -79,17 +124,17 @@ unsafe fn erf<S: Simd>(x: S::V) -> S::V {
     }
 }
 
-/// Applies `f` to 16 numbers at a time.
+/// Applies the function to 16 numbers at a time.
 #[inline(always)]
-unsafe fn map<S: Simd>(x: &mut [f32], f: impl Fn(S::V) -> S::V) {
+unsafe fn map<S: Simd, F: Function>(x: &mut [f32]) {
     let (len, p) = (x.len(), x.as_mut_ptr());
     let whole = len - len % LANES;
     unsafe {
         for i in (0..whole).step_by(LANES) {
-            S::store(p.add(i), f(S::load(p.add(i))));
+            S::store(p.add(i), F::apply::<S>(S::load(p.add(i))));
         }
         if whole < len {
-            let v = f(S::load_first(p.add(whole), len - whole));
+            let v = F::apply::<S>(S::load_first(p.add(whole), len - whole));
             S::store_first(p.add(whole), len - whole, v);
         }
     }

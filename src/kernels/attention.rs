@@ -105,7 +105,10 @@ pub fn attend(shape: AttentionShape, scale: f32, q: &[f32], stride: usize, queri
     }
     let job = Attend { shape, scale, q, stride, out: Shareable(out.as_mut_ptr()) };
     // SAFETY: the lengths were checked above; every task writes its own head's columns of its own rows.
-    pool::run(tasks.len(), |i| unsafe { attend_dispatch(&job, &tasks[i]) });
+    pool::run(tasks.len(), |i| {
+        // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
+        SCORES.with_borrow_mut(|scores| unsafe { attend_dispatch(&job, &tasks[i], scores) });
+    });
 }
 
 struct Past<'a> {
@@ -131,7 +134,7 @@ struct Attend<'a> {
     out: Shareable<f32>,
 }
 
-dispatch! { unsafe fn attend_dispatch = attend_task(job: &Attend<'_>, task: &Task<'_>) }
+dispatch! { unsafe fn attend_dispatch = attend_task(job: &Attend<'_>, task: &Task<'_>, scores: &mut Vec<f32>) }
 
 thread_local! {
     /// Scores of the queries at work, kept between calls so that their pages stay mapped.
@@ -139,25 +142,23 @@ thread_local! {
 }
 
 #[inline(always)]
-unsafe fn attend_task<S: Simd>(job: &Attend<'_>, task: &Task<'_>) {
-    SCORES.with_borrow_mut(|scores| {
-        let needed = TOGETHER * task.query.blocks.len() * BLOCK_POSITIONS;
-        if scores.len() < needed {
-            scores.resize(needed, 0.0);
+unsafe fn attend_task<S: Simd>(job: &Attend<'_>, task: &Task<'_>, scores: &mut Vec<f32>) {
+    let needed = TOGETHER * task.query.blocks.len() * BLOCK_POSITIONS;
+    if scores.len() < needed {
+        scores.resize(needed, 0.0);
+    }
+    let mut t = task.from;
+    // SAFETY: as for the caller; the queries lie in `from..to`.
+    unsafe {
+        while t + TOGETHER <= task.to {
+            attend_queries::<S, TOGETHER>(job, task, t, scores);
+            t += TOGETHER;
         }
-        let mut t = task.from;
-        // SAFETY: as for the caller; the queries lie in `from..to`.
-        unsafe {
-            while t + TOGETHER <= task.to {
-                attend_queries::<S, TOGETHER>(job, task, t, scores);
-                t += TOGETHER;
-            }
-            while t < task.to {
-                attend_queries::<S, 1>(job, task, t, scores);
-                t += 1;
-            }
+        while t < task.to {
+            attend_queries::<S, 1>(job, task, t, scores);
+            t += 1;
         }
-    });
+    }
 }
 
 /// Queries `t..t + Q` of a task.
@@ -169,8 +170,7 @@ unsafe fn attend_queries<S: Simd, const Q: usize>(job: &Attend<'_>, task: &Task<
     let width = blocks.len() * BLOCK_POSITIONS;
     // SAFETY: `attend` checked the lengths; `t + Q <= len`.
     unsafe {
-        let q: [*const f32; Q] =
-            std::array::from_fn(|i| job.q.as_ptr().add((past.first + t + i) * job.stride + task.head * d));
+        let q = job.q.as_ptr().add((past.first + t) * job.stride + task.head * d);
         score::<S, Q>(job, task.head, blocks, q, scores);
         for i in 0..Q {
             let row = &mut scores[i * width..(i + 1) * width];
@@ -195,20 +195,19 @@ unsafe fn score<S: Simd, const Q: usize>(
     job: &Attend<'_>,
     head: usize,
     blocks: &[&[f32]],
-    q: [*const f32; Q],
+    q: *const f32,
     scores: &mut [f32],
 ) {
-    let (d, width) = (job.shape.head_dim, blocks.len() * BLOCK_POSITIONS);
-    let keys = |b: usize| unsafe { blocks[b].as_ptr().add(head * d * BLOCK_POSITIONS) };
+    let width = blocks.len() * BLOCK_POSITIONS;
     // SAFETY: every block holds (H, D, 16) keys.
     unsafe {
         let mut b = 0;
         while b + 4 <= blocks.len() {
-            score_blocks::<S, Q, 4>(d, q, std::array::from_fn(|i| keys(b + i)), job.scale, scores, width, b);
+            score_blocks::<S, Q, 4>(job, head, &blocks[b..b + 4], q, &mut scores[b * LANES..], width);
             b += 4;
         }
         while b < blocks.len() {
-            score_blocks::<S, Q, 1>(d, q, [keys(b)], job.scale, scores, width, b);
+            score_blocks::<S, Q, 1>(job, head, &blocks[b..=b], q, &mut scores[b * LANES..], width);
             b += 1;
         }
     }
@@ -216,30 +215,33 @@ unsafe fn score<S: Simd, const Q: usize>(
 
 #[inline(always)]
 unsafe fn score_blocks<S: Simd, const Q: usize, const B: usize>(
-    d: usize,
-    q: [*const f32; Q],
-    keys: [*const f32; B],
-    scale: f32,
+    job: &Attend<'_>,
+    head: usize,
+    blocks: &[&[f32]],
+    q: *const f32,
     scores: &mut [f32],
     width: usize,
-    first: usize,
 ) {
+    let d = job.shape.head_dim;
     // SAFETY: as for the caller.
     unsafe {
         let mut sums = [[S::splat(0.0); B]; Q];
         for i in 0..d {
-            let k: [S::V; B] = std::array::from_fn(|b| S::load(keys[b].add(i * LANES)));
-            for (q, sums) in q.iter().zip(&mut sums) {
-                let x = S::splat(*q.add(i));
+            let mut k = [S::splat(0.0); B];
+            for (k, block) in k.iter_mut().zip(blocks) {
+                *k = S::load(block.as_ptr().add((head * d + i) * LANES));
+            }
+            for (t, sums) in sums.iter_mut().enumerate() {
+                let x = S::splat(*q.add(t * job.stride + i));
                 for (sum, k) in sums.iter_mut().zip(k) {
                     *sum = S::fma(x, k, *sum);
                 }
             }
         }
-        for (i, sums) in sums.iter().enumerate() {
+        for (t, sums) in sums.iter().enumerate() {
             for (b, sum) in sums.iter().enumerate() {
-                let at = i * width + (first + b) * LANES;
-                S::store(scores[at..at + LANES].as_mut_ptr(), S::mul(*sum, S::splat(scale)));
+                let at = t * width + b * LANES;
+                S::store(scores[at..at + LANES].as_mut_ptr(), S::mul(*sum, S::splat(job.scale)));
             }
         }
     }
@@ -315,7 +317,10 @@ unsafe fn mix_vectors<S: Simd, const Q: usize, const V: usize>(
             let values = block.as_ptr().add(head);
             let first = b * BLOCK_POSITIONS;
             for s in 0..BLOCK_POSITIONS.min(seen - first) {
-                let x: [S::V; V] = std::array::from_fn(|i| S::load(values.add(s * value_dim + i * LANES)));
+                let mut x = [S::splat(0.0); V];
+                for (i, x) in x.iter_mut().enumerate() {
+                    *x = S::load(values.add(s * value_dim + i * LANES));
+                }
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let weight = S::splat(*scores.as_ptr().add(i * width + first + s));
                     for (sum, x) in sums.iter_mut().zip(x) {

@@ -158,7 +158,10 @@ pub fn matmul(x: &[f32], w: &Matrix, bias: Option<&[f32]>, epilogue: Epilogue<'_
             split(w.outputs, width, |from, to| unsafe { stream_dispatch(job, from, to) });
         }
         Layout::InOut => {
-            split(w.outputs, tile_columns(), |from, to| unsafe { tiles_dispatch(job, from, to) });
+            // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
+            split(w.outputs, tile_columns(), |from, to| {
+                PANEL.with_borrow_mut(|panel| unsafe { tiles_dispatch(job, from, to, panel) });
+            });
         }
         Layout::OutIn => {
             split(w.outputs, DOT_COLUMNS, |from, to| unsafe { dots_dispatch(job, from, to) });
@@ -204,7 +207,7 @@ impl Product<'_> {
 }
 
 dispatch! { unsafe fn stream_dispatch = stream(job: &Product<'_>, from: usize, to: usize) }
-dispatch! { unsafe fn tiles_dispatch = tiles(job: &Product<'_>, from: usize, to: usize) }
+dispatch! { unsafe fn tiles_dispatch = tiles(job: &Product<'_>, from: usize, to: usize, panel: &mut Vec<f32>) }
 dispatch! { unsafe fn dots_dispatch = dots(job: &Product<'_>, from: usize, to: usize) }
 
 /// How a kernel reads 16 stored numbers.
@@ -358,13 +361,13 @@ fn tile_columns() -> usize {
 
 /// Many rows: the panel of columns `from..to` is packed side by side as f32, then multiplied tile by tile.
 #[inline(always)]
-unsafe fn tiles<S: Simd>(job: &Product<'_>, from: usize, to: usize) {
-    let (k, vectors) = (job.w.inputs, S::TILE_VECTORS);
-    PANEL.with_borrow_mut(|panel| unsafe {
-        let size = k * vectors * LANES;
-        if panel.len() < size {
-            panel.resize(size, 0.0);
-        }
+unsafe fn tiles<S: Simd>(job: &Product<'_>, from: usize, to: usize, panel: &mut Vec<f32>) {
+    let size = job.w.inputs * S::TILE_VECTORS * LANES;
+    if panel.len() < size {
+        panel.resize(size, 0.0);
+    }
+    // SAFETY: as for the caller.
+    unsafe {
         match job.w.dtype {
             FloatType::F32 => pack::<S, F32>(job.w, from, to, panel),
             FloatType::F16 => pack::<S, F16>(job.w, from, to, panel),
@@ -381,7 +384,7 @@ unsafe fn tiles<S: Simd>(job: &Product<'_>, from: usize, to: usize) {
                 _ => tile::<S, 1>(job, panel, m, from, to),
             };
         }
-    });
+    }
 }
 
 thread_local! {
@@ -431,12 +434,15 @@ unsafe fn tile_of<S: Simd, const R: usize, const V: usize>(
     let (k, n) = (job.w.inputs, job.w.outputs);
     unsafe {
         let mut sums = [[S::splat(0.0); V]; R];
-        let x: [*const f32; R] = std::array::from_fn(|r| job.x.add((m + r) * k));
+        let x = job.x.add(m * k);
         let mut p = panel.as_ptr();
         for i in 0..k {
-            let w: [S::V; V] = std::array::from_fn(|v| S::load(p.add(v * LANES)));
+            let mut w = [S::splat(0.0); V];
+            for (v, w) in w.iter_mut().enumerate() {
+                *w = S::load(p.add(v * LANES));
+            }
             for r in 0..R {
-                let s = S::splat(*x[r].add(i));
+                let s = S::splat(*x.add(r * k + i));
                 for v in 0..V {
                     sums[r][v] = S::fma(s, w[v], sums[r][v]);
                 }
@@ -510,7 +516,10 @@ unsafe fn dot_tile<S: Simd, T: Stored, const R: usize, const N: usize>(job: &Pro
         let mut i = 0;
         while i < k {
             let left = k - i;
-            let x: [S::V; R] = std::array::from_fn(|r| read_up_to::<S>(job.x.add((m + r) * k + i), left));
+            let mut x = [S::splat(0.0); R];
+            for (r, x) in x.iter_mut().enumerate() {
+                *x = read_up_to::<S>(job.x.add((m + r) * k + i), left);
+            }
             for c in 0..N {
                 let weights = load_up_to::<S, T>(w.add((column + c) * k + i), left);
                 for r in 0..R {

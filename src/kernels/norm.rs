@@ -33,11 +33,11 @@ unsafe fn norm_row<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f3
     let c = x.len() as f32;
     // SAFETY: as for the caller.
     unsafe {
-        let mean = fold::<S>(x, |sum, v| S::add(sum, v)) / c;
+        let mean = sum::<S>(x, false) / c;
         for (y, x) in y.iter_mut().zip(x) {
             *y = x - mean;
         }
-        let variance = fold::<S>(y, |sum, v| S::fma(v, v, sum)) / c;
+        let variance = sum::<S>(y, true) / c;
         let scale = 1.0 / (variance + epsilon).sqrt();
         for (y, (w, b)) in y.iter_mut().zip(weight.iter().zip(bias)) {
             *y = *y * scale * w + b;
@@ -45,17 +45,17 @@ unsafe fn norm_row<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f3
     }
 }
 
-/// Folds 16 running results over the row, 0 beyond its end, and sums them.
+/// The sum of the row, or of its squares, over 16 running sums.
 #[inline(always)]
-unsafe fn fold<S: Simd>(x: &[f32], f: impl Fn(S::V, S::V) -> S::V) -> f32 {
+unsafe fn sum<S: Simd>(x: &[f32], squares: bool) -> f32 {
     let whole = x.len() - x.len() % LANES;
+    // SAFETY: as for the caller.
     unsafe {
         let mut sum = S::splat(0.0);
-        for i in (0..whole).step_by(LANES) {
-            sum = f(sum, S::load(x.as_ptr().add(i)));
-        }
-        if whole < x.len() {
-            sum = f(sum, S::load_first(x.as_ptr().add(whole), x.len() - whole));
+        for i in (0..x.len()).step_by(LANES) {
+            let p = x.as_ptr().add(i);
+            let v = if i < whole { S::load(p) } else { S::load_first(p, x.len() - whole) };
+            sum = if squares { S::fma(v, v, sum) } else { S::add(sum, v) };
         }
         S::sum(sum)
     }

@@ -88,6 +88,10 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
 
+    /// Numbers that cannot be used: logits that are not finite, or a distribution without a token to choose.
+    #[error("{0}")]
+    Numerics(String),
+
     /// Something that this build or machine does not offer.
     #[error("{0}")]
     Unsupported(String),

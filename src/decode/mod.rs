@@ -2,7 +2,43 @@
 //!
 //! The network is behind [`LanguageModel`], so that each strategy can be tested against a hand-computed table.
 //!
+//! A [`GenerationConfig`] is checked into a [`Decoding`]; [`generate`] runs one request, an [`Engine`] many at once.
+//! Inside, a strategy is a `Search`: it says what the model should compute next and goes on with the result, and the
+//! engine puts what all searches want into one forward pass.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `config` | parameters, their ranges, which exclude each other |
+//! | `processors` | what changes the scores of the next token: penalties, bans, temperature, truncations |
+//! | `single` | greedy search and sampling, with or without guesses (`lookup`, or a second model) |
+//! | `beam`, `group_beam` | beam search and beam sample, diverse beam search |
+//! | `contrastive` | contrastive search |
+//! | `random` | draws as a pure function of (seed, row, step) |
+//! | `stop` | end-of-sequence tokens, stop strings, what text is shown |
+//! | `engine` | many requests over one model |
+//!
 //! Reference: transformers 5.23.0, `generation/utils.py` and `generation/logits_process.py`.
+
+mod beam;
+mod config;
+mod contrastive;
+mod engine;
+mod group_beam;
+mod lookup;
+pub mod numeric;
+mod processors;
+mod random;
+mod search;
+mod single;
+mod stop;
+#[cfg(test)]
+mod table;
+
+pub use config::{Decoding, EarlyStopping, GenerationConfig, OnContextLimit};
+pub use engine::{Engine, Event, RequestId, generate};
+pub use processors::Processors;
+pub use search::{Sequence, TokenLogprob};
+pub use stop::{Detokenize, FinishReason, NoText};
 
 use crate::error::Result;
 

@@ -1,0 +1,270 @@
+//! Beam search and beam sample.
+//!
+//! All beams advance together, one token a step; what ends is set aside, and the search goes on until no running beam
+//! can beat what was set aside. Scores are `f32`, as in the reference, so that ties and cut-offs fall the same way.
+//!
+//! Reference: transformers 5.23.0, `_beam_search` (the vectorised form, since 4.50.3).
+
+use std::sync::Arc;
+
+use super::config::{Beam, EarlyStopping};
+use super::numeric;
+use super::random::Noise;
+use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
+use super::stop::Finish;
+use crate::error::Result;
+
+/// What is added to a score to put it behind all others.
+pub(super) const BEHIND: f32 = -1e9;
+
+/// A sequence under search.
+#[derive(Clone)]
+pub(super) struct Hypothesis {
+    /// The prompt and the generated ids.
+    pub ids: Vec<u32>,
+    pub score: f32,
+    pub logprobs: Vec<Arc<TokenLogprob>>,
+}
+
+impl Hypothesis {
+    /// The beams at the prompt. Only the first counts at first, or all would find the same.
+    pub(super) fn start(task: &Task<'_>, num_beams: usize) -> Vec<Self> {
+        let scores = std::iter::once(0.0).chain(std::iter::repeat(BEHIND));
+        scores.take(num_beams).map(|score| Self { ids: task.prompt.clone(), score, logprobs: vec![] }).collect()
+    }
+}
+
+/// A continuation of a beam by one token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Candidate {
+    pub beam: usize,
+    pub id: usize,
+    /// The log-probability of the whole.
+    pub score: f32,
+}
+
+/// The processed scores of the beams. Before the beams differ they all have the same.
+pub(super) struct Scores<'a> {
+    rows: Vec<&'a mut [f32]>,
+}
+
+impl<'a> Scores<'a> {
+    /// Log-probabilities of what follows each of the `beams`, processed; `adjust` comes before the processors.
+    pub(super) fn new(
+        task: &Task<'_>,
+        mut rows: Vec<&'a mut [f32]>,
+        beams: &[Hypothesis],
+        adjust: impl Fn(&mut [f32]),
+    ) -> Result<Self> {
+        for (row, beam) in rows.iter_mut().zip(beams) {
+            numeric::check_finite(row)?;
+            numeric::log_softmax(row);
+            adjust(row);
+            task.process(row, &beam.ids);
+        }
+        Ok(Self { rows })
+    }
+
+    /// Which of the rows is that of `beam`.
+    pub(super) fn row_of(&self, beam: usize) -> usize {
+        beam.min(self.rows.len() - 1)
+    }
+
+    fn row(&self, beam: usize) -> &[f32] {
+        self.rows[self.row_of(beam)]
+    }
+
+    /// The `k` best continuations, the best first; equal ones in the order of beam and id.
+    pub(super) fn best(&self, beams: &[Hypothesis], k: usize) -> Vec<Candidate> {
+        let mut all = vec![];
+        for (beam, Hypothesis { score, .. }) in beams.iter().enumerate() {
+            let row = self.row(beam);
+            // Adding the score keeps the order but for ties that rounding makes.
+            let best = numeric::top_k(row, k).into_iter();
+            all.extend(best.map(|(id, x)| Candidate { beam, id, score: x + score }));
+        }
+        all.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.beam.cmp(&b.beam)).then(a.id.cmp(&b.id)));
+        all.truncate(k);
+        all
+    }
+
+    /// `k` continuations drawn without replacement, in the order in which they are drawn; if fewer are possible, the
+    /// best of the others follow.
+    fn drawn(&self, beams: &[Hypothesis], k: usize, noise: Noise) -> Vec<Candidate> {
+        let vocab_size = self.row(0).len();
+        let scores: Vec<f32> =
+            beams.iter().enumerate().flat_map(|(b, beam)| self.row(b).iter().map(|x| x + beam.score)).collect();
+        let mut weights = vec![];
+        numeric::weights(&scores, &mut weights);
+        let mut places = noise.race(&weights, k);
+        if places.len() < k {
+            let others = numeric::top_k(&scores, 2 * k).into_iter().map(|(place, _)| place);
+            let others: Vec<usize> = others.filter(|place| !places.contains(place)).take(k - places.len()).collect();
+            places.extend(others);
+        }
+        let candidate = |place| Candidate { beam: place / vocab_size, id: place % vocab_size, score: scores[place] };
+        places.into_iter().map(candidate).collect()
+    }
+
+    /// The beam that `candidate` makes, with this score.
+    pub(super) fn extend(&self, task: &Task<'_>, from: &[Hypothesis], candidate: Candidate, score: f32) -> Hypothesis {
+        let Hypothesis { mut ids, mut logprobs, .. } = from[candidate.beam].clone();
+        ids.push(candidate.id as u32);
+        if let Some(k) = task.decoding.logprobs {
+            logprobs.push(TokenLogprob::from_log_probs(self.row(candidate.beam), candidate.id, k));
+        }
+        Hypothesis { ids, score, logprobs }
+    }
+}
+
+/// The rows of a request's beams: the prompt runs once, then each beam follows the one that it continues.
+#[derive(Default)]
+pub(super) struct BeamRows {
+    moves: Vec<(usize, usize)>,
+    started: bool,
+}
+
+impl BeamRows {
+    /// Runs the prompt, then the newest token of each of the `beams` with their rows.
+    pub(super) fn plan<'b>(
+        &mut self,
+        task: &Task<'_>,
+        beams: impl Iterator<Item = (usize, &'b Hypothesis)>,
+        plan: &mut Plan,
+    ) {
+        if !self.started {
+            self.started = true;
+            return plan.extend(task, 0, &task.prompt, 0);
+        }
+        plan.moves.append(&mut self.moves);
+        for (row, beam) in beams {
+            plan.extend(task, row, &beam.ids, beam.ids.len() - 1);
+        }
+    }
+
+    /// Says that the beam in row `to` continues the one in row `from`.
+    pub(super) fn follow(&mut self, to: usize, from: usize) {
+        if to != from {
+            self.moves.push((to, from));
+        }
+    }
+}
+
+/// One request.
+pub(super) struct BeamSearch {
+    params: Beam,
+    rows: BeamRows,
+    beams: Vec<Hypothesis>,
+    /// The best finished sequences; an unfinished one only holds a place.
+    finished: Vec<(Hypothesis, Option<Finish>)>,
+    /// Whether a running beam may still beat a finished one.
+    improvable: bool,
+}
+
+impl BeamSearch {
+    pub(super) fn new(params: Beam, task: &Task<'_>) -> Self {
+        let beams = Hypothesis::start(task, params.num_beams);
+        let place = Hypothesis { score: BEHIND, ..beams[0].clone() };
+        Self {
+            rows: BeamRows::default(),
+            finished: vec![(place, None); params.num_beams],
+            beams,
+            improvable: true,
+            params,
+        }
+    }
+
+    /// Whether there are as many finished sequences as beams.
+    fn full(&self) -> bool {
+        self.finished.iter().all(|(_, finish)| finish.is_some())
+    }
+
+    /// Merges what ended in this step into the finished sequences.
+    fn set_aside(&mut self, task: &Task<'_>, scores: &Scores<'_>, candidates: &[Candidate], ends: &[Option<Finish>]) {
+        let closed = !self.improvable || (self.full() && self.params.early_stopping == EarlyStopping::True);
+        let length = self.beams[0].ids.len() + 1 - task.prompt.len();
+        let divisor = (length as f64).powf(self.params.length_penalty) as f32;
+        // Only what ranks among the first `num_beams` may end; the others are there in case these do.
+        for (&candidate, &end) in candidates.iter().zip(ends).take(self.params.num_beams) {
+            let score = candidate.score / divisor;
+            if end.is_some() && !closed && self.finished.iter().any(|(other, _)| other.score < score) {
+                self.finished.push((scores.extend(task, &self.beams, candidate, score), end));
+            }
+        }
+        self.finished.sort_by(|(a, _), (b, _)| b.score.total_cmp(&a.score));
+        self.finished.truncate(self.params.num_beams);
+    }
+
+    /// The best `num_beams` of what has not ended go on.
+    fn go_on(&mut self, task: &Task<'_>, scores: &Scores<'_>, candidates: &[Candidate], ends: &[Option<Finish>]) {
+        let running = |(candidate, end): (&Candidate, &Option<Finish>)| {
+            (*candidate, if end.is_some() { candidate.score + BEHIND } else { candidate.score })
+        };
+        let mut next: Vec<(Candidate, f32)> = candidates.iter().zip(ends).map(running).collect();
+        next.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        next.truncate(self.params.num_beams);
+        for (row, (candidate, _)) in next.iter().enumerate() {
+            self.rows.follow(row, scores.row_of(candidate.beam));
+        }
+        self.beams = next.into_iter().map(|(c, score)| scores.extend(task, &self.beams, c, score)).collect();
+    }
+
+    /// Whether the best running beam, were it to end at the length that favours it, would beat a finished sequence.
+    fn can_improve(&self, task: &Task<'_>) -> bool {
+        let Beam { length_penalty, early_stopping, .. } = self.params;
+        let length = match early_stopping {
+            EarlyStopping::Never if length_penalty > 0.0 => task.most_tokens(1),
+            _ => self.beams[0].ids.len() - task.prompt.len(),
+        };
+        let best = self.beams[0].score / (length as f64).powf(length_penalty) as f32;
+        let worst = self.finished.last().map_or(BEHIND, |(hypothesis, _)| hypothesis.score);
+        self.finished.iter().any(|(_, finish)| best > if finish.is_some() { worst } else { BEHIND })
+    }
+}
+
+impl Search for BeamSearch {
+    fn width(&self) -> usize {
+        self.params.num_beams
+    }
+
+    fn plan(&mut self, task: &Task<'_>, plan: &mut Plan) {
+        self.rows.plan(task, self.beams.iter().enumerate(), plan);
+    }
+
+    fn advance(
+        &mut self,
+        task: &Task<'_>,
+        mut output: StepOutput<'_>,
+        _: &mut Vec<NewToken>,
+    ) -> Result<Option<Vec<Sequence>>> {
+        let scores = Scores::new(task, output.rows().collect(), &self.beams, |_| ())?;
+        // Enough that `num_beams` are left if every beam's best continuations are the tokens that end it.
+        let k = self.params.num_beams * (1 + task.decoding.stop.eos_token_id.len()).max(2);
+        let candidates = if self.params.sample {
+            let step = self.beams[0].ids.len() - task.prompt.len();
+            scores.drawn(&self.beams, k, Noise { seed: task.decoding.seed, row: 0, step: step as u64 })
+        } else {
+            scores.best(&self.beams, k)
+        };
+        numeric::check_choice(candidates.iter().map(|c| c.score).fold(f32::NEG_INFINITY, f32::max))?;
+        let end = |candidate: &Candidate| {
+            let mut ids = self.beams[candidate.beam].ids.clone();
+            ids.push(candidate.id as u32);
+            task.finish(&ids, 1)
+        };
+        let ends: Vec<Option<Finish>> = candidates.iter().map(end).collect();
+        self.set_aside(task, &scores, &candidates, &ends);
+        self.go_on(task, &scores, &candidates, &ends);
+        self.improvable = self.improvable && self.can_improve(task);
+        let satisfied = self.full() && self.params.early_stopping == EarlyStopping::True;
+        if self.improvable && !satisfied && !ends.iter().all(Option::is_some) {
+            return Ok(None);
+        }
+        let best = self.finished.iter().take(self.params.num_return_sequences);
+        let sequence = |(hypothesis, finish): &(Hypothesis, Option<Finish>)| {
+            let finish = finish.unwrap_or_else(|| task.limit_reason(hypothesis.ids.len() - task.prompt.len()).into());
+            Sequence { score: Some(hypothesis.score), ..task.sequence(&hypothesis.ids, finish, &hypothesis.logprobs) }
+        };
+        Ok(Some(best.map(sequence).collect()))
+    }
+}

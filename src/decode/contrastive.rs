@@ -1,0 +1,157 @@
+//! Contrastive search: of the likeliest tokens the one that is least like what came before.
+//!
+//! Each step runs the `top_k` best candidates and takes the one that maximises
+//! `(1 - α)·p(candidate) - α·max_j cos(h_candidate, h_j)`, where `h` are the last hidden states. A candidate has to be
+//! run before it can be judged, so unlike other strategies this one needs a position for the last token too.
+//!
+//! Reference: transformers 4.49.0, `_contrastive_search`, the last version that has it built in; Su et al. 2022, "A
+//! Contrastive Framework for Neural Text Generation".
+
+use std::sync::Arc;
+
+use super::Positions;
+use super::config::OnContextLimit;
+use super::numeric;
+use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
+use super::stop::{Finish, FinishReason, Outflow};
+use crate::error::Result;
+
+/// One request.
+pub(super) struct ContrastiveSearch {
+    penalty_alpha: f32,
+    top_k: usize,
+    ids: Vec<u32>,
+    logprobs: Vec<Arc<TokenLogprob>>,
+    outflow: Outflow,
+    /// Hidden states of the positions so far, each of length 1, (positions, C).
+    context: Vec<f32>,
+    /// The row that holds the context; none if it has to be run first.
+    row: Option<usize>,
+    /// The processed logits after the context.
+    logits: Vec<f32>,
+    /// Tokens to choose from, with their probabilities; the best first.
+    candidates: Vec<(usize, f32)>,
+}
+
+impl ContrastiveSearch {
+    pub(super) fn new(penalty_alpha: f32, top_k: usize, task: &Task<'_>) -> Self {
+        Self {
+            penalty_alpha,
+            top_k: top_k.min(task.vocab_size),
+            ids: task.prompt.clone(),
+            logprobs: vec![],
+            outflow: Outflow::default(),
+            context: vec![],
+            row: None,
+            logits: vec![],
+            candidates: vec![],
+        }
+    }
+
+    /// Finds the next candidates in the logits (V) that follow the ids.
+    fn recall(&mut self, task: &Task<'_>, logits: &mut [f32]) -> Result<()> {
+        numeric::check_finite(logits)?;
+        task.process(logits, &self.ids);
+        numeric::check_choice(numeric::max(logits))?;
+        let mut probs = vec![];
+        numeric::softmax(logits, &mut probs);
+        self.candidates = numeric::top_k(&probs, self.top_k);
+        // A token that is ruled out is no candidate, however few there are.
+        self.candidates.retain(|&(id, _)| logits[id].is_finite());
+        self.logits.clear();
+        self.logits.extend_from_slice(logits);
+        Ok(())
+    }
+
+    /// The candidate with the best score; `hidden` are theirs (candidates, C), each of length 1.
+    fn choose(&self, hidden: &[f32], n_embd: usize) -> usize {
+        let degeneration = |h: &[f32]| {
+            let cosines = self.context.chunks_exact(n_embd).map(|past| numeric::dot(past, h));
+            cosines.fold(f32::NEG_INFINITY, f32::max)
+        };
+        let scores: Vec<f32> = hidden
+            .chunks_exact(n_embd)
+            .zip(&self.candidates)
+            .map(|(h, &(_, p))| (1.0 - self.penalty_alpha) * p - self.penalty_alpha * degeneration(h))
+            .collect();
+        numeric::argmax(&scores)
+    }
+
+    fn end(&self, task: &Task<'_>, finish: Finish) -> Vec<Sequence> {
+        vec![task.sequence(&self.ids, finish, &self.logprobs)]
+    }
+}
+
+/// `hidden` (positions, C) with each state scaled to length 1.
+fn normalised(hidden: &[f32], n_embd: usize) -> Vec<f32> {
+    let mut hidden = hidden.to_vec();
+    for h in hidden.chunks_exact_mut(n_embd) {
+        let length = numeric::dot(h, h).sqrt();
+        h.iter_mut().for_each(|x| *x /= length);
+    }
+    hidden
+}
+
+impl Search for ContrastiveSearch {
+    fn width(&self) -> usize {
+        self.top_k
+    }
+
+    fn plan(&mut self, task: &Task<'_>, plan: &mut Plan) {
+        let Some(context) = self.row else {
+            let crop = task.decoding.on_context_limit == OnContextLimit::Crop;
+            // A cropped context leaves a position for the candidate.
+            let room = if crop { task.n_positions - 1 } else { task.n_positions };
+            let window = &self.ids[self.ids.len().saturating_sub(room)..];
+            plan.truncations.push((0, 0));
+            return plan.feed(0, window, Positions::Last, Positions::All);
+        };
+        for (row, &(id, _)) in self.candidates.iter().enumerate() {
+            if row != context {
+                plan.moves.push((row, context));
+            }
+            plan.feed(row, &[id as u32], Positions::Last, Positions::Last);
+        }
+    }
+
+    fn advance(
+        &mut self,
+        task: &Task<'_>,
+        mut output: StepOutput<'_>,
+        tokens: &mut Vec<NewToken>,
+    ) -> Result<Option<Vec<Sequence>>> {
+        let n_embd = output.n_embd;
+        numeric::check_finite(output.hidden)?;
+        let hidden = normalised(output.hidden, n_embd);
+        if self.row.is_none() {
+            self.row = Some(0);
+            self.context = hidden;
+            if task.most_tokens(0) == 0 {
+                return Ok(Some(self.end(task, FinishReason::Context.into())));
+            }
+            output.rows().try_for_each(|logits| self.recall(task, logits))?;
+            return Ok(None);
+        }
+        let chosen = self.choose(&hidden, n_embd);
+        let (id, _) = self.candidates[chosen];
+        if let Some(k) = task.decoding.logprobs {
+            self.logprobs.push(TokenLogprob::from_logits(&self.logits, id, k));
+        }
+        let id = id as u32;
+        self.ids.push(id);
+        let finish = task.finish(&self.ids, 0);
+        let text = self.outflow.push(task.text.token_bytes(id), &task.decoding.stop, finish);
+        tokens.push(NewToken { sequence: 0, id, text });
+        if let Some(finish) = finish {
+            return Ok(Some(self.end(task, finish)));
+        }
+        self.context.extend_from_slice(&hidden[chosen * n_embd..][..n_embd]);
+        // A full context has no position for a candidate: it starts over, cropped.
+        let full = self.context.len() / n_embd == task.n_positions;
+        self.row = (!full).then_some(chosen);
+        if !full {
+            output.rows().skip(chosen).take(1).try_for_each(|logits| self.recall(task, logits))?;
+        }
+        Ok(None)
+    }
+}

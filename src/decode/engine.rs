@@ -1,0 +1,375 @@
+//! Many requests over one model: each forward pass carries what all active requests need next.
+//!
+//! As soon as a request ends, its rows go to the next one in line (continuous batching), so a long request holds up
+//! nobody and a source of requests need not be read to its end before the first is answered. A request's result does
+//! not depend on the others.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::beam::BeamSearch;
+use super::config::{Decoding, OnContextLimit, Strategy};
+use super::contrastive::ContrastiveSearch;
+use super::group_beam::GroupBeamSearch;
+use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task};
+use super::single::SingleSearch;
+use super::stop::Detokenize;
+use super::{Input, LanguageModel, Output};
+use crate::error::{Error, Result};
+
+/// Names a request: they are numbered in the order in which they are submitted.
+pub type RequestId = usize;
+
+/// What happened in a step.
+#[derive(Debug)]
+pub enum Event {
+    /// A token was generated (not in beam searches, where nothing is settled before the end).
+    Token {
+        /// The request.
+        request: RequestId,
+        /// Which of its returned sequences.
+        sequence: usize,
+        /// The token.
+        id: u32,
+        /// Text that can be shown now. It may lag behind the tokens: what may become a stop string is held back.
+        text: Vec<u8>,
+    },
+    /// A request has ended.
+    Finished {
+        /// The request.
+        request: RequestId,
+        /// Its sequences: beams in descending order of their scores. Or why this request failed; the others go on.
+        result: Result<Vec<Sequence>>,
+    },
+}
+
+/// Runs requests over a model, up to `batch_size` at the same time.
+pub struct Engine<'a> {
+    model: Rows<'a>,
+    assistant: Option<Rows<'a>>,
+    text: &'a dyn Detokenize,
+    batch_size: usize,
+    submitted: usize,
+    waiting: VecDeque<Request<'a>>,
+    active: Vec<Request<'a>>,
+}
+
+/// A request with its search.
+struct Request<'a> {
+    id: RequestId,
+    task: Task<'a>,
+    search: Box<dyn Search>,
+    /// The rows of the model, and of the assistant, that are its own while it is active.
+    rows: Vec<usize>,
+    assistant_rows: Vec<usize>,
+}
+
+/// A model and which of its rows are free.
+struct Rows<'a> {
+    model: &'a mut dyn LanguageModel,
+    free: Vec<usize>,
+    /// Rows that were ever used.
+    used: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn new(model: &'a mut dyn LanguageModel) -> Self {
+        Self { model, free: vec![], used: 0 }
+    }
+
+    fn take(&mut self, n: usize) -> Vec<usize> {
+        let mut fresh = || {
+            self.used += 1;
+            self.used - 1
+        };
+        (0..n).map(|_| self.free.pop().unwrap_or_else(&mut fresh)).collect()
+    }
+
+    fn give_back(&mut self, rows: &[usize]) {
+        for &row in rows {
+            self.model.truncate(row, 0);
+        }
+        self.free.extend(rows.iter().rev());
+    }
+
+    /// Carries out the plans, each over rows of its own, in one forward pass.
+    fn run(&mut self, plans: &[(&[usize], &Plan)]) -> Result<Output> {
+        let moves = plans.iter().flat_map(|(rows, plan)| plan.moves.iter().map(|&(to, from)| (rows[to], rows[from])));
+        let moves: Vec<(usize, usize)> = moves.collect();
+        if !moves.is_empty() {
+            self.model.assign(&moves);
+        }
+        for (rows, plan) in plans {
+            plan.truncations.iter().for_each(|&(row, len)| self.model.truncate(rows[row], len));
+        }
+        let inputs = plans.iter().flat_map(|(rows, plan)| {
+            plan.inputs.iter().map(|input| Input {
+                row: rows[input.row],
+                ids: &input.ids,
+                logits: input.logits,
+                hidden: input.hidden,
+            })
+        });
+        let inputs: Vec<Input<'_>> = inputs.collect();
+        if inputs.is_empty() { Ok(Output::default()) } else { self.model.forward(&inputs) }
+    }
+}
+
+/// What the active requests want of one of the models.
+struct Plans<'p, 'a> {
+    requests: &'p mut [Request<'a>],
+    plans: Vec<Plan>,
+    rows_of: for<'r> fn(&'r Request<'a>) -> &'r [usize],
+}
+
+/// Requests that have ended.
+type Ended = Vec<(RequestId, Result<Vec<Sequence>>)>;
+
+impl<'p, 'a> Plans<'p, 'a> {
+    fn new(
+        requests: &'p mut [Request<'a>],
+        rows_of: for<'r> fn(&'r Request<'a>) -> &'r [usize],
+        ask: impl Fn(&mut Request<'a>, &mut Plan),
+    ) -> Self {
+        let plan = |request: &mut Request<'a>| {
+            let mut plan = Plan::default();
+            ask(request, &mut plan);
+            plan
+        };
+        let plans = requests.iter_mut().map(plan).collect();
+        Self { requests, plans, rows_of }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.plans.iter().all(Plan::is_empty)
+    }
+
+    /// Carries out all plans in one forward pass and hands each request its share of the output.
+    fn run(
+        &mut self,
+        rows: &mut Rows<'_>,
+        mut take: impl FnMut(&mut Request<'a>, StepOutput<'_>) -> Result<Option<Vec<Sequence>>>,
+    ) -> Result<Ended> {
+        let planned: Vec<_> = self.requests.iter().map(self.rows_of).zip(&self.plans).collect();
+        let mut output = rows.run(&planned)?;
+        let vocab_size = rows.model.vocab_size();
+        let states: usize = self.plans.iter().map(|plan| plan.positions(|input| input.hidden)).sum();
+        let n_embd = output.hidden.len().checked_div(states).unwrap_or(0);
+        let (mut logits, mut hidden) = (&mut output.logits[..], &output.hidden[..]);
+        let mut ended = vec![];
+        for (request, plan) in self.requests.iter_mut().zip(&self.plans) {
+            let mine = plan.positions(|input| input.logits) * vocab_size;
+            let states = plan.positions(|input| input.hidden) * n_embd;
+            let output = StepOutput {
+                logits: logits.split_off_mut(..mine).unwrap_or_default(),
+                hidden: hidden.split_off(..states).unwrap_or_default(),
+                vocab_size,
+                n_embd,
+            };
+            if let Some(result) = take(request, output).transpose() {
+                ended.push((request.id, result));
+            }
+        }
+        Ok(ended)
+    }
+}
+
+impl<'a> Engine<'a> {
+    /// An engine that runs one request at a time. `text` knows the tokens' text; [`NoText`](super::NoText) will do
+    /// where only ids are wanted.
+    pub fn new(model: &'a mut dyn LanguageModel, text: &'a dyn Detokenize) -> Self {
+        Self {
+            model: Rows::new(model),
+            assistant: None,
+            text,
+            batch_size: 1,
+            submitted: 0,
+            waiting: VecDeque::new(),
+            active: vec![],
+        }
+    }
+
+    /// Runs up to `batch_size` requests at the same time.
+    #[must_use]
+    pub fn with_batch_size(self, batch_size: usize) -> Self {
+        Self { batch_size: batch_size.max(1), ..self }
+    }
+
+    /// Adds the second model that assisted decoding guesses with.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it has another vocabulary.
+    pub fn with_assistant(self, assistant: &'a mut dyn LanguageModel) -> Result<Self> {
+        let (ours, theirs) = (self.model.model.vocab_size(), assistant.vocab_size());
+        if ours != theirs {
+            return Err(Error::Usage(format!(
+                "--assistant-model has {theirs} tokens, the model {ours}; assisted decoding needs the same vocabulary"
+            )));
+        }
+        Ok(Self { assistant: Some(Rows::new(assistant)), ..self })
+    }
+
+    /// Puts a request in line.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the model cannot run it: an empty prompt, ids outside the vocabulary, a prompt longer than
+    /// the context, or no assistant where one is asked for.
+    pub fn submit(&mut self, prompt: &[u32], decoding: &Arc<Decoding>) -> Result<RequestId> {
+        let task = Task {
+            decoding: Arc::clone(decoding),
+            prompt: prompt.to_vec(),
+            vocab_size: self.model.model.vocab_size(),
+            n_positions: self.model.model.n_positions(),
+            assistant_positions: self.assistant.as_ref().map_or(0, |assistant| assistant.model.n_positions()),
+            text: self.text,
+        };
+        check(&task)?;
+        if decoding.needs_assistant() && self.assistant.is_none() {
+            return Err(Error::Usage("assisted decoding needs --assistant-model".into()));
+        }
+        let search: Box<dyn Search> = match decoding.strategy.clone() {
+            Strategy::Single(single) => Box::new(SingleSearch::new(single)),
+            Strategy::Beam(beam) => Box::new(BeamSearch::new(beam, &task)),
+            Strategy::GroupBeam { beam, num_beam_groups, diversity_penalty } => {
+                Box::new(GroupBeamSearch::new(beam, num_beam_groups, diversity_penalty, &task))
+            }
+            Strategy::Contrastive { penalty_alpha, top_k } => {
+                Box::new(ContrastiveSearch::new(penalty_alpha, top_k, &task))
+            }
+        };
+        let id = self.submitted;
+        self.submitted += 1;
+        self.waiting.push_back(Request { id, task, search, rows: vec![], assistant_rows: vec![] });
+        Ok(id)
+    }
+
+    /// Whether another request could start with the next step.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.active.len() + self.waiting.len() < self.batch_size
+    }
+
+    /// Whether all requests have ended.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.active.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Gives up a request. Nothing more is heard of it.
+    pub fn cancel(&mut self, request: RequestId) {
+        self.waiting.retain(|waiting| waiting.id != request);
+        let ended = self.active.extract_if(.., |active| active.id == request).collect();
+        self.free(ended);
+    }
+
+    /// Takes every active request one step further: one forward pass of the model, after those of the assistant.
+    ///
+    /// # Errors
+    /// If a model fails; what goes wrong with one request alone is reported in its [`Event::Finished`].
+    pub fn step(&mut self) -> Result<Vec<Event>> {
+        self.admit();
+        let mut events = vec![];
+        while let Some(assistant) = &mut self.assistant {
+            let mut plans =
+                Plans::new(&mut self.active, |r| &r.assistant_rows, |r, plan| r.search.draft(&r.task, plan));
+            if plans.is_empty() {
+                break;
+            }
+            let ended = plans.run(assistant, |r, output| r.search.drafted(&r.task, output).map(|()| None))?;
+            self.retire(ended, &mut events);
+        }
+        let mut plans = Plans::new(&mut self.active, |r| &r.rows, |r, plan| r.search.plan(&r.task, plan));
+        let mut tokens = vec![];
+        let ended = plans.run(&mut self.model, |r, output| {
+            let result = r.search.advance(&r.task, output, &mut tokens);
+            events.extend(tokens.drain(..).map(|NewToken { sequence, id, text }| Event::Token {
+                request: r.id,
+                sequence,
+                id,
+                text,
+            }));
+            result
+        })?;
+        self.retire(ended, &mut events);
+        Ok(events)
+    }
+
+    /// Gives free places to those in line.
+    fn admit(&mut self) {
+        while self.active.len() < self.batch_size
+            && let Some(mut request) = self.waiting.pop_front()
+        {
+            request.rows = self.model.take(request.search.width());
+            if let Some(assistant) = self.assistant.as_mut().filter(|_| request.task.decoding.needs_assistant()) {
+                request.assistant_rows = assistant.take(request.search.width());
+            }
+            self.active.push(request);
+        }
+    }
+
+    /// Frees the rows of requests that have ended and reports them.
+    fn retire(&mut self, ended: Ended, events: &mut Vec<Event>) {
+        let gone = |request: &mut Request<'_>| ended.iter().any(|(id, _)| *id == request.id);
+        let requests = self.active.extract_if(.., gone).collect();
+        self.free(requests);
+        events.extend(ended.into_iter().map(|(request, result)| Event::Finished { request, result }));
+    }
+
+    fn free(&mut self, ended: Vec<Request<'a>>) {
+        for request in ended {
+            self.model.give_back(&request.rows);
+            if let Some(assistant) = &mut self.assistant {
+                assistant.give_back(&request.assistant_rows);
+            }
+        }
+    }
+}
+
+/// Whether the model can run the request.
+fn check(task: &Task<'_>) -> Result<()> {
+    let (len, context, vocab_size) = (task.prompt.len(), task.n_positions, task.vocab_size);
+    let outside = |id: u32| id as usize >= vocab_size;
+    let decoding = &task.decoding;
+    Err(Error::Usage(if task.prompt.is_empty() {
+        "the prompt is empty; give at least one token".into()
+    } else if let Some(id) = task.prompt.iter().find(|&&id| outside(id)) {
+        format!("the prompt holds id {id}, but the vocabulary ends at {}", vocab_size - 1)
+    } else if decoding.least_vocab_size > vocab_size {
+        format!(
+            "--bad-words-ids holds id {}, but the vocabulary ends at {}",
+            decoding.least_vocab_size - 1,
+            vocab_size - 1
+        )
+    } else if len > context && decoding.on_context_limit == OnContextLimit::Stop {
+        format!(
+            "the prompt has {len} tokens, the model's context {context}; shorten it, or use --on-context-limit crop"
+        )
+    } else if context < 2 && matches!(decoding.strategy, Strategy::Contrastive { .. }) {
+        "contrastive search (--penalty-alpha) needs a context of at least 2 tokens".into()
+    } else {
+        return Ok(());
+    }))
+}
+
+/// Runs one request to its end and returns its sequences; each token goes to `on_event` as it is generated.
+///
+/// # Errors
+/// [`Error::Usage`] if the model cannot run it, and whatever goes wrong on the way.
+pub fn generate(
+    model: &mut dyn LanguageModel,
+    text: &dyn Detokenize,
+    prompt: &[u32],
+    decoding: &Arc<Decoding>,
+    mut on_event: impl FnMut(&Event),
+) -> Result<Vec<Sequence>> {
+    let mut engine = Engine::new(model, text);
+    engine.submit(prompt, decoding)?;
+    loop {
+        for event in engine.step()? {
+            on_event(&event);
+            if let Event::Finished { result, .. } = event {
+                return result;
+            }
+        }
+    }
+}

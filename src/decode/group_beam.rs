@@ -1,0 +1,215 @@
+//! Diverse beam search: groups of beams that keep away from what the groups before them picked in the same step.
+//!
+//! Reference: transformers 4.49.0, `_group_beam_search` and `BeamSearchScorer`, the last version that has it built in;
+//! Vijayakumar et al. 2016, "Diverse Beam Search". Its bookkeeping differs from that of the later [`beam`](super::beam)
+//! search: finished scores are `f64`, and what is unfinished at the limit competes with what has ended.
+
+use super::beam::{BEHIND, BeamRows, Candidate, Hypothesis, Scores};
+use super::config::{Beam, EarlyStopping};
+use super::numeric;
+use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task};
+use super::stop::{Finish, FinishReason};
+use crate::error::Result;
+
+/// One request.
+pub(super) struct GroupBeamSearch {
+    params: Beam,
+    diversity_penalty: f32,
+    rows: BeamRows,
+    groups: Vec<Group>,
+}
+
+/// A group of beams and what it has finished.
+struct Group {
+    /// The row of the first beam.
+    first_row: usize,
+    beams: Vec<Hypothesis>,
+    /// With score and end; at most as many as there are beams.
+    finished: Vec<(f64, Hypothesis, Finish)>,
+    worst: f64,
+    done: bool,
+}
+
+impl Group {
+    fn new(task: &Task<'_>, first_row: usize, size: usize) -> Self {
+        let beams = Hypothesis::start(task, size);
+        Self { first_row, beams, finished: vec![], worst: f64::INFINITY, done: false }
+    }
+
+    /// Enters a finished sequence if it is among the best.
+    fn add(&mut self, task: &Task<'_>, hypothesis: Hypothesis, finish: Finish, length_penalty: f64) {
+        let length = (hypothesis.ids.len() - task.prompt.len()) as f64;
+        let score = f64::from(hypothesis.score) / length.powf(length_penalty);
+        if self.finished.len() < self.beams.len() || score > self.worst {
+            self.finished.push((score, hypothesis, finish));
+            if self.finished.len() > self.beams.len() {
+                let scores = self.finished.iter().enumerate();
+                if let Some((worst, _)) = scores.min_by(|(_, a), (_, b)| a.0.total_cmp(&b.0)) {
+                    self.finished.remove(worst);
+                }
+                self.worst = self.finished.iter().map(|&(score, ..)| score).fold(f64::INFINITY, f64::min);
+            } else {
+                self.worst = self.worst.min(score);
+            }
+        }
+    }
+
+    /// One step: sets aside what ends among the candidates and goes on with the best of the others. `row` is where the
+    /// group's beams were run.
+    fn step(
+        &mut self,
+        task: &Task<'_>,
+        params: &Beam,
+        scores: &Scores<'_>,
+        row: usize,
+        rows: &mut BeamRows,
+    ) -> Result<()> {
+        let size = self.beams.len();
+        let candidates = scores.best(&self.beams, size * (1 + task.decoding.stop.eos_token_id.len()).max(2));
+        let best = candidates.first().map_or(f32::NEG_INFINITY, |candidate| candidate.score);
+        numeric::check_choice(best)?;
+        let mut next: Vec<Candidate> = vec![];
+        let mut ended: Vec<Candidate> = vec![];
+        for (rank, &candidate) in candidates.iter().enumerate() {
+            let mut hypothesis = scores.extend(task, &self.beams, candidate, candidate.score);
+            match task.decoding.stop.check(&hypothesis.ids[task.prompt.len()..], task.text) {
+                Some(finish) => {
+                    ended.push(Candidate { score: candidate.score + BEHIND, ..candidate });
+                    if rank < size {
+                        close(task, &mut hypothesis.ids, finish);
+                        self.add(task, hypothesis, finish, params.length_penalty);
+                    }
+                }
+                None => next.push(candidate),
+            }
+            if next.len() == size {
+                break;
+            }
+        }
+        // Stop strings, unlike end-of-sequence tokens, may end more candidates than there are to spare.
+        next.extend(ended.into_iter().take(size - next.len()));
+        for (beam, candidate) in next.iter().enumerate() {
+            rows.follow(self.first_row + beam, row + scores.row_of(candidate.beam));
+        }
+        self.beams = next.into_iter().map(|c| scores.extend(task, &self.beams, c, c.score)).collect();
+        self.done = self.finished.len() >= size && self.is_settled(task, params, best);
+        Ok(())
+    }
+
+    /// Whether no beam can beat the worst finished sequence, the best candidate of this step having scored `best`.
+    fn is_settled(&self, task: &Task<'_>, params: &Beam, best: f32) -> bool {
+        let length = match params.early_stopping {
+            EarlyStopping::True => return true,
+            EarlyStopping::Never if params.length_penalty > 0.0 => task.most_tokens(1),
+            _ => self.beams[0].ids.len() - task.prompt.len(),
+        };
+        self.worst >= f64::from(best) / (length as f64).powf(params.length_penalty)
+    }
+}
+
+/// The reference writes the first end-of-sequence token of the list, whichever of them it was that ended a sequence.
+fn close(task: &Task<'_>, ids: &mut [u32], finish: Finish) {
+    if let (FinishReason::Eos, Some(last), Some(&eos)) =
+        (finish.reason, ids.last_mut(), task.decoding.stop.eos_token_id.first())
+    {
+        *last = eos;
+    }
+}
+
+impl GroupBeamSearch {
+    pub(super) fn new(params: Beam, num_beam_groups: usize, diversity_penalty: f32, task: &Task<'_>) -> Self {
+        let size = params.num_beams / num_beam_groups;
+        let groups = (0..num_beam_groups).map(|group| Group::new(task, group * size, size)).collect();
+        Self { params, diversity_penalty, rows: BeamRows::default(), groups }
+    }
+
+    /// The best finished sequences of all groups, once the search has ended.
+    fn results(&mut self, task: &Task<'_>) -> Vec<Sequence> {
+        for group in self.groups.iter_mut().filter(|group| !group.done) {
+            for beam in group.beams.clone() {
+                let reason = task.limit_reason(beam.ids.len() - task.prompt.len());
+                group.add(task, beam, reason.into(), self.params.length_penalty);
+            }
+        }
+        let mut all: Vec<_> = self.groups.drain(..).flat_map(|group| group.finished).collect();
+        // Of equal scores the later one comes first, as when the last of an ascending stable sort is taken each time.
+        all.reverse();
+        all.sort_by(|(a, ..), (b, ..)| b.total_cmp(a));
+        all.truncate(self.params.num_return_sequences);
+        let sequence = |(score, hypothesis, finish): (f64, Hypothesis, Finish)| Sequence {
+            score: Some(score as f32),
+            ..task.sequence(&hypothesis.ids, finish, &hypothesis.logprobs)
+        };
+        all.into_iter().map(sequence).collect()
+    }
+}
+
+impl Search for GroupBeamSearch {
+    fn width(&self) -> usize {
+        self.params.num_beams
+    }
+
+    fn plan(&mut self, task: &Task<'_>, plan: &mut Plan) {
+        let running = self.groups.iter().filter(|group| !group.done);
+        let beams = running.flat_map(|group| (group.first_row..).zip(&group.beams));
+        self.rows.plan(task, beams, plan);
+    }
+
+    fn advance(
+        &mut self,
+        task: &Task<'_>,
+        mut output: StepOutput<'_>,
+        _: &mut Vec<NewToken>,
+    ) -> Result<Option<Vec<Sequence>>> {
+        let generated = self.groups[0].beams[0].ids.len() - task.prompt.len();
+        let mut outputs: Vec<&mut [f32]> = output.rows().collect();
+        // What the groups so far have picked in this step.
+        let mut picked: Vec<u32> = vec![];
+        let mut prompt_row;
+        for group in &mut self.groups {
+            let size = group.beams.len();
+            if group.done {
+                // The reference goes on with padding in a group that is done, and counts it as picked.
+                picked.extend(task.decoding.stop.eos_token_id.first().into_iter().cycle().take(size));
+                continue;
+            }
+            let (rows, row): (Vec<&mut [f32]>, usize) = if generated == 0 {
+                prompt_row = outputs[0].to_vec();
+                (vec![&mut prompt_row], 0)
+            } else {
+                (outputs.drain(..size).collect(), group.first_row)
+            };
+            let scores = Scores::new(task, rows, &group.beams, |row| penalise(row, &picked, self.diversity_penalty))?;
+            group.step(task, &self.params, &scores, row, &mut self.rows)?;
+            picked.extend(group.beams.iter().filter_map(|beam| beam.ids.last()));
+        }
+        let over = generated + 1 >= task.most_tokens(1) || self.groups.iter().all(|group| group.done);
+        Ok(over.then(|| self.results(task)))
+    }
+}
+
+/// Makes each token less likely by `penalty` for every time it stands in `picked`.
+///
+/// `HammingDiversityLogitsProcessor`.
+fn penalise(log_probs: &mut [f32], picked: &[u32], penalty: f32) {
+    for (place, id) in picked.iter().enumerate() {
+        // Once for each distinct token, so that the penalty is one product, as in the reference.
+        if !picked[..place].contains(id)
+            && let Some(x) = log_probs.get_mut(*id as usize)
+        {
+            *x -= penalty * picked.iter().filter(|other| *other == id).count() as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::penalise;
+
+    #[test]
+    fn tokens_of_earlier_groups_are_penalised_as_often_as_they_were_picked() {
+        let mut row = [0.0, -1.0, -2.0];
+        penalise(&mut row, &[2, 1, 2, 50256], 0.5);
+        assert_eq!(row, [0.0, -1.5, -3.0]);
+    }
+}

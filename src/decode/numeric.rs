@@ -1,0 +1,270 @@
+//! Arithmetic over one row of logits: maximum, softmax, the largest entries.
+//!
+//! A row is as long as the vocabulary, so each function is one or two passes that the compiler can vectorise. Sums run
+//! in a fixed order: a row gives the same bits wherever it stands in a batch. Rows hold no NaN ([`check_finite`]);
+//! tokens that have been ruled out hold `-inf`.
+
+use crate::error::{Error, Result};
+
+/// Numbers summed at once, independently of each other.
+const LANES: usize = 16;
+/// Numbers summed in `f32` before the sum moves on to an `f64`.
+const BLOCK: usize = 1024;
+
+/// `e^x` for `x <= 0`, to two units in the last place; below the smallest normal number 0.
+///
+/// Range reduction by powers of two and a polynomial of degree 7 (Cephes, `expf`), without a branch or a call.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    const LOWEST: f32 = -87.0;
+    // Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the mantissa.
+    const ROUND: f32 = 12_582_912.0;
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    let clamped = if x > LOWEST { x } else { LOWEST };
+    let rounded = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
+    let r = clamped - n * LN_2_HIGH - n * LN_2_LOW;
+    let mut p = 1.987_569_1e-4_f32;
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = p * r + c;
+    }
+    let power = f32::from_bits(rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23);
+    let value = (p * r * r + r + 1.0) * power;
+    if x > LOWEST { value } else { 0.0 }
+}
+
+/// The sum of `f` over `values`, the same for the same values on every machine.
+#[inline(always)]
+fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f64 {
+    let mut total = 0.0;
+    for block in values.chunks(BLOCK) {
+        let mut lanes = [0.0_f32; LANES];
+        let chunks = block.chunks_exact(LANES);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                *lane += f(x);
+            }
+        }
+        for (lane, &x) in lanes.iter_mut().zip(rest) {
+            *lane += f(x);
+        }
+        total += lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>();
+    }
+    total
+}
+
+/// The scalar product of two vectors of the same length.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
+        for ((lane, x), y) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += x * y;
+        }
+    }
+    lanes.iter().sum()
+}
+
+/// The largest value; `-inf` of an empty row.
+pub(crate) fn max(row: &[f32]) -> f32 {
+    #[inline(always)]
+    fn larger(a: f32, b: f32) -> f32 {
+        if b > a { b } else { a }
+    }
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, x);
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
+}
+
+/// Where the maximum stands, the first one if there are several (`torch.argmax` on a row).
+pub(crate) fn argmax(row: &[f32]) -> usize {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (start, block) in (0..).step_by(BLOCK).zip(row.chunks(BLOCK)) {
+        let largest = max(block);
+        if largest > best.1 {
+            best = (start, largest);
+        }
+    }
+    let (start, largest) = best;
+    start + row[start..].iter().position(|&x| x == largest).unwrap_or(0)
+}
+
+/// Fails unless every number that the model gave is finite.
+pub(crate) fn check_finite(row: &[f32]) -> Result<()> {
+    // x - x is 0, but NaN for an infinity and for NaN.
+    if sum(row, |x| x - x) == 0.0 {
+        return Ok(());
+    }
+    Err(Error::Numerics(
+        "the model gave logits that are not finite numbers: its weights are damaged, or overflow in this number type; \
+         try --dtype f32"
+            .into(),
+    ))
+}
+
+/// Fails if `largest`, the best score after the processors, says that they left nothing to choose from.
+pub(crate) fn check_choice(largest: f32) -> Result<()> {
+    if largest.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Numerics(if largest == f32::NEG_INFINITY {
+        "every token is ruled out: loosen --bad-words, --no-repeat-ngram-size or --min-new-tokens".into()
+    } else {
+        "the scores overflow: raise --temperature, or bring --repetition-penalty closer to 1".into()
+    }))
+}
+
+/// Replaces `row` by its logarithms of probabilities.
+pub fn log_softmax(row: &mut [f32]) {
+    let largest = max(row);
+    let log_sum = sum(row, |x| exp(x - largest)).ln() as f32;
+    for x in row {
+        *x = *x - largest - log_sum;
+    }
+}
+
+/// Writes the probabilities of `row` into `into`, which takes the row's length.
+pub fn softmax(row: &[f32], into: &mut Vec<f32>) {
+    weights(row, into);
+    let scale = (1.0 / sum(into, |x| x)) as f32;
+    for x in into {
+        *x *= scale;
+    }
+}
+
+/// Probabilities up to a common factor: `e^(x - max)`, so that the largest is 1.
+pub(crate) fn weights(row: &[f32], into: &mut Vec<f32>) {
+    let largest = max(row);
+    into.clear();
+    into.extend(row.iter().map(|&x| exp(x - largest)));
+}
+
+/// The logarithm of the probability of `row[id]`.
+pub(crate) fn log_probability(row: &[f32], id: usize) -> f32 {
+    let largest = max(row);
+    row[id] - largest - sum(row, |x| exp(x - largest)).ln() as f32
+}
+
+/// The entropy of the distribution whose log-probabilities are `log_probs`, in nats.
+pub(crate) fn entropy(log_probs: &[f32]) -> f32 {
+    -sum(log_probs, |l| if l > f32::NEG_INFINITY { l * exp(l) } else { 0.0 }) as f32
+}
+
+/// A number that orders as `x` does, with `-0 = 0`.
+pub(crate) fn order_key(x: f32) -> u32 {
+    let bits = (x + 0.0).to_bits();
+    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
+}
+
+/// The `k` largest values of `row` with their places: descending, equal ones by place (`torch.topk`).
+pub fn top_k(row: &[f32], k: usize) -> Vec<(usize, f32)> {
+    /// Up to here, keeping a short sorted list is faster than selecting from a copy of the row.
+    const SHORT: usize = 256;
+    let k = k.min(row.len());
+    if k > SHORT {
+        let mut keys: Vec<u64> =
+            row.iter().enumerate().map(|(i, &x)| u64::from(!order_key(x)) << 32 | i as u64).collect();
+        if k < keys.len() {
+            keys.select_nth_unstable(k);
+            keys.truncate(k);
+        }
+        keys.sort_unstable();
+        return keys.into_iter().map(|key| (key as u32 as usize, row[key as u32 as usize])).collect();
+    }
+    let mut best: Vec<(usize, f32)> = Vec::with_capacity(k + 1);
+    for (c, chunk) in row.chunks(4 * LANES).enumerate() {
+        // Most chunks hold nothing that could enter a full list.
+        if best.len() == k && best.last().is_none_or(|&(_, worst)| max(chunk) <= worst) {
+            continue;
+        }
+        for (i, &x) in chunk.iter().enumerate() {
+            if best.len() < k || best.last().is_some_and(|&(_, worst)| x > worst) {
+                let place = best.partition_point(|&(_, y)| y >= x);
+                best.insert(place, (c * 4 * LANES + i, x));
+                best.truncate(k);
+            }
+        }
+    }
+    best
+}
+
+/// The `k`-th largest value, counted from 1; the smallest if there are fewer.
+pub(crate) fn kth_largest(row: &[f32], k: usize) -> f32 {
+    top_k(row, k.max(1)).last().map_or(f32::NEG_INFINITY, |&(_, x)| x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn row() -> impl Strategy<Value = Vec<f32>> {
+        proptest::collection::vec(prop_oneof![8 => -30f32..30.0, 1 => Just(2.5), 1 => Just(f32::NEG_INFINITY)], 1..700)
+    }
+
+    #[test]
+    fn exp_is_accurate_to_two_units_in_the_last_place() {
+        for i in 0..100_000 {
+            let x = -87.0 * i as f32 / 100_000.0;
+            let exact = f64::from(x).exp();
+            assert!(((f64::from(exp(x)) - exact) / exact).abs() < 2.0 * f64::from(f32::EPSILON), "exp({x})");
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(-1e9), 0.0);
+    }
+
+    #[test]
+    fn argmax_takes_the_first_maximum() {
+        assert_eq!(argmax(&[1.0, 3.0, 3.0]), 1);
+        let mut row = vec![0.0; 1000];
+        row[77] = 1.0;
+        row[990] = 1.0;
+        assert_eq!(argmax(&row), 77);
+    }
+
+    #[test]
+    fn logits_that_are_not_finite_are_refused() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut row = vec![0.5; 100];
+            assert!(check_finite(&row).is_ok());
+            row[99] = bad;
+            assert!(check_finite(&row).is_err(), "{bad}");
+        }
+        assert!(check_choice(max(&[f32::NEG_INFINITY; 3])).is_err());
+        assert!(check_choice(max(&[f32::NEG_INFINITY, -4.0])).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn top_k_is_the_head_of_a_stable_sort(row in row(), k in 0usize..800) {
+            let mut sorted: Vec<(usize, f32)> = row.iter().copied().enumerate().collect();
+            sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
+            sorted.truncate(k);
+            prop_assert_eq!(top_k(&row, k), sorted);
+        }
+
+        #[test]
+        fn softmax_sums_to_one_and_agrees_with_log_softmax(mut row in row()) {
+            row[0] = 1.0;
+            let mut probs = vec![];
+            softmax(&row, &mut probs);
+            prop_assert!((probs.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+            let mut logs = row.clone();
+            log_softmax(&mut logs);
+            for (i, (p, l)) in probs.iter().zip(&logs).enumerate() {
+                prop_assert!((p - l.exp()).abs() < 1e-6);
+                prop_assert!(*l == log_probability(&row, i));
+            }
+            let direct: f32 = probs.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum();
+            prop_assert!((entropy(&logs) - direct).abs() < 1e-3);
+        }
+    }
+}

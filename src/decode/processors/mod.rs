@@ -1,0 +1,102 @@
+//! Logits processors: what changes the scores of the next token before one is chosen.
+//!
+//! Each is a pure function on one row; [`Processors`] is the chain in transformers' order.
+//!
+//! Reference: transformers 5.23.0, `generation/logits_process.py` and, for the order, `_get_logits_processor` in
+//! `generation/utils.py`.
+
+mod penalties;
+mod warpers;
+
+use super::config::GenerationConfig;
+
+/// One step of the chain, with its parameters.
+#[derive(Debug, Clone, PartialEq)]
+enum Processor {
+    RepetitionPenalty(f32),
+    NoRepeatNgram(usize),
+    BadWords(Vec<Vec<u32>>),
+    MinNewTokens { min_new_tokens: usize, eos_token_id: Vec<u32> },
+    Temperature(f32),
+    TopK(usize),
+    TopP(f64),
+    MinP(f32),
+    TypicalP(f32),
+    EpsilonCutoff(f32),
+    EtaCutoff(f32),
+}
+
+/// The processors of a configuration, in transformers' order.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Processors {
+    chain: Vec<Processor>,
+    /// What the warpers leave in any case.
+    min_tokens_to_keep: usize,
+}
+
+impl Processors {
+    /// The chain of a checked configuration. `warpers` says whether those that shape the distribution for sampling
+    /// belong to it; each of them keeps the best `min_tokens_to_keep` tokens.
+    pub(super) fn new(config: &GenerationConfig, warpers: bool, min_tokens_to_keep: usize) -> Self {
+        let mut chain = vec![];
+        if config.repetition_penalty != 1.0 {
+            chain.push(Processor::RepetitionPenalty(config.repetition_penalty as f32));
+        }
+        if config.no_repeat_ngram_size > 0 {
+            chain.push(Processor::NoRepeatNgram(config.no_repeat_ngram_size));
+        }
+        let ends = |word: &Vec<u32>| matches!(word[..], [id] if config.eos_token_id.contains(&id));
+        let bad_words: Vec<_> = config.bad_words_ids.iter().filter(|word| !ends(word)).cloned().collect();
+        if !bad_words.is_empty() {
+            chain.push(Processor::BadWords(bad_words));
+        }
+        if config.min_new_tokens > 0 {
+            chain.push(Processor::MinNewTokens {
+                min_new_tokens: config.min_new_tokens,
+                eos_token_id: config.eos_token_id.clone(),
+            });
+        }
+        if warpers {
+            let given = |value: Option<f64>, off: f64| value.filter(|&x| x != off).map(|x| x as f32);
+            chain.extend(given(config.temperature, 1.0).map(Processor::Temperature));
+            chain.extend(config.top_k.filter(|&k| k != 0).map(|k| Processor::TopK(k.max(min_tokens_to_keep))));
+            chain.extend(config.top_p.filter(|&p| p != 1.0).map(Processor::TopP));
+            chain.extend(config.min_p.map(|p| Processor::MinP(p as f32)));
+            chain.extend(given(config.typical_p, 1.0).map(Processor::TypicalP));
+            chain.extend(given(config.epsilon_cutoff, 0.0).map(Processor::EpsilonCutoff));
+            chain.extend(given(config.eta_cutoff, 0.0).map(Processor::EtaCutoff));
+        }
+        Self { chain, min_tokens_to_keep }
+    }
+
+    /// Whether the chain changes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.chain.is_empty()
+    }
+
+    /// Applies the chain to the logits (V) of the token that follows `ids` (prompt and what came after it), of which
+    /// the last `generated` were generated. Tokens that are ruled out become `-inf`.
+    pub fn apply(&self, logits: &mut [f32], ids: &[u32], generated: usize) {
+        let keep = self.min_tokens_to_keep;
+        for processor in &self.chain {
+            match processor {
+                Processor::RepetitionPenalty(penalty) => penalties::repetition_penalty(logits, ids, *penalty),
+                Processor::NoRepeatNgram(n) => penalties::no_repeat_ngram(logits, ids, *n),
+                Processor::BadWords(words) => penalties::bad_words(logits, ids, words),
+                Processor::MinNewTokens { min_new_tokens, eos_token_id } => {
+                    if generated < *min_new_tokens {
+                        penalties::ban(logits, eos_token_id);
+                    }
+                }
+                Processor::Temperature(temperature) => warpers::temperature(logits, *temperature),
+                Processor::TopK(k) => warpers::top_k(logits, *k),
+                Processor::TopP(p) => warpers::top_p(logits, *p, keep),
+                Processor::MinP(p) => warpers::min_p(logits, *p, keep),
+                Processor::TypicalP(mass) => warpers::typical_p(logits, *mass, keep),
+                Processor::EpsilonCutoff(epsilon) => warpers::epsilon_cutoff(logits, *epsilon, keep),
+                Processor::EtaCutoff(epsilon) => warpers::eta_cutoff(logits, *epsilon, keep),
+            }
+        }
+    }
+}

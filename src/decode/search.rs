@@ -1,0 +1,214 @@
+//! The frame in which all strategies run: a search says what the model should compute next, and goes on with the result.
+//!
+//! A search never owns the model, so that the [`Engine`](super::Engine) can run many of them in one forward pass. Rows
+//! are numbered from 0 within a search; the engine maps them to rows of the model.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::config::{Decoding, OnContextLimit};
+use super::stop::{Detokenize, Finish, FinishReason, bytes};
+use super::{Positions, numeric};
+use crate::error::Result;
+
+/// A finished sequence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sequence {
+    /// The generated ids, the end-of-sequence token included.
+    pub ids: Vec<u32>,
+    /// Their text, without special tokens, cut before the stop string. Empty where ids have no text.
+    pub text: Vec<u8>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// The score of a beam: its log-probability over the power of its length.
+    pub score: Option<f32>,
+    /// For each id its log-probability after the processors, if asked for.
+    pub logprobs: Option<Vec<Arc<TokenLogprob>>>,
+}
+
+/// The log-probability of a generated token, and the best alternatives, after the processors.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TokenLogprob {
+    /// The token.
+    pub id: u32,
+    /// Its log-probability. In a beam search what it adds to the beam's score.
+    pub logprob: f32,
+    /// The best tokens with theirs, best first; tokens that are ruled out are left out.
+    pub top: Vec<(u32, f32)>,
+}
+
+impl TokenLogprob {
+    /// From `row`, log-probabilities (V) up to the constant `shift`.
+    fn new(row: &[f32], shift: f32, id: usize, k: usize) -> Arc<Self> {
+        let finite = numeric::top_k(row, k).into_iter().filter(|(_, x)| x.is_finite());
+        let top = finite.map(|(id, x)| (id as u32, x - shift)).collect();
+        Arc::new(Self { id: id as u32, logprob: row[id] - shift, top })
+    }
+
+    /// From processed logits (V), of which `id` was chosen.
+    pub(super) fn from_logits(logits: &[f32], id: usize, k: usize) -> Arc<Self> {
+        Self::new(logits, logits[id] - numeric::log_probability(logits, id), id, k)
+    }
+
+    /// From processed log-probabilities (V) as they stand.
+    pub(super) fn from_log_probs(log_probs: &[f32], id: usize, k: usize) -> Arc<Self> {
+        Self::new(log_probs, 0.0, id, k)
+    }
+}
+
+/// What a search knows of its request and its surroundings.
+pub(super) struct Task<'a> {
+    pub decoding: Arc<Decoding>,
+    pub prompt: Vec<u32>,
+    pub vocab_size: usize,
+    pub n_positions: usize,
+    /// `n_positions` of the second model, if there is one.
+    pub assistant_positions: usize,
+    pub text: &'a dyn Detokenize,
+}
+
+impl Task<'_> {
+    /// How many tokens can be generated at most, where `unseen` of them need not be run through the model.
+    pub(super) fn most_tokens(&self, unseen: usize) -> usize {
+        let room = match self.decoding.on_context_limit {
+            OnContextLimit::Stop => (self.n_positions + unseen).saturating_sub(self.prompt.len()),
+            OnContextLimit::Crop => usize::MAX,
+        };
+        self.decoding.max_new_tokens.min(room)
+    }
+
+    /// Why a sequence of [`Self::most_tokens`] ends.
+    pub(super) fn limit_reason(&self, generated: usize) -> FinishReason {
+        if generated >= self.decoding.max_new_tokens { FinishReason::Length } else { FinishReason::Context }
+    }
+
+    /// Whether the sequence `ids` (prompt and generated), with the newest token just added, ends here.
+    pub(super) fn finish(&self, ids: &[u32], unseen: usize) -> Option<Finish> {
+        let generated = &ids[self.prompt.len()..];
+        let limit = || (generated.len() >= self.most_tokens(unseen)).then(|| self.limit_reason(generated.len()).into());
+        self.decoding.stop.check(generated, self.text).or_else(limit)
+    }
+
+    /// What a step sees of `ids`: all, or the last `n_positions` where the context is cropped.
+    pub(super) fn window<'i>(&self, ids: &'i [u32]) -> &'i [u32] {
+        &ids[ids.len().saturating_sub(self.n_positions)..]
+    }
+
+    /// Runs the processors over the scores (V) of the token that follows `ids`.
+    pub(super) fn process(&self, scores: &mut [f32], ids: &[u32]) {
+        let generated = ids.len() - self.prompt.len();
+        self.decoding.processors.apply(scores, self.window(ids), generated);
+    }
+
+    /// The finished sequence that `ids` (prompt and generated) make up.
+    pub(super) fn sequence(&self, ids: &[u32], finish: Finish, logprobs: &[Arc<TokenLogprob>]) -> Sequence {
+        let ids = ids[self.prompt.len()..].to_vec();
+        let mut text = bytes(&ids, self.text);
+        text.truncate(finish.text_end.unwrap_or(text.len()));
+        let logprobs = self.decoding.logprobs.map(|_| logprobs.to_vec());
+        Sequence { ids, text, finish_reason: finish.reason, score: None, logprobs }
+    }
+}
+
+/// What a search wants of a model: first the moves, then the truncations, then the inputs.
+#[derive(Default)]
+pub(super) struct Plan {
+    /// `(to, from)`, all at once.
+    pub moves: Vec<(usize, usize)>,
+    /// `(row, positions that stay)`.
+    pub truncations: Vec<(usize, usize)>,
+    pub inputs: Vec<PlannedInput>,
+}
+
+/// An [`Input`](super::Input) to be.
+pub(super) struct PlannedInput {
+    pub row: usize,
+    pub ids: Vec<u32>,
+    pub logits: Positions,
+    pub hidden: Positions,
+}
+
+impl Plan {
+    pub(super) fn is_empty(&self) -> bool {
+        self.inputs.is_empty() && self.moves.is_empty()
+    }
+
+    /// How many positions of the output belong to this plan; `wanted` picks logits or hidden states.
+    pub(super) fn positions(&self, wanted: impl Fn(&PlannedInput) -> Positions) -> usize {
+        let count = |input: &PlannedInput| match wanted(input) {
+            Positions::None => 0,
+            Positions::Last => 1,
+            Positions::All => input.ids.len(),
+        };
+        self.inputs.iter().map(count).sum()
+    }
+
+    /// Brings `row`, which has seen all of `ids` up to `seen`, to the end of `ids`, and asks for the logits there.
+    /// Where the context is cropped the row starts over.
+    pub(super) fn extend(&mut self, task: &Task<'_>, row: usize, ids: &[u32], seen: usize) {
+        let window = task.window(ids);
+        let new = if window.len() < ids.len() {
+            self.truncations.push((row, 0));
+            window
+        } else {
+            &ids[seen..]
+        };
+        self.feed(row, new, Positions::Last, Positions::None);
+    }
+
+    /// Appends `ids` to `row`.
+    pub(super) fn feed(&mut self, row: usize, ids: &[u32], logits: Positions, hidden: Positions) {
+        self.inputs.push(PlannedInput { row, ids: ids.to_vec(), logits, hidden });
+    }
+}
+
+/// What the model computed for a search's plan: for each input in turn the positions asked for.
+pub(super) struct StepOutput<'a> {
+    /// Logits, (positions, V).
+    pub logits: &'a mut [f32],
+    /// Hidden states, (positions, C).
+    pub hidden: &'a [f32],
+    pub vocab_size: usize,
+    pub n_embd: usize,
+}
+
+impl StepOutput<'_> {
+    /// The rows of logits.
+    pub(super) fn rows(&mut self) -> std::slice::ChunksExactMut<'_, f32> {
+        self.logits.chunks_exact_mut(self.vocab_size)
+    }
+}
+
+/// A token that a search has settled on.
+pub(super) struct NewToken {
+    pub sequence: usize,
+    pub id: u32,
+    pub text: Vec<u8>,
+}
+
+/// A request under way.
+pub(super) trait Search: Send {
+    /// How many rows of the model it uses at most.
+    fn width(&self) -> usize;
+
+    /// What the second model should compute before the next step; no inputs once the guesses are made. Its rows follow
+    /// every move of the first model's rows.
+    fn draft(&mut self, _task: &Task<'_>, _plan: &mut Plan) {}
+
+    /// Takes what the second model computed.
+    fn drafted(&mut self, _task: &Task<'_>, _output: StepOutput<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// What the model should compute next: at least one input.
+    fn plan(&mut self, task: &Task<'_>, plan: &mut Plan);
+
+    /// Goes on with what the model computed. Returns the sequences once all are finished.
+    fn advance(
+        &mut self,
+        task: &Task<'_>,
+        output: StepOutput<'_>,
+        tokens: &mut Vec<NewToken>,
+    ) -> Result<Option<Vec<Sequence>>>;
+}

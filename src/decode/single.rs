@@ -1,0 +1,279 @@
+//! Greedy search and sampling, with or without guesses at the next tokens.
+//!
+//! Each sequence goes its own way; sequences of one request share the prompt. With guesses (assisted decoding) the
+//! model checks several tokens in one pass: at each position the token is chosen exactly as it would be without a
+//! guess, with the same variates, and the guess only says how many positions of the pass can be used. So the result is
+//! that of plain decoding token for token, greedy or sampled, however bad the guesses are.
+//!
+//! Reference: transformers 5.23.0, `_sample` and `_assisted_decoding`; Leviathan et al. 2022, "Fast Inference from
+//! Transformers via Speculative Decoding".
+
+use std::sync::Arc;
+
+use super::Positions;
+use super::config::{Draft, Single};
+use super::lookup::lookup;
+use super::numeric;
+use super::random::Noise;
+use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
+use super::stop::{Finish, Outflow};
+use crate::error::Result;
+
+/// Sequences of one request that run at the same time; more wait for these.
+const MOST_ROWS: usize = 64;
+/// How many tokens the second model guesses at first, and at most.
+const ASSISTANT_GUESSES: (usize, usize) = (5, 20);
+
+/// One request.
+pub(super) struct SingleSearch {
+    params: Single,
+    /// The processed logits of the first token, once the prompt has been run.
+    first: Option<Vec<f32>>,
+    /// The next sequence to start.
+    next: usize,
+    free: Vec<usize>,
+    running: Vec<Line>,
+    finished: Vec<Option<Sequence>>,
+    /// Rows that start from the prompt in row 0, for each of the models.
+    forks: Vec<usize>,
+    assistant_forks: Vec<usize>,
+    /// Whether the second model has run the prompt.
+    assistant_ready: bool,
+}
+
+/// A sequence in the making.
+struct Line {
+    sequence: usize,
+    row: usize,
+    ids: Vec<u32>,
+    logprobs: Vec<Arc<TokenLogprob>>,
+    outflow: Outflow,
+    /// How many of `ids` the model has seen.
+    seen: usize,
+    /// Guesses at what follows `ids`.
+    guess: Vec<u32>,
+    /// How many to guess next time, and at most.
+    guesses: (usize, usize),
+    /// How many of `ids` and `guess` the second model has seen.
+    assistant_seen: usize,
+    /// Whether the second model is still guessing in this step.
+    guessing: bool,
+}
+
+impl SingleSearch {
+    pub(super) fn new(params: Single) -> Self {
+        let waves = params.num_return_sequences > MOST_ROWS;
+        let rows = params.num_return_sequences.min(MOST_ROWS);
+        Self {
+            first: None,
+            next: 0,
+            // Where sequences wait, row 0 keeps the prompt for them.
+            free: (usize::from(waves)..rows + usize::from(waves)).rev().collect(),
+            running: vec![],
+            finished: vec![None; params.num_return_sequences],
+            forks: vec![],
+            assistant_forks: vec![],
+            assistant_ready: false,
+            params,
+        }
+    }
+
+    /// The token that follows `ids` in `sequence`, from processed logits (V).
+    fn choose(&self, task: &Task<'_>, logits: &[f32], sequence: usize, generated: usize) -> Result<usize> {
+        let best = numeric::argmax(logits);
+        numeric::check_choice(logits[best])?;
+        if !self.params.sample {
+            return Ok(best);
+        }
+        Ok(Noise { seed: task.decoding.seed, row: sequence as u64, step: generated as u64 }.draw(logits))
+    }
+
+    /// Starts waiting sequences on free rows, with the token that follows the prompt.
+    fn start(&mut self, task: &Task<'_>, tokens: &mut Vec<NewToken>) -> Result<()> {
+        let Some(first) = self.first.take() else { return Ok(()) };
+        while self.next < self.params.num_return_sequences
+            && let Some(row) = self.free.pop()
+        {
+            let mut line = Line::new(task, self.params.draft, self.next, row);
+            let id = self.choose(task, &first, line.sequence, 0)?;
+            if let Some(finish) = line.push(task, &first, id, tokens) {
+                self.retire(task, line, finish);
+            } else {
+                if row != 0 {
+                    self.forks.push(row);
+                    self.assistant_forks.push(row);
+                }
+                self.running.push(line);
+            }
+            self.next += 1;
+        }
+        if self.next < self.params.num_return_sequences {
+            self.first = Some(first);
+        }
+        Ok(())
+    }
+
+    fn retire(&mut self, task: &Task<'_>, line: Line, finish: Finish) {
+        self.free.push(line.row);
+        self.finished[line.sequence] = Some(task.sequence(&line.ids, finish, &line.logprobs));
+    }
+}
+
+impl Line {
+    fn new(task: &Task<'_>, draft: Draft, sequence: usize, row: usize) -> Self {
+        let prompt = task.prompt.len();
+        let guesses = match draft {
+            Draft::None => (0, 0),
+            Draft::PromptLookup(most) => (most, most),
+            Draft::Assistant => ASSISTANT_GUESSES,
+        };
+        Self {
+            sequence,
+            row,
+            ids: task.prompt.clone(),
+            logprobs: vec![],
+            outflow: Outflow::default(),
+            seen: prompt,
+            guess: vec![],
+            guesses,
+            assistant_seen: prompt,
+            guessing: true,
+        }
+    }
+
+    /// Appends the token `id`, chosen from `logits`; says whether the sequence ends with it.
+    fn push(&mut self, task: &Task<'_>, logits: &[f32], id: usize, tokens: &mut Vec<NewToken>) -> Option<Finish> {
+        if let Some(k) = task.decoding.logprobs {
+            self.logprobs.push(TokenLogprob::from_logits(logits, id, k));
+        }
+        let id = id as u32;
+        self.ids.push(id);
+        let finish = task.finish(&self.ids, 1);
+        let text = self.outflow.push(task.text.token_bytes(id), &task.decoding.stop, finish);
+        tokens.push(NewToken { sequence: self.sequence, id, text });
+        finish
+    }
+
+    /// How many tokens may be guessed: the model has to see them all, and one more is chosen after them.
+    fn room(&self, task: &Task<'_>, positions: usize) -> usize {
+        let room = positions.saturating_sub(self.ids.len());
+        let wanted = task.most_tokens(1).saturating_sub(self.ids.len() - task.prompt.len() + 1);
+        self.guesses.0.min(room).min(wanted)
+    }
+
+    /// Goes on to the next step: the guess is used up, of which `accepted` tokens were right.
+    fn settle(&mut self, before: usize, accepted: usize) {
+        let (now, most) = &mut self.guesses;
+        if !self.guess.is_empty() {
+            *now = if accepted == self.guess.len() { (*now + 2).min(*most) } else { (*now - 1).max(1) };
+        }
+        self.assistant_seen = self.assistant_seen.min(before + accepted);
+        self.guess.clear();
+        self.seen = self.ids.len() - 1;
+        self.guessing = true;
+    }
+}
+
+impl Search for SingleSearch {
+    fn width(&self) -> usize {
+        self.free.len() + usize::from(self.params.num_return_sequences > MOST_ROWS)
+    }
+
+    fn draft(&mut self, task: &Task<'_>, plan: &mut Plan) {
+        if self.params.draft != Draft::Assistant || task.prompt.len() > task.assistant_positions {
+            return;
+        }
+        if !self.assistant_ready {
+            self.assistant_ready = true;
+            return plan.feed(0, &task.prompt, Positions::None, Positions::None);
+        }
+        plan.moves.extend(self.assistant_forks.drain(..).map(|row| (row, 0)));
+        let positions = task.n_positions.min(task.assistant_positions);
+        for line in &mut self.running {
+            line.guessing &= line.guess.len() < line.room(task, positions);
+            if line.guessing {
+                plan.truncations.push((line.row, line.assistant_seen));
+                let all = [&line.ids[..], &line.guess].concat();
+                plan.feed(line.row, &all[line.assistant_seen..], Positions::Last, Positions::None);
+                line.assistant_seen = all.len();
+            }
+        }
+    }
+
+    fn drafted(&mut self, task: &Task<'_>, mut output: StepOutput<'_>) -> Result<()> {
+        let mut rows = output.rows();
+        for i in (0..self.running.len()).filter(|&i| self.running[i].guessing).collect::<Vec<_>>() {
+            let Some(logits) = rows.next() else { break };
+            numeric::check_finite(logits)?;
+            let line = &self.running[i];
+            let all = [&line.ids[..], &line.guess].concat();
+            task.process(logits, &all);
+            let id = self.choose(task, logits, line.sequence, all.len() - task.prompt.len())? as u32;
+            let line = &mut self.running[i];
+            line.guess.push(id);
+            line.guessing = !task.decoding.stop.eos_token_id.contains(&id);
+        }
+        Ok(())
+    }
+
+    fn plan(&mut self, task: &Task<'_>, plan: &mut Plan) {
+        if self.first.is_none() && self.next == 0 {
+            return plan.extend(task, 0, &task.prompt, 0);
+        }
+        plan.moves.extend(self.forks.drain(..).map(|row| (row, 0)));
+        for line in &mut self.running {
+            if let Draft::PromptLookup(_) = self.params.draft {
+                line.guess = lookup(&line.ids, line.room(task, task.n_positions)).to_vec();
+            }
+            if self.params.draft != Draft::None {
+                // The row may still hold guesses of the last step that were wrong.
+                plan.truncations.push((line.row, line.seen));
+            }
+            if line.guess.is_empty() {
+                plan.extend(task, line.row, &line.ids, line.seen);
+            } else {
+                let new = [&line.ids[line.seen..], &line.guess].concat();
+                plan.feed(line.row, &new, Positions::All, Positions::None);
+            }
+        }
+    }
+
+    fn advance(
+        &mut self,
+        task: &Task<'_>,
+        mut output: StepOutput<'_>,
+        tokens: &mut Vec<NewToken>,
+    ) -> Result<Option<Vec<Sequence>>> {
+        let mut rows = output.rows();
+        if self.next == 0
+            && let Some(logits) = rows.next()
+        {
+            numeric::check_finite(logits)?;
+            task.process(logits, &task.prompt);
+            self.first = Some(logits.to_vec());
+        }
+        for mut line in std::mem::take(&mut self.running) {
+            let before = line.ids.len();
+            let mut finish = None;
+            let mut right = 0;
+            for (checked, logits) in rows.by_ref().take(line.guess.len() + 1).enumerate() {
+                if finish.is_some() || right < checked {
+                    continue;
+                }
+                numeric::check_finite(logits)?;
+                task.process(logits, &line.ids);
+                let id = self.choose(task, logits, line.sequence, line.ids.len() - task.prompt.len())?;
+                finish = line.push(task, logits, id, tokens);
+                right += usize::from(line.guess.get(checked) == Some(&(id as u32)));
+            }
+            line.settle(before, right);
+            match finish {
+                Some(finish) => self.retire(task, line, finish),
+                None => self.running.push(line),
+            }
+        }
+        self.start(task, tokens)?;
+        let done = self.running.is_empty() && self.next == self.params.num_return_sequences;
+        Ok(done.then(|| self.finished.drain(..).flatten().collect()))
+    }
+}

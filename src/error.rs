@@ -96,10 +96,6 @@ pub enum Error {
     #[error("{0}")]
     Unsupported(String),
 
-    /// The network gave numbers that cannot be decoded from: NaN, or nothing but -inf.
-    #[error("{0}")]
-    Numerics(String),
-
     /// An error inside candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -251,7 +251,7 @@ impl DecodingArgs {
     /// The parameters as the library takes them; `eos_token_id` are the model's own, `seed` is used if none was given.
     ///
     /// # Errors
-    /// As [`ProcessorArgs::config`].
+    /// As [`ProcessorArgs::config`], and if stop strings were given and there is no tokenizer.
     pub fn config(
         &self,
         tokenizer: Option<&Tokenizer>,
@@ -260,6 +260,9 @@ impl DecodingArgs {
         seed: u64,
     ) -> Result<GenerationConfig, Error> {
         let s = &self.strategy;
+        if tokenizer.is_none() && !s.stop.is_empty() {
+            return Err(Error::Usage("--stop needs a tokenizer: the model has none, give one with --tokenizer".into()));
+        }
         let ignore_eos = s.ignore_eos.unwrap_or(false);
         let defaults = GenerationConfig::default();
         Ok(GenerationConfig {

@@ -84,12 +84,39 @@ pub struct GenerateArgs {
     pub text: TextArgs,
     #[command(flatten)]
     pub decoding: DecodingArgs,
+    /// A smaller model with the same vocabulary guesses ahead; same result, faster
+    #[arg(long, value_name = "M", help_heading = "Decoding", conflicts_with = "prompt_lookup")]
+    pub assistant_model: Option<String>,
     /// Leave out the prompt
     #[arg(long, help_heading = "Output")]
     pub completion_only: bool,
     /// How to write the result
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    /// Load once, then complete one prompt after another; Ctrl-C stops a completion, Ctrl-D ends
+    #[arg(long, conflicts_with_all = ["positional", "prompt", "file", "ids", "input", "format"])]
+    pub interactive: bool,
+}
+
+/// Many prompts from a file.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Batch")]
+pub struct BatchArgs {
+    /// Prompts, one JSON object a line: {"id", "prompt"} or {"id", "prompt_ids"}, and any decoding parameter in
+    /// snake_case; - is stdin
+    #[arg(long, value_name = "F.jsonl", conflicts_with_all = ["positional", "prompt", "file", "ids"])]
+    pub input: Option<PathBuf>,
+    /// Where results go, one JSON object a line, as they finish [default: stdout]
+    #[arg(long, value_name = "F.jsonl", requires = "input")]
+    pub output: Option<PathBuf>,
+    /// Prompts that are worked on at the same time
+    #[arg(long, value_name = "N", requires = "input", default_value_t = 8, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
+    pub batch_size: usize,
+    /// Go on with the file of an earlier run: skip what is complete in it
+    #[arg(long, requires = "output")]
+    pub resume: bool,
 }
 
 #[derive(Debug, Args)]

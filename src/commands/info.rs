@@ -15,8 +15,7 @@ pub fn run(args: &InfoArgs, verbosity: Verbosity) -> Result<()> {
         Some(path) => (path.display().to_string(), Config::from_file(path)?, vec![]),
         None => of_model(args, verbosity)?,
     };
-    let record =
-        InfoRecord { model, parameters: Parameters::of(&config), memory: Costs::of(&config), config, tensors };
+    let record = InfoRecord { model, parameters: Parameters::of(&config), memory: Costs::of(&config), config, tensors };
     let mut out = Stdout::lock();
     match args.format {
         Format::Text => record.write_text(&mut out),

@@ -20,6 +20,8 @@ pub struct Loaded {
     pub name: String,
     /// The network.
     pub model: Gpt2,
+    /// The tokens that end a text: the generation configuration's, where there is one, as in transformers.
+    pub eos_token_id: Vec<u32>,
     /// The tokenizer, if it is needed and there is one.
     pub tokenizer: Option<Tokenizer>,
     /// Seconds from the command line to here.
@@ -46,7 +48,7 @@ pub fn config(files: &ModelFiles, checkpoint: &Checkpoint) -> Result<Config> {
     Ok(match &files.config {
         ConfigSource::File(path) => Config::from_file(path)?,
         ConfigSource::Static(text) => Config::from_json(text.as_bytes(), &files.name)?,
-        ConfigSource::Gguf => checkpoint.config()?,
+        ConfigSource::Gguf => anyhow::bail!("soon"),
     })
 }
 
@@ -62,25 +64,36 @@ impl Loaded {
         });
         let tokenizer = tokenizer.map_err(|_| anyhow::anyhow!("the tokenizer could not be loaded"))??;
         let (name, model) = (files.name.clone(), model?);
+        let eos_token_id = match &files.generation_config {
+            Some(path) => generation_eos(path, model.config())?,
+            None => model.config().eos_token_id.clone(),
+        };
         let load_s = start.elapsed().as_secs_f64();
         if verbosity.verbose > 0 {
             eprintln!("loaded {name} in {load_s:.3} s");
         }
-        Ok(Self { name, model, tokenizer, load_s })
+        Ok(Self { name, model, eos_token_id, tokenizer, load_s })
     }
 
-    /// The ids of the prompt, and its text where there is a tokenizer. An empty prompt starts from `<|endoftext|>`.
-    pub fn prompt_ids(&self, text: &TextArgs, verbosity: Verbosity) -> Result<Vec<u32>> {
-        let mut ids = match text.prompt()? {
-            Prompt::Ids(ids) => ids,
-            Prompt::Text(text_given) => self.encode(&text_given, text)?,
+    /// The ids of a prompt. An empty prompt starts from `<|endoftext|>`.
+    pub fn prompt_ids(&self, prompt: &Prompt, text: &TextArgs, verbosity: Verbosity) -> Result<Vec<u32>> {
+        let mut ids = match prompt {
+            Prompt::Ids(ids) => ids.clone(),
+            Prompt::Text(given) => self.encode(given, text)?,
         };
         let config = self.model.config();
         let empty = ids.is_empty();
         if text.bos || empty {
-            ids.insert(0, self.start_token().with_context(|| {
-                if empty { "the prompt is empty and the model has no token to start from" } else { "--bos: the model has no such token" }
-            })?);
+            ids.insert(
+                0,
+                self.start_token().with_context(|| {
+                    if empty {
+                        "the prompt is empty and the model has no token to start from"
+                    } else {
+                        "--bos: the model has no such token"
+                    }
+                })?,
+            );
         }
         if empty && !text.bos && !verbosity.quiet {
             eprintln!("the prompt is empty: starting from <|endoftext|>");
@@ -116,7 +129,8 @@ impl Loaded {
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().ok_or_else(|| {
             let name = &self.name;
-            Error::Tokenizer(format!("{name} has no tokenizer: give ids with --ids, or a tokenizer with --tokenizer")).into()
+            Error::Tokenizer(format!("{name} has no tokenizer: give ids with --ids, or a tokenizer with --tokenizer"))
+                .into()
         })
     }
 
@@ -131,6 +145,20 @@ fn tokenizer(files: &TokenizerFiles) -> Result<Option<Tokenizer>> {
         TokenizerFiles::None => Ok(None),
         files => Ok(Some(Tokenizer::load(files)?)),
     }
+}
+
+/// The end-of-text tokens of a `generation_config.json`; the model's own where it names none.
+fn generation_eos(path: &std::path::Path, config: &Config) -> Result<Vec<u32>> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let json: serde_json::Value =
+        serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", path.display()))?;
+    let id = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids = match json.get("eos_token_id") {
+        None | Some(serde_json::Value::Null) => return Ok(config.eos_token_id.clone()),
+        Some(serde_json::Value::Array(ids)) => ids.iter().map(id).collect(),
+        Some(value) => id(value).map(|id| vec![id]),
+    };
+    ids.with_context(|| format!("{}: eos_token_id is no token id or list of token ids", path.display()))
 }
 
 fn network(args: &ModelArgs, files: &ModelFiles) -> Result<Gpt2> {

@@ -1,11 +1,9 @@
 //! `gpt2 topk`: the distribution over the next token.
 
-use std::io::Write;
-
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
 use gpt2::Error;
-use gpt2::decode::{Input, LanguageModel, Positions, Processors, log_softmax};
+use gpt2::decode::{Input, LanguageModel, Positions, Processors, numeric};
 use gpt2::model::{Session, to_host};
 
 use super::load::Loaded;
@@ -24,7 +22,7 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
         return Err(Error::Usage("-k is 0; show at least one token".into()).into());
     }
     let loaded = Loaded::load(&args.model, verbosity)?;
-    let ids = loaded.prompt_ids(&args.text, verbosity)?;
+    let ids = loaded.prompt_ids(&args.text.prompt()?, &args.text, verbosity)?;
     let vocab_size = loaded.model.config().vocab_size;
     let processors = args.processors.config(loaded.tokenizer.as_ref(), vocab_size)?.processors()?;
     let query = Query { k: args.k.min(vocab_size), tokens: asked_tokens(args, &loaded)?, processors, loaded: &loaded };
@@ -200,7 +198,7 @@ impl<'a> Distribution<'a> {
     fn new(logits: &'a mut [f32], processors: &Processors, ids: &[u32]) -> Result<Self> {
         processors.apply(logits, ids, 0);
         let mut logprobs = logits.to_vec();
-        log_softmax(&mut logprobs);
+        numeric::log_softmax(&mut logprobs);
         if logprobs.iter().any(|p| p.is_nan()) {
             bail!("the model gives no numbers (NaN) after token {}; are its weights broken?", ids.len() - 1);
         }
@@ -209,7 +207,7 @@ impl<'a> Distribution<'a> {
 
     /// The `k` best tokens that the processors left, best first, the lower id first where they are equal.
     fn best(&self, k: usize) -> Vec<u32> {
-        let best = gpt2::decode::top_k(&self.logprobs, k);
+        let best = numeric::top_k(&self.logprobs, k);
         best.into_iter().filter(|(_, p)| *p > f32::NEG_INFINITY).map(|(id, _)| id as u32).collect()
     }
 

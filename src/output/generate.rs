@@ -1,7 +1,12 @@
 //! The records of `gpt2 generate`.
 
+use std::io::Write;
+
+use anyhow::Result;
 use gpt2::decode::{FinishReason, TokenLogprob};
 use serde::Serialize;
+
+use super::{Stdout, visible};
 
 /// The result of one prompt.
 #[derive(Debug, Serialize)]
@@ -21,6 +26,15 @@ pub struct GenerateRecord {
     pub sequences: Vec<SequenceRecord>,
     /// Where the time went.
     pub timings: Timings,
+}
+
+/// A row of a batch that failed.
+#[derive(Debug, Serialize)]
+pub struct ErrorRecord {
+    /// The row's id; null if the line could not be read.
+    pub id: serde_json::Value,
+    /// Why, on one line.
+    pub error: String,
 }
 
 /// One generated sequence.
@@ -82,7 +96,20 @@ pub struct Timings {
 impl LogprobRecord {
     /// The record of one token; `text` gives a token's text.
     pub fn new(token: &TokenLogprob, text: impl Fn(u32) -> Option<String>) -> Self {
-        let top = token.top.iter().map(|(id, logprob)| AlternativeRecord { id: *id, token: text(*id), logprob: *logprob });
+        let top =
+            token.top.iter().map(|(id, logprob)| AlternativeRecord { id: *id, token: text(*id), logprob: *logprob });
         Self { id: token.id, token: text(token.id), logprob: token.logprob, top: top.collect() }
     }
+}
+
+/// One line a token: its log-probability, and the candidates that it was chosen among.
+pub fn write_logprobs(sequence: &SequenceRecord, out: &mut Stdout) -> Result<()> {
+    let name = |id: u32, token: &Option<String>| {
+        token.as_ref().map_or_else(|| id.to_string(), |token| format!("\"{}\"", visible(token)))
+    };
+    for token in sequence.logprobs.iter().flatten() {
+        let top: Vec<String> = token.top.iter().map(|t| format!("{} {:.4}", name(t.id, &t.token), t.logprob)).collect();
+        writeln!(out, "{:>9.4}  {:<16} {}", token.logprob, name(token.id, &token.token), top.join("  "))?;
+    }
+    Ok(())
 }

@@ -64,7 +64,11 @@ impl InfoRecord {
         line("├─ ", format!("h.0 … h.{}  {} blocks", c.n_layer - 1, c.n_layer), p.blocks)?;
         line("│  ├─ ", format!("ln_1          layer norm ({width})"), b.ln_1)?;
         let bias = if c.qkv_bias { "" } else { ", no bias" };
-        line("│  ├─ ", format!("attn.c_attn   ({width}, {}), {} heads of {}{bias}", 3 * width, c.n_head, c.head_dim()), b.attn_c_attn)?;
+        line(
+            "│  ├─ ",
+            format!("attn.c_attn   ({width}, {}), {} heads of {}{bias}", 3 * width, c.n_head, c.head_dim()),
+            b.attn_c_attn,
+        )?;
         line("│  ├─ ", format!("attn.c_proj   ({width}, {width})"), b.attn_c_proj)?;
         line("│  ├─ ", format!("ln_2          layer norm ({width})"), b.ln_2)?;
         let activation = serde_json::to_value(c.activation_function)?;

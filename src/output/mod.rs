@@ -67,7 +67,5 @@ pub fn is_closed_pipe(error: &io::Error) -> bool {
 
 /// A token as people see it: control characters as escapes, so that one token stays on one line.
 pub fn visible(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
-        .collect()
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }

@@ -73,17 +73,11 @@ impl PositionRecord {
     }
 
     /// `Ġhappy => Ġto 75.27%`, with the tokens as the vocabulary writes them.
-    pub fn write_lesson(
-        &self,
-        out: &mut Stdout,
-        widest: usize,
-        piece: impl Fn(u32) -> Option<String>,
-    ) -> Result<()> {
+    pub fn write_lesson(&self, out: &mut Stdout, widest: usize, piece: impl Fn(u32) -> Option<String>) -> Result<()> {
         let name = |id| piece(id).map_or_else(|| id.to_string(), |piece| visible(&piece));
         let token = name(self.id);
         let padding = " ".repeat(widest.saturating_sub(token.width()));
-        let next: Vec<String> =
-            self.next.iter().map(|c| format!("{} {:.2}%", name(c.id), 100.0 * c.prob)).collect();
+        let next: Vec<String> = self.next.iter().map(|c| format!("{} {:.2}%", name(c.id), 100.0 * c.prob)).collect();
         Ok(writeln!(out, "{padding}{token} => {}", next.join(", "))?)
     }
 }
@@ -96,10 +90,7 @@ impl CandidateRecord {
         let padding = " ".repeat((BAR_WIDTH as usize).saturating_sub(bar.width()));
         let token = self.token.as_ref().map_or_else(|| self.id.to_string(), |t| format!("\"{}\"", visible(t)));
         let (rank, percent, id) = (self.rank, 100.0 * self.prob, self.id);
-        Ok(writeln!(
-            out,
-            "{rank:>5}  {percent:>7.3}%  {blue}{bar}{blue:#}{padding}  {bold}{token}{bold:#}  ({id})"
-        )?)
+        Ok(writeln!(out, "{rank:>5}  {percent:>7.3}%  {blue}{bar}{blue:#}{padding}  {bold}{token}{bold:#}  ({id})")?)
     }
 }
 
@@ -147,7 +138,8 @@ fn write_nodes(nodes: &[NodeRecord], indent: &str, out: &mut Stdout) -> Result<(
     for (i, node) in nodes.iter().enumerate() {
         let (branch, below) = if i + 1 == nodes.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
         let candidate = &node.candidate;
-        let token = candidate.token.as_ref().map_or_else(|| candidate.id.to_string(), |t| format!("\"{}\"", visible(t)));
+        let token =
+            candidate.token.as_ref().map_or_else(|| candidate.id.to_string(), |t| format!("\"{}\"", visible(t)));
         let (own, joint) = (100.0 * candidate.prob, 100.0 * node.joint_prob);
         writeln!(out, "{indent}{branch}{bold}{token}{bold:#}  {own:.2}%  (path {joint:.3}%)")?;
         write_nodes(&node.next, &format!("{indent}{below}"), out)?;

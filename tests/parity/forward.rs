@@ -1,6 +1,7 @@
 //! One forward pass: logits, hidden states, attention, log-probabilities, and the cache.
 
-use gpt2::decode::{Input, LanguageModel, Positions, log_softmax};
+use gpt2::decode::numeric::log_softmax;
+use gpt2::decode::{Input, LanguageModel, Positions};
 use gpt2::model::{Gpt2, Session, Trace, to_host};
 
 use crate::golden::{self, Forward, Golden, NAMES, assert_close};

@@ -1,0 +1,284 @@
+//! `gpt2 generate`: continue a text, one or many.
+
+mod batch;
+mod interactive;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::Result;
+use gpt2::decode::{Decoding, Detokenize, Engine, Event, FinishReason, Sequence};
+use gpt2::model::{Gpt2, Session};
+use gpt2::tokenizer::{TextStream, Tokenizer};
+
+use super::load::Loaded;
+use crate::cli::{DecodingArgs, Format, GenerateArgs, ModelArgs, Prompt, Verbosity};
+use crate::output::Stdout;
+use crate::output::generate::{GenerateRecord, LogprobRecord, SequenceRecord, Timings, write_logprobs};
+
+pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
+    let loaded = Loaded::load(&args.model, verbosity)?;
+    let assistant = assistant(args, verbosity)?;
+    let generator = Generator { args, loaded: &loaded, assistant: assistant.as_ref(), verbosity };
+    if args.interactive {
+        return interactive::run(&generator);
+    }
+    match &args.batch.input {
+        Some(input) => batch::run(&generator, input),
+        None => generator.single(),
+    }
+}
+
+/// The model that guesses ahead.
+fn assistant(args: &GenerateArgs, verbosity: Verbosity) -> Result<Option<Gpt2>> {
+    let Some(model) = &args.assistant_model else { return Ok(None) };
+    let args = ModelArgs { model: model.clone(), revision: None, tokenizer: None, ..args.model.clone() };
+    Ok(Some(Loaded::load(&args, verbosity)?.model))
+}
+
+/// Set by Ctrl-C: the step at work is finished, then generation ends. A second Ctrl-C ends the program at once.
+fn interrupt_flag() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register_conditional_shutdown(signal_hook::consts::SIGINT, INTERRUPTED, Arc::clone(&flag))?;
+    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&flag))?;
+    Ok(flag)
+}
+
+/// The exit code after Ctrl-C.
+const INTERRUPTED: i32 = 130;
+
+/// The texts of tokens, as decoding wants them: special tokens have none.
+struct TokenText<'a>(Option<&'a Tokenizer>);
+
+impl Detokenize for TokenText<'_> {
+    fn token_bytes(&self, id: u32) -> &[u8] {
+        self.0.filter(|tokenizer| !tokenizer.is_special(id)).and_then(|tokenizer| tokenizer.bytes(id)).unwrap_or(&[])
+    }
+}
+
+/// A loaded model and the flags.
+struct Generator<'a> {
+    args: &'a GenerateArgs,
+    loaded: &'a Loaded,
+    assistant: Option<&'a Gpt2>,
+    verbosity: Verbosity,
+}
+
+/// What to continue, and how.
+struct Request {
+    /// The prompt as text, where it is known.
+    prompt: Option<String>,
+    prompt_ids: Vec<u32>,
+    decoding: Arc<Decoding>,
+    seed: u64,
+}
+
+impl Request {
+    /// The seed, if the result depends on it.
+    fn seed(&self) -> Option<u64> {
+        self.decoding.draws().then_some(self.seed)
+    }
+}
+
+impl Generator<'_> {
+    fn single(&self) -> Result<()> {
+        let prompt = self.args.text.prompt()?;
+        let request = self.request(&prompt, &self.args.decoding, rand_seed())?;
+        let interrupted = interrupt_flag()?;
+        let mut out = Stdout::lock();
+        let ended = match self.args.format {
+            Format::Text => self.write_text(&request, &interrupted, &mut out)?,
+            format => match self.generate(&request, &interrupted, |_| Ok(()))? {
+                Some((sequences, timings)) => {
+                    let record = self.record(None, &request, &sequences, timings);
+                    out.json(&record, format)?;
+                    true
+                }
+                None => false,
+            },
+        };
+        out.finish()?;
+        if !ended {
+            std::process::exit(INTERRUPTED);
+        }
+        Ok(())
+    }
+
+    /// The request for a prompt; `seed` is used where the parameters name none.
+    fn request(&self, prompt: &Prompt, decoding: &DecodingArgs, seed: u64) -> Result<Request> {
+        let loaded = self.loaded;
+        let vocab_size = loaded.model.config().vocab_size;
+        let mut config = decoding.config(loaded.tokenizer.as_ref(), vocab_size, &loaded.eos_token_id, seed)?;
+        config.assistant = self.assistant.is_some();
+        let prompt_ids = loaded.prompt_ids(prompt, &self.args.text, self.verbosity)?;
+        let text = match prompt {
+            Prompt::Text(text) => Some(text.clone()),
+            Prompt::Ids(ids) => loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids, false)),
+        };
+        Ok(Request { prompt: text, prompt_ids, decoding: Arc::new(config.validate()?), seed: config.seed })
+    }
+
+    /// Runs a request to its end; none if it was interrupted. Tokens go to `on_event` as they are generated.
+    fn generate(
+        &self,
+        request: &Request,
+        interrupted: &AtomicBool,
+        mut on_event: impl FnMut(&Event) -> Result<()>,
+    ) -> Result<Option<(Vec<Sequence>, Timings)>> {
+        let mut session = Session::new(&self.loaded.model);
+        let mut assistant = self.assistant.map(Session::new);
+        let text = TokenText(self.loaded.tokenizer.as_ref());
+        let mut engine = Engine::new(&mut session, &text);
+        if let Some(assistant) = &mut assistant {
+            engine = engine.with_assistant(assistant)?;
+        }
+        engine.submit(&request.prompt_ids, &request.decoding)?;
+        let start = Instant::now();
+        let mut prefill_s = None;
+        while !interrupted.load(Ordering::Relaxed) {
+            let events = engine.step()?;
+            let prefill_s = *prefill_s.get_or_insert_with(|| start.elapsed().as_secs_f64());
+            for event in events {
+                on_event(&event)?;
+                if let Event::Finished { result, .. } = event {
+                    let sequences = result?;
+                    let timings = Timings {
+                        load_s: self.loaded.load_s,
+                        prefill_s,
+                        decode_s: start.elapsed().as_secs_f64() - prefill_s,
+                        prompt_tokens: request.prompt_ids.len(),
+                        generated_tokens: sequences.iter().map(|sequence| sequence.ids.len()).sum(),
+                    };
+                    return Ok(Some((sequences, timings)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes prompt and continuation as people read them, while it is decoded; false if it was interrupted.
+    fn write_text(&self, request: &Request, interrupted: &AtomicBool, out: &mut Stdout) -> Result<bool> {
+        self.announce(request);
+        let prompt = match (&request.prompt, self.args.completion_only) {
+            (_, true) => String::new(),
+            (Some(prompt), _) => prompt.clone(),
+            (None, _) => join_ids(&request.prompt_ids),
+        };
+        let several = self.args.decoding.strategy.num_return_sequences.unwrap_or(1) > 1;
+        let streams = request.decoding.streams() && !several && self.loaded.tokenizer.is_some();
+        if streams {
+            out.write_all(prompt.as_bytes())?;
+            out.flush()?;
+        }
+        let mut stream = TextStream::default();
+        let outcome = self.generate(request, interrupted, |event| match event {
+            Event::Token { text, .. } if streams && !text.is_empty() => {
+                out.write_all(stream.push(text).as_bytes())?;
+                Ok(out.flush()?)
+            }
+            _ => Ok(()),
+        })?;
+        if streams {
+            writeln!(out, "{}", stream.finish())?;
+        }
+        let Some((sequences, timings)) = outcome else { return Ok(false) };
+        for (i, sequence) in sequences.iter().enumerate() {
+            if several {
+                writeln!(out, "=== {i} ===")?;
+            }
+            if !streams {
+                writeln!(out, "{prompt}{}", self.text_or_ids(sequence, !prompt.is_empty()))?;
+            }
+            if sequence.logprobs.is_some() {
+                write_logprobs(&self.sequence(i, sequence), out)?;
+            }
+        }
+        self.report(&sequences, timings);
+        Ok(true)
+    }
+
+    /// Says on stderr what the result alone does not: the seed that was drawn.
+    fn announce(&self, request: &Request) {
+        if let Some(seed) =
+            request.seed().filter(|_| !self.verbosity.quiet && self.args.decoding.strategy.seed.is_none())
+        {
+            eprintln!("seed: {seed}");
+        }
+    }
+
+    fn report(&self, sequences: &[Sequence], timings: Timings) {
+        if self.verbosity.quiet {
+            return;
+        }
+        if sequences.iter().any(|sequence| sequence.finish_reason == FinishReason::Context) {
+            let context = self.loaded.model.config().n_positions;
+            eprintln!(
+                "warning: the context of {context} tokens is full, so the text ends here; --on-context-limit crop goes on"
+            );
+        }
+        if self.verbosity.verbose > 0 {
+            let decoded = timings.generated_tokens.saturating_sub(1);
+            eprintln!(
+                "load {:.3} s, prompt {} tokens in {:.3} s ({:.1} tokens/s), {decoded} more in {:.3} s ({:.1} tokens/s)",
+                timings.load_s,
+                timings.prompt_tokens,
+                timings.prefill_s,
+                timings.prompt_tokens as f64 / timings.prefill_s,
+                timings.decode_s,
+                decoded as f64 / timings.decode_s.max(1e-9),
+            );
+        }
+    }
+
+    fn text_or_ids(&self, sequence: &Sequence, after_prompt: bool) -> String {
+        match &self.loaded.tokenizer {
+            Some(_) => String::from_utf8_lossy(&sequence.text).into_owned(),
+            None if after_prompt => format!(" {}", join_ids(&sequence.ids)),
+            None => join_ids(&sequence.ids),
+        }
+    }
+
+    /// The record of a finished request.
+    fn record(
+        &self,
+        id: Option<serde_json::Value>,
+        request: &Request,
+        sequences: &[Sequence],
+        timings: Timings,
+    ) -> GenerateRecord {
+        GenerateRecord {
+            id,
+            model: self.loaded.name.clone(),
+            prompt: request.prompt.clone(),
+            prompt_ids: request.prompt_ids.clone(),
+            seed: request.seed(),
+            sequences: sequences.iter().enumerate().map(|(i, sequence)| self.sequence(i, sequence)).collect(),
+            timings,
+        }
+    }
+
+    fn sequence(&self, index: usize, sequence: &Sequence) -> SequenceRecord {
+        let text = |id| self.loaded.token_text(id);
+        let logprobs = sequence.logprobs.as_ref();
+        SequenceRecord {
+            index,
+            ids: sequence.ids.clone(),
+            text: self.loaded.tokenizer.as_ref().map(|_| String::from_utf8_lossy(&sequence.text).into_owned()),
+            finish_reason: sequence.finish_reason,
+            score: sequence.score,
+            logprobs: logprobs.map(|tokens| tokens.iter().map(|token| LogprobRecord::new(token, text)).collect()),
+        }
+    }
+}
+
+fn join_ids(ids: &[u32]) -> String {
+    ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// A seed that nobody chose. It fits 32 bits, so that a person can type it again and every JSON reader keeps it.
+fn rand_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()) & 0xFFFF_FFFF
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::cache::{Cache, cache_folder, etag_of, matches_etag};
 use super::local::{self, TOKENIZER, TokenizerChoice};
 use super::{ConfigSource, ModelFiles, SHORT_NAMES, SourceOptions, TokenizerFiles};
-use crate::checkpoint::{Checkpoint, WeightFiles};
+use crate::checkpoint::{Checkpoint, ShardIndex, WeightFiles};
 use crate::error::{Error, Result};
 
 /// Finds the files of the model `id` (`owner/name`).
@@ -29,7 +29,7 @@ pub(super) fn find(id: &str, options: &SourceOptions) -> Result<ModelFiles> {
     if let Ok(Some(Cached { files, conclusive: true })) = cached {
         return Ok(files);
     }
-    if options.offline || is_offline_by_environment() {
+    if options.offline {
         return match cached? {
             Some(cached) => Ok(cached.files),
             None => Err(Error::Source(format!(
@@ -134,18 +134,14 @@ fn paths(files: &ModelFiles) -> Vec<PathBuf> {
     }
     match &files.weights {
         WeightFiles::Safetensors(path) | WeightFiles::PyTorch(path) | WeightFiles::Gguf(path) => paths.push(path.clone()),
-        WeightFiles::Sharded { index, shards } => {
-            paths.extend(shards.iter().map(|shard| index.with_file_name(shard)));
+        WeightFiles::Sharded(index) => {
             paths.push(index.clone());
+            let shards = ShardIndex::read(index).into_iter().flat_map(|index| index.shards().to_vec());
+            paths.extend(shards.map(|shard| index.with_file_name(shard)));
         }
         WeightFiles::Static(_) => {}
     }
     paths
-}
-
-/// Whether `HF_HUB_OFFLINE` forbids connections. Reference: huggingface_hub, `constants.py`.
-fn is_offline_by_environment() -> bool {
-    std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| matches!(value.to_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
 }
 
 /// Whether `revision` can be the name of a branch, a tag or a commit; such a name is safe as a relative path, too.

@@ -4,10 +4,10 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::{ConfigSource, ModelFiles, SourceOptions, TokenizerFiles};
-use crate::checkpoint::WeightFiles;
+use crate::checkpoint::{ShardIndex, WeightFiles};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -48,9 +48,8 @@ const PYTORCH: &str = "pytorch_model.bin";
 const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 
-/// The most bytes that a `config.json` may have, and that an index of shards may have.
+/// The most bytes that a `config.json` may have.
 const LARGEST_CONFIG: u64 = 1 << 20;
-const LARGEST_INDEX: u64 = 1 << 26;
 
 /// Finds the files of the model called `name` in `place`. The configuration comes first and is checked, so that a model
 /// of another architecture is refused before its gigabytes are fetched.
@@ -110,37 +109,15 @@ fn weights(place: &dyn Place) -> Result<Option<WeightFiles>> {
     place.file(PYTORCH_INDEX)?.map(|index| sharded(place, index)).transpose()
 }
 
-/// The shards that `index` names, each once, in its order.
+/// The weights in the shards that `index` names, all of which `place` must have.
 fn sharded(place: &dyn Place, index: PathBuf) -> Result<WeightFiles> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: serde_json::Map<String, serde_json::Value>,
-    }
-    let Index { weight_map } = serde_json::from_slice(&read_at_most(&index, LARGEST_INDEX)?)
-        .map_err(|e| Error::format(&index, format!("not an index of shards: {e}")))?;
-    let mut shards = Vec::<PathBuf>::new();
-    for (tensor, shard) in &weight_map {
-        let Some(shard) = shard.as_str().filter(|shard| is_inside(shard)) else {
-            let problem = format!("tensor `{tensor}` is said to be in {shard}, which is no file inside the folder");
-            return Err(Error::format(&index, problem));
-        };
-        if shards.iter().any(|known| known == Path::new(shard)) {
-            continue;
-        }
+    for shard in ShardIndex::read(&index)?.shards() {
         if place.file(shard)?.is_none() {
             let problem = format!("names the shard `{shard}`, which {} lacks", place.describe());
-            return Err(Error::format(&index, problem));
+            return Err(Error::format(index, problem));
         }
-        shards.push(shard.into());
     }
-    Ok(WeightFiles::Sharded { index, shards })
-}
-
-/// Whether `name` is a path that stays inside the folder that it is relative to.
-fn is_inside(name: &str) -> bool {
-    !name.is_empty()
-        && !name.contains('\\')
-        && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
+    Ok(WeightFiles::Sharded(index))
 }
 
 fn gguf(place: &dyn Place) -> Result<Option<PathBuf>> {

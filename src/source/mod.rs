@@ -26,7 +26,7 @@ pub use cache::cache_folder;
 pub struct SourceOptions {
     /// Branch, tag or commit on the hub; `main` if none.
     pub revision: Option<String>,
-    /// Use the cache only; open no connection. The environment variable `HF_HUB_OFFLINE` has the same effect.
+    /// Use the cache only; open no connection.
     pub offline: bool,
     /// `tokenizer.json`, or a folder with tokenizer files, in place of the model's own.
     pub tokenizer: Option<PathBuf>,

@@ -1,0 +1,166 @@
+//! The cache of downloaded models, in the layout that Python's `huggingface_hub` uses, so that each finds what the other
+//! has fetched:
+//!
+//! ```text
+//! models--owner--name/refs/main                            the commit that a branch or tag stands for
+//! models--owner--name/snapshots/COMMIT/model.safetensors   a link to the blob
+//! models--owner--name/blobs/ETAG                           the content, named by its checksum
+//! models--owner--name/.no_exist/COMMIT/tokenizer.json      empty: the commit has no such file
+//! .locks/models--owner--name/ETAG.lock                     held by who downloads the blob
+//! ```
+//!
+//! Reference: huggingface_hub 2.4.0, `file_download.py`.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use sha1::{Digest, Sha1};
+use sha2::Sha256;
+
+use super::local::{Folder, Place};
+use crate::error::Result;
+
+/// The folder in which downloaded models are kept: `HF_HUB_CACHE`, else `HF_HOME/hub`, else
+/// `XDG_CACHE_HOME/huggingface/hub`, else `~/.cache/huggingface/hub`. None where there is no home folder either.
+#[must_use]
+pub fn cache_folder() -> Option<PathBuf> {
+    folder_from("HF_HUB_CACHE").or_else(|| folder_from("HUGGINGFACE_HUB_CACHE")).or_else(|| Some(hf_home()?.join("hub")))
+}
+
+/// The folder of Hugging Face's own files: `HF_HOME`, else `huggingface` in the user's cache folder.
+pub(super) fn hf_home() -> Option<PathBuf> {
+    let user_cache = || folder_from("XDG_CACHE_HOME").or_else(|| Some(home()?.join(".cache")));
+    folder_from("HF_HOME").or_else(|| Some(user_cache()?.join("huggingface")))
+}
+
+fn folder_from(variable: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(std::env::var_os(variable).filter(|value| !value.is_empty())?);
+    match path.strip_prefix("~") {
+        Ok(rest) => Some(home()?.join(rest)),
+        Err(_) => Some(path),
+    }
+}
+
+fn home() -> Option<PathBuf> {
+    std::env::home_dir().filter(|home| !home.as_os_str().is_empty())
+}
+
+/// Whether `revision` is a commit and so names the same content forever.
+pub(super) fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// What the cache holds of one repository.
+#[derive(Debug)]
+pub(super) struct Cache {
+    /// The cache of all repositories.
+    pub(super) root: PathBuf,
+    /// `models--owner--name`
+    pub(super) folder: String,
+}
+
+impl Cache {
+    pub(super) fn new(root: PathBuf, id: &str) -> Self {
+        Self { root, folder: format!("models--{}", id.replace('/', "--")) }
+    }
+
+    /// The path of `parts` in the repository's folder.
+    pub(super) fn path<const N: usize>(&self, parts: [&str; N]) -> PathBuf {
+        let mut path = self.root.join(&self.folder);
+        path.extend(parts);
+        path
+    }
+
+    /// The commit that `revision` stood for when it was last asked for on the hub.
+    pub(super) fn commit(&self, revision: &str) -> Option<String> {
+        if is_commit(revision) {
+            return Some(revision.to_owned());
+        }
+        let commit = std::fs::read_to_string(self.path(["refs", revision])).ok()?;
+        Some(commit.trim().to_owned()).filter(|commit| is_commit(commit))
+    }
+
+    /// The files of `commit` that are here.
+    pub(super) fn snapshot(&self, commit: String) -> Snapshot<'_> {
+        Snapshot { cache: self, commit, unknown: RefCell::default() }
+    }
+}
+
+/// The ETag of the content that `path`, a file of a snapshot, links to.
+pub(super) fn etag_of(path: &Path) -> Option<String> {
+    std::fs::read_link(path).ok()?.file_name().and_then(OsStr::to_str).map(str::to_owned)
+}
+
+/// Whether the content of `path` is what its ETag says. The hub's ETags are checksums: SHA-256 for what Git LFS or Xet
+/// stores, Git's SHA-1 for other files. An ETag of another form says nothing, so everything matches it.
+pub(super) fn matches_etag(path: &Path, etag: &str) -> io::Result<bool> {
+    if !etag.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(true);
+    }
+    let mut file = File::open(path)?;
+    let digest = match etag.len() {
+        64 => digest(&mut file, Sha256::new())?,
+        40 => {
+            let blob = format!("blob {}\0", file.metadata()?.len());
+            digest(&mut file, Sha1::new_with_prefix(blob))?
+        }
+        _ => return Ok(true),
+    };
+    Ok(digest.eq_ignore_ascii_case(etag))
+}
+
+/// The digest of all that `reader` still holds, in hexadecimal.
+fn digest(reader: &mut impl Read, mut hash: impl Digest) -> io::Result<String> {
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+/// The files of one commit that are in the cache.
+pub(super) struct Snapshot<'a> {
+    cache: &'a Cache,
+    commit: String,
+    /// Names that were asked for and of which the cache does not know whether the commit has them.
+    unknown: RefCell<Vec<String>>,
+}
+
+impl Snapshot<'_> {
+    /// Whether a file called `name` was asked for that may exist on the hub, though not here.
+    pub(super) fn is_unknown(&self, name: &str) -> bool {
+        self.unknown.borrow().iter().any(|unknown| unknown == name)
+    }
+
+    /// Whether every answer so far is what the hub would have answered.
+    pub(super) fn is_conclusive(&self) -> bool {
+        self.unknown.borrow().is_empty()
+    }
+}
+
+impl Place for Snapshot<'_> {
+    fn file(&self, name: &str) -> Result<Option<PathBuf>> {
+        let path = self.cache.path(["snapshots", &self.commit, name]);
+        if path.is_file() {
+            return Ok(Some(path));
+        }
+        if !self.cache.path([".no_exist", &self.commit, name]).exists() {
+            self.unknown.borrow_mut().push(name.to_owned());
+        }
+        Ok(None)
+    }
+
+    fn gguf_files(&self) -> Result<Vec<String>> {
+        let folder = self.cache.path(["snapshots", &self.commit]);
+        if folder.is_dir() { Folder(folder).gguf_files() } else { Ok(vec![]) }
+    }
+
+    fn describe(&self) -> String {
+        format!("the cached snapshot {}", self.cache.path(["snapshots", &self.commit]).display())
+    }
+}

@@ -1,0 +1,105 @@
+//! What the hub's refusals and silences mean to the user: which are worth another attempt, and what to do about the rest.
+
+use std::time::Duration;
+
+use hf_hub::HFError;
+use reqwest::StatusCode;
+
+use crate::error::Error;
+
+/// Why a request failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// There is no connection, for this reason.
+    Unreachable(String),
+    /// The hub is reached and not well, or the connection broke, for this reason; the next attempt may succeed, if the
+    /// hub says so after this time.
+    Passing(String, Option<Duration>),
+    /// The answer is no, and will be.
+    Refused(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// What is asked for, for the messages.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// The hub's address.
+    pub(super) endpoint: String,
+    /// `owner/name`
+    pub(super) id: String,
+    /// Branch, tag or commit.
+    pub(super) revision: String,
+    /// Whether a token is sent along.
+    pub(super) has_token: bool,
+    /// How long a server may be silent.
+    pub(super) patience: Duration,
+}
+
+impl Request {
+    /// The failure that `error` stands for.
+    pub(super) fn failure(&self, error: HFError) -> Failure {
+        match error {
+            HFError::Request { source, .. } => self.broken(&source),
+            HFError::RateLimited { retry_after, context } => {
+                Failure::Passing(format!("it answers {}", context.status), retry_after)
+            }
+            HFError::Http { context }
+            | HFError::AuthRequired { context }
+            | HFError::Forbidden { context }
+            | HFError::Conflict { context }
+            | HFError::RepoNotFound { context: Some(context), .. }
+            | HFError::RevisionNotFound { context: Some(context), .. }
+            | HFError::EntryNotFound { context: Some(context), .. } => self.answered(context.status, None),
+            other => Failure::Refused(Error::Source(format!("cannot use the hub at {}: {other}", self.endpoint))),
+        }
+    }
+
+    /// The failure when a request brought no answer, or only part of one.
+    pub(super) fn broken(&self, error: &reqwest::Error) -> Failure {
+        let reason = if error.is_timeout() {
+            let seconds = self.patience.as_secs();
+            format!("no answer for {seconds} s (HF_HUB_DOWNLOAD_TIMEOUT sets how long to wait)")
+        } else {
+            // The innermost cause says what happened; those around it would repeat the address with a signed query.
+            let mut cause: &dyn std::error::Error = error;
+            while let Some(inner) = cause.source() {
+                cause = inner;
+            }
+            cause.to_string()
+        };
+        if error.is_connect() { Failure::Unreachable(reason) } else { Failure::Passing(reason, None) }
+    }
+
+    /// The failure that an answer with this status, which is no success, stands for.
+    pub(super) fn answered(&self, status: StatusCode, retry_after: Option<Duration>) -> Failure {
+        let Self { endpoint, id, revision, .. } = self;
+        let message = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let token = if self.has_token {
+                    "make sure that the token in HF_TOKEN may read it"
+                } else {
+                    "pass an access token in the environment variable HF_TOKEN"
+                };
+                format!(
+                    "the hub denies access to `{id}` ({status}): if the name is right, it is private or gated; accept its terms at {endpoint}/{id} if there are any, and {token}"
+                )
+            }
+            StatusCode::NOT_FOUND => format!(
+                "`{id}` with revision `{revision}` is not found on the hub {endpoint}: check the name and the revision"
+            ),
+            status if status.is_server_error()
+                || status == StatusCode::REQUEST_TIMEOUT
+                || status == StatusCode::TOO_MANY_REQUESTS =>
+            {
+                return Failure::Passing(format!("it answers {status}"), retry_after);
+            }
+            _ => format!("the hub {endpoint} answers {status} when asked for `{id}`"),
+        };
+        Failure::Refused(Error::Source(message))
+    }
+}

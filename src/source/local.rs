@@ -1,0 +1,216 @@
+//! Which files make a model, wherever they lie; and the folders of this machine.
+//!
+//! Reference for names and their order: transformers 5.23.0, `modeling_utils.py` (`_get_resolved_checkpoint_files`).
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::{ConfigSource, ModelFiles, SourceOptions, TokenizerFiles};
+use crate::checkpoint::{ShardIndex, WeightFiles};
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+/// Something that may hold the files of one model.
+pub(super) trait Place {
+    /// The local path of the file called `name`, fetched if need be; none if the place has no such file.
+    fn file(&self, name: &str) -> Result<Option<PathBuf>>;
+
+    /// The names of the GGUF files.
+    fn gguf_files(&self) -> Result<Vec<String>>;
+
+    /// What errors call the place.
+    fn describe(&self) -> String;
+}
+
+/// Which tokenizer a model shall have.
+#[derive(Debug)]
+pub(super) enum TokenizerChoice {
+    /// The one at this path.
+    Given(PathBuf),
+    /// GPT-2's: the model is known to use it, so there is no need to fetch or read another copy.
+    BuiltIn,
+    /// The one that lies beside the weights.
+    Own,
+}
+
+impl TokenizerChoice {
+    /// The one that the options name, else the model's own.
+    pub(super) fn of(options: &SourceOptions) -> Self {
+        options.tokenizer.clone().map_or(Self::Own, Self::Given)
+    }
+}
+
+const CONFIG: &str = "config.json";
+const SAFETENSORS: &str = "model.safetensors";
+const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
+const PYTORCH: &str = "pytorch_model.bin";
+const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
+pub(super) const TOKENIZER: &str = "tokenizer.json";
+
+/// The most bytes that a `config.json` may have.
+const LARGEST_CONFIG: u64 = 1 << 20;
+
+/// Finds the files of the model called `name` in `place`. The configuration comes first and is checked, so that a model
+/// of another architecture is refused before its gigabytes are fetched.
+pub(super) fn find(place: &dyn Place, name: &str, tokenizer: &TokenizerChoice) -> Result<ModelFiles> {
+    let config = place.file(CONFIG)?;
+    if let Some(config) = &config {
+        let json = read_at_most(config, LARGEST_CONFIG)?;
+        let vocab_size = Config::from_json(&json, &config.display().to_string())?.vocab_size;
+        if let Some(weights) = weights(place)? {
+            return Ok(ModelFiles {
+                name: name.to_owned(),
+                config: ConfigSource::File(config.clone()),
+                weights,
+                tokenizer: match tokenizer {
+                    TokenizerChoice::Given(path) => tokenizer_at(path)?,
+                    TokenizerChoice::BuiltIn => TokenizerFiles::BuiltIn,
+                    TokenizerChoice::Own => own_tokenizer(place, vocab_size)?,
+                },
+                generation_config: place.file("generation_config.json")?,
+            });
+        }
+    }
+    if let Some(path) = gguf(place)? {
+        let given = if let TokenizerChoice::Given(path) = tokenizer { Some(path.as_path()) } else { None };
+        return gguf_model(name, path, given);
+    }
+    let place = place.describe();
+    Err(Error::Source(match config {
+        Some(_) => format!(
+            "{place} has no weights: looked for {SAFETENSORS}, {SAFETENSORS_INDEX}, {PYTORCH}, {PYTORCH_INDEX} and *.gguf"
+        ),
+        None => format!("{place} is no model: looked for {CONFIG} (beside the weights) and for *.gguf"),
+    }))
+}
+
+/// The model in a GGUF file, with its own tokenizer or the one at `tokenizer`.
+pub(super) fn gguf_model(name: &str, path: PathBuf, tokenizer: Option<&Path>) -> Result<ModelFiles> {
+    Ok(ModelFiles {
+        name: name.to_owned(),
+        config: ConfigSource::Gguf,
+        tokenizer: tokenizer.map_or_else(|| Ok(TokenizerFiles::Gguf(path.clone())), tokenizer_at)?,
+        weights: WeightFiles::Gguf(path),
+        generation_config: None,
+    })
+}
+
+fn weights(place: &dyn Place) -> Result<Option<WeightFiles>> {
+    if let Some(path) = place.file(SAFETENSORS)? {
+        return Ok(Some(WeightFiles::Safetensors(path)));
+    }
+    if let Some(index) = place.file(SAFETENSORS_INDEX)? {
+        return sharded(place, index).map(Some);
+    }
+    if let Some(path) = place.file(PYTORCH)? {
+        return Ok(Some(WeightFiles::PyTorch(path)));
+    }
+    place.file(PYTORCH_INDEX)?.map(|index| sharded(place, index)).transpose()
+}
+
+/// The weights in the shards that `index` names, all of which `place` must have.
+fn sharded(place: &dyn Place, index: PathBuf) -> Result<WeightFiles> {
+    for shard in ShardIndex::read(&index)?.shards() {
+        if place.file(shard)?.is_none() {
+            let problem = format!("names the shard `{shard}`, which {} lacks", place.describe());
+            return Err(Error::format(index, problem));
+        }
+    }
+    Ok(WeightFiles::Sharded(index))
+}
+
+fn gguf(place: &dyn Place) -> Result<Option<PathBuf>> {
+    match place.gguf_files()?.as_slice() {
+        [] => Ok(None),
+        [name] => place.file(name),
+        [first, ..] => Err(Error::Source(format!(
+            "{} holds several GGUF files: name one, as in `{first}`, by its path (from the hub: download it first)",
+            place.describe()
+        ))),
+    }
+}
+
+fn own_tokenizer(place: &dyn Place, vocab_size: usize) -> Result<TokenizerFiles> {
+    if let Some(path) = place.file(TOKENIZER)? {
+        return Ok(TokenizerFiles::TokenizerJson(path));
+    }
+    if let Some(vocab) = place.file("vocab.json")?
+        && let Some(merges) = place.file("merges.txt")?
+    {
+        return Ok(TokenizerFiles::VocabAndMerges(vocab, merges));
+    }
+    const GPT2_VOCABULARY: usize = 50257;
+    Ok(if vocab_size == GPT2_VOCABULARY { TokenizerFiles::BuiltIn } else { TokenizerFiles::None })
+}
+
+/// The tokenizer at `path`: a `tokenizer.json` under any name, a GGUF file, or a folder that holds `tokenizer.json` or
+/// `vocab.json` and `merges.txt`.
+pub(super) fn tokenizer_at(path: &Path) -> Result<TokenizerFiles> {
+    if path.is_file() {
+        let is_gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+        return Ok(if is_gguf {
+            TokenizerFiles::Gguf(path.to_owned())
+        } else {
+            TokenizerFiles::TokenizerJson(path.to_owned())
+        });
+    }
+    match own_tokenizer(&Folder(path.to_owned()), 0)? {
+        TokenizerFiles::None => Err(Error::Source(format!(
+            "tokenizer `{}`: looked for a file of that name, and for {TOKENIZER} or vocab.json and merges.txt in it",
+            path.display()
+        ))),
+        found => Ok(found),
+    }
+}
+
+fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::format(path, format!("larger than {limit} bytes, the most that such a file may have")));
+    }
+    Ok(bytes)
+}
+
+/// A folder of this machine.
+pub(super) struct Folder(pub(super) PathBuf);
+
+impl Place for Folder {
+    fn file(&self, name: &str) -> Result<Option<PathBuf>> {
+        let path = self.0.join(name);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        refuse_pointer(&path)?;
+        Ok(Some(path))
+    }
+
+    fn gguf_files(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in self.0.read_dir().map_err(Error::io("read", &self.0))? {
+            let name = entry.map_err(Error::io("read", &self.0))?.file_name();
+            names.extend(name.into_string().ok().filter(|name| name.ends_with(".gguf")));
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn describe(&self) -> String {
+        format!("the folder `{}`", self.0.display())
+    }
+}
+
+/// Refuses what `git clone` leaves in place of large files where Git LFS is not installed.
+fn refuse_pointer(path: &Path) -> Result<()> {
+    const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+    let mut start = Vec::new();
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    file.take(POINTER.len() as u64).read_to_end(&mut start).map_err(Error::io("read", path))?;
+    if start == POINTER {
+        let problem = "a Git LFS pointer in place of the file; run `git lfs pull` in its folder";
+        return Err(Error::format(path, problem));
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! Writing into the cache: nothing appears under its final name before it is complete and its checksum right.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::cache::{Cache, is_commit};
+use crate::error::{Error, Result};
+
+impl Cache {
+    /// Notes which commit `revision` stands for.
+    pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<()> {
+        if is_commit(revision) || self.commit(revision).as_deref() == Some(commit) {
+            return Ok(());
+        }
+        let path = self.path(["refs", revision]);
+        self.create_parent(&path)?;
+        std::fs::write(&path, commit).map_err(|e| self.cannot_write(&path, &e))
+    }
+
+    /// Notes that `commit` has no file called `name`. Only saves a question later on, so it may fail.
+    pub(super) fn mark_absent(&self, commit: &str, name: &str) {
+        let path = self.path([".no_exist", commit, name]);
+        if !path.exists() && self.create_parent(&path).is_ok() {
+            let _ = File::create(path);
+        }
+    }
+
+    /// Where the content with this ETag lies, and where it grows until it is complete.
+    pub(super) fn blob(&self, etag: &str) -> (PathBuf, PathBuf) {
+        (self.path(["blobs", etag]), self.path(["blobs", &format!("{etag}.incomplete")]))
+    }
+
+    /// Makes the content with this ETag the file `name` of `commit`.
+    pub(super) fn link(&self, commit: &str, name: &str, etag: &str) -> Result<PathBuf> {
+        let path = self.path(["snapshots", commit, name]);
+        self.create_parent(&path)?;
+        let up = "../".repeat(name.split('/').count() + 1);
+        let target = PathBuf::from(format!("{up}blobs/{etag}"));
+        if std::fs::read_link(&path).is_ok_and(|old| old == target) {
+            return Ok(path);
+        }
+        let blob = self.blob(etag).0;
+        let make = || match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => symlink_or_copy(&target, &blob, &path),
+        };
+        make().map_err(|e| self.cannot_write(&path, &e))?;
+        Ok(path)
+    }
+
+    /// Waits until no other process downloads the content with this ETag. The lock lasts as long as the file returned.
+    pub(super) fn lock(&self, etag: &str, waiting: impl Fn()) -> Result<File> {
+        let path = self.root.join(".locks").join(&self.folder).join(format!("{etag}.lock"));
+        self.create_parent(&path)?;
+        let file = File::options().create(true).append(true).open(&path);
+        let file = file.map_err(|e| self.cannot_write(&path, &e))?;
+        loop {
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => {
+                    waiting();
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                // A file system without locks: two downloads may then disturb each other, which the checksum finds.
+                Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
+            }
+        }
+    }
+
+    pub(super) fn create_parent(&self, path: &Path) -> Result<()> {
+        let parent = path.parent().unwrap_or(&self.root);
+        std::fs::create_dir_all(parent).map_err(|e| self.cannot_write(parent, &e))
+    }
+
+    /// An error about `path` in the cache that cannot be written.
+    pub(super) fn cannot_write(&self, path: &Path, error: &io::Error) -> Error {
+        let way_out = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room, or",
+            _ => "make it writable, or",
+        };
+        let (path, root) = (path.display(), self.root.display());
+        Error::Source(format!(
+            "cannot write {path}: {error}; {way_out} let HF_HUB_CACHE name another folder than {root}"
+        ))
+    }
+}
+
+#[cfg(unix)]
+fn symlink_or_copy(target: &Path, blob: &Path, path: &Path) -> io::Result<()> {
+    match std::os::unix::fs::symlink(target, path) {
+        // Another process was faster.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // A file system without links.
+        Err(_) => std::fs::copy(blob, path).map(drop),
+        Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+fn symlink_or_copy(_: &Path, blob: &Path, path: &Path) -> io::Result<()> {
+    std::fs::copy(blob, path).map(drop)
+}

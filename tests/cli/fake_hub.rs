@@ -1,0 +1,382 @@
+//! A hub of the tests' own on 127.0.0.1. It answers as huggingface.co does: a repository's listing under `/api/models`,
+//! files under `/resolve` with the hub's headers, small ones after a redirect on the same host, large ones (Git LFS)
+//! after a redirect to a second server, which stands for the CDN and knows ranges. It keeps a record of all requests, and
+//! fails on demand.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sha1::{Digest, Sha1};
+use sha2::Sha256;
+
+/// The token that opens private and gated repositories.
+pub const TOKEN: &str = "hf_secretOfTheTests";
+
+/// The commit of `main` unless another is named.
+pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// The files of one commit by their names.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// Reads the files of a folder, without its goldens.
+pub fn files_of(folder: &Path) -> Files {
+    let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap());
+    entries
+        .filter(|entry| entry.file_name() != "golden.json")
+        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
+        .collect()
+}
+
+/// Who may read a repository.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Open,
+    /// All see that it is there, those with the token may read its files.
+    Gated,
+    /// Those without the token are told that they are not authorised.
+    Private,
+}
+
+/// What goes wrong with a request.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// The answer is this status.
+    Status(u16),
+    /// The connection ends after so many bytes of the body.
+    CutAfter(usize),
+    /// So many bytes of the body come, and then nothing, with the connection open.
+    StallAfter(usize),
+    /// The answer comes later.
+    Delay(Duration),
+    /// The first byte of the body is another one.
+    Alter,
+    /// The whole is sent although a part was asked for.
+    IgnoreRange,
+    /// The headers claim this size.
+    ClaimSize(u64),
+    /// The headers give this ETag.
+    ClaimEtag(&'static str),
+}
+
+struct PlannedFault {
+    method: &'static str,
+    part_of_path: String,
+    times: usize,
+    fault: Fault,
+}
+
+/// A request as it came in.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Whether it came to the CDN and not to the hub itself.
+    pub to_cdn: bool,
+    pub method: String,
+    pub path: String,
+    /// By lower-case names.
+    pub headers: HashMap<String, String>,
+}
+
+struct Repository {
+    access: Access,
+    /// Branches and tags.
+    refs: HashMap<String, String>,
+    commits: HashMap<String, Files>,
+}
+
+#[derive(Default)]
+struct State {
+    repositories: Mutex<HashMap<String, Repository>>,
+    requests: Mutex<Vec<Request>>,
+    faults: Mutex<Vec<PlannedFault>>,
+}
+
+/// The running hub.
+pub struct FakeHub {
+    address: SocketAddr,
+    state: Arc<State>,
+}
+
+impl FakeHub {
+    /// Starts the hub and its CDN on free ports.
+    pub fn start() -> Self {
+        let state = Arc::new(State::default());
+        let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (hub, cdn) = (listen(), listen());
+        let (address, cdn_address) = (hub.local_addr().unwrap(), cdn.local_addr().unwrap());
+        serve(hub, Server { state: state.clone(), is_cdn: false, cdn: cdn_address });
+        serve(cdn, Server { state: state.clone(), is_cdn: true, cdn: cdn_address });
+        Self { address, state }
+    }
+
+    /// What `HF_ENDPOINT` has to be.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Adds a repository that all may read, with one commit, [`COMMIT`], which `main` names.
+    pub fn add(&self, id: &str, files: Files) {
+        self.add_commit(id, COMMIT, &["main"], files);
+    }
+
+    /// Adds a commit that these branches or tags name.
+    pub fn add_commit(&self, id: &str, commit: &str, refs: &[&str], files: Files) {
+        let mut repositories = self.state.repositories.lock().unwrap();
+        let repository = repositories.entry(id.to_owned()).or_insert_with(|| Repository {
+            access: Access::Open,
+            refs: HashMap::new(),
+            commits: HashMap::new(),
+        });
+        repository.refs.extend(refs.iter().map(|name| ((*name).to_owned(), commit.to_owned())));
+        repository.commits.insert(commit.to_owned(), files);
+    }
+
+    /// Says who may read a repository.
+    pub fn restrict(&self, id: &str, access: Access) {
+        self.state.repositories.lock().unwrap().get_mut(id).unwrap().access = access;
+    }
+
+    /// Lets the next so many requests with this method and this part of a path go wrong. A request for the content of a
+    /// large file has its name in the path at the CDN too.
+    pub fn fail(&self, times: usize, method: &'static str, part_of_path: &str, fault: Fault) {
+        let part_of_path = part_of_path.to_owned();
+        self.state.faults.lock().unwrap().push(PlannedFault { method, part_of_path, times, fault });
+    }
+
+    /// Ends all faults that are still to come.
+    pub fn recover(&self) {
+        self.state.faults.lock().unwrap().clear();
+    }
+
+    /// The requests since the last call.
+    pub fn take_requests(&self) -> Vec<Request> {
+        std::mem::take(&mut self.state.requests.lock().unwrap())
+    }
+}
+
+struct Server {
+    state: Arc<State>,
+    is_cdn: bool,
+    cdn: SocketAddr,
+}
+
+fn serve(listener: TcpListener, server: Server) {
+    let server = Arc::new(server);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let server = server.clone();
+            // A client that goes away is part of what is tested.
+            std::thread::spawn(move || drop(server.answer(stream)));
+        }
+    });
+}
+
+/// An answer before faults and ranges.
+struct Answer {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn new(status: u16) -> Self {
+        Self { status, headers: vec![], body: vec![] }
+    }
+
+    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    fn refuse(status: u16, code: &str, message: &str) -> Self {
+        let mut answer = Self::new(status).with("X-Error-Code", code).with("X-Error-Message", message);
+        answer.body = format!(r#"{{"error":"{message}"}}"#).into_bytes();
+        answer
+    }
+}
+
+impl Server {
+    fn answer(&self, stream: TcpStream) -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream.try_clone()?);
+        let Some(request) = read_request(&mut reader, self.is_cdn)? else { return Ok(()) };
+        let fault = self.fault_for(&request);
+        self.state.requests.lock().unwrap().push(request.clone());
+        let mut answer = match fault {
+            Some(Fault::Status(status)) => Answer::refuse(status, "Fault", "as the test wants it"),
+            _ if self.is_cdn => self.content(&request),
+            _ => self.hub_answer(&request),
+        };
+        let range = request.headers.get("range").filter(|_| !matches!(fault, Some(Fault::IgnoreRange)));
+        if let (200, Some(range)) = (answer.status, range) {
+            apply_range(&mut answer, range);
+        }
+        let length = answer.body.len();
+        match fault {
+            Some(Fault::Delay(time)) => std::thread::sleep(time),
+            Some(Fault::Alter) => answer.body[0] ^= 1,
+            Some(Fault::ClaimSize(size)) => answer.headers.push(("X-Linked-Size", size.to_string())),
+            Some(Fault::ClaimEtag(etag)) => answer.headers.push(("X-Linked-Etag", format!("\"{etag}\""))),
+            Some(Fault::CutAfter(n) | Fault::StallAfter(n)) => answer.body.truncate(n),
+            _ => {}
+        }
+        if matches!(fault, Some(Fault::ClaimSize(_) | Fault::ClaimEtag(_))) {
+            // The last of its name shall count.
+            let (name, _) = *answer.headers.last().as_ref().unwrap();
+            let last = answer.headers.len() - 1;
+            let mut place = 0;
+            answer.headers.retain(|(other, _)| (place == last || other != name, place += 1).0);
+        }
+        let mut writer = stream;
+        write!(writer, "HTTP/1.1 {} Status\r\nContent-Length: {length}\r\nConnection: close\r\n", answer.status)?;
+        for (name, value) in &answer.headers {
+            write!(writer, "{name}: {value}\r\n")?;
+        }
+        writer.write_all(b"\r\n")?;
+        if request.method != "HEAD" {
+            writer.write_all(&answer.body)?;
+        }
+        if let Some(Fault::StallAfter(_)) = fault {
+            // Until the client gives up.
+            writer.set_read_timeout(Some(Duration::from_secs(30)))?;
+            let _ = reader.read(&mut [0]);
+        }
+        Ok(())
+    }
+
+    fn fault_for(&self, request: &Request) -> Option<Fault> {
+        let mut faults = self.state.faults.lock().unwrap();
+        let planned = faults.iter_mut().find(|planned| {
+            planned.times > 0
+                && planned.method == request.method
+                && request.path.contains(&planned.part_of_path)
+                // A redirect has no content that could go wrong.
+                && (matches!(planned.fault, Fault::Status(_)) || self.is_cdn || !is_lfs(&request.path) || request.method == "HEAD")
+        })?;
+        planned.times -= 1;
+        Some(planned.fault.clone())
+    }
+
+    /// The hub's answer: `/api/models/OWNER/NAME/revision/REVISION` or `/OWNER/NAME/resolve/REVISION/FILE`.
+    fn hub_answer(&self, request: &Request) -> Answer {
+        let path = request.path.split('?').next().unwrap();
+        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let (id, revision, file) = match parts[..] {
+            ["api", "models", owner, name] => (format!("{owner}/{name}"), "main", None),
+            ["api", "models", owner, name, "revision", revision] => (format!("{owner}/{name}"), revision, None),
+            ["api", "resolve-cache", "models", owner, name, revision, ref file @ ..]
+            | [owner, name, "resolve", revision, ref file @ ..] => (format!("{owner}/{name}"), revision, Some(file.join("/"))),
+            _ => return Answer::refuse(404, "NotFound", "no such page"),
+        };
+        let has_token = request.headers.get("authorization").is_some_and(|value| *value == format!("Bearer {TOKEN}"));
+        let repositories = self.state.repositories.lock().unwrap();
+        let repository = match repositories.get(&id) {
+            Some(repository) if has_token || repository.access != Access::Private => repository,
+            // Strangers shall not learn which private repositories there are.
+            _ if !has_token => return Answer::refuse(401, "RepoNotFound", "Invalid username or password."),
+            _ => return Answer::refuse(404, "RepoNotFound", "Repository not found"),
+        };
+        let revision = revision.replace("%2F", "/");
+        let commit = repository.refs.get(&revision).unwrap_or(&revision);
+        let Some(files) = repository.commits.get(commit) else {
+            return Answer::refuse(404, "RevisionNotFound", "Invalid rev id");
+        };
+        let Some(file) = file else {
+            let siblings: Vec<_> = files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
+            let listing = serde_json::json!({ "_id": "1", "id": id, "modelId": id, "sha": commit, "siblings": siblings,
+                "private": false, "gated": repository.access == Access::Gated });
+            let mut answer = Answer::new(200).with("Content-Type", "application/json");
+            answer.body = listing.to_string().into_bytes();
+            return answer;
+        };
+        if repository.access == Access::Gated && !has_token {
+            return Answer::refuse(401, "GatedRepo", "Access to this model is restricted.");
+        }
+        let Some(content) = files.get(&file) else {
+            return Answer::refuse(404, "EntryNotFound", "Entry not found").with("X-Repo-Commit", commit);
+        };
+        let etag = etag(&file, content);
+        let answer = |status| Answer::new(status).with("X-Repo-Commit", commit).with("Accept-Ranges", "bytes");
+        if is_lfs(&file) {
+            return answer(302)
+                .with("X-Linked-Size", content.len().to_string())
+                .with("X-Linked-Etag", format!("\"{etag}\""))
+                .with("ETag", "\"of-the-pointer\"")
+                .with("Location", format!("http://{}/{etag}/{file}?Signature=signed", self.cdn));
+        }
+        if parts[0] != "api" {
+            let location = format!("/api/resolve-cache/models/{id}/{commit}/{file}?etag=%22{etag}%22");
+            return answer(307).with("Location", location);
+        }
+        let mut answer = answer(200).with("ETag", format!("\"{etag}\""));
+        answer.body = content.clone();
+        answer
+    }
+
+    /// The CDN's answer: `/ETAG/FILE?Signature=...`.
+    fn content(&self, request: &Request) -> Answer {
+        let Some((path, _)) = request.path.split_once("?Signature=") else {
+            return Answer::refuse(403, "AccessDenied", "not signed");
+        };
+        let wanted = path.split('/').nth(1).unwrap_or_default();
+        let repositories = self.state.repositories.lock().unwrap();
+        let mut files = repositories.values().flat_map(|repository| repository.commits.values()).flatten();
+        match files.find(|(name, content)| is_lfs(name) && etag(name, content) == wanted) {
+            Some((_, content)) => {
+                let mut answer = Answer::new(200).with("ETag", "\"of-the-cdn\"").with("Accept-Ranges", "bytes");
+                answer.body = content.clone();
+                answer
+            }
+            None => Answer::refuse(404, "NoSuchKey", "no such key"),
+        }
+    }
+}
+
+fn read_request(reader: &mut impl BufRead, to_cdn: bool) -> std::io::Result<Option<Request>> {
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let mut words = line.split_whitespace();
+    let (Some(method), Some(path)) = (words.next(), words.next()) else { return Ok(None) };
+    let (method, path) = (method.to_owned(), path.to_owned());
+    let mut headers = HashMap::new();
+    loop {
+        line.clear();
+        reader.read_line(&mut line)?;
+        match line.trim().split_once(':') {
+            Some((name, value)) => headers.insert(name.to_ascii_lowercase(), value.trim().to_owned()),
+            None => return Ok(Some(Request { to_cdn, method, path, headers })),
+        };
+    }
+}
+
+/// Cuts the body down to `bytes=FIRST-` or `bytes=FIRST-LAST`.
+fn apply_range(answer: &mut Answer, range: &str) {
+    let (first, last) = range.trim_start_matches("bytes=").split_once('-').unwrap();
+    let total = answer.body.len();
+    let first: usize = first.parse().unwrap();
+    let end = last.parse().map_or(total, |last: usize| (last + 1).min(total));
+    if first >= end {
+        *answer = Answer::new(416).with("Content-Range", format!("bytes */{total}"));
+        return;
+    }
+    answer.status = 206;
+    answer.body = answer.body[first..end].to_vec();
+    answer.headers.push(("Content-Range", format!("bytes {first}-{}/{total}", end - 1)));
+}
+
+/// Whether the hub keeps files of this name in Git LFS.
+fn is_lfs(name: &str) -> bool {
+    [".safetensors", ".bin", ".gguf", ".h5"].iter().any(|ending| name.split('?').next().unwrap().ends_with(ending))
+}
+
+/// The checksum that is a file's ETag on the hub: SHA-256 in Git LFS, else that of Git.
+pub fn etag(name: &str, content: &[u8]) -> String {
+    let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    if is_lfs(name) {
+        hex(&Sha256::digest(content))
+    } else {
+        hex(&Sha1::new_with_prefix(format!("blob {}\0", content.len())).chain_update(content).finalize())
+    }
+}

@@ -138,3 +138,15 @@ impl Done {
         self.stdout().lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
     }
 }
+
+/// The goldens of a tiny checkpoint, as transformers computed them.
+pub fn golden(name: &str) -> serde_json::Value {
+    let text = std::fs::read(tiny(name).join("golden.json")).expect("the fixture's golden.json");
+    serde_json::from_slice(&text).expect("golden.json is JSON")
+}
+
+/// A list of ids as `--ids` takes it.
+pub fn id_text(ids: &serde_json::Value) -> String {
+    let ids: Vec<String> = ids.as_array().expect("a list of ids").iter().map(ToString::to_string).collect();
+    ids.join(" ")
+}

@@ -1,3 +1,7 @@
 //! The built binary: stdout, stderr, exit code, files.
 
+mod batch;
+mod generate;
 mod harness;
+mod info;
+mod topk;

@@ -1,0 +1,235 @@
+//! `gpt2 generate` on one prompt.
+
+use serde_json::Value;
+
+use crate::harness::{golden, gpt2, id_text, tiny};
+
+/// The flags of a golden case's parameters.
+fn flags(params: &Value) -> Vec<String> {
+    let mut flags = vec![];
+    for (key, value) in params.as_object().expect("params is an object") {
+        let flag = format!("--{}", key.replace('_', "-"));
+        match value {
+            Value::Array(lists) => {
+                for list in lists {
+                    flags.extend([flag.clone(), id_text(list)]);
+                }
+            }
+            Value::String(text) => flags.extend([flag, text.clone()]),
+            other => flags.extend([flag, other.to_string()]),
+        }
+    }
+    flags
+}
+
+fn arguments(checkpoint: &str, case: &Value) -> Vec<String> {
+    let folder = tiny(checkpoint).display().to_string();
+    let max_new_tokens = case["max_new_tokens"].to_string();
+    let ids = id_text(&case["ids"]);
+    let mut arguments: Vec<String> =
+        ["generate", "--model", &folder, "--ids", &ids, "-n", &max_new_tokens, "--format", "json"]
+            .map(Into::into)
+            .into();
+    arguments.extend(flags(&case["params"]));
+    arguments
+}
+
+/// Every case that transformers computed, through the flags of the same names.
+#[test]
+fn every_golden_case_comes_out_token_for_token() {
+    for checkpoint in ["base", "erf_inner", "inverse", "untied_f16"] {
+        let golden = golden(checkpoint);
+        for key in ["generate", "generate_4_49"] {
+            for case in golden[key].as_array().expect("cases") {
+                let json = gpt2(&arguments(checkpoint, case)).succeeds().json();
+                let sequences = json["sequences"].as_array().expect("sequences");
+                let ids: Vec<&Value> = sequences.iter().map(|s| &s["ids"]).collect();
+                let expected: Vec<&Value> = case["sequences"].as_array().expect("sequences").iter().collect();
+                assert_eq!(ids, expected, "{checkpoint}, {key}, {case}");
+                for (sequence, score) in sequences.iter().zip(case["scores"].as_array().into_iter().flatten()) {
+                    let (ours, theirs) = (sequence["score"].as_f64().expect("a score"), score.as_f64().unwrap());
+                    // The goldens have 7 digits.
+                    assert!((ours - theirs).abs() < 1e-4 + 1e-6 * theirs.abs(), "{checkpoint}: {ours} {theirs}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_json_has_the_keys_of_the_contract() {
+    let json = gpt2(&["generate", "-m", "demo", "Once upon a", "-n", "3", "--logprobs", "2", "--format", "json"])
+        .succeeds()
+        .json();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&json), ["model", "prompt", "prompt_ids", "seed", "sequences", "timings"]);
+    let sequence = &json["sequences"][0];
+    assert_eq!(keys(sequence), ["index", "ids", "text", "finish_reason", "score", "logprobs"]);
+    let token = &sequence["logprobs"][0];
+    assert_eq!(keys(token), ["id", "token", "logprob", "top"]);
+    assert_eq!(keys(&token["top"][0]), ["id", "token", "logprob"]);
+    assert_eq!(token["top"].as_array().unwrap().len(), 2);
+    assert_eq!(token["id"], token["top"][0]["id"], "greedy takes the best");
+    assert_eq!(keys(&json["timings"]), ["load_s", "prefill_s", "decode_s", "prompt_tokens", "generated_tokens"]);
+    assert_eq!((&json["seed"], &sequence["score"]), (&Value::Null, &Value::Null));
+    assert_eq!((&json["model"], &json["prompt"]), (&"demo".into(), &"Once upon a".into()));
+    assert_eq!(sequence["finish_reason"], "length");
+}
+
+#[test]
+fn the_prompt_comes_from_everywhere() {
+    let text = gpt2(&["generate", "-m", "demo", "Once upon a", "-n", "8"]).succeeds().stdout();
+    assert!(text.starts_with("Once upon a time"), "{text}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("prompt.txt");
+    std::fs::write(&file, "Once upon a").unwrap();
+    let file = file.display().to_string();
+    for arguments in [vec!["--prompt", "Once upon a"], vec!["--file", &file]] {
+        let arguments = [vec!["generate", "-m", "demo", "-n", "8"], arguments].concat();
+        assert_eq!(gpt2(&arguments).succeeds().stdout(), text, "{arguments:?}");
+    }
+    assert_eq!(gpt2(&["generate", "-m", "demo", "-n", "8"]).stdin("Once upon a").succeeds().stdout(), text);
+    let completion =
+        gpt2(&["generate", "-m", "demo", "Once upon a", "-n", "8", "--completion-only"]).succeeds().stdout();
+    assert_eq!(format!("Once upon a{completion}"), text);
+    let ids = gpt2(&["generate", "-m", "demo", "--ids", "7454 2402 257", "-n", "8"]).succeeds().stdout();
+    assert_eq!(ids, text);
+}
+
+#[test]
+fn an_empty_prompt_starts_from_the_end_of_text_token_and_says_so() {
+    let done = gpt2(&["generate", "-m", "demo", "", "-n", "3", "--format", "json"]).succeeds();
+    assert_eq!(done.json()["prompt_ids"], serde_json::json!([50256]));
+    assert!(done.stderr().contains("<|endoftext|>"), "{}", done.stderr());
+}
+
+/// The text is cut before the stop string, which may span tokens; the ids are all there.
+#[test]
+fn a_stop_string_ends_the_text() {
+    let whole = gpt2(&["generate", "-m", "demo", "Once upon a", "-n", "20", "--completion-only"]).succeeds().stdout();
+    let stop = &whole[7..12];
+    let done =
+        gpt2(&["generate", "-m", "demo", "Once upon a", "-n", "20", "--stop", stop, "--format", "json"]).succeeds();
+    let sequence = &done.json()["sequences"][0];
+    assert_eq!(sequence["finish_reason"], "stop");
+    assert_eq!(sequence["text"], whole[..whole.find(stop).unwrap()]);
+    let streamed = gpt2(&["generate", "-m", "demo", "Once upon a", "-n", "20", "--stop", stop, "--completion-only"]);
+    assert_eq!(streamed.succeeds().stdout().trim_end_matches('\n'), &whole[..whole.find(stop).unwrap()]);
+}
+
+#[test]
+fn the_end_of_the_context_stops_or_crops() {
+    let folder = tiny("base").display().to_string();
+    let ids = id_text(&Value::from((0..90).collect::<Vec<u32>>()));
+    let base = ["generate", "-m", &folder, "--ids", &ids, "-n", "20", "--ignore-eos", "--format", "json"];
+    let done = gpt2(&base).succeeds();
+    let stopped = done.json();
+    assert_eq!(stopped["sequences"][0]["finish_reason"], "context");
+    let kept = stopped["sequences"][0]["ids"].as_array().unwrap().clone();
+    // 96 positions: 90 of the prompt, 6 more, and one token after the last.
+    assert_eq!(kept.len(), 7);
+    let cropped = gpt2(&[&base[..], &["--on-context-limit", "crop"]].concat()).succeeds().json();
+    let ids = cropped["sequences"][0]["ids"].as_array().unwrap().clone();
+    assert_eq!((ids.len(), &ids[..7]), (20, &kept[..]));
+    let long = id_text(&Value::from(vec![1u32; 97]));
+    gpt2(&["generate", "-m", &folder, "--ids", &long]).fails(2, &["97", "96", "--on-context-limit crop"]);
+}
+
+#[test]
+fn draws_depend_on_the_seed_alone() {
+    let base = ["generate", "-m", "demo", "Once upon a", "-n", "12", "--temperature", "1.2", "--format", "json"];
+    let run = |more: &[&str]| gpt2(&[&base[..], more].concat()).succeeds().json();
+    let one = run(&["--seed", "7"]);
+    assert_eq!(one["seed"], 7);
+    assert_eq!(one["sequences"], run(&["--seed", "7", "--threads", "1"])["sequences"]);
+    assert_ne!(one["sequences"], run(&["--seed", "8"])["sequences"]);
+    // The first of several draws is the draw alone; the seed that was drawn is reported and can be given again.
+    let many = run(&["--seed", "7", "--num-return-sequences", "3"]);
+    assert_eq!(many["sequences"][0], one["sequences"][0]);
+    let drawn = run(&[]);
+    assert_eq!(drawn["sequences"], run(&["--seed", &drawn["seed"].to_string()])["sequences"]);
+}
+
+#[test]
+fn assisted_decoding_prints_what_plain_decoding_prints() {
+    let base = ["generate", "-m", "demo", "The king said to the king said to the", "-n", "40", "--format", "json"];
+    let plain = gpt2(&base).succeeds().json();
+    for more in [["--prompt-lookup", "2"], ["--prompt-lookup", "8"], ["--assistant-model", "demo"]] {
+        let assisted = gpt2(&[&base[..], &more].concat()).succeeds().json();
+        assert_eq!(assisted["sequences"], plain["sequences"], "{more:?}");
+    }
+}
+
+#[test]
+fn mistakes_are_usage_errors_that_name_the_flag() {
+    for (flags, word) in [
+        (&["--temperature", "0"][..], "--temperature"),
+        (&["--temperature", "nan"], "--temperature"),
+        (&["--top-p", "1.5"], "--top-p"),
+        (&["--top-p", "0"], "--top-p"),
+        (&["--num-beams", "0"], "--num-beams"),
+        (&["--num-beams", "3", "--num-beam-groups", "2", "--diversity-penalty", "1"], "--num-beam-groups"),
+        (&["--num-return-sequences", "2"], "--num-return-sequences"),
+        (&["--num-beams", "2", "--num-return-sequences", "3"], "--num-return-sequences"),
+        (&["--penalty-alpha", "0.6", "--top-k", "4", "--num-beams", "2"], "--penalty-alpha"),
+        (&["-n", "-1"], "-1"),
+        (&["--threads", "0"], "--threads"),
+        (&["--device", "tpu"], "--device"),
+        (&["--no-such-flag"], "--no-such-flag"),
+        (&["--ids", "1 x 2"], "unexpected"),
+    ] {
+        let arguments = [&["generate", "-m", "demo", "--prompt", "Once"], flags].concat();
+        if word == "unexpected" {
+            gpt2(&["generate", "-m", "demo", "--ids", "1 x 2"]).fails(2, &["--ids", "`x`"]);
+        } else {
+            gpt2(&arguments).fails(2, &[word]);
+        }
+    }
+    gpt2(&["generate", "-m", "demo", "--ids", "50257"]).fails(2, &["50257", "vocabulary"]);
+    gpt2(&["generate", "-m", "demo", "Once", "--device", "cuda"]).fails(1, &["cuda"]);
+}
+
+#[test]
+fn text_that_is_not_utf8_is_refused_with_its_offset() {
+    gpt2(&["generate", "-m", "demo"]).stdin(b"abc\xffdef").fails(1, &["stdin", "UTF-8", "offset 3"]);
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let mut command = gpt2(&["generate", "-m", "demo", "Once", "-n", "200"]).into_command();
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let done = child.wait_with_output().unwrap();
+    assert_eq!((done.status.code(), done.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+/// Lines on a pipe take the place of a terminal: each is a prompt.
+#[test]
+fn interactive_completes_prompt_after_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let done = gpt2(&["generate", "-m", "demo", "--interactive", "-n", "5"])
+        .env("XDG_STATE_HOME", folder.path())
+        .stdin("Once upon a\nThe king\n")
+        .succeeds();
+    let stdout = done.stdout();
+    let expected = |prompt| gpt2(&["generate", "-m", "demo", prompt, "-n", "5"]).succeeds().stdout();
+    assert!(stdout.contains(&expected("Once upon a")), "{stdout}");
+    assert!(stdout.contains(&expected("The king")), "{stdout}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_keeps_the_partial_text_and_exits_with_130() {
+    use std::io::Read;
+    let mut command =
+        gpt2(&["generate", "-m", "demo", "Once upon a", "-n", "100000", "--on-context-limit", "crop"]).into_command();
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut text = vec![0u8; 40];
+    stdout.read_exact(&mut text).unwrap();
+    // SAFETY: sends a signal to the child that was just started.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    stdout.read_to_end(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(text.starts_with(b"Once upon a time") && text.ends_with(b"\n"), "{}", String::from_utf8_lossy(&text));
+}

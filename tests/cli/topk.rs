@@ -1,0 +1,120 @@
+//! `gpt2 topk`.
+
+use serde_json::Value;
+
+use crate::harness::{golden, gpt2, id_text, tiny};
+
+fn topk(checkpoint: &str, ids: &Value, more: &[String]) -> Value {
+    let folder = tiny(checkpoint).display().to_string();
+    let arguments = ["topk", "-m", &folder, "--ids", &id_text(ids), "--format", "json"].map(String::from);
+    gpt2(&[&arguments[..], more].concat()).succeeds().json()
+}
+
+fn strings(arguments: &[&str]) -> Vec<String> {
+    arguments.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn logits_and_argmax_are_those_of_transformers() {
+    for checkpoint in ["base", "erf_inner", "inverse", "untied_f16"] {
+        for case in golden(checkpoint)["forward"].as_array().unwrap() {
+            let json = topk(checkpoint, &case["ids"], &strings(&["--all", "-k", "1000"]));
+            let positions = json["positions"].as_array().unwrap();
+            let argmax: Vec<&Value> = positions.iter().map(|p| &p["next"][0]["id"]).collect();
+            assert_eq!(argmax, case["argmax"].as_array().unwrap().iter().collect::<Vec<_>>(), "{checkpoint}");
+            let last = positions.last().unwrap();
+            for candidate in last["next"].as_array().unwrap() {
+                let expected = case["logits_last"][candidate["id"].as_u64().unwrap() as usize].as_f64().unwrap();
+                assert!((candidate["logit"].as_f64().unwrap() - expected).abs() < 1e-4, "{checkpoint}");
+            }
+        }
+    }
+}
+
+/// Probabilities after the processors within 1e-5, and exactly the tokens that they leave.
+#[test]
+fn distributions_after_the_processors_are_those_of_transformers() {
+    for checkpoint in ["base", "erf_inner", "inverse", "untied_f16"] {
+        for case in golden(checkpoint)["distribution"].as_array().unwrap() {
+            let mut flags = strings(&["-k", "1000"]);
+            for (key, value) in case["params"].as_object().unwrap() {
+                flags.extend([format!("--{}", key.replace('_', "-")), value.to_string()]);
+            }
+            let json = topk(checkpoint, &case["ids"], &flags);
+            let next = json["positions"][0]["next"].as_array().unwrap();
+            let expected = case["probs"].as_object().unwrap();
+            assert_eq!(next.len(), expected.len(), "{checkpoint} {}", case["params"]);
+            for candidate in next {
+                let theirs = expected[&candidate["id"].to_string()].as_f64().unwrap();
+                let ours = candidate["prob"].as_f64().unwrap();
+                assert!((ours - theirs).abs() < 1e-5, "{checkpoint} {}: {ours} {theirs}", case["params"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_json_has_the_keys_of_the_contract() {
+    let json = gpt2(&["topk", "-m", "demo", "Once upon a", "-k", "2", "--format", "json"]).succeeds().json();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&json), ["model", "prompt_ids", "positions"]);
+    let position = &json["positions"][0];
+    assert_eq!(keys(position), ["position", "id", "token", "entropy", "next"]);
+    assert_eq!(keys(&position["next"][0]), ["rank", "id", "token", "logit", "prob", "logprob"]);
+    assert_eq!((&position["position"], &position["id"], &position["token"]), (&2.into(), &257.into(), &" a".into()));
+}
+
+#[test]
+fn positions_count_from_both_ends() {
+    let at = |n: &str| gpt2(&["topk", "-m", "demo", "Once upon a time", "--position", n, "--format", "json"]);
+    assert_eq!(at("1").succeeds().json()["positions"][0]["id"], 2402);
+    assert_eq!(at("-1").succeeds().json(), at("3").succeeds().json());
+    at("4").fails(2, &["--position 4", "4 tokens"]);
+    at("-5").fails(2, &["--position -5"]);
+}
+
+#[test]
+fn text_reads_like_a_lesson() {
+    let all = gpt2(&["topk", "-m", "demo", "Once upon a", "--all", "-k", "1"]).succeeds().stdout();
+    let lines: Vec<&str> = all.lines().map(str::trim_start).collect();
+    assert_eq!(lines.len(), 3);
+    assert!(lines[0].starts_with("Once => Ġupon ") && lines[0].ends_with('%'), "{all}");
+    assert!(lines[2].starts_with("Ġa => Ġtime "), "{all}");
+    let bars = gpt2(&["topk", "-m", "demo", "Once upon a", "-k", "3"]).succeeds().stdout();
+    let first = bars.lines().next().unwrap();
+    assert!(first.contains('█') && first.contains("\" time\"") && first.contains('%'), "{bars}");
+    assert!(!bars.contains('\u{1b}'), "no colour on a pipe");
+}
+
+/// A token that was asked for has the rank and probability that the full list gives it.
+#[test]
+fn given_tokens_are_ranked() {
+    let run = |more: &[&str]| {
+        let base = ["topk", "-m", "demo", "Once upon a", "--format", "json"];
+        gpt2(&[&base[..], more].concat()).succeeds().json()["positions"][0].clone()
+    };
+    let all = run(&["-k", "60000"]);
+    let asked = run(&["-k", "1", "--token", " time", "--token", " king"]);
+    for token in asked["tokens"].as_array().unwrap() {
+        let rank = token["rank"].as_u64().unwrap() as usize;
+        assert_eq!(&all["next"][rank - 1], token);
+    }
+    gpt2(&["topk", "-m", "demo", "Once", "--token", "two words"]).fails(2, &["--token", "2 tokens"]);
+}
+
+/// Joint probabilities are products along the path, and each node is what `topk` says after that path.
+#[test]
+fn the_tree_multiplies_along_its_paths() {
+    let tree =
+        gpt2(&["topk", "-m", "demo", "Once upon", "--tree", "3", "-k", "2", "--format", "json"]).succeeds().json();
+    let second = &tree["tree"][1];
+    let third = &second["next"][0];
+    let leaf = &third["next"][1];
+    let product: f64 = [second, third, leaf].iter().map(|node| node["prob"].as_f64().unwrap()).product();
+    assert!((leaf["joint_prob"].as_f64().unwrap() - product).abs() < 1e-9);
+    let path = format!("7454 2402 {} {}", second["id"], third["id"]);
+    let after = gpt2(&["topk", "-m", "demo", "--ids", &path, "-k", "2", "--format", "json"]).succeeds().json();
+    let expected = &after["positions"][0]["next"][1];
+    assert_eq!((&leaf["id"], &leaf["prob"]), (&expected["id"], &expected["prob"]));
+    gpt2(&["topk", "-m", "demo", "Once", "--tree", "9", "-k", "1000"]).fails(2, &["--tree 9"]);
+}

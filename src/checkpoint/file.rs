@@ -25,6 +25,12 @@ impl File {
         Ok(Self { path: path.to_owned(), bytes: Bytes::map(path)? })
     }
 
+    /// A file in memory.
+    #[cfg(test)]
+    pub fn of(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { path: "FILE".into(), bytes: bytes.into().into() }
+    }
+
     /// An error about this file.
     pub fn error(&self, message: impl Into<String>) -> Error {
         Error::format(&self.path, message)

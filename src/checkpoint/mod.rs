@@ -5,16 +5,19 @@
 //! has checked them against the file's length.
 
 mod file;
+pub mod gguf;
 mod pytorch;
-mod safetensors;
+pub mod safetensors;
 mod shards;
 mod storage;
+mod write;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 pub use shards::ShardIndex;
 pub use storage::{Bytes, StorageType};
+pub use write::TensorSpec;
 
 use crate::error::{Error, Result};
 use file::File;
@@ -71,7 +74,7 @@ impl Checkpoint {
             WeightFiles::Safetensors(path) => (path.as_path(), safetensors::read(&File::open(path)?)?),
             WeightFiles::PyTorch(path) => (path.as_path(), pytorch::read(&File::open(path)?)?),
             WeightFiles::Sharded(path) => (path.as_path(), ShardIndex::read(path)?.open()?),
-            WeightFiles::Gguf(path) => return Err(File::open(path)?.error("GGUF is not read yet")),
+            WeightFiles::Gguf(path) => (path.as_path(), gguf::Gguf::open(path)?.tensors),
             WeightFiles::Static(bytes) => {
                 let path = Path::new("the built-in model");
                 (path, safetensors::read(&File { path: path.to_owned(), bytes: Bytes::from(*bytes) })?)
@@ -88,7 +91,7 @@ impl Checkpoint {
         let mut by_name = HashMap::with_capacity(tensors.len());
         for (place, tensor) in tensors.iter().enumerate() {
             if by_name.insert(tensor.name.clone(), place).is_some() {
-                let message = format!("tensor `{}` is there twice, with and without a prefix", tensor.name);
+                let message = format!("tensor `{}` is there twice, under two names", tensor.name);
                 return Err(Error::format(origin, message));
             }
         }

@@ -103,3 +103,58 @@ fn is_inside(shard: &str) -> bool {
     let mut components = Path::new(shard).components().peekable();
     components.peek().is_some() && components.all(|part| matches!(part, Component::Normal(_)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{StorageType, TensorSpec, safetensors};
+
+    /// A folder with two shards, holding `a` and `b`, and this weight map.
+    fn folder(weight_map: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (shard, names) in
+            [("1.safetensors", &["a"][..]), ("2.safetensors", &["transformer.b"]), ("both.safetensors", &["a", "c"])]
+        {
+            let spec = |name: &&str| TensorSpec { name: (*name).into(), dtype: StorageType::U8, shape: vec![1] };
+            let specs: Vec<_> = names.iter().map(spec).collect();
+            safetensors::write(&folder.path().join(shard), &[], &specs, |_| Ok(vec![7].into())).unwrap();
+        }
+        std::fs::write(folder.path().join("index.json"), format!("{{\"weight_map\":{weight_map}}}")).unwrap();
+        folder
+    }
+
+    fn open(weight_map: &str) -> Result<Vec<Tensor>> {
+        ShardIndex::read(&folder(weight_map).path().join("index.json"))?.open()
+    }
+
+    #[test]
+    fn shards_are_joined_in_the_order_of_the_index() {
+        let tensors = open(r#"{"transformer.b": "2.safetensors", "a": "1.safetensors"}"#).unwrap();
+        assert_eq!(tensors.iter().map(|tensor| tensor.name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+    }
+
+    #[test]
+    fn each_fault_is_named() {
+        for (weight_map, expected) in [
+            (r#"{"a": "1.safetensors", "b": "3.safetensors"}"#, "shard `3.safetensors` is missing"),
+            (r#"{"a": "1.safetensors", "x": "2.safetensors"}"#, "tensor `x` is not in shard `2.safetensors`"),
+            (r#"{"a": "2.safetensors", "b": "1.safetensors"}"#, "tensor `a` is not in shard `2.safetensors`"),
+            (r#"{"a": "1.safetensors", "c": "both.safetensors"}"#, "`a` is in two shards, `1.safetensors` and `both"),
+            (r#"{"a": 1}"#, "the shard of tensor `a` is 1"),
+            ("{}", "weight_map is empty"),
+            ("[]", "not an index"),
+        ] {
+            let error = open(weight_map).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+        }
+    }
+
+    #[test]
+    fn shards_outside_of_the_folder_are_refused() {
+        for shard in ["/etc/passwd", "../1.safetensors", "x/../../1.safetensors", "./1.safetensors", ".", "..", "", "/"]
+        {
+            let error = open(&format!(r#"{{"a": "{shard}"}}"#)).unwrap_err().to_string();
+            assert!(error.contains("shards must lie in the folder"), "{shard}: {error}");
+        }
+    }
+}

@@ -8,7 +8,7 @@ use super::super::file::File;
 use super::super::storage::Bytes;
 use super::Memory;
 use super::pickle::{self, Fault, Object, Pickle, Storage, Value};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// 0x1950a86a20f9469cfc6c, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -40,11 +40,11 @@ pub(super) fn read(file: &File, memory: &mut Memory) -> Result<Vec<Tensor>> {
     })
 }
 
-/// A file that is neither an archive nor starts with the magic number. A plain pickle is refused for what it would do,
-/// if it would do something.
-fn refuse(file: &File) -> crate::error::Error {
+/// A file that is neither an archive nor starts with the magic number. A plain pickle is refused for the code it would
+/// run, if it would.
+fn refuse(file: &File) -> Error {
     match pickle::load(&file.bytes) {
-        Err(Fault::Refused(message)) => file.error(message),
+        Err(fault @ Fault::Code(_)) => fault.error(file),
         _ => file.not_a("a PyTorch checkpoint"),
     }
 }

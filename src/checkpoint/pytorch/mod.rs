@@ -13,7 +13,7 @@ mod pickle;
 use super::file::File;
 use super::storage::Bytes;
 use super::{Tensor, is_causal_mask, plain_name};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use pickle::{Fault, Object, Pickle, Storage, TensorView, Value};
 
 /// Keys under which training scripts put the state dict of the model.
@@ -34,10 +34,21 @@ pub(super) fn read(file: &File) -> Result<Vec<Tensor>> {
 
 /// Runs the pickle at the start of `bytes`.
 fn load_pickle<'a>(file: &File, bytes: &'a [u8]) -> Result<Pickle<'a>> {
-    pickle::load(bytes).map_err(|fault| match fault {
-        Fault::Damaged => file.error("its pickle is truncated or damaged"),
-        Fault::Refused(message) => file.error(message),
-    })
+    pickle::load(bytes).map_err(|fault| fault.error(file))
+}
+
+impl Fault {
+    fn error(self, file: &File) -> Error {
+        file.error(match self {
+            Self::Damaged => "its pickle is truncated or damaged".into(),
+            Self::Instruction(code) => {
+                format!("its pickle has the instruction 0x{code:02x}, which no state dict needs; refused")
+            }
+            Self::Code(name) => {
+                format!("loading it would run code: `{name}`; refused, the weights of a GPT-2 need none")
+            }
+        })
+    }
 }
 
 /// What may still be allocated for the numbers of a file: a small archive must not fill the memory.
@@ -152,5 +163,129 @@ fn gather(from: &[u8], shape: &[usize], strides: &[usize], size: usize, to: &mut
             }
         }
         _ => to.extend_from_slice(&from[..size]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use half::{bf16, f16};
+
+    use super::super::StorageType;
+    use super::*;
+
+    fn fixture(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint").join(name)
+    }
+
+    fn read_fixture(name: &str) -> Result<Vec<Tensor>> {
+        read(&File::open(&fixture(name))?)
+    }
+
+    fn numbers(tensor: &Tensor) -> Vec<f64> {
+        let items = tensor.bytes.chunks_exact(tensor.dtype.block_bytes());
+        match tensor.dtype {
+            StorageType::F32 => items.map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+            StorageType::F16 => items.map(|b| f16::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+            StorageType::BF16 => items.map(|b| bf16::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+            StorageType::F64 => items.map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+            StorageType::I64 => items.map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+            other => panic!("{other}"),
+        }
+    }
+
+    /// Views, parameters, tied weights and every width, as PyTorch itself has read them.
+    #[test]
+    fn every_variant_of_torch_save_gives_what_pytorch_gives() {
+        let expected: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(fixture("expected.json")).unwrap()).unwrap();
+        let expected = expected["state_dict"].as_object().unwrap();
+        for name in ["views.bin", "views_protocol4.bin", "views_legacy.bin", "nested.bin", "compressed.bin"] {
+            let tensors = read_fixture(name).unwrap();
+            assert_eq!(tensors.len(), expected.len(), "{name}");
+            for (tensor, (tensor_name, entry)) in tensors.iter().zip(expected) {
+                assert_eq!(tensor.name, *tensor_name, "{name}");
+                assert_eq!(tensor.dtype.name(), entry["dtype"], "{name} {tensor_name}");
+                assert_eq!(serde_json::json!(tensor.shape), entry["shape"], "{name} {tensor_name}");
+                let values = entry["values"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap());
+                assert_eq!(numbers(tensor).len(), values.len(), "{name} {tensor_name}");
+                for (found, expected) in numbers(tensor).into_iter().zip(values) {
+                    // serde_json's numbers may be off in the last of 53 bits.
+                    assert!((found - expected).abs() <= 1e-12, "{name} {tensor_name}: {found} is not {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn stored_numbers_are_used_in_place() {
+        let file = File::open(&fixture("views.bin")).unwrap();
+        let tensors = read(&file).unwrap();
+        let map = file.bytes.as_ptr_range();
+        let in_place = |name: &str| map.contains(&tensors.iter().find(|t| t.name == name).unwrap().bytes.as_ptr());
+        assert!(in_place("wte.weight") && in_place("lm_head.weight") && in_place("h.0.attn.c_attn.bias"));
+        assert!(!in_place("h.0.attn.c_attn.weight"), "a transposed view is gathered");
+    }
+
+    #[track_caller]
+    fn refused(tensors: Result<Vec<Tensor>>, expected: &str) {
+        let error = tensors.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+        assert!(!error.contains('\n'), "{error:?}");
+    }
+
+    #[test]
+    fn code_is_refused_by_name() {
+        refused(read_fixture("evil.bin"), "would run code: `posix.system`; refused");
+        refused(read_fixture("evil_legacy.bin"), "would run code: `posix.system`; refused");
+        refused(read(&File::of(b"cos\nsystem\n(S'id'\ntR.")), "would run code: `os.system`; refused");
+    }
+
+    #[test]
+    fn other_files_are_recognised() {
+        refused(read_fixture("big_endian.bin"), "not little-endian");
+        refused(read_fixture("expected.json"), "a JSON text");
+        refused(read_fixture("tiny.gguf"), "a GGUF file");
+        refused(read(&File::of(b"PK\x03\x04 and no more")), "zip directory cannot be read");
+        refused(read(&File::of(b"}.")), "not a PyTorch checkpoint");
+    }
+
+    #[test]
+    fn truncated_files_are_refused_at_every_length() {
+        for name in ["views.bin", "views_legacy.bin"] {
+            let bytes = std::fs::read(fixture(name)).unwrap();
+            for len in 1..bytes.len() {
+                // An archive may end in a comment, so a cut inside its last bytes alone may go unnoticed.
+                assert!(read(&File::of(&bytes[..len])).is_err(), "{name} cut to {len} bytes");
+            }
+        }
+    }
+
+    /// An archive of a state dict with one tensor of `len` floats, whose `stored` numbers are compressed zeros.
+    fn archive(len: u32, stored: usize) -> File {
+        use std::io::{Cursor, Write};
+        let mut program = Vec::from(
+            *b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\n",
+        );
+        program.extend(*b"X\x01\0\0\x000X\x03\0\0\0cpuJ");
+        program.extend(len.to_le_bytes());
+        program.extend(*b"tQK\0J");
+        program.extend(len.to_le_bytes());
+        program.extend(*b"\x85K\x01\x85\x89NtRs.");
+        let mut zip = zip::ZipWriter::new(Cursor::new(vec![]));
+        let options = zip::write::SimpleFileOptions::default();
+        zip.start_file("m/data.pkl", options.compression_method(zip::CompressionMethod::Stored)).unwrap();
+        zip.write_all(&program).unwrap();
+        zip.start_file("m/data/0", options.compression_method(zip::CompressionMethod::Deflated)).unwrap();
+        zip.write_all(&vec![0; stored]).unwrap();
+        File::of(zip.finish().unwrap().into_inner())
+    }
+
+    #[test]
+    fn a_zip_bomb_is_refused_before_it_is_unpacked() {
+        assert_eq!(read(&archive(100, 400)).unwrap()[0].shape, [100]);
+        refused(read(&archive(100, 404)), "has 404 bytes, but its tensors need 400");
+        refused(read(&archive(10_000_000, 40_000_000)), "would expand to 40000000 bytes, 16 times the file; refused");
     }
 }

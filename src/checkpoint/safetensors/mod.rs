@@ -3,6 +3,8 @@
 //! Reference: <https://github.com/huggingface/safetensors>, section Format. The `safetensors` crate's own reader stops at
 //! its first doubt without a tensor's name and lets a duplicate key win; here each fault is named.
 
+mod write;
+
 use std::collections::HashSet;
 use std::fmt;
 
@@ -13,6 +15,8 @@ use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Vi
 use super::file::File;
 use super::storage::StorageType;
 use super::{Tensor, is_causal_mask, plain_name};
+pub use write::write;
+
 use crate::error::Result;
 
 /// The largest header, the reference implementation's limit.
@@ -168,5 +172,112 @@ impl<'de> Deserialize<'de> for Header {
         }
 
         deserializer.deserialize_map(Entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::TensorSpec;
+
+    /// A file with this header and `data_len` bytes of data.
+    fn file(json: &str, data_len: usize) -> File {
+        let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(json.as_bytes());
+        bytes.resize(bytes.len() + data_len, 0);
+        File::of(bytes)
+    }
+
+    #[track_caller]
+    fn refused(file: &File, expected: &str) {
+        let error = read(file).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+        assert!(!error.contains('\n'), "{error:?}");
+    }
+
+    #[test]
+    fn each_fault_is_named() {
+        let entry = |name: &str, dtype: &str, shape: &str, start: u64, end: u64| {
+            format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{start},{end}]}}"#)
+        };
+        let one = |dtype, shape, start, end| file(&format!("{{{}}}", entry("a", dtype, shape, start, end)), 8);
+        let two = |second: String| file(&format!("{{{},{second}}}", entry("a", "F32", "[1]", 0, 4)), 8);
+        assert_eq!(read(&one("F32", "[2]", 0, 8)).unwrap().len(), 1);
+        refused(&one("F32", "[3]", 0, 8), "tensor `a` with shape [3] and dtype F32 needs 12 bytes, but 8 are listed");
+        refused(&one("F32", "[4294967296,4294967296,2]", 0, 8), "tensor `a` has the impossible shape");
+        refused(&one("F32", "[-2]", 0, 8), "tensor \"a\": invalid value: integer `-2`");
+        refused(&one("F16", "[1,1,1,1,1,1,1,1,4]", 0, 8), "9 dimensions");
+        refused(&one("F32", "[3]", 0, 12), "tensor `a` ends at byte 12 of the data, which has only 8");
+        refused(&one("F32", "[2]", 8, 0), "ends at byte 0, before its start");
+        refused(&one("F32", "[1]", 0, 4), "the last 4 bytes belong to no tensor");
+        refused(&one("F32", "[1]", 4, 8), "bytes 0 to 4 belong to no tensor");
+        refused(&one("F31", "[2]", 0, 8), "unknown variant `F31`");
+        refused(&one("U64", "[1]", 0, 8), "tensor `a` has dtype U64, which is not supported");
+        refused(
+            &two(entry("b", "F32", "[1]", 2, 6)),
+            "tensor `b` starts at byte 2 of the data, inside the tensor before",
+        );
+        refused(&two(entry("a", "F32", "[1]", 4, 8)), "tensor `a` is listed twice");
+        refused(&two(entry("\\n\\u001b[31m", "F32", "[1]", 4, 8)), "no control characters");
+        refused(&two(entry("", "F32", "[1]", 4, 8)), "names have 1 to");
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_is_refused() {
+        refused(&File::of(b"123"), "not a safetensors file");
+        refused(
+            &File::of([&u64::MAX.to_le_bytes()[..], b"{}"].concat()),
+            "its header claims 18446744073709551615 bytes",
+        );
+        refused(&File::of([&90_000_000u64.to_le_bytes()[..], b"{}"].concat()), "but only 2 follow");
+        refused(&file("{", 0), "its header cannot be read");
+        refused(&file("{\"a\":1}", 0), "its header cannot be read");
+        refused(&file(&format!("{{\"a\":{}", "[".repeat(100_000)), 0), "its header cannot be read");
+    }
+
+    #[test]
+    fn other_kinds_of_files_are_recognised() {
+        refused(&File::of(b"version https://git-lfs.github.com/spec/v1\noid sha256:00"), "a git-lfs pointer");
+        refused(&File::of(b"\n<!doctype html><html>"), "a web page");
+        refused(&File::of(b"{\"error\": \"not found\"}"), "a JSON text");
+        refused(&File::of(b"PK\x03\x04................"), "a zip archive");
+        refused(&File::of(b"GGUF................"), "a GGUF file");
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let spec = |name: &str, dtype, shape: &[usize]| TensorSpec { name: name.into(), dtype, shape: shape.into() };
+        let specs = [
+            spec("h.0.ln_1.bias", StorageType::F16, &[3]),
+            spec("wte.weight", StorageType::F32, &[2, 2]),
+            spec("scalar", StorageType::I64, &[]),
+        ];
+        let data: [&[u8]; 3] = [&[1; 6], &[2; 16], &[3; 8]];
+        write(&path, &[("format", "pt")], &specs, |place| Ok(data[place].into())).unwrap();
+        let tensors = read(&File::open(&path).unwrap()).unwrap();
+        let found: Vec<_> = tensors.iter().map(|t| (t.name.as_str(), t.dtype, t.shape.as_slice(), &*t.bytes)).collect();
+        // The widest type comes first.
+        let expected = [2, 1, 0].map(|i| (specs[i].name.as_str(), specs[i].dtype, specs[i].shape.as_slice(), data[i]));
+        assert_eq!(found, expected);
+        // The reference implementation reads it too.
+        let bytes = std::fs::read(&path).unwrap();
+        let reference = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(reference.tensor("wte.weight").unwrap().data(), data[1]);
+        assert_eq!(tensors[0].bytes.as_ptr() as usize % 8, 0, "the data is aligned");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let spec = |name: &str, dtype| TensorSpec { name: name.into(), dtype, shape: vec![32] };
+        let message =
+            |specs: &[TensorSpec]| write(&path, &[], specs, |_| Ok(vec![0; 5].into())).unwrap_err().to_string();
+        assert!(message(&[spec("a", StorageType::Q8_0)]).contains("safetensors has no type Q8_0"));
+        assert!(message(&[spec("a", StorageType::F32)]).contains("needs 128 bytes, not 5"));
+        assert!(message(&[spec("a", StorageType::U8), spec("a", StorageType::U8)]).contains("written twice"));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

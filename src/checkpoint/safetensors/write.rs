@@ -1,0 +1,61 @@
+//! Writing safetensors.
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::path::Path;
+
+use super::super::write::{TensorSpec, atomically, check_names, write_tensor};
+use super::METADATA;
+use crate::error::{Error, Result};
+
+/// Writes a safetensors file of `tensors` with `metadata` as free text; `bytes_of` is asked for the bytes of each tensor
+/// by its place, in the order of the file: the widest types first, which keeps all aligned.
+///
+/// The file appears under `path` once it is whole; on an error nothing is left behind.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be written, [`Error::Unsupported`] for quantised types, which safetensors does not know,
+/// and what `bytes_of` returns.
+pub fn write<'t>(
+    path: &Path,
+    metadata: &[(&str, &str)],
+    tensors: &[TensorSpec],
+    mut bytes_of: impl FnMut(usize) -> Result<Cow<'t, [u8]>>,
+) -> Result<()> {
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    order.sort_by_key(|&place| std::cmp::Reverse(tensors[place].dtype.block_bytes()));
+    let header = header(path, metadata, tensors, &order)?;
+    atomically(path, |writer| {
+        writer.write_all(&(header.len() as u64).to_le_bytes()).map_err(Error::io("write", path))?;
+        writer.write_all(&header).map_err(Error::io("write", path))?;
+        for &place in &order {
+            write_tensor(path, writer, &tensors[place], &bytes_of(place)?)?;
+        }
+        Ok(())
+    })
+}
+
+/// The JSON header, padded so that the data is aligned.
+fn header(path: &Path, metadata: &[(&str, &str)], tensors: &[TensorSpec], order: &[usize]) -> Result<Vec<u8>> {
+    check_names(path, tensors)?;
+    let mut entries = serde_json::Map::new();
+    if !metadata.is_empty() {
+        entries.insert(METADATA.into(), metadata.iter().copied().collect());
+    }
+    let mut offset = 0;
+    for &place in order {
+        let TensorSpec { name, dtype, shape } = &tensors[place];
+        if dtype.block_len() != 1 {
+            return Err(Error::Unsupported(format!(
+                "tensor `{name}`: safetensors has no type {dtype}; write GGUF instead"
+            )));
+        }
+        let end = offset + tensors[place].byte_len(path)?;
+        let entry = serde_json::json!({ "dtype": dtype.name(), "shape": shape, "data_offsets": [offset, end] });
+        entries.insert(name.clone(), entry);
+        offset = end;
+    }
+    let mut header = serde_json::Value::from(entries).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok(header)
+}

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use decoding::{DecodingArgs, ProcessorArgs};
 pub use model::ModelArgs;
-pub use text::{Prompt, TextArgs, parse_ids, read_text};
+pub use text::{Prompt, TextArgs, parse_ids};
 
 /// GPT-2 on the command line: tokenize, look at the next token, score, generate.
 #[derive(Debug, Parser)]

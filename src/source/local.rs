@@ -89,7 +89,7 @@ pub(super) fn find(place: &dyn Place, name: &str, tokenizer: &TokenizerChoice) -
 pub(super) fn gguf_model(name: &str, path: PathBuf, tokenizer: Option<&Path>) -> Result<ModelFiles> {
     Ok(ModelFiles {
         name: name.to_owned(),
-        config: ConfigSource::Gguf,
+        config: ConfigSource::Gguf(path.clone()),
         tokenizer: tokenizer.map_or_else(|| Ok(TokenizerFiles::Gguf(path.clone())), tokenizer_at)?,
         weights: WeightFiles::Gguf(path),
         generation_config: None,

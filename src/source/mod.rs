@@ -57,7 +57,7 @@ pub enum ConfigSource {
     /// Text built into the program.
     Static(&'static str),
     /// In the metadata of the GGUF file that holds the weights.
-    Gguf,
+    Gguf(PathBuf),
 }
 
 /// Where a model's tokenizer is.

@@ -1,16 +1,42 @@
 //! Tokenizers: GPT-2's byte-level BPE, built in, and those that come with a model.
+//!
+//! A [`Tokenizer`] is a vocabulary (ids, pieces, bytes) and an encoder. One encoder serves every byte-level BPE, wherever
+//! its vocabulary came from; tokenizers of other kinds run through Hugging Face's library. Decoding is a table from ids
+//! to bytes, so it is exact, and [`TextStream`] makes text of it.
 
-use crate::error::Result;
-use crate::source::TokenizerFiles;
+use crate::error::{Error, Result};
 
+mod alphabet;
+mod bpe;
+mod byte_level;
+mod library;
+mod load;
 mod stream;
+mod tokenizer_json;
+mod vocabulary;
+mod words;
+
+use byte_level::ByteLevel;
+use library::Library;
 pub use stream::TextStream;
+use vocabulary::Vocabulary;
+
+/// The special token that ends (and starts) a text.
+const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// A tokenizer: text to ids and back. Cheap to share between threads (`Send + Sync`).
-pub struct Tokenizer;
+pub struct Tokenizer {
+    vocabulary: Vocabulary,
+    encoder: Encoder,
+}
+
+enum Encoder {
+    ByteLevel(Box<ByteLevel>),
+    Library(Box<Library>),
+}
 
 /// One token of an encoded text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token {
     /// The id.
     pub id: u32,
@@ -24,78 +50,108 @@ impl Tokenizer {
     /// GPT-2's tokenizer, from the merges inside the program: no file, ready in milliseconds.
     #[must_use]
     pub fn gpt2() -> Self {
-        todo!()
+        let (vocabulary, encoder) = ByteLevel::gpt2();
+        Self { vocabulary, encoder: Encoder::ByteLevel(Box::new(encoder)) }
     }
 
-    /// Loads the tokenizer of a model.
+    /// A byte-level BPE tokenizer from its parts: the piece of each id, the merges in the order in which they were
+    /// learned, and the ids of the special tokens. Pieces are written in GPT-2's byte alphabet (`Ġtheory`); special
+    /// tokens are written as text.
     ///
     /// # Errors
-    /// [`crate::Error::Io`] or [`crate::Error::Tokenizer`], naming the file and what is wrong with it.
-    pub fn load(files: &TokenizerFiles) -> Result<Self> {
-        let _ = files;
-        todo!()
+    /// [`Error::Tokenizer`] if the parts do not fit together.
+    pub fn from_vocab<S: AsRef<str>>(pieces: &[S], merges: &[(&str, &str)], special: &[u32]) -> Result<Self> {
+        Self::byte_level(pieces, merges, special).map_err(Error::Tokenizer)
     }
 
-    /// Splits `text` into tokens. With `special`, the text of special tokens (`<|endoftext|>`) becomes the special token.
+    fn byte_level<S: AsRef<str>>(
+        pieces: &[S],
+        merges: &[(&str, &str)],
+        special: &[u32],
+    ) -> std::result::Result<Self, String> {
+        if let Some(id) = special.iter().find(|&&id| id as usize >= pieces.len()) {
+            return Err(format!("the special token {id} lies outside the vocabulary of {}", pieces.len()));
+        }
+        let mut vocabulary = Vocabulary::with_capacity(pieces.len());
+        for (id, piece) in pieces.iter().enumerate() {
+            if special.contains(&(id as u32)) {
+                vocabulary.push_special(piece.as_ref())?;
+            } else {
+                vocabulary.push(piece.as_ref())?;
+            }
+        }
+        let encoder = ByteLevel::with_merges(&vocabulary, merges)?;
+        Ok(Self { vocabulary, encoder: Encoder::ByteLevel(Box::new(encoder)) })
+    }
+
+    /// Splits `text` into tokens, whose offsets lie side by side and cover the text. With `special`, the text of special
+    /// tokens (`<|endoftext|>`) becomes the special token. Nothing is added, whatever template a `tokenizer.json` has.
     ///
     /// # Errors
-    /// [`crate::Error::Tokenizer`] if the tokenizer has no token for a part of the text.
+    /// [`Error::Tokenizer`] if the tokenizer has no token for a part of the text.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<Token>> {
-        let _ = (text, special);
-        todo!()
+        match &self.encoder {
+            Encoder::ByteLevel(encoder) => encoder.encode(&self.vocabulary, text, special),
+            Encoder::Library(library) => library.encode(text, special),
+        }
+        .map_err(Error::Tokenizer)
     }
 
     /// The bytes of a token, exactly: special tokens give their text; ids outside the vocabulary give none.
     #[must_use]
     pub fn bytes(&self, id: u32) -> Option<&[u8]> {
-        let _ = id;
-        todo!()
+        self.vocabulary.bytes(id)
     }
 
     /// The token as the vocabulary writes it: `Ġtheory`.
     #[must_use]
     pub fn piece(&self, id: u32) -> Option<&str> {
-        let _ = id;
-        todo!()
+        self.vocabulary.piece(id)
     }
 
     /// Whether the token is special (`<|endoftext|>`) and so left out of decoded text.
     #[must_use]
     pub fn is_special(&self, id: u32) -> bool {
-        let _ = id;
-        todo!()
+        self.vocabulary.special().binary_search(&id).is_ok()
     }
 
     /// The id of the token that the vocabulary writes as `piece`.
     #[must_use]
     pub fn id(&self, piece: &str) -> Option<u32> {
-        let _ = piece;
-        todo!()
+        self.vocabulary.id(piece)
     }
 
     /// `<|endoftext|>`, where the vocabulary has it.
     #[must_use]
     pub fn end_of_text(&self) -> Option<u32> {
-        todo!()
+        self.id(END_OF_TEXT)
     }
 
     /// One more than the largest id.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
-        todo!()
+        self.vocabulary.len()
     }
 
     /// The bytes of `ids`, one after the other; special tokens are left out if `skip_special`. Ids outside the
     /// vocabulary give nothing.
     #[must_use]
     pub fn decode_bytes(&self, ids: &[u32], skip_special: bool) -> Vec<u8> {
-        let _ = (ids, skip_special);
-        todo!()
+        let ids = ids.iter().filter(|&&id| !(skip_special && self.is_special(id)));
+        ids.filter_map(|&id| self.bytes(id)).flatten().copied().collect()
     }
 
-    /// The text of `ids`, U+FFFD where the bytes are not UTF-8 (as transformers' `decode` does).
+    /// The text of `ids`, as transformers' `decode` gives it: U+FFFD where bytes are not UTF-8, and tokens joined as the
+    /// tokenizer does it, where it is of another kind than byte-level BPE.
     #[must_use]
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
-        String::from_utf8_lossy(&self.decode_bytes(ids, skip_special)).into_owned()
+        let joined = match &self.encoder {
+            Encoder::ByteLevel(_) => None,
+            Encoder::Library(library) => library.decode(ids, skip_special),
+        };
+        joined.unwrap_or_else(|| String::from_utf8_lossy(&self.decode_bytes(ids, skip_special)).into_owned())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! Tokenizers of other kinds than byte-level BPE (WordPiece, Unigram, ...), through Hugging Face's library.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use tokenizers::{DecoderWrapper, Tokenizer};
+
+use super::Token;
+use super::vocabulary::{Vocabulary, in_order};
+
+/// A tokenizer of Hugging Face's library, without what it would add to a text: templates, padding, truncation.
+pub(super) struct Library {
+    tokenizer: Tokenizer,
+    /// The same, taking special tokens for plain text; made when first asked for.
+    plain: OnceLock<Box<Tokenizer>>,
+}
+
+impl Library {
+    /// Parses a `tokenizer.json`.
+    pub fn from_json(json: &[u8]) -> Result<(Vocabulary, Self), String> {
+        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|e| format!("not a tokenizer: {e}"))?;
+        tokenizer.with_post_processor(None::<tokenizers::PostProcessorWrapper>).with_padding(None);
+        tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
+        let vocabulary = vocabulary(&tokenizer)?;
+        Ok((vocabulary, Self { tokenizer, plain: OnceLock::new() }))
+    }
+
+    /// Splits `text` into tokens; see [`super::Tokenizer::encode`].
+    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<Token>, String> {
+        let tokenizer = if special { &self.tokenizer } else { self.plain() };
+        let encoding = tokenizer.encode(text, false).map_err(|e| e.to_string())?;
+        let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
+        Ok(tokens.map(|(&id, &(start, end))| Token { id, start, end }).collect())
+    }
+
+    /// The text of `ids`; none if the decoder cannot join them.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Option<String> {
+        self.tokenizer.decode(ids, skip_special).ok()
+    }
+
+    fn plain(&self) -> &Tokenizer {
+        self.plain.get_or_init(|| {
+            let mut plain = self.tokenizer.clone();
+            plain.set_encode_special_tokens(true);
+            Box::new(plain)
+        })
+    }
+}
+
+/// The tokenizer's vocabulary, with the bytes that each token adds to a text.
+fn vocabulary(tokenizer: &Tokenizer) -> Result<Vocabulary, String> {
+    let entries: HashMap<String, u32> = tokenizer.get_vocab(true);
+    let pieces = in_order(entries.into_iter().map(|(piece, id)| (piece, u64::from(id))).collect())?;
+    let added = tokenizer.get_added_tokens_decoder();
+    let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
+    let decoded = |ids: &[u32]| tokenizer.decode(ids, false).unwrap_or_default();
+    // Decoders strip or add spaces at the beginning of a text, so a token is decoded after another one.
+    let before = (0..pieces.len() as u32).find(|&id| !added.contains_key(&id) && !decoded(&[id]).is_empty());
+    let before: Vec<u32> = before.into_iter().collect();
+    let text_before = decoded(&before);
+    let mut vocabulary = Vocabulary::with_capacity(pieces.len());
+    for (piece, id) in pieces.iter().zip(0..) {
+        if added.get(&id).is_some_and(|token| token.special) {
+            vocabulary.push_special(piece)?;
+        } else if byte_level {
+            vocabulary.push(piece)?;
+        } else if let Some(byte) = fallback_byte(piece) {
+            vocabulary.push_as(piece, [byte])?;
+        } else {
+            let both = decoded(&[&before[..], &[id]].concat());
+            let text = both.strip_prefix(&text_before).map_or_else(|| decoded(&[id]), str::to_owned);
+            vocabulary.push_as(piece, text.into_bytes())?;
+        }
+    }
+    Ok(vocabulary)
+}
+
+/// The byte of a piece like `<0x0A>`, which SentencePiece vocabularies have for what they cannot write otherwise.
+fn fallback_byte(piece: &str) -> Option<u8> {
+    u8::from_str_radix(piece.strip_prefix("<0x")?.strip_suffix('>')?, 16).ok()
+}

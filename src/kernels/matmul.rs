@@ -129,6 +129,12 @@ const FEW_ROWS: usize = 6;
 /// Outputs that one thread takes at a time in the streaming product: 4 KiB of sums, which stay in the first-level cache.
 const STREAM_COLUMNS: usize = 1024;
 
+/// Panels that are packed side by side: a task reads as many columns of the stored matrix in a run.
+const PANELS: usize = 4;
+
+/// Inputs that a panel covers, so that the panels of a task stay in the second-level cache.
+const PANEL_INPUTS: usize = 512;
+
 /// Outputs that one thread takes at a time in the dot product.
 const DOT_COLUMNS: usize = 256;
 
@@ -159,7 +165,8 @@ pub fn matmul(x: &[f32], w: &Matrix, bias: Option<&[f32]>, epilogue: Epilogue<'_
         }
         Layout::InOut => {
             // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
-            split(w.outputs, tile_columns(), |from, to| {
+            let panels = (w.outputs / (2 * pool::threads() * tile_columns())).clamp(1, PANELS);
+            split(w.outputs, panels * tile_columns(), |from, to| {
                 PANEL.with_borrow_mut(|panel| unsafe { tiles_dispatch(job, from, to, panel) });
             });
         }
@@ -359,32 +366,47 @@ fn tile_columns() -> usize {
         }
 }
 
-/// Many rows: the panel of columns `from..to` is packed side by side as f32, then multiplied tile by tile.
+/// Many rows: a block of the columns `from..to` is packed into panels as f32, then multiplied tile by tile.
 #[inline(always)]
-unsafe fn tiles<S: Simd>(job: &Product<'_>, from: usize, to: usize, panel: &mut Vec<f32>) {
-    let size = job.w.inputs * S::TILE_VECTORS * LANES;
-    if panel.len() < size {
-        panel.resize(size, 0.0);
+unsafe fn tiles<S: Simd>(job: &Product<'_>, from: usize, to: usize, packed: &mut Vec<f32>) {
+    let panels = (to - from).div_ceil(S::TILE_VECTORS * LANES);
+    let size = panels * PANEL_INPUTS.min(job.w.inputs) * S::TILE_VECTORS * LANES;
+    if packed.len() < size {
+        packed.resize(size, 0.0);
     }
-    // SAFETY: as for the caller.
-    unsafe {
-        match job.w.dtype {
-            FloatType::F32 => pack::<S, F32>(job.w, from, to, panel),
-            FloatType::F16 => pack::<S, F16>(job.w, from, to, panel),
-            FloatType::BF16 => pack::<S, BF16>(job.w, from, to, panel),
+    let mut first = 0;
+    while first < job.w.inputs {
+        let block = Block { from, to, first, inputs: PANEL_INPUTS.min(job.w.inputs - first) };
+        // SAFETY: as for the caller; the block lies inside the matrix.
+        unsafe {
+            match job.w.dtype {
+                FloatType::F32 => pack::<S, F32>(job.w, block, packed),
+                FloatType::F16 => pack::<S, F16>(job.w, block, packed),
+                FloatType::BF16 => pack::<S, BF16>(job.w, block, packed),
+            }
+            let mut m = 0;
+            while m < job.rows {
+                let left = job.rows - m;
+                m += match left {
+                    _ if left >= S::TILE_ROWS && S::TILE_ROWS == 8 => row_of_tiles::<S, 8>(job, packed, m, block),
+                    _ if left >= S::TILE_ROWS && S::TILE_ROWS == 6 => row_of_tiles::<S, 6>(job, packed, m, block),
+                    4.. => row_of_tiles::<S, 4>(job, packed, m, block),
+                    2.. => row_of_tiles::<S, 2>(job, packed, m, block),
+                    _ => row_of_tiles::<S, 1>(job, packed, m, block),
+                };
+            }
         }
-        let mut m = 0;
-        while m < job.rows {
-            let left = job.rows - m;
-            m += match left {
-                _ if left >= S::TILE_ROWS && S::TILE_ROWS == 8 => tile::<S, 8>(job, panel, m, from, to),
-                _ if left >= S::TILE_ROWS && S::TILE_ROWS == 6 => tile::<S, 6>(job, panel, m, from, to),
-                4.. => tile::<S, 4>(job, panel, m, from, to),
-                2.. => tile::<S, 2>(job, panel, m, from, to),
-                _ => tile::<S, 1>(job, panel, m, from, to),
-            };
-        }
+        first += block.inputs;
     }
+}
+
+/// The part of a matrix that is packed at a time: columns `from..to`, `inputs` rows from `first` on.
+#[derive(Clone, Copy)]
+struct Block {
+    from: usize,
+    to: usize,
+    first: usize,
+    inputs: usize,
 }
 
 thread_local! {
@@ -392,71 +414,103 @@ thread_local! {
     static PANEL: std::cell::RefCell<Vec<f32>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
+/// Packs a block: panel after panel, in each the rows one after the other, 0 beyond the last column.
 #[inline(always)]
-unsafe fn pack<S: Simd, T: Stored>(w: &Matrix, from: usize, to: usize, panel: &mut [f32]) {
-    let source = w.bytes.as_ptr().cast::<T::Number>();
+unsafe fn pack<S: Simd, T: Stored>(w: &Matrix, block: Block, packed: &mut [f32]) {
     let width = S::TILE_VECTORS * LANES;
-    for (row, out) in panel.chunks_exact_mut(width).enumerate().take(w.inputs) {
-        for v in 0..S::TILE_VECTORS {
-            let column = from + v * LANES;
-            unsafe {
-                let numbers = if column < to {
-                    load_up_to::<S, T>(source.add(row * w.outputs + column), to - column)
-                } else {
-                    S::splat(0.0)
-                };
-                S::store(out.as_mut_ptr().add(v * LANES), numbers);
+    let mut out = packed.as_mut_ptr();
+    let mut column = block.from;
+    // SAFETY: the block lies inside the matrix, and `packed` has room for its panels.
+    unsafe {
+        let source = w.bytes.as_ptr().cast::<T::Number>().add(block.first * w.outputs);
+        while column < block.to {
+            for row in 0..block.inputs {
+                for v in 0..S::TILE_VECTORS {
+                    let at = column + v * LANES;
+                    let numbers = if at < block.to {
+                        load_up_to::<S, T>(source.add(row * w.outputs + at), block.to - at)
+                    } else {
+                        S::splat(0.0)
+                    };
+                    S::store(out, numbers);
+                    out = out.add(LANES);
+                }
             }
+            column += width;
         }
     }
 }
 
-/// Multiplies `R` rows from `m` on with a packed panel; returns `R`.
+/// Multiplies `R` rows from `m` on with the packed panels of a block; returns `R`.
 #[inline(always)]
-unsafe fn tile<S: Simd, const R: usize>(job: &Product<'_>, panel: &[f32], m: usize, from: usize, to: usize) -> usize {
+unsafe fn row_of_tiles<S: Simd, const R: usize>(job: &Product<'_>, packed: &[f32], m: usize, block: Block) -> usize {
+    let width = S::TILE_VECTORS * LANES;
+    let mut panel = packed.as_ptr();
+    let mut column = block.from;
+    // SAFETY: as for the caller.
     unsafe {
-        match S::TILE_VECTORS {
-            3 => tile_of::<S, R, 3>(job, panel, m, from, to),
-            _ => tile_of::<S, R, 1>(job, panel, m, from, to),
+        while column < block.to {
+            match S::TILE_VECTORS {
+                3 => tile::<S, R, 3>(job, panel, m, column, block),
+                _ => tile::<S, R, 1>(job, panel, m, column, block),
+            }
+            panel = panel.add(block.inputs * width);
+            column += width;
+        }
+        if block.first + block.inputs == job.w.inputs {
+            for row in m..m + R {
+                job.finish(row, block.from, block.to);
+            }
         }
     }
     R
 }
 
+/// `R` rows times one panel of `V` vectors, added to the sums of the blocks before.
 #[inline(always)]
-unsafe fn tile_of<S: Simd, const R: usize, const V: usize>(
+unsafe fn tile<S: Simd, const R: usize, const V: usize>(
     job: &Product<'_>,
-    panel: &[f32],
+    panel: *const f32,
     m: usize,
-    from: usize,
-    to: usize,
+    column: usize,
+    block: Block,
 ) {
     let (k, n) = (job.w.inputs, job.w.outputs);
+    // SAFETY: as for the caller.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; R];
-        let x = job.x.add(m * k);
-        let mut p = panel.as_ptr();
-        for i in 0..k {
+        if block.first > 0 {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    let at = column + v * LANES;
+                    if at < block.to {
+                        *sum = read_up_to::<S>(job.y.add((m + r) * n + at), block.to - at);
+                    }
+                }
+            }
+        }
+        let x = job.x.add(m * k + block.first);
+        let mut p = panel;
+        for i in 0..block.inputs {
             let mut w = [S::splat(0.0); V];
             for (v, w) in w.iter_mut().enumerate() {
                 *w = S::load(p.add(v * LANES));
             }
-            for r in 0..R {
+            for (r, sums) in sums.iter_mut().enumerate() {
                 let s = S::splat(*x.add(r * k + i));
-                for v in 0..V {
-                    sums[r][v] = S::fma(s, w[v], sums[r][v]);
+                for (sum, w) in sums.iter_mut().zip(w) {
+                    *sum = S::fma(s, w, *sum);
                 }
             }
             p = p.add(V * LANES);
         }
         for (r, sums) in sums.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {
-                let column = from + v * LANES;
-                if column < to {
-                    store_up_to::<S>(job.y.add((m + r) * n + column), to - column, *sum);
+                let at = column + v * LANES;
+                if at < block.to {
+                    store_up_to::<S>(job.y.add((m + r) * n + at), block.to - at, *sum);
                 }
             }
-            job.finish(m + r, from, to);
         }
     }
 }

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use decoding::{DecodingArgs, ProcessorArgs};
-pub use model::ModelArgs;
-pub use text::{Prompt, TextArgs, parse_ids};
+pub use model::{ModelArgs, TokenizerArgs};
+pub use text::{Prompt, TextArgs, parse_ids, read_text};
 
 /// GPT-2 on the command line: tokenize, look at the next token, score, generate.
 #[derive(Debug, Parser)]
@@ -129,8 +129,23 @@ pub struct BatchArgs {
 pub struct TokenizeArgs {
     #[command(flatten)]
     pub text: TextArgs,
+    #[command(flatten)]
+    pub tokenizer: TokenizerArgs,
+    /// Print the text of these ids, byte for byte; ids from --file or stdin if none are given here
+    #[arg(long, value_name = "IDS", num_args = 0..=1, help_heading = "Output")]
+    #[arg(conflicts_with_all = ["positional", "prompt", "ids", "bos", "no_special", "count", "vocab"])]
+    pub decode: Option<Option<String>>,
+    /// List the vocabulary, sorted by id
+    #[arg(long, help_heading = "Output", conflicts_with_all = ["positional", "prompt", "file", "ids", "bos", "no_special"])]
+    pub vocab: bool,
+    /// List only tokens whose piece (such as Ġtheory) matches this regular expression
+    #[arg(long, value_name = "RE", requires = "vocab", help_heading = "Output")]
+    pub grep: Option<String>,
+    /// Print the number of tokens alone
+    #[arg(long, conflicts_with = "format", help_heading = "Output")]
+    pub count: bool,
     /// How to write the result
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: TokenizeFormat,
 }
 

@@ -31,6 +31,25 @@ pub struct ModelArgs {
     pub threads: Option<u16>,
 }
 
+/// Which tokenizer: GPT-2's if nothing is given.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Tokenizer")]
+pub struct TokenizerArgs {
+    /// The tokenizer of this model: a name or owner/name on the Hugging Face hub, a folder, or a .gguf file [default:
+    /// GPT-2's, which is built in]
+    #[arg(short, long)]
+    pub model: Option<String>,
+    /// Branch, tag or commit on the hub
+    #[arg(long, value_name = "R", requires = "model")]
+    pub revision: Option<String>,
+    /// tokenizer.json, or a folder with tokenizer files, in place of a model's
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+    /// Use the cache only, open no connection [env: HF_HUB_OFFLINE=1]
+    #[arg(long)]
+    pub offline: bool,
+}
+
 /// The number types of `--dtype`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
@@ -55,7 +74,18 @@ impl From<Dtype> for WeightType {
 impl ModelArgs {
     /// Whether the network may not be used, by flag or by `HF_HUB_OFFLINE`.
     pub fn is_offline(&self) -> bool {
-        let asked = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_lowercase();
-        self.offline || matches!(asked.as_str(), "1" | "true" | "yes" | "on")
+        self.offline || is_offline_asked()
     }
+}
+
+impl TokenizerArgs {
+    /// Whether the network may not be used, by flag or by `HF_HUB_OFFLINE`.
+    pub fn is_offline(&self) -> bool {
+        self.offline || is_offline_asked()
+    }
+}
+
+fn is_offline_asked() -> bool {
+    let asked = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_lowercase();
+    matches!(asked.as_str(), "1" | "true" | "yes" | "on")
 }

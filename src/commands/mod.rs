@@ -3,7 +3,7 @@
 mod generate;
 mod info;
 mod load;
-
+mod tokenize;
 mod topk;
 
 use clap::CommandFactory;
@@ -16,7 +16,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     let verbosity = cli.verbosity;
     match cli.command {
         Command::Generate(args) => generate::run(&args, verbosity),
-        Command::Tokenize(_) => anyhow::bail!("soon"),
+        Command::Tokenize(args) => tokenize::run(&args, verbosity),
         Command::Topk(args) => topk::run(&args, verbosity),
         Command::Info(args) => info::run(&args, verbosity),
         Command::Completions { shell } => {

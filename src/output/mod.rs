@@ -2,6 +2,7 @@
 
 pub mod generate;
 pub mod info;
+pub mod tokenize;
 pub mod topk;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -28,6 +29,12 @@ impl Stdout {
     /// Whether a person is looking.
     pub fn is_terminal() -> bool {
         io::stdout().is_terminal()
+    }
+
+    /// Writes bytes as they are, and all of them; colour codes among them stay.
+    pub fn write_exactly(bytes: &[u8]) -> Result<()> {
+        let mut stdout = io::stdout().lock();
+        Ok(stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(mark)?)
     }
 
     /// Writes out what is buffered.

@@ -131,6 +131,20 @@ fn gguf(place: &dyn Place) -> Result<Option<PathBuf>> {
     }
 }
 
+/// The tokenizer of the model in `place`, whether or not its weights are there.
+pub(super) fn tokenizer_of(place: &dyn Place) -> Result<TokenizerFiles> {
+    let vocab_size = match place.file(CONFIG)? {
+        Some(config) => {
+            Config::from_json(&read_at_most(&config, LARGEST_CONFIG)?, &config.display().to_string())?.vocab_size
+        }
+        None => 0,
+    };
+    match own_tokenizer(place, vocab_size)? {
+        TokenizerFiles::None => Ok(gguf(place)?.map_or(TokenizerFiles::None, TokenizerFiles::Gguf)),
+        found => Ok(found),
+    }
+}
+
 fn own_tokenizer(place: &dyn Place, vocab_size: usize) -> Result<TokenizerFiles> {
     if let Some(path) = place.file(TOKENIZER)? {
         return Ok(TokenizerFiles::TokenizerJson(path));

@@ -106,6 +106,25 @@ pub fn resolve(model: &str, options: &SourceOptions) -> Result<ModelFiles> {
     }
 }
 
+/// Finds the tokenizer of `model` (GPT-2's if there is none) as [`resolve`] does, but needs no weights, and no network
+/// for the published checkpoints.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_tokenizer(model: Option<&str>, options: &SourceOptions) -> Result<TokenizerFiles> {
+    if let Some(path) = &options.tokenizer {
+        return local::tokenizer_at(path);
+    }
+    let Some(model) = model else { return Ok(TokenizerFiles::BuiltIn) };
+    match origin(model)? {
+        Origin::Demo => Ok(TokenizerFiles::BuiltIn),
+        Origin::Hub(id) if SHORT_NAMES.iter().any(|(_, known)| *known == id) => Ok(TokenizerFiles::BuiltIn),
+        Origin::Gguf(path) => Ok(TokenizerFiles::Gguf(path)),
+        Origin::Folder(path) => local::tokenizer_of(&local::Folder(path)),
+        Origin::Hub(id) => Ok(hub::find(&id, options)?.tokenizer),
+    }
+}
+
 /// What a model's name stands for.
 #[derive(Debug, PartialEq, Eq)]
 enum Origin {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use serde_json::{Map, Value};
 use tokenizers::{DecoderWrapper, Tokenizer};
 
 use super::Token;
@@ -18,9 +19,12 @@ pub(super) struct Library {
 impl Library {
     /// Parses a `tokenizer.json`.
     pub fn from_json(json: &[u8]) -> Result<(Vocabulary, Self), String> {
-        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|e| format!("not a tokenizer: {e}"))?;
-        tokenizer.with_post_processor(None::<tokenizers::PostProcessorWrapper>).with_padding(None);
-        tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
+        let broken = |e: &dyn std::fmt::Display| format!("not a tokenizer: {e}");
+        let mut parts: Map<String, Value> = serde_json::from_slice(json).map_err(|e| broken(&e))?;
+        check(&parts)?;
+        parts.retain(|key, _| KEPT.contains(&key.as_str()));
+        let json = serde_json::to_vec(&parts).map_err(|e| broken(&e))?;
+        let tokenizer = Tokenizer::from_bytes(json).map_err(|e| broken(&e))?;
         let vocabulary = vocabulary(&tokenizer)?;
         Ok((vocabulary, Self { tokenizer, plain: OnceLock::new() }))
     }
@@ -45,6 +49,71 @@ impl Library {
             Box::new(plain)
         })
     }
+}
+
+/// What of a `tokenizer.json` the library gets to see: not what would add to a text or cut it.
+const KEPT: [&str; 6] = ["version", "added_tokens", "normalizer", "pre_tokenizer", "decoder", "model"];
+
+/// Refuses what the library would panic on, or worse: it takes files for well-formed. Kinds of parts that are not listed
+/// here have not been tried on broken files.
+fn check(parts: &Map<String, Value>) -> Result<(), String> {
+    const MODELS: [&str; 4] = ["BPE", "WordPiece", "WordLevel", "Unigram"];
+    const NORMALIZERS: [&str; 12] = [
+        "Sequence",
+        "BertNormalizer",
+        "NFC",
+        "NFD",
+        "NFKC",
+        "NFKD",
+        "Lowercase",
+        "StripAccents",
+        "Strip",
+        "Replace",
+        "Prepend",
+        "ByteLevel",
+    ];
+    const PRE_TOKENIZERS: [&str; 10] = [
+        "Sequence",
+        "ByteLevel",
+        "BertPreTokenizer",
+        "Whitespace",
+        "WhitespaceSplit",
+        "Metaspace",
+        "Split",
+        "Punctuation",
+        "Digits",
+        "CharDelimiterSplit",
+    ];
+    const DECODERS: [&str; 9] =
+        ["Sequence", "ByteLevel", "WordPiece", "Metaspace", "BPEDecoder", "Replace", "Fuse", "Strip", "ByteFallback"];
+    let model = parts.get("model").and_then(Value::as_object).ok_or("it has no model")?;
+    if let Some(kind) = model.get("type").filter(|kind| !MODELS.iter().any(|model| kind == model)) {
+        return Err(format!("models of type {kind} are not supported"));
+    }
+    let prefix = model.get("continuing_subword_prefix").and_then(Value::as_str).unwrap_or_default();
+    if model.contains_key("merges") && !prefix.is_empty() {
+        return Err("merges with a continuing_subword_prefix are not supported".into());
+    }
+    check_part(parts.get("normalizer"), "normalizer", &NORMALIZERS)?;
+    check_part(parts.get("pre_tokenizer"), "pre_tokenizer", &PRE_TOKENIZERS)?;
+    check_part(parts.get("decoder"), "decoder", &DECODERS)
+}
+
+/// Checks a part, and those within it if it is a sequence.
+fn check_part(part: Option<&Value>, name: &str, supported: &[&str]) -> Result<(), String> {
+    let Some(part) = part.filter(|part| !part.is_null()) else { return Ok(()) };
+    let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
+    if !supported.contains(&kind) {
+        return Err(format!("a {name} of type `{kind}` is not supported"));
+    }
+    if part.get("prepend").is_some_and(|text| text == "") {
+        return Err(format!("a {name} that prepends nothing is not supported"));
+    }
+    if part.get("stop").is_some_and(|stop| stop != 0) {
+        return Err(format!("a {name} that strips the end of tokens is not supported"));
+    }
+    let within = part.as_object().into_iter().flat_map(Map::values).filter_map(Value::as_array).flatten();
+    within.filter(|_| kind == "Sequence").try_for_each(|part| check_part(Some(part), name, supported))
 }
 
 /// The tokenizer's vocabulary, with the bytes that each token adds to a text.

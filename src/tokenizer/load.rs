@@ -1,4 +1,4 @@
-//! Reading tokenizer files: which there are, how large they may be, and `vocab.json` with `merges.txt`.
+//! From tokenizer files to a [`Tokenizer`].
 
 use std::io::Read;
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::path::Path;
 use super::tokenizer_json::Entries;
 use super::vocabulary::in_order;
 use super::{END_OF_TEXT, Tokenizer, tokenizer_json};
+use crate::checkpoint::gguf::{Gguf, Vocabulary};
 use crate::error::{Error, Result};
 use crate::source::TokenizerFiles;
 
@@ -24,9 +25,7 @@ impl Tokenizer {
                 tokenizer_json::parse(&read(path)?).map_err(|message| Error::format(path, message))
             }
             TokenizerFiles::VocabAndMerges(vocab, merges) => from_vocab_and_merges(vocab, merges),
-            TokenizerFiles::Gguf(path) => {
-                Err(Error::format(path, "the tokenizer inside a GGUF file cannot be read yet"))
-            }
+            TokenizerFiles::Gguf(path) => from_gguf(path),
             TokenizerFiles::None => Err(Error::Tokenizer(
                 "the model comes without a tokenizer: give token ids (--ids), or a tokenizer (--tokenizer PATH)".into(),
             )),
@@ -52,9 +51,31 @@ fn from_vocab_and_merges(vocab: &Path, merges: &Path) -> Result<Tokenizer> {
     let text = read(merges)?;
     let text = std::str::from_utf8(&text).map_err(|e| Error::format(merges, format!("not UTF-8: {e}")))?;
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with("#version"));
-    let pairs = lines.map(merge).collect::<Result<Vec<_>, _>>().map_err(|message| Error::format(merges, message))?;
-    let special: Vec<u32> = (0..).zip(&pieces).filter(|(_, piece)| *piece == END_OF_TEXT).map(|(id, _)| id).collect();
-    Tokenizer::byte_level(&pieces, &pairs, &special).map_err(|message| Error::format(merges, message))
+    from_lines(&pieces, lines, &end_of_text(&pieces)).map_err(|message| Error::format(merges, message))
+}
+
+fn from_gguf(path: &Path) -> Result<Tokenizer> {
+    let gguf = Gguf::open(path)?;
+    let Vocabulary { tokens, merges, mut special } = gguf.vocabulary()?;
+    if special.is_empty() {
+        special = end_of_text(&tokens);
+    }
+    from_lines(&tokens, merges, &special).map_err(|message| Error::format(path, message))
+}
+
+/// A tokenizer with merges written as lines of `merges.txt`.
+fn from_lines<'a, S: AsRef<str>>(
+    pieces: &[S],
+    merges: impl IntoIterator<Item = &'a str>,
+    special: &[u32],
+) -> Result<Tokenizer, String> {
+    let pairs = merges.into_iter().map(merge).collect::<Result<Vec<_>, _>>()?;
+    Tokenizer::byte_level(pieces, &pairs, special)
+}
+
+/// The special tokens of a vocabulary that does not say which they are.
+fn end_of_text<S: AsRef<str>>(pieces: &[S]) -> Vec<u32> {
+    (0..).zip(pieces).filter(|(_, piece)| piece.as_ref() == END_OF_TEXT).map(|(id, _)| id).collect()
 }
 
 /// The two pieces of a merge written as `left right`.

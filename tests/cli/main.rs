@@ -4,4 +4,5 @@ mod batch;
 mod generate;
 mod harness;
 mod info;
+mod tokenize;
 mod topk;

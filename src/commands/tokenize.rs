@@ -1,0 +1,124 @@
+//! `gpt2 tokenize`: text to tokens, ids to text, and the vocabulary.
+
+use std::borrow::Cow;
+use std::io::{IsTerminal, Write};
+
+use anyhow::{Context, Result};
+use gpt2::Error;
+use gpt2::source::{SourceOptions, resolve_tokenizer};
+use gpt2::tokenizer::{Token, Tokenizer};
+use regex::Regex;
+
+use crate::cli::{Format, Prompt, TokenizeArgs, TokenizeFormat, TokenizerArgs, Verbosity, parse_ids, read_text};
+use crate::output::Stdout;
+use crate::output::tokenize::{PieceRecord, TokenRecord, TokenizeRecord, write_vocabulary};
+
+pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
+    if args.vocab {
+        return list(&load(&args.tokenizer, verbosity)?, args);
+    }
+    let prompt = match &args.decode {
+        None => args.text.prompt()?,
+        Some(Some(ids)) => Prompt::Ids(parse_ids(ids, "--decode")?),
+        Some(None) => Prompt::Ids(parse_ids(&read_text(args.text.file.as_deref())?, "--decode")?),
+    };
+    let tokenizer = load(&args.tokenizer, verbosity)?;
+    let (text, mut tokens) = match prompt {
+        Prompt::Text(text) => {
+            let tokens = tokenizer.encode(&text, !args.text.no_special)?;
+            (text.into_bytes(), tokens)
+        }
+        Prompt::Ids(ids) => side_by_side(&tokenizer, &ids)?,
+    };
+    if args.text.bos {
+        let id = tokenizer.end_of_text().context("--bos: the tokenizer has no <|endoftext|>")?;
+        tokens.insert(0, Token { id, start: 0, end: 0 });
+    }
+    if args.decode.is_some() && args.format == TokenizeFormat::Text {
+        return Stdout::write_exactly(&text);
+    }
+    write(args, &tokenizer, &text, &tokens)
+}
+
+/// The bytes of `ids`, and where in them each token lies.
+fn side_by_side(tokenizer: &Tokenizer, ids: &[u32]) -> Result<(Vec<u8>, Vec<Token>)> {
+    let (mut text, mut tokens) = (vec![], vec![]);
+    for &id in ids {
+        let last = tokenizer.vocab_size() - 1;
+        let outside = || Error::Usage(format!("token id {id} lies outside the vocabulary (0 to {last})"));
+        let start = text.len();
+        text.extend_from_slice(tokenizer.bytes(id).ok_or_else(outside)?);
+        tokens.push(Token { id, start, end: text.len() });
+    }
+    Ok((text, tokens))
+}
+
+fn write(args: &TokenizeArgs, tokenizer: &Tokenizer, text: &[u8], tokens: &[Token]) -> Result<()> {
+    let mut out = Stdout::lock();
+    let record = |(position, token): (usize, &Token)| {
+        let piece = piece(tokenizer, token.id);
+        TokenRecord { position, piece, start: token.start, end: token.end }
+    };
+    let record = || TokenizeRecord {
+        text: String::from_utf8_lossy(text),
+        count: tokens.len(),
+        tokens: tokens.iter().enumerate().map(record).collect(),
+    };
+    match args.format {
+        _ if args.count => writeln!(out, "{}", tokens.len())?,
+        TokenizeFormat::Text => record().write_text(&mut out)?,
+        TokenizeFormat::Ids => write_ids(tokens.iter().map(|token| token.id), &mut out)?,
+        TokenizeFormat::Json => out.json(&record(), Format::Json)?,
+        TokenizeFormat::Jsonl => out.json(&record(), Format::Jsonl)?,
+    }
+    out.finish()
+}
+
+/// Writes the vocabulary, or what of it matches.
+fn list(tokenizer: &Tokenizer, args: &TokenizeArgs) -> Result<()> {
+    let pattern = args.grep.as_deref().map(pattern).transpose()?;
+    let pieces = (0..tokenizer.vocab_size() as u32).map(|id| piece(tokenizer, id));
+    let matches = |piece: &PieceRecord<'_>| pattern.as_ref().is_none_or(|pattern| pattern.is_match(piece.piece));
+    let pieces: Vec<_> = pieces.filter(matches).collect();
+    let mut out = Stdout::lock();
+    match args.format {
+        _ if args.count => writeln!(out, "{}", pieces.len())?,
+        TokenizeFormat::Text => write_vocabulary(&pieces, &mut out)?,
+        TokenizeFormat::Ids => write_ids(pieces.iter().map(|piece| piece.id), &mut out)?,
+        TokenizeFormat::Json => out.json(&pieces, Format::Json)?,
+        TokenizeFormat::Jsonl => pieces.iter().try_for_each(|piece| out.json(piece, Format::Jsonl))?,
+    }
+    out.finish()
+}
+
+fn pattern(text: &str) -> Result<Regex, Error> {
+    Regex::new(text).map_err(|e| {
+        let e = e.to_string();
+        let reason = e.rsplit("error: ").next().unwrap_or(&e).trim();
+        Error::Usage(format!("--grep: `{text}` is no regular expression: {reason}"))
+    })
+}
+
+fn piece(tokenizer: &Tokenizer, id: u32) -> PieceRecord<'_> {
+    let text = tokenizer.bytes(id).map_or(Cow::Borrowed(""), String::from_utf8_lossy);
+    PieceRecord { id, piece: tokenizer.piece(id).unwrap_or_default(), text }
+}
+
+fn write_ids(ids: impl Iterator<Item = u32>, out: &mut Stdout) -> Result<()> {
+    for (position, id) in ids.enumerate() {
+        let before = if position == 0 { "" } else { " " };
+        write!(out, "{before}{id}")?;
+    }
+    Ok(writeln!(out)?)
+}
+
+/// The tokenizer that the flags ask for; GPT-2's if they ask for none.
+fn load(args: &TokenizerArgs, verbosity: Verbosity) -> Result<Tokenizer> {
+    let options = SourceOptions {
+        revision: args.revision.clone(),
+        offline: args.is_offline(),
+        tokenizer: args.tokenizer.clone(),
+        progress: !verbosity.quiet && std::io::stderr().is_terminal(),
+    };
+    Ok(Tokenizer::load(&resolve_tokenizer(args.model.as_deref(), &options)?)?)
+}

@@ -1,0 +1,104 @@
+//! The records of `gpt2 tokenize`.
+
+use std::borrow::Cow;
+use std::io::Write;
+
+use anyhow::Result;
+use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
+
+use super::{Stdout, visible};
+
+/// The result of `tokenize`.
+#[derive(Debug, Serialize)]
+pub struct TokenizeRecord<'a> {
+    /// The text.
+    pub text: Cow<'a, str>,
+    /// The number of tokens.
+    pub count: usize,
+    /// The tokens, in order.
+    pub tokens: Vec<TokenRecord<'a>>,
+}
+
+/// A token of a text.
+#[derive(Debug, Serialize)]
+pub struct TokenRecord<'a> {
+    /// 0-based.
+    pub position: usize,
+    /// Which token it is.
+    #[serde(flatten)]
+    pub piece: PieceRecord<'a>,
+    /// The offset of its first byte in the text. A token that was put before the text is empty there.
+    pub start: usize,
+    /// One past the offset of its last byte.
+    pub end: usize,
+}
+
+/// A token of the vocabulary.
+#[derive(Debug, Serialize)]
+pub struct PieceRecord<'a> {
+    /// The id.
+    pub id: u32,
+    /// As the vocabulary writes it: `Ġtheory`.
+    pub piece: &'a str,
+    /// Its text, U+FFFD where it is not UTF-8 alone.
+    pub text: Cow<'a, str>,
+}
+
+/// The widest column that the others of a table stay in line with.
+const WIDEST: usize = 32;
+
+impl TokenizeRecord<'_> {
+    /// A table: position, id, piece, text, byte range.
+    pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
+        let columns = Columns::of(self.tokens.iter().map(|token| &token.piece));
+        let head = anstyle::Style::new().bold();
+        writeln!(out, "{head}position  {}  bytes{head:#}", columns.line("id", "piece", "text"))?;
+        for token in &self.tokens {
+            let (position, line) = (token.position, columns.piece(&token.piece));
+            writeln!(out, "{position:>8}  {line}  {}..{}", token.start, token.end)?;
+        }
+        Ok(())
+    }
+}
+
+/// The vocabulary as a table: id, piece, text.
+pub fn write_vocabulary(pieces: &[PieceRecord<'_>], out: &mut Stdout) -> Result<()> {
+    let columns = Columns::of(pieces.iter());
+    for piece in pieces {
+        writeln!(out, "{}", columns.piece(piece).trim_end())?;
+    }
+    Ok(())
+}
+
+/// The widths of a table's columns, as a terminal shows them.
+struct Columns {
+    piece: usize,
+    text: usize,
+}
+
+impl Columns {
+    fn of<'a>(pieces: impl Iterator<Item = &'a PieceRecord<'a>> + Clone) -> Self {
+        let widest = |widths: &mut dyn Iterator<Item = usize>| widths.max().unwrap_or(0).clamp(5, WIDEST);
+        Self {
+            piece: widest(&mut pieces.clone().map(|token| visible(token.piece).width())),
+            text: widest(&mut pieces.map(|token| quoted(&token.text).width())),
+        }
+    }
+
+    fn piece(&self, piece: &PieceRecord<'_>) -> String {
+        self.line(&piece.id.to_string(), &visible(piece.piece), &quoted(&piece.text))
+    }
+
+    fn line(&self, id: &str, piece: &str, text: &str) -> String {
+        format!("{id:>6}  {}  {}", padded(piece, self.piece), padded(text, self.text))
+    }
+}
+
+fn padded(text: &str, width: usize) -> String {
+    text.to_owned() + &" ".repeat(width.saturating_sub(text.width()))
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", visible(text))
+}

@@ -27,7 +27,9 @@ use crate::error::Result;
 /// `XDG_CACHE_HOME/huggingface/hub`, else `~/.cache/huggingface/hub`. None where there is no home folder either.
 #[must_use]
 pub fn cache_folder() -> Option<PathBuf> {
-    folder_from("HF_HUB_CACHE").or_else(|| folder_from("HUGGINGFACE_HUB_CACHE")).or_else(|| Some(hf_home()?.join("hub")))
+    folder_from("HF_HUB_CACHE")
+        .or_else(|| folder_from("HUGGINGFACE_HUB_CACHE"))
+        .or_else(|| Some(hf_home()?.join("hub")))
 }
 
 /// The folder of Hugging Face's own files: `HF_HOME`, else `huggingface` in the user's cache folder.

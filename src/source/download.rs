@@ -133,7 +133,14 @@ impl<'a> Hub<'a> {
 
     /// Makes `partial` the complete content. A download that goes on with what an earlier one left, and ends with the
     /// wrong checksum, is done once more from the start.
-    async fn download(&self, name: &str, etag: &str, size: u64, partial: &Path, bar: &ProgressBar) -> Result<(), Failure> {
+    async fn download(
+        &self,
+        name: &str,
+        etag: &str,
+        size: u64,
+        partial: &Path,
+        bar: &ProgressBar,
+    ) -> Result<(), Failure> {
         self.cache.create_parent(partial)?;
         let mut is_fresh = !partial.exists();
         loop {
@@ -237,10 +244,7 @@ impl Place for Hub<'_> {
 
 /// Tries until it succeeds, is refused, or failed too often. Where the hub was never heard of, no connection is final:
 /// the user should learn that at once.
-async fn attempts<T>(
-    heard_of: bool,
-    mut attempt: impl AsyncFnMut() -> Result<T, Failure>,
-) -> Result<T, Failure> {
+async fn attempts<T>(heard_of: bool, mut attempt: impl AsyncFnMut() -> Result<T, Failure>) -> Result<T, Failure> {
     const PAUSES_MS: [u64; 4] = [250, 500, 1000, 2000];
     const LONGEST_PAUSE: Duration = Duration::from_secs(60);
     for pause in PAUSES_MS.map(Duration::from_millis) {
@@ -279,7 +283,9 @@ fn client_of_one_host(patience: Duration) -> Result<Client> {
 }
 
 fn no_client(error: impl std::fmt::Display) -> Error {
-    Error::Source(format!("cannot use the hub (HF_ENDPOINT, proxies and certificates come from the environment): {error}"))
+    Error::Source(format!(
+        "cannot use the hub (HF_ENDPOINT, proxies and certificates come from the environment): {error}"
+    ))
 }
 
 /// How long a server may say nothing: `HF_HUB_DOWNLOAD_TIMEOUT` seconds, else 10.

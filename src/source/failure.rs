@@ -92,9 +92,10 @@ impl Request {
             StatusCode::NOT_FOUND => format!(
                 "`{id}` with revision `{revision}` is not found on the hub {endpoint}: check the name and the revision"
             ),
-            status if status.is_server_error()
-                || status == StatusCode::REQUEST_TIMEOUT
-                || status == StatusCode::TOO_MANY_REQUESTS =>
+            status
+                if status.is_server_error()
+                    || status == StatusCode::REQUEST_TIMEOUT
+                    || status == StatusCode::TOO_MANY_REQUESTS =>
             {
                 return Failure::Passing(format!("it answers {status}"), retry_after);
             }

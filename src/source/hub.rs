@@ -116,7 +116,8 @@ fn damaged(files: &ModelFiles) -> Option<PathBuf> {
     const LARGE: u64 = 4 << 20;
     let opens = Checkpoint::open(&files.weights).is_ok();
     let suspicious = |path: &Path| !opens || path.metadata().is_ok_and(|metadata| metadata.len() < LARGE);
-    let differs = |path: &Path| etag_of(path).is_some_and(|etag| matches_etag(path, &etag).is_ok_and(|matches| !matches));
+    let differs =
+        |path: &Path| etag_of(path).is_some_and(|etag| matches_etag(path, &etag).is_ok_and(|matches| !matches));
     paths(files).into_iter().find(|path| suspicious(path) && differs(path))
 }
 
@@ -133,7 +134,9 @@ fn paths(files: &ModelFiles) -> Vec<PathBuf> {
         TokenizerFiles::BuiltIn | TokenizerFiles::Gguf(_) | TokenizerFiles::None => {}
     }
     match &files.weights {
-        WeightFiles::Safetensors(path) | WeightFiles::PyTorch(path) | WeightFiles::Gguf(path) => paths.push(path.clone()),
+        WeightFiles::Safetensors(path) | WeightFiles::PyTorch(path) | WeightFiles::Gguf(path) => {
+            paths.push(path.clone())
+        }
         WeightFiles::Sharded(index) => {
             paths.push(index.clone());
             let shards = ShardIndex::read(index).into_iter().flat_map(|index| index.shards().to_vec());

@@ -33,6 +33,8 @@ mod single;
 mod stop;
 #[cfg(test)]
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use config::{Decoding, EarlyStopping, GenerationConfig, OnContextLimit};
 pub use engine::{Engine, Event, RequestId, generate};

@@ -1,4 +1,5 @@
 //! The library against transformers' own numbers.
 
+mod decode;
 mod forward;
 mod golden;

@@ -1,0 +1,272 @@
+//! Every strategy and every processor against transformers' results, and what only shows on a real network.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use gpt2::decode::{
+    Decoding, EarlyStopping, Engine, Event, GenerationConfig, Input, LanguageModel, NoText, OnContextLimit, Positions,
+    Sequence, generate, numeric,
+};
+use gpt2::model::{Gpt2, Session};
+use serde::Deserialize;
+
+use crate::golden::{self, NAMES};
+
+/// The decoding part of `golden.json`.
+#[derive(Deserialize)]
+struct Golden {
+    generate: Vec<Generate>,
+    generate_4_49: Vec<Generate>,
+    distribution: Vec<Distribution>,
+}
+
+#[derive(Deserialize)]
+struct Generate {
+    ids: Vec<u32>,
+    max_new_tokens: usize,
+    params: Params,
+    sequences: Vec<Vec<u32>>,
+    scores: Option<Vec<f32>>,
+}
+
+#[derive(Deserialize)]
+struct Distribution {
+    ids: Vec<u32>,
+    params: Params,
+    probs: HashMap<usize, f32>,
+}
+
+/// Arguments of transformers' `generate`.
+#[derive(Deserialize, Debug, Clone, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Params {
+    repetition_penalty: Option<f64>,
+    no_repeat_ngram_size: Option<usize>,
+    bad_words_ids: Vec<Vec<u32>>,
+    min_new_tokens: usize,
+    temperature: Option<f64>,
+    top_k: Option<usize>,
+    top_p: Option<f64>,
+    min_p: Option<f64>,
+    typical_p: Option<f64>,
+    epsilon_cutoff: Option<f64>,
+    eta_cutoff: Option<f64>,
+    num_beams: Option<usize>,
+    num_beam_groups: Option<usize>,
+    diversity_penalty: Option<f64>,
+    length_penalty: Option<f64>,
+    early_stopping: serde_json::Value,
+    num_return_sequences: Option<usize>,
+    penalty_alpha: Option<f64>,
+}
+
+impl Params {
+    fn config(&self, eos_token_id: &[u32], max_new_tokens: usize) -> GenerationConfig {
+        let early_stopping = match &self.early_stopping {
+            serde_json::Value::Bool(true) => Some(EarlyStopping::True),
+            serde_json::Value::String(never) if never == "never" => Some(EarlyStopping::Never),
+            serde_json::Value::Null => None,
+            other => panic!("early_stopping is {other}"),
+        };
+        GenerationConfig {
+            max_new_tokens,
+            min_new_tokens: self.min_new_tokens,
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            typical_p: self.typical_p,
+            epsilon_cutoff: self.epsilon_cutoff,
+            eta_cutoff: self.eta_cutoff,
+            repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
+            no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(0),
+            bad_words_ids: self.bad_words_ids.clone(),
+            num_beams: self.num_beams.unwrap_or(1),
+            num_beam_groups: self.num_beam_groups.unwrap_or(1),
+            diversity_penalty: self.diversity_penalty,
+            length_penalty: self.length_penalty,
+            early_stopping,
+            num_return_sequences: self.num_return_sequences.unwrap_or(1),
+            penalty_alpha: self.penalty_alpha,
+            eos_token_id: eos_token_id.to_vec(),
+            ..GenerationConfig::default()
+        }
+    }
+}
+
+fn cases() -> impl Iterator<Item = (&'static str, Gpt2, Golden)> {
+    NAMES.into_iter().map(|name| (name, golden::model(name), golden::golden(name)))
+}
+
+fn checked(config: &GenerationConfig) -> Arc<Decoding> {
+    Arc::new(config.validate().expect("a valid configuration"))
+}
+
+fn run(model: &Gpt2, ids: &[u32], config: &GenerationConfig) -> Vec<Sequence> {
+    generate(&mut Session::new(model), &NoText, ids, &checked(config), |_| ()).expect("sequences")
+}
+
+/// Runs all requests in one engine.
+fn run_all(engine: &mut Engine<'_>, requests: &[(Vec<u32>, GenerationConfig)]) -> Vec<Vec<Sequence>> {
+    for (ids, config) in requests {
+        engine.submit(ids, &checked(config)).expect("a request that can run");
+    }
+    let mut results = vec![vec![]; requests.len()];
+    while !engine.is_idle() {
+        for event in engine.step().expect("a step") {
+            if let Event::Finished { request, result } = event {
+                results[request] = result.expect("sequences");
+            }
+        }
+    }
+    results
+}
+
+#[track_caller]
+fn assert_case(name: &str, model: &Gpt2, case: &Generate) {
+    let config = case.params.config(&model.config().eos_token_id, case.max_new_tokens);
+    let ours = run(model, &case.ids, &config);
+    let ids: Vec<&Vec<u32>> = ours.iter().map(|sequence| &sequence.ids).collect();
+    assert_eq!(ids, case.sequences.iter().collect::<Vec<_>>(), "{name}: {:?} after {:?}", case.params, case.ids);
+    let scores: Option<Vec<f32>> = ours.iter().map(|sequence| sequence.score).collect();
+    assert_eq!(scores.is_some(), case.scores.is_some(), "{name}: {:?}", case.params);
+    for (a, b) in scores.iter().flatten().zip(case.scores.iter().flatten()) {
+        // Sums of log-probabilities times the length go into the hundreds.
+        assert!((a - b).abs() <= 1e-4 * b.abs().max(1.0), "{name}: score {a}, transformers has {b}: {:?}", case.params);
+    }
+}
+
+#[test]
+fn generate_gives_the_sequences_of_transformers_5_23() {
+    for (name, model, golden) in cases() {
+        golden.generate.iter().for_each(|case| assert_case(name, &model, case));
+    }
+}
+
+#[test]
+fn group_beams_and_contrastive_search_give_the_sequences_of_transformers_4_49() {
+    for (name, model, golden) in cases() {
+        golden.generate_4_49.iter().for_each(|case| assert_case(name, &model, case));
+    }
+}
+
+#[test]
+fn distributions_after_the_processors_agree() {
+    for (name, model, golden) in cases() {
+        for case in &golden.distribution {
+            let input = Input { row: 0, ids: &case.ids, logits: Positions::Last, hidden: Positions::None };
+            let mut logits = Session::new(&model).forward(&[input]).unwrap().logits;
+            let config = case.params.config(&model.config().eos_token_id, 1);
+            config.processors().unwrap().apply(&mut logits, &case.ids, 0);
+            let mut probs = vec![];
+            numeric::softmax(&logits, &mut probs);
+            for (id, (&p, logit)) in probs.iter().zip(&logits).enumerate() {
+                let theirs = case.probs.get(&id).copied();
+                assert_eq!(logit.is_finite(), theirs.is_some(), "{name}: {:?}, token {id}", case.params);
+                let theirs = theirs.unwrap_or(0.0);
+                assert!((p - theirs).abs() <= 1e-5, "{name}: {:?}, token {id}: {p}, not {theirs}", case.params);
+            }
+        }
+    }
+}
+
+/// All cases of a checkpoint in one batch, rows of different lengths and strategies beside each other.
+#[test]
+fn a_batch_gives_what_each_request_gives_alone() {
+    for (name, model, golden) in cases() {
+        let eos = &model.config().eos_token_id;
+        let mut requests: Vec<(Vec<u32>, GenerationConfig)> = golden
+            .generate
+            .iter()
+            .chain(&golden.generate_4_49)
+            .map(|case| (case.ids.clone(), case.params.config(eos, case.max_new_tokens)))
+            .collect();
+        for (seed, case) in (0..).zip(golden.generate.iter().step_by(5)) {
+            let sample = GenerationConfig { seed, do_sample: true, num_return_sequences: 2, ..Default::default() };
+            requests.push((case.ids.clone(), GenerationConfig { top_p: Some(0.9), ..sample.clone() }));
+            requests.push((case.ids.clone(), GenerationConfig { num_beams: 3, top_k: Some(30), ..sample }));
+        }
+        let alone: Vec<_> = requests.iter().map(|(ids, config)| run(&model, ids, config)).collect();
+        for batch_size in [4, requests.len()] {
+            let mut session = Session::new(&model);
+            let mut engine = Engine::new(&mut session, &NoText).with_batch_size(batch_size);
+            assert_eq!(run_all(&mut engine, &requests), alone, "{name}, {batch_size} at once");
+        }
+    }
+}
+
+/// Guesses from the text, from the same model, and from one that is quite another.
+#[test]
+fn assisted_decoding_gives_what_plain_decoding_gives() {
+    let models: Vec<(&str, Gpt2, Golden)> = cases().collect();
+    let (_, other, _) = &models[1];
+    for (name, model, golden) in &models {
+        for case in golden.generate.iter().filter(|case| case.params.num_beams.is_none()) {
+            let greedy = case.params.config(&model.config().eos_token_id, 40);
+            let sampled = GenerationConfig { do_sample: true, temperature: Some(0.8), seed: 3, ..greedy.clone() };
+            for plain in [greedy, sampled] {
+                let expected = run(model, &case.ids, &plain);
+                let lookup = GenerationConfig { prompt_lookup_num_tokens: Some(6), ..plain.clone() };
+                assert_eq!(run(model, &case.ids, &lookup), expected, "{name}: {:?}, looked up", case.params);
+                let assisted = GenerationConfig { assistant: true, ..plain };
+                for assistant in [model, other] {
+                    let (mut session, mut assistant) = (Session::new(model), Session::new(assistant));
+                    let mut engine = Engine::new(&mut session, &NoText).with_assistant(&mut assistant).unwrap();
+                    let ours = run_all(&mut engine, &[(case.ids.clone(), assisted.clone())]);
+                    assert_eq!(ours, std::slice::from_ref(&expected), "{name}: {:?}, assisted", case.params);
+                }
+            }
+        }
+    }
+}
+
+/// Pearson's test of thousands of first tokens against the distribution that the processors leave.
+#[test]
+fn samples_follow_the_processed_distribution() {
+    const DRAWS: usize = 6000;
+    let (model, golden) = (golden::model("base"), golden::golden::<Golden>("base"));
+    for case in &golden.distribution {
+        let config = GenerationConfig {
+            do_sample: true,
+            seed: 20_240_229,
+            num_return_sequences: DRAWS,
+            ..case.params.config(&[], 1)
+        };
+        let mut counts: HashMap<usize, usize> = HashMap::new();
+        for sequence in run(&model, &case.ids, &config) {
+            *counts.entry(sequence.ids[0] as usize).or_default() += 1;
+        }
+        assert!(counts.keys().all(|id| case.probs.contains_key(id)), "{:?}", case.params);
+        // Tokens too rare for the statistic count as one.
+        let (common, rare): (Vec<_>, Vec<_>) = case.probs.iter().partition(|(_, p)| **p * DRAWS as f32 >= 5.0);
+        let count = |id: &usize| counts.get(id).copied().unwrap_or(0) as f64;
+        let mut bins: Vec<(f64, f64)> = common.iter().map(|(id, p)| (count(id), f64::from(**p))).collect();
+        bins.push((rare.iter().map(|(id, _)| count(id)).sum(), rare.iter().map(|(_, p)| f64::from(**p)).sum()));
+        let bins = bins.iter().filter(|(_, p)| p * DRAWS as f64 >= 1.0);
+        let expected = |p: &f64| p * DRAWS as f64;
+        let statistic: f64 = bins.clone().map(|(n, p)| (n - expected(p)).powi(2) / expected(p)).sum();
+        // The 99.9% point of the chi-square distribution (Wilson and Hilferty's approximation).
+        let freedom = (bins.count() as f64 - 1.0).max(1.0);
+        let limit = freedom * (1.0 - 2.0 / (9.0 * freedom) + 3.09 * (2.0 / (9.0 * freedom)).sqrt()).powi(3);
+        assert!(statistic < limit, "{:?}: {statistic} at {freedom} degrees of freedom", case.params);
+    }
+}
+
+#[test]
+fn a_cropped_context_is_a_prompt_of_the_last_tokens() {
+    let (model, golden) = (golden::model("base"), golden::golden::<Golden>("base"));
+    let n_positions = model.config().n_positions;
+    for params in [&golden.generate[0].params, &golden.generate[1].params, &golden.generate[2].params] {
+        let one = params.config(&[], 1);
+        let mut ids = golden.generate[0].ids.clone();
+        while ids.len() < n_positions + 20 {
+            let window = &ids[ids.len().saturating_sub(n_positions)..];
+            let next = run(&model, window, &one).remove(0).ids;
+            ids.extend(next);
+        }
+        let prompt = golden.generate[0].ids.len();
+        let config =
+            GenerationConfig { max_new_tokens: ids.len() - prompt, on_context_limit: OnContextLimit::Crop, ..one };
+        assert_eq!(run(&model, &ids[..prompt], &config)[0].ids, ids[prompt..], "{params:?}");
+    }
+}

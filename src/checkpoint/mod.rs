@@ -5,6 +5,8 @@
 //! has checked them against the file's length.
 
 mod file;
+#[cfg(test)]
+mod fuzz;
 pub mod gguf;
 mod pytorch;
 pub mod safetensors;

@@ -54,7 +54,7 @@ impl Gguf {
         Self::parse(&File::open(path)?)
     }
 
-    fn parse(file: &File) -> Result<Self> {
+    pub(super) fn parse(file: &File) -> Result<Self> {
         if !file.bytes.starts_with(MAGIC) {
             return Err(file.not_a("a GGUF file"));
         }

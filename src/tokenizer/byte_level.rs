@@ -1,11 +1,11 @@
 //! Byte-level BPE, GPT-2's way to encode text: special tokens are cut out, the rest is split into words, and the bytes of
 //! each word merge.
 
-use regex::Regex;
+use aho_corasick::{AhoCorasick, MatchKind};
 use rustc_hash::FxHashMap;
 
 use super::bpe::{Merges, Word};
-use super::vocabulary::Vocabulary;
+use super::vocabulary::{Vocabulary, shown};
 use super::words::words;
 use super::{END_OF_TEXT, Token, alphabet};
 
@@ -23,8 +23,7 @@ pub(super) struct ByteLevel {
     merges: Merges,
     /// The token of each byte; none where the vocabulary lacks it.
     bytes: [Option<u32>; 256],
-    /// Matches special tokens; none if there are none.
-    special: Option<Regex>,
+    special: SpecialTokens,
 }
 
 impl ByteLevel {
@@ -37,8 +36,8 @@ impl ByteLevel {
         for letter in alphabet::in_vocabulary_order() {
             vocabulary.push(letter.encode_utf8(&mut [0; 4])).expect(VALID);
         }
-        for line in GPT2_MERGES.lines().skip(1) {
-            let (left, right) = line.split_once(' ').expect(VALID);
+        let mut pieces = GPT2_MERGES.split_ascii_whitespace().skip(2); // #version: 0.2
+        while let (Some(left), Some(right)) = (pieces.next(), pieces.next()) {
             piece.clear();
             piece.extend([left, right]);
             let made = vocabulary.push(&piece).expect(VALID);
@@ -54,8 +53,10 @@ impl ByteLevel {
         let mut merges = Merges::with_capacity(pairs.len());
         for (left, right) in pairs {
             let id = |piece: &str| {
-                let unknown = || format!("the merge `{left} {right}` calls for `{piece}`, which the vocabulary lacks");
-                vocabulary.id(piece).filter(|_| !piece.is_empty()).ok_or_else(unknown)
+                vocabulary.id(piece).filter(|_| !piece.is_empty()).ok_or_else(|| {
+                    let [left, right, piece] = [left, right, piece].map(shown);
+                    format!("the merge {left} {right} calls for {piece}, which the vocabulary lacks")
+                })
             };
             merges.push(id(left)?, id(right)?, id(&format!("{left}{right}"))?);
         }
@@ -64,33 +65,47 @@ impl ByteLevel {
 
     fn new(vocabulary: &Vocabulary, merges: Merges) -> Result<Self, String> {
         let bytes = std::array::from_fn(|byte| vocabulary.id(alphabet::letter(byte as u8).encode_utf8(&mut [0; 4])));
-        Ok(Self { merges, bytes, special: matching_any(vocabulary)? })
+        Ok(Self { merges, bytes, special: SpecialTokens::of(vocabulary)? })
     }
 
     /// Splits `text` into tokens; see [`super::Tokenizer::encode`].
-    pub fn encode(&self, vocabulary: &Vocabulary, text: &str, special: bool) -> Result<Vec<Token>, String> {
+    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<Token>, String> {
         let mut run = Run { encoder: self, tokens: Vec::new(), words: FxHashMap::default(), word: Word::default() };
         let mut start = 0;
-        for found in self.special.iter().filter(|_| special).flat_map(|special| special.find_iter(text)) {
-            run.encode(text, start, found.start())?;
-            let id = vocabulary.id(found.as_str()).ok_or("a special token is missing")?;
-            run.tokens.push(Token { id, start: found.start(), end: found.end() });
-            start = found.end();
+        for token in special.then(|| self.special.find(text)).into_iter().flatten() {
+            run.encode(text, start, token.start)?;
+            run.tokens.push(token);
+            start = token.end;
         }
         run.encode(text, start, text.len())?;
         Ok(run.tokens)
     }
 }
 
-/// Matches any special token, of several that begin at the same place the longest.
-fn matching_any(vocabulary: &Vocabulary) -> Result<Option<Regex>, String> {
-    let pieces = vocabulary.special().iter().filter_map(|&id| vocabulary.piece(id));
-    let mut pieces: Vec<_> = pieces.filter(|piece| !piece.is_empty()).map(regex::escape).collect();
-    pieces.sort_by_key(|piece| std::cmp::Reverse(piece.len()));
-    if pieces.is_empty() {
-        return Ok(None);
+/// Finds the special tokens of a text, of several that begin at the same place the longest.
+struct SpecialTokens {
+    ids: Vec<u32>,
+    /// Their texts, in the same order.
+    texts: AhoCorasick,
+}
+
+impl SpecialTokens {
+    fn of(vocabulary: &Vocabulary) -> Result<Self, String> {
+        const MOST_BYTES: usize = 1 << 20;
+        let ids = vocabulary.special().iter().copied();
+        let (ids, texts): (Vec<_>, Vec<_>) =
+            ids.filter_map(|id| Some((id, vocabulary.bytes(id)?))).filter(|(_, text)| !text.is_empty()).unzip();
+        if texts.iter().map(|text| text.len()).sum::<usize>() > MOST_BYTES {
+            return Err(format!("{} special tokens are more than can be looked for", texts.len()));
+        }
+        let texts = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(texts);
+        Ok(Self { ids, texts: texts.map_err(|e| e.to_string())? })
     }
-    Regex::new(&pieces.join("|")).map(Some).map_err(|_| format!("{} special tokens are too many", pieces.len()))
+
+    fn find(&self, text: &str) -> impl Iterator<Item = Token> {
+        let token = |found: aho_corasick::Match| (self.ids[found.pattern()], found.start(), found.end());
+        self.texts.find_iter(text).map(token).map(|(id, start, end)| Token { id, start, end })
+    }
 }
 
 /// One call of [`ByteLevel::encode`].

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use tokenizers::{DecoderWrapper, Tokenizer};
 
 use super::Token;
-use super::vocabulary::{Vocabulary, in_order};
+use super::vocabulary::{Vocabulary, in_order, shown};
 
 /// A tokenizer of Hugging Face's library, without what it would add to a text: templates, padding, truncation.
 pub(super) struct Library {
@@ -87,8 +87,11 @@ fn check(parts: &Map<String, Value>) -> Result<(), String> {
     const DECODERS: [&str; 9] =
         ["Sequence", "ByteLevel", "WordPiece", "Metaspace", "BPEDecoder", "Replace", "Fuse", "Strip", "ByteFallback"];
     let model = parts.get("model").and_then(Value::as_object).ok_or("it has no model")?;
-    if let Some(kind) = model.get("type").filter(|kind| !MODELS.iter().any(|model| kind == model)) {
-        return Err(format!("models of type {kind} are not supported"));
+    // Files of the first versions do not name the type.
+    if let Some(kind) = model.get("type").map(|kind| kind.as_str().unwrap_or_default())
+        && !MODELS.contains(&kind)
+    {
+        return Err(format!("a model of type {} is not supported", shown(kind)));
     }
     let prefix = model.get("continuing_subword_prefix").and_then(Value::as_str).unwrap_or_default();
     if model.contains_key("merges") && !prefix.is_empty() {
@@ -104,7 +107,7 @@ fn check_part(part: Option<&Value>, name: &str, supported: &[&str]) -> Result<()
     let Some(part) = part.filter(|part| !part.is_null()) else { return Ok(()) };
     let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
     if !supported.contains(&kind) {
-        return Err(format!("a {name} of type `{kind}` is not supported"));
+        return Err(format!("a {name} of type {} is not supported", shown(kind)));
     }
     if part.get("prepend").is_some_and(|text| text == "") {
         return Err(format!("a {name} that prepends nothing is not supported"));
@@ -133,12 +136,13 @@ fn vocabulary(tokenizer: &Tokenizer) -> Result<Vocabulary, String> {
             vocabulary.push_special(piece)?;
         } else if byte_level {
             vocabulary.push(piece)?;
-        } else if let Some(byte) = fallback_byte(piece) {
-            vocabulary.push_as(piece, [byte])?;
         } else {
             let both = decoded(&[&before[..], &[id]].concat());
             let text = both.strip_prefix(&text_before).map_or_else(|| decoded(&[id]), str::to_owned);
-            vocabulary.push_as(piece, text.into_bytes())?;
+            match fallback_byte(piece) {
+                Some(byte) if text != *piece => vocabulary.push_as(piece, [byte])?,
+                _ => vocabulary.push_as(piece, text.into_bytes())?,
+            };
         }
     }
     Ok(vocabulary)

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::tokenizer_json::Entries;
-use super::vocabulary::in_order;
+use super::vocabulary::{in_order, shown};
 use super::{END_OF_TEXT, Tokenizer, tokenizer_json};
 use crate::checkpoint::gguf::{Gguf, Vocabulary};
 use crate::error::{Error, Result};
@@ -82,5 +82,136 @@ fn end_of_text<S: AsRef<str>>(pieces: &[S]) -> Vec<u32> {
 pub(super) fn merge(line: &str) -> Result<(&str, &str), String> {
     let pair =
         line.split_once(' ').filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '));
-    pair.ok_or_else(|| format!("`{line}` is no merge, which is two pieces with a space between"))
+    pair.ok_or_else(|| format!("{} is no merge, which is two pieces with a space between", shown(line)))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::source::TokenizerFiles;
+    use crate::tokenizer::Tokenizer;
+
+    /// A folder with these files.
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        folder
+    }
+
+    #[track_caller]
+    fn assert_refused(files: &TokenizerFiles, words: &[&str]) {
+        let error = Tokenizer::load(files).err().expect("the files are refused").to_string();
+        for word in words {
+            assert!(error.contains(word), "`{word}` is not in `{error}`");
+        }
+        assert!(!error.contains('\n'), "more than a line: {error}");
+    }
+
+    #[test]
+    fn broken_vocabularies_are_refused() {
+        for (vocab, words) in [
+            ("", "not a vocabulary"),
+            ("{\"a\": 0", "not a vocabulary"),
+            ("[1, 2]", "an object of pieces and ids"),
+            ("{}", "empty"),
+            ("{\"a\": -1}", "-1"),
+            ("{\"a\": 0.5}", "0.5"),
+            ("{\"a\": 1e30}", "1e"),
+            ("{\"a\": \"0\"}", "string \"0\""),
+            ("{\"a\": 4294967295}", "no piece with the id 0"),
+            ("{\"a\": 0, \"b\": 18446744073709551615}", "no piece with the id 1; the next one is \"b\""),
+            ("{\"a\": 0, \"b\": 2}", "no piece with the id 1; the next one is \"b\" with 2"),
+            ("{\"a\": 0, \"b\": 0}", "the id 0 twice"),
+            ("{\"a\\nb\": 1}", "the next one is \"a\\nb\" with 1"),
+        ] {
+            let folder = folder(&[("vocab.json", vocab.as_bytes()), ("merges.txt", b"")]);
+            let path = |name| folder.path().join(name);
+            assert_refused(
+                &TokenizerFiles::VocabAndMerges(path("vocab.json"), path("merges.txt")),
+                &["vocab.json: ", words],
+            );
+        }
+    }
+
+    #[test]
+    fn broken_merges_are_refused() {
+        let vocab = b"{\"a\": 0, \"b\": 1, \"ab\": 2, \"aba\": 3}";
+        for (merges, words) in [
+            (&b"a b\nab"[..], "\"ab\" is no merge"),
+            (b"a b c", "\"a b c\" is no merge"),
+            (b"a ", "\"a \" is no merge"),
+            (b"a c", "the merge \"a\" \"c\" calls for \"c\""),
+            (b"c a", "the merge \"c\" \"a\" calls for \"c\""),
+            (b"b a", "the merge \"b\" \"a\" calls for \"ba\""),
+            (b"\xff a", "not UTF-8"),
+        ] {
+            let folder = folder(&[("vocab.json", vocab), ("merges.txt", merges)]);
+            let path = |name| folder.path().join(name);
+            assert_refused(
+                &TokenizerFiles::VocabAndMerges(path("vocab.json"), path("merges.txt")),
+                &["merges.txt: ", words],
+            );
+        }
+    }
+
+    #[test]
+    fn broken_tokenizer_json_is_refused() {
+        let byte_level = |added: &str, vocab: &str, merges: &str| {
+            format!(
+                r#"{{"added_tokens": [{added}], "normalizer": null, "pre_tokenizer": {{"type": "ByteLevel", "add_prefix_space": false}},
+                "decoder": {{"type": "ByteLevel"}}, "model": {{"vocab": {vocab}, "merges": {merges}}}}}"#
+            )
+        };
+        let added = |id: &str| format!(r#"{{"id": {id}, "content": "<s>", "special": true}}"#);
+        let model = |model: &str, more: &str| format!(r#"{{"version": "1.0", "model": {model}{more}}}"#);
+        let (vocab, merges) = (r#"{"a": 0, "b": 1, "ab": 2}"#, r#"["a b"]"#);
+        for (json, words) in [
+            (String::new(), "not a tokenizer: EOF"),
+            ("{".into(), "not a tokenizer: EOF"),
+            ("{}".into(), "no model"),
+            ("[".repeat(100_000), "not a tokenizer"),
+            (byte_level("", vocab, r#"["a c"]"#), "the merge \"a\" \"c\" calls for \"c\""),
+            (byte_level("", vocab, r#"["ab"]"#), "\"ab\" is no merge"),
+            (byte_level("", vocab, r#"[["", "a"]]"#), "calls for \"\""),
+            (byte_level(&added("9"), vocab, merges), "no piece with the id 3; the next one is \"<s>\" with 9"),
+            (byte_level(&added("4294967296"), vocab, merges), "with 4294967296"),
+            (byte_level(&added("1"), vocab, merges), "the id 1 twice"),
+            (byte_level("", r#"{"a": 0, "b": 5}"#, "[]"), "no piece with the id 1"),
+            (model(r#"{"type": "Nonsense"}"#, ""), "a model of type \"Nonsense\""),
+            (model(r#"{"type": "WordLevel", "vocab": {"a": 7}, "unk_token": "a"}"#, ""), "no piece with the id 0"),
+            (
+                model(
+                    r#"{"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}"#,
+                    r#", "normalizer": {"type": "Precompiled"}"#,
+                ),
+                "\"Precompiled\"",
+            ),
+            (
+                model(
+                    r#"{"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}"#,
+                    r#", "decoder": {"type": "Sequence", "decoders": [{"type": "Strip", "content": " ", "start": 0, "stop": 1}]}"#,
+                ),
+                "strips",
+            ),
+            (
+                model(
+                    r#"{"type": "BPE", "vocab": {"a": 0, "é": 1}, "merges": ["a é"], "continuing_subword_prefix": "x"}"#,
+                    "",
+                ),
+                "prefix",
+            ),
+        ] {
+            let folder = folder(&[("tokenizer.json", json.as_bytes())]);
+            let path = folder.path().join("tokenizer.json");
+            assert_refused(&TokenizerFiles::TokenizerJson(path), &["tokenizer.json: ", words]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let missing = TokenizerFiles::TokenizerJson("/nonexistent/tokenizer.json".into());
+        assert_refused(&missing, &["cannot read /nonexistent/tokenizer.json"]);
+        assert_refused(&TokenizerFiles::None, &["without a tokenizer", "--tokenizer"]);
+    }
 }

@@ -4,6 +4,8 @@
 //! its vocabulary came from; tokenizers of other kinds run through Hugging Face's library. Decoding is a table from ids
 //! to bytes, so it is exact, and [`TextStream`] makes text of it.
 
+use rustc_hash::FxHashSet;
+
 use crate::error::{Error, Result};
 
 mod alphabet;
@@ -72,9 +74,10 @@ impl Tokenizer {
         if let Some(id) = special.iter().find(|&&id| id as usize >= pieces.len()) {
             return Err(format!("the special token {id} lies outside the vocabulary of {}", pieces.len()));
         }
+        let special: FxHashSet<u32> = special.iter().copied().collect();
         let mut vocabulary = Vocabulary::with_capacity(pieces.len());
-        for (id, piece) in pieces.iter().enumerate() {
-            if special.contains(&(id as u32)) {
+        for (piece, id) in pieces.iter().zip(0..) {
+            if special.contains(&id) {
                 vocabulary.push_special(piece.as_ref())?;
             } else {
                 vocabulary.push(piece.as_ref())?;
@@ -91,7 +94,7 @@ impl Tokenizer {
     /// [`Error::Tokenizer`] if the tokenizer has no token for a part of the text.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<Token>> {
         match &self.encoder {
-            Encoder::ByteLevel(encoder) => encoder.encode(&self.vocabulary, text, special),
+            Encoder::ByteLevel(encoder) => encoder.encode(text, special),
             Encoder::Library(library) => library.encode(text, special),
         }
         .map_err(Error::Tokenizer)

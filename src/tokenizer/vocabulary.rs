@@ -50,7 +50,7 @@ impl Vocabulary {
         let same = |&id: &u32| pieces.get(id) == Some(piece.as_bytes());
         let rehash = |&id: &u32| hash(pieces.get(id).unwrap_or_default());
         let Entry::Vacant(entry) = ids.entry(hash(piece.as_bytes()), same, rehash) else {
-            return Err(format!("the vocabulary holds `{piece}` twice"));
+            return Err(format!("the vocabulary holds {} twice", shown(piece)));
         };
         entry.insert(self.bytes.push(bytes)?);
         self.pieces.push(piece.bytes())
@@ -90,14 +90,23 @@ pub(super) fn in_order<S: AsRef<str>>(mut entries: Vec<(S, u64)>) -> Result<Vec<
         return Err("the vocabulary is empty".into());
     }
     if let Some((expected, (piece, id))) = (0..).zip(&entries).find(|(expected, (_, id))| expected != id) {
-        let piece = piece.as_ref();
+        let piece = shown(piece.as_ref());
         return Err(if *id < expected {
-            format!("the vocabulary gives the id {id} twice, once to `{piece}`")
+            format!("the vocabulary gives the id {id} twice, once to {piece}")
         } else {
-            format!("the vocabulary has no piece with the id {expected}; the next one is `{piece}` with {id}")
+            format!("the vocabulary has no piece with the id {expected}; the next one is {piece} with {id}")
         });
     }
     Ok(entries.into_iter().map(|(piece, _)| piece).collect())
+}
+
+/// A piece as error messages show it: on one line, and not all of a long one.
+pub(super) fn shown(piece: &str) -> String {
+    const LONGEST: usize = 40;
+    match piece.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{:?}...", &piece[..end]),
+        None => format!("{piece:?}"),
+    }
 }
 
 fn hash(piece: &[u8]) -> u64 {

@@ -87,6 +87,8 @@ pub(super) fn merge(line: &str) -> Result<(&str, &str), String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use crate::source::TokenizerFiles;
     use crate::tokenizer::Tokenizer;
 
@@ -213,5 +215,32 @@ mod tests {
         let missing = TokenizerFiles::TokenizerJson("/nonexistent/tokenizer.json".into());
         assert_refused(&missing, &["cannot read /nonexistent/tokenizer.json"]);
         assert_refused(&TokenizerFiles::None, &["without a tokenizer", "--tokenizer"]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        /// Whatever happened to a file: an error, or a tokenizer that works.
+        #[test]
+        fn damaged_files_do_no_harm(
+            name in prop::sample::select(vec!["byte_level_json", "byte_level_stripping", "word_piece", "sentence_piece"]),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..9, "[0-9a-z\\[\\]{}\",:]{0,3}|\\PC{0,3}"), 0..4),
+        ) {
+            let path = format!("{}/tests/fixtures/tokenizer/{name}/tokenizer.json", env!("CARGO_MANIFEST_DIR"));
+            let mut json = std::fs::read(path).unwrap();
+            for (place, removed, inserted) in damage {
+                let start = place.index(json.len());
+                let end = json.len().min(start + removed);
+                json.splice(start..end, inserted.into_bytes());
+            }
+            if let Ok(tokenizer) = crate::tokenizer::tokenizer_json::parse(&json) {
+                for special in [true, false] {
+                    let tokens = tokenizer.encode("the theory, don't [SEP] <special> x<|endoftext|> é漢🙂", special);
+                    let ids: Vec<u32> = tokens.iter().flatten().map(|token| token.id).collect();
+                    tokenizer.decode(&ids, special);
+                    tokenizer.decode_bytes(&ids, special);
+                }
+            }
+        }
     }
 }

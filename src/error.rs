@@ -5,6 +5,9 @@ use std::path::PathBuf;
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The most characters of a message about a file; ours are far shorter than what a file can make us quote.
+const LONGEST_MESSAGE: usize = 600;
+
 /// An error of this library. Its text is one line; causes follow through [`std::error::Error::source`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -108,8 +111,29 @@ impl Error {
         move |source| Self::Io { action, path, source }
     }
 
-    /// An [`Error::Format`] about `path`.
-    pub fn format(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
-        Self::Format { path: path.into(), message: message.into() }
+    /// An [`Error::Format`] about `path`. What the message quotes from the file cannot break the line or fill the screen.
+    pub fn format(path: impl Into<PathBuf>, message: impl AsRef<str>) -> Self {
+        let mut message = message.as_ref().chars();
+        let mut shown = String::new();
+        for letter in message.by_ref().take(LONGEST_MESSAGE) {
+            if letter.is_control() { shown.extend(letter.escape_default()) } else { shown.push(letter) }
+        }
+        if message.next().is_some() {
+            shown.push_str(" ...");
+        }
+        Self::Format { path: path.into(), message: shown }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_cannot_break_the_line_that_quotes_it() {
+        let error = Error::format("f", "named `\n\x1b[31m`").to_string();
+        assert_eq!(error, "f: named `\\n\\u{1b}[31m`");
+        let error = Error::format("f", "é".repeat(10_000)).to_string();
+        assert!(error.ends_with("é ...") && error.chars().count() < 700, "{error}");
     }
 }

@@ -32,7 +32,7 @@ impl File {
     }
 
     /// An error about this file.
-    pub fn error(&self, message: impl Into<String>) -> Error {
+    pub fn error(&self, message: impl AsRef<str>) -> Error {
         Error::format(&self.path, message)
     }
 
@@ -62,9 +62,8 @@ impl File {
     /// Refuses names that would break a terminal or a message of one line.
     pub fn check_name(&self, name: &str) -> Result<()> {
         if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
-            let shown: String = name.chars().take(40).collect();
             return Err(self.error(format!(
-                "a tensor is named {shown:?} ({} bytes); names have 1 to {LONGEST_NAME} bytes and no control characters",
+                "a tensor's name has {} bytes; names have 1 to {LONGEST_NAME} and no control characters: {name:?}",
                 name.len()
             )));
         }

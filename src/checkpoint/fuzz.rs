@@ -206,6 +206,7 @@ fn view_program(len: u32, offset: i32, axes: &[(i32, i32)]) -> Vec<u8> {
 fn view_numbers(offset: i64, axes: &[(i32, i32)]) -> Vec<f32> {
     match axes {
         [] => vec![offset as f32],
+        _ if axes.iter().any(|(size, _)| *size == 0) => vec![],
         [(size, stride), inner @ ..] => {
             (0..*size).flat_map(|i| view_numbers(offset + i64::from(i) * i64::from(*stride), inner)).collect()
         }

@@ -1,6 +1,7 @@
 //! The built binary: stdout, stderr, exit code, files.
 
 mod batch;
+mod checkpoint;
 mod generate;
 mod harness;
 mod info;

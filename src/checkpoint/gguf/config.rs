@@ -21,7 +21,8 @@ const EOS: &str = "tokenizer.ggml.eos_token_id";
 
 impl Config {
     /// The configuration in the metadata of a GGUF file. What GGUF has no key for is what llama.cpp computes for `gpt2`:
-    /// the activation `gelu_new`, scores scaled by `1/√D`; the head is tied if the file has none of its own.
+    /// the activation `gelu_new`, scores scaled by `1/√D`; the head is tied if the file has none of its own, and
+    /// queries, keys and values have a bias if it has one.
     ///
     /// # Errors
     /// [`Error::Format`] or [`Error::Config`], naming the key and what is allowed.
@@ -42,6 +43,7 @@ impl Config {
         let Some(&[vocab_size, _]) = embedding.map(|tensor| tensor.shape.as_slice()) else {
             return Err(gguf.error("it has no token embedding `token_embd.weight` with two dimensions"));
         };
+        let has = |name| gguf.tensors.iter().any(|tensor| tensor.name == name);
         let mut json = json!({
             "vocab_size": vocab_size,
             "n_positions": needed(key::CONTEXT_LENGTH)?,
@@ -50,7 +52,8 @@ impl Config {
             "n_head": needed(key::HEAD_COUNT)?,
             "n_inner": number(key::FEED_FORWARD_LENGTH)?,
             "layer_norm_epsilon": epsilon(gguf)?,
-            "tie_word_embeddings": !gguf.tensors.iter().any(|tensor| tensor.name == "lm_head.weight"),
+            "tie_word_embeddings": !has("lm_head.weight"),
+            "qkv_bias": has("h.0.attn.c_attn.bias"),
         });
         for (name, key) in [("bos_token_id", BOS), ("eos_token_id", EOS)] {
             if let Some(id) = gguf.metadata.get(key) {

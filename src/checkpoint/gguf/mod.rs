@@ -76,7 +76,7 @@ impl Gguf {
     }
 
     /// An error about this file's metadata.
-    fn error(&self, message: impl Into<String>) -> Error {
+    fn error(&self, message: impl AsRef<str>) -> Error {
         Error::format(&self.path, message)
     }
 }
@@ -172,7 +172,7 @@ mod tests {
         let specs = [
             spec("token_embd.weight", StorageType::Q8_0, &[3, 32]),
             spec("blk.0.attn_qkv.weight", StorageType::F16, &[96, 32]),
-            spec("output_norm.bias", StorageType::F32, &[32]),
+            spec("blk.0.attn_qkv.bias", StorageType::F32, &[96]),
         ];
         let bytes = |place: usize| vec![place as u8 + 1; specs[place].dtype.byte_len(&specs[place].shape).unwrap()];
         let folder = tempfile::tempdir().unwrap();
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(Config::from_gguf(&gguf).unwrap(), config);
         assert!(gguf.metadata.iter().eq(metadata.iter()));
         assert_eq!(gguf.vocabulary().unwrap().special, [2]);
-        let names = ["wte.weight", "h.0.attn.c_attn.weight", "ln_f.bias"];
+        let names = ["wte.weight", "h.0.attn.c_attn.weight", "h.0.attn.c_attn.bias"];
         for (place, (tensor, name)) in gguf.tensors.iter().zip(names).enumerate() {
             assert_eq!((tensor.name.as_str(), tensor.dtype), (name, specs[place].dtype));
             assert_eq!(*tensor.bytes, bytes(place));

@@ -14,7 +14,7 @@ use super::file::File;
 use super::storage::Bytes;
 use super::{Tensor, is_causal_mask, plain_name};
 use crate::error::{Error, Result};
-use pickle::{Fault, Object, Pickle, Storage, TensorView, Value};
+use pickle::{Fault, MOST_INSTRUCTIONS, Object, Pickle, Storage, TensorView, Value};
 
 /// Keys under which training scripts put the state dict of the model.
 const WRAPPERS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
@@ -40,7 +40,8 @@ fn load_pickle<'a>(file: &File, bytes: &'a [u8]) -> Result<Pickle<'a>> {
 impl Fault {
     fn error(self, file: &File) -> Error {
         file.error(match self {
-            Self::Damaged => "its pickle is truncated or damaged".into(),
+            Self::Damaged => "its pickle is truncated or damaged".to_owned(),
+            Self::TooLong => format!("its pickle has more than {MOST_INSTRUCTIONS} instructions; refused"),
             Self::Instruction(code) => {
                 format!("its pickle has the instruction 0x{code:02x}, which no state dict needs; refused")
             }

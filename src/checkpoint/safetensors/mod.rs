@@ -219,7 +219,7 @@ mod tests {
         );
         refused(&two(entry("a", "F32", "[1]", 4, 8)), "tensor `a` is listed twice");
         refused(&two(entry("\\n\\u001b[31m", "F32", "[1]", 4, 8)), "no control characters");
-        refused(&two(entry("", "F32", "[1]", 4, 8)), "names have 1 to");
+        refused(&two(entry("", "F32", "[1]", 4, 8)), "a tensor's name has 0 bytes");
     }
 
     #[test]

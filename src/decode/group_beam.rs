@@ -17,6 +17,8 @@ pub(super) struct GroupBeamSearch {
     diversity_penalty: f32,
     rows: BeamRows,
     groups: Vec<Group>,
+    /// Tokens generated so far in the groups that are not done.
+    generated: usize,
 }
 
 /// A group of beams and what it has finished.
@@ -120,7 +122,7 @@ impl GroupBeamSearch {
     pub(super) fn new(params: Beam, num_beam_groups: usize, diversity_penalty: f32, task: &Task<'_>) -> Self {
         let size = params.num_beams / num_beam_groups;
         let groups = (0..num_beam_groups).map(|group| Group::new(task, group * size, size)).collect();
-        Self { params, diversity_penalty, rows: BeamRows::default(), groups }
+        Self { params, diversity_penalty, rows: BeamRows::default(), groups, generated: 0 }
     }
 
     /// The best finished sequences of all groups, once the search has ended.
@@ -161,7 +163,6 @@ impl Search for GroupBeamSearch {
         mut output: StepOutput<'_>,
         _: &mut Vec<NewToken>,
     ) -> Result<Option<Vec<Sequence>>> {
-        let generated = self.groups[0].beams[0].ids.len() - task.prompt.len();
         let mut outputs: Vec<&mut [f32]> = output.rows().collect();
         // What the groups so far have picked in this step.
         let mut picked: Vec<u32> = vec![];
@@ -173,7 +174,7 @@ impl Search for GroupBeamSearch {
                 picked.extend(task.decoding.stop.eos_token_id.first().into_iter().cycle().take(size));
                 continue;
             }
-            let (rows, row): (Vec<&mut [f32]>, usize) = if generated == 0 {
+            let (rows, row): (Vec<&mut [f32]>, usize) = if self.generated == 0 {
                 prompt_row = outputs[0].to_vec();
                 (vec![&mut prompt_row], 0)
             } else {
@@ -183,7 +184,8 @@ impl Search for GroupBeamSearch {
             group.step(task, &self.params, &scores, row, &mut self.rows)?;
             picked.extend(group.beams.iter().filter_map(|beam| beam.ids.last()));
         }
-        let over = generated + 1 >= task.most_tokens(1) || self.groups.iter().all(|group| group.done);
+        self.generated += 1;
+        let over = self.generated >= task.most_tokens(1) || self.groups.iter().all(|group| group.done);
         Ok(over.then(|| self.results(task)))
     }
 }

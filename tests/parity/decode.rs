@@ -29,6 +29,20 @@ struct Generate {
     scores: Option<Vec<f32>>,
 }
 
+/// `decoding.json` (`tests/fixtures/make_decoding.py`): common tokens end sequences.
+#[derive(Deserialize)]
+struct Endings {
+    generate: Vec<Ending>,
+}
+
+#[derive(Deserialize)]
+struct Ending {
+    model: String,
+    eos_token_id: Vec<u32>,
+    #[serde(flatten)]
+    case: Generate,
+}
+
 #[derive(Deserialize)]
 struct Distribution {
     ids: Vec<u32>,
@@ -123,8 +137,8 @@ fn run_all(engine: &mut Engine<'_>, requests: &[(Vec<u32>, GenerationConfig)]) -
 }
 
 #[track_caller]
-fn assert_case(name: &str, model: &Gpt2, case: &Generate) {
-    let config = case.params.config(&model.config().eos_token_id, case.max_new_tokens);
+fn assert_case(name: &str, model: &Gpt2, eos_token_id: &[u32], case: &Generate) {
+    let config = case.params.config(eos_token_id, case.max_new_tokens);
     let ours = run(model, &case.ids, &config);
     let ids: Vec<&Vec<u32>> = ours.iter().map(|sequence| &sequence.ids).collect();
     assert_eq!(ids, case.sequences.iter().collect::<Vec<_>>(), "{name}: {:?} after {:?}", case.params, case.ids);
@@ -139,14 +153,25 @@ fn assert_case(name: &str, model: &Gpt2, case: &Generate) {
 #[test]
 fn generate_gives_the_sequences_of_transformers_5_23() {
     for (name, model, golden) in cases() {
-        golden.generate.iter().for_each(|case| assert_case(name, &model, case));
+        golden.generate.iter().for_each(|case| assert_case(name, &model, &model.config().eos_token_id, case));
     }
 }
 
 #[test]
 fn group_beams_and_contrastive_search_give_the_sequences_of_transformers_4_49() {
     for (name, model, golden) in cases() {
-        golden.generate_4_49.iter().for_each(|case| assert_case(name, &model, case));
+        golden.generate_4_49.iter().for_each(|case| assert_case(name, &model, &model.config().eos_token_id, case));
+    }
+}
+
+/// Where beams really end: several end-of-sequence tokens, all kinds of early stopping, both versions.
+#[test]
+fn sequences_end_where_those_of_transformers_end() {
+    let models: HashMap<&str, Gpt2> = ["base", "inverse"].into_iter().map(|name| (name, golden::model(name))).collect();
+    let path = golden::folder("").join("../decoding.json");
+    let endings: Endings = serde_json::from_slice(&std::fs::read(path).expect("the fixture")).expect("its format");
+    for Ending { model: name, eos_token_id, case } in &endings.generate {
+        assert_case(name, &models[name.as_str()], eos_token_id, case);
     }
 }
 

@@ -27,7 +27,8 @@ pub fn top_k(logits: &mut [f32], k: usize) {
 }
 
 /// Keeps the smallest set of best tokens whose probabilities reach `p`: the token that crosses `p` stays. Of equal
-/// tokens the later ones are kept first, as in an ascending stable sort of which the head is removed.
+/// tokens the later ones are kept first, as by an ascending stable sort of which the head is removed (PyTorch's own
+/// sort is not stable, and so leaves that open).
 ///
 /// `TopPLogitsWarper`; Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration".
 pub fn top_p(logits: &mut [f32], p: f64, keep: usize) {
@@ -240,6 +241,42 @@ mod tests {
             ("epsilon_cutoff", Box::new(move |row: &mut [f32]| epsilon_cutoff(row, x, keep))),
             ("eta_cutoff", Box::new(move |row: &mut [f32]| eta_cutoff(row, x, keep))),
         ]
+    }
+
+    /// A case of `decoding.json` (`tests/fixtures/make_decoding.py`): what transformers' processor leaves of a row.
+    #[derive(serde::Deserialize)]
+    struct Case {
+        name: String,
+        value: f64,
+        keep: usize,
+        /// Null is `-inf`.
+        logits: Vec<Option<f32>>,
+        survivors: Vec<usize>,
+    }
+
+    #[test]
+    fn the_survivors_are_those_of_transformers() {
+        #[derive(serde::Deserialize)]
+        struct Fixture {
+            processors: Vec<Case>,
+        }
+        let fixture: Fixture =
+            serde_json::from_str(include_str!("../../../tests/fixtures/decoding.json")).expect("the fixture's format");
+        assert!(fixture.processors.len() > 100);
+        for Case { name, value, keep, logits, survivors: expected } in fixture.processors {
+            let row: Vec<f32> = logits.into_iter().map(|x| x.unwrap_or(OUT)).collect();
+            let mut cut = row.clone();
+            let all = truncations(value, value as usize, keep);
+            let (_, truncate) = all.iter().find(|(n, _)| *n == name).expect("a truncation of that name");
+            truncate(&mut cut);
+            // Which of equal tokens PyTorch's sort puts first depends on the machine.
+            let scores = |ids: &[usize]| {
+                let mut scores: Vec<f32> = ids.iter().map(|&id| row[id]).collect();
+                scores.sort_by(f32::total_cmp);
+                scores
+            };
+            assert_eq!(scores(&survivors(&cut)), scores(&expected), "{name} {value}, keep {keep}");
+        }
     }
 
     /// [`top_p`] by its definition: a whole ascending sort.

@@ -237,8 +237,8 @@ mod tests {
                 for special in [true, false] {
                     let tokens = tokenizer.encode("the theory, don't [SEP] <special> x<|endoftext|> é漢🙂", special);
                     let ids: Vec<u32> = tokens.iter().flatten().map(|token| token.id).collect();
-                    tokenizer.decode(&ids, special);
-                    tokenizer.decode_bytes(&ids, special);
+                    drop(tokenizer.decode(&ids, special));
+                    drop(tokenizer.decode_bytes(&ids, special));
                 }
             }
         }

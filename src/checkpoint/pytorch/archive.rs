@@ -3,7 +3,7 @@
 //! Entries are found in the archive's directory and never extracted, so their names can lead nowhere.
 
 use std::collections::HashMap;
-use std::io::{Cursor, Read};
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 
 use zip::{CompressionMethod, ZipArchive};
 
@@ -40,14 +40,14 @@ pub(super) fn read(file: &File, memory: &mut Memory) -> Result<Vec<Tensor>> {
 
 struct Archive<'f> {
     file: &'f File,
-    zip: ZipArchive<Cursor<&'f [u8]>>,
+    zip: ZipArchive<Bounded<'f>>,
     /// `NAME/`, which all entries start with.
     folder: String,
 }
 
 impl<'f> Archive<'f> {
     fn open(file: &'f File) -> Result<Self> {
-        let zip = ZipArchive::new(Cursor::new(&*file.bytes)).map_err(|e| {
+        let zip = ZipArchive::new(Bounded::new(&file.bytes)).map_err(|e| {
             file.error(format!("its zip directory cannot be read ({e}); the file is truncated or damaged"))
         })?;
         let folder = zip.file_names().flatten().find_map(|name| name.strip_suffix("data.pkl").map(str::to_owned));
@@ -91,5 +91,32 @@ impl<'f> Archive<'f> {
             return Err(fail(&format!("does not unpack to its {size} bytes")));
         }
         Ok(unpacked.into())
+    }
+}
+
+/// A file that can be read a few times over and no more: in search of its directory, `zip` goes through all that could be
+/// one, which takes minutes if the file is made for that.
+struct Bounded<'f> {
+    cursor: Cursor<&'f [u8]>,
+    left: usize,
+}
+
+impl<'f> Bounded<'f> {
+    fn new(bytes: &'f [u8]) -> Self {
+        Self { cursor: Cursor::new(bytes), left: bytes.len().saturating_mul(4).saturating_add(1 << 20) }
+    }
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.cursor.read(buffer)?;
+        self.left = self.left.checked_sub(read).ok_or_else(|| io::Error::other("its entries contradict each other"))?;
+        Ok(read)
+    }
+}
+
+impl Seek for Bounded<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.cursor.seek(to)
     }
 }

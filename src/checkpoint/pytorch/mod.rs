@@ -289,4 +289,12 @@ mod tests {
         refused(read(&archive(100, 404)), "has 404 bytes, but its tensors need 400");
         refused(read(&archive(10_000_000, 40_000_000)), "would expand to 40000000 bytes, 16 times the file; refused");
     }
+
+    /// Thousands of ends of an archive, each pointing to a directory elsewhere: `zip` would try them all.
+    #[test]
+    fn an_archive_of_contradictions_is_given_up() {
+        let end = b"PK\x06\x06\0\0\0\0\0\0\0\0PK\x06\x07\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0PK\x05\x06\0\0\0\0";
+        let ends = [&end[..], &[0xff; 12], &[0; 2]].concat().repeat(40_000);
+        refused(read(&File::of([b"PK\x03\x04", &ends[..]].concat())), "contradict each other");
+    }
 }

@@ -212,6 +212,7 @@ mod tests {
         refused(&one("F32", "[1]", 0, 4), "the last 4 bytes belong to no tensor");
         refused(&one("F32", "[1]", 4, 8), "bytes 0 to 4 belong to no tensor");
         refused(&one("F31", "[2]", 0, 8), "unknown variant `F31`");
+        refused(&one("F3\u{7f}", "[2]", 0, 8), "unknown variant `F3\\u{7f}`");
         refused(&one("U64", "[1]", 0, 8), "tensor `a` has dtype U64, which is not supported");
         refused(
             &two(entry("b", "F32", "[1]", 2, 6)),

@@ -568,7 +568,7 @@ unsafe fn dot_tile<S: Simd, T: Stored, const R: usize, const N: usize>(job: &Pro
     let (k, n) = (job.w.inputs, job.w.outputs);
     let w = job.w.bytes.as_ptr().cast::<T::Number>();
     unsafe {
-        let mut sums = [[S::splat(0.0); N]; R];
+        let mut sums = [[S::splat(0.0); R]; N];
         let mut i = 0;
         while i < k {
             let left = k - i;
@@ -576,16 +576,16 @@ unsafe fn dot_tile<S: Simd, T: Stored, const R: usize, const N: usize>(job: &Pro
             for (r, x) in x.iter_mut().enumerate() {
                 *x = read_up_to::<S>(job.x.add((m + r) * k + i), left);
             }
-            for c in 0..N {
+            for (c, sums) in sums.iter_mut().enumerate() {
                 let weights = load_up_to::<S, T>(w.add((column + c) * k + i), left);
-                for r in 0..R {
-                    sums[r][c] = S::fma(x[r], weights, sums[r][c]);
+                for (sum, x) in sums.iter_mut().zip(x) {
+                    *sum = S::fma(x, weights, *sum);
                 }
             }
             i += LANES;
         }
-        for (r, sums) in sums.iter().enumerate() {
-            for (c, sum) in sums.iter().enumerate() {
+        for (c, sums) in sums.iter().enumerate() {
+            for (r, sum) in sums.iter().enumerate() {
                 *job.y.add((m + r) * n + column + c) = S::sum(*sum);
             }
         }

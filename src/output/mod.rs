@@ -5,7 +5,7 @@ pub mod info;
 pub mod tokenize;
 pub mod topk;
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -26,15 +26,16 @@ impl Stdout {
         Self(BufWriter::new(anstream::AutoStream::auto(io::stdout().lock())))
     }
 
-    /// Whether a person is looking.
-    pub fn is_terminal() -> bool {
-        io::stdout().is_terminal()
-    }
-
     /// Writes bytes as they are, and all of them; colour codes among them stay.
     pub fn write_exactly(bytes: &[u8]) -> Result<()> {
         let mut stdout = io::stdout().lock();
         Ok(stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(mark)?)
+    }
+
+    /// Writes a model's text as it is, after what is buffered: escape codes in it are the text's own.
+    pub fn text(&mut self, text: &str) -> Result<()> {
+        self.flush()?;
+        Self::write_exactly(text.as_bytes())
     }
 
     /// Writes out what is buffered.

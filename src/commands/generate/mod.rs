@@ -169,19 +169,15 @@ impl Generator<'_> {
         let several = self.args.decoding.strategy.num_return_sequences.unwrap_or(1) > 1;
         let streams = request.decoding.streams() && !several && self.loaded.tokenizer.is_some();
         if streams {
-            out.write_all(prompt.as_bytes())?;
-            out.flush()?;
+            out.text(&prompt)?;
         }
         let mut stream = TextStream::default();
         let outcome = self.generate(request, interrupted, |event| match event {
-            Event::Token { text, .. } if streams && !text.is_empty() => {
-                out.write_all(stream.push(text).as_bytes())?;
-                Ok(out.flush()?)
-            }
+            Event::Token { text, .. } if streams && !text.is_empty() => out.text(&stream.push(text)),
             _ => Ok(()),
         })?;
         if streams {
-            writeln!(out, "{}", stream.finish())?;
+            out.text(&(stream.finish() + "\n"))?;
         }
         let Some((sequences, timings)) = outcome else { return Ok(false) };
         for (i, sequence) in sequences.iter().enumerate() {
@@ -189,7 +185,7 @@ impl Generator<'_> {
                 writeln!(out, "=== {i} ===")?;
             }
             if !streams {
-                writeln!(out, "{prompt}{}", self.text_or_ids(sequence, !prompt.is_empty()))?;
+                out.text(&format!("{prompt}{}\n", self.text_or_ids(sequence, !prompt.is_empty())))?;
             }
             if sequence.logprobs.is_some() {
                 write_logprobs(&self.sequence(i, sequence), out)?;

@@ -32,3 +32,8 @@ pub mod source;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
+
+// The README's example is run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -6,11 +6,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use gpt2::Error;
 use gpt2::checkpoint::Checkpoint;
-use gpt2::checkpoint::gguf::Gguf;
 use gpt2::config::Config;
 use gpt2::kernels::pool;
 use gpt2::model::{Gpt2, LoadOptions};
-use gpt2::source::{self, ConfigSource, ModelFiles, SourceOptions, TokenizerFiles};
+use gpt2::source::{self, ModelFiles, SourceOptions, TokenizerFiles};
 use gpt2::tokenizer::Tokenizer;
 
 use crate::cli::{ModelArgs, Prompt, TextArgs, Verbosity};
@@ -42,15 +41,6 @@ pub fn find(args: &ModelArgs, verbosity: Verbosity) -> Result<ModelFiles> {
         progress: !verbosity.quiet && std::io::stderr().is_terminal(),
     };
     Ok(source::resolve(&args.model, &options)?)
-}
-
-/// The model's configuration.
-pub fn config(files: &ModelFiles) -> Result<Config> {
-    Ok(match &files.config {
-        ConfigSource::File(path) => Config::from_file(path)?,
-        ConfigSource::Static(text) => Config::from_json(text.as_bytes(), &files.name)?,
-        ConfigSource::Gguf(path) => Config::from_gguf(&Gguf::open(path)?)?,
-    })
 }
 
 impl Loaded {
@@ -164,7 +154,7 @@ fn generation_eos(path: &std::path::Path, config: &Config) -> Result<Vec<u32>> {
 
 fn network(args: &ModelArgs, files: &ModelFiles) -> Result<Gpt2> {
     let checkpoint = Checkpoint::open(&files.weights)?;
-    let config = config(files)?;
+    let config = Config::read(&files.config)?;
     let options = LoadOptions { weights: args.dtype.map(Into::into).unwrap_or_default() };
     Ok(Gpt2::load(config, &checkpoint, options)?)
 }

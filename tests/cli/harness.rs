@@ -45,12 +45,6 @@ impl Run {
         self
     }
 
-    /// Removes an environment variable.
-    pub fn env_remove(mut self, name: &str) -> Self {
-        self.command.env_remove(name);
-        self
-    }
-
     /// Runs in this folder.
     pub fn current_dir(mut self, folder: &Path) -> Self {
         self.command.current_dir(folder);

@@ -3,3 +3,4 @@
 mod decode;
 mod forward;
 mod golden;
+mod real;

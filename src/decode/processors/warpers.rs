@@ -230,8 +230,10 @@ mod tests {
         assert_eq!(survivors(&row), [0, 1, 2, 3], "√0.9 · e^-ln 4 = 0.237 is below all of them");
     }
 
+    type Truncation = Box<dyn Fn(&mut [f32])>;
+
     /// Every truncation, by name.
-    fn truncations(a: f64, k: usize, keep: usize) -> Vec<(&'static str, Box<dyn Fn(&mut [f32])>)> {
+    fn truncations(a: f64, k: usize, keep: usize) -> Vec<(&'static str, Truncation)> {
         let x = a as f32;
         vec![
             ("top_k", Box::new(move |row: &mut [f32]| top_k(row, k.max(keep)))),

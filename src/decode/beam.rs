@@ -92,8 +92,10 @@ impl<'a> Scores<'a> {
     /// best of the others follow.
     fn drawn(&self, beams: &[Hypothesis], k: usize, noise: Noise) -> Vec<Candidate> {
         let vocab_size = self.row(0).len();
-        let scores: Vec<f32> =
-            beams.iter().enumerate().flat_map(|(b, beam)| self.row(b).iter().map(|x| x + beam.score)).collect();
+        let mut scores = Vec::with_capacity(beams.len() * vocab_size);
+        for (b, beam) in beams.iter().enumerate() {
+            scores.extend(self.row(b).iter().map(|x| x + beam.score));
+        }
         let mut weights = vec![];
         numeric::weights(&scores, &mut weights);
         let mut places = noise.race(&weights, k);

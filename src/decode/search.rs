@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use super::config::{Decoding, OnContextLimit};
 use super::stop::{Detokenize, Finish, FinishReason, bytes};
 use super::{Positions, numeric};
@@ -28,7 +26,7 @@ pub struct Sequence {
 }
 
 /// The log-probability of a generated token, and the best alternatives, after the processors.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprob {
     /// The token.
     pub id: u32,

@@ -176,7 +176,8 @@ impl Line {
 
 impl Search for SingleSearch {
     fn width(&self) -> usize {
-        self.free.len() + usize::from(self.params.num_return_sequences > MOST_ROWS)
+        let sequences = self.params.num_return_sequences;
+        sequences.min(MOST_ROWS) + usize::from(sequences > MOST_ROWS)
     }
 
     fn draft(&mut self, task: &Task<'_>, plan: &mut Plan) {

@@ -1,0 +1,107 @@
+//! What decoding costs beside the network: processors and strategies over a vocabulary of GPT-2's size.
+
+use std::sync::Arc;
+
+use divan::{Bencher, black_box};
+use gpt2::Result;
+use gpt2::decode::{Engine, GenerationConfig, Input, LanguageModel, NoText, Output, numeric};
+
+const VOCAB: usize = 50257;
+
+fn main() {
+    divan::main();
+}
+
+/// Logits shaped like a language model's: a long tail and a few high ones.
+fn logits() -> Vec<f32> {
+    let mut state = 1_u64;
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32
+    };
+    (0..VOCAB).map(|_| -60.0 + 4.0 * (uniform() + uniform() + uniform() + uniform()) - 2.5 * uniform().ln()).collect()
+}
+
+/// A model that takes no time but that of handing out logits.
+struct Instant {
+    logits: Vec<f32>,
+    rows: Vec<usize>,
+}
+
+impl LanguageModel for Instant {
+    fn vocab_size(&self) -> usize {
+        VOCAB
+    }
+
+    fn n_positions(&self) -> usize {
+        1 << 40
+    }
+
+    fn len(&self, row: usize) -> usize {
+        self.rows[row]
+    }
+
+    fn forward(&mut self, inputs: &[Input<'_>]) -> Result<Output> {
+        Ok(Output { logits: self.logits.repeat(inputs.len()), hidden: vec![] })
+    }
+
+    fn truncate(&mut self, _: usize, _: usize) {}
+
+    fn assign(&mut self, _: &[(usize, usize)]) {}
+}
+
+fn config(name: &str) -> GenerationConfig {
+    let base = GenerationConfig { max_new_tokens: usize::MAX, seed: 1, ..GenerationConfig::default() };
+    match name {
+        "greedy" => base,
+        "sample" => GenerationConfig { do_sample: true, ..base },
+        "top_k 50" => GenerationConfig { top_k: Some(50), ..base },
+        "top_p 0.9" => GenerationConfig { top_p: Some(0.9), ..base },
+        "typical_p 0.9" => GenerationConfig { typical_p: Some(0.9), ..base },
+        "min_p 0.05" => GenerationConfig { min_p: Some(0.05), ..base },
+        "eta 0.001" => GenerationConfig { eta_cutoff: Some(0.001), ..base },
+        "repetition" => GenerationConfig { repetition_penalty: 1.2, no_repeat_ngram_size: 3, ..base },
+        "4 beams" => GenerationConfig { num_beams: 4, ..base },
+        "4 beams sampled" => GenerationConfig { num_beams: 4, do_sample: true, ..base },
+        "4 beams in 2 groups" => {
+            GenerationConfig { num_beams: 4, num_beam_groups: 2, diversity_penalty: Some(1.0), ..base }
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// One step of a strategy: everything between two passes of the network, and copying the logits.
+#[divan::bench(args = ["greedy", "sample", "top_k 50", "top_p 0.9", "min_p 0.05", "typical_p 0.9", "eta 0.001",
+    "repetition", "4 beams", "4 beams sampled", "4 beams in 2 groups"])]
+fn step(bencher: Bencher<'_, '_>, name: &str) {
+    let mut model = Instant { logits: logits(), rows: vec![0; 8] };
+    let mut engine = Engine::new(&mut model, &NoText);
+    engine.submit(&[1; 500], &Arc::new(config(name).validate().expect("valid"))).expect("runs");
+    engine.step().expect("the prompt");
+    bencher.bench_local(|| engine.step().expect("a step"));
+}
+
+/// Handing out one row of logits, which is part of every step above.
+#[divan::bench]
+fn copy(bencher: Bencher<'_, '_>) {
+    let logits = logits();
+    bencher.bench_local(|| black_box(&logits).clone());
+}
+
+#[divan::bench]
+fn log_softmax(bencher: Bencher<'_, '_>) {
+    let mut logits = logits();
+    bencher.bench_local(|| numeric::log_softmax(black_box(&mut logits)));
+}
+
+#[divan::bench]
+fn softmax(bencher: Bencher<'_, '_>) {
+    let (logits, mut probs) = (logits(), vec![]);
+    bencher.bench_local(|| numeric::softmax(black_box(&logits), &mut probs));
+}
+
+#[divan::bench(args = [1, 8, 50, 1000])]
+fn top_k(bencher: Bencher<'_, '_>, k: usize) {
+    let logits = logits();
+    bencher.bench_local(|| numeric::top_k(black_box(&logits), k));
+}

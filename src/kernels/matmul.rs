@@ -138,6 +138,9 @@ const PANEL_INPUTS: usize = 512;
 /// Outputs that one thread takes at a time in the dot product.
 const DOT_COLUMNS: usize = 256;
 
+/// How many outputs ahead the dot product asks for weights.
+const PREFETCH_ROWS: usize = 12;
+
 /// Rows that one pass of the dot product covers, so that they stay in the second-level cache.
 const DOT_ROWS: usize = 64;
 
@@ -328,7 +331,10 @@ unsafe fn stream_as<S: Simd, T: Stored>(job: &Product<'_>, from: usize, to: usiz
                         let width = to - column;
                         let mut sum = read_up_to::<S>(y.add(column), width);
                         for (i, s) in s.iter().enumerate() {
-                            sum = S::fma(*s, load_up_to::<S, T>(w.add((row + i) * n + column), width), sum);
+                            let weights = w.add((row + i) * n + column);
+                            sum = S::fma(*s, load_up_to::<S, T>(weights, width), sum);
+                            // The runs of a row are too short for the processor to see them coming.
+                            S::prefetch(weights.wrapping_add(STEP * n).cast());
                         }
                         store_up_to::<S>(y.add(column), width, sum);
                         column += LANES;
@@ -577,7 +583,11 @@ unsafe fn dot_tile<S: Simd, T: Stored, const R: usize, const N: usize>(job: &Pro
                 *x = read_up_to::<S>(job.x.add((m + r) * k + i), left);
             }
             for (c, sums) in sums.iter_mut().enumerate() {
-                let weights = load_up_to::<S, T>(w.add((column + c) * k + i), left);
+                let weights = w.add((column + c) * k + i);
+                if R == 1 {
+                    S::prefetch(weights.wrapping_add(PREFETCH_ROWS * k).cast());
+                }
+                let weights = load_up_to::<S, T>(weights, left);
                 for (sum, x) in sums.iter_mut().zip(x) {
                     *sum = S::fma(x, weights, *sum);
                 }

@@ -85,6 +85,9 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn round(a: Self::V) -> Self::V;
     /// `2^n` for whole `n` in -126..=127.
     unsafe fn exp2_whole(n: Self::V) -> Self::V;
+    /// Asks for the cache line at `p`, which need not be valid, into the second-level cache.
+    #[inline(always)]
+    unsafe fn prefetch(_p: *const u8) {}
     /// All lanes, in memory order.
     #[inline(always)]
     unsafe fn lanes(v: Self::V) -> [f32; LANES] {
@@ -265,6 +268,10 @@ mod x86 {
         const TILE_VECTORS: usize = 3;
 
         #[inline(always)]
+        unsafe fn prefetch(p: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        }
+        #[inline(always)]
         unsafe fn splat(x: f32) -> __m512 {
             unsafe { _mm512_set1_ps(x) }
         }
@@ -342,6 +349,10 @@ mod x86 {
         const TILE_ROWS: usize = 6;
         const TILE_VECTORS: usize = 1;
 
+        #[inline(always)]
+        unsafe fn prefetch(p: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        }
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self::V {
             unsafe { [_mm256_set1_ps(x); 2] }

@@ -6,6 +6,18 @@
 //! Inside, a strategy is a `Search`: it says what the model should compute next and goes on with the result, and the
 //! engine puts what all searches want into one forward pass.
 //!
+//! ```
+//! # use gpt2::decode::{LanguageModel, Sequence};
+//! use std::sync::Arc;
+//!
+//! use gpt2::decode::{GenerationConfig, NoText, generate};
+//!
+//! # fn beams(model: &mut dyn LanguageModel) -> gpt2::Result<Vec<Sequence>> {
+//! let config = GenerationConfig { num_beams: 4, eos_token_id: vec![50256], ..GenerationConfig::default() };
+//! generate(model, &NoText, &[464, 4583], &Arc::new(config.validate()?), |_event| ())
+//! # }
+//! ```
+//!
 //! | module | holds |
 //! |---|---|
 //! | `config` | parameters, their ranges, which exclude each other |

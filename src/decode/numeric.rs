@@ -1,7 +1,7 @@
 //! Arithmetic over one row of logits: maximum, softmax, the largest entries.
 //!
 //! A row is as long as the vocabulary, so each function is one or two passes that the compiler can vectorise. Sums run
-//! in a fixed order: a row gives the same bits wherever it stands in a batch. Rows hold no NaN ([`check_finite`]);
+//! in a fixed order: a row gives the same bits wherever it stands in a batch. Rows hold no NaN (`check_finite`);
 //! tokens that have been ruled out hold `-inf`.
 
 use crate::error::{Error, Result};

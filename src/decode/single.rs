@@ -165,7 +165,8 @@ impl Line {
     fn settle(&mut self, before: usize, accepted: usize) {
         let (now, most) = &mut self.guesses;
         if !self.guess.is_empty() {
-            *now = if accepted == self.guess.len() { (*now + 2).min(*most) } else { (*now - 1).max(1) };
+            // Wrong guesses cost time, so a row of right ones has to earn longer ones.
+            *now = if accepted == self.guess.len() { (*now * 2).min(*most) } else { accepted + 1 };
         }
         self.assistant_seen = self.assistant_seen.min(before + accepted);
         self.guess.clear();

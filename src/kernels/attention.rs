@@ -82,7 +82,6 @@ pub struct Query<'a> {
 /// If a query lies outside the batch or lacks blocks.
 pub fn attend(shape: AttentionShape, scale: f32, q: &[f32], stride: usize, queries: &mut [Query<'_>], out: &mut [f32]) {
     let c = shape.heads * shape.head_dim;
-    let work = queries.iter().map(|query| 2 * query.len * (query.past + query.len) * c).sum();
     let mut tasks = Vec::new();
     for query in queries.iter_mut() {
         let total = query.past + query.len;
@@ -106,7 +105,7 @@ pub fn attend(shape: AttentionShape, scale: f32, q: &[f32], stride: usize, queri
     }
     let job = Attend { shape, scale, q, stride, out: Shareable(out.as_mut_ptr()) };
     // SAFETY: the lengths were checked above; every task writes its own head's columns of its own rows.
-    pool::run_costing(work, tasks.len(), |i| {
+    pool::run(tasks.len(), |i| {
         // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
         SCORES.with_borrow_mut(|scores| unsafe { attend_dispatch(&job, &tasks[i], scores) });
     });

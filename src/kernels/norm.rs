@@ -15,7 +15,7 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, y: &mut
     assert!(bias.len() == c && x.len() == y.len() && x.len().is_multiple_of(c), "lengths of a layer norm");
     let rows = x.len() / c;
     let out = Shareable(y.as_mut_ptr());
-    pool::run_costing(4 * x.len(), rows.div_ceil(ROWS), |i| {
+    pool::run(rows.div_ceil(ROWS), |i| {
         for row in i * ROWS..rows.min((i + 1) * ROWS) {
             // SAFETY: each row is written by one call, and the lengths were checked.
             unsafe {

@@ -75,21 +75,10 @@ pub fn run(n: usize, f: impl Fn(usize) + Sync) {
     }
 }
 
-/// As [`run`], but on the calling thread alone where all of the work, in multiplications, costs less than handing it out.
-pub(super) fn run_costing(work: usize, n: usize, f: impl Fn(usize) + Sync) {
-    /// About three microseconds' worth.
-    const WORTH_SHARING: usize = 1 << 17;
-    if work < WORTH_SHARING {
-        (0..n).for_each(f);
-    } else {
-        run(n, f);
-    }
-}
-
-/// Calls `f` on each item, in any order, on all threads; `work` is what all of it costs, in multiplications or copied numbers.
-pub fn for_each<T: Send>(work: usize, items: &mut [T], f: impl Fn(&mut T) + Sync) {
+/// Calls `f` on each item, in any order, on all threads.
+pub fn for_each<T: Send>(items: &mut [T], f: impl Fn(&mut T) + Sync) {
     let start = Shareable(items.as_mut_ptr());
-    run_costing(work, items.len(), |i| {
+    run(items.len(), |i| {
         // SAFETY: `run` gives each index to one call, and the slice outlives it.
         f(unsafe { &mut *start.get().add(i) });
     });
@@ -248,7 +237,7 @@ mod tests {
         for _ in 0..5 {
             std::thread::sleep(4 * WATCH);
             let mut items = vec![0usize; 64];
-            for_each(usize::MAX, &mut items, |item| *item += 1);
+            for_each(&mut items, |item| *item += 1);
             assert_eq!(items, vec![1; 64]);
         }
     }

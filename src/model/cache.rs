@@ -129,7 +129,7 @@ impl KvCache {
                 writes.push((*s, i, block));
             }
         }
-        kernels::pool::for_each(qkv.len(), &mut writes, |(s, i, block)| {
+        kernels::pool::for_each(&mut writes, |(s, i, block)| {
             let block = &mut Arc::make_mut(block).0[layer * part..(layer + 1) * part];
             let (from, to) = (s.past.max(*i * BLOCK_POSITIONS), s.total().min((*i + 1) * BLOCK_POSITIONS));
             for position in from..to {

@@ -148,7 +148,7 @@ impl Loader<'_> {
         let mut out = vec![0u8; len * dtype.size()];
         let mut parts: Vec<(usize, &mut [u8], Result<()>)> =
             out.chunks_mut(STEP * dtype.size()).enumerate().map(|(i, part)| (i * STEP, part, Ok(()))).collect();
-        pool::for_each(len, &mut parts, |(first, part, outcome)| {
+        pool::for_each(&mut parts, |(first, part, outcome)| {
             let mut numbers = vec![0f32; part.len() / dtype.size()];
             *outcome = widen(origin, tensor, *first, &mut numbers);
             let part = part.chunks_exact_mut(dtype.size()).zip(numbers);

@@ -1,8 +1,12 @@
 //! The built binary: stdout, stderr, exit code, files.
 
 mod batch;
+mod browser;
 mod generate;
 mod harness;
+mod html;
 mod info;
+mod score;
 mod tokenize;
 mod topk;
+mod trace;

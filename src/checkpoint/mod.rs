@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 pub use shards::ShardIndex;
 pub use storage::{Bytes, StorageType};
-pub use write::TensorSpec;
+pub use write::{TensorSpec, atomically};
 
 use crate::error::{Error, Result};
 use file::File;

@@ -31,8 +31,18 @@ impl TensorSpec {
 }
 
 /// Writes the file at `path` with `fill`: into a temporary file beside it, which takes its name once all is on the disk.
-/// After an error neither is left, and a file that was there before stays as it was.
-pub(super) fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<()> {
+/// After an error neither is left, and a file that was there before stays as it was. What is no regular file, such as
+/// `/dev/stdout` or a named pipe, is written to as it stands.
+///
+/// # Errors
+/// [`Error::Io`] with the path, and what `fill` returns.
+pub fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<()> {
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        let file = File::options().write(true).open(path).map_err(Error::io("write", path))?;
+        let mut writer = BufWriter::new(&file);
+        fill(&mut writer)?;
+        return writer.flush().map_err(Error::io("write", path));
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(".gpt2-").suffix(".tmp");
@@ -121,6 +131,15 @@ mod tests {
     fn a_folder_that_is_missing_is_an_error_with_the_path() {
         let error = atomically(Path::new("/nowhere/out"), |_| Ok(())).unwrap_err();
         assert_eq!(error.to_string(), "cannot create /nowhere/out");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_written_to_and_stays() {
+        use std::os::unix::fs::FileTypeExt;
+        let path = Path::new("/dev/null");
+        atomically(path, |writer| writer.write_all(b"gone").map_err(Error::io("write", path))).unwrap();
+        assert!(std::fs::metadata(path).unwrap().file_type().is_char_device());
     }
 
     #[cfg(unix)]

@@ -2,7 +2,9 @@
 
 mod decoding;
 mod model;
+mod score;
 mod text;
+mod trace;
 
 use std::path::PathBuf;
 
@@ -10,7 +12,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use decoding::{DecodingArgs, ProcessorArgs};
 pub use model::{ModelArgs, TokenizerArgs};
+pub use score::ScoreArgs;
 pub use text::{Prompt, TextArgs, parse_ids, read_text};
+pub use trace::TraceArgs;
 
 /// GPT-2 on the command line: tokenize, look at the next token, score, generate.
 #[derive(Debug, Parser)]
@@ -49,6 +53,10 @@ pub enum Command {
     Tokenize(TokenizeArgs),
     /// Show the distribution of the next token
     Topk(Box<TopkArgs>),
+    /// Score a text: log-probabilities, ranks, perplexity
+    Score(Box<ScoreArgs>),
+    /// Look inside: hidden states, attention, logit lens
+    Trace(Box<TraceArgs>),
     /// Show a model's architecture, parameters and memory
     Info(InfoArgs),
     /// Write shell completions to stdout
@@ -167,6 +175,8 @@ pub enum TokenizeFormat {
 #[command(after_help = "Examples:
   gpt2 topk --model demo --prompt \"Once upon a\" -k 5
   gpt2 topk \"We are happy to\" --all -k 1
+  gpt2 topk \"We are happy to\" --all --html topk.html
+  gpt2 topk --model demo \"Once upon a\" -k 3 --tree 3
   gpt2 topk \"The theory of relativity is\" --temperature 0.7 --top-p 0.9
   gpt2 topk \"The capital of France is\" --token \" Paris\" --token \" London\"")]
 pub struct TopkArgs {
@@ -191,6 +201,9 @@ pub struct TopkArgs {
     /// Expand the K best, D levels deep, with joint probabilities
     #[arg(long, value_name = "D", conflicts_with_all = ["all", "position"], value_parser = clap::value_parser!(u64).range(1..=16))]
     pub tree: Option<u64>,
+    /// Also write a page, to be opened in a browser, in which the distributions appear over the text
+    #[arg(long, value_name = "F.html", requires = "all")]
+    pub html: Option<PathBuf>,
     /// How to write the result
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,

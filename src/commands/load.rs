@@ -66,13 +66,23 @@ impl Loaded {
         Ok(Self { name, model, eos_token_id, tokenizer, load_s })
     }
 
-    /// The ids of a prompt. An empty prompt starts from `<|endoftext|>`.
-    pub fn prompt_ids(&self, prompt: &Prompt, text: &TextArgs, verbosity: Verbosity) -> Result<Vec<u32>> {
-        let mut ids = match prompt {
+    /// The ids of a text, as it stands.
+    pub fn text_ids(&self, prompt: &Prompt, text: &TextArgs) -> Result<Vec<u32>> {
+        let ids = match prompt {
             Prompt::Ids(ids) => ids.clone(),
             Prompt::Text(given) => self.encode(given, text)?,
         };
-        let config = self.model.config();
+        let vocab_size = self.model.config().vocab_size;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= vocab_size) {
+            let last = vocab_size - 1;
+            return Err(Error::Usage(format!("token id {id} lies outside the model's vocabulary (0 to {last})")).into());
+        }
+        Ok(ids)
+    }
+
+    /// The ids of a prompt. An empty prompt starts from `<|endoftext|>`.
+    pub fn prompt_ids(&self, prompt: &Prompt, text: &TextArgs, verbosity: Verbosity) -> Result<Vec<u32>> {
+        let mut ids = self.text_ids(prompt, text)?;
         let empty = ids.is_empty();
         if text.bos || empty {
             ids.insert(
@@ -89,18 +99,11 @@ impl Loaded {
         if empty && !text.bos && !verbosity.quiet {
             eprintln!("the prompt is empty: starting from <|endoftext|>");
         }
-        if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab_size) {
-            return Err(Error::Usage(format!(
-                "token id {id} lies outside the model's vocabulary (0 to {})",
-                config.vocab_size - 1
-            ))
-            .into());
-        }
         Ok(ids)
     }
 
     /// The token that starts a text: the configuration's, where it lies inside the vocabulary, else the tokenizer's.
-    fn start_token(&self) -> Option<u32> {
+    pub fn start_token(&self) -> Option<u32> {
         let config = self.model.config();
         let inside = |id: &u32| (*id as usize) < config.vocab_size;
         let own = config.bos_token_id.filter(inside);

@@ -2,9 +2,12 @@
 
 mod generate;
 mod info;
+mod jsonl;
 mod load;
+mod score;
 mod tokenize;
 mod topk;
+mod trace;
 
 use clap::CommandFactory;
 
@@ -18,6 +21,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Generate(args) => generate::run(&args, verbosity),
         Command::Tokenize(args) => tokenize::run(&args, verbosity),
         Command::Topk(args) => topk::run(&args, verbosity),
+        Command::Score(args) => score::run(&args, verbosity),
+        Command::Trace(args) => trace::run(&args, verbosity),
         Command::Info(args) => info::run(&args, verbosity),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "gpt2", &mut Stdout::lock());

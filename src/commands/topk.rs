@@ -8,8 +8,8 @@ use gpt2::model::{Session, to_host};
 
 use super::load::Loaded;
 use crate::cli::{Format, TopkArgs, Verbosity};
-use crate::output::Stdout;
 use crate::output::topk::{CandidateRecord, NodeRecord, PositionRecord, TopkRecord, TreeRecord};
+use crate::output::{Stdout, html};
 
 /// Positions whose logits are held at once.
 const CHUNK: usize = 32;
@@ -33,6 +33,9 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
             let positions = wanted_positions(args, ids.len())?;
             let positions = query.positions(&ids, positions)?;
             let record = TopkRecord { model: loaded.name.clone(), prompt_ids: ids, positions };
+            if let Some(path) = &args.html {
+                html::topk::write(path, &record, query.k, loaded.tokenizer.as_ref())?;
+            }
             match args.format {
                 Format::Text => query.write_text(&record, args.all, &mut out)?,
                 format => out.json(&record, format)?,
@@ -122,7 +125,8 @@ impl Query<'_> {
         let widest = record.positions.iter().map(width).max().unwrap_or(0).min(24);
         for position in &record.positions {
             if lesson {
-                position.write_lesson(out, widest, piece)?;
+                let following = record.prompt_ids.get(position.position + 1).copied();
+                position.write_lesson(out, widest, following, piece)?;
             } else {
                 position.write_table(out)?;
             }

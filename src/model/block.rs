@@ -69,10 +69,9 @@ impl Attention {
         let (n, width) = qkv.dims2()?;
         let shape = cache.shape();
         let mut out = vec![0f32; n * width / 3];
-        let mut weights: Vec<Option<Vec<f32>>> = segments
-            .iter()
-            .map(|s| trace.as_ref().filter(|t| t.wants_attention).map(|_| vec![0f32; shape.heads * s.len * s.total()]))
-            .collect();
+        let wanted = trace.as_ref().is_some_and(|trace| trace.attention_layers.contains(&layer));
+        let mut weights: Vec<Option<Vec<f32>>> =
+            segments.iter().map(|s| wanted.then(|| vec![0f32; shape.heads * s.len * s.total()])).collect();
         with_slice(qkv, |qkv| {
             cache.append(layer, segments, qkv);
             let mut queries: Vec<Query<'_>> = segments

@@ -28,15 +28,6 @@ pub struct GenerateRecord {
     pub timings: Timings,
 }
 
-/// A row of a batch that failed.
-#[derive(Debug, Serialize)]
-pub struct ErrorRecord {
-    /// The row's id; null if the line could not be read.
-    pub id: serde_json::Value,
-    /// Why, on one line.
-    pub error: String,
-}
-
 /// One generated sequence.
 #[derive(Debug, Serialize)]
 pub struct SequenceRecord {

@@ -1,11 +1,17 @@
 //! What the program writes: documented records, which are the JSON contract, and their text for people.
 
 pub mod generate;
+pub mod html;
 pub mod info;
+pub mod score;
+pub mod svg;
 pub mod tokenize;
+pub mod tokens;
 pub mod topk;
+pub mod trace;
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -26,6 +32,11 @@ impl Stdout {
         Self(BufWriter::new(anstream::AutoStream::auto(io::stdout().lock())))
     }
 
+    /// Whether a person is looking.
+    pub fn is_terminal() -> bool {
+        io::stdout().is_terminal()
+    }
+
     /// Writes bytes as they are, and all of them; colour codes among them stay.
     pub fn write_exactly(bytes: &[u8]) -> Result<()> {
         let mut stdout = io::stdout().lock();
@@ -36,6 +47,16 @@ impl Stdout {
     pub fn text(&mut self, text: &str) -> Result<()> {
         self.flush()?;
         Self::write_exactly(text.as_bytes())
+    }
+
+    /// Whether colours can be seen and are wanted.
+    pub fn has_colour() -> bool {
+        anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
+    }
+
+    /// Columns of the terminal; a fixed width where there is none, so that what goes to a file does not depend on it.
+    pub fn width() -> usize {
+        terminal_size::terminal_size_of(io::stdout()).map_or(100, |(width, _)| usize::from(width.0)).max(40)
     }
 
     /// Writes out what is buffered.
@@ -68,9 +89,24 @@ fn mark(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), StdoutError(error))
 }
 
+/// Writes a file, which appears once it is whole.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = |error| gpt2::Error::io("write", path)(error);
+    Ok(gpt2::checkpoint::atomically(path, |file| file.write_all(bytes).map_err(write))?)
+}
+
 /// Whether an error says that nobody reads standard output any more.
 pub fn is_closed_pipe(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe && error.get_ref().is_some_and(|inner| inner.is::<StdoutError>())
+}
+
+/// A row of a batch that failed.
+#[derive(Debug, Serialize)]
+pub struct ErrorRecord {
+    /// The row's id; null if the line could not be read.
+    pub id: serde_json::Value,
+    /// Why, on one line.
+    pub error: String,
 }
 
 /// A token as people see it: control characters as escapes, so that one token stays on one line.

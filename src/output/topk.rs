@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
@@ -72,20 +73,42 @@ impl PositionRecord {
         Ok(())
     }
 
-    /// `Ġhappy => Ġto 75.27%`, with the tokens as the vocabulary writes them.
-    pub fn write_lesson(&self, out: &mut Stdout, widest: usize, piece: impl Fn(u32) -> Option<String>) -> Result<()> {
+    /// `Ġhappy => Ġto 75.27%`, with the tokens as the vocabulary writes them; `following` is the token that the text goes
+    /// on with. On a terminal as many candidates as fit the line.
+    pub fn write_lesson(
+        &self,
+        out: &mut Stdout,
+        widest: usize,
+        following: Option<u32>,
+        piece: impl Fn(u32) -> Option<String>,
+    ) -> Result<()> {
+        let (bold, dim, green) = (Style::new().bold(), Style::new().dimmed(), AnsiColor::Green.on_default().bold());
         let name = |id| piece(id).map_or_else(|| id.to_string(), |piece| visible(&piece));
         let token = name(self.id);
         let padding = " ".repeat(widest.saturating_sub(token.width()));
-        let next: Vec<String> = self.next.iter().map(|c| format!("{} {:.2}%", name(c.id), 100.0 * c.prob)).collect();
-        Ok(writeln!(out, "{padding}{token} => {}", next.join(", "))?)
+        write!(out, "{padding}{bold}{token}{bold:#} {dim}=>{dim:#}")?;
+        let room = if Stdout::is_terminal() { Stdout::width() } else { usize::MAX };
+        let mut column = widest.max(token.width()) + 3;
+        for (i, candidate) in self.next.iter().enumerate() {
+            let (token, percent) = (name(candidate.id), format!("{:.2}%", 100.0 * candidate.prob));
+            column += token.width() + percent.len() + 3;
+            if i > 0 && column > room {
+                break;
+            }
+            let style = if Some(candidate.id) == following { green } else { Style::new() };
+            write!(out, "{} {style}{token} {percent}{style:#}", if i == 0 { "" } else { "," })?;
+        }
+        for candidate in &self.tokens {
+            write!(out, "; {} {:.2}% (rank {})", name(candidate.id), 100.0 * candidate.prob, candidate.rank)?;
+        }
+        Ok(writeln!(out)?)
     }
 }
 
 impl CandidateRecord {
     fn write_line(&self, out: &mut Stdout) -> Result<()> {
-        let bold = anstyle::Style::new().bold();
-        let blue = anstyle::AnsiColor::Blue.on_default();
+        let bold = Style::new().bold();
+        let blue = AnsiColor::Blue.on_default();
         let bar = bar(self.prob);
         let padding = " ".repeat((BAR_WIDTH as usize).saturating_sub(bar.width()));
         let token = self.token.as_ref().map_or_else(|| self.id.to_string(), |t| format!("\"{}\"", visible(t)));
@@ -134,14 +157,14 @@ impl TreeRecord {
 }
 
 fn write_nodes(nodes: &[NodeRecord], indent: &str, out: &mut Stdout) -> Result<()> {
-    let bold = anstyle::Style::new().bold();
+    let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
     for (i, node) in nodes.iter().enumerate() {
         let (branch, below) = if i + 1 == nodes.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
         let candidate = &node.candidate;
         let token =
             candidate.token.as_ref().map_or_else(|| candidate.id.to_string(), |t| format!("\"{}\"", visible(t)));
         let (own, joint) = (100.0 * candidate.prob, 100.0 * node.joint_prob);
-        writeln!(out, "{indent}{branch}{bold}{token}{bold:#}  {own:.2}%  (path {joint:.3}%)")?;
+        writeln!(out, "{dim}{indent}{branch}{dim:#}{bold}{token}{bold:#}  {own:.2}%  {dim}(path {joint:.3}%){dim:#}")?;
         write_nodes(&node.next, &format!("{indent}{below}"), out)?;
     }
     Ok(())

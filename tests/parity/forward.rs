@@ -39,7 +39,7 @@ fn logits_agree_at_the_last_position_and_argmax_at_all() {
 fn hidden_states_and_attention_agree() {
     for (name, model, golden) in cases() {
         for case in &golden.forward {
-            let mut trace = Trace { wants_attention: true, ..Trace::default() };
+            let mut trace = Trace { attention_layers: 0..model.config().n_layer, ..Trace::default() };
             let last = model.forward(&[(0, &case.ids)], &mut model.new_cache(), Some(&mut trace)).unwrap();
             check_hidden(name, &model, &trace, &last, case);
             let weights = to_host(&trace.attention[0].get(0).unwrap()).unwrap();

@@ -1,0 +1,165 @@
+//! Everything that one forward pass leaves behind: hidden states and attention, summarised or written to a file.
+//!
+//! The pass is the model's own ([`Gpt2::forward`]), asked to keep what it computes anyway.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::path::Path;
+
+use candle_core::Tensor;
+
+use crate::checkpoint::{StorageType, TensorSpec, safetensors};
+use crate::error::Result;
+use crate::model::{Gpt2, Trace, with_slice};
+
+/// The activations of one text of `T` tokens.
+#[derive(Debug)]
+pub struct Activations {
+    /// The residual stream in the order of the network: after the embedding, every block, and the final norm.
+    pub hidden: Vec<Hidden>,
+    /// Attention of the layers that were asked for.
+    pub attention: Vec<Attention>,
+}
+
+/// A hidden state.
+#[derive(Debug)]
+pub struct Hidden {
+    /// `embed`, `blocks.{i}.hidden` (after block i), `final` (after the final norm).
+    pub name: String,
+    /// The numbers, (T, C).
+    pub tensor: Tensor,
+}
+
+/// A layer's attention probabilities.
+#[derive(Debug)]
+pub struct Attention {
+    /// The layer, from 0.
+    pub layer: usize,
+    /// The numbers, (H, T, T): head, token that looks, token that is looked at.
+    pub tensor: Tensor,
+}
+
+/// A hidden state in a few numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// The shape, (T, C).
+    pub shape: (usize, usize),
+    /// The mean over all numbers.
+    pub mean: f64,
+    /// Their standard deviation (over n - 1, as `torch.std`; 0 for a single number).
+    pub std: f64,
+    /// The first numbers of the first position.
+    pub first: Vec<f32>,
+    /// The first numbers of the last position.
+    pub last_position: Vec<f32>,
+    /// The last numbers of the last position.
+    pub last: Vec<f32>,
+    /// The length of each position's vector, `‖x‖₂`.
+    pub norms: Vec<f32>,
+}
+
+impl Activations {
+    /// Runs `ids` through the model in one pass and keeps the hidden states, and the attention of the given layers.
+    ///
+    /// # Errors
+    /// As [`Gpt2::forward`].
+    pub fn record(model: &Gpt2, ids: &[u32], attention: Range<usize>) -> Result<Self> {
+        let mut trace = Trace { attention_layers: attention.clone(), ..Trace::default() };
+        let x = model.forward(&[(0, ids)], &mut model.new_cache(), Some(&mut trace))?;
+        let mut hidden: Vec<Hidden> =
+            trace.embed.into_iter().map(|tensor| Hidden { name: "embed".into(), tensor }).collect();
+        let blocks = trace.hidden.into_iter().enumerate();
+        hidden.extend(blocks.map(|(i, tensor)| Hidden { name: format!("blocks.{i}.hidden"), tensor }));
+        hidden.push(Hidden { name: "final".into(), tensor: model.final_norm(&x)? });
+        let attention = attention.zip(trace.attention);
+        let attention = attention.map(|(layer, tensor)| Attention { layer, tensor }).collect();
+        Ok(Self { hidden, attention })
+    }
+
+    /// Logits of every position from the hidden states, (T, V).
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn logits(&self, model: &Gpt2) -> Result<Tensor> {
+        match self.hidden.last() {
+            Some(last) => model.logits(&last.tensor),
+            None => Err(candle_core::Error::msg("a pass without hidden states").into()),
+        }
+    }
+
+    /// Writes everything, and the logits, to a safetensors file, which appears once it is whole.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] if the file cannot be written.
+    pub fn save(&self, model: &Gpt2, path: &Path) -> Result<()> {
+        let logits = self.logits(model)?;
+        let hidden = self.hidden.iter().map(|state| (state.name.clone(), &state.tensor));
+        let attention = self.attention.iter().map(|a| (format!("blocks.{}.attention", a.layer), &a.tensor));
+        let all: Vec<(String, &Tensor)> = hidden.chain(attention).chain([("logits".to_owned(), &logits)]).collect();
+        let spec = |(name, tensor): &(String, &Tensor)| TensorSpec {
+            name: name.clone(),
+            dtype: StorageType::F32,
+            shape: tensor.dims().to_vec(),
+        };
+        let specs: Vec<TensorSpec> = all.iter().map(spec).collect();
+        safetensors::write(path, &[("format", "pt")], &specs, |i| {
+            let bytes = |x: &[f32]| x.iter().flat_map(|x| x.to_le_bytes()).collect();
+            with_slice(all[i].1, bytes).map(Cow::Owned)
+        })
+    }
+}
+
+impl Attention {
+    /// One head's weights: for each token that looks, those on all tokens.
+    ///
+    /// # Errors
+    /// If there is no such head.
+    pub fn weights(&self, head: usize) -> Result<Vec<Vec<f32>>> {
+        Ok(self.tensor.get(head)?.to_vec2()?)
+    }
+}
+
+impl Hidden {
+    /// The state's summary with `n` numbers of each excerpt.
+    ///
+    /// # Errors
+    /// If the state is no matrix in main memory.
+    pub fn summary(&self, n: usize) -> Result<Summary> {
+        let shape = self.tensor.dims2()?;
+        with_slice(&self.tensor, |x| {
+            let n = n.min(shape.1);
+            let count = x.len() as f64;
+            let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
+            let squares: f64 = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum();
+            let norm = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() as f32;
+            let last = &x[x.len() - shape.1..];
+            Summary {
+                shape,
+                mean,
+                std: (squares / (count - 1.0).max(1.0)).sqrt(),
+                first: x[..n].to_vec(),
+                last_position: last[..n].to_vec(),
+                last: last[shape.1 - n..].to_vec(),
+                norms: x.chunks_exact(shape.1).map(norm).collect(),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_summary_is_what_torch_would_say() {
+        let tensor = Tensor::new(&[[1f32, 2., 3.], [4., 5., 9.]], &Device::Cpu).unwrap();
+        let summary = Hidden { name: "embed".into(), tensor }.summary(2).unwrap();
+        assert_eq!((summary.shape, summary.mean), ((2, 3), 4.0));
+        // torch.tensor([[1., 2, 3], [4, 5, 9]]).std() = 2.8284
+        assert!((summary.std - 8f64.sqrt()).abs() < 1e-12);
+        assert_eq!((summary.first, summary.last_position, summary.last), (vec![1., 2.], vec![4., 5.], vec![5., 9.]));
+        assert!((summary.norms[0] - 14f32.sqrt()).abs() < 1e-6 && (summary.norms[1] - 122f32.sqrt()).abs() < 1e-6);
+    }
+}

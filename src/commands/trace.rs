@@ -1,0 +1,143 @@
+//! `gpt2 trace`: what happens inside the network.
+
+use std::ops::Range;
+
+use anyhow::Result;
+use gpt2::Error;
+use gpt2::analysis::activations::{Activations, Hidden};
+use gpt2::analysis::lens::{LensLayer, LensReading, lens};
+
+use super::load::Loaded;
+use crate::cli::{Format, TraceArgs, Verbosity};
+use crate::output::trace::{BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, TraceRecord};
+use crate::output::{Stdout, html, svg};
+
+/// Numbers of a hidden state that are reported from each of its ends.
+const EXCERPT: usize = 8;
+
+/// Tokens that the lens reports for each layer and position.
+const LENS_TOP: usize = 5;
+
+pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
+    let views = Views::of(args)?;
+    let loaded = Loaded::load(&args.model, verbosity)?;
+    let config = loaded.model.config();
+    let layers = selected(args.layer, config.n_layer, "--layer")?;
+    let heads = selected(args.head, config.n_head, "--head")?;
+    let ids = loaded.prompt_ids(&args.text.prompt()?, &args.text, verbosity)?;
+    let recorded = match () {
+        () if args.save.is_some() => 0..config.n_layer,
+        () if views.attention || args.html.is_some() => layers.clone(),
+        () => 0..0,
+    };
+    let activations = Activations::record(&loaded.model, &ids, recorded)?;
+    if let Some(path) = &args.save {
+        activations.save(&loaded.model, path)?;
+    }
+    let tracer = Tracer { loaded: &loaded, activations, layers, heads };
+    let tokenizer = loaded.tokenizer.as_ref();
+    if let Some(path) = &args.html {
+        html::trace::write(path, &tracer.record(&ids, Views::ALL)?, tokenizer)?;
+    }
+    let record = tracer.record(&ids, views)?;
+    if let Some(path) = &args.svg {
+        svg::write(path, &record, tokenizer)?;
+    }
+    let mut out = Stdout::lock();
+    match args.format {
+        Format::Text => record.write_text(tokenizer, &mut out)?,
+        format => out.json(&record, format)?,
+    }
+    out.finish()
+}
+
+/// What is to be shown.
+#[derive(Debug, Clone, Copy)]
+struct Views {
+    hidden: bool,
+    attention: bool,
+    lens: bool,
+}
+
+impl Views {
+    const ALL: Self = Self { hidden: true, attention: true, lens: true };
+
+    fn of(args: &TraceArgs) -> Result<Self> {
+        let attention = args.attention || ((args.layer.is_some() || args.head.is_some()) && args.html.is_none());
+        let hidden = args.hidden || !(attention || args.lens);
+        if args.svg.is_some() && [hidden, attention, args.lens].into_iter().filter(|view| *view).count() > 1 {
+            let message = "--svg draws one view: give one of --hidden, --attention and --lens";
+            return Err(Error::Usage(message.into()).into());
+        }
+        Ok(Self { hidden, attention, lens: args.lens })
+    }
+}
+
+/// The one that a flag names, or all.
+fn selected(chosen: Option<usize>, count: usize, flag: &str) -> Result<Range<usize>> {
+    match chosen {
+        None => Ok(0..count),
+        Some(chosen) if chosen < count => Ok(chosen..chosen + 1),
+        Some(chosen) => Err(Error::Usage(format!("{flag} {chosen}: the model has 0 to {}", count - 1)).into()),
+    }
+}
+
+/// A pass that was recorded, and what is wanted of it.
+struct Tracer<'a> {
+    loaded: &'a Loaded,
+    activations: Activations,
+    layers: Range<usize>,
+    heads: Range<usize>,
+}
+
+impl Tracer<'_> {
+    fn record(&self, ids: &[u32], views: Views) -> Result<TraceRecord> {
+        let lens = || lens(&self.loaded.model, &self.activations, LENS_TOP);
+        Ok(TraceRecord {
+            model: self.loaded.name.clone(),
+            ids: ids.to_vec(),
+            tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
+            hidden: views.hidden.then(|| self.hidden()).transpose()?,
+            attention: views.attention.then(|| self.attention()).transpose()?,
+            lens: if views.lens { Some(lens()?.iter().map(|layer| self.lens(layer)).collect()) } else { None },
+        })
+    }
+
+    fn hidden(&self) -> Result<Vec<HiddenRecord>> {
+        let record = |state: &Hidden| {
+            let summary = state.summary(EXCERPT)?;
+            Ok(HiddenRecord {
+                name: state.name.clone(),
+                shape: [summary.shape.0, summary.shape.1],
+                mean: summary.mean,
+                std: summary.std,
+                first: summary.first,
+                last_position: summary.last_position,
+                last: summary.last,
+                norms: summary.norms,
+            })
+        };
+        self.activations.hidden.iter().map(record).collect()
+    }
+
+    fn attention(&self) -> Result<Vec<HeadRecord>> {
+        let mut records = vec![];
+        for layer in self.activations.attention.iter().filter(|layer| self.layers.contains(&layer.layer)) {
+            for head in self.heads.clone() {
+                let weights = layer.weights(head)?;
+                records.push(HeadRecord { layer: layer.layer, head, weights });
+            }
+        }
+        Ok(records)
+    }
+
+    fn lens(&self, layer: &LensLayer) -> LensRecord {
+        let best = |(id, prob): &(u32, f32)| BestRecord { id: *id, token: self.loaded.token_text(*id), prob: *prob };
+        let reading = |(position, reading): (usize, &LensReading)| ReadingRecord {
+            position,
+            top: reading.top.iter().map(best).collect(),
+            outcome_prob: reading.outcome,
+        };
+        LensRecord { name: layer.name.clone(), positions: layer.positions.iter().enumerate().map(reading).collect() }
+    }
+}

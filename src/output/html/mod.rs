@@ -1,0 +1,103 @@
+//! Pages to be opened in a browser: one file each, with style, script and data inside. They load nothing, from the
+//! network or elsewhere, and say so to the browser.
+//!
+//! A page is `page.html` with `page.css`, `page.js` and the script of its view. What it shows comes from the same
+//! records as the JSON, as data in the page; the scripts put text into it as text only, never as markup.
+
+pub mod score;
+pub mod topk;
+pub mod trace;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use gpt2::tokenizer::Tokenizer;
+use serde::Serialize;
+
+use super::tokens::{label, spans};
+
+const PAGE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// A text and the names of the tokens that occur on its page.
+#[derive(Serialize)]
+struct Text {
+    ids: Vec<u32>,
+    /// Whole characters, and over how many tokens they go.
+    spans: Vec<(String, usize)>,
+    names: BTreeMap<u32, String>,
+}
+
+impl Text {
+    /// The text of `ids` on a page where `others` occur too.
+    fn new(tokenizer: Option<&Tokenizer>, ids: &[u32], others: impl Iterator<Item = u32>) -> Self {
+        let names = ids.iter().copied().chain(others).map(|id| (id, label(tokenizer, id))).collect();
+        let spans = spans(tokenizer, ids).into_iter().map(|span| (span.text, span.tokens.len())).collect();
+        Self { ids: ids.to_vec(), spans, names }
+    }
+}
+
+/// Writes a page with the given data, drawn by `view`.
+fn write(path: &Path, title: &str, view: &str, data: &impl Serialize) -> Result<()> {
+    let parts = [
+        ("{{title}}", title),
+        ("{{style}}", STYLE),
+        ("{{script}}", SCRIPT),
+        ("{{view}}", view),
+        ("{{data}}", &embedded(data)?),
+    ];
+    let mut page = String::new();
+    let mut rest = PAGE;
+    // One pass over the template, so that nothing in the data is taken for a place in it.
+    for (place, part) in parts {
+        let (before, after) = rest.split_once(place).unwrap_or((rest, ""));
+        page.push_str(before);
+        page.push_str(part);
+        rest = after;
+    }
+    page.push_str(rest);
+    super::write_file(path, page.as_bytes())
+}
+
+/// JSON that can stand inside a script element: nothing in it can end the element or begin a comment.
+fn embedded(data: &impl Serialize) -> Result<String> {
+    let json = serde_json::to_string(data)?;
+    Ok(json
+        .replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
+        .replace('\u{2028}', "\\u2028")
+        .replace('\u{2029}', "\\u2029"))
+}
+
+/// A number with the digits that a page shows.
+fn rounded(x: f32) -> f64 {
+    (f64::from(x) * 1e6).round() / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_token_can_leave_the_data() {
+        let json = embedded(&["</script><script>alert(1)//", "<!--", "{{view}}", "a\u{2028}b&amp;"]).unwrap();
+        assert!(!json.contains(['<', '>', '&', '\u{2028}']));
+        let back: Vec<String> = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, ["</script><script>alert(1)//", "<!--", "{{view}}", "a\u{2028}b&amp;"]);
+    }
+
+    #[test]
+    fn every_part_has_its_place_in_the_template() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("page.html");
+        write(&path, "A title", "view()", &["{{view}}"]).unwrap();
+        let page = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(page.matches("{{").count(), 1, "the data's own");
+        for part in ["A title", "view()", "[\"{{view}}\"]", STYLE, SCRIPT] {
+            assert!(page.contains(part), "{part}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+"use strict";
+// What all pages share: elements, tokens, the box that follows the pointer, bars, running text.
+let text;
+
+function element(tag, attributes, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (name === "style") Object.assign(node.style, value);
+    else if (value !== false && value !== null) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children);
+  return node;
+}
+
+const name = (id) => text.names[id] ?? "#" + id;
+const percent = (p) => (p >= 0.0995 ? (100 * p).toFixed(1) : p >= 0.000995 ? (100 * p).toFixed(2) : (100 * p).toPrecision(2)) + "%";
+const accent = (alpha) => `rgba(var(--accent), ${Math.max(0, Math.min(1, alpha)).toFixed(3)})`;
+
+// A key to shades: percentages at the places of their shades.
+function ramp(what, percentages, shade) {
+  const ticks = percentages.map((p) => element("span", { style: { left: 100 * shade(p / 100) + "%" } }, p + "%"));
+  return element("div", { class: "key" }, element("span", { class: "ramp" }, ...ticks), what);
+}
+
+function heading(title, sub) {
+  document.getElementById("page").append(element("h1", {}, title), element("p", { class: "muted" }, sub));
+}
+
+function cards(list) {
+  const card = ([what, value]) => element("div", { class: "card" }, element("b", {}, value), element("span", { class: "muted" }, what));
+  return element("div", { class: "cards" }, ...list.map(card));
+}
+
+// Candidates as bars: [[id, probability], ...]; `actual` is the token that the text goes on with.
+function bars(candidates, actual) {
+  const grid = element("div", { class: "bars" });
+  for (const [id, p] of candidates) {
+    const mark = id === actual ? " actual" : "";
+    grid.append(
+      element("span", { class: "mono" + mark }, name(id)),
+      element("span", { class: "bar", style: { width: 100 * p + "%" } }),
+      element("span", { class: "number" + mark }, percent(p)));
+  }
+  return grid;
+}
+
+const tip = {
+  show(event, ...children) {
+    const box = document.getElementById("tip");
+    box.replaceChildren(...children);
+    box.hidden = false;
+    const at = event.clientX === undefined || event.type === "focusin" ? below(event.target) : { x: event.clientX, y: event.clientY };
+    const [w, h] = [box.offsetWidth, box.offsetHeight];
+    box.style.left = Math.max(8, Math.min(at.x + 16, innerWidth - w - 8)) + "px";
+    box.style.top = (at.y + 22 + h > innerHeight - 8 ? Math.max(8, at.y - h - 16) : at.y + 22) + "px";
+  },
+  hide() { document.getElementById("tip").hidden = true; },
+};
+
+function below(node) {
+  const box = node.getBoundingClientRect();
+  return { x: box.left, y: box.bottom - 16 };
+}
+
+// The text, a span for each token (or for the tokens of a torn character). `paint(span, from, to)` colours a span,
+// `show(from, to)` gives what the box says about it.
+function flow(paint, show) {
+  const box = element("div", { class: "flow" });
+  let from = 0;
+  for (const [piece, tokens] of text.spans) {
+    const span = element("span", { tabindex: 0, "data-from": from, "data-to": from + tokens }, piece);
+    if (paint) paint(span, from, from + tokens);
+    box.append(span);
+    from += tokens;
+  }
+  const range = (event) => {
+    const span = event.target.closest("[data-from]");
+    return span && [Number(span.dataset.from), Number(span.dataset.to), span];
+  };
+  const enter = (event) => {
+    const at = range(event);
+    if (at) tip.show(event, ...show(...at)); else tip.hide();
+  };
+  box.addEventListener("pointermove", enter);
+  box.addEventListener("focusin", enter);
+  box.addEventListener("pointerleave", tip.hide);
+  box.addEventListener("focusout", tip.hide);
+  return box;
+}
+
+// A canvas of w x h CSS pixels, sharp on any screen; `draw` is called again when the colour scheme changes.
+function canvas(w, h, draw) {
+  const node = element("canvas", { style: { width: w + "px", height: h + "px" } });
+  const paint = () => {
+    const scale = Math.max(1, window.devicePixelRatio || 1);
+    node.width = Math.round(w * scale);
+    node.height = Math.round(h * scale);
+    const context = node.getContext("2d");
+    context.scale(scale, scale);
+    const css = getComputedStyle(document.documentElement);
+    draw(context, (variable) => css.getPropertyValue(variable).trim());
+  };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+  paint();
+  return node;
+}

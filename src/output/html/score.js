@@ -1,0 +1,86 @@
+// Classes of surprisal by their lower bounds in bits.
+const CLASSES = [[0, "0–1"], [1, "1–4"], [4, "4–7"], [7, "7–11"], [11, "11+"]];
+
+function start(data) {
+  text = data.text;
+  const page = document.getElementById("page");
+  const record = data.record, bits = record.logprobs.map((l) => (l === null ? null : -l / Math.LN2));
+  const classOf = (b) => CLASSES.findLastIndex(([from]) => b >= from);
+  const protocol = record.protocol;
+  const how = protocol.stride === null ? "one pass" : `windows of ${protocol.context} tokens, stride ${protocol.stride}`;
+  heading("How surprised is the model?", `${record.model} · ${how} · ${protocol.bos ? "<|endoftext|>" : "nothing"} before the text`);
+  const number = (x, digits) => (x === null ? "–" : x.toFixed(digits));
+  const mean = record.scored_tokens ? -record.sum_logprob / Math.LN2 / record.scored_tokens : null;
+  page.append(cards([
+    ["perplexity", number(record.perplexity, 2)], ["bits a token", number(mean, 3)],
+    ["bits a byte", number(record.bits_per_byte, 3)], ["log-probability", number(record.sum_logprob, 2)],
+    [`tokens, ${record.scored_tokens} scored`, String(text.ids.length)]]));
+
+  const sum = (from, to) => bits.slice(from, to).reduce((a, b) => (b === null ? a : (a ?? 0) + b), null);
+  const paint = (span, from, to) => {
+    const b = sum(from, to);
+    if (b !== null && classOf(b) > 0) span.className = "bits-" + classOf(b);
+  };
+  const show = (from, to) => {
+    const parts = [];
+    for (let i = from; i < to; i++) {
+      parts.push(element("h3", {}, name(text.ids[i])));
+      if (bits[i] === null) {
+        parts.push(element("p", { class: "muted" }, "Nothing comes before it: no probability."));
+        continue;
+      }
+      parts.push(element("p", {}, `${percent(Math.exp(record.logprobs[i]))} likely · ${bits[i].toFixed(2)} bits · rank ${record.ranks[i]}`));
+      parts.push(element("p", { class: "muted" }, "The model expected:"));
+      parts.push(bars(data.alternatives[i].map(([id, l]) => [id, Math.exp(l)]), text.ids[i]));
+    }
+    return parts;
+  };
+  page.append(element("h2", {}, "The text"),
+    element("p", { class: "muted" }, "Hover over a word to see what the model expected in its place."),
+    element("div", { class: "key" }, "bits of surprise:", ...CLASSES.map(([, label], i) => element("i", { class: "bits-" + i }, label))));
+  const body = flow(paint, show);
+  page.append(body, element("h2", {}, "Surprise along the text"), chart(bits, body));
+}
+
+// A bar for each token; where there are more tokens than pixels, the mean of those that share one.
+function chart(bits, body) {
+  const width = Math.min(1100, Math.max(320, document.getElementById("page").clientWidth - 48)), height = 150, left = 34;
+  const room = width - left, columns = Math.min(bits.length, room), step = room / columns;
+  const means = Array.from({ length: columns }, (_, c) => {
+    const part = bits.slice(Math.floor(c * bits.length / columns), Math.floor((c + 1) * bits.length / columns)).filter((b) => b !== null);
+    return part.length ? part.reduce((a, b) => a + b, 0) / part.length : 0;
+  });
+  const top = Math.max(4, Math.ceil(means.reduce((a, b) => Math.max(a, b), 0) / 4) * 4);
+  const y = (b) => height - 8 - (b / top) * (height - 24);
+  const draw = (context, css) => {
+    context.clearRect(0, 0, width, height);
+    context.font = "12px sans-serif";
+    context.textAlign = "right";
+    context.textBaseline = "middle";
+    for (let b = 0; b <= top; b += top / 4) {
+      context.fillStyle = css("--muted");
+      context.fillText(String(b), left - 6, y(b));
+      context.fillStyle = css("--line");
+      context.fillRect(left, y(b), room, 1);
+    }
+    context.fillStyle = css("--accent-ink");
+    means.forEach((b, c) => context.fillRect(left + c * step, y(b), Math.max(1, step - (step > 3 ? 1 : 0)), y(0) - y(b)));
+  };
+  const node = canvas(width, height, draw);
+  node.setAttribute("role", "img");
+  node.setAttribute("aria-label", "bits of surprise for each token");
+  const at = (event) => Math.floor((event.offsetX - left) / step);
+  node.addEventListener("pointermove", (event) => {
+    const c = at(event);
+    if (c < 0 || c >= columns) return tip.hide();
+    const i = Math.floor(c * bits.length / columns);
+    tip.show(event, element("h3", {}, name(text.ids[i])), element("p", {}, `token ${i}: ${means[c].toFixed(2)} bits`));
+  });
+  node.addEventListener("pointerleave", tip.hide);
+  node.addEventListener("click", (event) => {
+    const i = Math.floor(at(event) * bits.length / columns);
+    const span = [...body.children].find((span) => Number(span.dataset.to) > i);
+    if (span) { span.scrollIntoView({ block: "center" }); span.focus(); }
+  });
+  return element("div", { class: "scroll" }, node, element("p", { class: "muted" }, "bits, token by token"));
+}

@@ -1,0 +1,115 @@
+//! The page of `gpt2 trace`: attention by layer and head, the logit lens, hidden states.
+
+use std::path::Path;
+
+use anyhow::Result;
+use gpt2::Error;
+use gpt2::tokenizer::Tokenizer;
+use serde::Serialize;
+
+use super::{Text, rounded};
+use crate::output::trace::TraceRecord;
+
+/// The most attention weights that a page holds: some 25 MB of it.
+const MOST_WEIGHTS: usize = 6_000_000;
+
+#[derive(Serialize)]
+struct Data<'a> {
+    text: Text,
+    model: &'a str,
+    attention: Vec<Layer>,
+    lens: Vec<Lens<'a>>,
+    hidden: Vec<Hidden<'a>>,
+}
+
+#[derive(Serialize)]
+struct Layer {
+    layer: usize,
+    heads: Vec<Head>,
+}
+
+#[derive(Serialize)]
+struct Head {
+    head: usize,
+    /// The lower triangle, row by row, in units of 1/10000.
+    weights: Vec<u16>,
+}
+
+#[derive(Serialize)]
+struct Lens<'a> {
+    name: &'a str,
+    positions: Vec<Reading>,
+}
+
+#[derive(Serialize)]
+struct Reading {
+    top: Vec<(u32, f64)>,
+    outcome: f64,
+}
+
+#[derive(Serialize)]
+struct Hidden<'a> {
+    name: &'a str,
+    shape: [usize; 2],
+    mean: f64,
+    std: f64,
+    norms: Vec<f64>,
+}
+
+/// Writes the page of a record with all views.
+pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -> Result<()> {
+    let attention = record.attention.as_deref().unwrap_or_default();
+    let (heads, n) = (attention.len(), record.ids.len());
+    if heads * n * (n + 1) / 2 > MOST_WEIGHTS {
+        return Err(Error::Usage(format!(
+            "--html: {heads} heads over {n} tokens are too much for one page; choose a --layer or a shorter text"
+        ))
+        .into());
+    }
+    let mut layers: Vec<Layer> = vec![];
+    for head in attention {
+        if layers.last().is_none_or(|last| last.layer != head.layer) {
+            layers.push(Layer { layer: head.layer, heads: vec![] });
+        }
+        let triangle = head.weights.iter().enumerate().flat_map(|(query, row)| &row[..=query]);
+        let weights = triangle.map(|weight| (weight * 1e4).round() as u16).collect();
+        if let Some(layer) = layers.last_mut() {
+            layer.heads.push(Head { head: head.head, weights });
+        }
+    }
+    let lens = record.lens.as_deref().unwrap_or_default();
+    let readings = lens.iter().flat_map(|layer| &layer.positions);
+    let data = Data {
+        text: Text::new(tokenizer, &record.ids, readings.flat_map(|reading| &reading.top).map(|best| best.id)),
+        model: &record.model,
+        attention: layers,
+        lens: lens
+            .iter()
+            .map(|layer| Lens {
+                name: &layer.name,
+                positions: layer
+                    .positions
+                    .iter()
+                    .map(|reading| Reading {
+                        top: reading.top.iter().map(|best| (best.id, rounded(best.prob))).collect(),
+                        outcome: rounded(reading.outcome_prob),
+                    })
+                    .collect(),
+            })
+            .collect(),
+        hidden: record
+            .hidden
+            .as_deref()
+            .unwrap_or_default()
+            .iter()
+            .map(|state| Hidden {
+                name: &state.name,
+                shape: state.shape,
+                mean: state.mean,
+                std: state.std,
+                norms: state.norms.iter().map(|norm| rounded(*norm)).collect(),
+            })
+            .collect(),
+    };
+    super::write(path, "gpt2 trace", include_str!("trace.js"), &data)
+}

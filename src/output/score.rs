@@ -1,0 +1,165 @@
+//! The record of `gpt2 score`.
+
+use std::io::Write;
+
+use anstyle::{Ansi256Color, Style};
+use anyhow::Result;
+use gpt2::tokenizer::Tokenizer;
+use serde::Serialize;
+
+use super::Stdout;
+use super::tokens::{is_unprintable, label, spans};
+
+/// The scores of one text. `ids`, `tokens`, `logprobs` and `ranks` are about the text's own tokens and equally long; the
+/// `<|endoftext|>` that `--bos` puts before them is not among them, but gives the first one a log-probability.
+#[derive(Debug, Serialize)]
+pub struct ScoreRecord {
+    /// The row's own id in a batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<serde_json::Value>,
+    /// The model's name.
+    pub model: String,
+    /// The text's tokens.
+    pub ids: Vec<u32>,
+    /// Their texts, U+FFFD where a token alone is not UTF-8; null without a tokenizer.
+    pub tokens: Vec<Option<String>>,
+    /// Their natural log-probabilities; null for a token that nothing precedes in its window.
+    pub logprobs: Vec<Option<f32>>,
+    /// One more than the number of tokens that were likelier in its place; null as above.
+    pub ranks: Vec<Option<usize>>,
+    /// The sum of the log-probabilities, exact whatever the stride.
+    pub sum_logprob: f64,
+    /// How many tokens have a log-probability.
+    pub scored_tokens: usize,
+    /// `exp(-sum_logprob / scored_tokens)`; with a stride, the perplexity of transformers' guide, which weighs windows
+    /// by their labels less one. Null if nothing was scored.
+    pub perplexity: Option<f64>,
+    /// `-sum_logprob / ln 2` over the bytes of the text; null without a tokenizer.
+    pub bits_per_byte: Option<f64>,
+    /// How the numbers were made.
+    pub protocol: Protocol,
+}
+
+/// How a text was scored.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Protocol {
+    /// Whether `<|endoftext|>` was put before the text.
+    pub bos: bool,
+    /// Tokens that the model saw at most.
+    pub context: usize,
+    /// Tokens from one window to the next; null for a single pass.
+    pub stride: Option<usize>,
+}
+
+/// Texts up to this many tokens are listed token by token.
+const SHORT: usize = 40;
+
+/// Classes of surprisal by their lower bounds in bits, and how they are shown on a terminal.
+const CLASSES: [(f32, &str, Option<u8>); 5] = [
+    (0.0, "0–1", None),
+    (1.0, "1–4", Some(229)),
+    (4.0, "4–7", Some(222)),
+    (7.0, "7–11", Some(215)),
+    (11.0, "11+", Some(203)),
+];
+
+impl ScoreRecord {
+    /// The text in the colours of its surprisal (where colours can be seen), its tokens one by one if they are few or
+    /// `all`, and the sums.
+    pub fn write_text(&self, tokenizer: Option<&Tokenizer>, all: bool, out: &mut Stdout) -> Result<()> {
+        if Stdout::has_colour() && !self.ids.is_empty() {
+            self.write_coloured(tokenizer, out)?;
+        }
+        if all || self.ids.len() <= SHORT {
+            self.write_tokens(tokenizer, out)?;
+        }
+        self.write_sums(out)
+    }
+
+    fn write_coloured(&self, tokenizer: Option<&Tokenizer>, out: &mut Stdout) -> Result<()> {
+        for span in spans(tokenizer, &self.ids) {
+            // A character over several tokens took the information of all of them.
+            let bits = self.logprobs[span.tokens].iter().flatten().map(|logprob| bits(*logprob)).sum();
+            write_in(out, style(bits), &span.text)?;
+        }
+        write!(out, "\n\nbits: ")?;
+        for (from, name, _) in CLASSES {
+            write_in(out, style(from), &format!(" {name} "))?;
+            write!(out, " ")?;
+        }
+        Ok(write!(out, "\n\n")?)
+    }
+
+    fn write_tokens(&self, tokenizer: Option<&Tokenizer>, out: &mut Stdout) -> Result<()> {
+        let dim = Style::new().dimmed();
+        writeln!(out, "{dim}{:>6} {:>10} {:>8} {:>7}  token{dim:#}", "", "logprob", "bits", "rank")?;
+        for (i, id) in self.ids.iter().enumerate() {
+            let token = label(tokenizer, *id);
+            match (self.logprobs[i], self.ranks[i]) {
+                (Some(logprob), Some(rank)) => {
+                    write!(out, "{i:>6} {logprob:>10.4} {:>8.2} {rank:>7}  ", bits(logprob))?;
+                    write_in(out, style(bits(logprob)), &token)?;
+                    writeln!(out)?;
+                }
+                _ => writeln!(out, "{i:>6} {:>10} {:>8} {:>7}  {token}", "–", "–", "–")?,
+            }
+        }
+        Ok(writeln!(out)?)
+    }
+
+    fn write_sums(&self, out: &mut Stdout) -> Result<()> {
+        let bold = Style::new().bold();
+        let (sum, scored) = (self.sum_logprob, self.scored_tokens);
+        writeln!(out, "tokens         {}, {scored} scored", self.ids.len())?;
+        if let Some(perplexity) = self.perplexity {
+            let mean = sum / scored as f64;
+            let in_bits = |nats: f64| -nats / std::f64::consts::LN_2;
+            writeln!(out, "log-prob       {sum:.4} in all, {mean:.4} a token")?;
+            writeln!(out, "surprisal      {:.2} bits in all, {:.4} a token", in_bits(sum), in_bits(mean))?;
+            writeln!(out, "perplexity     {bold}{perplexity:.4}{bold:#}")?;
+            if self.protocol.stride.is_some() {
+                writeln!(out, "               {:.4} over the scored tokens alike", (-mean).exp())?;
+            }
+        }
+        if let Some(bits) = self.bits_per_byte {
+            writeln!(out, "bits per byte  {bits:.4}")?;
+        }
+        let bos = if self.protocol.bos { "<|endoftext|> before the text" } else { "nothing before the text" };
+        match (self.protocol.context, self.protocol.stride) {
+            (_, None) => Ok(writeln!(out, "protocol       one pass, {bos}")?),
+            (context, Some(stride)) => {
+                Ok(writeln!(out, "protocol       windows of {context} tokens, stride {stride}, {bos}")?)
+            }
+        }
+    }
+}
+
+/// Surprisal.
+fn bits(logprob: f32) -> f32 {
+    -logprob / std::f32::consts::LN_2
+}
+
+fn style(bits: f32) -> Style {
+    let class = CLASSES.iter().rev().find(|(from, _, _)| bits >= *from);
+    match class.and_then(|(_, _, colour)| *colour) {
+        // Black on a light ground reads on any terminal.
+        Some(colour) => {
+            Style::new().bg_color(Some(Ansi256Color(colour).into())).fg_color(Some(Ansi256Color(16).into()))
+        }
+        None => Style::new(),
+    }
+}
+
+/// Writes text in a style that ends before every line break, without whatever else would control the terminal.
+fn write_in(out: &mut Stdout, style: Style, text: &str) -> Result<()> {
+    for (i, line) in text.split('\n').enumerate() {
+        if i > 0 {
+            writeln!(out)?;
+        }
+        let line: String = line.chars().filter(|c| *c == '\t' || !is_unprintable(*c)).collect();
+        if !line.is_empty() {
+            write!(out, "{style}{line}{style:#}")?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! The logit lens as a grid: a row for each layer, a column for each token.
+
+use std::ops::Range;
+
+use gpt2::tokenizer::Tokenizer;
+
+use super::{Anchor, FOOT, HEAD, MARGIN, Picture, cut, widest};
+use crate::output::tokens::label;
+use crate::output::trace::LensRecord;
+
+/// The longest label, in columns.
+const LABEL: usize = 12;
+
+/// From this shade on, words on it take the colour of the ground.
+const STRONG: f32 = 0.55;
+
+/// Heights of a row and of the names above the columns, and the width of the names beside the rows.
+const ROW: f64 = 40.0;
+const NAMES: f64 = 34.0;
+const SIDE: f64 = 86.0;
+
+/// Columns that do not fit this width go below.
+const WIDEST: f64 = 1400.0;
+
+const SIZE: f64 = 13.0;
+
+/// What is drawn, as words.
+struct Grid<'a> {
+    layers: &'a [LensRecord],
+    /// The tokens of the text.
+    labels: Vec<String>,
+    /// What each layer says at each position.
+    said: Vec<Vec<String>>,
+    /// The width of a column.
+    width: f64,
+}
+
+pub fn draw(model: &str, layers: &[LensRecord], labels: &[String], tokenizer: Option<&Tokenizer>) -> Picture {
+    let said = |layer: &LensRecord| -> Vec<String> {
+        layer.positions.iter().map(|reading| cut(&label(tokenizer, reading.top[0].id), LABEL)).collect()
+    };
+    let said: Vec<Vec<String>> = layers.iter().map(said).collect();
+    let labels: Vec<String> = labels.iter().map(|label| cut(label, LABEL)).collect();
+    let width = (widest(said.iter().flatten().chain(&labels)) * SIZE * 0.62 + 14.0).max(58.0);
+    let grid = Grid { layers, labels, said, width };
+    let n = grid.labels.len();
+    let together = n.min((WIDEST / width) as usize).max(1);
+    let band = NAMES + layers.len() as f64 * ROW + 18.0;
+    let subtitle = format!("{model} · the token that the model would say next if it stopped after a layer");
+    let (left, top) = (MARGIN + SIDE, HEAD + MARGIN);
+    let height = top + n.div_ceil(together) as f64 * band + FOOT;
+    let mut picture = Picture::new("Logit lens", &subtitle, left + together as f64 * width + MARGIN, height);
+    for (i, from) in (0..n).step_by(together).enumerate() {
+        grid.draw(&mut picture, left, top + i as f64 * band, from..n.min(from + together));
+    }
+    let tick = |percent: f32| (percent / 100.0, format!("{percent}%"));
+    picture.key(&[0.0, 50.0, 100.0].map(tick), "probability; framed: what the last block says");
+    picture
+}
+
+impl Grid<'_> {
+    /// Some columns of the grid.
+    fn draw(&self, picture: &mut Picture, left: f64, top: f64, positions: Range<usize>) {
+        let top = top + NAMES;
+        let middle = |i: usize| left + ((i - positions.start) as f64 + 0.5) * self.width;
+        picture.label(left - 10.0, top - 16.0, "token", "muted", 12.0, Anchor::End);
+        for i in positions.clone() {
+            picture.label(middle(i), top - 16.0, &self.labels[i], "ink", SIZE, Anchor::Middle);
+        }
+        let probs = |layer: &LensRecord| layer.positions[positions.clone()].iter().map(|p| p.top[0].prob).collect();
+        let shades: Vec<Vec<f32>> = self.layers.iter().map(probs).collect();
+        picture.cells(left, top, self.width, ROW, &shades);
+        for (y, (layer, said)) in self.layers.iter().zip(&self.said).enumerate() {
+            let at = top + y as f64 * ROW;
+            picture.label(left - 10.0, at + ROW / 2.0, &layer_name(&layer.name), "muted", 12.0, Anchor::End);
+            for i in positions.clone() {
+                let prob = layer.positions[i].top[0].prob;
+                let (ink, muted) = if prob > STRONG { ("on", "on") } else { ("ink", "muted") };
+                picture.outline("frame", middle(i) - self.width / 2.0, at, self.width, ROW);
+                picture.label(middle(i), at + 14.0, &said[i], ink, SIZE, Anchor::Middle);
+                picture.label(middle(i), at + 30.0, &format!("{:.0}%", 100.0 * prob), muted, 10.0, Anchor::Middle);
+            }
+        }
+        for i in positions.clone() {
+            let from = top + self.settled(i) as f64 * ROW + 1.0;
+            let height = top + self.layers.len() as f64 * ROW - 1.0 - from;
+            picture.outline("mark", middle(i) - self.width / 2.0 + 1.0, from, self.width - 2.0, height);
+        }
+    }
+
+    /// The layer from which on all say what the last one says.
+    fn settled(&self, position: usize) -> usize {
+        let says = |layer: &LensRecord| layer.positions[position].top[0].id;
+        let outcome = self.layers.last().map(says);
+        self.layers.iter().rposition(|layer| Some(says(layer)) != outcome).map_or(0, |other| other + 1)
+    }
+}
+
+fn layer_name(state: &str) -> String {
+    match state.strip_prefix("blocks.").and_then(|rest| rest.strip_suffix(".hidden")) {
+        Some(block) => format!("block {block}"),
+        None => state.to_owned(),
+    }
+}

@@ -1,0 +1,217 @@
+//! Pictures of `gpt2 trace`, for a slide or a page: a title, the tokens, a key to the colours; readable on a light and
+//! on a dark ground, whichever the viewer prefers.
+//!
+//! All shades are one colour over the ground, more or less of it, so that the same picture works on both.
+
+mod attention;
+mod hidden;
+mod lens;
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::Result;
+use gpt2::Error;
+use gpt2::tokenizer::Tokenizer;
+use svg::Document;
+use svg::node::element;
+use unicode_width::UnicodeWidthStr;
+
+use super::trace::TraceRecord;
+
+/// Draws the view that the record holds.
+pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -> Result<()> {
+    let labels = record.labels(tokenizer);
+    let picture = match record {
+        TraceRecord { attention: Some(heads), .. } => attention::draw(&record.model, heads, &labels)?,
+        TraceRecord { lens: Some(layers), .. } => lens::draw(&record.model, layers, &labels, tokenizer),
+        TraceRecord { hidden: Some(states), .. } => hidden::draw(&record.model, states, &labels),
+        _ => return Err(Error::Usage("--svg: there is no view to draw".into()).into()),
+    };
+    super::write_file(path, picture.finish().as_bytes())
+}
+
+/// Space around everything.
+const MARGIN: f64 = 24.0;
+
+/// Height of title and subtitle.
+const HEAD: f64 = 64.0;
+
+/// Height of the key under a picture.
+const FOOT: f64 = 84.0;
+
+const STYLE: &str = "
+  text { font-family: 'DejaVu Sans Mono', Menlo, Consolas, 'Liberation Mono', monospace; white-space: pre; }
+  .title { font: 600 20px system-ui, 'DejaVu Sans', Arial, sans-serif; }
+  .sub { font: 13px system-ui, 'DejaVu Sans', Arial, sans-serif; }
+  .ground { fill: #ffffff; } .ink { fill: #1a1d21; } .muted { fill: #5d6672; } .on { fill: #ffffff; }
+  .cell { fill: #1d5fbf; } .shade { stop-color: #1d5fbf; }
+  .frame { fill: none; stroke: #c9ced6; } .mark { fill: none; stroke: #d2691e; stroke-width: 2; }
+  @media (prefers-color-scheme: dark) {
+    .ground { fill: #14171b; } .ink { fill: #e8eaed; } .muted { fill: #a0a9b4; } .on { fill: #14171b; }
+    .cell { fill: #6ea8ff; } .shade { stop-color: #6ea8ff; }
+    .frame { stroke: #454c56; } .mark { stroke: #ffb27a; }
+  }
+";
+
+/// Where a text begins, ends or has its middle.
+#[derive(Clone, Copy)]
+enum Anchor {
+    Start,
+    Middle,
+    End,
+}
+
+/// A picture in the making; coordinates are pixels from its upper left corner.
+struct Picture {
+    document: Document,
+    width: f64,
+    height: f64,
+}
+
+impl Picture {
+    /// An empty picture with a title; it is at least wide enough for its words.
+    fn new(title: &str, subtitle: &str, width: f64, height: f64) -> Self {
+        let words = (columns(title) * 12.0).max(columns(subtitle) * 7.6) + 2.0 * MARGIN;
+        let mut picture = Self { document: Document::new(), width: width.max(words), height };
+        let ground = element::Rectangle::new().set("class", "ground").set("width", "100%").set("height", "100%");
+        picture.add(element::Title::new(title));
+        picture.add(element::Style::new(STYLE));
+        picture.add(ground);
+        picture.words(MARGIN, MARGIN + 18.0, title, "title ink");
+        picture.words(MARGIN, MARGIN + 40.0, subtitle, "sub muted");
+        picture
+    }
+
+    fn add(&mut self, node: impl Into<Box<dyn svg::Node>>) {
+        svg::Node::append(&mut self.document, node);
+    }
+
+    /// Words in the font of the title or the subtitle.
+    fn words(&mut self, x: f64, y: f64, text: &str, class: &str) {
+        self.add(element::Text::new(text).set("class", class).set("x", round(x)).set("y", round(y)));
+    }
+
+    /// A label whose middle is at height `y`.
+    fn label(&mut self, x: f64, y: f64, text: &str, class: &str, size: f64, anchor: Anchor) {
+        let anchor = match anchor {
+            Anchor::Start => "start",
+            Anchor::Middle => "middle",
+            Anchor::End => "end",
+        };
+        let text = element::Text::new(text)
+            .set("class", class)
+            .set("x", round(x))
+            .set("y", round(y + 0.35 * size))
+            .set("font-size", round(size))
+            .set("text-anchor", anchor);
+        self.add(text);
+    }
+
+    /// A label that reads upwards from (x, y).
+    fn upright(&mut self, x: f64, y: f64, text: &str, class: &str, size: f64) {
+        let (x, y) = (round(x + 0.35 * size), round(y));
+        let text = element::Text::new(text)
+            .set("class", class)
+            .set("font-size", round(size))
+            .set("transform", format!("translate({x} {y}) rotate(-90)"));
+        self.add(text);
+    }
+
+    /// The outline of a rectangle.
+    fn outline(&mut self, class: &str, x: f64, y: f64, width: f64, height: f64) {
+        let outline = element::Rectangle::new()
+            .set("class", class)
+            .set("x", round(x))
+            .set("y", round(y))
+            .set("width", round(width))
+            .set("height", round(height));
+        self.add(outline);
+    }
+
+    /// Cells of one size, each with its shade from 0 to 1. Equal shades are one path, and neighbours in a row one
+    /// rectangle of it, so that a map of a hundred thousand cells remains a picture that opens.
+    fn cells(&mut self, left: f64, top: f64, width: f64, height: f64, rows: &[Vec<f32>]) {
+        const STEPS: usize = 50;
+        let step = |shade: f32| (shade.clamp(0.0, 1.0) * STEPS as f32).round() as usize;
+        let mut paths = vec![String::new(); STEPS + 1];
+        for (y, row) in rows.iter().enumerate() {
+            let mut x = 0;
+            while x < row.len() {
+                let shade = step(row[x]);
+                let run = row[x..].iter().take_while(|other| step(**other) == shade).count();
+                let (at_x, at_y) = (round(left + x as f64 * width), round(top + y as f64 * height));
+                // Writing to a string cannot fail.
+                let _ = write!(
+                    paths[shade],
+                    "M{at_x} {at_y}h{}v{}h{}z",
+                    round(run as f64 * width),
+                    round(height),
+                    round(-(run as f64) * width)
+                );
+                x += run;
+            }
+        }
+        for (step, path) in paths.into_iter().enumerate().skip(1).filter(|(_, path)| !path.is_empty()) {
+            let opacity = step as f64 / STEPS as f64;
+            self.add(element::Path::new().set("class", "cell").set("fill-opacity", opacity).set("d", path));
+        }
+    }
+
+    /// The key at the foot of the picture: a ramp of shades, what some of them mean, and a remark.
+    fn key(&mut self, ticks: &[(f32, String)], remark: &str) {
+        let (x, y, width, height) = (MARGIN + 14.0, self.height - MARGIN - 32.0, 240.0, 12.0);
+        let stop =
+            |offset: f64| element::Stop::new().set("class", "shade").set("offset", offset).set("stop-opacity", offset);
+        let ramp = element::LinearGradient::new().set("id", "ramp").add(stop(0.0)).add(stop(1.0));
+        self.add(element::Definitions::new().add(ramp));
+        let bar = element::Rectangle::new()
+            .set("fill", "url(#ramp)")
+            .set("x", round(x))
+            .set("y", round(y))
+            .set("width", width)
+            .set("height", height);
+        self.add(bar);
+        self.outline("frame", x, y, width, height);
+        for (shade, meaning) in ticks {
+            let at = x + f64::from(*shade) * width;
+            let tick = element::Line::new().set("class", "frame").set("x1", round(at)).set("x2", round(at));
+            self.add(tick.set("y1", round(y + height)).set("y2", round(y + height + 4.0)));
+            self.label(at, y + height + 13.0, meaning, "muted", 11.0, Anchor::Middle);
+        }
+        let after = x + width + 40.0;
+        self.label(after, y + height / 2.0, remark, "muted", 12.0, Anchor::Start);
+        self.width = self.width.max(after + 7.4 * columns(remark) + MARGIN);
+    }
+
+    fn finish(self) -> String {
+        let (width, height) = (round(self.width), round(self.height));
+        let document = self.document.set("width", width).set("height", height).set("viewBox", (0, 0, width, height));
+        format!("{document}\n")
+    }
+}
+
+/// Tenths of a pixel are enough.
+fn round(x: f64) -> f64 {
+    (x * 10.0).round() / 10.0
+}
+
+/// How many columns of a fixed-width font a text takes.
+fn columns(text: &str) -> f64 {
+    text.width() as f64
+}
+
+/// The most columns that a label may take, as those of `labels` do.
+fn widest<'a>(labels: impl IntoIterator<Item = &'a String>) -> f64 {
+    labels.into_iter().map(|label| columns(label)).fold(1.0, f64::max)
+}
+
+/// A label cut to so many columns.
+fn cut(label: &str, most: usize) -> String {
+    let mut cut = label.to_owned();
+    if cut.width() > most {
+        while cut.width() >= most && cut.pop().is_some() {}
+        cut.push('…');
+    }
+    cut
+}

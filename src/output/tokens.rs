@@ -1,0 +1,103 @@
+//! Tokens as people see them: as a label in a table or a picture, and as running text.
+
+use std::ops::Range;
+
+use gpt2::tokenizer::{TextStream, Tokenizer};
+
+/// A token on its own, on one line: its spaces at the edges as `·`, control characters and the bytes of a torn
+/// character as escapes; the id where there is no tokenizer.
+pub fn label(tokenizer: Option<&Tokenizer>, id: u32) -> String {
+    match tokenizer.and_then(|tokenizer| tokenizer.bytes(id)) {
+        Some(bytes) => label_of(bytes),
+        None => format!("#{id}"),
+    }
+}
+
+fn label_of(bytes: &[u8]) -> String {
+    let before = bytes.iter().take_while(|byte| **byte == b' ').count();
+    let after = bytes[before..].iter().rev().take_while(|byte| **byte == b' ').count();
+    let inner = &bytes[before..bytes.len() - after];
+    let inner = std::str::from_utf8(inner).map_or_else(|_| inner.escape_ascii().to_string(), printable);
+    format!("{}{inner}{}", "·".repeat(before), "·".repeat(after))
+}
+
+/// Text without anything that would move a cursor or break a line or a file format.
+fn printable(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' => "↵".into(),
+        '\t' => "⇥".into(),
+        c if is_unprintable(c) => c.escape_unicode().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(shown).collect()
+}
+
+/// Control characters, those that turn the direction of text around, and those that XML forbids.
+pub fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}')
+}
+
+/// A piece of running text and the tokens that it is made of: one, unless a character is torn over several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Whole characters.
+    pub text: String,
+    /// Places of the tokens.
+    pub tokens: Range<usize>,
+}
+
+/// The running text of `ids`.
+pub fn spans(tokenizer: Option<&Tokenizer>, ids: &[u32]) -> Vec<Span> {
+    let bytes = |id| tokenizer.and_then(|tokenizer| tokenizer.bytes(id));
+    let Some(_) = tokenizer else {
+        let span = |(i, id)| Span { text: format!("{id} "), tokens: i..i + 1 };
+        return ids.iter().enumerate().map(span).collect();
+    };
+    let mut stream = TextStream::default();
+    let mut spans: Vec<Span> = vec![];
+    let mut from = 0;
+    for (i, id) in ids.iter().enumerate() {
+        let text = stream.push(bytes(*id).unwrap_or_default());
+        if !text.is_empty() {
+            spans.push(Span { text, tokens: from..i + 1 });
+            from = i + 1;
+        }
+    }
+    if from < ids.len() {
+        spans.push(Span { text: stream.finish(), tokens: from..ids.len() });
+    }
+    spans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_show_what_would_not_be_seen() {
+        for (bytes, label) in [
+            (&b" king"[..], "·king"),
+            (b"  ", "··"),
+            (b"a b", "a b"),
+            (b"\n\n", "↵↵"),
+            (b"\x1b[31m", "\\u{1b}[31m"),
+            ("é".as_bytes(), "é"),
+            (b" \xf0\x9f", "·\\xf0\\x9f"),
+            (b"", ""),
+        ] {
+            assert_eq!(label_of(bytes), label);
+        }
+    }
+
+    #[test]
+    fn a_torn_character_is_one_span() {
+        let tokenizer = Tokenizer::gpt2();
+        let text = "a 🦊 b";
+        let ids: Vec<u32> = tokenizer.encode(text, false).unwrap().into_iter().map(|t| t.id).collect();
+        let spans = spans(Some(&tokenizer), &ids);
+        assert_eq!(spans.iter().map(|s| s.text.as_str()).collect::<String>(), text);
+        assert!(spans.len() < ids.len());
+        assert_eq!(spans.iter().flat_map(|s| s.tokens.clone()).collect::<Vec<_>>(), (0..ids.len()).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,298 @@
+//! The record of `gpt2 trace` and its views on a terminal.
+
+use std::io::Write;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::Result;
+use gpt2::tokenizer::Tokenizer;
+use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
+
+use super::Stdout;
+use super::tokens::label;
+
+/// What happened inside; only the views that were asked for are there.
+#[derive(Debug, Serialize)]
+pub struct TraceRecord {
+    /// The model's name.
+    pub model: String,
+    /// The tokens that went through it.
+    pub ids: Vec<u32>,
+    /// Their texts, U+FFFD where a token alone is not UTF-8; null without a tokenizer.
+    pub tokens: Vec<Option<String>>,
+    /// The residual stream: `embed`, `blocks.{i}.hidden` (after block i), `final` (after the last norm).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<Vec<HiddenRecord>>,
+    /// The heads that were asked for, by layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention: Option<Vec<HeadRecord>>,
+    /// The logit lens: `embed`, then `blocks.{i}.hidden`; the last is the model's own prediction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lens: Option<Vec<LensRecord>>,
+}
+
+/// A hidden state in a few numbers.
+#[derive(Debug, Serialize)]
+pub struct HiddenRecord {
+    /// The state.
+    pub name: String,
+    /// `[T, C]`.
+    pub shape: [usize; 2],
+    /// The mean over all numbers.
+    pub mean: f64,
+    /// Their standard deviation.
+    pub std: f64,
+    /// The first numbers of the first position.
+    pub first: Vec<f32>,
+    /// The first numbers of the last position.
+    pub last_position: Vec<f32>,
+    /// The last numbers of the last position.
+    pub last: Vec<f32>,
+    /// The length of each position's vector.
+    pub norms: Vec<f32>,
+}
+
+/// One head's attention probabilities.
+#[derive(Debug, Serialize)]
+pub struct HeadRecord {
+    /// From 0.
+    pub layer: usize,
+    /// From 0.
+    pub head: usize,
+    /// `[T, T]`: for each token that looks, its weights on all tokens.
+    pub weights: Vec<Vec<f32>>,
+}
+
+/// One hidden state through the lens.
+#[derive(Debug, Serialize)]
+pub struct LensRecord {
+    /// The state.
+    pub name: String,
+    /// One for each token.
+    pub positions: Vec<ReadingRecord>,
+}
+
+/// What a layer would predict after a token.
+#[derive(Debug, Serialize)]
+pub struct ReadingRecord {
+    /// Position of the token after which it comes.
+    pub position: usize,
+    /// The best tokens, best first.
+    pub top: Vec<BestRecord>,
+    /// The probability of the token that the last layer thinks best.
+    pub outcome_prob: f32,
+}
+
+/// A token that a layer would predict.
+#[derive(Debug, Serialize)]
+pub struct BestRecord {
+    /// The token.
+    pub id: u32,
+    /// Its text.
+    pub token: Option<String>,
+    /// Its probability.
+    pub prob: f32,
+}
+
+impl TraceRecord {
+    /// The labels of the tokens.
+    pub fn labels(&self, tokenizer: Option<&Tokenizer>) -> Vec<String> {
+        self.ids.iter().map(|id| label(tokenizer, *id)).collect()
+    }
+
+    /// Every view that is there.
+    pub fn write_text(&self, tokenizer: Option<&Tokenizer>, out: &mut Stdout) -> Result<()> {
+        let labels = self.labels(tokenizer);
+        if let Some(hidden) = &self.hidden {
+            write_hidden(hidden, out)?;
+        }
+        match self.attention.as_deref() {
+            Some([head]) => head.write_map(&labels, out)?,
+            Some(heads) if heads.iter().all(|head| head.layer == heads[0].layer) => {
+                for head in heads {
+                    head.write_map(&labels, out)?;
+                }
+            }
+            Some(heads) => write_overview(heads, out)?,
+            None => {}
+        }
+        if let Some(lens) = &self.lens {
+            write_lens(lens, &labels, tokenizer, out)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_hidden(states: &[HiddenRecord], out: &mut Stdout) -> Result<()> {
+    let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
+    let shape = states.first().map_or([0, 0], |state| state.shape);
+    writeln!(out, "{bold}Hidden states{bold:#}, {} tokens × {} numbers", shape[0], shape[1])?;
+    writeln!(
+        out,
+        "{dim}{:<20} {:>9} {:>9}   {:<34} {}{dim:#}",
+        "", "mean", "std", "first token begins", "last token ends"
+    )?;
+    let few = |numbers: &[f32]| numbers.iter().map(|x| format!("{x:>8.4}")).collect::<Vec<_>>().join(" ");
+    for state in states {
+        let (first, last) =
+            (&state.first[..state.first.len().min(3)], &state.last[state.last.len().saturating_sub(3)..]);
+        let (mean, std) = (state.mean, state.std);
+        writeln!(out, "{:<20} {mean:>9.5} {std:>9.5}   {:<30}   … {}", state.name, few(first) + " …", few(last))?;
+    }
+    Ok(writeln!(out)?)
+}
+
+/// Glyphs of a heat map by the least weight that they stand for.
+const SHADES: [(f32, &str); 5] = [(0.7, "██"), (0.4, "▓▓"), (0.2, "▒▒"), (0.05, "░░"), (0.0, "  ")];
+
+/// Columns for the label of a row.
+const LABEL: usize = 14;
+
+impl HeadRecord {
+    /// The head's weights as shades: rows look, columns are looked at.
+    fn write_map(&self, labels: &[String], out: &mut Stdout) -> Result<()> {
+        let (bold, dim, blue) = (Style::new().bold(), Style::new().dimmed(), AnsiColor::Blue.on_default());
+        writeln!(
+            out,
+            "{bold}Attention{bold:#}, layer {}, head {}: each row is a token that looks",
+            self.layer, self.head
+        )?;
+        let room = ((Stdout::width() - LABEL - 7) / 2).max(8);
+        let from = labels.len().saturating_sub(room);
+        if from > 0 {
+            writeln!(out, "(the last {room} of {} tokens; --svg, --html and --format json have all)", labels.len())?;
+        }
+        write!(out, "{dim}{:>width$} ", "", width = LABEL + 5)?;
+        for key in from..labels.len() {
+            let number = if key % 5 == 0 { (key % 100).to_string() } else { String::new() };
+            write!(out, "{number:>2}")?;
+        }
+        writeln!(out, "{dim:#}")?;
+        for (query, row) in self.weights.iter().enumerate().skip(from) {
+            write!(out, "{} {dim}{query:>4}{dim:#} {blue}", fit(&labels[query], LABEL, Side::Right))?;
+            for weight in &row[from..=query] {
+                let shade = SHADES.iter().find(|(least, _)| weight >= least).map_or("  ", |(_, shade)| shade);
+                write!(out, "{shade}")?;
+            }
+            let (best, weight) = largest(row);
+            writeln!(
+                out,
+                "{blue:#}{dim}{:>pad$}▏{} {:.0}%{dim:#}",
+                "",
+                labels[best],
+                100.0 * weight,
+                pad = 2 * (labels.len() - 1 - query)
+            )?;
+        }
+        let key: Vec<String> =
+            SHADES.iter().rev().skip(1).map(|(least, shade)| format!("{shade} {:.0}%", 100.0 * least)).collect();
+        Ok(writeln!(
+            out,
+            "{dim}{:>width$} from: {};  ▏ the token most looked at{dim:#}\n",
+            "",
+            key.join("  "),
+            width = LABEL + 5
+        )?)
+    }
+
+    /// What most of the head's attention goes to, the first token left out of account as one that looks.
+    fn habit(&self) -> (&'static str, f32) {
+        let queries = self.weights.len().saturating_sub(1).max(1) as f32;
+        let share = |key: fn(usize) -> usize| {
+            let rows = self.weights.iter().enumerate().skip(1);
+            rows.map(|(query, row)| row[key(query)]).sum::<f32>() / queries
+        };
+        let habits = [("F", share(|_| 0)), ("P", share(|query| query - 1)), ("S", share(|query| query))];
+        habits.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(("·", 0.0))
+    }
+}
+
+/// One letter for each head: what it looks at.
+fn write_overview(heads: &[HeadRecord], out: &mut Stdout) -> Result<()> {
+    let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
+    writeln!(out, "{bold}Attention{bold:#}: where each head looks, on average over the tokens")?;
+    let mut layer = None;
+    for head in heads {
+        if layer != Some(head.layer) {
+            if layer.is_some() {
+                writeln!(out)?;
+            }
+            write!(out, "{dim}layer {:>3}{dim:#}  ", head.layer)?;
+            layer = Some(head.layer);
+        }
+        let (habit, share) = head.habit();
+        let style = match habit {
+            _ if share < 0.5 => Style::new().dimmed(),
+            "F" => AnsiColor::Yellow.on_default(),
+            "P" => AnsiColor::Cyan.on_default(),
+            _ => AnsiColor::Magenta.on_default(),
+        };
+        let habit = if share < 0.5 { "·" } else { habit };
+        write!(out, " {style}{habit}{:<3}{style:#}", format!("{:.0}", 100.0 * share))?;
+    }
+    writeln!(
+        out,
+        "\n{dim}over half on F the first token, P the previous one, S itself; · spread. Numbers are percent."
+    )?;
+    Ok(writeln!(out, "--layer L --head H draws one head, --svg all of them.{dim:#}\n")?)
+}
+
+/// The token that every layer would predict, a column for each position; as many columns side by side as fit.
+fn write_lens(layers: &[LensRecord], labels: &[String], tokenizer: Option<&Tokenizer>, out: &mut Stdout) -> Result<()> {
+    let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
+    writeln!(out, "{bold}Logit lens{bold:#}: what each layer would say next")?;
+    let name = |state: &str| state.strip_suffix(".hidden").unwrap_or(state).replace("blocks.", "block ");
+    let best = |reading: &ReadingRecord| label(tokenizer, reading.top[0].id);
+    let rows: Vec<Vec<String>> = layers.iter().map(|layer| layer.positions.iter().map(best).collect()).collect();
+    let widest = rows.iter().flatten().chain(labels).map(|label| label.width()).max().unwrap_or(0);
+    let column = widest.clamp(4, 12) + 4;
+    let together = ((Stdout::width() - 10) / (column + 1)).max(1);
+    for from in (0..labels.len()).step_by(together) {
+        let to = labels.len().min(from + together);
+        write!(out, "{:>9}", "")?;
+        for label in &labels[from..to] {
+            write!(out, " {bold}{}{bold:#}", fit(label, column, Side::Left))?;
+        }
+        writeln!(out)?;
+        for (layer, row) in layers.iter().zip(&rows) {
+            write!(out, "{dim}{:>9}{dim:#}", name(&layer.name))?;
+            for (reading, said) in layer.positions[from..to].iter().zip(&row[from..to]) {
+                let outcome = rows.last().map(|last| &last[reading.position]);
+                let style = match reading.top[0].prob {
+                    _ if outcome == Some(said) => AnsiColor::Green.on_default(),
+                    p if p < 0.1 => Style::new().dimmed(),
+                    _ => Style::new(),
+                };
+                let percent = format!("{:>3.0}", 100.0 * reading.top[0].prob);
+                write!(out, " {style}{}{dim}{percent}{dim:#} {style:#}", fit(said, column - 4, Side::Left))?;
+            }
+            writeln!(out)?;
+        }
+        writeln!(out)?;
+    }
+    Ok(writeln!(out, "{dim}Numbers are percent; green is what the last block says.{dim:#}\n")?)
+}
+
+fn largest(row: &[f32]) -> (usize, f32) {
+    row.iter().copied().enumerate().fold((0, 0.0), |best, next| if next.1 > best.1 { next } else { best })
+}
+
+/// The side on which text stands in its column.
+enum Side {
+    Left,
+    Right,
+}
+
+/// Text in exactly so many columns, cut with an ellipsis if it is longer.
+fn fit(text: &str, columns: usize, side: Side) -> String {
+    let mut fitting = text.to_owned();
+    if text.width() > columns {
+        while fitting.width() >= columns && fitting.pop().is_some() {}
+        fitting.push('…');
+    }
+    let padding = " ".repeat(columns.saturating_sub(fitting.width()));
+    match side {
+        Side::Left => fitting + &padding,
+        Side::Right => padding + &fitting,
+    }
+}

@@ -1,0 +1,188 @@
+//! A headless Chromium, driven over its DevTools protocol on a pipe: pages are opened, the pointer is moved as a user
+//! would move it, and whatever goes wrong inside is kept. <https://chromedevtools.github.io/devtools-protocol/>
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// How long the browser may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A running browser with one page.
+pub struct Browser {
+    process: Child,
+    to: ChildStdin,
+    from: Receiver<Value>,
+    session: Option<String>,
+    calls: u64,
+    /// Requests, errors and messages of the page since it was opened.
+    events: Vec<Value>,
+    /// Where the browser keeps its profile; removed with it.
+    _profile: tempfile::TempDir,
+}
+
+/// The browser's program, if there is one; `CHROMIUM` names another.
+fn program() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("CHROMIUM") {
+        return Some(named.into());
+    }
+    let path = std::env::var_os("PATH")?;
+    let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+    std::env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name))).find(|file| file.is_file())
+}
+
+impl Browser {
+    /// Starts a browser; none where there is no Chromium, which is said.
+    pub fn start() -> Option<Self> {
+        let Some(program) = program() else {
+            println!("SKIPPED: no chromium in PATH (CHROMIUM names one)");
+            return None;
+        };
+        let profile = tempfile::tempdir().expect("a folder for the profile");
+        let mut process = Command::new("sh")
+            // DevTools are spoken on file descriptors 3 and 4.
+            .args(["-c", r#"exec "$0" "$@" 3<&0 4>&1 </dev/null >/dev/null 2>&1"#])
+            .arg(program)
+            .args(
+                "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --remote-debugging-pipe"
+                    .split(' '),
+            )
+            .args("--disable-background-networking --disable-component-update --disable-sync".split(' '))
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg("about:blank")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let (to, from) = (process.stdin.take().expect("a pipe"), process.stdout.take().expect("a pipe"));
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || {
+            for message in BufReader::new(from).split(0) {
+                let Some(message) = message.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) else { break };
+                if sender.send(message).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut browser =
+            Self { process, to, from: receiver, session: None, calls: 0, events: vec![], _profile: profile };
+        let target = browser.call("Target.createTarget", json!({"url": "about:blank"}));
+        let attached = browser.call("Target.attachToTarget", json!({"targetId": target["targetId"], "flatten": true}));
+        browser.session = attached["sessionId"].as_str().map(str::to_owned);
+        for domain in ["Page", "Runtime", "Log", "Network"] {
+            browser.call(&format!("{domain}.enable"), json!({}));
+        }
+        let screen = json!({"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": false});
+        browser.call("Emulation.setDeviceMetricsOverride", screen);
+        Some(browser)
+    }
+
+    /// One command of the protocol, and its result.
+    #[track_caller]
+    fn call(&mut self, method: &str, params: Value) -> Value {
+        self.calls += 1;
+        let mut message = json!({"id": self.calls, "method": method, "params": params});
+        if let Some(session) = &self.session {
+            message["sessionId"] = json!(session);
+        }
+        self.to.write_all(format!("{message}\0").as_bytes()).expect("the browser listens");
+        loop {
+            let answer = self.from.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no answer to {method}"));
+            if answer["id"] == self.calls {
+                assert!(answer.get("error").is_none(), "{method}: {}", answer["error"]);
+                return answer["result"].clone();
+            }
+            self.events.push(answer);
+        }
+    }
+
+    /// Opens a file under a colour scheme, `light` or `dark`, and waits until it is there.
+    #[track_caller]
+    pub fn open(&mut self, file: &Path, scheme: &str) {
+        let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        self.call("Emulation.setEmulatedMedia", media);
+        self.events.clear();
+        self.call("Page.navigate", json!({"url": format!("file://{}", file.display())}));
+        while !self.events.iter().any(|event| event["method"] == "Page.loadEventFired") {
+            let event = self.from.recv_timeout(PATIENCE).expect("the page loads");
+            self.events.push(event);
+        }
+    }
+
+    /// The value of an expression in the page.
+    #[track_caller]
+    pub fn value(&mut self, expression: &str) -> Value {
+        let result = self.call("Runtime.evaluate", json!({"expression": expression, "returnByValue": true}));
+        assert!(result.get("exceptionDetails").is_none(), "{expression}: {result}");
+        result["result"]["value"].clone()
+    }
+
+    /// The text of the element that `script` gives.
+    #[track_caller]
+    pub fn text(&mut self, script: &str) -> String {
+        self.value(&format!("({script}).innerText")).as_str().expect("an element with text").to_owned()
+    }
+
+    /// Moves the pointer over a point of an element, `across` and `down` being parts of its width and height.
+    #[track_caller]
+    pub fn hover_at(&mut self, script: &str, across: f64, down: f64) -> (f64, f64) {
+        let point = format!(
+            "(() => {{ const e = {script}; e.scrollIntoView({{block: 'center', inline: 'center'}}); const b = e.getBoundingClientRect(); \
+             return [b.left + {across} * b.width, b.top + {down} * b.height]; }})()"
+        );
+        let point = self.value(&point);
+        let (x, y) = (point[0].as_f64().expect("a number"), point[1].as_f64().expect("a number"));
+        // From elsewhere, as a hand would.
+        for (x, y) in [(2.0, 2.0), (x, y)] {
+            self.call("Input.dispatchMouseEvent", json!({"type": "mouseMoved", "x": x, "y": y}));
+        }
+        (x, y)
+    }
+
+    /// Moves the pointer over the middle of an element.
+    #[track_caller]
+    pub fn hover(&mut self, script: &str) {
+        self.hover_at(script, 0.5, 0.5);
+    }
+
+    /// Clicks on an element.
+    #[track_caller]
+    pub fn click(&mut self, script: &str) {
+        let (x, y) = self.hover_at(script, 0.5, 0.5);
+        for kind in ["mousePressed", "mouseReleased"] {
+            let event = json!({"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1});
+            self.call("Input.dispatchMouseEvent", event);
+        }
+    }
+
+    /// What went wrong in the page since it was opened: exceptions, errors on its console, requests for anything but the
+    /// page itself.
+    pub fn problems(&mut self) -> Vec<String> {
+        self.value("0");
+        let problem = |event: &Value| {
+            let params = &event["params"];
+            match event["method"].as_str()? {
+                "Runtime.exceptionThrown" => Some(params["exceptionDetails"].to_string()),
+                "Log.entryAdded" if params["entry"]["level"] == "error" => Some(params["entry"].to_string()),
+                "Network.requestWillBeSent" => {
+                    let url = params["request"]["url"].as_str()?;
+                    let own = url.starts_with("file:") && params["type"] == "Document" || url.starts_with("data:");
+                    (!own).then(|| format!("a request for {url}"))
+                }
+                _ => None,
+            }
+        };
+        self.events.iter().filter_map(problem).collect()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

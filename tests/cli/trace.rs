@@ -1,0 +1,189 @@
+//! `gpt2 trace`.
+
+use std::path::Path;
+
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::harness::{golden, gpt2, id_text, tiny};
+
+const CHECKPOINTS: [&str; 4] = ["base", "erf_inner", "inverse", "untied_f16"];
+
+fn trace(checkpoint: &str, ids: &Value, more: &[&str]) -> Value {
+    let (folder, ids) = (tiny(checkpoint).display().to_string(), id_text(ids));
+    gpt2(&[&["trace", "-m", &folder, "--ids", &ids, "--format", "json"], more].concat()).succeeds().json()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+}
+
+#[track_caller]
+fn assert_near(ours: &[f64], theirs: &[f64], what: &str) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    for (ours, theirs) in ours.iter().zip(theirs) {
+        assert!((ours - theirs).abs() <= 1e-4, "{what}: {ours}, transformers has {theirs}");
+    }
+}
+
+/// transformers' hidden states are the embedding, every block but the last, and the last after the final norm.
+fn without_the_last_block(states: &[Value]) -> Vec<&Value> {
+    let count = states.len();
+    states.iter().enumerate().filter(|(i, _)| *i != count - 2).map(|(_, state)| state).collect()
+}
+
+#[test]
+fn hidden_states_are_those_of_transformers() {
+    for checkpoint in CHECKPOINTS {
+        for case in golden(checkpoint)["forward"].as_array().unwrap() {
+            let json = trace(checkpoint, &case["ids"], &[]);
+            let states = without_the_last_block(json["hidden"].as_array().unwrap());
+            let means: Vec<f64> = states.iter().map(|state| state["mean"].as_f64().unwrap()).collect();
+            assert_near(&means, &numbers(&case["hidden_mean"]), checkpoint);
+            for (state, theirs) in states.iter().zip(case["hidden_last_first8"].as_array().unwrap()) {
+                assert_near(&numbers(&state["last_position"]), &numbers(theirs), checkpoint);
+            }
+            let names: Vec<&str> =
+                json["hidden"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+            assert_eq!((names[0], names[1], names[names.len() - 1]), ("embed", "blocks.0.hidden", "final"));
+            assert!(json.get("attention").is_none() && json.get("lens").is_none());
+        }
+    }
+}
+
+#[test]
+fn attention_is_that_of_transformers() {
+    for checkpoint in CHECKPOINTS {
+        for case in golden(checkpoint)["forward"].as_array().unwrap() {
+            let json = trace(checkpoint, &case["ids"], &["--attention", "--layer", "0", "--head", "0"]);
+            let heads = json["attention"].as_array().unwrap();
+            assert_eq!((heads.len(), &heads[0]["layer"], &heads[0]["head"]), (1, &Value::from(0), &Value::from(0)));
+            let theirs = case["attention_l0_h0"].as_array().unwrap();
+            for (ours, theirs) in heads[0]["weights"].as_array().unwrap().iter().zip(theirs) {
+                assert_near(&numbers(ours), &numbers(theirs), checkpoint);
+            }
+        }
+    }
+}
+
+/// After the last block the lens is the model's own prediction.
+#[test]
+fn the_lens_ends_in_the_models_answer() {
+    for checkpoint in CHECKPOINTS {
+        for case in golden(checkpoint)["forward"].as_array().unwrap() {
+            let json = trace(checkpoint, &case["ids"], &["--lens"]);
+            let layers = json["lens"].as_array().unwrap();
+            let last = layers.last().unwrap()["positions"].as_array().unwrap();
+            let said: Vec<&Value> = last.iter().map(|reading| &reading["top"][0]["id"]).collect();
+            assert_eq!(said, case["argmax"].as_array().unwrap().iter().collect::<Vec<_>>(), "{checkpoint}");
+            for reading in last {
+                assert_eq!(reading["outcome_prob"], reading["top"][0]["prob"]);
+            }
+            assert_eq!(layers[0]["name"], "embed");
+        }
+    }
+}
+
+/// One tensor of a saved file.
+fn tensor(file: &SafeTensors<'_>, name: &str) -> (Vec<usize>, Vec<f64>) {
+    let view = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let numbers = view.data().chunks(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect();
+    (view.shape().to_vec(), numbers)
+}
+
+fn save(checkpoint: &str, ids: &str, path: &Path) -> Vec<u8> {
+    let (folder, file) = (tiny(checkpoint).display().to_string(), path.display().to_string());
+    gpt2(&["trace", "-m", &folder, "--ids", ids, "--save", &file]).succeeds();
+    std::fs::read(path).unwrap()
+}
+
+#[test]
+fn every_activation_is_saved_under_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for checkpoint in CHECKPOINTS {
+        for case in golden(checkpoint)["forward"].as_array().unwrap() {
+            let bytes = save(checkpoint, &id_text(&case["ids"]), &folder.path().join("trace.safetensors"));
+            let file = SafeTensors::deserialize(&bytes).unwrap();
+            let t = case["ids"].as_array().unwrap().len();
+            let layers = case["hidden_mean"].as_array().unwrap().len() - 1;
+            let mut expected = vec!["embed".to_owned(), "final".into(), "logits".into()];
+            expected.extend((0..layers).flat_map(|i| [format!("blocks.{i}.hidden"), format!("blocks.{i}.attention")]));
+            let mut names: Vec<String> = file.names().into_iter().map(str::to_owned).collect();
+            expected.sort();
+            names.sort();
+            assert_eq!(names, expected, "{checkpoint}");
+            let (shape, logits) = tensor(&file, "logits");
+            let theirs = numbers(&case["logits_last"]);
+            assert_eq!(shape, [t, theirs.len()]);
+            assert_near(&logits[logits.len() - theirs.len()..], &theirs, checkpoint);
+            let (shape, attention) = tensor(&file, "blocks.0.attention");
+            assert_eq!(shape[1..], [t, t]);
+            let theirs: Vec<f64> = case["attention_l0_h0"].as_array().unwrap().iter().flat_map(numbers).collect();
+            assert_near(&attention[..t * t], &theirs, checkpoint);
+            let (shape, last) = tensor(&file, "final");
+            let c = shape[1];
+            let theirs = numbers(&case["hidden_last_first8"].as_array().unwrap()[layers]);
+            assert_near(&last[(t - 1) * c..][..8], &theirs, checkpoint);
+        }
+    }
+    // Nothing but the file is left.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// Tracing is no second model: the logits of a traced pass have the very bits of one that is not.
+#[test]
+fn tracing_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    for checkpoint in CHECKPOINTS {
+        let ids = id_text(&golden(checkpoint)["forward"][2]["ids"]);
+        let bytes = save(checkpoint, &ids, &folder.path().join("trace.safetensors"));
+        let (shape, logits) = tensor(&SafeTensors::deserialize(&bytes).unwrap(), "logits");
+        let model = tiny(checkpoint).display().to_string();
+        let arguments = ["topk", "-m", &model, "--ids", &ids, "--all", "-k", "1000", "--format", "json"];
+        let json = gpt2(&arguments).succeeds().json();
+        for (i, position) in json["positions"].as_array().unwrap().iter().enumerate() {
+            for candidate in position["next"].as_array().unwrap() {
+                let traced = logits[i * shape[1] + candidate["id"].as_u64().unwrap() as usize];
+                assert_eq!(candidate["logit"].as_f64().unwrap() as f32, traced as f32, "{checkpoint} {i}");
+            }
+        }
+    }
+}
+
+#[test]
+fn views_on_a_terminal_show_tokens_and_keys() {
+    let show = |flags: &[&str]| {
+        let out = gpt2(&[&["trace", "-m", "demo", "Once upon a time"], flags].concat()).succeeds().stdout();
+        assert!(!out.contains('\x1b'));
+        out
+    };
+    for (flags, words) in [
+        (&[][..], &["embed", "blocks.5.hidden", "final", "4 tokens × 128 numbers", "mean", "std"][..]),
+        (&["--attention"], &["layer   5", "F the first token"]),
+        (&["--attention", "--layer", "2"], &["layer 2, head 0", "layer 2, head 1"]),
+        (&["--layer", "2", "--head", "1"], &["layer 2, head 1", "·upon", "██ 70%"]),
+        (&["--lens"], &["embed", "block 5", "·upon", "what the last block says"]),
+    ] {
+        let out = show(flags);
+        for word in words {
+            assert!(out.contains(word), "{word} is not in\n{out}\nof {flags:?}");
+        }
+    }
+    let forced = gpt2(&["trace", "-m", "demo", "Once upon", "--lens"]).env("CLICOLOR_FORCE", "1").succeeds().stdout();
+    assert!(forced.contains('\x1b'));
+}
+
+#[test]
+fn wrong_choices_are_usage_errors() {
+    let fails = |flags: &[&str], words: &[&str]| {
+        gpt2(&[&["trace", "-m", "demo", "Once"], flags].concat()).fails(2, words);
+    };
+    fails(&["--attention", "--layer", "6"], &["--layer 6", "0 to 5"]);
+    fails(&["--attention", "--head", "2"], &["--head 2", "0 to 1"]);
+    fails(&["--hidden", "--lens", "--svg", "/tmp/x.svg"], &["--svg draws one view"]);
+    gpt2(&["trace", "-m", "demo", "Once", "--svg", "/nonexistent/x.svg"]).fails(1, &["/nonexistent/x.svg"]);
+    gpt2(&["trace", "-m", "demo", "Once", "--save", "/nonexistent/x"]).fails(1, &["/nonexistent/x"]);
+    let long = "a ".repeat(600);
+    gpt2(&["trace", "-m", "demo", &long]).fails(2, &["512"]);
+    gpt2(&["trace", "-m", "demo", &long[..1000], "--attention", "--svg", "/tmp/x.svg"]).fails(2, &["--layer"]);
+}

@@ -14,7 +14,7 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use sha1::{Digest, Sha1};
@@ -85,6 +85,11 @@ impl Cache {
         Some(commit.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
+    /// Where the file `name` of `commit` is, if it is here.
+    pub(super) fn file(&self, commit: &str, name: &str) -> PathBuf {
+        self.path(["snapshots", commit, name])
+    }
+
     /// The files of `commit` that are here.
     pub(super) fn snapshot(&self, commit: String) -> Snapshot<'_> {
         Snapshot { cache: self, commit, unknown: RefCell::default() }
@@ -97,28 +102,30 @@ pub(super) fn etag_of(path: &Path) -> Option<String> {
 }
 
 /// Whether the content of `path` is what its ETag says. The hub's ETags are checksums: SHA-256 for what Git LFS or Xet
-/// stores, Git's SHA-1 for other files. An ETag of another form says nothing, so everything matches it.
+/// stores, Git's SHA-1 (or, on a mirror, the plain one) for other files. An ETag of another form says nothing, so
+/// everything matches it.
 pub(super) fn matches_etag(path: &Path, etag: &str) -> io::Result<bool> {
     if !etag.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(true);
     }
-    let mut file = File::open(path)?;
-    let digest = match etag.len() {
-        64 => digest(&mut file, Sha256::new())?,
+    let file = File::open(path)?;
+    let is = |digest: String| digest.eq_ignore_ascii_case(etag);
+    match etag.len() {
+        64 => Ok(is(digest(&file, Sha256::new())?)),
         40 => {
-            let blob = format!("blob {}\0", file.metadata()?.len());
-            digest(&mut file, Sha1::new_with_prefix(blob))?
+            let blob = Sha1::new_with_prefix(format!("blob {}\0", file.metadata()?.len()));
+            Ok(is(digest(&file, blob)?) || is(digest(&file, Sha1::new())?))
         }
-        _ => return Ok(true),
-    };
-    Ok(digest.eq_ignore_ascii_case(etag))
+        _ => Ok(true),
+    }
 }
 
-/// The digest of all that `reader` still holds, in hexadecimal.
-fn digest(reader: &mut impl Read, mut hash: impl Digest) -> io::Result<String> {
+/// The digest of a file, in hexadecimal.
+fn digest(mut file: &File, mut hash: impl Digest) -> io::Result<String> {
     let mut buffer = vec![0; 1 << 18];
+    file.rewind()?;
     loop {
-        match reader.read(&mut buffer)? {
+        match file.read(&mut buffer)? {
             0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
             n => hash.update(&buffer[..n]),
         }
@@ -147,7 +154,7 @@ impl Snapshot<'_> {
 
 impl Place for Snapshot<'_> {
     fn file(&self, name: &str) -> Result<Option<PathBuf>> {
-        let path = self.cache.path(["snapshots", &self.commit, name]);
+        let path = self.cache.file(&self.commit, name);
         if path.is_file() {
             return Ok(Some(path));
         }
@@ -164,5 +171,24 @@ impl Place for Snapshot<'_> {
 
     fn describe(&self) -> String {
         format!("the cached snapshot {}", self.cache.path(["snapshots", &self.commit]).display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn etags_are_checksums_of_git_lfs_or_git() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "hello\n").expect("written");
+        let matches = |etag: &str| matches_etag(file.path(), etag).expect("readable");
+        // From `sha256sum`, `git hash-object` and `sha1sum`.
+        assert!(matches("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"));
+        assert!(matches("ce013625030ba8dba906f756967f9e9ca394464a"));
+        assert!(!matches("ce013625030ba8dba906f756967f9e9ca394464b"));
+        assert!(!matches("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be04"));
+        assert!(matches("f572d396fae9206628714fb2ce00f72e94f2258f"));
+        assert!(matches("other-kind"), "says nothing about the content");
     }
 }

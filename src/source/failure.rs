@@ -10,7 +10,7 @@ use crate::error::Error;
 /// Why a request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// There is no connection, for this reason.
+    /// There is no connection or no sign of life, for this reason.
     Unreachable(String),
     /// The hub is reached and not well, or the connection broke, for this reason; the next attempt may succeed, if the
     /// hub says so after this time.
@@ -25,9 +25,9 @@ impl From<Error> for Failure {
     }
 }
 
-/// What is asked for, for the messages.
+/// What is asked for, to be named in messages.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct Target {
     /// The hub's address.
     pub(super) endpoint: String,
     /// `owner/name`
@@ -37,16 +37,16 @@ pub(super) struct Request {
     /// Whether a token is sent along.
     pub(super) has_token: bool,
     /// How long a server may be silent.
-    pub(super) patience: Duration,
+    pub(super) timeout: Duration,
 }
 
-impl Request {
-    /// The failure that `error` stands for.
-    pub(super) fn failure(&self, error: HFError) -> Failure {
+impl Target {
+    /// The failure that an error of `hf-hub` stands for.
+    pub(super) fn of_client(&self, error: HFError) -> Failure {
         match error {
-            HFError::Request { source, .. } => self.broken(&source),
+            HFError::Request { source, .. } => self.of_transport(&source),
             HFError::RateLimited { retry_after, context } => {
-                Failure::Passing(format!("it answers {}", context.status), retry_after)
+                Failure::Passing(format!("{} answers {}", self.endpoint, context.status), retry_after)
             }
             HFError::Http { context }
             | HFError::AuthRequired { context }
@@ -54,29 +54,34 @@ impl Request {
             | HFError::Conflict { context }
             | HFError::RepoNotFound { context: Some(context), .. }
             | HFError::RevisionNotFound { context: Some(context), .. }
-            | HFError::EntryNotFound { context: Some(context), .. } => self.answered(context.status, None),
+            | HFError::EntryNotFound { context: Some(context), .. } => self.of_status(context.status, None),
             other => Failure::Refused(Error::Source(format!("cannot use the hub at {}: {other}", self.endpoint))),
         }
     }
 
-    /// The failure when a request brought no answer, or only part of one.
-    pub(super) fn broken(&self, error: &reqwest::Error) -> Failure {
+    /// The failure when a request brought no response, or only part of one.
+    pub(super) fn of_transport(&self, error: &reqwest::Error) -> Failure {
+        let Self { endpoint, timeout, .. } = self;
         let reason = if error.is_timeout() {
-            let seconds = self.patience.as_secs();
-            format!("no answer for {seconds} s (HF_HUB_DOWNLOAD_TIMEOUT sets how long to wait)")
+            let seconds = timeout.as_secs();
+            format!("{endpoint} says nothing for {seconds} s (HF_HUB_DOWNLOAD_TIMEOUT sets how long to wait)")
         } else {
             // The innermost cause says what happened; those around it would repeat the address with a signed query.
             let mut cause: &dyn std::error::Error = error;
             while let Some(inner) = cause.source() {
                 cause = inner;
             }
-            cause.to_string()
+            format!("{endpoint}: {cause}")
         };
-        if error.is_connect() { Failure::Unreachable(reason) } else { Failure::Passing(reason, None) }
+        if error.is_connect() || error.is_timeout() {
+            Failure::Unreachable(reason)
+        } else {
+            Failure::Passing(reason, None)
+        }
     }
 
-    /// The failure that an answer with this status, which is no success, stands for.
-    pub(super) fn answered(&self, status: StatusCode, retry_after: Option<Duration>) -> Failure {
+    /// The failure that a response with this status, which is no success, stands for.
+    pub(super) fn of_status(&self, status: StatusCode, retry_after: Option<Duration>) -> Failure {
         let Self { endpoint, id, revision, .. } = self;
         let message = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -97,7 +102,7 @@ impl Request {
                     || status == StatusCode::REQUEST_TIMEOUT
                     || status == StatusCode::TOO_MANY_REQUESTS =>
             {
-                return Failure::Passing(format!("it answers {status}"), retry_after);
+                return Failure::Passing(format!("{endpoint} answers {status}"), retry_after);
             }
             _ => format!("the hub {endpoint} answers {status} when asked for `{id}`"),
         };

@@ -30,12 +30,16 @@ pub(super) fn find(id: &str, options: &SourceOptions) -> Result<ModelFiles> {
         return Ok(files);
     }
     if options.offline {
-        return match cached? {
-            Some(cached) => Ok(cached.files),
-            None => Err(Error::Source(format!(
+        return match cached {
+            Ok(Some(cached)) => Ok(cached.files),
+            Ok(None) => Err(Error::Source(format!(
                 "`{id}` (revision {revision}) is not in the cache {}, and offline it cannot be fetched: go online once, or use a local folder or `--model demo`",
                 cache.root.display()
             ))),
+            Err(Error::Source(missing)) => {
+                Err(Error::Source(format!("{missing}; offline it cannot be completed: go online once")))
+            }
+            Err(error) => Err(error),
         };
     }
     let makeshift = cached.ok().flatten().map(|cached| cached.files);
@@ -154,4 +158,19 @@ fn is_revision(revision: &str) -> bool {
         && !revision.contains("..")
         && revision.bytes().all(|b| b.is_ascii_graphic() && !b"~^:?*[\\".contains(&b))
         && revision.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revisions_are_names_of_branches_tags_or_commits_and_nothing_else() {
+        for revision in ["main", "v1.0", "refs/pr/1", "feature/x-y_z", "0123456789abcdef0123456789abcdef01234567"] {
+            assert!(is_revision(revision), "{revision}");
+        }
+        for revision in ["", "..", "../x", "a/../b", "/etc", "a//b", "a/", ".git", "a b", "a\\b", "a\nb", "a?b", "é"] {
+            assert!(!is_revision(revision), "{revision}");
+        }
+    }
 }

@@ -16,7 +16,7 @@ pub(super) trait Place {
     /// The local path of the file called `name`, fetched if need be; none if the place has no such file.
     fn file(&self, name: &str) -> Result<Option<PathBuf>>;
 
-    /// The names of the GGUF files.
+    /// The names of the GGUF files, those in subfolders left out.
     fn gguf_files(&self) -> Result<Vec<String>>;
 
     /// What errors call the place.
@@ -41,7 +41,7 @@ impl TokenizerChoice {
     }
 }
 
-const CONFIG: &str = "config.json";
+pub(super) const CONFIG: &str = "config.json";
 const SAFETENSORS: &str = "model.safetensors";
 const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
 const PYTORCH: &str = "pytorch_model.bin";
@@ -125,7 +125,7 @@ fn gguf(place: &dyn Place) -> Result<Option<PathBuf>> {
         [] => Ok(None),
         [name] => place.file(name),
         [first, ..] => Err(Error::Source(format!(
-            "{} holds several GGUF files: name one, as in `{first}`, by its path (from the hub: download it first)",
+            "{} holds several GGUF files, `{first}` among them: name the file that you want by its path on this machine",
             place.describe()
         ))),
     }
@@ -227,4 +227,109 @@ fn refuse_pointer(path: &Path) -> Result<()> {
         return Err(Error::format(path, problem));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG_JSON: &str = r#"{"vocab_size": 50257}"#;
+
+    /// A folder with these files.
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, content) in files {
+            std::fs::write(folder.path().join(name), content).expect("a file");
+        }
+        folder
+    }
+
+    fn found(files: &[(&str, &str)]) -> Result<ModelFiles> {
+        let folder = folder(files);
+        find(&Folder(folder.path().to_owned()), "m", &TokenizerChoice::Own)
+    }
+
+    #[track_caller]
+    fn fails<T: std::fmt::Debug>(result: Result<T>, words: &[&str]) {
+        let message = result.expect_err("an error").to_string();
+        assert!(!message.contains('\n'), "{message}");
+        for word in words {
+            assert!(message.contains(word), "`{word}` is not in {message}");
+        }
+    }
+
+    #[test]
+    fn weights_are_looked_for_in_order_of_preference() {
+        let index = r#"{"weight_map": {"wte.weight": "a.safetensors"}}"#;
+        let mut files = vec![
+            ("config.json", CONFIG_JSON),
+            ("model.safetensors", ""),
+            ("model.safetensors.index.json", index),
+            ("pytorch_model.bin", ""),
+            ("pytorch_model.bin.index.json", index),
+            ("x.gguf", ""),
+            ("a.safetensors", ""),
+        ];
+        let mut kinds = Vec::new();
+        while files.len() > 2 {
+            kinds.push(match found(&files).expect("a model").weights {
+                WeightFiles::Safetensors(path) | WeightFiles::Sharded(path) | WeightFiles::PyTorch(path) => path,
+                WeightFiles::Gguf(path) => path,
+                WeightFiles::Static(_) => panic!("not on disk"),
+            });
+            files.remove(1);
+        }
+        let names: Vec<_> = kinds.iter().map(|path| path.file_name().expect("a name")).collect();
+        let order = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"];
+        assert_eq!(names[..3], order);
+        assert_eq!(names[3..], ["pytorch_model.bin.index.json", "x.gguf"]);
+    }
+
+    #[test]
+    fn a_gguf_file_brings_configuration_and_tokenizer() {
+        let model = found(&[("x.gguf", "")]).expect("a model");
+        assert!(matches!(model.config, ConfigSource::Gguf(_)));
+        assert!(matches!(model.tokenizer, TokenizerFiles::Gguf(_)));
+        fails(found(&[("x.gguf", ""), ("y.gguf", "")]), &["several GGUF files", "x.gguf"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        fails(found(&[]), &["no model", "config.json", "*.gguf"]);
+        fails(found(&[("model.safetensors", "")]), &["no model", "config.json"]);
+        let looked_for = ["model.safetensors,", "model.safetensors.index.json,", "pytorch_model.bin,", "*.gguf"];
+        fails(found(&[("config.json", CONFIG_JSON)]), &looked_for);
+        let index = r#"{"weight_map": {"wte.weight": "a.safetensors"}}"#;
+        let files = [("config.json", CONFIG_JSON), ("model.safetensors.index.json", index)];
+        fails(found(&files), &["index.json", "`a.safetensors`"]);
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
+        let files = [("config.json", CONFIG_JSON), ("model.safetensors", pointer)];
+        fails(found(&files), &["model.safetensors", "git lfs pull"]);
+        let large = " ".repeat(LARGEST_CONFIG as usize + 1);
+        fails(found(&[("config.json", &large)]), &["config.json", "larger"]);
+    }
+
+    #[test]
+    fn the_tokenizer_is_the_folders_own_or_gpt2s_if_the_vocabulary_has_its_size() {
+        let of = |config: &str, names: &[&str]| {
+            let mut files = vec![("config.json", config), ("model.safetensors", "")];
+            files.extend(names.iter().map(|name| (*name, "")));
+            found(&files).expect("a model").tokenizer
+        };
+        let all = &["tokenizer.json", "vocab.json", "merges.txt"];
+        assert!(matches!(of(CONFIG_JSON, all), TokenizerFiles::TokenizerJson(_)));
+        assert!(matches!(of(CONFIG_JSON, &all[1..]), TokenizerFiles::VocabAndMerges(_, _)));
+        assert_eq!(of(CONFIG_JSON, &all[1..2]), TokenizerFiles::BuiltIn);
+        assert_eq!(of(r#"{"vocab_size": 50258}"#, &[]), TokenizerFiles::None);
+    }
+
+    #[test]
+    fn a_given_tokenizer_is_a_file_or_a_folder() {
+        let folder = folder(&[("vocab.json", ""), ("merges.txt", ""), ("mine.json", ""), ("x.gguf", "")]);
+        let at = |name: &str| tokenizer_at(&folder.path().join(name));
+        assert!(matches!(at(""), Ok(TokenizerFiles::VocabAndMerges(_, _))));
+        assert_eq!(at("mine.json").expect("a file"), TokenizerFiles::TokenizerJson(folder.path().join("mine.json")));
+        assert!(matches!(at("x.gguf"), Ok(TokenizerFiles::Gguf(_))));
+        fails(at("nothing"), &["nothing", "tokenizer.json", "vocab.json and merges.txt"]);
+    }
 }

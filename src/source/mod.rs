@@ -1,9 +1,11 @@
 //! Where models come from: a hub id, a local folder, a GGUF file, or the demo model inside the program.
 //!
-//! The only code that knows the network. What it hands on are paths of local files. [`local`] knows which files make a
-//! model, [`cache`] the layout of the cache that is shared with Python's `huggingface_hub`, [`hub`] when to ask the
-//! network, and `download` and `failure` how; `store` writes what came into the cache.
+//! The only code that knows the network. What it hands on are paths of local files. `local` knows which files make a
+//! model, `cache` the layout of the cache that is shared with Python's `huggingface_hub`, `hub` when to ask the network;
+//! `download` fetches files through the requests of `api`, and `store` writes them into the cache.
 
+#[cfg(feature = "hub")]
+mod api;
 mod cache;
 #[cfg(feature = "hub")]
 mod download;
@@ -196,4 +198,55 @@ fn demo(options: &SourceOptions) -> Result<ModelFiles> {
         },
         generation_config: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stand_for_the_demo_a_path_or_a_model_on_the_hub() {
+        let hub = |id: &str| Origin::Hub(id.to_owned());
+        let of = |model: &str| origin(model).expect("a model");
+        assert_eq!(of("demo"), Origin::Demo);
+        assert_eq!(of("gpt2"), hub("openai-community/gpt2"));
+        assert_eq!(of("gpt2-xl"), hub("openai-community/gpt2-xl"));
+        assert_eq!(of("distilgpt2"), hub("distilbert/distilgpt2"));
+        assert_eq!(of("some-one/My_model.v1"), hub("some-one/My_model.v1"));
+        assert_eq!(of("assets/demo"), Origin::Folder("assets/demo".into()));
+        assert_eq!(of("."), Origin::Folder(".".into()));
+    }
+
+    #[test]
+    fn what_no_name_can_stand_for_is_told_in_one_line() {
+        for (model, words) in [
+            ("./nothing", &["./nothing", "no such"][..]),
+            ("/nothing/at/all", &["no such"]),
+            ("~/model", &["no such"]),
+            ("model.gguf", &["no such", "model.gguf"]),
+            ("Cargo.toml", &["is a file", "folder"]),
+            ("a/b/c", &["a/b/c", "owner/name", "gpt2-medium", "demo"]),
+            ("a/b c", &["owner/name"]),
+            ("a/..", &["owner/name"]),
+            ("a/-b", &["owner/name"]),
+            ("bert", &["owner/name"]),
+            ("", &["owner/name"]),
+        ] {
+            let message = origin(model).expect_err(model).to_string();
+            assert!(!message.contains('\n'), "{message}");
+            for word in words {
+                assert!(message.contains(word), "`{word}` is not in {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_demo_is_complete_and_aligned() {
+        let demo = resolve("demo", &SourceOptions::default()).expect("the demo");
+        let WeightFiles::Static(bytes) = demo.weights else { panic!("not in the program") };
+        assert!(bytes.as_ptr().cast::<u64>().is_aligned());
+        assert_eq!(demo.tokenizer, TokenizerFiles::BuiltIn);
+        let revision = SourceOptions { revision: Some("v1".to_owned()), ..SourceOptions::default() };
+        assert!(matches!(resolve("demo", &revision), Err(Error::Usage(_))));
+    }
 }

@@ -14,9 +14,7 @@ impl Cache {
         if is_commit(revision) || self.commit(revision).as_deref() == Some(commit) {
             return Ok(());
         }
-        let path = self.path(["refs", revision]);
-        self.create_parent(&path)?;
-        std::fs::write(&path, commit).map_err(|e| self.cannot_write(&path, &e))
+        self.put(&self.path(["refs", revision]), |path| std::fs::write(path, commit))
     }
 
     /// Notes that `commit` has no file called `name`. Only saves a question later on, so it may fail.
@@ -34,20 +32,21 @@ impl Cache {
 
     /// Makes the content with this ETag the file `name` of `commit`.
     pub(super) fn link(&self, commit: &str, name: &str, etag: &str) -> Result<PathBuf> {
-        let path = self.path(["snapshots", commit, name]);
-        self.create_parent(&path)?;
+        let path = self.file(commit, name);
         let up = "../".repeat(name.split('/').count() + 1);
         let target = PathBuf::from(format!("{up}blobs/{etag}"));
-        if std::fs::read_link(&path).is_ok_and(|old| old == target) {
-            return Ok(path);
+        if !std::fs::read_link(&path).is_ok_and(|old| old == target) {
+            let blob = self.blob(etag).0;
+            self.put(&path, |path| symlink_or_copy(&target, &blob, path))?;
         }
-        let blob = self.blob(etag).0;
-        let make = || match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => symlink_or_copy(&target, &blob, &path),
-        };
-        make().map_err(|e| self.cannot_write(&path, &e))?;
         Ok(path)
+    }
+
+    /// Lets `make` make a file under another name, which then takes the place of `path` at once.
+    fn put(&self, path: &Path, make: impl FnMut(&Path) -> io::Result<()>) -> Result<()> {
+        let folder = self.create_parent(path)?;
+        let made = tempfile::Builder::new().prefix(".").make_in(folder, make);
+        made.and_then(|made| Ok(made.persist(path)?)).map(drop).map_err(|e| self.cannot_write(path, &e))
     }
 
     /// Waits until no other process downloads the content with this ETag. The lock lasts as long as the file returned.
@@ -68,9 +67,10 @@ impl Cache {
         }
     }
 
-    pub(super) fn create_parent(&self, path: &Path) -> Result<()> {
-        let parent = path.parent().unwrap_or(&self.root);
-        std::fs::create_dir_all(parent).map_err(|e| self.cannot_write(parent, &e))
+    pub(super) fn create_parent<'a>(&self, path: &'a Path) -> Result<&'a Path> {
+        let parent = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(parent).map_err(|e| self.cannot_write(parent, &e))?;
+        Ok(parent)
     }
 
     /// An error about `path` in the cache that cannot be written.
@@ -89,11 +89,9 @@ impl Cache {
 #[cfg(unix)]
 fn symlink_or_copy(target: &Path, blob: &Path, path: &Path) -> io::Result<()> {
     match std::os::unix::fs::symlink(target, path) {
-        // Another process was faster.
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        // A file system without links.
-        Err(_) => std::fs::copy(blob, path).map(drop),
-        Ok(()) => Ok(()),
+        // Some file systems have no links.
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => std::fs::copy(blob, path).map(drop),
+        outcome => outcome,
     }
 }
 

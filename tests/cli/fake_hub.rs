@@ -191,6 +191,12 @@ impl Answer {
         self
     }
 
+    /// Sets a header in place of its true value.
+    fn claim(&mut self, name: &'static str, value: String) {
+        self.headers.retain(|(other, _)| *other != name);
+        self.headers.push((name, value));
+    }
+
     fn refuse(status: u16, code: &str, message: &str) -> Self {
         let mut answer = Self::new(status).with("X-Error-Code", code).with("X-Error-Message", message);
         answer.body = format!(r#"{{"error":"{message}"}}"#).into_bytes();
@@ -202,13 +208,12 @@ impl Server {
     fn answer(&self, stream: TcpStream) -> std::io::Result<()> {
         let mut reader = BufReader::new(stream.try_clone()?);
         let Some(request) = read_request(&mut reader, self.is_cdn)? else { return Ok(()) };
-        let fault = self.fault_for(&request);
         self.state.requests.lock().unwrap().push(request.clone());
-        let mut answer = match fault {
-            Some(Fault::Status(status)) => Answer::refuse(status, "Fault", "as the test wants it"),
-            _ if self.is_cdn => self.content(&request),
-            _ => self.hub_answer(&request),
-        };
+        let mut answer = if self.is_cdn { self.content(&request) } else { self.hub_answer(&request) };
+        let fault = self.fault_for(&request, answer.status);
+        if let Some(Fault::Status(status)) = fault {
+            answer = Answer::new(status);
+        }
         let range = request.headers.get("range").filter(|_| !matches!(fault, Some(Fault::IgnoreRange)));
         if let (200, Some(range)) = (answer.status, range) {
             apply_range(&mut answer, range);
@@ -217,17 +222,10 @@ impl Server {
         match fault {
             Some(Fault::Delay(time)) => std::thread::sleep(time),
             Some(Fault::Alter) => answer.body[0] ^= 1,
-            Some(Fault::ClaimSize(size)) => answer.headers.push(("X-Linked-Size", size.to_string())),
-            Some(Fault::ClaimEtag(etag)) => answer.headers.push(("X-Linked-Etag", format!("\"{etag}\""))),
+            Some(Fault::ClaimSize(size)) => answer.claim("X-Linked-Size", size.to_string()),
+            Some(Fault::ClaimEtag(etag)) => answer.claim("X-Linked-Etag", format!("\"{etag}\"")),
             Some(Fault::CutAfter(n) | Fault::StallAfter(n)) => answer.body.truncate(n),
             _ => {}
-        }
-        if matches!(fault, Some(Fault::ClaimSize(_) | Fault::ClaimEtag(_))) {
-            // The last of its name shall count.
-            let (name, _) = *answer.headers.last().as_ref().unwrap();
-            let last = answer.headers.len() - 1;
-            let mut place = 0;
-            answer.headers.retain(|(other, _)| (place == last || other != name, place += 1).0);
         }
         let mut writer = stream;
         write!(writer, "HTTP/1.1 {} Status\r\nContent-Length: {length}\r\nConnection: close\r\n", answer.status)?;
@@ -246,28 +244,35 @@ impl Server {
         Ok(())
     }
 
-    fn fault_for(&self, request: &Request) -> Option<Fault> {
+    /// The fault planned for a request that would be answered with this status.
+    fn fault_for(&self, request: &Request, status: u16) -> Option<Fault> {
         let mut faults = self.state.faults.lock().unwrap();
         let planned = faults.iter_mut().find(|planned| {
+            let is_about_content = !matches!(planned.fault, Fault::Status(_)) && planned.method == "GET";
             planned.times > 0
                 && planned.method == request.method
                 && request.path.contains(&planned.part_of_path)
                 // A redirect has no content that could go wrong.
-                && (matches!(planned.fault, Fault::Status(_)) || self.is_cdn || !is_lfs(&request.path) || request.method == "HEAD")
+                && (status == 200 || !is_about_content)
         })?;
         planned.times -= 1;
         Some(planned.fault.clone())
     }
 
-    /// The hub's answer: `/api/models/OWNER/NAME/revision/REVISION` or `/OWNER/NAME/resolve/REVISION/FILE`.
+    /// The hub's answer: `/api/models/OWNER/NAME/revision/REVISION`, the same with `tree` (which Python asks for), or
+    /// `/OWNER/NAME/resolve/REVISION/FILE`.
     fn hub_answer(&self, request: &Request) -> Answer {
         let path = request.path.split('?').next().unwrap();
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         let (id, revision, file) = match parts[..] {
             ["api", "models", owner, name] => (format!("{owner}/{name}"), "main", None),
-            ["api", "models", owner, name, "revision", revision] => (format!("{owner}/{name}"), revision, None),
+            ["api", "models", owner, name, "revision" | "tree", revision] => {
+                (format!("{owner}/{name}"), revision, None)
+            }
             ["api", "resolve-cache", "models", owner, name, revision, ref file @ ..]
-            | [owner, name, "resolve", revision, ref file @ ..] => (format!("{owner}/{name}"), revision, Some(file.join("/"))),
+            | [owner, name, "resolve", revision, ref file @ ..] => {
+                (format!("{owner}/{name}"), revision, Some(file.join("/")))
+            }
             _ => return Answer::refuse(404, "NotFound", "no such page"),
         };
         let has_token = request.headers.get("authorization").is_some_and(|value| *value == format!("Bearer {TOKEN}"));
@@ -283,6 +288,11 @@ impl Server {
         let Some(files) = repository.commits.get(commit) else {
             return Answer::refuse(404, "RevisionNotFound", "Invalid rev id");
         };
+        if parts.get(4) == Some(&"tree") {
+            let mut answer = Answer::new(200).with("Content-Type", "application/json");
+            answer.body = serde_json::to_vec(&files.iter().map(tree_entry).collect::<Vec<_>>()).unwrap();
+            return answer;
+        }
         let Some(file) = file else {
             let siblings: Vec<_> = files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
             let listing = serde_json::json!({ "_id": "1", "id": id, "modelId": id, "sha": commit, "siblings": siblings,
@@ -317,7 +327,8 @@ impl Server {
 
     /// The CDN's answer: `/ETAG/FILE?Signature=...`.
     fn content(&self, request: &Request) -> Answer {
-        let Some((path, _)) = request.path.split_once("?Signature=") else {
+        // The signature is good for downloads alone.
+        let Some((path, _)) = request.path.split_once("?Signature=").filter(|_| request.method == "GET") else {
             return Answer::refuse(403, "AccessDenied", "not signed");
         };
         let wanted = path.split('/').nth(1).unwrap_or_default();
@@ -332,6 +343,15 @@ impl Server {
             None => Answer::refuse(404, "NoSuchKey", "no such key"),
         }
     }
+}
+
+fn tree_entry((name, content): (&String, &Vec<u8>)) -> serde_json::Value {
+    let (etag, size) = (etag(name, content), content.len());
+    let mut entry = serde_json::json!({ "type": "file", "oid": etag, "size": size, "path": name });
+    if is_lfs(name) {
+        entry["lfs"] = serde_json::json!({ "oid": etag, "size": size, "pointerSize": 134 });
+    }
+    entry
 }
 
 fn read_request(reader: &mut impl BufRead, to_cdn: bool) -> std::io::Result<Option<Request>> {

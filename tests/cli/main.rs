@@ -3,8 +3,12 @@
 mod batch;
 mod browser;
 mod checkpoint;
+#[cfg(feature = "hub")]
+mod fake_hub;
 mod generate;
 mod harness;
+#[cfg(feature = "hub")]
+mod hub;
 mod html;
 mod info;
 mod score;

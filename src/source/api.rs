@@ -1,0 +1,218 @@
+//! Requests to the hub: the listing of a repository, what it says about a file, and the content of one.
+//!
+//! The listing comes through `hf-hub`. Files do not, because `hf-hub` 1.0.0 cannot fetch them safely: its
+//! `download_file` has no time limits, starts again after every interruption, and takes whatever comes, an error page
+//! too, for the file; its `get_file_metadata` follows the redirect to where large files lie and so misses the size and
+//! checksum, which the hub gives along with the redirect.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hf_hub::repository::{HFRepository, RepoTypeModel};
+use hf_hub::{HFClient, HFError};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url, redirect};
+
+use super::cache::{hf_home, is_commit};
+use super::failure::{Failure, Target};
+use crate::error::{Error, Result};
+
+/// Asks about one repository.
+pub(super) struct Api {
+    pub(super) target: Target,
+    repository: HFRepository<RepoTypeModel>,
+    /// For the content of files: follows every redirect, without the token if it leads to another host.
+    content_client: Client,
+    /// For what the hub says about a file: follows no redirect to another host.
+    metadata_client: Client,
+    token: Option<String>,
+}
+
+/// One commit of a repository.
+pub(super) struct Listing {
+    pub(super) commit: String,
+    /// The names of the files.
+    pub(super) names: BTreeSet<String>,
+}
+
+/// What the hub says about a file.
+pub(super) struct Metadata {
+    /// The checksum by which the cache names the content.
+    pub(super) etag: String,
+    /// Bytes, if it says so.
+    pub(super) size: Option<u64>,
+    /// The commit that the revision stands for.
+    pub(super) commit: Option<String>,
+}
+
+impl Api {
+    /// For the repository `id` (`owner/name`); `revision` is what messages name.
+    pub(super) fn new(id: &str, revision: &str) -> Result<Self> {
+        let timeout = timeout()?;
+        let token = token();
+        let content_client = client(timeout).build().map_err(unusable)?;
+        let metadata_client = client(timeout).redirect(within_host()).build().map_err(unusable)?;
+        let mut builder = HFClient::builder().client(content_client.clone()).retry_max_attempts(0).cache_enabled(false);
+        if let Some(token) = &token {
+            builder = builder.token(token);
+        }
+        let hub = builder.build().map_err(unusable)?;
+        let target = Target {
+            endpoint: hub.endpoint().to_owned(),
+            id: id.to_owned(),
+            revision: revision.to_owned(),
+            has_token: token.is_some(),
+            timeout,
+        };
+        let (owner, name) = id.split_once('/').unwrap_or(("", id));
+        Ok(Self { target, repository: hub.model(owner, name), content_client, metadata_client, token })
+    }
+
+    /// The files of the revision; none from a mirror that has files and no listings.
+    pub(super) async fn listing(&self) -> Result<Option<Listing>, Failure> {
+        let info = match self.repository.info().revision(&self.target.revision).send().await {
+            Ok(info) => info,
+            Err(error) if is_unlisted(&error) => return Ok(None),
+            Err(error) => return Err(self.target.of_client(error)),
+        };
+        let names = info.siblings.unwrap_or_default().into_iter().map(|sibling| sibling.rfilename).collect();
+        Ok(info.sha.filter(|commit| is_commit(commit)).map(|commit| Listing { commit, names }))
+    }
+
+    /// What the hub says about the file `name`; none if it has no such file.
+    pub(super) async fn metadata(&self, revision: &str, name: &str) -> Result<Option<Metadata>, Failure> {
+        let request = self.authorized(self.metadata_client.head(self.address(revision, name)?));
+        let response = request.send().await.map_err(|error| self.target.of_transport(&error))?;
+        let status = response.status();
+        if status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if !status.is_success() && !status.is_redirection() {
+            return Err(self.failure(&response));
+        }
+        let header = |name: &str| response.headers().get(name)?.to_str().ok();
+        // The length of a redirect is not that of the file.
+        let length = || header(CONTENT_LENGTH.as_str()).filter(|_| status.is_success());
+        let etag = header("x-linked-etag").or_else(|| header(ETAG.as_str()));
+        match etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"')).filter(|etag| is_blob_name(etag)) {
+            Some(etag) => Ok(Some(Metadata {
+                etag: etag.to_owned(),
+                size: header("x-linked-size").or_else(length).and_then(|size| size.parse().ok()),
+                commit: header("x-repo-commit").filter(|commit| is_commit(commit)).map(str::to_owned),
+            })),
+            None => Err(Failure::Refused(Error::Source(format!(
+                "{} gives no usable ETag for {name} of `{}`; is it a hub (HF_ENDPOINT)?",
+                self.target.endpoint, self.target.id
+            )))),
+        }
+    }
+
+    /// The content of the file `name` from byte `start` on, if the server can begin there: if not, it is the whole, with
+    /// status 200, or nothing, with status 416.
+    pub(super) async fn content(&self, revision: &str, name: &str, start: u64) -> Result<Response, Failure> {
+        let mut request = self.authorized(self.content_client.get(self.address(revision, name)?));
+        if start > 0 {
+            request = request.header(RANGE, format!("bytes={start}-"));
+        }
+        let response = request.send().await.map_err(|error| self.target.of_transport(&error))?;
+        match response.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => Ok(response),
+            _ => Err(self.failure(&response)),
+        }
+    }
+
+    fn failure(&self, response: &Response) -> Failure {
+        let seconds = response.headers().get(RETRY_AFTER).and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+        self.target.of_status(response.status(), seconds.map(Duration::from_secs))
+    }
+
+    fn address(&self, revision: &str, name: &str) -> Result<Url> {
+        let mut address = Url::parse(&self.target.endpoint).map_err(unusable)?;
+        if let Ok(mut segments) = address.path_segments_mut() {
+            // A revision is one segment, even with a slash in it.
+            segments
+                .pop_if_empty()
+                .extend(self.target.id.split('/'))
+                .extend(["resolve", revision])
+                .extend(name.split('/'));
+        }
+        Ok(address)
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+}
+
+/// Whether the error only says that there are no listings here: the answer is not the hub's, which names its reason.
+fn is_unlisted(error: &HFError) -> bool {
+    match error {
+        HFError::Request { source, .. } => source.is_decode() && !source.is_timeout(),
+        HFError::RevisionNotFound { context: Some(context), .. } | HFError::Http { context } => {
+            let statuses = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
+            context.error_code.is_none() && statuses.contains(&context.status)
+        }
+        _ => false,
+    }
+}
+
+/// A client that gives up on a server that says nothing for so long, and that takes files as they are: compressed, their
+/// length would say nothing.
+fn client(timeout: Duration) -> ClientBuilder {
+    let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]);
+    Client::builder()
+        .user_agent(concat!("gpt2/", env!("CARGO_PKG_VERSION")))
+        .default_headers(headers)
+        .connect_timeout(timeout)
+        .read_timeout(timeout)
+}
+
+/// Stops at a redirect to another host.
+fn within_host() -> redirect::Policy {
+    redirect::Policy::custom(|attempt| {
+        const MOST: usize = 10;
+        let origin = attempt.previous().last().map(Url::origin);
+        let stays = origin.is_some_and(|origin| origin == attempt.url().origin());
+        if stays && attempt.previous().len() <= MOST { attempt.follow() } else { attempt.stop() }
+    })
+}
+
+/// An error about what the environment says of the hub.
+pub(super) fn unusable(error: impl std::fmt::Display) -> Error {
+    Error::Source(format!(
+        "cannot use the hub (HF_ENDPOINT, proxies and certificates come from the environment): {error}"
+    ))
+}
+
+/// How long a server may say nothing: `HF_HUB_DOWNLOAD_TIMEOUT` seconds, else 10.
+fn timeout() -> Result<Duration> {
+    let Some(value) = std::env::var_os("HF_HUB_DOWNLOAD_TIMEOUT").filter(|value| !value.is_empty()) else {
+        return Ok(Duration::from_secs(10));
+    };
+    match value.to_str().and_then(|value| value.parse().ok()) {
+        Some(seconds @ 1..) => Ok(Duration::from_secs(seconds)),
+        _ => Err(Error::Usage(format!("HF_HUB_DOWNLOAD_TIMEOUT is {}: expected seconds, from 1 up", value.display()))),
+    }
+}
+
+/// The access token: `HF_TOKEN`, else the content of the file `HF_TOKEN_PATH`, else of `token` in the folder `HF_HOME`,
+/// where `hf auth login` leaves it. `HF_HUB_DISABLE_IMPLICIT_TOKEN` forbids them all.
+fn token() -> Option<String> {
+    let variable = |name| std::env::var(name).ok();
+    let cleaned = |text: String| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    if variable("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some_and(|value| !value.is_empty()) {
+        return None;
+    }
+    let file = || variable("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(hf_home()?.join("token")));
+    variable("HF_TOKEN").and_then(cleaned).or_else(|| cleaned(std::fs::read_to_string(file()?).ok()?))
+}
+
+/// Whether an ETag can name a file of the cache, and nothing outside it.
+fn is_blob_name(etag: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    (1..=128).contains(&etag.len()) && !etag.starts_with('.') && etag.bytes().all(plain)
+}

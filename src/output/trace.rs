@@ -127,11 +127,7 @@ fn write_hidden(states: &[HiddenRecord], out: &mut Stdout) -> Result<()> {
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
     let shape = states.first().map_or([0, 0], |state| state.shape);
     writeln!(out, "{bold}Hidden states{bold:#}, {} tokens × {} numbers", shape[0], shape[1])?;
-    writeln!(
-        out,
-        "{dim}{:<20} {:>9} {:>9}   {:<34} {}{dim:#}",
-        "", "mean", "std", "first token begins", "last token ends"
-    )?;
+    writeln!(out, "{dim}{:<20} {:>9} {:>9}   {:<34} last token ends{dim:#}", "", "mean", "std", "first token begins")?;
     let few = |numbers: &[f32]| numbers.iter().map(|x| format!("{x:>8.4}")).collect::<Vec<_>>().join(" ");
     for state in states {
         let (first, last) =

@@ -7,9 +7,9 @@ mod checkpoint;
 mod fake_hub;
 mod generate;
 mod harness;
+mod html;
 #[cfg(feature = "hub")]
 mod hub;
-mod html;
 mod info;
 mod score;
 mod tokenize;

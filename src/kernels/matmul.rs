@@ -3,7 +3,8 @@
 //!
 //! Three ways through one definition. A few rows stream the weights once past the rows (decoding); many rows go through
 //! register tiles over packed panels (prefill); (out, in) takes dot products. For an (in, out) weight every output is
-//! the chain `((x₀w₀ + x₁w₁) + x₂w₂) + ...` in order of k, so the first two agree to the bit.
+//! the sum of blocks of 512 inputs, each the chain `((x₀w₀ + x₁w₁) + x₂w₂) + ...` in order of k, so the first two agree to
+//! the bit. (One chain over all inputs would round twice as much.)
 
 use super::activation::{activate_slice, add_slice};
 use super::pool;
@@ -132,7 +133,7 @@ const STREAM_COLUMNS: usize = 1024;
 /// Panels that are packed side by side: a task reads as many columns of the stored matrix in a run.
 const PANELS: usize = 4;
 
-/// Inputs that a panel covers, so that the panels of a task stay in the second-level cache.
+/// Inputs that are summed on their own: a panel covers as many, so that those of a task stay in the second-level cache.
 const PANEL_INPUTS: usize = 512;
 
 /// Outputs that one thread takes at a time in the dot product.
@@ -159,18 +160,20 @@ pub fn matmul(x: &[f32], w: &Matrix, bias: Option<&[f32]>, epilogue: Epilogue<'_
     let job = Product { x: x.as_ptr(), y: y.as_mut_ptr(), rows, w, bias, epilogue };
     let job = &job;
     // SAFETY (all three): the lengths were checked above and by `Matrix::new`; each call gets its own columns of `y`.
+    // Scratch is fetched here: a closure inside a kernel would be compiled without the level's instructions.
     match w.layout {
         Layout::InOut if rows <= FEW_ROWS => {
             // Ranges of whole vectors, and about as many as there are threads, so that none waits for another.
             let parts = w.outputs.div_ceil(STREAM_COLUMNS).next_multiple_of(pool::threads());
             let width = w.outputs.div_ceil(parts).next_multiple_of(4 * LANES);
-            split(job, width, |from, to| unsafe { stream_dispatch(job, from, to) });
+            split(job, width, |from, to| {
+                SCRATCH.with_borrow_mut(|before| unsafe { stream_dispatch(job, from, to, before) });
+            });
         }
         Layout::InOut => {
-            // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
             let panels = (w.outputs / (2 * pool::threads() * tile_columns())).clamp(1, PANELS);
             split(job, panels * tile_columns(), |from, to| {
-                PANEL.with_borrow_mut(|panel| unsafe { tiles_dispatch(job, from, to, panel) });
+                SCRATCH.with_borrow_mut(|panel| unsafe { tiles_dispatch(job, from, to, panel) });
             });
         }
         Layout::OutIn => {
@@ -218,7 +221,7 @@ impl Product<'_> {
     }
 }
 
-dispatch! { unsafe fn stream_dispatch = stream(job: &Product<'_>, from: usize, to: usize) }
+dispatch! { unsafe fn stream_dispatch = stream(job: &Product<'_>, from: usize, to: usize, before: &mut Vec<f32>) }
 dispatch! { unsafe fn tiles_dispatch = tiles(job: &Product<'_>, from: usize, to: usize, panel: &mut Vec<f32>) }
 dispatch! { unsafe fn dots_dispatch = dots(job: &Product<'_>, from: usize, to: usize) }
 
@@ -295,19 +298,30 @@ unsafe fn read_up_to<S: Simd>(p: *const f32, n: usize) -> S::V {
 }
 
 #[inline(always)]
-unsafe fn stream<S: Simd>(job: &Product<'_>, from: usize, to: usize) {
+unsafe fn stream<S: Simd>(job: &Product<'_>, from: usize, to: usize, before: &mut Vec<f32>) {
     unsafe {
         match job.w.dtype {
-            FloatType::F32 => stream_as::<S, F32>(job, from, to),
-            FloatType::F16 => stream_as::<S, F16>(job, from, to),
-            FloatType::BF16 => stream_as::<S, BF16>(job, from, to),
+            FloatType::F32 => stream_as::<S, F32>(job, from, to, before),
+            FloatType::F16 => stream_as::<S, F16>(job, from, to, before),
+            FloatType::BF16 => stream_as::<S, BF16>(job, from, to, before),
         }
+    }
+}
+
+/// Puts the sums so far into `before`, (rows, to - from), and starts the next block's from 0.
+unsafe fn set_aside(job: &Product<'_>, from: usize, to: usize, before: &mut Vec<f32>) {
+    before.clear();
+    for m in 0..job.rows {
+        // SAFETY: the caller owns these columns of `y`.
+        let y = unsafe { std::slice::from_raw_parts_mut(job.y.add(m * job.w.outputs + from), to - from) };
+        before.extend_from_slice(y);
+        y.fill(0.0);
     }
 }
 
 /// Few rows: eight rows of the weight at a time stream past the sums, which stay in the first-level cache.
 #[inline(always)]
-unsafe fn stream_as<S: Simd, T: Stored>(job: &Product<'_>, from: usize, to: usize) {
+unsafe fn stream_as<S: Simd, T: Stored>(job: &Product<'_>, from: usize, to: usize, before: &mut Vec<f32>) {
     const STEP: usize = 8;
     let (k, n) = (job.w.inputs, job.w.outputs);
     let w = job.w.bytes.as_ptr().cast::<T::Number>();
@@ -317,6 +331,9 @@ unsafe fn stream_as<S: Simd, T: Stored>(job: &Product<'_>, from: usize, to: usiz
         }
         let mut row = 0;
         while row < k {
+            if row > 0 && row.is_multiple_of(PANEL_INPUTS) {
+                set_aside(job, from, to, before);
+            }
             let steps = STEP.min(k - row);
             for m in 0..job.rows {
                 let x = job.x.add(m * k + row);
@@ -354,6 +371,12 @@ unsafe fn stream_as<S: Simd, T: Stored>(job: &Product<'_>, from: usize, to: usiz
                 }
             }
             row += steps;
+            if row > PANEL_INPUTS && (row.is_multiple_of(PANEL_INPUTS) || row == k) {
+                for m in 0..job.rows {
+                    let y = std::slice::from_raw_parts_mut(job.y.add(m * n + from), to - from);
+                    add_slice(y, &before[m * (to - from)..][..to - from]);
+                }
+            }
         }
         for m in 0..job.rows {
             job.finish(m, from, to);
@@ -418,8 +441,8 @@ struct Block {
 }
 
 thread_local! {
-    /// A packed panel, kept between calls so that its pages stay mapped.
-    static PANEL: std::cell::RefCell<Vec<f32>> = const { std::cell::RefCell::new(Vec::new()) };
+    /// Packed panels, or sums set aside; kept between calls so that the pages stay mapped.
+    static SCRATCH: std::cell::RefCell<Vec<f32>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 /// Packs a block: panel after panel, in each the rows one after the other, 0 beyond the last column.
@@ -474,7 +497,7 @@ unsafe fn row_of_tiles<S: Simd, const R: usize>(job: &Product<'_>, packed: &[f32
     R
 }
 
-/// `R` rows times one panel of `V` vectors, added to the sums of the blocks before.
+/// `R` rows times one panel of `V` vectors, summed on its own and added to the blocks before.
 #[inline(always)]
 unsafe fn tile<S: Simd, const R: usize, const V: usize>(
     job: &Product<'_>,
@@ -487,16 +510,6 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(
     // SAFETY: as for the caller.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; R];
-        if block.first > 0 {
-            for (r, sums) in sums.iter_mut().enumerate() {
-                for (v, sum) in sums.iter_mut().enumerate() {
-                    let at = column + v * LANES;
-                    if at < block.to {
-                        *sum = read_up_to::<S>(job.y.add((m + r) * n + at), block.to - at);
-                    }
-                }
-            }
-        }
         let x = job.x.add(m * k + block.first);
         let mut p = panel;
         for i in 0..block.inputs {
@@ -516,7 +529,9 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(
             for (v, sum) in sums.iter().enumerate() {
                 let at = column + v * LANES;
                 if at < block.to {
-                    store_up_to::<S>(job.y.add((m + r) * n + at), block.to - at, *sum);
+                    let (y, width) = (job.y.add((m + r) * n + at), block.to - at);
+                    let sum = if block.first > 0 { S::add(read_up_to::<S>(y, width), *sum) } else { *sum };
+                    store_up_to::<S>(y, width, sum);
                 }
             }
         }

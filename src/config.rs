@@ -6,9 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::gguf::Gguf;
 use crate::error::{Error, Result};
-use crate::source::ConfigSource;
 
 /// The activation of the MLP, under transformers' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,18 +100,6 @@ enum OneOrMany {
 const LARGEST_DIMENSION: i64 = 1 << 21;
 
 impl Config {
-    /// Reads and checks the configuration of a model, wherever it is.
-    ///
-    /// # Errors
-    /// As [`Self::from_file`], or as [`Gguf::open`] and [`Self::from_gguf`].
-    pub fn read(source: &ConfigSource) -> Result<Self> {
-        match source {
-            ConfigSource::File(path) => Self::from_file(path),
-            ConfigSource::Static(text) => Self::from_json(text.as_bytes(), "the built-in model"),
-            ConfigSource::Gguf(path) => Self::from_gguf(&Gguf::open(path)?),
-        }
-    }
-
     /// Reads and checks `config.json`.
     ///
     /// # Errors

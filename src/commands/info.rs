@@ -28,7 +28,7 @@ pub fn run(args: &InfoArgs, verbosity: Verbosity) -> Result<()> {
 fn of_model(args: &InfoArgs, verbosity: Verbosity) -> Result<(String, Config, Vec<TensorRecord>)> {
     let files = load::find(&args.model, verbosity)?;
     let checkpoint = Checkpoint::open(&files.weights)?;
-    let mut config = Config::read(&files.config)?;
+    let mut config = files.read_config()?;
     config.qkv_bias = checkpoint.get("h.0.attn.c_attn.bias").is_some();
     let tensors = if args.tensors { checkpoint.tensors.iter().map(record).collect() } else { vec![] };
     Ok((files.name, config, tensors))

@@ -157,7 +157,7 @@ fn generation_eos(path: &std::path::Path, config: &Config) -> Result<Vec<u32>> {
 
 fn network(args: &ModelArgs, files: &ModelFiles) -> Result<Gpt2> {
     let checkpoint = Checkpoint::open(&files.weights)?;
-    let config = Config::read(&files.config)?;
+    let config = files.read_config()?;
     let options = LoadOptions { weights: args.dtype.map(Into::into).unwrap_or_default() };
     Ok(Gpt2::load(config, &checkpoint, options)?)
 }

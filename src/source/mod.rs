@@ -19,6 +19,8 @@ mod store;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::WeightFiles;
+use crate::checkpoint::gguf::Gguf;
+use crate::config::Config;
 use crate::error::{Error, Result};
 
 pub use cache::cache_folder;
@@ -49,6 +51,20 @@ pub struct ModelFiles {
     pub tokenizer: TokenizerFiles,
     /// `generation_config.json`, where there is one.
     pub generation_config: Option<PathBuf>,
+}
+
+impl ModelFiles {
+    /// Reads and checks the model's configuration, wherever it is.
+    ///
+    /// # Errors
+    /// As [`Config::from_file`], or as [`Gguf::open`] and [`Config::from_gguf`].
+    pub fn read_config(&self) -> Result<Config> {
+        match &self.config {
+            ConfigSource::File(path) => Config::from_file(path),
+            ConfigSource::Static(text) => Config::from_json(text.as_bytes(), &self.name),
+            ConfigSource::Gguf(path) => Config::from_gguf(&Gguf::open(path)?),
+        }
+    }
 }
 
 /// Where a model's configuration is.

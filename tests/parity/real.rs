@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use gpt2::checkpoint::Checkpoint;
-use gpt2::config::Config;
 use gpt2::decode::numeric::{log_softmax, softmax};
 use gpt2::decode::{GenerationConfig, Input, LanguageModel, NoText, Positions, generate};
 use gpt2::model::{Gpt2, LoadOptions, Session, to_host};
@@ -24,7 +23,7 @@ fn cached(name: &str) -> Option<Gpt2> {
         return None;
     };
     let checkpoint = Checkpoint::open(&files.weights).unwrap();
-    Some(Gpt2::load(Config::read(&files.config).unwrap(), &checkpoint, LoadOptions::default()).unwrap())
+    Some(Gpt2::load(files.read_config().unwrap(), &checkpoint, LoadOptions::default()).unwrap())
 }
 
 fn encode(text: &Value) -> Vec<u32> {

@@ -8,6 +8,7 @@ mod file;
 #[cfg(test)]
 mod fuzz;
 pub mod gguf;
+mod numbers;
 mod pytorch;
 pub mod safetensors;
 mod shards;

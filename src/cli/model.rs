@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use gpt2::kernels::quantized::QuantizedType;
 use gpt2::model::WeightType;
 
 #[derive(Debug, Clone, Args)]
@@ -23,9 +24,12 @@ pub struct ModelArgs {
     /// Where to compute: auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     pub device: gpt2::device::DeviceChoice,
-    /// Type of the weights in memory [default: f32]
+    /// Type of the weights in memory [default: f32; as stored if the file is quantised]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub dtype: Option<Dtype>,
+    /// Quantise the weights in memory: smaller and faster, a little less exact
+    #[arg(long, value_enum, value_name = "FORMAT", conflicts_with = "dtype")]
+    pub quantize: Option<Quantization>,
     /// Threads to compute with [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -71,7 +75,40 @@ impl From<Dtype> for WeightType {
     }
 }
 
+/// The formats of `--quantize`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Quantization {
+    /// 8.5 bits a weight
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 6.6 bits a weight
+    #[value(name = "q6_k")]
+    Q6K,
+    /// 4.5 bits a weight
+    #[value(name = "q4_k")]
+    Q4K,
+}
+
+impl From<Quantization> for QuantizedType {
+    fn from(quantization: Quantization) -> Self {
+        match quantization {
+            Quantization::Q8_0 => Self::Q8_0,
+            Quantization::Q6K => Self::Q6K,
+            Quantization::Q4K => Self::Q4K,
+        }
+    }
+}
+
 impl ModelArgs {
+    /// The type that the weights shall have in memory.
+    pub fn weights(&self) -> WeightType {
+        match (self.dtype, self.quantize) {
+            (_, Some(quantization)) => WeightType::Quantized(quantization.into()),
+            (Some(dtype), None) => dtype.into(),
+            (None, None) => WeightType::Stored,
+        }
+    }
+
     /// Whether the network may not be used, by flag or by `HF_HUB_OFFLINE`.
     pub fn is_offline(&self) -> bool {
         self.offline || is_offline_asked()

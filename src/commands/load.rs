@@ -8,7 +8,8 @@ use gpt2::Error;
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::kernels::pool;
-use gpt2::model::{Gpt2, LoadOptions};
+use gpt2::kernels::quantized::QuantizedType;
+use gpt2::model::{Gpt2, LoadOptions, WeightType};
 use gpt2::source::{self, ModelFiles, SourceOptions, TokenizerFiles};
 use gpt2::tokenizer::Tokenizer;
 
@@ -28,12 +29,17 @@ pub struct Loaded {
     pub load_s: f64,
 }
 
-/// Finds the model's files, and downloads them if need be.
-pub fn find(args: &ModelArgs, verbosity: Verbosity) -> Result<ModelFiles> {
+/// Sets the number of threads and checks the device.
+pub fn set_up(args: &ModelArgs) -> Result<()> {
     if let Some(threads) = args.threads {
         pool::set_threads(usize::from(threads));
     }
-    args.device.require()?;
+    Ok(args.device.require()?)
+}
+
+/// Finds the model's files, and downloads them if need be.
+pub fn find(args: &ModelArgs, verbosity: Verbosity) -> Result<ModelFiles> {
+    set_up(args)?;
     let options = SourceOptions {
         revision: args.revision.clone(),
         offline: args.is_offline(),
@@ -50,7 +56,7 @@ impl Loaded {
         let files = find(args, verbosity)?;
         let (tokenizer, model) = std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| tokenizer(&files.tokenizer));
-            let model = network(args, &files);
+            let model = network(args, &files, verbosity);
             (tokenizer.join(), model)
         });
         let tokenizer = tokenizer.map_err(|_| anyhow::anyhow!("the tokenizer could not be loaded"))??;
@@ -134,7 +140,8 @@ impl Loaded {
     }
 }
 
-fn tokenizer(files: &TokenizerFiles) -> Result<Option<Tokenizer>> {
+/// Loads the tokenizer, if there is one.
+pub fn tokenizer(files: &TokenizerFiles) -> Result<Option<Tokenizer>> {
     match files {
         TokenizerFiles::None => Ok(None),
         files => Ok(Some(Tokenizer::load(files)?)),
@@ -155,9 +162,28 @@ fn generation_eos(path: &std::path::Path, config: &Config) -> Result<Vec<u32>> {
     ids.with_context(|| format!("{}: eos_token_id is no token id or list of token ids", path.display()))
 }
 
-fn network(args: &ModelArgs, files: &ModelFiles) -> Result<Gpt2> {
+/// Loads the network.
+pub fn network(args: &ModelArgs, files: &ModelFiles, verbosity: Verbosity) -> Result<Gpt2> {
     let checkpoint = Checkpoint::open(&files.weights)?;
     let config = files.read_config()?;
-    let options = LoadOptions { weights: args.dtype.map(Into::into).unwrap_or_default() };
-    Ok(Gpt2::load(config, &checkpoint, options)?)
+    let options = LoadOptions { weights: args.weights() };
+    let model = Gpt2::load(config, &checkpoint, options)?;
+    if let (WeightType::Quantized(kind), false) = (options.weights, verbosity.quiet) {
+        note_fallback(&model, kind);
+    }
+    Ok(model)
+}
+
+/// Says so where widths did not allow the format that was asked for.
+fn note_fallback(model: &Gpt2, wanted: QuantizedType) {
+    let config = model.config();
+    let mut widths = vec![config.n_embd, config.n_inner];
+    widths.dedup();
+    for width in widths {
+        let (wanted, found) = (wanted.storage(), wanted.fitting(width));
+        if found != wanted {
+            let block = wanted.block_len();
+            eprintln!("note: matrices with {width} inputs are {found}: {wanted} takes multiples of {block}");
+        }
+    }
 }

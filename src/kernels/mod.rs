@@ -12,6 +12,7 @@ mod attention;
 mod matmul;
 mod norm;
 pub mod pool;
+pub mod quantized;
 mod simd;
 
 pub use activation::activate;

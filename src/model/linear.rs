@@ -3,13 +3,60 @@
 use candle_core::{Device, Tensor};
 
 use super::with_slice;
+use crate::checkpoint::StorageType;
 use crate::error::Result;
-use crate::kernels::{self, Epilogue, Matrix};
+use crate::kernels::quantized::QuantizedMatrix;
+use crate::kernels::{self, Epilogue, FloatType, Matrix};
+
+/// A weight matrix (in, out), whatever it is stored as.
+#[derive(Debug, Clone)]
+pub(super) enum Weight {
+    Float(Matrix),
+    Quantized(QuantizedMatrix),
+}
+
+impl Weight {
+    /// The length of an output row.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Self::Float(matrix) => matrix.outputs(),
+            Self::Quantized(matrix) => matrix.outputs(),
+        }
+    }
+
+    /// The type of the stored numbers.
+    pub fn dtype(&self) -> StorageType {
+        match self {
+            Self::Float(matrix) => match matrix.dtype() {
+                FloatType::F32 => StorageType::F32,
+                FloatType::F16 => StorageType::F16,
+                FloatType::BF16 => StorageType::BF16,
+            },
+            Self::Quantized(matrix) => matrix.kind().storage(),
+        }
+    }
+
+    /// Bytes that the matrix takes.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Float(matrix) => matrix.size(),
+            Self::Quantized(matrix) => matrix.size(),
+        }
+    }
+
+    /// `y = epilogue(x W + bias)`.
+    fn matmul(&self, x: &[f32], bias: Option<&[f32]>, epilogue: Epilogue<'_>, y: &mut [f32]) {
+        match self {
+            Self::Float(matrix) => kernels::matmul(x, matrix, bias, epilogue, y),
+            Self::Quantized(matrix) => matrix.matmul(x, bias, epilogue, y),
+        }
+    }
+}
 
 /// `y = x W + b`.
 #[derive(Debug)]
 pub(super) struct Linear {
-    pub weight: Matrix,
+    pub weight: Weight,
     pub bias: Option<Vec<f32>>,
 }
 
@@ -28,7 +75,7 @@ impl Linear {
     pub fn forward_with(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
         let (n, _) = x.dims2()?;
         let mut y = vec![0f32; n * self.weight.outputs()];
-        with_slice(x, |x| kernels::matmul(x, &self.weight, self.bias.as_deref(), epilogue, &mut y))?;
+        with_slice(x, |x| self.weight.matmul(x, self.bias.as_deref(), epilogue, &mut y))?;
         Ok(Tensor::from_vec(y, (n, self.weight.outputs()), &Device::Cpu)?)
     }
 }
@@ -53,12 +100,15 @@ impl LayerNorm {
 /// A table of vectors, (entries, C).
 #[derive(Debug)]
 pub(super) struct Embedding {
-    pub weight: Matrix,
+    pub weight: Weight,
 }
 
 impl Embedding {
     /// Copies entry `index` into `out` (C).
     pub fn row(&self, index: usize, out: &mut [f32]) {
-        self.weight.row(index, out);
+        match &self.weight {
+            Weight::Float(matrix) => matrix.row(index, out),
+            Weight::Quantized(matrix) => matrix.row(index, out),
+        }
     }
 }

@@ -2,34 +2,39 @@
 
 use std::cell::RefCell;
 
-use half::{bf16, f16};
 use rustc_hash::FxHashSet;
 
 use super::Gpt2;
 use super::block::{Attention, Block, Mlp};
-use super::linear::{Embedding, LayerNorm, Linear};
+use super::linear::{Embedding, LayerNorm, Linear, Weight};
 use crate::checkpoint::{Bytes, Checkpoint, StorageType, Tensor};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kernels::{FloatType, Layout, Matrix, pool};
+use crate::kernels::quantized::{QuantizedMatrix, QuantizedType};
+use crate::kernels::{FloatType, Layout, Matrix};
 
 /// The type in which weight matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WeightType {
-    /// As exact as f32: f32 weights stay f32, and 16-bit weights stay as they are, since every one of their numbers is
-    /// an f32 and is widened on the way into the sum.
+    /// As they are stored: every 16-bit number is an f32 and is widened on the way into the sum; quantised weights are
+    /// multiplied as integers, or are f32 if their format has no kernel.
     #[default]
+    Stored,
+    /// As exact as f32: 16-bit weights stay as they are, quantised ones are widened.
     F32,
     /// Rounded to 16-bit IEEE.
     F16,
     /// Rounded to the upper half of an f32.
     BF16,
+    /// Quantised, as far as the widths allow ([`QuantizedType::fitting`]). Position embeddings are as exact as f32.
+    Quantized(QuantizedType),
 }
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LoadOptions {
-    /// The type of the weight matrices. Norms and biases are f32, and so are all activations and sums.
+    /// The type of the weight matrices. Norms and biases are f32, and so are all activations and sums, but for products
+    /// with quantised weights: there activations are rounded to 8 bits, 32 with one scale.
     pub weights: WeightType,
 }
 
@@ -45,7 +50,7 @@ impl Gpt2 {
         let loader = Loader { checkpoint, options, used: RefCell::default() };
         let (c, v) = (config.n_embd, config.vocab_size);
         let wte = loader.table("wte.weight", v, c)?;
-        let wpe = loader.table("wpe.weight", config.n_positions, c)?;
+        let wpe = loader.positions(config.n_positions, c)?;
         let h = (0..config.n_layer).map(|i| loader.block(&config, i)).collect::<Result<_>>()?;
         let ln_f = loader.norm("ln_f", &config)?;
         let head = if config.tie_word_embeddings {
@@ -62,6 +67,34 @@ impl Gpt2 {
             ln_f,
             lm_head: Linear { weight: head, bias: None },
             config,
+        })
+    }
+}
+
+impl Gpt2 {
+    /// The bytes of the weight matrices in memory, or in the mapped file, by type; a tied head counts once.
+    #[must_use]
+    pub fn weight_bytes(&self) -> Vec<(StorageType, usize)> {
+        let head = Some(&self.lm_head.weight).filter(|_| !self.config.tie_word_embeddings);
+        let mut bytes: Vec<(StorageType, usize)> = vec![];
+        for weight in self.block_weights().chain([&self.wte.weight, &self.wpe.weight]).chain(head) {
+            match bytes.iter_mut().find(|(dtype, _)| *dtype == weight.dtype()) {
+                Some((_, sum)) => *sum += weight.size(),
+                None => bytes.push((weight.dtype(), weight.size())),
+            }
+        }
+        bytes
+    }
+
+    /// The bytes of weights that a decoded token reads: the matrices of the blocks and the head.
+    #[must_use]
+    pub fn bytes_per_token(&self) -> usize {
+        self.block_weights().map(Weight::size).sum::<usize>() + self.lm_head.weight.size()
+    }
+
+    fn block_weights(&self) -> impl Iterator<Item = &Weight> {
+        self.h.iter().flat_map(|block| {
+            [&block.attn.c_attn, &block.attn.c_proj, &block.mlp.c_fc, &block.mlp.c_proj].map(|linear| &linear.weight)
         })
     }
 }
@@ -112,54 +145,57 @@ impl Loader<'_> {
     }
 
     /// A table of `entries` vectors, (entries, C): an embedding, or the head.
-    fn table(&self, name: &str, entries: usize, width: usize) -> Result<Matrix> {
+    fn table(&self, name: &str, entries: usize, width: usize) -> Result<Weight> {
         self.matrix(self.tensor(name, &[entries, width])?, Layout::OutIn, width, entries)
     }
 
-    fn matrix(&self, tensor: &Tensor, layout: Layout, inputs: usize, outputs: usize) -> Result<Matrix> {
-        let stored = match tensor.dtype {
-            StorageType::F32 => Some(FloatType::F32),
-            StorageType::F16 => Some(FloatType::F16),
-            StorageType::BF16 => Some(FloatType::BF16),
-            _ => None,
+    /// The position embeddings: of so few numbers, each used alone, none is given up to quantisation.
+    fn positions(&self, positions: usize, width: usize) -> Result<Weight> {
+        let tensor = self.tensor("wpe.weight", &[positions, width])?;
+        let weights = match self.options.weights {
+            WeightType::Quantized(_) => WeightType::F32,
+            other => other,
         };
-        let dtype = match (self.options.weights, stored) {
-            (WeightType::F32, stored) => stored.unwrap_or(FloatType::F32),
-            (WeightType::F16, _) => FloatType::F16,
-            (WeightType::BF16, _) => FloatType::BF16,
+        self.weight(tensor, wanted(weights, tensor.dtype, width), Layout::OutIn, width, positions)
+    }
+
+    fn matrix(&self, tensor: &Tensor, layout: Layout, inputs: usize, outputs: usize) -> Result<Weight> {
+        self.weight(tensor, wanted(self.options.weights, tensor.dtype, inputs), layout, inputs, outputs)
+    }
+
+    /// A matrix as `dtype`: where it lies in the file if that is its type there.
+    fn weight(
+        &self,
+        tensor: &Tensor,
+        dtype: StorageType,
+        layout: Layout,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<Weight> {
+        let kind = QuantizedType::of(dtype);
+        // The rows of quantised matrices run along the inputs.
+        let transpose = kind.is_some() && layout == Layout::InOut;
+        let bytes = if tensor.dtype == dtype && !transpose {
+            tensor.bytes.clone()
+        } else {
+            Bytes::from(tensor.convert(&self.checkpoint.origin, dtype, transpose)?)
         };
-        let bytes = if stored == Some(dtype) { tensor.bytes.clone() } else { self.converted(tensor, dtype)? };
-        Ok(Matrix::new(bytes, dtype, layout, inputs, outputs))
+        let dtype = match dtype {
+            StorageType::F16 => FloatType::F16,
+            StorageType::BF16 => FloatType::BF16,
+            _ => FloatType::F32,
+        };
+        Ok(match kind {
+            Some(kind) => Weight::Quantized(QuantizedMatrix::new(bytes, kind, inputs, outputs)),
+            None => Weight::Float(Matrix::new(bytes, dtype, layout, inputs, outputs)),
+        })
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let tensor = self.tensor(name, &[len])?;
         let mut out = vec![0.0; len];
-        widen(&self.checkpoint.origin, tensor, 0, &mut out)?;
+        tensor.read(&self.checkpoint.origin, 0, &mut out)?;
         Ok(out)
-    }
-
-    /// The numbers of a tensor in another type.
-    fn converted(&self, tensor: &Tensor, dtype: FloatType) -> Result<Bytes> {
-        /// Numbers that one step converts.
-        const STEP: usize = 1 << 16;
-        let origin = self.checkpoint.origin.as_str();
-        let len: usize = tensor.shape.iter().product();
-        let mut out = vec![0u8; len * dtype.size()];
-        let mut parts: Vec<(usize, &mut [u8], Result<()>)> =
-            out.chunks_mut(STEP * dtype.size()).enumerate().map(|(i, part)| (i * STEP, part, Ok(()))).collect();
-        pool::for_each(len, &mut parts, |(first, part, outcome)| {
-            let mut numbers = vec![0f32; part.len() / dtype.size()];
-            *outcome = widen(origin, tensor, *first, &mut numbers);
-            let part = part.chunks_exact_mut(dtype.size()).zip(numbers);
-            match dtype {
-                FloatType::F32 => part.for_each(|(b, x)| b.copy_from_slice(&x.to_le_bytes())),
-                FloatType::F16 => part.for_each(|(b, x)| b.copy_from_slice(&f16::from_f32(x).to_le_bytes())),
-                FloatType::BF16 => part.for_each(|(b, x)| b.copy_from_slice(&bf16::from_f32(x).to_le_bytes())),
-            }
-        });
-        parts.into_iter().try_for_each(|(_, _, outcome)| outcome)?;
-        Ok(out.into())
     }
 
     fn has(&self, name: &str) -> bool {
@@ -197,25 +233,16 @@ impl Loader<'_> {
     }
 }
 
-/// Numbers of a tensor from `first` on, as f32; `origin` names the checkpoint in errors.
-fn widen(origin: &str, tensor: &Tensor, first: usize, out: &mut [f32]) -> Result<()> {
-    fn each<const SIZE: usize>(bytes: &[u8], first: usize, out: &mut [f32], f: impl Fn([u8; SIZE]) -> f32) {
-        for (y, x) in out.iter_mut().zip(bytes[first * SIZE..].chunks_exact(SIZE)) {
-            *y = f(std::array::from_fn(|i| x[i]));
-        }
+/// The type in memory of a matrix with rows of `inputs` numbers.
+fn wanted(weights: WeightType, stored: StorageType, inputs: usize) -> StorageType {
+    match weights {
+        WeightType::Stored if QuantizedType::of(stored).is_some() => stored,
+        WeightType::Stored | WeightType::F32 => match stored {
+            StorageType::F16 | StorageType::BF16 => stored,
+            _ => StorageType::F32,
+        },
+        WeightType::F16 => StorageType::F16,
+        WeightType::BF16 => StorageType::BF16,
+        WeightType::Quantized(kind) => kind.fitting(inputs),
     }
-    let bytes = &tensor.bytes;
-    match tensor.dtype {
-        StorageType::F32 => each(bytes, first, out, f32::from_le_bytes),
-        StorageType::F16 => each(bytes, first, out, |b| f16::from_le_bytes(b).to_f32()),
-        StorageType::BF16 => each(bytes, first, out, |b| bf16::from_le_bytes(b).to_f32()),
-        StorageType::F64 => each(bytes, first, out, |b| f64::from_le_bytes(b) as f32),
-        other => {
-            return Err(Error::format(
-                origin,
-                format!("tensor `{}` is stored as {other:?}; weights are F32, F16, BF16 or F64", tensor.name),
-            ));
-        }
-    }
-    Ok(())
 }

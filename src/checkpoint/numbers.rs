@@ -1,0 +1,212 @@
+//! The numbers of a tensor, as f32 or in another type, row after row or transposed.
+
+use std::ops::Range;
+
+use half::{bf16, f16};
+
+use super::{StorageType, Tensor};
+use crate::error::{Error, Result};
+use crate::kernels::pool;
+use crate::kernels::quantized::{QuantizedType, dequantize, quantize};
+
+/// Numbers that one step converts, about.
+const STEP: usize = 1 << 16;
+
+impl Tensor {
+    /// Writes the numbers from `first` on, in the order in which they are stored, into `out`. Of quantised tensors
+    /// `first` and `out` must be whole blocks. `origin` names the checkpoint in errors.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the tensor holds no floating-point numbers.
+    pub fn read(&self, origin: &str, first: usize, out: &mut [f32]) -> Result<()> {
+        fn each<const SIZE: usize>(bytes: &[u8], first: usize, out: &mut [f32], f: impl Fn([u8; SIZE]) -> f32) {
+            for (y, x) in out.iter_mut().zip(bytes[first * SIZE..].chunks_exact(SIZE)) {
+                *y = f(std::array::from_fn(|i| x[i]));
+            }
+        }
+        let bytes = &self.bytes;
+        match self.dtype {
+            StorageType::F32 => each(bytes, first, out, f32::from_le_bytes),
+            StorageType::F16 => each(bytes, first, out, |b| f16::from_le_bytes(b).to_f32()),
+            StorageType::BF16 => each(bytes, first, out, |b| bf16::from_le_bytes(b).to_f32()),
+            StorageType::F64 => each(bytes, first, out, |b| f64::from_le_bytes(b) as f32),
+            quantized => {
+                let start = first / quantized.block_len() * quantized.block_bytes();
+                let len = out.len() / quantized.block_len() * quantized.block_bytes();
+                if !dequantize(quantized, &bytes[start..start + len], out) {
+                    let message = format!(
+                        "tensor `{}` is stored as {quantized}; weights are F32, F16, BF16, F64 or quantised as GGUF has it",
+                        self.name
+                    );
+                    return Err(Error::format(origin, message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of a tensor of one or two axes as `dtype`; `transpose` exchanges the axes of what is stored.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read), and [`Error::Unsupported`] for a type that the numbers do not fit.
+    pub fn convert(&self, origin: &str, dtype: StorageType, transpose: bool) -> Result<Vec<u8>> {
+        let (rows, columns) = self.stored_dims();
+        let (rows, width) = if transpose { (columns, rows) } else { (rows, columns) };
+        let len = dtype.byte_len(&[rows, width]).ok_or_else(|| {
+            let block = dtype.block_len();
+            self.unsupported(format!("has rows of {width} numbers; {dtype} stores multiples of {block}"))
+        })?;
+        let mut out = vec![0u8; len];
+        if len == 0 {
+            return Ok(out);
+        }
+        let step = (STEP / width).max(1).next_multiple_of(self.dtype.block_len());
+        let mut parts: Vec<_> = out.chunks_mut(step * (len / rows)).enumerate().map(|part| (part, Ok(()))).collect();
+        pool::for_each(rows * width, &mut parts, |((i, part), outcome)| {
+            let from = *i * step;
+            *outcome = self.convert_rows(origin, dtype, transpose, from..rows.min(from + step), part);
+        });
+        parts.into_iter().try_for_each(|(_, outcome)| outcome)?;
+        Ok(out)
+    }
+
+    /// Rows of the result of [`convert`](Self::convert).
+    fn convert_rows(
+        &self,
+        origin: &str,
+        dtype: StorageType,
+        transpose: bool,
+        rows: Range<usize>,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let (stored_rows, stored_columns) = self.stored_dims();
+        let width = if transpose { stored_rows } else { stored_columns };
+        let mut numbers = vec![0f32; rows.len() * width];
+        if transpose {
+            self.read_columns(origin, rows, &mut numbers)?;
+        } else {
+            self.read(origin, rows.start * width, &mut numbers)?;
+        }
+        match encode(dtype, &numbers, out)? {
+            None => Ok(()),
+            Some(x) => Err(self.unsupported(format!("holds {x}, too large for {dtype}"))),
+        }
+    }
+
+    fn unsupported(&self, what: String) -> Error {
+        Error::Unsupported(format!("tensor `{}` {what}", self.name))
+    }
+
+    /// Rows and columns as the bytes run; one row if there is one axis.
+    fn stored_dims(&self) -> (usize, usize) {
+        let columns = self.shape.last().copied().unwrap_or(1);
+        let rows = self.shape.iter().rev().skip(1).product();
+        if self.transposed { (columns, rows) } else { (rows, columns) }
+    }
+
+    /// Columns of what is stored, as rows.
+    fn read_columns(&self, origin: &str, columns: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let (height, width) = self.stored_dims();
+        let mut part = vec![0f32; columns.len()];
+        for row in 0..height {
+            self.read(origin, row * width + columns.start, &mut part)?;
+            for (x, y) in part.iter().zip(out[row..].iter_mut().step_by(height)) {
+                *y = *x;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes `numbers` as `dtype` into `out`. Returns a number that is finite, but not in that type.
+fn encode(dtype: StorageType, numbers: &[f32], out: &mut [u8]) -> Result<Option<f32>> {
+    fn each<const SIZE: usize>(numbers: &[f32], out: &mut [u8], f: impl Fn(f32) -> [u8; SIZE]) {
+        for (y, x) in out.chunks_exact_mut(SIZE).zip(numbers) {
+            y.copy_from_slice(&f(*x));
+        }
+    }
+    let mut largest = f32::MAX;
+    match dtype {
+        StorageType::F32 => each(numbers, out, f32::to_le_bytes),
+        StorageType::BF16 => each(numbers, out, |x| bf16::from_f32(x).to_le_bytes()),
+        StorageType::F16 => {
+            largest = f16::MAX.to_f32();
+            each(numbers, out, |x| f16::from_f32(x).to_le_bytes());
+        }
+        other => {
+            let kind = QuantizedType::of(other)
+                .ok_or_else(|| Error::Unsupported(format!("numbers cannot be written as {other}")))?;
+            // The scale of a block is an f16.
+            largest = 127.0 * f16::MAX.to_f32();
+            out.copy_from_slice(&quantize(kind, numbers)?);
+        }
+    }
+    Ok(numbers.iter().copied().find(|x| x.is_finite() && x.abs() > largest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(dtype: StorageType, shape: &[usize], transposed: bool, bytes: Vec<u8>) -> Tensor {
+        Tensor { name: "t".into(), dtype, shape: shape.into(), transposed, bytes: bytes.into() }
+    }
+
+    fn floats(bytes: &[u8]) -> Vec<f32> {
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    }
+
+    /// Large enough for several steps, with sizes that leave a rest.
+    #[test]
+    fn transposition_goes_there_and_back() {
+        let (rows, columns) = (300, 517);
+        let numbers: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let stored = tensor(StorageType::F32, &[rows, columns], false, bytes.clone());
+        let turned = stored.convert("", StorageType::F32, true).unwrap();
+        let found = floats(&turned);
+        for (row, column) in [(0, 0), (0, 516), (299, 0), (17, 400), (299, 516)] {
+            assert_eq!(found[column * rows + row], numbers[row * columns + column]);
+        }
+        // The same shape, but stored as its transpose.
+        let back =
+            tensor(StorageType::F32, &[rows, columns], true, turned).convert("", StorageType::F32, true).unwrap();
+        assert_eq!(back, bytes);
+        assert_eq!(stored.convert("", StorageType::F32, false).unwrap(), bytes);
+    }
+
+    #[test]
+    fn sixteen_bits_round_to_the_nearest() {
+        let numbers = [1.0f32, -0.333_333_34, 65504.0, 1e-8];
+        let t = tensor(StorageType::F32, &[4], false, numbers.iter().flat_map(|x| x.to_le_bytes()).collect());
+        let half: Vec<u8> = numbers.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect();
+        assert_eq!(t.convert("", StorageType::F16, false).unwrap(), half);
+        let wide = tensor(StorageType::F16, &[4], false, half).convert("", StorageType::F32, false).unwrap();
+        assert_eq!(floats(&wide), [1.0, -0.333_251_95, 65504.0, 0.0]);
+    }
+
+    /// A transposed, quantised tensor is read in whole blocks.
+    #[test]
+    fn quantised_numbers_are_widened_and_turned() {
+        let numbers: Vec<f32> = (0..70 * 512).map(|i| (i % 97) as f32 - 48.0).collect();
+        let bytes = quantize(QuantizedType::Q4K, &numbers).unwrap();
+        let mut rounded = vec![0.0; numbers.len()];
+        assert!(dequantize(StorageType::Q4K, &bytes, &mut rounded));
+        let t = tensor(StorageType::Q4K, &[512, 70], true, bytes);
+        let found = floats(&t.convert("", StorageType::F32, true).unwrap());
+        for (input, output) in [(0, 0), (511, 69), (300, 1), (255, 64)] {
+            assert_eq!(found[input * 70 + output], rounded[output * 512 + input]);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let t = tensor(StorageType::F32, &[1, 32], false, [1e10f32; 32].iter().flat_map(|x| x.to_le_bytes()).collect());
+        let refused = |dtype| t.convert("", dtype, false).unwrap_err().to_string();
+        assert!(refused(StorageType::F16).contains("`t` holds 10000000000, too large for F16"));
+        assert!(refused(StorageType::Q8_0).contains("too large for Q8_0"));
+        assert!(refused(StorageType::Q4K).contains("rows of 32 numbers; Q4_K stores multiples of 256"));
+        assert!(refused(StorageType::I8).contains("cannot be written as I8"));
+        assert!(t.convert("", StorageType::BF16, false).is_ok());
+    }
+}

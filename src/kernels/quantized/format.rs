@@ -1,0 +1,361 @@
+//! How blocks of the formats are laid out, and how they become a panel: plain bytes, transposed, with a scale to each
+//! group.
+//!
+//! Reference: ggml's `block_q8_0`, `block_q4_K`, `block_q5_K`, `block_q6_K` and their `dequantize_row_*`.
+
+use super::super::simd::LANES;
+use super::level::Integers;
+
+/// Outputs of a panel: two vectors.
+pub(super) const WIDTH: usize = 2 * LANES;
+
+/// Inputs that a scale of the activations covers.
+pub(super) const BLOCK: usize = 32;
+
+/// Most inputs of a panel, whole blocks of every format; so it stays in the first-level cache.
+pub(super) const DEPTH: usize = 512;
+
+/// Part of the inputs of 32 outputs, made for one pass over the activations. A weight is `byte * scale - minimum`.
+pub(super) struct Panel {
+    /// Four inputs of each output, a byte each, then the next four.
+    pub bytes: [i32; DEPTH / 4 * WIDTH],
+    /// The scale of each output for each group of inputs.
+    pub scales: [f32; DEPTH / 16 * WIDTH],
+    /// What is subtracted, for each block of 32 inputs; unused in formats without minima.
+    pub minima: [f32; DEPTH / BLOCK * WIDTH],
+}
+
+impl Panel {
+    pub const fn new() -> Self {
+        Self { bytes: [0; DEPTH / 4 * WIDTH], scales: [0.0; DEPTH / 16 * WIDTH], minima: [0.0; DEPTH / BLOCK * WIDTH] }
+    }
+}
+
+/// Where unpacked weights of 16 outputs go. Groups and blocks are counted from the start of the inputs at hand.
+pub(super) trait Sink<S: Integers> {
+    /// The weights of inputs `4 * i..4 * i + 4` of each output, a byte each.
+    unsafe fn bytes(&mut self, i: usize, v: S::I);
+    /// The scales of the inputs of group `group`.
+    unsafe fn scales(&mut self, group: usize, v: S::V);
+    /// The minima of the inputs of block `block`.
+    unsafe fn minima(&mut self, block: usize, v: S::V);
+}
+
+/// Sixteen rows of a panel: where their bytes, scales and minima go, with [`WIDTH`] between one group and the next.
+pub(super) struct Half {
+    bytes: *mut i32,
+    scales: *mut f32,
+    minima: *mut f32,
+}
+
+impl Half {
+    /// The half of `panel` that begins at vector `v`, 0 or 1.
+    pub fn new(panel: &mut Panel, v: usize) -> Self {
+        let skip = v * LANES;
+        Self {
+            bytes: panel.bytes[skip..].as_mut_ptr(),
+            scales: panel.scales[skip..].as_mut_ptr(),
+            minima: panel.minima[skip..].as_mut_ptr(),
+        }
+    }
+}
+
+impl<S: Integers> Sink<S> for Half {
+    #[inline(always)]
+    unsafe fn bytes(&mut self, i: usize, v: S::I) {
+        unsafe { S::store_i(self.bytes.add(i * WIDTH), v) }
+    }
+    #[inline(always)]
+    unsafe fn scales(&mut self, group: usize, v: S::V) {
+        unsafe { S::store(self.scales.add(group * WIDTH), v) }
+    }
+    #[inline(always)]
+    unsafe fn minima(&mut self, block: usize, v: S::V) {
+        unsafe { S::store(self.minima.add(block * WIDTH), v) }
+    }
+}
+
+/// Where a block of 16 rows of weights begins; each row is `stride` bytes after the one before.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub start: *const u8,
+    pub stride: usize,
+}
+
+impl Rows {
+    /// The rows from byte `n` on.
+    #[inline(always)]
+    pub unsafe fn skip(self, n: usize) -> Self {
+        // SAFETY: the caller stays within the matrix.
+        Self { start: unsafe { self.start.add(n) }, ..self }
+    }
+
+    /// Bytes `at..at + 16` of each row, transposed.
+    #[inline(always)]
+    unsafe fn column<S: Integers>(self, at: usize) -> [S::I; 4] {
+        unsafe { S::column(self.start.add(at), self.stride) }
+    }
+}
+
+/// A format that has a kernel.
+///
+/// # Safety
+/// Implementations read `SIZE` bytes in each of 16 rows, and fill exactly `LEN` inputs of the sink.
+pub(super) unsafe trait Format {
+    /// Inputs of a stored block.
+    const LEN: usize;
+    /// Bytes of a stored block.
+    const SIZE: usize;
+    /// Inputs that share a scale: 16 or 32.
+    const GROUP: usize;
+    /// Whether there are minima.
+    const MINIMA: bool;
+    /// Whether the panel's bytes are signed.
+    const SIGNED: bool;
+    /// By how much the panel's bytes are too large, where they are not signed.
+    const OFFSET: i32;
+    /// Unpacks one block of 16 rows as the inputs from `32 * block` on.
+    unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>);
+}
+
+/// By how much the unpacked bytes are too large.
+#[inline(always)]
+pub(super) fn offset<S: Integers, F: Format>() -> i32 {
+    if F::SIGNED { i32::from(S::FLIP) } else { F::OFFSET }
+}
+
+/// The product of unpacked bytes with activations.
+#[inline(always)]
+pub(super) unsafe fn dot<S: Integers, F: Format>(sums: S::I, weights: S::I, x: S::I) -> S::I {
+    // SAFETY: as for the caller.
+    unsafe { if F::SIGNED { S::dot_signed(sums, weights, x) } else { S::dot(sums, weights, x) } }
+}
+
+/// The sum of the activations of group `group`, from sums of 16.
+#[inline(always)]
+pub(super) unsafe fn group_sum<F: Format>(sums: *const i32, group: usize) -> i32 {
+    // SAFETY: as for the caller.
+    unsafe { if F::GROUP == BLOCK { *sums.add(2 * group) + *sums.add(2 * group + 1) } else { *sums.add(group) } }
+}
+
+/// 32 bytes after an f16 scale.
+pub(super) struct Q8_0;
+
+// SAFETY: 34 bytes are read in each row.
+unsafe impl Format for Q8_0 {
+    const LEN: usize = 32;
+    const SIZE: usize = 34;
+    const GROUP: usize = 32;
+    const MINIMA: bool = false;
+    const SIGNED: bool = true;
+    const OFFSET: i32 = 0;
+
+    #[inline(always)]
+    unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+        unsafe {
+            sink.scales(block, S::half_to_float(rows.column::<S>(0)[0]));
+            let flip = S::splat_i(i32::from_ne_bytes([S::FLIP; 4]));
+            for part in 0..2 {
+                let column = rows.column::<S>(2 + 16 * part);
+                for (i, v) in column.iter().enumerate() {
+                    sink.bytes(8 * block + 4 * part + i, S::xor(*v, flip));
+                }
+            }
+        }
+    }
+}
+
+/// 256 numbers of four bits: f16 scales of scales and of minima, 8 scales and 8 minima of six bits, then the numbers, 64
+/// after 64, the first 32 of them in the lower halves of 32 bytes.
+pub(super) struct Q4K;
+
+// SAFETY: 16 + 128 bytes are read in each row.
+unsafe impl Format for Q4K {
+    const LEN: usize = 256;
+    const SIZE: usize = 144;
+    const GROUP: usize = 32;
+    const MINIMA: bool = true;
+    const SIGNED: bool = false;
+    const OFFSET: i32 = 0;
+
+    #[inline(always)]
+    unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+        unsafe {
+            unpack_scales::<S>(rows, block, sink);
+            // Written out here and below: from a loop a sink could not keep its sums in registers.
+            Self::part::<S, 0>(rows, block, sink);
+            Self::part::<S, 1>(rows, block, sink);
+            Self::part::<S, 2>(rows, block, sink);
+            Self::part::<S, 3>(rows, block, sink);
+            Self::part::<S, 4>(rows, block, sink);
+            Self::part::<S, 5>(rows, block, sink);
+            Self::part::<S, 6>(rows, block, sink);
+            Self::part::<S, 7>(rows, block, sink);
+        }
+    }
+}
+
+impl Q4K {
+    /// Unpacks bytes `16 * PART..` of the numbers.
+    #[inline(always)]
+    unsafe fn part<S: Integers, const PART: usize>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+        let at = 8 * (block + PART / 2 * 2) + PART % 2 * 4;
+        unsafe {
+            let nibble = S::splat_i(0x0f0f_0f0f);
+            let [a, b, c, d] = rows.column::<S>(16 + 16 * PART);
+            sink.bytes(at, S::and(a, nibble));
+            sink.bytes(at + 1, S::and(b, nibble));
+            sink.bytes(at + 2, S::and(c, nibble));
+            sink.bytes(at + 3, S::and(d, nibble));
+            sink.bytes(at + 8, S::and(S::shr::<4>(a), nibble));
+            sink.bytes(at + 9, S::and(S::shr::<4>(b), nibble));
+            sink.bytes(at + 10, S::and(S::shr::<4>(c), nibble));
+            sink.bytes(at + 11, S::and(S::shr::<4>(d), nibble));
+        }
+    }
+}
+
+/// As [`Q4K`], with the fifth bits in 32 bytes before: bit `j` is that of a number of the block's 32 numbers `j`.
+pub(super) struct Q5K;
+
+// SAFETY: 16 + 32 + 128 bytes are read in each row.
+unsafe impl Format for Q5K {
+    const LEN: usize = 256;
+    const SIZE: usize = 176;
+    const GROUP: usize = 32;
+    const MINIMA: bool = true;
+    const SIGNED: bool = false;
+    const OFFSET: i32 = 0;
+
+    #[inline(always)]
+    unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+        unsafe {
+            unpack_scales::<S>(rows, block, sink);
+            Self::part::<S, 0>(rows, block, sink);
+            Self::part::<S, 1>(rows, block, sink);
+        }
+    }
+}
+
+impl Q5K {
+    /// Unpacks the numbers of every 32 whose fifth bits are in bytes `16 * PART..` of theirs.
+    #[inline(always)]
+    unsafe fn part<S: Integers, const PART: usize>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+        unsafe {
+            let mut high = rows.column::<S>(16 + 16 * PART);
+            Self::pair::<S, PART, 0>(rows, block, &mut high, sink);
+            Self::pair::<S, PART, 1>(rows, block, &mut high, sink);
+            Self::pair::<S, PART, 2>(rows, block, &mut high, sink);
+            Self::pair::<S, PART, 3>(rows, block, &mut high, sink);
+        }
+    }
+
+    /// Unpacks those of 64 numbers, whose fifth bits are the lowest two of `high`, and shifts these out.
+    #[inline(always)]
+    unsafe fn pair<S: Integers, const PART: usize, const PAIR: usize>(
+        rows: Rows,
+        block: usize,
+        high: &mut [S::I; 4],
+        sink: &mut impl Sink<S>,
+    ) {
+        let at = 8 * (block + 2 * PAIR) + 4 * PART;
+        unsafe {
+            let (nibble, bit) = (S::splat_i(0x0f0f_0f0f), S::splat_i(0x1010_1010));
+            let low = rows.column::<S>(48 + 32 * PAIR + 16 * PART);
+            for i in 0..4 {
+                let (low, high) = (low[i], &mut high[i]);
+                sink.bytes(at + i, S::or(S::and(low, nibble), S::and(S::shl::<4>(*high), bit)));
+                let second = S::and(S::shr::<4>(low), nibble);
+                sink.bytes(at + 8 + i, S::or(second, S::and(S::shl::<3>(*high), bit)));
+                *high = S::shr::<2>(*high);
+            }
+        }
+    }
+}
+
+/// The 16 bytes that begin a block of [`Q4K`] and [`Q5K`].
+#[inline(always)]
+unsafe fn unpack_scales<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+    unsafe {
+        let [head, a, b, c] = rows.column::<S>(0);
+        let (scale, minimum) = (S::half_to_float(head), S::half_to_float(S::shr::<16>(head)));
+        let (six, four, two) = (S::splat_i(0x3f3f_3f3f), S::splat_i(0x0f0f_0f0f), S::splat_i(0x3030_3030));
+        // The scales 4..8 and minima 4..8 have four bits in `c` and the upper two in those of `a` and `b`.
+        let scales = [S::and(a, six), S::or(S::and(c, four), S::and(S::shr::<2>(a), two))];
+        let minima = [S::and(b, six), S::or(S::and(S::shr::<4>(c), four), S::and(S::shr::<2>(b), two))];
+        for i in 0..2 {
+            let (scales, minima) = (bytes_to_float::<S>(scales[i]), bytes_to_float::<S>(minima[i]));
+            for j in 0..4 {
+                sink.scales(block + 4 * i + j, S::mul(scale, scales[j]));
+                sink.minima(block + 4 * i + j, S::mul(minimum, minima[j]));
+            }
+        }
+    }
+}
+
+/// The four bytes of each lane, without a sign.
+#[inline(always)]
+unsafe fn bytes_to_float<S: Integers>(v: S::I) -> [S::V; 4] {
+    unsafe {
+        let low = S::splat_i(0xff);
+        [
+            S::to_float(S::and(v, low)),
+            S::to_float(S::and(S::shr::<8>(v), low)),
+            S::to_float(S::and(S::shr::<16>(v), low)),
+            S::to_float(S::shr::<24>(v)),
+        ]
+    }
+}
+
+/// 256 numbers of six bits, 32 too large: the lower four in 128 bytes, the upper two in 64, a scale of a byte to each 16,
+/// and an f16 scale of scales. Halves of 128 numbers are packed alike: 32 after 32 in the lower halves of 64 bytes, then
+/// in the upper ones; bits 0, 2, 4 and 6 of the upper ones belong to the four times 32.
+pub(super) struct Q6K;
+
+// SAFETY: 128 + 64 + 16 + 2 bytes are read in each row.
+unsafe impl Format for Q6K {
+    const LEN: usize = 256;
+    const SIZE: usize = 210;
+    const GROUP: usize = 16;
+    const MINIMA: bool = false;
+    const SIGNED: bool = false;
+    const OFFSET: i32 = 32;
+
+    #[inline(always)]
+    unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+        unsafe {
+            let scale = S::half_to_float(S::shr::<16>(rows.column::<S>(194)[3]));
+            for (i, v) in rows.column::<S>(192).iter().enumerate() {
+                for (j, v) in [S::shl::<24>(*v), S::shl::<16>(*v), S::shl::<8>(*v), *v].iter().enumerate() {
+                    sink.scales(2 * block + 4 * i + j, S::mul(scale, S::to_float(S::sar::<24>(*v))));
+                }
+            }
+            Self::part::<S, 0>(rows, block, sink);
+            Self::part::<S, 1>(rows, block, sink);
+            Self::part::<S, 2>(rows, block, sink);
+            Self::part::<S, 3>(rows, block, sink);
+        }
+    }
+}
+
+impl Q6K {
+    /// Unpacks the numbers whose upper bits are in bytes `16 * PART..` of theirs.
+    #[inline(always)]
+    unsafe fn part<S: Integers, const PART: usize>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+        let (side, part) = (PART / 2, PART % 2);
+        let at = 8 * (block + 4 * side) + 4 * part;
+        unsafe {
+            let (nibble, bits) = (S::splat_i(0x0f0f_0f0f), S::splat_i(0x3030_3030));
+            let first = rows.column::<S>(64 * side + 16 * part);
+            let second = rows.column::<S>(64 * side + 32 + 16 * part);
+            let high = rows.column::<S>(128 + 32 * side + 16 * part);
+            for i in 0..4 {
+                let (a, b, h) = (first[i], second[i], high[i]);
+                sink.bytes(at + i, S::or(S::and(a, nibble), S::and(S::shl::<4>(h), bits)));
+                sink.bytes(at + 8 + i, S::or(S::and(b, nibble), S::and(S::shl::<2>(h), bits)));
+                sink.bytes(at + 16 + i, S::or(S::and(S::shr::<4>(a), nibble), S::and(h, bits)));
+                sink.bytes(at + 24 + i, S::or(S::and(S::shr::<4>(b), nibble), S::and(S::shr::<2>(h), bits)));
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Weights as small integers in blocks with a scale, as ggml defines them, multiplied where they are stored.
+//!
+//! Activations are rounded to 8 bits, 32 with one scale, so that the products are of integers, which processors multiply
+//! four times as fast as floating-point numbers; and 4 or 8 bits a weight are read in a fraction of the time of 32.
+//!
+//! Reference: ggml, `ggml-common.h` and `ggml-quants.c`.
+
+mod activations;
+mod convert;
+mod format;
+mod level;
+mod product;
+mod row;
+mod tile;
+
+pub use convert::{dequantize, quantize};
+
+use super::matmul::Epilogue;
+use crate::checkpoint::{Bytes, StorageType};
+
+/// The formats that have a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuantizedType {
+    /// 8 bits in blocks of 32: 8.5 bits a weight.
+    Q8_0,
+    /// 6 bits in blocks of 256: 6.56 bits a weight.
+    Q6K,
+    /// 5 bits in blocks of 256: 5.5 bits a weight.
+    Q5K,
+    /// 4 bits in blocks of 256: 4.5 bits a weight.
+    Q4K,
+}
+
+impl QuantizedType {
+    /// The format as checkpoints name it.
+    #[must_use]
+    pub fn storage(self) -> StorageType {
+        match self {
+            Self::Q8_0 => StorageType::Q8_0,
+            Self::Q6K => StorageType::Q6K,
+            Self::Q5K => StorageType::Q5K,
+            Self::Q4K => StorageType::Q4K,
+        }
+    }
+
+    /// The type of a matrix whose rows have `inputs` numbers and which shall be quantised: this one, or `Q8_0` where they
+    /// are not whole blocks of it, or `F16` where they are not whole blocks of that either. (llama.cpp does the same.)
+    #[must_use]
+    pub fn fitting(self, inputs: usize) -> StorageType {
+        let fits = |dtype: &StorageType| inputs.is_multiple_of(dtype.block_len());
+        [self.storage(), StorageType::Q8_0].into_iter().find(fits).unwrap_or(StorageType::F16)
+    }
+
+    /// The format in which a checkpoint stores a tensor, if it has a kernel.
+    #[must_use]
+    pub fn of(storage: StorageType) -> Option<Self> {
+        [Self::Q8_0, Self::Q6K, Self::Q5K, Self::Q4K].into_iter().find(|kind| kind.storage() == storage)
+    }
+}
+
+/// A quantised weight matrix, (out, in), where it is stored: rows of whole blocks.
+#[derive(Debug, Clone)]
+pub struct QuantizedMatrix {
+    bytes: Bytes,
+    kind: QuantizedType,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl QuantizedMatrix {
+    /// A matrix over `bytes`, which must hold `outputs` rows of `inputs` numbers. They need no alignment.
+    ///
+    /// # Panics
+    /// If the length is wrong: loading checks it.
+    #[must_use]
+    pub fn new(bytes: Bytes, kind: QuantizedType, inputs: usize, outputs: usize) -> Self {
+        let len = kind.storage().byte_len(&[outputs, inputs]);
+        assert_eq!(Some(bytes.len()), len, "length of a quantised matrix");
+        Self { bytes, kind, inputs, outputs }
+    }
+
+    /// `K`, the length of an input row.
+    #[must_use]
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// `N`, the length of an output row.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// The format.
+    #[must_use]
+    pub fn kind(&self) -> QuantizedType {
+        self.kind
+    }
+
+    /// Bytes that the matrix takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Writes row `row`, as numbers, into `out`: an embedding's vector.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        let width = self.bytes.len() / self.outputs;
+        dequantize(self.kind.storage(), &self.bytes[row * width..(row + 1) * width], out);
+    }
+
+    /// `y = epilogue(x W + bias)`: `x` is (M, K), `y` (M, N), both row-major; `bias` (N).
+    ///
+    /// # Panics
+    /// If the lengths do not fit the matrix.
+    pub fn matmul(&self, x: &[f32], bias: Option<&[f32]>, epilogue: Epilogue<'_>, y: &mut [f32]) {
+        product::matmul(x, self, bias, epilogue, y);
+    }
+}
+
+#[cfg(test)]
+mod tests;

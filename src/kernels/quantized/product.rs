@@ -1,0 +1,232 @@
+//! Products of 8-bit activations with a quantised matrix.
+//!
+//! Threads take ranges of outputs. A single row is multiplied with the weights as they are unpacked; for more rows 32
+//! outputs at a time are unpacked into the first-level cache. Either way an output is one chain of sums over its groups
+//! of inputs, so it has the same bits whatever the batch.
+
+use std::cell::RefCell;
+
+use super::super::activation::{activate_slice, add_slice};
+use super::super::matmul::Epilogue;
+use super::super::pool;
+use super::super::simd::{LANES, Simd};
+use super::activations::Activations;
+use super::format::{BLOCK, DEPTH, Format, Half, Panel, Q4K, Q5K, Q6K, Q8_0, Rows, WIDTH};
+use super::level::{Integers, dispatch};
+use super::row::multiply_row;
+use super::tile::multiply;
+use super::{QuantizedMatrix, QuantizedType};
+
+/// Panels that one thread takes at a time, at most.
+const PANELS: usize = 16;
+
+/// `y = epilogue(x W + bias)`: `x` is (M, K), `y` (M, N), both row-major; `bias` (N).
+///
+/// # Panics
+/// If the lengths do not fit the matrix.
+pub(super) fn matmul(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>, y: &mut [f32]) {
+    let rows = x.len() / w.inputs;
+    assert_eq!(x.len(), rows * w.inputs, "length of the input");
+    assert_eq!(y.len(), rows * w.outputs, "length of the output");
+    assert!(bias.is_none_or(|b| b.len() == w.outputs), "length of the bias");
+    if let Epilogue::Add(r) = epilogue {
+        assert_eq!(r.len(), y.len(), "length of the residual");
+    }
+    ACTIVATIONS.with_borrow_mut(|activations| {
+        activations.set(x, w.inputs);
+        let job = &Product { x: activations, y: y.as_mut_ptr(), rows, w, bias, epilogue };
+        // About as many parts as there are threads, so that none waits for another.
+        let panels = w.outputs.div_ceil(WIDTH);
+        let parts = panels.div_ceil(PANELS).next_multiple_of(pool::threads());
+        let width = panels.div_ceil(parts) * WIDTH;
+        pool::run_costing(x.len() * w.outputs, w.outputs.div_ceil(width), |i| {
+            // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
+            SCRATCH.with_borrow_mut(|scratch| {
+                let (from, to) = (i * width, w.outputs.min((i + 1) * width));
+                // SAFETY: the lengths were checked above and by `QuantizedMatrix::new`; each call gets its own columns.
+                unsafe {
+                    match w.kind {
+                        QuantizedType::Q8_0 => q8_0_dispatch(job, from, to, scratch),
+                        QuantizedType::Q4K => q4_k_dispatch(job, from, to, scratch),
+                        QuantizedType::Q5K => q5_k_dispatch(job, from, to, scratch),
+                        QuantizedType::Q6K => q6_k_dispatch(job, from, to, scratch),
+                    }
+                }
+            });
+        });
+    });
+}
+
+thread_local! {
+    static ACTIVATIONS: RefCell<Activations> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { panel: Panel::new(), tail: Vec::new() }) };
+}
+
+/// What a thread keeps between calls.
+struct Scratch {
+    panel: Panel,
+    /// The last rows of a matrix, filled up with zeros to a whole panel.
+    tail: Vec<u8>,
+}
+
+/// One call of [`matmul`].
+pub(super) struct Product<'a> {
+    pub x: &'a Activations,
+    y: *mut f32,
+    pub rows: usize,
+    pub w: &'a QuantizedMatrix,
+    bias: Option<&'a [f32]>,
+    epilogue: Epilogue<'a>,
+}
+
+// SAFETY: all is only read but for `y`, of which each thread writes its own columns.
+unsafe impl Sync for Product<'_> {}
+
+dispatch! { unsafe fn q8_0_dispatch = q8_0(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) }
+dispatch! { unsafe fn q4_k_dispatch = q4_k(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) }
+dispatch! { unsafe fn q5_k_dispatch = q5_k(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) }
+dispatch! { unsafe fn q6_k_dispatch = q6_k(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) }
+
+#[inline(always)]
+unsafe fn q8_0<S: Integers>(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) {
+    unsafe { columns::<S, Q8_0>(job, from, to, scratch) }
+}
+
+#[inline(always)]
+unsafe fn q4_k<S: Integers>(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) {
+    unsafe { columns::<S, Q4K>(job, from, to, scratch) }
+}
+
+#[inline(always)]
+unsafe fn q5_k<S: Integers>(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) {
+    unsafe { columns::<S, Q5K>(job, from, to, scratch) }
+}
+
+#[inline(always)]
+unsafe fn q6_k<S: Integers>(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) {
+    unsafe { columns::<S, Q6K>(job, from, to, scratch) }
+}
+
+/// The outputs `from..to` of all rows.
+#[inline(always)]
+unsafe fn columns<S: Integers, F: Format>(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) {
+    let Scratch { panel, tail } = scratch;
+    let stride = job.w.inputs / F::LEN * F::SIZE;
+    // SAFETY: as for the caller; a panel that goes beyond the matrix is read from a copy that does not.
+    unsafe {
+        for column in (from..to).step_by(WIDTH) {
+            let mut rows = Rows { start: job.w.bytes.as_ptr().add(column * stride), stride };
+            if job.w.outputs - column < WIDTH {
+                tail.clear();
+                tail.extend_from_slice(&job.w.bytes[column * stride..]);
+                tail.resize(WIDTH * stride, 0);
+                rows.start = tail.as_ptr();
+            }
+            let halves = [rows, rows.skip(LANES * stride)];
+            let mut ahead = Ahead(rows.start.wrapping_add(WIDTH * stride));
+            if job.rows == 1 {
+                multiply_row::<S, F>(job, halves[0], column, &mut ahead);
+                multiply_row::<S, F>(job, halves[1], column + LANES, &mut ahead);
+                continue;
+            }
+            for first in (0..job.w.inputs).step_by(DEPTH) {
+                let part = Part { column, first, blocks: DEPTH.min(job.w.inputs - first) / BLOCK };
+                for (v, rows) in halves.iter().enumerate() {
+                    unpack::<S, F>(rows.skip(first / F::LEN * F::SIZE), part.blocks, Half::new(panel, v), &mut ahead);
+                }
+                multiply::<S, F>(job, panel, part);
+            }
+        }
+        for m in 0..job.rows {
+            job.finish(m, from, to);
+        }
+    }
+}
+
+/// What a panel covers: outputs from `column` on, `32 * blocks` inputs from `first` on.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    pub column: usize,
+    pub first: usize,
+    pub blocks: usize,
+}
+
+/// Unpacks `32 * blocks` inputs of 16 rows.
+#[inline(always)]
+unsafe fn unpack<S: Integers, F: Format>(rows: Rows, blocks: usize, mut half: Half, ahead: &mut Ahead) {
+    let step = F::LEN / BLOCK;
+    for i in 0..blocks / step {
+        // SAFETY: as for the caller.
+        unsafe {
+            ahead.prefetch::<S>(LANES * F::SIZE);
+            F::unpack::<S>(rows.skip(i * F::SIZE), i * step, &mut half);
+        }
+    }
+}
+
+/// What will be read next. A panel's rows are read side by side, which no prefetcher of a processor follows; so while one
+/// panel is at work the next is asked for, from front to back.
+pub(super) struct Ahead(*const u8);
+
+impl Ahead {
+    /// Asks for the next `n` bytes.
+    #[inline(always)]
+    pub unsafe fn prefetch<S: Integers>(&mut self, n: usize) {
+        let end = self.0.wrapping_add(n);
+        let mut line = self.0;
+        while line < end {
+            // SAFETY: as for the caller; the address need not be valid.
+            unsafe { S::prefetch(line) };
+            line = line.wrapping_add(64);
+        }
+        self.0 = end;
+    }
+}
+
+impl Product<'_> {
+    /// Adds the bias and applies the epilogue to columns `from..to` of row `m`.
+    ///
+    /// # Safety
+    /// The columns belong to the calling thread; `m < rows`, `to <= N`.
+    unsafe fn finish(&self, m: usize, from: usize, to: usize) {
+        let n = self.w.outputs;
+        // SAFETY: the caller owns this range of `y`.
+        let y = unsafe { std::slice::from_raw_parts_mut(self.y.add(m * n + from), to - from) };
+        if let Some(bias) = self.bias {
+            add_slice(y, &bias[from..to]);
+        }
+        match self.epilogue {
+            Epilogue::None => {}
+            Epilogue::Activate(f) => activate_slice(f, y),
+            Epilogue::Add(r) => add_slice(y, &r[m * n + from..m * n + to]),
+        }
+    }
+
+    /// The sums so far of 16 outputs of row `m`; those beyond the last output are 0.
+    #[inline(always)]
+    pub unsafe fn load<S: Simd>(&self, m: usize, column: usize) -> S::V {
+        let n = self.w.outputs;
+        // SAFETY: as for the caller; the columns that are read are the row's own.
+        unsafe {
+            match n.saturating_sub(column) {
+                0 => S::splat(0.0),
+                LANES.. => S::load(self.y.add(m * n + column)),
+                left => S::load_first(self.y.add(m * n + column), left),
+            }
+        }
+    }
+
+    /// Keeps the sums of 16 outputs of row `m`, but for those beyond the last output.
+    #[inline(always)]
+    pub unsafe fn store<S: Simd>(&self, m: usize, column: usize, sums: S::V) {
+        let n = self.w.outputs;
+        // SAFETY: as for the caller; the columns that are written are the row's own.
+        unsafe {
+            match n.saturating_sub(column) {
+                0 => {}
+                LANES.. => S::store(self.y.add(m * n + column), sums),
+                left => S::store_first(self.y.add(m * n + column), left, sums),
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The formats against candle's, the products against the numbers that the blocks stand for.
+
+use super::super::test_numbers;
+use super::*;
+use crate::config::Activation;
+
+const KINDS: [QuantizedType; 4] = [QuantizedType::Q8_0, QuantizedType::Q6K, QuantizedType::Q5K, QuantizedType::Q4K];
+
+/// A matrix of (outputs, inputs), and its numbers. The bytes lie at an odd address: files align nothing.
+fn matrix(kind: QuantizedType, inputs: usize, outputs: usize) -> (QuantizedMatrix, Vec<f32>) {
+    let mut bytes = vec![0];
+    bytes.extend(quantize(kind, &test_numbers(inputs * outputs, 5)).unwrap());
+    let mut numbers = vec![0.0; inputs * outputs];
+    assert!(dequantize(kind.storage(), &bytes[1..], &mut numbers));
+    let len = bytes.len();
+    let bytes = Bytes::from(bytes).slice(1..len).unwrap();
+    (QuantizedMatrix::new(bytes, kind, inputs, outputs), numbers)
+}
+
+/// What `x` becomes in [`activations`]: the definition, in f64.
+fn rounded(x: &[f32]) -> Vec<f64> {
+    x.chunks(32)
+        .flat_map(|block| {
+            let largest = block.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+            block.iter().map(move |x| f64::from((x * inverse).round_ties_even()) * f64::from(largest / 127.0))
+        })
+        .collect()
+}
+
+#[test]
+fn products_are_those_of_the_numbers() {
+    for kind in KINDS {
+        let block = kind.storage().block_len();
+        for (rows, blocks, outputs) in
+            [(1, 1, 1), (1, 3, 33), (2, 1, 16), (3, 2, 31), (5, 1, 64), (7, 2, 130), (13, 1, 700), (1, 20, 40)]
+        {
+            let inputs = block * blocks;
+            let (w, numbers) = matrix(kind, inputs, outputs);
+            let x = test_numbers(rows * inputs, 1);
+            let bias = test_numbers(outputs, 2);
+            let mut y = vec![0f32; rows * outputs];
+            w.matmul(&x, Some(&bias), Epilogue::None, &mut y);
+            let x = rounded(&x);
+            for (m, y) in y.chunks(outputs).enumerate() {
+                for (n, y) in y.iter().enumerate() {
+                    let weights = &numbers[n * inputs..(n + 1) * inputs];
+                    let terms = x[m * inputs..].iter().zip(weights).map(|(x, w)| x * f64::from(*w));
+                    let expected = terms.sum::<f64>() + f64::from(bias[n]);
+                    assert!(
+                        (f64::from(*y) - expected).abs() < 2e-6 * (inputs as f64).sqrt(),
+                        "{kind:?} {rows}x{inputs}x{outputs}, {m} {n}: {y} {expected}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The promise of the kernels: a row's product does not depend on the rows beside it.
+#[test]
+fn a_row_gives_the_same_bits_alone_and_in_any_batch() {
+    for kind in KINDS {
+        let (rows, inputs, outputs) = (29, 768, 203);
+        let (w, _) = matrix(kind, inputs, outputs);
+        let x = test_numbers(rows * inputs, 3);
+        let residual = test_numbers(rows * outputs, 4);
+        let mut together = vec![0f32; rows * outputs];
+        w.matmul(&x, None, Epilogue::Add(&residual), &mut together);
+        for batch in [1, 2, 3, 4, 5, 6, 7, 8, 13] {
+            for first in (0..rows).step_by(batch) {
+                let n = batch.min(rows - first);
+                let mut y = vec![0f32; n * outputs];
+                let residual = &residual[first * outputs..(first + n) * outputs];
+                w.matmul(&x[first * inputs..(first + n) * inputs], None, Epilogue::Add(residual), &mut y);
+                assert_eq!(y, together[first * outputs..(first + n) * outputs], "{kind:?} {batch}");
+            }
+        }
+    }
+}
+
+/// Weights of -128, which no quantiser writes but a file may hold, and the largest activations.
+#[test]
+fn the_extremes_of_8_bits_do_not_overflow() {
+    let mut bytes = vec![];
+    for _ in 0..3 {
+        bytes.extend(half::f16::ONE.to_le_bytes());
+        bytes.extend([0x80; 32]);
+    }
+    let w = QuantizedMatrix::new(bytes.into(), QuantizedType::Q8_0, 96, 1);
+    for sign in [1.0, -1.0] {
+        let mut y = [0.0];
+        w.matmul(&[127.0 * sign; 96], None, Epilogue::None, &mut y);
+        assert_eq!(y, [-128.0 * 127.0 * 96.0 * sign]);
+    }
+}
+
+/// Activations that are not finite stay visible: a silent zero would be a wrong answer.
+#[test]
+fn faults_stay_visible() {
+    for kind in KINDS {
+        let (w, _) = matrix(kind, 256, 3);
+        for fault in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = test_numbers(512, 1);
+            x[100] = fault;
+            let mut y = [0.0; 6];
+            w.matmul(&x, None, Epilogue::None, &mut y);
+            assert!(y[..3].iter().all(|y| y.is_nan()), "{kind:?}: {y:?}");
+            assert!(y[3..].iter().all(|y| y.is_finite()), "{kind:?}: {y:?}");
+        }
+    }
+}
+
+#[test]
+fn activations_and_bias_come_after_the_product() {
+    let (w, _) = matrix(QuantizedType::Q4K, 256, 40);
+    let (x, bias) = (test_numbers(512, 1), test_numbers(40, 2));
+    let (mut plain, mut activated) = (vec![0.0; 80], vec![0.0; 80]);
+    w.matmul(&x, Some(&bias), Epilogue::None, &mut plain);
+    w.matmul(&x, Some(&bias), Epilogue::Activate(Activation::Relu), &mut activated);
+    let expected: Vec<f32> = plain.iter().map(|y| y.max(0.0)).collect();
+    assert_eq!(activated, expected);
+}
+
+/// Against candle's own quantiser, byte for byte, ties and zeros among the numbers.
+#[test]
+fn q8_0_is_ggmls() {
+    let mut numbers = test_numbers(32 * 400, 9);
+    numbers[..32].fill(0.0);
+    for (i, x) in numbers[32..64].iter_mut().enumerate() {
+        *x = i as f32 * 0.5 - 4.0;
+    }
+    numbers[64] = 127.0;
+    for (i, x) in numbers[65..96].iter_mut().enumerate() {
+        *x = i as f32 - 15.5;
+    }
+    let tensor = candle_core::Tensor::from_slice(&numbers, numbers.len(), &candle_core::Device::Cpu).unwrap();
+    let theirs = candle_core::quantized::QTensor::quantize(&tensor, candle_core::quantized::GgmlDType::Q8_0).unwrap();
+    assert_eq!(quantize(QuantizedType::Q8_0, &numbers).unwrap(), *theirs.data().unwrap());
+}
+
+#[test]
+fn rows_are_those_of_the_matrix() {
+    for kind in KINDS {
+        let (w, numbers) = matrix(kind, 512, 5);
+        let mut row = vec![0.0; 512];
+        w.row(3, &mut row);
+        assert_eq!(row, numbers[3 * 512..4 * 512], "{kind:?}");
+    }
+}

@@ -169,6 +169,23 @@ impl Config {
         })
     }
 
+    /// The text of a `config.json` for transformers.
+    ///
+    /// # Errors
+    /// None that a valid configuration could cause.
+    pub fn to_json(&self) -> Result<String> {
+        let error = |e: serde_json::Error| Error::Config { origin: "config.json".into(), message: e.to_string() };
+        let mut json = serde_json::to_value(self).map_err(error)?;
+        json["model_type"] = "gpt2".into();
+        json["architectures"] = ["GPT2LMHeadModel"].as_slice().into();
+        json["eos_token_id"] = match self.eos_token_id.as_slice() {
+            [] => serde_json::Value::Null,
+            [id] => (*id).into(),
+            ids => ids.into(),
+        };
+        Ok(format!("{json:#}\n"))
+    }
+
     /// The published sizes: `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {

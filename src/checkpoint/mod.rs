@@ -4,6 +4,7 @@
 //! mean is the model's business; this module knows names, types, shapes and bytes, and trusts none of them before it
 //! has checked them against the file's length.
 
+pub mod export;
 mod file;
 #[cfg(test)]
 mod fuzz;

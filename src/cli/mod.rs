@@ -1,5 +1,7 @@
 //! The command line: clap's derive structs and nothing else. Flags that several subcommands share are groups.
 
+mod bench;
+mod convert;
 mod decoding;
 mod model;
 mod score;
@@ -10,6 +12,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use bench::BenchArgs;
+pub use convert::ConvertArgs;
 pub use decoding::{DecodingArgs, ProcessorArgs};
 pub use model::{ModelArgs, TokenizerArgs};
 pub use score::ScoreArgs;
@@ -59,6 +63,10 @@ pub enum Command {
     Trace(Box<TraceArgs>),
     /// Show a model's architecture, parameters and memory
     Info(InfoArgs),
+    /// Write a model as GGUF or safetensors, in another number type
+    Convert(ConvertArgs),
+    /// Measure how fast a model loads, reads a prompt and decodes
+    Bench(BenchArgs),
     /// Write shell completions to stdout
     Completions {
         /// The shell

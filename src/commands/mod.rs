@@ -1,5 +1,7 @@
 //! One file a subcommand: get the inputs, call the library, hand records to the output.
 
+mod bench;
+mod convert;
 mod generate;
 mod info;
 mod jsonl;
@@ -24,6 +26,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Score(args) => score::run(&args, verbosity),
         Command::Trace(args) => trace::run(&args, verbosity),
         Command::Info(args) => info::run(&args, verbosity),
+        Command::Convert(args) => convert::run(&args, verbosity),
+        Command::Bench(args) => bench::run(&args, verbosity),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "gpt2", &mut Stdout::lock());
             Ok(())

@@ -9,6 +9,7 @@
 
 mod activation;
 mod attention;
+mod bandwidth;
 mod matmul;
 mod norm;
 pub mod pool;
@@ -17,6 +18,7 @@ mod simd;
 
 pub use activation::activate;
 pub use attention::{AttentionShape, BLOCK_POSITIONS, Query, append, attend};
+pub use bandwidth::memory_bandwidth;
 pub use matmul::{Epilogue, FloatType, Layout, Matrix, matmul};
 pub use norm::layer_norm;
 pub use simd::level;

@@ -10,6 +10,7 @@ mod block;
 mod cache;
 mod linear;
 mod load;
+mod random;
 mod session;
 mod trace;
 

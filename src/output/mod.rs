@@ -1,5 +1,7 @@
 //! What the program writes: documented records, which are the JSON contract, and their text for people.
 
+pub mod bench;
+pub mod convert;
 pub mod generate;
 pub mod html;
 pub mod info;

@@ -30,6 +30,13 @@ impl Merges {
         self.ranks.insert((left, right), self.made.len() as u32);
         self.made.push(made);
     }
+
+    /// The pairs that merge, in the order of their ranks.
+    pub fn pairs(&self) -> Vec<(u32, u32)> {
+        let mut ranked: Vec<_> = self.ranks.iter().map(|(pair, rank)| (*rank, *pair)).collect();
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, pair)| pair).collect()
+    }
 }
 
 /// A word that is being merged. Kept from word to word for its memory.

@@ -68,6 +68,11 @@ impl ByteLevel {
         Ok(Self { merges, bytes, special: SpecialTokens::of(vocabulary)? })
     }
 
+    /// The pairs of tokens that merge, in the order in which they were learned.
+    pub fn merges(&self) -> Vec<(u32, u32)> {
+        self.merges.pairs()
+    }
+
     /// Splits `text` into tokens; see [`super::Tokenizer::encode`].
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<Token>, String> {
         let mut run = Run { encoder: self, tokens: Vec::new(), words: FxHashMap::default(), word: Word::default() };

@@ -130,6 +130,15 @@ impl Tokenizer {
         self.id(END_OF_TEXT)
     }
 
+    /// The merges as lines of `merges.txt`, in the order in which they were learned; none for a tokenizer of another kind
+    /// than byte-level BPE.
+    #[must_use]
+    pub fn merges(&self) -> Option<Vec<String>> {
+        let Encoder::ByteLevel(encoder) = &self.encoder else { return None };
+        let piece = |id| self.piece(id).unwrap_or_default();
+        Some(encoder.merges().into_iter().map(|(left, right)| format!("{} {}", piece(left), piece(right))).collect())
+    }
+
     /// One more than the largest id.
     #[must_use]
     pub fn vocab_size(&self) -> usize {

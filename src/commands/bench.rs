@@ -1,0 +1,149 @@
+//! `gpt2 bench`: how fast a model loads, reads a prompt and decodes, and how near that is to what memory allows.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use gpt2::Error;
+use gpt2::checkpoint::Checkpoint;
+use gpt2::decode::{Input, LanguageModel, Positions};
+use gpt2::kernels::{self, memory_bandwidth, pool};
+use gpt2::model::{Gpt2, LoadOptions, Session};
+
+use super::load;
+use crate::cli::{BenchArgs, Format, Verbosity};
+use crate::output::Stdout;
+use crate::output::bench::{BenchRecord, RunRecord, Speed, WeightsRecord};
+
+/// Passes over memory, of which the best counts.
+const BANDWIDTH_PASSES: usize = 8;
+
+pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
+    let start = Instant::now();
+    let (name, model) = model(args, verbosity)?;
+    let load_s = start.elapsed().as_secs_f64();
+    let longest = args.prompt_tokens.iter().max().copied().unwrap_or_default() + args.max_new_tokens;
+    let context = model.config().n_positions;
+    if longest > context {
+        return Err(Error::Usage(format!(
+            "--prompt-tokens and --max-new-tokens add up to {longest}; the context has {context} positions"
+        ))
+        .into());
+    }
+    let runs = args.prompt_tokens.iter().map(|prompt| measure(&model, *prompt, args)).collect::<Result<Vec<_>>>()?;
+    // The buffer of the next measurement would count as memory of the model.
+    let peak_memory_bytes = peak_memory();
+    let bandwidth = memory_bandwidth(BANDWIDTH_PASSES);
+    let runs = runs.into_iter().map(|run| run.record(&model, bandwidth, args)).collect();
+    let weights = model.weight_bytes().into_iter();
+    let record = BenchRecord {
+        model: name,
+        weights: weights.map(|(dtype, bytes)| WeightsRecord { dtype: dtype.to_string(), bytes }).collect(),
+        threads: pool::threads(),
+        simd: format!("{:?}", kernels::level()).to_lowercase(),
+        load_s,
+        peak_memory_bytes,
+        bandwidth_bytes_per_s: bandwidth,
+        batch_size: args.batch_size,
+        runs,
+    };
+    let mut out = Stdout::lock();
+    match args.format {
+        Format::Text => record.write_text(&mut out),
+        format => out.json(&record, format),
+    }?;
+    out.finish()
+}
+
+/// The model and its name.
+fn model(args: &BenchArgs, verbosity: Verbosity) -> Result<(String, Gpt2)> {
+    let Some(size) = args.random else {
+        let files = load::find(&args.model, verbosity)?;
+        return Ok((files.name.clone(), load::network(&args.model, &files, verbosity)?));
+    };
+    load::set_up(&args.model)?;
+    let weights = args.model.weights();
+    let checkpoint = Checkpoint::random(&size.config(), weights, 0)?;
+    let model = Gpt2::load(size.config(), &checkpoint, LoadOptions { weights })?;
+    Ok((format!("{} (random weights)", size.name()), model))
+}
+
+/// Seconds that one prompt length took.
+struct Times {
+    prompt: usize,
+    prefill: Vec<f64>,
+    decode: Vec<f64>,
+}
+
+fn measure(model: &Gpt2, prompt: usize, args: &BenchArgs) -> Result<Times> {
+    let mut times = Times { prompt, prefill: vec![], decode: vec![] };
+    // The first pass reads the weights into memory and does not count.
+    for pass in 0..=args.repeat {
+        let mut session = Session::new(model);
+        let vocab_size = model.config().vocab_size;
+        // Far apart in the embedding, and the same for every engine that is measured with such a rule.
+        let ids: Vec<u32> = (0..prompt).map(|i| (i * 7919 % vocab_size) as u32).collect();
+        let mut last: Vec<Vec<u32>> = vec![ids; args.batch_size];
+        let start = Instant::now();
+        last = step(&mut session, &last)?;
+        let prefill = start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        for _ in 0..args.max_new_tokens {
+            last = step(&mut session, &last)?;
+        }
+        if pass > 0 {
+            times.prefill.push(prefill);
+            times.decode.push(start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(times)
+}
+
+/// Runs new tokens of each row; returns the most probable next one of each.
+fn step(session: &mut Session<'_>, rows: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
+    let inputs: Vec<Input<'_>> = rows
+        .iter()
+        .enumerate()
+        .map(|(row, ids)| Input { row, ids, logits: Positions::Last, hidden: Positions::None })
+        .collect();
+    let logits = session.forward(&inputs)?.logits;
+    Ok(logits.chunks_exact(session.vocab_size()).map(|logits| vec![largest(logits)]).collect())
+}
+
+fn largest(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (i, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = i;
+        }
+    }
+    best as u32
+}
+
+impl Times {
+    fn record(self, model: &Gpt2, bandwidth: f64, args: &BenchArgs) -> RunRecord {
+        let (rows, new) = (args.batch_size, args.max_new_tokens);
+        let prefill = Speed::of(rows * self.prompt, self.prefill);
+        let decode = Speed::of(rows * new, self.decode);
+        // On average a decoded token sees the prompt and half of the tokens before it.
+        let config = model.config();
+        let cached = self.prompt as f64 + new as f64 / 2.0;
+        let cache = cached * (config.n_layer * 2 * config.n_embd * size_of::<f32>()) as f64;
+        let limit = rows as f64 * bandwidth / (model.bytes_per_token() as f64 + rows as f64 * cache);
+        RunRecord {
+            prompt_tokens: self.prompt,
+            generated_tokens: new,
+            prefill_tokens_per_s: prefill,
+            decode_limit_tokens_per_s: limit,
+            decode_of_limit: decode.median / limit,
+            decode_tokens_per_s: decode,
+        }
+    }
+}
+
+/// The most memory that this process has had in use, mapped files included; known on Linux.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}

@@ -1,0 +1,115 @@
+//! `gpt2 convert`: a model as GGUF or safetensors, in another number type.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use gpt2::Error;
+use gpt2::checkpoint::export::Export;
+use gpt2::checkpoint::gguf::Vocabulary;
+use gpt2::checkpoint::{Checkpoint, StorageType};
+use gpt2::model::{Gpt2, LoadOptions};
+use gpt2::source::ModelFiles;
+use gpt2::tokenizer::Tokenizer;
+
+use super::load;
+use crate::cli::{ConvertArgs, Format, Verbosity};
+use crate::output::Stdout;
+use crate::output::convert::ConvertRecord;
+
+/// The kind of file, by the ending of its name.
+enum Kind {
+    Gguf,
+    Safetensors,
+}
+
+pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
+    let dtype = StorageType::from(args.to);
+    let kind = kind(args, dtype)?;
+    let files = load::find(&args.model, verbosity)?;
+    let checkpoint = Checkpoint::open(&files.weights)?;
+    let mut config = files.read_config()?;
+    // Refuses weights that do not fit the configuration.
+    Gpt2::load(config.clone(), &checkpoint, LoadOptions::default())?;
+    config.qkv_bias = checkpoint.get("h.0.attn.c_attn.bias").is_some();
+    let export = Export { checkpoint: &checkpoint, config: &config, dtype };
+    match kind {
+        Kind::Gguf => gguf(export, &files, &args.output, verbosity)?,
+        Kind::Safetensors => safetensors(export, &args.output)?,
+    }
+    let record = ConvertRecord {
+        model: files.name,
+        file: args.output.display().to_string(),
+        bytes: std::fs::metadata(&args.output)?.len(),
+        format: match kind {
+            Kind::Gguf => "gguf",
+            Kind::Safetensors => "safetensors",
+        },
+        dtype: dtype.to_string().to_lowercase(),
+    };
+    let mut out = Stdout::lock();
+    match args.format {
+        Format::Text => record.write_text(&mut out),
+        format => out.json(&record, format),
+    }?;
+    out.finish()
+}
+
+/// Checks what is asked for.
+fn kind(args: &ConvertArgs, dtype: StorageType) -> Result<Kind> {
+    let usage = |message: String| Err(Error::Usage(message).into());
+    if args.model.dtype.is_some() || args.model.quantize.is_some() {
+        return usage("convert takes the type from --to; leave out --dtype and --quantize".into());
+    }
+    let extension = args.output.extension().unwrap_or_default().to_ascii_lowercase();
+    match extension.to_str() {
+        Some("gguf") => Ok(Kind::Gguf),
+        Some("safetensors") if dtype.block_len() > 1 => {
+            usage(format!("safetensors has no type {dtype}; name the file *.gguf, or use --to f16"))
+        }
+        Some("safetensors") => Ok(Kind::Safetensors),
+        _ => usage(format!("{} is neither *.gguf nor *.safetensors", args.output.display())),
+    }
+}
+
+fn gguf(export: Export<'_>, files: &ModelFiles, path: &Path, verbosity: Verbosity) -> Result<()> {
+    let tokenizer = load::tokenizer(&files.tokenizer)?;
+    let parts = tokenizer.as_ref().map(|tokenizer| vocabulary(tokenizer, export.config.vocab_size)).transpose()?;
+    if parts.is_none() && !verbosity.quiet {
+        eprintln!("note: the model has no tokenizer, so the file has none, and llama.cpp will not load it");
+    }
+    let name = Path::new(&files.name).file_stem().and_then(|name| name.to_str()).unwrap_or(&files.name);
+    let vocabulary = parts.as_ref().map(|(tokens, merges, special)| Vocabulary {
+        tokens: tokens.iter().map(String::as_str).collect(),
+        merges: merges.iter().map(String::as_str).collect(),
+        special: special.clone(),
+    });
+    Ok(export.to_gguf(path, name, vocabulary.as_ref())?)
+}
+
+/// Pieces, merges and special tokens for a model with `vocab_size` tokens.
+fn vocabulary(tokenizer: &Tokenizer, vocab_size: usize) -> Result<(Vec<String>, Vec<String>, Vec<u32>)> {
+    let merges = tokenizer.merges().ok_or_else(|| {
+        Error::Unsupported("the model's tokenizer is no byte-level BPE, for which GGUF has no form for GPT-2".into())
+    })?;
+    if tokenizer.vocab_size() > vocab_size {
+        let count = tokenizer.vocab_size();
+        let message = format!("the tokenizer has {count} tokens and the model only {vocab_size}; GGUF wants as many");
+        return Err(Error::Unsupported(message).into());
+    }
+    let ids = 0..vocab_size as u32;
+    // Rows of the embedding that no token uses have names of no text.
+    let piece = |id| tokenizer.piece(id).map_or_else(|| format!("[PAD{id}]"), str::to_owned);
+    let special = ids.clone().filter(|id| tokenizer.is_special(*id)).collect();
+    Ok((ids.map(piece).collect(), merges, special))
+}
+
+/// Writes the weights, and a configuration beside them if there is none.
+fn safetensors(export: Export<'_>, path: &Path) -> Result<()> {
+    export.to_safetensors(path)?;
+    let config = path.with_file_name("config.json");
+    if !config.exists() {
+        let text = export.config.to_json()?;
+        std::fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+    }
+    Ok(())
+}

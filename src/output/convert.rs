@@ -1,0 +1,30 @@
+//! The record of `gpt2 convert`.
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::Stdout;
+
+/// The result of `convert`.
+#[derive(Debug, Serialize)]
+pub struct ConvertRecord {
+    /// The model's name.
+    pub model: String,
+    /// The file that was written.
+    pub file: String,
+    /// Its size.
+    pub bytes: u64,
+    /// `gguf` or `safetensors`.
+    pub format: &'static str,
+    /// The type of the matrices.
+    pub dtype: String,
+}
+
+impl ConvertRecord {
+    /// One line.
+    pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
+        Ok(writeln!(out, "{}: {} bytes, {} {}", self.file, self.bytes, self.format, self.dtype)?)
+    }
+}

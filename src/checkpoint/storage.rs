@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
+use crate::kernels::pool;
 
 /// The type in which a tensor's numbers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -166,6 +167,27 @@ impl Bytes {
         Ok(Self { owner: Owner::Mapped(Arc::new(map)), start: 0, end })
     }
 
+    /// The same bytes where decoding reads them fastest: a mapped file is read through pages of 4 KiB, and to look up where
+    /// those lie takes a quarter of the time; memory of the process's own can have pages of 2 MiB. What was mapped is
+    /// released as it is copied, so that it never counts twice.
+    pub(crate) fn in_large_pages(&self) -> Self {
+        /// Bytes that one step copies.
+        const STEP: usize = 2 << 20;
+        let Owner::Mapped(map) = &self.owner else { return self.clone() };
+        if self.len() < STEP || !has_large_pages() {
+            return self.clone();
+        }
+        let mut copy = vec![0u8; self.len()];
+        let mut steps: Vec<_> = (self.start..self.end).step_by(STEP).zip(copy.chunks_mut(STEP)).collect();
+        pool::for_each(self.len(), &mut steps, |(start, part)| {
+            part.copy_from_slice(&map[*start..*start + part.len()]);
+            // SAFETY: of a map of a file that is only read, pages that are let go come back the same.
+            #[cfg(unix)]
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, *start, part.len()) };
+        });
+        copy.into()
+    }
+
     /// The part at `range`, which counts from the start of these bytes; none if it lies outside.
     pub(crate) fn slice(&self, range: Range<usize>) -> Option<Self> {
         if range.start > range.end || range.end > self.len() {
@@ -173,6 +195,15 @@ impl Bytes {
         }
         Some(Self { owner: self.owner.clone(), start: self.start + range.start, end: self.start + range.end })
     }
+}
+
+/// Whether the system gives large pages to those who ask (the program's allocator does).
+fn has_large_pages() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+        setting.is_ok_and(|setting| !setting.contains("[never]"))
+    })
 }
 
 impl From<Vec<u8>> for Bytes {

@@ -204,16 +204,17 @@ unsafe fn score<S: Simd, const Q: usize>(
     unsafe {
         let mut b = 0;
         while b + 4 <= blocks.len() {
-            score_blocks::<S, Q, 4>(job, head, &blocks[b..b + 4], q, &mut scores[b * LANES..], width);
+            score_blocks::<S, Q, 4>(job, head, &blocks[b..], q, &mut scores[b * LANES..], width);
             b += 4;
         }
         while b < blocks.len() {
-            score_blocks::<S, Q, 1>(job, head, &blocks[b..=b], q, &mut scores[b * LANES..], width);
+            score_blocks::<S, Q, 1>(job, head, &blocks[b..], q, &mut scores[b * LANES..], width);
             b += 1;
         }
     }
 }
 
+/// Scores against the first `B` blocks.
 #[inline(always)]
 unsafe fn score_blocks<S: Simd, const Q: usize, const B: usize>(
     job: &Attend<'_>,
@@ -224,13 +225,21 @@ unsafe fn score_blocks<S: Simd, const Q: usize, const B: usize>(
     width: usize,
 ) {
     let d = job.shape.head_dim;
+    let (blocks, ahead) = blocks.split_at(B);
     // SAFETY: as for the caller.
     unsafe {
         let mut sums = [[S::splat(0.0); B]; Q];
         for i in 0..d {
+            let at = (head * d + i) * LANES;
             let mut k = [S::splat(0.0); B];
             for (k, block) in k.iter_mut().zip(blocks) {
-                *k = S::load(block.as_ptr().add((head * d + i) * LANES));
+                *k = S::load(block.as_ptr().add(at));
+            }
+            if Q == 1 {
+                // A single query waits for memory, and blocks lie apart.
+                for block in ahead.iter().take(B) {
+                    S::prefetch(block.as_ptr().add(at).cast());
+                }
             }
             for (t, sums) in sums.iter_mut().enumerate() {
                 let x = S::splat(*q.add(t * job.stride + i));
@@ -316,11 +325,16 @@ unsafe fn mix_vectors<S: Simd, const Q: usize, const V: usize>(
         let mut sums = [[S::splat(0.0); V]; Q];
         for (b, block) in blocks.iter().enumerate() {
             let values = block.as_ptr().add(head);
+            let ahead = blocks.get(b + 2).unwrap_or(block).as_ptr().add(head);
             let first = b * BLOCK_POSITIONS;
             for s in 0..BLOCK_POSITIONS.min(seen - first) {
                 let mut x = [S::splat(0.0); V];
                 for (i, x) in x.iter_mut().enumerate() {
-                    *x = S::load(values.add(s * value_dim + i * LANES));
+                    let at = s * value_dim + i * LANES;
+                    *x = S::load(values.add(at));
+                    if Q == 1 {
+                        S::prefetch(ahead.add(at).cast());
+                    }
                 }
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let weight = S::splat(*scores.as_ptr().add(i * width + first + s));

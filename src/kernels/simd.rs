@@ -64,6 +64,8 @@ pub unsafe trait Simd: Copy + 'static {
     const TILE_ROWS: usize;
     /// Vectors across the matrix product's register tile.
     const TILE_VECTORS: usize;
+    /// Rows and columns of the register tile of dot products.
+    const DOT_TILE: (usize, usize);
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;
@@ -109,6 +111,17 @@ pub unsafe trait Simd: Copy + 'static {
             half /= 2;
         }
         lanes[0]
+    }
+    /// Lane `i` is the sum of the lanes of vector `i`, as [`sum`](Self::sum) has it.
+    #[inline(always)]
+    unsafe fn sums(v: [Self::V; LANES]) -> Self::V {
+        let mut sums = [0.0; LANES];
+        for (sum, v) in sums.iter_mut().zip(v) {
+            // SAFETY: as for the trait.
+            *sum = unsafe { Self::sum(v) };
+        }
+        // SAFETY: `sums` holds 16 numbers.
+        unsafe { Self::load(sums.as_ptr()) }
     }
     /// The largest lane.
     #[inline(always)]
@@ -168,6 +181,7 @@ unsafe impl Simd for Portable {
     type V = [f32; LANES];
     const TILE_ROWS: usize = 4;
     const TILE_VECTORS: usize = 1;
+    const DOT_TILE: (usize, usize) = (2, 2);
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {
@@ -266,6 +280,7 @@ mod x86 {
         type V = __m512;
         const TILE_ROWS: usize = 8;
         const TILE_VECTORS: usize = 3;
+        const DOT_TILE: (usize, usize) = (4, 6);
 
         #[inline(always)]
         unsafe fn prefetch(p: *const u8) {
@@ -331,6 +346,35 @@ mod x86 {
             unsafe { _mm512_fmadd_ps(a, b, c) }
         }
         #[inline(always)]
+        unsafe fn sums(v: [__m512; LANES]) -> __m512 {
+            unsafe {
+                // Each step adds the upper half of every vector's lanes to the lower, and packs two vectors into one.
+                let mut eight = [_mm512_setzero_ps(); 8];
+                for (i, e) in eight.iter_mut().enumerate() {
+                    let (a, b) = (v[2 * i], v[2 * i + 1]);
+                    let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
+                    *e = _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b));
+                }
+                let mut four = [_mm512_setzero_ps(); 4];
+                for (i, f) in four.iter_mut().enumerate() {
+                    let (a, b) = (eight[2 * i], eight[2 * i + 1]);
+                    let low = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+                    *f = _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
+                }
+                let mut two = [_mm512_setzero_ps(); 2];
+                for (i, t) in two.iter_mut().enumerate() {
+                    let (a, b) = (four[2 * i], four[2 * i + 1]);
+                    let low = _mm512_shuffle_ps::<0b01_00_01_00>(a, b);
+                    *t = _mm512_add_ps(low, _mm512_shuffle_ps::<0b11_10_11_10>(a, b));
+                }
+                let low = _mm512_shuffle_ps::<0b10_00_10_00>(two[0], two[1]);
+                let sums = _mm512_add_ps(low, _mm512_shuffle_ps::<0b11_01_11_01>(two[0], two[1]));
+                // Lane 4i + j now has the sum of vector 4j + i.
+                let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+                _mm512_permutexvar_ps(order, sums)
+            }
+        }
+        #[inline(always)]
         unsafe fn round(a: __m512) -> __m512 {
             unsafe { _mm512_roundscale_ps::<0>(a) }
         }
@@ -348,6 +392,7 @@ mod x86 {
         type V = [__m256; 2];
         const TILE_ROWS: usize = 6;
         const TILE_VECTORS: usize = 1;
+        const DOT_TILE: (usize, usize) = (2, 2);
 
         #[inline(always)]
         unsafe fn prefetch(p: *const u8) {

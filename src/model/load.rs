@@ -176,7 +176,7 @@ impl Loader<'_> {
         // The rows of quantised matrices run along the inputs.
         let transpose = kind.is_some() && layout == Layout::InOut;
         let bytes = if tensor.dtype == dtype && !transpose {
-            tensor.bytes.clone()
+            tensor.bytes.in_large_pages()
         } else {
             Bytes::from(tensor.convert(&self.checkpoint.origin, dtype, transpose)?)
         };

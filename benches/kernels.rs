@@ -1,0 +1,219 @@
+//! Each kernel at GPT-2's widths, with candle's expression of the same thing beside it.
+//!
+//! `cargo bench --bench kernels` prints both; throughput is in multiply-adds. One row is what decoding does, 512 rows are
+//! a prompt.
+
+use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
+use candle_core::{Device, Module, Tensor};
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use gpt2::checkpoint::Bytes;
+use gpt2::config::Activation;
+use gpt2::kernels::quantized::{QuantizedMatrix, QuantizedType, quantize};
+use gpt2::kernels::{self, AttentionShape, BLOCK_POSITIONS, Epilogue, FloatType, Layout, Matrix, Query};
+
+const WIDTH: usize = 768;
+const HEADS: usize = 12;
+
+fn main() {
+    divan::main();
+}
+
+/// Numbers without a pattern, between -1 and 1.
+fn numbers(n: usize) -> Vec<f32> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn tensor(dims: (usize, usize)) -> Tensor {
+    Tensor::from_vec(numbers(dims.0 * dims.1), dims, &Device::Cpu).expect("a tensor")
+}
+
+/// What a matrix is, with its inputs and outputs: the weights of a block and the tied head.
+#[derive(Debug, Clone, Copy)]
+enum Weight {
+    /// `mlp.c_fc`.
+    Mlp,
+    /// `lm_head`.
+    Head,
+}
+
+impl Weight {
+    fn dims(self) -> (usize, usize) {
+        match self {
+            Self::Mlp => (WIDTH, 4 * WIDTH),
+            Self::Head => (WIDTH, 50257),
+        }
+    }
+
+    fn layout(self) -> Layout {
+        match self {
+            Self::Mlp => Layout::InOut,
+            Self::Head => Layout::OutIn,
+        }
+    }
+}
+
+/// Matrices and rows that are measured.
+const PRODUCTS: [(Weight, usize); 6] = [
+    (Weight::Mlp, 1),
+    (Weight::Mlp, 16),
+    (Weight::Mlp, 512),
+    (Weight::Head, 1),
+    (Weight::Head, 16),
+    (Weight::Head, 512),
+];
+
+mod matmul {
+    use super::*;
+
+    fn floats(bencher: Bencher<'_, '_>, (weight, rows): (Weight, usize), dtype: FloatType) {
+        let (inputs, outputs) = weight.dims();
+        let number = |x: f32| match dtype {
+            FloatType::F32 => x.to_le_bytes().to_vec(),
+            FloatType::F16 => half::f16::from_f32(x).to_le_bytes().to_vec(),
+            FloatType::BF16 => half::bf16::from_f32(x).to_le_bytes().to_vec(),
+        };
+        let bytes: Vec<u8> = numbers(inputs * outputs).into_iter().flat_map(number).collect();
+        let w = Matrix::new(Bytes::from(bytes), dtype, weight.layout(), inputs, outputs);
+        let (x, mut y) = (numbers(rows * inputs), vec![0.0; rows * outputs]);
+        bencher
+            .counter(ItemsCount::new(rows * inputs * outputs))
+            .bench_local(|| kernels::matmul(black_box(&x), &w, None, Epilogue::None, &mut y));
+    }
+
+    #[divan::bench(args = PRODUCTS)]
+    fn f32(bencher: Bencher<'_, '_>, shape: (Weight, usize)) {
+        floats(bencher, shape, FloatType::F32);
+    }
+
+    #[divan::bench(args = PRODUCTS)]
+    fn f16(bencher: Bencher<'_, '_>, shape: (Weight, usize)) {
+        floats(bencher, shape, FloatType::F16);
+    }
+
+    #[divan::bench(args = PRODUCTS)]
+    fn bf16(bencher: Bencher<'_, '_>, shape: (Weight, usize)) {
+        floats(bencher, shape, FloatType::BF16);
+    }
+
+    #[divan::bench(args = PRODUCTS)]
+    fn candle_f32(bencher: Bencher<'_, '_>, (weight, rows): (Weight, usize)) {
+        let (inputs, outputs) = weight.dims();
+        let w = match weight.layout() {
+            Layout::InOut => tensor((inputs, outputs)),
+            Layout::OutIn => tensor((outputs, inputs)).t().expect("a matrix"),
+        };
+        let x = tensor((rows, inputs));
+        bencher.counter(ItemsCount::new(rows * inputs * outputs)).bench_local(|| black_box(&x).matmul(&w));
+    }
+}
+
+mod quantized {
+    use super::*;
+
+    const FORMATS: [(QuantizedType, GgmlDType); 3] = [
+        (QuantizedType::Q8_0, GgmlDType::Q8_0),
+        (QuantizedType::Q6K, GgmlDType::Q6K),
+        (QuantizedType::Q4K, GgmlDType::Q4K),
+    ];
+    const SHAPES: [(Weight, usize); 4] = [(Weight::Mlp, 1), (Weight::Mlp, 512), (Weight::Head, 1), (Weight::Head, 16)];
+
+    fn cases() -> impl Iterator<Item = (QuantizedType, GgmlDType, Weight, usize)> {
+        FORMATS.into_iter().flat_map(|(kind, theirs)| SHAPES.map(|(weight, rows)| (kind, theirs, weight, rows)))
+    }
+
+    #[divan::bench(args = cases())]
+    fn ours(bencher: Bencher<'_, '_>, (kind, _, weight, rows): (QuantizedType, GgmlDType, Weight, usize)) {
+        let (inputs, outputs) = weight.dims();
+        let bytes = quantize(kind, &numbers(inputs * outputs)).expect("whole blocks");
+        let w = QuantizedMatrix::new(bytes.into(), kind, inputs, outputs);
+        let (x, mut y) = (numbers(rows * inputs), vec![0.0; rows * outputs]);
+        bencher
+            .counter(ItemsCount::new(rows * inputs * outputs))
+            .bench_local(|| w.matmul(black_box(&x), None, Epilogue::None, &mut y));
+    }
+
+    #[divan::bench(args = cases())]
+    fn candle(bencher: Bencher<'_, '_>, (_, kind, weight, rows): (QuantizedType, GgmlDType, Weight, usize)) {
+        let (inputs, outputs) = weight.dims();
+        let w = QTensor::quantize(&tensor((outputs, inputs)), kind).and_then(QMatMul::from_qtensor).expect("a matrix");
+        let x = tensor((rows, inputs));
+        bencher.counter(ItemsCount::new(rows * inputs * outputs)).bench_local(|| w.forward(black_box(&x)));
+    }
+}
+
+/// Attention of new positions over themselves and a past.
+mod attention {
+    use super::*;
+
+    /// New positions and the past before them.
+    const CASES: [(usize, usize); 3] = [(1, 512), (1, 1023), (512, 0)];
+
+    #[divan::bench(args = CASES)]
+    fn ours(bencher: Bencher<'_, '_>, (new, past): (usize, usize)) {
+        let shape = AttentionShape { heads: HEADS, head_dim: WIDTH / HEADS };
+        let qkv = numbers(new * 3 * WIDTH);
+        let cache = numbers((new + past).div_ceil(BLOCK_POSITIONS) * shape.block_len());
+        let mut out = vec![0.0; new * WIDTH];
+        bencher.counter(ItemsCount::new(2 * new * (past + new) * WIDTH)).bench_local(|| {
+            let blocks = cache.chunks_exact(shape.block_len()).collect();
+            let query = Query { first: 0, len: new, past, blocks, weights: None };
+            kernels::attend(shape, 0.125, black_box(&qkv), 3 * WIDTH, &mut [query], &mut out);
+        });
+    }
+
+    #[divan::bench(args = CASES)]
+    fn candle(bencher: Bencher<'_, '_>, (new, past): (usize, usize)) {
+        let head_dim = WIDTH / HEADS;
+        let heads = |n: usize| tensor((HEADS * n, head_dim)).reshape((HEADS, n, head_dim)).expect("heads");
+        let (q, k, v) = (heads(new), heads(new + past), heads(new + past));
+        let mask: Vec<f32> = (0..new)
+            .flat_map(|i| (0..new + past).map(move |j| if j > past + i { f32::NEG_INFINITY } else { 0.0 }))
+            .collect();
+        let mask = Tensor::from_vec(mask, (1, new, new + past), &Device::Cpu).expect("a mask");
+        bencher.counter(ItemsCount::new(2 * new * (past + new) * WIDTH)).bench_local(|| {
+            let scores = (black_box(&q).matmul(&k.t()?)? * 0.125)?.broadcast_add(&mask)?;
+            candle_nn::ops::softmax_last_dim(&scores)?.matmul(&v)
+        });
+    }
+}
+
+/// The pointwise kernels, over the hidden states of 512 positions.
+mod pointwise {
+    use super::*;
+
+    #[divan::bench]
+    fn layer_norm(bencher: Bencher<'_, '_>) {
+        let (x, weight, bias) = (numbers(512 * WIDTH), numbers(WIDTH), numbers(WIDTH));
+        let mut y = vec![0.0; x.len()];
+        bencher.bench_local(|| kernels::layer_norm(black_box(&x), &weight, &bias, 1e-5, &mut y));
+    }
+
+    #[divan::bench]
+    fn candle_layer_norm(bencher: Bencher<'_, '_>) {
+        let (x, weight, bias) = (tensor((512, WIDTH)), numbers(WIDTH), numbers(WIDTH));
+        let weight = Tensor::new(weight, &Device::Cpu).expect("a vector");
+        let bias = Tensor::new(bias, &Device::Cpu).expect("a vector");
+        bencher.bench_local(|| candle_nn::ops::layer_norm(black_box(&x), &weight, &bias, 1e-5));
+    }
+
+    #[divan::bench]
+    fn gelu_new(bencher: Bencher<'_, '_>) {
+        let x = numbers(512 * 4 * WIDTH);
+        bencher.with_inputs(|| x.clone()).bench_local_values(|mut x| {
+            kernels::activate(Activation::GeluNew, &mut x);
+            x
+        });
+    }
+
+    #[divan::bench]
+    fn candle_gelu_new(bencher: Bencher<'_, '_>) {
+        let x = tensor((512, 4 * WIDTH));
+        bencher.bench_local(|| black_box(&x).gelu());
+    }
+}

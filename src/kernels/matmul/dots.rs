@@ -1,0 +1,178 @@
+//! (out, in) weights: every output is a dot product over 16 running sums, whatever tile it falls into.
+
+use std::ops::Range;
+
+use super::stored::{BF16, F16, F32, Stored, load_up_to, read_up_to, store_up_to};
+use super::{FloatType, Product, SCRATCH, split};
+use crate::kernels::simd::{LANES, Simd, dispatch};
+
+/// Outputs that one thread takes at a time.
+const COLUMNS: usize = 256;
+
+/// How many outputs ahead weights are asked for.
+const PREFETCH_ROWS: usize = 12;
+
+/// Rows that one pass covers, so that they stay in the second-level cache.
+const ROWS: usize = 64;
+
+/// The product of any number of rows with an (out, in) weight.
+pub(super) fn run(job: &Product<'_>) {
+    split(job, job.work(), COLUMNS, |from, to| {
+        // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
+        // SAFETY: `matmul` and `Matrix::new` checked the lengths; each call gets its own columns of `y`.
+        SCRATCH.with_borrow_mut(|widened| unsafe { dots_dispatch(job, from, to, widened) });
+    });
+}
+
+dispatch! { unsafe fn dots_dispatch = dots(job: &Product<'_>, from: usize, to: usize, widened: &mut Vec<f32>) }
+
+#[inline(always)]
+unsafe fn dots<S: Simd>(job: &Product<'_>, from: usize, to: usize, widened: &mut Vec<f32>) {
+    unsafe {
+        match job.w.dtype {
+            FloatType::F32 => dots_as::<S, F32>(job, from, to, widened),
+            FloatType::F16 => dots_as::<S, F16>(job, from, to, widened),
+            FloatType::BF16 => dots_as::<S, BF16>(job, from, to, widened),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn dots_as<S: Simd, T: Stored>(job: &Product<'_>, from: usize, to: usize, widened: &mut Vec<f32>) {
+    for block in (0..job.rows).step_by(ROWS) {
+        let rows = block..job.rows.min(block + ROWS);
+        let mut column = from;
+        // SAFETY: as for the caller.
+        unsafe {
+            while column < to {
+                column += match (S::DOT_TILE, to - column) {
+                    ((4, 6), 6..) => columns::<S, T, 4, 6>(job, &rows, column, widened),
+                    ((2, 2), 2..) => columns::<S, T, 2, 2>(job, &rows, column, widened),
+                    _ => columns::<S, T, 1, 1>(job, &rows, column, widened),
+                };
+            }
+            for m in rows {
+                job.finish(m, from, to);
+            }
+        }
+    }
+}
+
+/// `N` outputs from `column` on of some rows, `R` rows at a time; returns `N`.
+#[inline(always)]
+unsafe fn columns<S: Simd, T: Stored, const R: usize, const N: usize>(
+    job: &Product<'_>,
+    rows: &Range<usize>,
+    column: usize,
+    widened: &mut Vec<f32>,
+) -> usize {
+    let k = job.w.inputs;
+    // SAFETY: as for the caller.
+    unsafe {
+        let w = job.w.bytes.as_ptr().cast::<T::Number>().add(column * k);
+        if rows.len() < R {
+            rows_of_tiles::<S, T, 1, N>(job, w, rows.start, rows.end, column);
+        } else if T::IS_F32 {
+            let m = rows_of_tiles::<S, T, R, N>(job, w, rows.start, rows.end, column);
+            rows_of_tiles::<S, T, 1, N>(job, w, m, rows.end, column);
+        } else {
+            // Widened once for all rows.
+            widen::<S, T>(w, N * k, widened);
+            let m = rows_of_tiles::<S, F32, R, N>(job, widened.as_ptr(), rows.start, rows.end, column);
+            rows_of_tiles::<S, F32, 1, N>(job, widened.as_ptr(), m, rows.end, column);
+        }
+    }
+    N
+}
+
+/// Copies `n` numbers into `out`, as f32.
+#[inline(always)]
+unsafe fn widen<S: Simd, T: Stored>(numbers: *const T::Number, n: usize, out: &mut Vec<f32>) {
+    if out.len() < n {
+        out.resize(n, 0.0);
+    }
+    for i in (0..n).step_by(LANES) {
+        // SAFETY: the caller gives `n` numbers, for which there is room.
+        unsafe { store_up_to::<S>(out.as_mut_ptr().add(i), n - i, load_up_to::<S, T>(numbers.add(i), n - i)) }
+    }
+}
+
+/// `N` outputs of as many whole tiles of `R` rows as fit into `m..end`; `w` are the outputs' weights. Returns the first row
+/// that is left.
+#[inline(always)]
+unsafe fn rows_of_tiles<S: Simd, T: Stored, const R: usize, const N: usize>(
+    job: &Product<'_>,
+    w: *const T::Number,
+    mut m: usize,
+    end: usize,
+    column: usize,
+) -> usize {
+    while m + R <= end {
+        // SAFETY: as for the caller.
+        unsafe { tile::<S, T, R, N>(job, w, m, column) };
+        m += R;
+    }
+    m
+}
+
+#[inline(always)]
+unsafe fn tile<S: Simd, T: Stored, const R: usize, const N: usize>(
+    job: &Product<'_>,
+    w: *const T::Number,
+    m: usize,
+    column: usize,
+) {
+    let (k, n) = (job.w.inputs, job.w.outputs);
+    unsafe {
+        let mut sums = [[S::splat(0.0); R]; N];
+        let x = job.x.add(m * k);
+        let mut i = 0;
+        while i + LANES <= k {
+            add_vectors::<S, T, R, N, true>(x.add(i), w.add(i), k, LANES, &mut sums);
+            i += LANES;
+        }
+        if i < k {
+            add_vectors::<S, T, R, N, false>(x.add(i), w.add(i), k, k - i, &mut sums);
+        }
+        let sums = sums.as_flattened();
+        for (part, vectors) in sums.chunks(LANES).enumerate() {
+            let mut whole = [S::splat(0.0); LANES];
+            for (whole, v) in whole.iter_mut().zip(vectors) {
+                *whole = *v;
+            }
+            let totals = S::lanes(S::sums(whole));
+            for (i, total) in totals.iter().enumerate().take(vectors.len()) {
+                let i = part * LANES + i;
+                *job.y.add((m + i % R) * n + column + i / R) = *total;
+            }
+        }
+    }
+}
+
+/// Adds the products of 16 inputs, or of the first `width` where they are not `WHOLE`.
+#[inline(always)]
+unsafe fn add_vectors<S: Simd, T: Stored, const R: usize, const N: usize, const WHOLE: bool>(
+    x: *const f32,
+    w: *const T::Number,
+    k: usize,
+    width: usize,
+    sums: &mut [[S::V; R]; N],
+) {
+    // SAFETY: as for the caller; what is asked for need not be valid.
+    unsafe {
+        let mut inputs = [S::splat(0.0); R];
+        for (r, input) in inputs.iter_mut().enumerate() {
+            *input = if WHOLE { S::load(x.add(r * k)) } else { read_up_to::<S>(x.add(r * k), width) };
+        }
+        for (c, sums) in sums.iter_mut().enumerate() {
+            let weights = w.add(c * k);
+            if R == 1 {
+                S::prefetch(weights.wrapping_add(PREFETCH_ROWS * k).cast());
+            }
+            let weights = if WHOLE { T::load::<S>(weights) } else { load_up_to::<S, T>(weights, width) };
+            for (sum, x) in sums.iter_mut().zip(inputs) {
+                *sum = S::fma(x, weights, *sum);
+            }
+        }
+    }
+}

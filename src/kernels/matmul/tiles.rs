@@ -8,6 +8,10 @@ use crate::kernels::simd::{LANES, Simd, dispatch};
 /// Panels that are packed side by side: a task reads as many columns of the stored matrix in a run.
 const PANELS: usize = 4;
 
+/// Inputs that a panel covers, whole blocks: so many that sums are seldom fetched again, and so few that the panels of a
+/// task stay in the second-level cache.
+const PANEL_INPUTS: usize = 4 * BLOCK_INPUTS;
+
 /// The product of many rows with an (in, out) weight.
 pub(super) fn run(job: &Product<'_>) {
     let panels = (job.w.outputs / (2 * pool::threads() * tile_columns())).clamp(1, PANELS);
@@ -37,13 +41,13 @@ fn tile_columns() -> usize {
 #[inline(always)]
 unsafe fn tiles<S: Simd>(job: &Product<'_>, from: usize, to: usize, packed: &mut Vec<f32>) {
     let panels = (to - from).div_ceil(S::TILE_VECTORS * LANES);
-    let size = panels * BLOCK_INPUTS.min(job.w.inputs) * S::TILE_VECTORS * LANES;
+    let size = panels * PANEL_INPUTS.min(job.w.inputs) * S::TILE_VECTORS * LANES;
     if packed.len() < size {
         packed.resize(size, 0.0);
     }
     let mut first = 0;
     while first < job.w.inputs {
-        let block = Block { from, to, first, inputs: BLOCK_INPUTS.min(job.w.inputs - first) };
+        let block = Block { from, to, first, inputs: PANEL_INPUTS.min(job.w.inputs - first) };
         // SAFETY: as for the caller; the block lies inside the matrix.
         unsafe {
             match job.w.dtype {
@@ -67,7 +71,7 @@ unsafe fn tiles<S: Simd>(job: &Product<'_>, from: usize, to: usize, packed: &mut
     }
 }
 
-/// The part of a matrix that is packed at a time: columns `from..to`, `inputs` rows from `first` on.
+/// The part of a matrix that is packed and multiplied at a time: columns `from..to`, `inputs` rows from `first` on.
 #[derive(Clone, Copy)]
 struct Block {
     from: usize,
@@ -128,7 +132,7 @@ unsafe fn row_of_tiles<S: Simd, const R: usize>(job: &Product<'_>, packed: &[f32
     R
 }
 
-/// `R` rows times one panel of `V` vectors, summed on its own and added to the blocks before.
+/// `R` rows times one panel of `V` vectors, block of inputs after block.
 #[inline(always)]
 unsafe fn tile<S: Simd, const R: usize, const V: usize>(
     job: &Product<'_>,
@@ -140,29 +144,32 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(
     let (k, n) = (job.w.inputs, job.w.outputs);
     // SAFETY: as for the caller.
     unsafe {
-        let mut sums = [[S::splat(0.0); V]; R];
         let x = job.x.add(m * k + block.first);
         let mut p = panel;
-        for i in 0..block.inputs {
-            let mut w = [S::splat(0.0); V];
-            for (v, w) in w.iter_mut().enumerate() {
-                *w = S::load(p.add(v * LANES));
-            }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let s = S::splat(*x.add(r * k + i));
-                for (sum, w) in sums.iter_mut().zip(w) {
-                    *sum = S::fma(s, w, *sum);
+        for first in (0..block.inputs).step_by(BLOCK_INPUTS) {
+            let mut sums = [[S::splat(0.0); V]; R];
+            for i in first..block.inputs.min(first + BLOCK_INPUTS) {
+                let mut w = [S::splat(0.0); V];
+                for (v, w) in w.iter_mut().enumerate() {
+                    *w = S::load(p.add(v * LANES));
                 }
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let s = S::splat(*x.add(r * k + i));
+                    for (sum, w) in sums.iter_mut().zip(w) {
+                        *sum = S::fma(s, w, *sum);
+                    }
+                }
+                p = p.add(V * LANES);
             }
-            p = p.add(V * LANES);
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            for (v, sum) in sums.iter().enumerate() {
-                let at = column + v * LANES;
-                if at < block.to {
-                    let (y, width) = (job.y.add((m + r) * n + at), block.to - at);
-                    let sum = if block.first > 0 { S::add(read_up_to::<S>(y, width), *sum) } else { *sum };
-                    store_up_to::<S>(y, width, sum);
+            let is_first = block.first + first == 0;
+            for (r, sums) in sums.iter().enumerate() {
+                for (v, sum) in sums.iter().enumerate() {
+                    let at = column + v * LANES;
+                    if at < block.to {
+                        let (y, width) = (job.y.add((m + r) * n + at), block.to - at);
+                        let sum = if is_first { *sum } else { S::add(read_up_to::<S>(y, width), *sum) };
+                        store_up_to::<S>(y, width, sum);
+                    }
                 }
             }
         }

@@ -25,6 +25,8 @@ pub struct Loaded {
     pub eos_token_id: Vec<u32>,
     /// The tokenizer, if it is needed and there is one.
     pub tokenizer: Option<Tokenizer>,
+    /// Why the model's tokenizer cannot be used, if that is so: ids need none.
+    tokenizer_fault: Option<gpt2::Error>,
     /// Seconds from the command line to here.
     pub load_s: f64,
 }
@@ -59,7 +61,11 @@ impl Loaded {
             let model = network(args, &files, verbosity);
             (tokenizer.join(), model)
         });
-        let tokenizer = tokenizer.map_err(|_| anyhow::anyhow!("the tokenizer could not be loaded"))??;
+        let tokenizer = tokenizer.map_err(|_| anyhow::anyhow!("the tokenizer could not be loaded"))?;
+        let (tokenizer, tokenizer_fault) = match tokenizer {
+            Err(fault) if args.tokenizer.is_none() => (None, Some(fault)),
+            tokenizer => (tokenizer?, None),
+        };
         let (name, model) = (files.name.clone(), model?);
         let eos_token_id = match &files.generation_config {
             Some(path) => generation_eos(path, model.config())?,
@@ -69,13 +75,18 @@ impl Loaded {
         if verbosity.verbose > 0 {
             eprintln!("loaded {name} in {load_s:.3} s");
         }
-        Ok(Self { name, model, eos_token_id, tokenizer, load_s })
+        Ok(Self { name, model, eos_token_id, tokenizer, tokenizer_fault, load_s })
     }
 
     /// The ids of a text, as it stands.
-    pub fn text_ids(&self, prompt: &Prompt, text: &TextArgs) -> Result<Vec<u32>> {
+    pub fn text_ids(&self, prompt: &Prompt, text: &TextArgs, verbosity: Verbosity) -> Result<Vec<u32>> {
         let ids = match prompt {
-            Prompt::Ids(ids) => ids.clone(),
+            Prompt::Ids(ids) => {
+                if let (Some(fault), false) = (&self.tokenizer_fault, verbosity.quiet) {
+                    eprintln!("note: going on without a tokenizer: {fault}");
+                }
+                ids.clone()
+            }
             Prompt::Text(given) => self.encode(given, text)?,
         };
         let vocab_size = self.model.config().vocab_size;
@@ -88,7 +99,7 @@ impl Loaded {
 
     /// The ids of a prompt. An empty prompt starts from `<|endoftext|>`.
     pub fn prompt_ids(&self, prompt: &Prompt, text: &TextArgs, verbosity: Verbosity) -> Result<Vec<u32>> {
-        let mut ids = self.text_ids(prompt, text)?;
+        let mut ids = self.text_ids(prompt, text, verbosity)?;
         let empty = ids.is_empty();
         if text.bos || empty {
             ids.insert(
@@ -125,12 +136,14 @@ impl Loaded {
     /// The tokenizer.
     ///
     /// # Errors
-    /// If the model's folder has none.
+    /// If the model has none that can be used.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().ok_or_else(|| {
-            let name = &self.name;
-            Error::Tokenizer(format!("{name} has no tokenizer: give ids with --ids, or a tokenizer with --tokenizer"))
-                .into()
+            let fault = match &self.tokenizer_fault {
+                Some(fault) => fault.to_string(),
+                None => format!("{} has no tokenizer", self.name),
+            };
+            Error::Tokenizer(format!("{fault}: give ids with --ids, or a tokenizer with --tokenizer")).into()
         })
     }
 
@@ -141,7 +154,7 @@ impl Loaded {
 }
 
 /// Loads the tokenizer, if there is one.
-pub fn tokenizer(files: &TokenizerFiles) -> Result<Option<Tokenizer>> {
+pub fn tokenizer(files: &TokenizerFiles) -> gpt2::Result<Option<Tokenizer>> {
     match files {
         TokenizerFiles::None => Ok(None),
         files => Ok(Some(Tokenizer::load(files)?)),

@@ -68,7 +68,7 @@ impl Scorer<'_> {
 
     /// The ids that go through the network: the text's, after `<|endoftext|>` if it is wanted.
     fn ids(&self, prompt: &Prompt) -> Result<Vec<u32>> {
-        let mut ids = self.loaded.text_ids(prompt, &self.args.text)?;
+        let mut ids = self.loaded.text_ids(prompt, &self.args.text, self.verbosity)?;
         if self.args.text.bos {
             ids.insert(0, self.loaded.start_token().context("--bos: the model has no such token")?);
         }

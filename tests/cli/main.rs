@@ -1,8 +1,10 @@
 //! The built binary: stdout, stderr, exit code, files.
 
 mod batch;
+mod bench;
 mod browser;
 mod checkpoint;
+mod convert;
 #[cfg(feature = "hub")]
 mod fake_hub;
 mod generate;

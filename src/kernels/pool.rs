@@ -1,9 +1,12 @@
 //! A thread pool for work that lasts microseconds: workers spin for a moment before they sleep, so that the many small
 //! parallel steps of one decoded token cost no wake-ups.
+//!
+//! The steps of a job are laid out in memory one after the other. So each thread goes through a range of its own from
+//! front to back, and takes from the end of another's only when its own is done.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -22,14 +25,42 @@ struct Shared {
     state: AtomicU64,
     /// The current job; valid while `state` is open or workers are inside.
     job: Mutex<Option<JobRef>>,
-    len: AtomicUsize,
-    next: AtomicUsize,
+    /// For each thread, the steps that it has left.
+    left: Vec<Range>,
     panicked: Mutex<Option<Box<dyn Any + Send>>>,
     sleepers: Mutex<usize>,
     wake: Condvar,
     /// Taken by whoever runs a job; others run theirs alone.
     busy: AtomicBool,
     threads: usize,
+}
+
+/// Steps `from..to`, as `to << 32 | from`, on a cache line of its own.
+#[repr(align(128))]
+struct Range(AtomicU64);
+
+impl Range {
+    fn set(&self, from: usize, to: usize) {
+        self.0.store((to as u64) << 32 | from as u64, Ordering::Relaxed);
+    }
+
+    /// Takes the first step.
+    fn first(&self) -> Option<usize> {
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+            let (from, to) = (now as u32, now >> 32);
+            (u64::from(from) < to).then_some(now + 1)
+        });
+        taken.ok().map(|was| was as u32 as usize)
+    }
+
+    /// Takes the last step.
+    fn last(&self) -> Option<usize> {
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+            let (from, to) = (now as u32, now >> 32);
+            (u64::from(from) < to).then(|| now - (1 << 32))
+        });
+        taken.ok().map(|was| (was >> 32) as usize - 1)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -122,8 +153,7 @@ impl Shared {
         let shared: &'static Self = Box::leak(Box::new(Self {
             state: AtomicU64::new(0),
             job: Mutex::new(None),
-            len: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
+            left: (0..threads).map(|_| Range(AtomicU64::new(0))).collect(),
             panicked: Mutex::new(None),
             sleepers: Mutex::new(0),
             wake: Condvar::new(),
@@ -133,7 +163,7 @@ impl Shared {
         for i in 1..threads {
             let worker = std::thread::Builder::new().name(format!("kernel-{i}"));
             // A thread that cannot be had leaves its share to the others.
-            let _ = worker.spawn(move || shared.work());
+            let _ = worker.spawn(move || shared.work(i));
         }
         shared
     }
@@ -142,14 +172,15 @@ impl Shared {
         // SAFETY: only the lifetime is widened; the pointer is not used after this function has returned.
         let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(f) };
         *self.job.lock().unwrap_or_else(|e| e.into_inner()) = Some(JobRef(job));
-        self.len.store(n, Ordering::Relaxed);
-        self.next.store(0, Ordering::Relaxed);
+        for (i, range) in self.left.iter().enumerate() {
+            range.set(i * n / self.threads, (i + 1) * n / self.threads);
+        }
         let epoch = self.state.load(Ordering::Relaxed) & !(EPOCH - 1);
         self.state.store(epoch.wrapping_add(EPOCH) | OPEN, Ordering::SeqCst);
         if *self.sleepers.lock().unwrap_or_else(|e| e.into_inner()) > 0 {
             self.wake.notify_all();
         }
-        self.take_steps(f);
+        self.take_steps(0, f);
         self.state.fetch_and(!OPEN, Ordering::AcqRel);
         let mut spins = 0u32;
         while self.state.load(Ordering::Acquire) & (OPEN - 1) != 0 {
@@ -163,26 +194,27 @@ impl Shared {
         }
     }
 
-    /// Takes steps of the current job until none is left. A panic is kept for the caller of [`run`].
-    fn take_steps(&self, f: &(dyn Fn(usize) + Sync)) {
-        let n = self.len.load(Ordering::Relaxed);
+    /// Takes steps of the current job, thread `me`'s own first, until none is left. A panic is kept for the caller of
+    /// [`run`].
+    fn take_steps(&self, me: usize, f: &(dyn Fn(usize) + Sync)) {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let i = self.next.fetch_add(1, Ordering::Relaxed);
-                if i >= n {
-                    break;
-                }
+            while let Some(i) = self.left[me].first() {
                 f(i);
+            }
+            for other in self.left.iter().cycle().skip(me + 1).take(self.threads - 1) {
+                while let Some(i) = other.last() {
+                    f(i);
+                }
             }
         }));
         if let Err(panic) = outcome {
-            self.next.store(n, Ordering::Relaxed);
+            self.left.iter().for_each(|range| range.set(0, 0));
             *self.panicked.lock().unwrap_or_else(|e| e.into_inner()) = Some(panic);
         }
     }
 
-    /// A worker's life: watch for an open job, enter it, take steps, leave.
-    fn work(&self) {
+    /// The life of worker `me`: watch for an open job, enter it, take steps, leave.
+    fn work(&self, me: usize) {
         let mut seen = 0;
         loop {
             let state = self.wait_for_job(seen);
@@ -196,7 +228,7 @@ impl Shared {
             let job = *self.job.lock().unwrap_or_else(|e| e.into_inner());
             if let Some(JobRef(job)) = job {
                 // SAFETY: having entered, this worker holds the job's `run` inside its function.
-                self.take_steps(unsafe { &*job });
+                self.take_steps(me, unsafe { &*job });
             }
             self.state.fetch_sub(1, Ordering::AcqRel);
         }
@@ -228,6 +260,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     #[test]

@@ -20,6 +20,9 @@ use super::{QuantizedMatrix, QuantizedType};
 /// Panels that one thread takes at a time, at most.
 const PANELS: usize = 16;
 
+/// Parts of the work for each thread, at least.
+const PARTS: usize = 8;
+
 /// `y = epilogue(x W + bias)`: `x` is (M, K), `y` (M, N), both row-major; `bias` (N).
 ///
 /// # Panics
@@ -35,10 +38,9 @@ pub(super) fn matmul(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilo
     ACTIVATIONS.with_borrow_mut(|activations| {
         activations.set(x, w.inputs);
         let job = &Product { x: activations, y: y.as_mut_ptr(), rows, w, bias, epilogue };
-        // About as many parts as there are threads, so that none waits for another.
+        // Parts small enough that no thread waits long for another.
         let panels = w.outputs.div_ceil(WIDTH);
-        let parts = panels.div_ceil(PANELS).next_multiple_of(pool::threads());
-        let width = panels.div_ceil(parts) * WIDTH;
+        let width = panels.div_ceil(PARTS * pool::threads()).clamp(1, PANELS) * WIDTH;
         pool::run_costing(x.len() * w.outputs, w.outputs.div_ceil(width), |i| {
             // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
             SCRATCH.with_borrow_mut(|scratch| {

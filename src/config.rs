@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::source::{LARGEST_CONFIG, read_at_most};
 
 /// The activation of the MLP, under transformers' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,8 +97,11 @@ enum OneOrMany {
     Many(Vec<i64>),
 }
 
-/// The most elements a dimension may have: far beyond any GPT-2, small enough that products of three fit in 64 bits.
+/// The most elements a dimension may have, far beyond any GPT-2.
 const LARGEST_DIMENSION: i64 = 1 << 21;
+
+/// The most blocks: so many of the widest fit into 64 bits, counted in bytes.
+const MOST_LAYERS: i64 = 1 << 14;
 
 impl Config {
     /// Reads and checks `config.json`.
@@ -105,7 +109,7 @@ impl Config {
     /// # Errors
     /// [`Error::Io`] if the file cannot be read, [`Error::Config`] if it is not JSON or describes no possible GPT-2.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let text = std::fs::read(path).map_err(Error::io("read", path))?;
+        let text = read_at_most(path, LARGEST_CONFIG)?;
         Self::from_json(&text, &path.display().to_string())
     }
 
@@ -114,7 +118,7 @@ impl Config {
     /// # Errors
     /// [`Error::Config`], naming the key and what is allowed.
     pub fn from_json(json: &[u8], origin: &str) -> Result<Self> {
-        let fail = |message: String| Error::Config { origin: origin.to_owned(), message };
+        let fail = |message: String| Error::config(origin, &message);
         let raw: Raw = serde_json::from_slice(json).map_err(|e| fail(format!("not a model configuration: {e}")))?;
         if let Some(kind) = raw.model_type.as_deref().filter(|kind| *kind != "gpt2") {
             return Err(fail(format!("model_type is `{kind}`; this program runs `gpt2` models")));
@@ -122,10 +126,11 @@ impl Config {
         if raw.add_cross_attention == Some(true) {
             return Err(fail("add_cross_attention is true; decoder-only models are supported".into()));
         }
-        let dimension = |key: &str, value: Option<i64>, default: i64| match value.unwrap_or(default) {
-            n @ 1..=LARGEST_DIMENSION => Ok(n as usize),
-            n => Err(fail(format!("{key} is {n}; allowed are 1 to {LARGEST_DIMENSION}"))),
+        let limited = |key: &str, value: Option<i64>, default: i64, most: i64| match value.unwrap_or(default) {
+            n if (1..=most).contains(&n) => Ok(n as usize),
+            n => Err(fail(format!("{key} is {n}; allowed are 1 to {most}"))),
         };
+        let dimension = |key: &str, value, default| limited(key, value, default, LARGEST_DIMENSION);
         let token = |key: &str, id: i64| {
             u32::try_from(id).map_err(|_| fail(format!("{key} is {id}; a token id is a number from 0 to {}", u32::MAX)))
         };
@@ -155,7 +160,7 @@ impl Config {
             vocab_size: dimension("vocab_size", raw.vocab_size, 50257)?,
             n_positions: dimension("n_positions", raw.n_positions.or(raw.n_ctx), 1024)?,
             n_embd,
-            n_layer: dimension("n_layer", raw.n_layer, 12)?,
+            n_layer: limited("n_layer", raw.n_layer, 12, MOST_LAYERS)?,
             n_head,
             n_inner: dimension("n_inner", raw.n_inner, 4 * n_embd as i64)?,
             qkv_bias: raw.qkv_bias.unwrap_or(true),

@@ -113,16 +113,27 @@ impl Error {
 
     /// An [`Error::Format`] about `path`. What the message quotes from the file cannot break the line or fill the screen.
     pub fn format(path: impl Into<PathBuf>, message: impl AsRef<str>) -> Self {
-        let mut message = message.as_ref().chars();
-        let mut shown = String::new();
-        for letter in message.by_ref().take(LONGEST_MESSAGE) {
-            if letter.is_control() { shown.extend(letter.escape_default()) } else { shown.push(letter) }
-        }
-        if message.next().is_some() {
-            shown.push_str(" ...");
-        }
-        Self::Format { path: path.into(), message: shown }
+        Self::Format { path: path.into(), message: on_one_line(message.as_ref()) }
     }
+
+    /// An [`Error::Config`] about the configuration that came from `origin`; as with [`format`](Self::format), what the
+    /// message quotes does no harm.
+    pub(crate) fn config(origin: &str, message: &str) -> Self {
+        Self::Config { origin: origin.to_owned(), message: on_one_line(message) }
+    }
+}
+
+/// The message without control characters, and cut where it is far too long.
+fn on_one_line(message: &str) -> String {
+    let mut message = message.chars();
+    let mut shown = String::new();
+    for letter in message.by_ref().take(LONGEST_MESSAGE) {
+        if letter.is_control() { shown.extend(letter.escape_default()) } else { shown.push(letter) }
+    }
+    if message.next().is_some() {
+        shown.push_str(" ...");
+    }
+    shown
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! | [`kernels`] | CPU kernels under the model |
 //! | [`decode`] | logits processors, greedy, sampling, beam, contrastive and assisted decoding, stop rules |
 //! | [`analysis`] | scores, perplexity, logit lens, parameter and memory arithmetic |
+//! | [`memory`] | what a model takes in memory, and what there is |
 //! | [`device`] | CPU, CUDA or Metal, number types, threads |
 //! | [`error`] | typed errors |
 //!
@@ -27,6 +28,7 @@ pub mod decode;
 pub mod device;
 pub mod error;
 pub mod kernels;
+pub mod memory;
 pub mod model;
 pub mod source;
 pub mod tokenizer;

@@ -6,14 +6,15 @@ mod output;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 /// Asks the system for large pages, which weights and caches are read from a quarter faster.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
@@ -21,6 +22,17 @@ fn main() -> ExitCode {
             print_error(&error);
             ExitCode::from(exit_code(&error))
         }
+    }
+}
+
+/// Prints what clap has to say: help and version on stdout, which may be full or closed, or a mistake on stderr.
+fn refuse(error: &clap::Error) -> ExitCode {
+    match error.print() {
+        Err(failed) if !error.use_stderr() && failed.kind() != std::io::ErrorKind::BrokenPipe => {
+            print_error(&anyhow::anyhow!("cannot write to stdout: {failed}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(error.exit_code() as u8),
     }
 }
 

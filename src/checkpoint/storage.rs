@@ -1,5 +1,6 @@
 //! How the numbers of a tensor are stored: names and sizes of the types, and the bytes themselves.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -150,6 +151,10 @@ enum Owner {
 
 impl Bytes {
     /// Maps a regular file into memory, without reading it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is empty or no file, [`Error::Unsupported`] if it does
+    /// not fit the address space.
     pub(super) fn map(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
         if !metadata.is_file() {
@@ -162,7 +167,14 @@ impl Bytes {
         // SAFETY: the map is only read, and as bytes, for which every value is valid. As with any mapped file, another
         // process that changes the file meanwhile can change the numbers, and one that truncates it can end this
         // process; no offset taken from the file is trusted across two reads, so memory outside the map stays unreached.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("map", path))?;
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| match error.kind() {
+            ErrorKind::OutOfMemory => Error::Unsupported(format!(
+                "{}: its {} bytes do not fit into the address space of this process; raise the limit (ulimit -v)",
+                path.display(),
+                metadata.len()
+            )),
+            _ => Error::io("map", path)(error),
+        })?;
         let end = map.len();
         Ok(Self { owner: Owner::Mapped(Arc::new(map)), start: 0, end })
     }
@@ -173,19 +185,33 @@ impl Bytes {
     pub(crate) fn in_large_pages(&self) -> Self {
         /// Bytes that one step copies.
         const STEP: usize = 2 << 20;
-        let Owner::Mapped(map) = &self.owner else { return self.clone() };
-        if self.len() < STEP || !has_large_pages() {
+        if !matches!(self.owner, Owner::Mapped(_)) || self.len() < STEP || !has_large_pages() {
             return self.clone();
         }
         let mut copy = vec![0u8; self.len()];
-        let mut steps: Vec<_> = (self.start..self.end).step_by(STEP).zip(copy.chunks_mut(STEP)).collect();
-        pool::for_each(self.len(), &mut steps, |(start, part)| {
-            part.copy_from_slice(&map[*start..*start + part.len()]);
-            // SAFETY: of a map of a file that is only read, pages that are let go come back the same.
-            #[cfg(unix)]
-            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, *start, part.len()) };
+        let steps = (self.start..self.end).step_by(STEP).zip(copy.chunks_mut(STEP));
+        let mut steps: Vec<_> =
+            steps.map(|(start, part)| (Self { start, end: start + part.len(), ..self.clone() }, part)).collect();
+        pool::for_each(self.len(), &mut steps, |(stored, part)| {
+            part.copy_from_slice(stored);
+            stored.release();
         });
         copy.into()
+    }
+
+    /// Whether the bytes lie in memory of their own, not in a file or the program.
+    pub(crate) fn is_owned(&self) -> bool {
+        matches!(self.owner, Owner::Owned(_))
+    }
+
+    /// Lets go of the memory in which a mapped file's bytes were read; they are read again when they are used again.
+    pub(crate) fn release(&self) {
+        #[cfg(unix)]
+        if let Owner::Mapped(map) = &self.owner {
+            // SAFETY: the map is shared with the file and never written to, so that dropped pages hold nothing that the
+            // file does not. That they could not be dropped is no failure.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, self.start, self.len()) };
+        }
     }
 
     /// The part at `range`, which counts from the start of these bytes; none if it lies outside.

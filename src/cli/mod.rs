@@ -8,9 +8,11 @@ mod score;
 mod text;
 mod trace;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use bench::BenchArgs;
 pub use convert::ConvertArgs;
@@ -37,6 +39,34 @@ const EXAMPLES: &str = "Examples:
   echo \"The answer is\" | gpt2 generate -n 20 --completion-only
 
 The model `demo` is built in; others come from a folder or from the Hugging Face hub.";
+
+/// Parses the command line, `arguments` being the program's name and what follows it.
+///
+/// # Errors
+/// Whatever clap refuses, and the requests for help and version.
+pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let arguments: Vec<OsString> = arguments.collect();
+    // A negative number is a value out of range, which is refused by the name of its flag, and no unknown flag.
+    let mut command = Cli::command().mut_subcommands(|subcommand| {
+        subcommand.mut_args(|argument| {
+            let takes_value = argument.get_action().takes_values();
+            if takes_value { argument.allow_negative_numbers(true) } else { argument }
+        })
+    });
+    let parsed =
+        command.try_get_matches_from_mut(&arguments).and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    parsed.map_err(|error| match not_unicode(&arguments) {
+        Some((place, offset)) if error.kind() == ErrorKind::InvalidUtf8 => command
+            .error(ErrorKind::InvalidUtf8, format!("argument {place} is not UTF-8: invalid byte at offset {offset}")),
+        _ => error.format(&mut command),
+    })
+}
+
+/// The first argument that is not UTF-8, counted from 1, and the place of its first invalid byte.
+fn not_unicode(arguments: &[OsString]) -> Option<(usize, usize)> {
+    let invalid = |argument: &OsString| Some(std::str::from_utf8(argument.as_encoded_bytes()).err()?.valid_up_to());
+    arguments.iter().enumerate().find_map(|(place, argument)| Some((place, invalid(argument)?)))
+}
 
 /// What is said on stderr.
 #[derive(Debug, Clone, Copy, Args)]

@@ -1,11 +1,12 @@
 //! Text and ids from flags, files and stdin.
 
+use std::fs::File;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use gpt2::Error;
+use gpt2::{Error, memory};
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Text")]
@@ -62,23 +63,35 @@ impl TextArgs {
 pub fn read_text(file: Option<&Path>) -> anyhow::Result<String> {
     let (bytes, name) = match file {
         Some(path) => {
-            let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-            (bytes, path.display().to_string())
+            let name = path.display().to_string();
+            let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
+            (read_limited(file, &name)?, name)
         }
         None => {
-            let mut stdin = std::io::stdin().lock();
+            let stdin = std::io::stdin().lock();
             if stdin.is_terminal() {
                 return Err(Error::Usage("no text: give it as an argument, with --file, or on stdin".into()).into());
             }
-            let mut bytes = vec![];
-            stdin.read_to_end(&mut bytes).context("cannot read stdin")?;
-            (bytes, "stdin".to_owned())
+            (read_limited(stdin, "stdin")?, "stdin".to_owned())
         }
     };
     String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         anyhow::anyhow!("{name} is not UTF-8: invalid byte at offset {at}")
     })
+}
+
+/// Reads to the end, or fails where a text is so long that its tokens would not fit into memory.
+fn read_limited(reader: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
+    /// Bytes that a byte of text can take: a token of its own, several times over.
+    const PER_BYTE: u64 = 64;
+    let limit = memory::available().map_or(1 << 30, |available| available.bytes / PER_BYTE);
+    let mut bytes = vec![];
+    reader.take(limit + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {name}"))?;
+    if bytes.len() as u64 > limit {
+        anyhow::bail!("{name} has more than {limit} bytes, too many for the memory there is; split the text");
+    }
+    Ok(bytes)
 }
 
 /// Token ids separated by spaces or commas; `flag` names them in errors.

@@ -7,6 +7,7 @@ use gpt2::Error;
 use gpt2::checkpoint::Checkpoint;
 use gpt2::decode::{Input, LanguageModel, Positions};
 use gpt2::kernels::{self, memory_bandwidth, pool};
+use gpt2::memory::{self, Footprint};
 use gpt2::model::{Gpt2, LoadOptions, Session};
 
 use super::load;
@@ -31,7 +32,7 @@ pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
     }
     let runs = args.prompt_tokens.iter().map(|prompt| measure(&model, *prompt, args)).collect::<Result<Vec<_>>>()?;
     // The buffer of the next measurement would count as memory of the model.
-    let peak_memory_bytes = peak_memory();
+    let peak_memory_bytes = memory::peak();
     let bandwidth = memory_bandwidth(BANDWIDTH_PASSES);
     let runs = runs.into_iter().map(|run| run.record(&model, bandwidth, args)).collect();
     let weights = model.weight_bytes().into_iter();
@@ -62,6 +63,8 @@ fn model(args: &BenchArgs, verbosity: Verbosity) -> Result<(String, Gpt2)> {
     };
     load::set_up(&args.model)?;
     let weights = args.model.weights();
+    // Random numbers lie in memory even where those of a file would be mapped.
+    memory::require(size.name(), weights, |weights| Footprint::of_config(&size.config(), weights))?;
     let checkpoint = Checkpoint::random(&size.config(), weights, 0)?;
     let model = Gpt2::load(size.config(), &checkpoint, LoadOptions { weights })?;
     Ok((format!("{} (random weights)", size.name()), model))
@@ -138,12 +141,4 @@ impl Times {
             decode_tokens_per_s: decode,
         }
     }
-}
-
-/// The most memory that this process has had in use, mapped files included; known on Linux.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use gpt2::Error;
 use gpt2::checkpoint::export::Export;
 use gpt2::checkpoint::gguf::Vocabulary;
@@ -13,8 +13,8 @@ use gpt2::tokenizer::Tokenizer;
 
 use super::load;
 use crate::cli::{ConvertArgs, Format, Verbosity};
-use crate::output::Stdout;
 use crate::output::convert::ConvertRecord;
+use crate::output::{Stdout, say, write_file};
 
 /// The kind of file, by the ending of its name.
 enum Kind {
@@ -75,7 +75,7 @@ fn gguf(export: Export<'_>, files: &ModelFiles, path: &Path, verbosity: Verbosit
     let tokenizer = load::tokenizer(&files.tokenizer)?;
     let parts = tokenizer.as_ref().map(|tokenizer| vocabulary(tokenizer, export.config.vocab_size)).transpose()?;
     if parts.is_none() && !verbosity.quiet {
-        eprintln!("note: the model has no tokenizer, so the file has none, and llama.cpp will not load it");
+        say("note: the model has no tokenizer, so the file has none, and llama.cpp will not load it");
     }
     let name = Path::new(&files.name).file_stem().and_then(|name| name.to_str()).unwrap_or(&files.name);
     let vocabulary = parts.as_ref().map(|(tokens, merges, special)| Vocabulary {
@@ -109,7 +109,7 @@ fn safetensors(export: Export<'_>, path: &Path) -> Result<()> {
     let config = path.with_file_name("config.json");
     if !config.exists() {
         let text = export.config.to_json()?;
-        std::fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+        write_file(&config, text.as_bytes())?;
     }
     Ok(())
 }

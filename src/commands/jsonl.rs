@@ -2,19 +2,38 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use anyhow::{Context, Result, anyhow, bail};
+use gpt2::Error;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::output::{ErrorRecord, Stdout};
 
+/// The most bytes of a line: what has no end must not fill memory.
+const LONGEST_LINE: u64 = 1 << 28;
+
 /// A line as it was read, with its number from 1.
 pub type Line = (usize, Result<String>);
+
+/// The row on a line; if it is none, the id that its error is to be reported under (null if it cannot be told) and what
+/// is wrong.
+pub fn parse<T: DeserializeOwned>((number, line): Line) -> Result<(usize, T), (Value, anyhow::Error)> {
+    #[derive(Deserialize)]
+    struct Identified {
+        id: Value,
+    }
+    let line = line.map_err(|error| (Value::Null, error.context(format!("line {number}"))))?;
+    serde_json::from_str(&line).map(|row| (number, row)).map_err(|error| {
+        let id = serde_json::from_str(&line).map_or(Value::Null, |row: Identified| row.id);
+        (id, anyhow!(error).context(format!("line {number}")))
+    })
+}
 
 /// Reads the input's lines on a thread of its own, a few ahead, so that a pipe need not be read to its end.
 pub fn read_lines(input: &Path) -> Result<Receiver<Line>> {
@@ -26,19 +45,57 @@ pub fn read_lines(input: &Path) -> Result<Receiver<Line>> {
     };
     let (sender, receiver) = sync_channel(64);
     std::thread::spawn(move || {
-        for (i, line) in reader.split(b'\n').enumerate() {
-            let failed = line.is_err();
-            let line = line.context("cannot read the input").and_then(|bytes| {
+        let mut reader = reader;
+        for number in 1.. {
+            let bytes = next_line(&mut reader);
+            let last = !matches!(bytes, Ok(Some(_)));
+            let Some(bytes) = bytes.transpose() else { break };
+            let line = bytes.and_then(|bytes| {
                 String::from_utf8(bytes)
                     .map_err(|e| anyhow!("invalid UTF-8 at offset {}", e.utf8_error().valid_up_to()))
             });
             let blank = line.as_ref().is_ok_and(|line| line.trim().is_empty());
-            if !blank && sender.send((i + 1, line)).is_err() || failed {
+            if !blank && sender.send((number, line)).is_err() || last {
                 break;
             }
         }
     });
     Ok(receiver)
+}
+
+/// The next line without its end; none after the last.
+fn next_line(reader: &mut dyn BufRead) -> Result<Option<Vec<u8>>> {
+    let mut line = vec![];
+    reader.take(LONGEST_LINE).read_until(b'\n', &mut line).context("cannot read the input")?;
+    match line.pop() {
+        None => Ok(None),
+        Some(b'\n') => Ok(Some(line)),
+        Some(_) if line.len() as u64 + 1 == LONGEST_LINE => {
+            bail!("longer than {} MiB; no more is read", LONGEST_LINE >> 20)
+        }
+        Some(last) => {
+            line.push(last);
+            Ok(Some(line))
+        }
+    }
+}
+
+/// How many lines a file has that are not empty.
+fn count_lines(path: &Path) -> Result<u64> {
+    let mut reader = BufReader::new(File::open(path).with_context(|| format!("cannot read {}", path.display()))?);
+    let (mut count, mut before) = (0, b'\n');
+    loop {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(count);
+        }
+        for byte in bytes {
+            count += u64::from(before == b'\n' && *byte != b'\n');
+            before = *byte;
+        }
+        let read = bytes.len();
+        reader.consume(read);
+    }
 }
 
 /// A bar over the rows on a terminal; how many there are is known of a file, not of a pipe.
@@ -47,10 +104,8 @@ pub fn progress(input: &Path, quiet: bool) -> Result<ProgressBar> {
         return Ok(ProgressBar::hidden());
     }
     let bar = if input.is_file() {
-        let file = File::open(input).with_context(|| format!("cannot read {}", input.display()))?;
-        let rows = BufReader::new(file).split(b'\n').filter(|line| line.as_ref().is_ok_and(|l| !l.is_empty())).count();
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} rows, {msg}, {eta} left")?;
-        ProgressBar::new(rows as u64).with_style(style)
+        ProgressBar::new(count_lines(input)?).with_style(style)
     } else {
         ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {pos} rows, {msg}")?)
     };
@@ -74,9 +129,13 @@ pub enum Sink {
 }
 
 impl Sink {
-    /// Opens the output, and says how many rows of each id an earlier run has completed in it.
-    pub fn open(output: Option<&Path>, resume: bool) -> Result<(Self, HashMap<String, usize>)> {
+    /// Opens the output, which must not be the input, and says how many rows of each id an earlier run has completed in
+    /// it.
+    pub fn open(input: &Path, output: Option<&Path>, resume: bool) -> Result<(Self, HashMap<String, usize>)> {
         let Some(path) = output else { return Ok((Self::Stdout(Box::new(Stdout::lock())), HashMap::new())) };
+        if path.is_file() && path.canonicalize().ok() == input.canonicalize().ok() {
+            bail!(Error::Usage(format!("--output {} is the input; give another file", path.display())));
+        }
         let done = if resume && path.exists() { repair(path)? } else { HashMap::new() };
         let mut options = File::options();
         let options =
@@ -94,7 +153,14 @@ impl Sink {
                 out.write_all(&line)?;
                 out.finish()
             }
-            Self::File(file, path) => file.write_all(&line).with_context(|| format!("cannot write {}", path.display())),
+            Self::File(file, path) => {
+                let whole = file.metadata().map(|metadata| metadata.len());
+                file.write_all(&line).with_context(|| {
+                    // On a full disk part of the line may be there. A device or a pipe cannot take it back.
+                    let _ = whole.and_then(|len| file.set_len(len));
+                    format!("cannot write {}", path.display())
+                })
+            }
         }
     }
 

@@ -9,11 +9,13 @@ use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::kernels::pool;
 use gpt2::kernels::quantized::QuantizedType;
+use gpt2::memory::{self, Footprint};
 use gpt2::model::{Gpt2, LoadOptions, WeightType};
-use gpt2::source::{self, ModelFiles, SourceOptions, TokenizerFiles};
+use gpt2::source::{self, LARGEST_CONFIG, ModelFiles, SourceOptions, TokenizerFiles, read_at_most};
 use gpt2::tokenizer::Tokenizer;
 
 use crate::cli::{ModelArgs, Prompt, TextArgs, Verbosity};
+use crate::output::say;
 
 /// A model ready to run.
 pub struct Loaded {
@@ -73,7 +75,7 @@ impl Loaded {
         };
         let load_s = start.elapsed().as_secs_f64();
         if verbosity.verbose > 0 {
-            eprintln!("loaded {name} in {load_s:.3} s");
+            say(format_args!("loaded {name} in {load_s:.3} s"));
         }
         Ok(Self { name, model, eos_token_id, tokenizer, tokenizer_fault, load_s })
     }
@@ -114,7 +116,7 @@ impl Loaded {
             );
         }
         if empty && !text.bos && !verbosity.quiet {
-            eprintln!("the prompt is empty: starting from <|endoftext|>");
+            say("the prompt is empty: starting from <|endoftext|>");
         }
         Ok(ids)
     }
@@ -163,7 +165,7 @@ pub fn tokenizer(files: &TokenizerFiles) -> gpt2::Result<Option<Tokenizer>> {
 
 /// The end-of-text tokens of a `generation_config.json`; the model's own where it names none.
 fn generation_eos(path: &std::path::Path, config: &Config) -> Result<Vec<u32>> {
-    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = read_at_most(path, LARGEST_CONFIG)?;
     let json: serde_json::Value =
         serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", path.display()))?;
     let id = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
@@ -180,6 +182,7 @@ pub fn network(args: &ModelArgs, files: &ModelFiles, verbosity: Verbosity) -> Re
     let checkpoint = Checkpoint::open(&files.weights)?;
     let config = files.read_config()?;
     let options = LoadOptions { weights: args.weights() };
+    memory::require(&files.name, options.weights, |weights| Footprint::of_checkpoint(&config, &checkpoint, weights))?;
     let model = Gpt2::load(config, &checkpoint, options)?;
     if let (WeightType::Quantized(kind), false) = (options.weights, verbosity.quiet) {
         note_fallback(&model, kind);
@@ -196,7 +199,7 @@ fn note_fallback(model: &Gpt2, wanted: QuantizedType) {
         let (wanted, found) = (wanted.storage(), wanted.fitting(width));
         if found != wanted {
             let block = wanted.block_len();
-            eprintln!("note: matrices with {width} inputs are {found}: {wanted} takes multiples of {block}");
+            say(format_args!("note: matrices with {width} inputs are {found}: {wanted} takes multiples of {block}"));
         }
     }
 }

@@ -29,8 +29,10 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Convert(args) => convert::run(&args, verbosity),
         Command::Bench(args) => bench::run(&args, verbosity),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "gpt2", &mut Stdout::lock());
-            Ok(())
+            // clap_complete takes a failing writer for a bug.
+            let mut script = vec![];
+            clap_complete::generate(shell, &mut Cli::command(), "gpt2", &mut script);
+            Stdout::write_exactly(&script)
         }
     }
 }

@@ -13,7 +13,7 @@ use super::jsonl::{self, Line, Sink};
 use super::load::Loaded;
 use crate::cli::{Format, Prompt, ScoreArgs, Verbosity};
 use crate::output::score::{Protocol, ScoreRecord};
-use crate::output::{Stdout, html};
+use crate::output::{Stdout, html, say};
 
 /// Likeliest tokens that the page shows in each place.
 const ALTERNATIVES: usize = 8;
@@ -50,7 +50,7 @@ impl Scorer<'_> {
         let Some(score) = scores?.pop() else { return Ok(()) };
         let record = self.record(None, ids, &score);
         if record.scored_tokens == 0 && !self.verbosity.quiet {
-            eprintln!("there is nothing to score: a first token has no probability without --bos");
+            say("there is nothing to score: a first token has no probability without --bos");
         }
         if let Some(path) = &self.args.html {
             let alternatives = &score.alternatives[score.alternatives.len() - record.ids.len()..];
@@ -114,8 +114,9 @@ impl Scorer<'_> {
     fn batch(&self) -> Result<()> {
         let args = &self.args.batch;
         let Some(input) = &args.input else { return Ok(()) };
-        let (mut sink, mut done) = Sink::open(args.output.as_deref(), args.resume)?;
+        // A missing input must not cost the output of an earlier run.
         let lines = jsonl::read_lines(input)?;
+        let (mut sink, mut done) = Sink::open(input, args.output.as_deref(), args.resume)?;
         let progress = jsonl::progress(input, self.verbosity.quiet)?;
         let mut failed = 0;
         while let Ok(first) = lines.recv() {
@@ -138,9 +139,8 @@ impl Scorer<'_> {
     }
 
     /// A line's row, or the id that its error is to be reported under.
-    fn row(&self, (number, line): Line) -> Result<Row, (Value, anyhow::Error)> {
-        let raw = line.and_then(|line| Ok(serde_json::from_str::<RawRow>(&line)?));
-        let raw = raw.map_err(|error| (Value::Null, error.context(format!("line {number}"))))?;
+    fn row(&self, line: Line) -> Result<Row, (Value, anyhow::Error)> {
+        let (number, raw) = jsonl::parse::<RawRow>(line)?;
         let id = raw.id.clone().unwrap_or_else(|| number.into());
         let ids = raw.prompt().and_then(|prompt| self.ids(&prompt)).and_then(|ids| {
             check(&self.loaded.model, &ids, &self.options)?;
@@ -186,6 +186,7 @@ impl Scorer<'_> {
 
 /// A line of the input.
 #[derive(Deserialize)]
+#[serde(expecting = "an object with `text` or `ids`")]
 struct RawRow {
     /// Any value; the line's number (from 1) if there is none.
     id: Option<Value>,

@@ -178,7 +178,9 @@ impl Loader<'_> {
         let bytes = if tensor.dtype == dtype && !transpose {
             tensor.bytes.in_large_pages()
         } else {
-            Bytes::from(tensor.convert(&self.checkpoint.origin, dtype, transpose)?)
+            let converted = tensor.convert(&self.checkpoint.origin, dtype, transpose)?;
+            tensor.bytes.release();
+            Bytes::from(converted)
         };
         let dtype = match dtype {
             StorageType::F16 => FloatType::F16,
@@ -231,6 +233,33 @@ impl Loader<'_> {
             }),
         }
     }
+}
+
+/// Where a matrix lies once it is loaded.
+pub(crate) struct Placement {
+    /// Whether it is used where it is stored.
+    pub in_place: bool,
+    /// Bytes that it takes.
+    pub bytes: usize,
+}
+
+/// What loading does with the matrix `name`, of which shape and storage are given, without doing it.
+pub(crate) fn placement(
+    name: &str,
+    [rows, columns]: [usize; 2],
+    stored: StorageType,
+    transposed: bool,
+    weights: WeightType,
+) -> Placement {
+    let in_block = name.starts_with("h.");
+    let (inputs, outputs) = if in_block { (rows, columns) } else { (columns, rows) };
+    let weights = match weights {
+        WeightType::Quantized(_) if name == "wpe.weight" => WeightType::F32,
+        weights => weights,
+    };
+    let dtype = wanted(weights, stored, inputs);
+    let turned = QuantizedType::of(dtype).is_some() && in_block && !transposed;
+    Placement { in_place: stored == dtype && !turned, bytes: dtype.byte_len(&[outputs, inputs]).unwrap_or(usize::MAX) }
 }
 
 /// The type in memory of a matrix with rows of `inputs` numbers.

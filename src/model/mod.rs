@@ -21,7 +21,9 @@ use crate::error::{Error, Result};
 use block::Block;
 pub use cache::{KvCache, Segment};
 use linear::{Embedding, LayerNorm, Linear};
+pub(crate) use load::placement;
 pub use load::{LoadOptions, WeightType};
+pub(crate) use random::shapes as tensor_shapes;
 pub use session::Session;
 pub use trace::Trace;
 
@@ -124,7 +126,9 @@ impl Gpt2 {
             }
             let length = cache.len(*row) + ids.len();
             if length > context {
-                return Err(Error::Usage(format!("{length} tokens do not fit into the context of {context}")));
+                return Err(Error::Usage(format!(
+                    "{length} tokens do not fit into the context of {context}; shorten the text"
+                )));
             }
         }
         Ok(())

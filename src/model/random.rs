@@ -36,7 +36,7 @@ impl Checkpoint {
 }
 
 /// Names and shapes of all tensors.
-fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
+pub(crate) fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
     let (c, v, inner) = (config.n_embd, config.vocab_size, config.n_inner);
     let mut shapes =
         vec![("wte.weight".to_owned(), vec![v, c]), ("wpe.weight".to_owned(), vec![config.n_positions, c])];

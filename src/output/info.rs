@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use gpt2::analysis::parameters::{Costs, Parameters};
 use gpt2::config::Config;
+use gpt2::memory::Footprint;
 use serde::Serialize;
 
 use super::Stdout;
@@ -19,9 +20,29 @@ pub struct InfoRecord {
     /// Parameters by component.
     pub parameters: Parameters,
     /// Bytes and operations.
-    pub memory: Costs,
+    pub memory: MemoryRecord,
     /// The checkpoint's tensors; empty unless asked for.
     pub tensors: Vec<TensorRecord>,
+}
+
+/// Bytes and operations of the configuration, and the memory of a run.
+#[derive(Debug, Serialize)]
+pub struct MemoryRecord {
+    /// What follows from the configuration alone.
+    #[serde(flatten)]
+    pub costs: Costs,
+    /// What a run takes with the weights as `--dtype` and `--quantize` have them.
+    pub running: RunningRecord,
+}
+
+/// The memory of a run, mapped files included.
+#[derive(Debug, Serialize)]
+pub struct RunningRecord {
+    /// What the model takes.
+    #[serde(flatten)]
+    pub footprint: Footprint,
+    /// What there is; null where the system does not tell.
+    pub available_bytes: Option<u64>,
 }
 
 /// One tensor of a checkpoint.
@@ -82,7 +103,7 @@ impl InfoRecord {
     }
 
     fn write_costs(&self, out: &mut Stdout) -> Result<()> {
-        let (c, p, m) = (&self.config, &self.parameters, &self.memory);
+        let (c, p, m) = (&self.config, &self.parameters, &self.memory.costs);
         writeln!(out, "\nParameters")?;
         writeln!(
             out,
@@ -110,6 +131,7 @@ impl InfoRecord {
             megabytes(m.kv_cache_bytes_per_token),
             megabytes(m.kv_cache_bytes_full_context)
         )?;
+        self.write_running(out)?;
         writeln!(
             out,
             "  arithmetic       {:.3} GFLOP a token, and {} FLOP more for each position before it",
@@ -119,6 +141,16 @@ impl InfoRecord {
         let eos: Vec<String> = c.eos_token_id.iter().map(u32::to_string).collect();
         let eos = if eos.is_empty() { "none".to_owned() } else { eos.join(", ") };
         Ok(writeln!(out, "  end of text      {eos}")?)
+    }
+}
+
+impl InfoRecord {
+    /// What a run takes, for the shortest prompt and the longest.
+    fn write_running(&self, out: &mut Stdout) -> Result<()> {
+        let RunningRecord { footprint, available_bytes } = &self.memory.running;
+        let available = available_bytes.map_or_else(String::new, |bytes| format!("; {} available", megabytes(bytes)));
+        let (least, peak) = (megabytes(footprint.least_bytes()), megabytes(footprint.peak_bytes));
+        Ok(writeln!(out, "  memory           {least}, {peak} with a prompt that fills the context{available}")?)
     }
 }
 

@@ -91,6 +91,11 @@ fn mark(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), StdoutError(error))
 }
 
+/// Says something on stderr. If that is full or gone there is nobody to tell.
+pub fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// Writes a file, which appears once it is whole.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = |error| gpt2::Error::io("write", path)(error);

@@ -49,7 +49,7 @@ const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 
 /// The most bytes that a `config.json` may have.
-const LARGEST_CONFIG: u64 = 1 << 20;
+pub const LARGEST_CONFIG: u64 = 1 << 20;
 
 /// Finds the files of the model called `name` in `place`. The configuration comes first and is checked, so that a model
 /// of another architecture is refused before its gigabytes are fetched.
@@ -178,7 +178,11 @@ pub(super) fn tokenizer_at(path: &Path) -> Result<TokenizerFiles> {
     }
 }
 
-fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
+/// Reads a file that should be small: what is larger than `limit` bytes, or never ends, is refused.
+///
+/// # Errors
+/// [`Error::Io`], or [`Error::Format`] if it is larger.
+pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(Error::io("read", path))?;
     file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;

@@ -20,7 +20,9 @@ use crate::output::generate::Timings;
 
 pub fn run(generator: &Generator<'_>, input: &Path) -> Result<()> {
     let args = &generator.args.batch;
-    let (mut sink, done) = Sink::open(args.output.as_deref(), args.resume)?;
+    // A missing input must not cost the output of an earlier run.
+    let rows = jsonl::read_lines(input)?;
+    let (mut sink, done) = Sink::open(input, args.output.as_deref(), args.resume)?;
     let interrupted = interrupt_flag()?;
     let progress = jsonl::progress(input, generator.verbosity.quiet)?;
     let mut session = Session::new(&generator.loaded.model);
@@ -33,7 +35,7 @@ pub fn run(generator: &Generator<'_>, input: &Path) -> Result<()> {
     let mut batch = Batch {
         generator,
         seed: generator.args.decoding.strategy.seed.unwrap_or_else(rand_seed),
-        rows: jsonl::read_lines(input)?,
+        rows,
         done,
         running: HashMap::new(),
         tokens: 0,
@@ -51,6 +53,7 @@ pub fn run(generator: &Generator<'_>, input: &Path) -> Result<()> {
 
 /// A line of the input.
 #[derive(Deserialize)]
+#[serde(expecting = "an object with `prompt` or `prompt_ids`")]
 struct Row {
     /// Any value; the line's number (from 1) if there is none.
     id: Option<Value>,
@@ -91,7 +94,7 @@ impl Batch<'_> {
                     self.rows.try_recv()
                 };
                 match line {
-                    Ok((number, line)) => self.admit(engine, sink, number, line)?,
+                    Ok(line) => self.admit(engine, sink, line)?,
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => more = false,
                 }
@@ -104,11 +107,10 @@ impl Batch<'_> {
     }
 
     /// Starts the row of a line, or writes why it cannot be started.
-    fn admit(&mut self, engine: &mut Engine<'_>, sink: &mut Sink, number: usize, line: Result<String>) -> Result<()> {
-        // A line that cannot be read has no id of its own.
-        let row = match line.and_then(|line| Ok(serde_json::from_str::<Row>(&line)?)) {
+    fn admit(&mut self, engine: &mut Engine<'_>, sink: &mut Sink, line: Line) -> Result<()> {
+        let (number, row) = match jsonl::parse::<Row>(line) {
             Ok(row) => row,
-            Err(error) => return self.fail(sink, Value::Null, &error.context(format!("line {number}"))),
+            Err((id, error)) => return self.fail(sink, id, &error),
         };
         let id = row.id.clone().unwrap_or_else(|| number.into());
         if let Some(left) = self.done.get_mut(&id.to_string()).filter(|left| **left > 0) {

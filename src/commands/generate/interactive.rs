@@ -4,13 +4,13 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use rustyline::error::ReadlineError;
 use rustyline::{DefaultEditor, history::History};
 
 use super::{Generator, interrupt_flag, rand_seed};
 use crate::cli::Prompt;
-use crate::output::Stdout;
+use crate::output::{Stdout, say};
 
 pub fn run(generator: &Generator<'_>) -> Result<()> {
     let mut editor = DefaultEditor::new()?;
@@ -21,7 +21,7 @@ pub fn run(generator: &Generator<'_>) -> Result<()> {
     }
     let interrupted = interrupt_flag()?;
     if !generator.verbosity.quiet && std::io::stdin().is_terminal() {
-        eprintln!("{}: type a text to continue; Ctrl-C stops a completion, Ctrl-D ends", generator.loaded.name);
+        say(format_args!("{}: type a text to continue; Ctrl-C stops a completion, Ctrl-D ends", generator.loaded.name));
     }
     loop {
         let line = match editor.readline("> ") {
@@ -29,6 +29,9 @@ pub fn run(generator: &Generator<'_>) -> Result<()> {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => continue,
             Err(ReadlineError::Eof) => break,
+            Err(ReadlineError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+                bail!("the line on stdin is not UTF-8");
+            }
             Err(error) => return Err(error.into()),
         };
         let _ = editor.add_history_entry(&line);
@@ -40,7 +43,7 @@ pub fn run(generator: &Generator<'_>) -> Result<()> {
         out.finish()?;
         if let Err(error) = outcome {
             // A prompt that cannot be run does not end the session.
-            eprintln!("error: {error:#}");
+            say(format_args!("error: {error:#}"));
         }
     }
     if let Some(history) = history.filter(|_| !editor.history().is_empty()) {

@@ -15,8 +15,8 @@ use gpt2::tokenizer::{TextStream, Tokenizer};
 
 use super::load::Loaded;
 use crate::cli::{DecodingArgs, Format, GenerateArgs, ModelArgs, Prompt, Verbosity};
-use crate::output::Stdout;
 use crate::output::generate::{GenerateRecord, LogprobRecord, SequenceRecord, Timings, write_logprobs};
+use crate::output::{Stdout, say};
 
 pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     let loaded = Loaded::load(&args.model, verbosity)?;
@@ -120,12 +120,13 @@ impl Generator<'_> {
         Ok(Request { prompt: text, prompt_ids, decoding: Arc::new(config.validate()?), seed: config.seed })
     }
 
-    /// Runs a request to its end; none if it was interrupted. Tokens go to `on_event` as they are generated.
+    /// Runs a request to its end; none if it was interrupted. Tokens go to `on_event` as they are generated; before
+    /// them comes none, once it is certain that the prompt can be run.
     fn generate(
         &self,
         request: &Request,
         interrupted: &AtomicBool,
-        mut on_event: impl FnMut(&Event) -> Result<()>,
+        mut on_event: impl FnMut(Option<&Event>) -> Result<()>,
     ) -> Result<Option<(Vec<Sequence>, Timings)>> {
         let mut session = Session::new(&self.loaded.model);
         let mut assistant = self.assistant.map(Session::new);
@@ -135,13 +136,14 @@ impl Generator<'_> {
             engine = engine.with_assistant(assistant)?;
         }
         engine.submit(&request.prompt_ids, &request.decoding)?;
+        on_event(None)?;
         let start = Instant::now();
         let mut prefill_s = None;
         while !interrupted.load(Ordering::Relaxed) {
             let events = engine.step()?;
             let prefill_s = *prefill_s.get_or_insert_with(|| start.elapsed().as_secs_f64());
             for event in events {
-                on_event(&event)?;
+                on_event(Some(&event))?;
                 if let Event::Finished { result, .. } = event {
                     let sequences = result?;
                     let timings = Timings {
@@ -168,12 +170,10 @@ impl Generator<'_> {
         };
         let several = self.args.decoding.strategy.num_return_sequences.unwrap_or(1) > 1;
         let streams = request.decoding.streams() && !several && self.loaded.tokenizer.is_some();
-        if streams {
-            out.text(&prompt)?;
-        }
         let mut stream = TextStream::default();
         let outcome = self.generate(request, interrupted, |event| match event {
-            Event::Token { text, .. } if streams && !text.is_empty() => out.text(&stream.push(text)),
+            None if streams => out.text(&prompt),
+            Some(Event::Token { text, .. }) if streams && !text.is_empty() => out.text(&stream.push(text)),
             _ => Ok(()),
         })?;
         if streams {
@@ -200,7 +200,7 @@ impl Generator<'_> {
         if let Some(seed) =
             request.seed().filter(|_| !self.verbosity.quiet && self.args.decoding.strategy.seed.is_none())
         {
-            eprintln!("seed: {seed}");
+            say(format_args!("seed: {seed}"));
         }
     }
 
@@ -210,13 +210,13 @@ impl Generator<'_> {
         }
         if sequences.iter().any(|sequence| sequence.finish_reason == FinishReason::Context) {
             let context = self.loaded.model.config().n_positions;
-            eprintln!(
+            say(format_args!(
                 "warning: the context of {context} tokens is full, so the text ends here; --on-context-limit crop goes on"
-            );
+            ));
         }
         if self.verbosity.verbose > 0 {
             let decoded = timings.generated_tokens.saturating_sub(1);
-            eprintln!(
+            say(format_args!(
                 "load {:.3} s, prompt {} tokens in {:.3} s ({:.1} tokens/s), {decoded} more in {:.3} s ({:.1} tokens/s)",
                 timings.load_s,
                 timings.prompt_tokens,
@@ -224,7 +224,7 @@ impl Generator<'_> {
                 timings.prompt_tokens as f64 / timings.prefill_s,
                 timings.decode_s,
                 decoded as f64 / timings.decode_s.max(1e-9),
-            );
+            ));
         }
     }
 

@@ -87,7 +87,9 @@ impl GenerationConfig {
             positive,
             "allowed are numbers above 0 (1 is off)",
         )?;
-        check("--length-penalty", self.length_penalty, |_| true, "allowed are finite numbers")?;
+        // Beyond, the power of a length is no f32.
+        let length_penalty = |x: f64| x.abs() <= 10.0;
+        check("--length-penalty", self.length_penalty, length_penalty, "allowed are numbers from -10 to 10")?;
         check("--diversity-penalty", self.diversity_penalty, positive, "allowed are numbers above 0")?;
         check("--penalty-alpha", self.penalty_alpha, |x| (0.0..=1.0).contains(&x), "allowed are numbers from 0 to 1")?;
         for (flag, value, most) in [
@@ -211,7 +213,12 @@ mod tests {
             ("--eta-cutoff", |c, x| c.eta_cutoff = Some(x), &[-0.1, 1.0], &[0.0, 0.5]),
             ("--repetition-penalty", |c, x| c.repetition_penalty = x, &[0.0, -1.0, 1e300, 1e-300], &[0.5, 1.0, 2.0]),
             ("--penalty-alpha", |c, x| (c.penalty_alpha, c.top_k) = (Some(x), Some(4)), &[-0.1, 1.1], &[0.0, 0.6, 1.0]),
-            ("--length-penalty", |c, x| (c.num_beams, c.length_penalty) = (2, Some(x)), &[], &[-1.0, 0.0, 2.0]),
+            (
+                "--length-penalty",
+                |c, x| (c.num_beams, c.length_penalty) = (2, Some(x)),
+                &[-1e300, 11.0],
+                &[-1.0, 0.0, 2.0],
+            ),
             (
                 "--diversity-penalty",
                 |c, x| (c.num_beams, c.num_beam_groups, c.diversity_penalty) = (4, 2, Some(x)),

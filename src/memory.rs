@@ -1,0 +1,271 @@
+//! How much memory a model takes, and how much there is, known before anything is loaded.
+//!
+//! What is available is read from Linux (`/proc`, control groups of both versions); elsewhere it is unknown and nothing
+//! is refused. Reference: `proc(5)`, the kernel's `admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::checkpoint::{Checkpoint, StorageType, TensorSpec};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::kernels::quantized::QuantizedType;
+use crate::model::{WeightType, placement, tensor_shapes};
+
+/// What the program takes by itself: code, the tokenizer's tables, buffers that do not grow with the model. Measured.
+const PROGRAM_BYTES: u64 = 11 << 20;
+
+/// What a model takes in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Footprint {
+    /// Weights that are used where the file is mapped. Every token reads all of them, so they count like any other.
+    pub mapped_bytes: u64,
+    /// Weights that are converted at load, and norms and biases.
+    pub converted_bytes: u64,
+    /// The program without the model.
+    pub program_bytes: u64,
+    /// Bytes that one position takes in the key-value cache.
+    pub kv_cache_bytes_per_token: u64,
+    /// Bytes of activations that each token of a prompt takes while the prompt is read.
+    pub activation_bytes_per_token: u64,
+    /// The most while loading: what has been converted, and the tensor that is being read.
+    pub load_peak_bytes: u64,
+    /// The most that a run takes whose prompt fills the context.
+    pub peak_bytes: u64,
+}
+
+/// One tensor as it is stored.
+struct Stored<'a> {
+    name: &'a str,
+    dtype: StorageType,
+    shape: &'a [usize],
+    transposed: bool,
+    bytes: u64,
+    /// Whether it lies in a file that is mapped, not in memory of its own.
+    mapped: bool,
+}
+
+impl Footprint {
+    /// Of a checkpoint whose matrices are loaded as `weights`.
+    #[must_use]
+    pub fn of_checkpoint(config: &Config, checkpoint: &Checkpoint, weights: WeightType) -> Self {
+        let stored = checkpoint.tensors.iter().map(|tensor| Stored {
+            name: &tensor.name,
+            dtype: tensor.dtype,
+            shape: &tensor.shape,
+            transposed: tensor.transposed,
+            bytes: tensor.bytes.len() as u64,
+            mapped: !tensor.bytes.is_owned(),
+        });
+        Self::new(config, stored, weights)
+    }
+
+    /// Of an f32 checkpoint of this configuration.
+    #[must_use]
+    pub fn of_config(config: &Config, weights: WeightType) -> Self {
+        let specs = tensor_shapes(config).into_iter();
+        let specs: Vec<_> = specs.map(|(name, shape)| TensorSpec { name, dtype: StorageType::F32, shape }).collect();
+        let stored = specs.iter().map(|spec| Stored {
+            name: &spec.name,
+            dtype: spec.dtype,
+            shape: &spec.shape,
+            transposed: false,
+            bytes: 4 * numbers(&spec.shape),
+            mapped: true,
+        });
+        Self::new(config, stored, weights)
+    }
+
+    fn new<'a>(config: &Config, tensors: impl Iterator<Item = Stored<'a>>, weights: WeightType) -> Self {
+        let [c, inner, layers, positions] =
+            [config.n_embd, config.n_inner, config.n_layer, config.n_positions].map(|n| n as u64);
+        let (mut mapped, mut converted, mut load_peak) = (0, 0, 0);
+        for tensor in tensors.filter(|t| !(config.tie_word_embeddings && t.name == "lm_head.weight")) {
+            let [outer, width] = *tensor.shape else {
+                converted += 4 * numbers(tensor.shape);
+                continue;
+            };
+            let place = placement(tensor.name, [outer, width], tensor.dtype, tensor.transposed, weights);
+            match (place.in_place, tensor.mapped) {
+                (true, true) => mapped += tensor.bytes,
+                (true, false) => converted += tensor.bytes,
+                (false, _) => {
+                    converted += place.bytes as u64;
+                    load_peak = load_peak.max(converted + tensor.bytes);
+                    converted += if tensor.mapped { 0 } else { tensor.bytes };
+                }
+            }
+        }
+        // What a block holds at once: the residual stream before and after attention, queries, keys and values, their
+        // mixture, the MLP's inner layer and its result.
+        let activation_bytes_per_token = 4 * (7 * c + inner);
+        let kv_cache_bytes_per_token = layers * 2 * c * 4;
+        let running = mapped + converted + positions * (kv_cache_bytes_per_token + activation_bytes_per_token);
+        Self {
+            mapped_bytes: mapped,
+            converted_bytes: converted,
+            program_bytes: PROGRAM_BYTES,
+            kv_cache_bytes_per_token,
+            activation_bytes_per_token,
+            load_peak_bytes: PROGRAM_BYTES + load_peak.max(converted),
+            peak_bytes: PROGRAM_BYTES + running.max(load_peak),
+        }
+    }
+
+    /// The least that a run takes: everything but cache and activations, which depend on the prompt.
+    #[must_use]
+    pub fn least_bytes(&self) -> u64 {
+        (self.program_bytes + self.mapped_bytes + self.converted_bytes).max(self.load_peak_bytes)
+    }
+
+    /// What has to be found in the address space beyond what is mapped already.
+    fn unmapped_bytes(&self) -> u64 {
+        self.load_peak_bytes
+    }
+
+    fn fits(&self, available: &Available) -> bool {
+        self.least_bytes() <= available.bytes
+            && available.address_space.is_none_or(|left| self.unmapped_bytes() <= left)
+    }
+}
+
+/// Refuses a model that cannot fit, naming the types that would; `footprint` gives what it takes by type.
+///
+/// # Errors
+/// [`Error::Unsupported`], with what is needed and what is available.
+pub fn require(name: &str, weights: WeightType, footprint: impl Fn(WeightType) -> Footprint) -> Result<()> {
+    match available() {
+        Some(available) => check(name, weights, footprint, &available),
+        None => Ok(()),
+    }
+}
+
+fn check(
+    name: &str,
+    weights: WeightType,
+    footprint: impl Fn(WeightType) -> Footprint,
+    available: &Available,
+) -> Result<()> {
+    let own = footprint(weights);
+    if own.fits(available) {
+        return Ok(());
+    }
+    let (needed, left, limit) = match available.address_space {
+        Some(left) if own.unmapped_bytes() > left => (own.unmapped_bytes(), left, "address space (ulimit -v)"),
+        _ => (own.least_bytes(), available.bytes, available.limit),
+    };
+    let types = [
+        ("--dtype f16", WeightType::F16),
+        ("--quantize q8_0", WeightType::Quantized(QuantizedType::Q8_0)),
+        ("--quantize q6_k", WeightType::Quantized(QuantizedType::Q6K)),
+        ("--quantize q4_k", WeightType::Quantized(QuantizedType::Q4K)),
+    ];
+    let fitting = types.into_iter().filter_map(|(flag, weights)| {
+        let other = footprint(weights);
+        other.fits(available).then(|| format!("{flag} ({})", megabytes(other.least_bytes())))
+    });
+    let fitting: Vec<String> = fitting.collect();
+    let way_out = match fitting.as_slice() {
+        [] => "no --dtype or --quantize makes it fit; use a smaller model".to_owned(),
+        fitting => format!("would fit: {}", fitting.join(", ")),
+    };
+    Err(Error::Unsupported(format!(
+        "{name} takes {} of memory and {} are available ({limit}); {way_out}",
+        megabytes(needed),
+        megabytes(left)
+    )))
+}
+
+fn numbers(shape: &[usize]) -> u64 {
+    shape.iter().map(|n| *n as u64).product()
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{} MB", bytes.div_ceil(1_000_000))
+}
+
+/// Memory that this process can still get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Available {
+    /// Bytes, mapped files included.
+    pub bytes: u64,
+    /// What sets that limit, in words.
+    pub limit: &'static str,
+    /// Bytes of address space that are left, where there is a limit. A mapped file has its part already.
+    pub address_space: Option<u64>,
+}
+
+/// What is available to this process; none if the system does not tell.
+#[must_use]
+pub fn available() -> Option<Available> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let machine = field(&read("/proc/meminfo")?, "MemAvailable:")?;
+    let group = read("/proc/self/cgroup").and_then(|groups| control_group(Path::new("/sys/fs/cgroup"), &groups));
+    let (bytes, limit) = match group {
+        Some(group) if group < machine => (group, "control group"),
+        _ => (machine, "machine"),
+    };
+    let status = read("/proc/self/status")?;
+    let address_space = read("/proc/self/limits").and_then(|limits| address_space(&limits, &status));
+    Some(Available { bytes, limit, address_space })
+}
+
+/// The most memory that this process has had in use, mapped files included; known on Linux.
+#[must_use]
+pub fn peak() -> Option<u64> {
+    field(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
+/// A field in kB of `/proc/meminfo` or `/proc/self/status`, in bytes.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kilobytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
+}
+
+/// Address space left under the soft limit in `/proc/self/limits`.
+fn address_space(limits: &str, status: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    let limit: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(limit.saturating_sub(field(status, "VmSize:")?))
+}
+
+/// What the control groups of a process leave it: the least of its own group and those around it. `groups` is
+/// `/proc/self/cgroup`, `root` where the file systems are mounted.
+fn control_group(root: &Path, groups: &str) -> Option<u64> {
+    let versions = groups.lines().filter_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        match controllers {
+            "" => Some((root.to_owned(), path, ["memory.max", "memory.current"])),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                Some((root.join("memory"), path, ["memory.limit_in_bytes", "memory.usage_in_bytes"]))
+            }
+            _ => None,
+        }
+    });
+    let left = versions.flat_map(|(mount, path, files)| {
+        let own = mount.join(path.trim_start_matches('/'));
+        // Inside a container the group's own folder is often what is mounted.
+        let folders: Vec<_> =
+            own.ancestors().take_while(|folder| folder.starts_with(&mount)).map(Path::to_owned).collect();
+        folders.into_iter().filter_map(move |folder| group_left(&folder, files))
+    });
+    left.min()
+}
+
+/// What one group leaves: its limit less its use, of which cached files can be given back.
+fn group_left(folder: &Path, [limit, usage]: [&str; 2]) -> Option<u64> {
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
+    let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+    let (limit, usage) = (number(limit)?, number(usage)?);
+    let statistics = read("memory.stat").unwrap_or_default();
+    let statistic = |name: &str| {
+        let value = statistics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.trim().parse::<u64>().ok())
+    };
+    // Version 1 counts the groups below only in the totals.
+    let files = ["inactive_file", "active_file"]
+        .map(|name| statistic(&format!("total_{name}")).or_else(|| statistic(name)).unwrap_or(0));
+    Some(limit.saturating_sub(usage.saturating_sub(files.iter().sum())))
+}

@@ -21,15 +21,15 @@ const PROGRAM_BYTES: u64 = 11 << 20;
 pub struct Footprint {
     /// Weights that are used where the file is mapped. Every token reads all of them, so they count like any other.
     pub mapped_bytes: u64,
-    /// Weights that are converted at load, and norms and biases.
-    pub converted_bytes: u64,
+    /// Weights in memory of the process: norms and biases, and what is converted at load or built into the program.
+    pub loaded_bytes: u64,
     /// The program without the model.
     pub program_bytes: u64,
     /// Bytes that one position takes in the key-value cache.
     pub kv_cache_bytes_per_token: u64,
     /// Bytes of activations that each token of a prompt takes while the prompt is read.
     pub activation_bytes_per_token: u64,
-    /// The most while loading: what has been converted, and the tensor that is being read.
+    /// The most while loading: what is loaded, and the tensor that is being read.
     pub load_peak_bytes: u64,
     /// The most that a run takes whose prompt fills the context.
     pub peak_bytes: u64,
@@ -42,7 +42,7 @@ struct Stored<'a> {
     shape: &'a [usize],
     transposed: bool,
     bytes: u64,
-    /// Whether it lies in a file that is mapped, not in memory of its own.
+    /// Whether it lies in a mapped file, and not in memory that it does not give back.
     mapped: bool,
 }
 
@@ -56,7 +56,7 @@ impl Footprint {
             shape: &tensor.shape,
             transposed: tensor.transposed,
             bytes: tensor.bytes.len() as u64,
-            mapped: !tensor.bytes.is_owned(),
+            mapped: tensor.bytes.is_mapped(),
         });
         Self::new(config, stored, weights)
     }
@@ -80,35 +80,38 @@ impl Footprint {
     fn new<'a>(config: &Config, tensors: impl Iterator<Item = Stored<'a>>, weights: WeightType) -> Self {
         let [c, inner, layers, positions] =
             [config.n_embd, config.n_inner, config.n_layer, config.n_positions].map(|n| n as u64);
-        let (mut mapped, mut converted, mut load_peak) = (0, 0, 0);
+        let (mut mapped, mut loaded, mut load_peak) = (0, 0, 0);
         for tensor in tensors.filter(|t| !(config.tie_word_embeddings && t.name == "lm_head.weight")) {
             let [outer, width] = *tensor.shape else {
-                converted += 4 * numbers(tensor.shape);
+                loaded += 4 * numbers(tensor.shape);
                 continue;
             };
             let place = placement(tensor.name, [outer, width], tensor.dtype, tensor.transposed, weights);
             match (place.in_place, tensor.mapped) {
                 (true, true) => mapped += tensor.bytes,
-                (true, false) => converted += tensor.bytes,
-                (false, _) => {
-                    converted += place.bytes as u64;
-                    load_peak = load_peak.max(converted + tensor.bytes);
-                    converted += if tensor.mapped { 0 } else { tensor.bytes };
+                (true, false) => loaded += tensor.bytes,
+                (false, mapped) => {
+                    loaded += place.bytes as u64 + tensor.bytes;
+                    load_peak = load_peak.max(loaded);
+                    loaded -= if mapped { tensor.bytes } else { 0 };
                 }
             }
         }
         // What a block holds at once: the residual stream before and after attention, queries, keys and values, their
         // mixture, the MLP's inner layer and its result.
-        let activation_bytes_per_token = 4 * (7 * c + inner);
+        let widened = 4 * (7 * c + inner);
+        // Rounded to 8 bits for products with quantised weights, with scale and sum of each 32.
+        let rounded = if matches!(weights, WeightType::Quantized(_)) { inner * 5 / 4 } else { 0 };
+        let activation_bytes_per_token = widened + rounded;
         let kv_cache_bytes_per_token = layers * 2 * c * 4;
-        let running = mapped + converted + positions * (kv_cache_bytes_per_token + activation_bytes_per_token);
+        let running = mapped + loaded + positions * (kv_cache_bytes_per_token + activation_bytes_per_token);
         Self {
             mapped_bytes: mapped,
-            converted_bytes: converted,
+            loaded_bytes: loaded,
             program_bytes: PROGRAM_BYTES,
             kv_cache_bytes_per_token,
             activation_bytes_per_token,
-            load_peak_bytes: PROGRAM_BYTES + load_peak.max(converted),
+            load_peak_bytes: PROGRAM_BYTES + load_peak.max(loaded),
             peak_bytes: PROGRAM_BYTES + running.max(load_peak),
         }
     }
@@ -116,7 +119,7 @@ impl Footprint {
     /// The least that a run takes: everything but cache and activations, which depend on the prompt.
     #[must_use]
     pub fn least_bytes(&self) -> u64 {
-        (self.program_bytes + self.mapped_bytes + self.converted_bytes).max(self.load_peak_bytes)
+        (self.program_bytes + self.mapped_bytes + self.loaded_bytes).max(self.load_peak_bytes)
     }
 
     /// What has to be found in the address space beyond what is mapped already.
@@ -268,4 +271,108 @@ fn group_left(folder: &Path, [limit, usage]: [&str; 2]) -> Option<u64> {
     let files = ["inactive_file", "active_file"]
         .map(|name| statistic(&format!("total_{name}")).or_else(|| statistic(name)).unwrap_or(0));
     Some(limit.saturating_sub(usage.saturating_sub(files.iter().sum())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Gpt2, LoadOptions};
+
+    const TYPES: [WeightType; 7] = [
+        WeightType::Stored,
+        WeightType::F32,
+        WeightType::F16,
+        WeightType::BF16,
+        WeightType::Quantized(QuantizedType::Q8_0),
+        WeightType::Quantized(QuantizedType::Q6K),
+        WeightType::Quantized(QuantizedType::Q4K),
+    ];
+
+    /// What is foretold of the weights is what the loaded model has.
+    #[test]
+    fn weights_take_what_was_foretold() {
+        let config = Config {
+            vocab_size: 301,
+            n_embd: 256,
+            n_inner: 96,
+            n_layer: 2,
+            n_head: 4,
+            ..Config::named("gpt2").unwrap()
+        };
+        for tied in [true, false] {
+            let config = Config { tie_word_embeddings: tied, ..config.clone() };
+            let checkpoint = Checkpoint::random(&config, WeightType::F32, 0).unwrap();
+            let stored: u64 = checkpoint.tensors.iter().map(|t| t.bytes.len() as u64).sum();
+            let vectors: u64 =
+                checkpoint.tensors.iter().filter(|t| t.shape.len() == 1).map(|t| t.bytes.len() as u64).sum();
+            for weights in TYPES {
+                let model = Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights }).unwrap();
+                let matrices: usize = model.weight_bytes().iter().map(|(_, bytes)| bytes).sum();
+                let foretold = Footprint::of_config(&config, weights);
+                assert_eq!(foretold.mapped_bytes + foretold.loaded_bytes, matrices as u64 + vectors, "{weights:?}");
+                // Random weights lie in memory: what is converted stays there beside the result.
+                let in_memory = Footprint::of_checkpoint(&config, &checkpoint, weights);
+                assert_eq!(in_memory.mapped_bytes, 0);
+                assert!(in_memory.loaded_bytes <= stored + matrices as u64, "{weights:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_what_would() {
+        let config = Config::named("gpt2").unwrap();
+        let refusal = |megabytes: u64, address_space: Option<u64>| {
+            let address_space = address_space.map(|n| n * 1_000_000);
+            let available = Available { bytes: megabytes * 1_000_000, limit: "machine", address_space };
+            let footprint = |weights| Footprint::of_config(&config, weights);
+            check("m", WeightType::F32, footprint, &available).err().map(|e| e.to_string())
+        };
+        assert_eq!(refusal(520, None), None);
+        assert_eq!(
+            refusal(505, None).unwrap(),
+            "m takes 510 MB of memory and 505 MB are available (machine); \
+             would fit: --dtype f16 (261 MB), --quantize q8_0 (300 MB), --quantize q6_k (269 MB), --quantize q4_k (235 MB)"
+        );
+        let none = refusal(30, None).unwrap();
+        assert!(none.ends_with("no --dtype or --quantize makes it fit; use a smaller model"), "{none}");
+        // The f32 weights are mapped already; those of another type are not.
+        assert_eq!(refusal(9000, Some(20)), None);
+        assert!(refusal(9000, Some(5)).unwrap().contains("5 MB are available (address space (ulimit -v))"));
+    }
+
+    #[test]
+    fn the_systems_numbers_are_read() {
+        assert_eq!(field("MemTotal:  9 kB\nMemAvailable:   24016 kB\n", "MemAvailable:"), Some(24016 * 1024));
+        assert_eq!(field("MemAvailable: many\n", "MemAvailable:"), None);
+        let status = "VmPeak: 9 kB\nVmSize:\t    1000 kB\n";
+        let limits = |soft: &str| {
+            format!("Limit  Soft Limit  Hard Limit  Units\nMax address space         {soft}   unlimited   bytes\n")
+        };
+        assert_eq!(address_space(&limits("1524000"), status), Some(500_000));
+        assert_eq!(address_space(&limits("5"), status), Some(0));
+        assert_eq!(address_space(&limits("unlimited"), status), None);
+    }
+
+    #[test]
+    fn the_tightest_control_group_counts_and_cached_files_do_not() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        assert_eq!(control_group(root.path(), "0::/a/b\n"), None);
+        write("a/memory.max", "1000\n");
+        write("a/memory.current", "700\n");
+        write("a/memory.stat", "anon 5\ninactive_file 100\nactive_file 20\n");
+        write("a/b/memory.max", "max\n");
+        write("a/b/memory.current", "1\n");
+        assert_eq!(control_group(root.path(), "0::/a/b\n"), Some(420));
+        write("memory/c/memory.limit_in_bytes", "500\n");
+        write("memory/c/memory.usage_in_bytes", "400\n");
+        write("memory/c/memory.stat", "inactive_file 1\ntotal_inactive_file 50\ntotal_active_file 0\n");
+        assert_eq!(control_group(root.path(), "5:cpu:/x\n4:memory:/c\n0::/\n"), Some(150));
+        assert_eq!(control_group(root.path(), "4:memory:/c\n0::/a/b\n"), Some(150));
+        assert_eq!(control_group(root.path(), "no groups"), None);
+    }
 }

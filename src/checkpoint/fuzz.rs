@@ -8,7 +8,8 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::file::File;
-use super::{Tensor, gguf, pytorch, safetensors};
+use super::{ShardIndex, Tensor, gguf, pytorch, safetensors};
+use crate::analysis::parameters::{Costs, Parameters};
 use crate::config::Config;
 use crate::error::Result;
 
@@ -46,10 +47,25 @@ fn check(reader: Reader, bytes: Vec<u8>) {
                 );
             }
         }
-        Err(error) => {
-            let line = error.to_string();
-            assert!(line.len() < 1000 && !line.contains(char::is_control), "{line:?}");
+        Err(error) => check_line(&error.to_string()),
+    }
+}
+
+/// An error is one line that a screen holds.
+fn check_line(line: &str) {
+    assert!(line.chars().count() < 1000 && !line.contains(char::is_control), "{line:?}");
+}
+
+/// A configuration that is accepted can be counted in 64 bits.
+fn check_config(json: &[u8]) {
+    match Config::from_json(json, "FILE") {
+        Ok(config) => {
+            let costs = Costs::of(&config);
+            assert_eq!(costs.f32_bytes / 4, Parameters::of(&config).total, "{config:?}");
+            let cache = costs.kv_cache_bytes_full_context / config.n_positions as u64;
+            assert_eq!(cache, costs.kv_cache_bytes_per_token, "{config:?}");
         }
+        Err(error) => check_line(&error.to_string()),
     }
 }
 
@@ -257,6 +273,58 @@ proptest! {
             let (numbers, _) = tensors[0].bytes.as_chunks();
             let numbers: Vec<f32> = numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
             prop_assert_eq!(numbers, view_numbers(offset.into(), &axes));
+        }
+    }
+
+    #[test]
+    fn mutated_configurations_are_read_or_refused(mutations in prop::collection::vec(mutation(), 1..6)) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/base/config.json");
+        let mut json = std::fs::read(path).unwrap();
+        for mutation in &mutations {
+            mutate(&mut json, mutation);
+        }
+        check_config(&json);
+    }
+
+    #[test]
+    fn made_up_configurations_are_read_or_refused(
+        values in prop::collection::vec(
+            (
+                prop::sample::select(vec![
+                    "model_type", "vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "qkv_bias",
+                    "activation_function", "layer_norm_epsilon", "bos_token_id", "eos_token_id", "tie_word_embeddings",
+                ]),
+                prop_oneof![
+                    4 => prop::sample::select(vec![0, 1, -1, 1 << 14, 1 << 21, (1 << 21) + 1, i64::MAX, i64::MIN]).prop_map(|n| n.to_string()),
+                    2 => any::<i64>().prop_map(|n| n.to_string()),
+                    2 => any::<f64>().prop_map(|x| format!("{x:e}")),
+                    1 => "\\PC{0,9}".prop_map(|text| serde_json::Value::from(text).to_string()),
+                    1 => prop::sample::select(vec!["null", "true", "[]", "[1, -2]", "{}", "\"gpt2\"", "1e999", "[[[["]).prop_map(str::to_owned),
+                ],
+            ),
+            0..8,
+        ),
+    ) {
+        let pairs: Vec<String> = values.iter().map(|(key, value)| format!("\"{key}\": {value}")).collect();
+        check_config(format!("{{{}}}", pairs.join(", ")).as_bytes());
+    }
+
+    #[test]
+    fn mutated_indices_are_read_or_refused(mutations in prop::collection::vec(mutation(), 1..6)) {
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/untied_f16");
+        let mut json = std::fs::read(tiny.join("model.safetensors.index.json")).unwrap();
+        for mutation in &mutations {
+            mutate(&mut json, mutation);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors.index.json");
+        std::fs::write(&path, &json).unwrap();
+        match ShardIndex::read(&path) {
+            Ok(index) => {
+                let inside = |shard: &String| shard.split('/').all(|part| part != "..") && !shard.starts_with('/');
+                prop_assert!(index.shards().iter().all(inside));
+            }
+            Err(error) => check_line(&error.to_string()),
         }
     }
 

@@ -185,7 +185,9 @@ impl Bytes {
     pub(crate) fn in_large_pages(&self) -> Self {
         /// Bytes that one step copies.
         const STEP: usize = 2 << 20;
-        if !matches!(self.owner, Owner::Mapped(_)) || self.len() < STEP || !has_large_pages() {
+        /// Less is not worth the copy.
+        const SMALLEST: usize = 64 << 10;
+        if !self.is_mapped() || self.len() < SMALLEST || !has_large_pages() {
             return self.clone();
         }
         let mut copy = vec![0u8; self.len()];
@@ -199,9 +201,9 @@ impl Bytes {
         copy.into()
     }
 
-    /// Whether the bytes lie in memory of their own, not in a file or the program.
-    pub(crate) fn is_owned(&self) -> bool {
-        matches!(self.owner, Owner::Owned(_))
+    /// Whether the bytes lie in a mapped file.
+    pub(crate) fn is_mapped(&self) -> bool {
+        matches!(self.owner, Owner::Mapped(_))
     }
 
     /// Lets go of the memory in which a mapped file's bytes were read; they are read again when they are used again.

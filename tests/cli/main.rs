@@ -13,7 +13,9 @@ mod html;
 #[cfg(feature = "hub")]
 mod hub;
 mod info;
+mod memory;
 mod score;
+mod streams;
 mod tokenize;
 mod topk;
 mod trace;

@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(
             refusal(505, None).unwrap(),
             "m takes 510 MB of memory and 505 MB are available (machine); \
-             would fit: --dtype f16 (261 MB), --quantize q8_0 (300 MB), --quantize q6_k (269 MB), --quantize q4_k (235 MB)"
+             would fit: --dtype f16 (271 MB), --quantize q8_0 (207 MB), --quantize q6_k (198 MB), --quantize q4_k (188 MB)"
         );
         let none = refusal(30, None).unwrap();
         assert!(none.ends_with("no --dtype or --quantize makes it fit; use a smaller model"), "{none}");

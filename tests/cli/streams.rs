@@ -89,7 +89,7 @@ fn bytes_that_are_not_utf8_are_refused_by_place_and_offset() {
     gpt2(&["tokenize", "--decode"]).stdin(b"464 \xff").fails(1, &["stdin is not UTF-8", "offset 4"]);
     let rows = b"{\"id\": 1, \"prompt\": \"a\xff\"}\n{\"id\": 2, \"prompt\": \"Once\"}\n";
     let done = gpt2(&["generate", "-m", "demo", "--input", "-", "-n", "1"]).stdin(rows).fails(1, &["1 row failed"]);
-    assert!(done.stdout().contains("line 1: invalid UTF-8 at offset 21"), "{}", done.stdout());
+    assert!(done.stdout().contains("line 1: invalid UTF-8 at offset 22"), "{}", done.stdout());
     let interactive = ["generate", "-m", "demo", "--interactive", "-n", "1"];
     gpt2(&interactive).stdin(b"Once\n\xff\xfe\n").fails(1, &["stdin is not UTF-8"]);
 }
@@ -333,15 +333,18 @@ fn a_terminated_batch_keeps_what_is_finished() {
 #[test]
 fn a_poor_environment_changes_nothing() {
     for arguments in SUBCOMMANDS.iter().filter(|arguments| !arguments.contains(&"json")) {
-        let expected = gpt2(arguments).succeeds().stdout();
+        // How much memory is free changes all the time.
+        let lasting =
+            |text: String| text.lines().filter(|line| !line.contains("available")).collect::<Vec<_>>().join("\n");
+        let expected = lasting(gpt2(arguments).succeeds().stdout());
         let dumb = gpt2(arguments).env("TERM", "dumb").env("NO_COLOR", "1").succeeds();
-        assert_eq!(dumb.stdout(), expected, "{arguments:?}");
+        assert_eq!(lasting(dumb.stdout()), expected, "{arguments:?}");
         // Nobody can create a file in /proc, not even root.
         let mut bare = gpt2(arguments).current_dir(Path::new("/proc")).into_command();
         let bare = bare.env_clear().stdin(Stdio::null()).output().unwrap();
         let stderr = String::from_utf8_lossy(&bare.stderr);
         assert_eq!(bare.status.code(), Some(0), "{arguments:?}: {stderr}");
-        assert_eq!(String::from_utf8(bare.stdout).unwrap(), expected, "{arguments:?}");
+        assert_eq!(lasting(String::from_utf8(bare.stdout).unwrap()), expected, "{arguments:?}");
     }
     for flags in [&["--save", "x"][..], &["--svg", "x"], &["--html", "x"]] {
         let arguments = [&["trace", "-m", "demo", "Once"], flags].concat();

@@ -159,6 +159,7 @@ fn check(
         _ => (own.least_bytes(), available.bytes, available.limit),
     };
     let types = [
+        ("--dtype f32", WeightType::F32),
         ("--dtype f16", WeightType::F16),
         ("--quantize q8_0", WeightType::Quantized(QuantizedType::Q8_0)),
         ("--quantize q6_k", WeightType::Quantized(QuantizedType::Q6K)),
@@ -170,7 +171,9 @@ fn check(
     });
     let fitting: Vec<String> = fitting.collect();
     let way_out = match fitting.as_slice() {
-        [] => "no --dtype or --quantize makes it fit; use a smaller model".to_owned(),
+        [] => {
+            "no --dtype or --quantize makes it fit; use a smaller model, or raise the limit if there is one".to_owned()
+        }
         fitting => format!("would fit: {}", fitting.join(", ")),
     };
     Err(Error::Unsupported(format!(
@@ -334,7 +337,7 @@ mod tests {
              would fit: --dtype f16 (271 MB), --quantize q8_0 (207 MB), --quantize q6_k (198 MB), --quantize q4_k (188 MB)"
         );
         let none = refusal(30, None).unwrap();
-        assert!(none.ends_with("no --dtype or --quantize makes it fit; use a smaller model"), "{none}");
+        assert!(none.contains("; no --dtype or --quantize makes it fit; use a smaller model"), "{none}");
         // The f32 weights are mapped already; those of another type are not.
         assert_eq!(refusal(9000, Some(20)), None);
         assert!(refusal(9000, Some(5)).unwrap().contains("5 MB are available (address space (ulimit -v))"));

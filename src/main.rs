@@ -6,10 +6,6 @@ mod output;
 
 use std::process::ExitCode;
 
-/// Asks the system for large pages, which weights and caches are read from a quarter faster.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,

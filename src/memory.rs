@@ -1,17 +1,19 @@
-//! How much memory a model takes, and how much there is, known before anything is loaded.
+//! How much memory a model takes, and how much there is, known before anything is loaded; and memory in large pages.
 //!
 //! What is available is read from Linux (`/proc`, control groups of both versions); elsewhere it is unknown and nothing
 //! is refused. Reference: `proc(5)`, the kernel's `admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
+use memmap2::MmapMut;
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, StorageType, TensorSpec};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernels::quantized::QuantizedType;
-use crate::model::{WeightType, placement, tensor_shapes};
+use crate::model::{Placement, WeightType, tensor_shapes};
 
 /// What the program takes by itself: code, the tokenizer's tables, buffers that do not grow with the model. Measured.
 const PROGRAM_BYTES: u64 = 11 << 20;
@@ -19,7 +21,8 @@ const PROGRAM_BYTES: u64 = 11 << 20;
 /// What a model takes in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Footprint {
-    /// Weights that are used where the file is mapped. Every token reads all of them, so they count like any other.
+    /// Weights as the file has them, used where it is mapped or copied from there into large pages: once in memory either
+    /// way. Every token reads all of them, so they count like any other.
     pub mapped_bytes: u64,
     /// Weights in memory of the process: norms and biases, and what is converted at load or built into the program.
     pub loaded_bytes: u64,
@@ -86,8 +89,8 @@ impl Footprint {
                 loaded += 4 * numbers(tensor.shape);
                 continue;
             };
-            let place = placement(tensor.name, [outer, width], tensor.dtype, tensor.transposed, weights);
-            match (place.in_place, tensor.mapped) {
+            let place = Placement::of(tensor.name, [outer, width], tensor.dtype, tensor.transposed, weights);
+            match (place.as_stored, tensor.mapped) {
                 (true, true) => mapped += tensor.bytes,
                 (true, false) => loaded += tensor.bytes,
                 (false, mapped) => {
@@ -122,9 +125,9 @@ impl Footprint {
         (self.program_bytes + self.mapped_bytes + self.loaded_bytes).max(self.load_peak_bytes)
     }
 
-    /// What has to be found in the address space beyond what is mapped already.
+    /// What has to be found in the address space beside the mapped file.
     fn unmapped_bytes(&self) -> u64 {
-        self.load_peak_bytes
+        self.load_peak_bytes + self.mapped_bytes
     }
 
     fn fits(&self, available: &Available) -> bool {
@@ -200,6 +203,28 @@ pub struct Available {
     pub limit: &'static str,
     /// Bytes of address space that are left, where there is a limit. A mapped file has its part already.
     pub address_space: Option<u64>,
+}
+
+/// Whether the system gives large pages to those who ask.
+pub(crate) fn has_large_pages() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+        setting.is_ok_and(|setting| !setting.contains("[never]"))
+    })
+}
+
+/// `len` bytes of memory, zeros, in large pages where the system gives them.
+///
+/// # Errors
+/// [`Error::Unsupported`] if there is not so much.
+pub(crate) fn large_pages(len: usize) -> Result<MmapMut> {
+    let memory = MmapMut::map_anon(len)
+        .map_err(|source| Error::Unsupported(format!("cannot get {} of memory: {source}", megabytes(len as u64))))?;
+    // Memory in small pages is as good, only slower.
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    Ok(memory)
 }
 
 /// What is available to this process; none if the system does not tell.
@@ -338,9 +363,8 @@ mod tests {
         );
         let none = refusal(30, None).unwrap();
         assert!(none.contains("; no --dtype or --quantize makes it fit; use a smaller model"), "{none}");
-        // The f32 weights are mapped already; those of another type are not.
-        assert_eq!(refusal(9000, Some(20)), None);
-        assert!(refusal(9000, Some(5)).unwrap().contains("5 MB are available (address space (ulimit -v))"));
+        assert_eq!(refusal(9000, Some(520)), None);
+        assert!(refusal(9000, Some(500)).unwrap().contains("500 MB are available (address space (ulimit -v))"));
     }
 
     #[test]

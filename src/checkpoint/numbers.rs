@@ -12,6 +12,9 @@ use crate::kernels::quantized::{QuantizedType, dequantize, quantize};
 /// Numbers that one step converts, about.
 const STEP: usize = 1 << 16;
 
+/// Bytes that one step copies.
+const COPIED: usize = 2 << 20;
+
 impl Tensor {
     /// Writes the numbers from `first` on, in the order in which they are stored, into `out`. Of quantised tensors
     /// `first` and `out` must be whole blocks. `origin` names the checkpoint in errors.
@@ -57,17 +60,39 @@ impl Tensor {
             self.unsupported(format!("has rows of {width} numbers; {dtype} stores multiples of {block}"))
         })?;
         let mut out = vec![0u8; len];
-        if len == 0 {
-            return Ok(out);
+        self.write_as(origin, dtype, transpose, &mut out)?;
+        Ok(out)
+    }
+
+    /// As [`convert`](Self::convert), into `out`, which has the length of the result. Of a mapped file, what was read is
+    /// let go.
+    ///
+    /// # Errors
+    /// As for [`convert`](Self::convert).
+    pub(crate) fn write_as(&self, origin: &str, dtype: StorageType, transpose: bool, out: &mut [u8]) -> Result<()> {
+        if out.is_empty() {
+            return Ok(());
         }
-        let step = (STEP / width).max(1).next_multiple_of(self.dtype.block_len());
-        let mut parts: Vec<_> = out.chunks_mut(step * (len / rows)).enumerate().map(|part| (part, Ok(()))).collect();
+        if dtype == self.dtype && !transpose {
+            let steps = (0..).step_by(COPIED).zip(out.chunks_mut(COPIED));
+            let mut steps: Vec<_> =
+                steps.filter_map(|(at, part)| Some((self.bytes.slice(at..at + part.len())?, part))).collect();
+            pool::for_each(self.bytes.len(), &mut steps, |(stored, part)| {
+                part.copy_from_slice(stored);
+                stored.release();
+            });
+            return Ok(());
+        }
+        let (rows, columns) = self.stored_dims();
+        let (rows, width) = if transpose { (columns, rows) } else { (rows, columns) };
+        let (step, row_len) = ((STEP / width).max(1).next_multiple_of(self.dtype.block_len()), out.len() / rows);
+        let mut parts: Vec<_> = out.chunks_mut(step * row_len).enumerate().map(|part| (part, Ok(()))).collect();
         pool::for_each(rows * width, &mut parts, |((i, part), outcome)| {
             let from = *i * step;
             *outcome = self.convert_rows(origin, dtype, transpose, from..rows.min(from + step), part);
         });
-        parts.into_iter().try_for_each(|(_, outcome)| outcome)?;
-        Ok(out)
+        self.bytes.release();
+        parts.into_iter().try_for_each(|(_, outcome)| outcome)
     }
 
     /// Rows of the result of [`convert`](Self::convert).

@@ -3,10 +3,9 @@
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::kernels::pool;
 
 /// The type in which a tensor's numbers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -145,6 +144,7 @@ pub struct Bytes {
 #[derive(Clone)]
 enum Owner {
     Mapped(Arc<memmap2::Mmap>),
+    Memory(Arc<memmap2::MmapMut>),
     Static(&'static [u8]),
     Owned(Arc<Vec<u8>>),
 }
@@ -179,28 +179,6 @@ impl Bytes {
         Ok(Self { owner: Owner::Mapped(Arc::new(map)), start: 0, end })
     }
 
-    /// The same bytes where decoding reads them fastest: a mapped file is read through pages of 4 KiB, and to look up where
-    /// those lie takes a quarter of the time; memory of the process's own can have pages of 2 MiB. What was mapped is
-    /// released as it is copied, so that it never counts twice.
-    pub(crate) fn in_large_pages(&self) -> Self {
-        /// Bytes that one step copies.
-        const STEP: usize = 2 << 20;
-        /// Less is not worth the copy.
-        const SMALLEST: usize = 64 << 10;
-        if !self.is_mapped() || self.len() < SMALLEST || !has_large_pages() {
-            return self.clone();
-        }
-        let mut copy = vec![0u8; self.len()];
-        let steps = (self.start..self.end).step_by(STEP).zip(copy.chunks_mut(STEP));
-        let mut steps: Vec<_> =
-            steps.map(|(start, part)| (Self { start, end: start + part.len(), ..self.clone() }, part)).collect();
-        pool::for_each(self.len(), &mut steps, |(stored, part)| {
-            part.copy_from_slice(stored);
-            stored.release();
-        });
-        copy.into()
-    }
-
     /// Whether the bytes lie in a mapped file.
     pub(crate) fn is_mapped(&self) -> bool {
         matches!(self.owner, Owner::Mapped(_))
@@ -225,13 +203,11 @@ impl Bytes {
     }
 }
 
-/// Whether the system gives large pages to those who ask (the program's allocator does).
-fn has_large_pages() -> bool {
-    static HAS: OnceLock<bool> = OnceLock::new();
-    *HAS.get_or_init(|| {
-        let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
-        setting.is_ok_and(|setting| !setting.contains("[never]"))
-    })
+impl From<memmap2::MmapMut> for Bytes {
+    fn from(memory: memmap2::MmapMut) -> Self {
+        let end = memory.len();
+        Self { owner: Owner::Memory(Arc::new(memory)), start: 0, end }
+    }
 }
 
 impl From<Vec<u8>> for Bytes {
@@ -253,6 +229,7 @@ impl std::ops::Deref for Bytes {
     fn deref(&self) -> &[u8] {
         let all: &[u8] = match &self.owner {
             Owner::Mapped(map) => map,
+            Owner::Memory(memory) => memory,
             Owner::Static(bytes) => bytes,
             Owner::Owned(bytes) => bytes,
         };

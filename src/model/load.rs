@@ -1,4 +1,4 @@
-//! From a checkpoint's tensors to a model: every tensor is found, checked against the configuration, and used where it lies.
+//! From a checkpoint's tensors to a model: every tensor is found and checked against the configuration.
 
 use std::cell::RefCell;
 
@@ -7,7 +7,8 @@ use rustc_hash::FxHashSet;
 use super::Gpt2;
 use super::block::{Attention, Block, Mlp};
 use super::linear::{Embedding, LayerNorm, Linear, Weight};
-use crate::checkpoint::{Bytes, Checkpoint, StorageType, Tensor};
+use super::weights::Weights;
+use crate::checkpoint::{Checkpoint, StorageType, Tensor};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernels::quantized::{QuantizedMatrix, QuantizedType};
@@ -41,16 +42,17 @@ pub struct LoadOptions {
 impl Gpt2 {
     /// Builds the model that `config` describes from a checkpoint.
     ///
-    /// Weights that can be used where they lie in the mapped file are not copied.
+    /// Matrices are used where they lie in the mapped file, or copied into large pages where the system has them.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`] where checkpoint and configuration
     /// disagree; [`Error::Format`] for a tensor that is not stored as floating-point numbers.
     pub fn load(config: Config, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Self> {
-        let loader = Loader { checkpoint, options, used: RefCell::default() };
+        let weights = Weights::place(checkpoint, &config, options.weights)?;
+        let loader = Loader { checkpoint, weights, used: RefCell::default() };
         let (c, v) = (config.n_embd, config.vocab_size);
         let wte = loader.table("wte.weight", v, c)?;
-        let wpe = loader.positions(config.n_positions, c)?;
+        let wpe = loader.table("wpe.weight", config.n_positions, c)?;
         let h = (0..config.n_layer).map(|i| loader.block(&config, i)).collect::<Result<_>>()?;
         let ln_f = loader.norm("ln_f", &config)?;
         let head = if config.tie_word_embeddings {
@@ -101,7 +103,7 @@ impl Gpt2 {
 
 struct Loader<'a> {
     checkpoint: &'a Checkpoint,
-    options: LoadOptions,
+    weights: Weights,
     used: RefCell<FxHashSet<String>>,
 }
 
@@ -149,48 +151,21 @@ impl Loader<'_> {
         self.matrix(self.tensor(name, &[entries, width])?, Layout::OutIn, width, entries)
     }
 
-    /// The position embeddings: of so few numbers, each used alone, none is given up to quantisation.
-    fn positions(&self, positions: usize, width: usize) -> Result<Weight> {
-        let tensor = self.tensor("wpe.weight", &[positions, width])?;
-        let weights = match self.options.weights {
-            WeightType::Quantized(_) => WeightType::F32,
-            other => other,
-        };
-        self.weight(tensor, wanted(weights, tensor.dtype, width), Layout::OutIn, width, positions)
-    }
-
     fn matrix(&self, tensor: &Tensor, layout: Layout, inputs: usize, outputs: usize) -> Result<Weight> {
-        self.weight(tensor, wanted(self.options.weights, tensor.dtype, inputs), layout, inputs, outputs)
-    }
-
-    /// A matrix as `dtype`: where it lies in the file if that is its type there.
-    fn weight(
-        &self,
-        tensor: &Tensor,
-        dtype: StorageType,
-        layout: Layout,
-        inputs: usize,
-        outputs: usize,
-    ) -> Result<Weight> {
-        let kind = QuantizedType::of(dtype);
-        // The rows of quantised matrices run along the inputs.
-        let transpose = kind.is_some() && layout == Layout::InOut;
-        let bytes = if tensor.dtype == dtype && !transpose {
-            tensor.bytes.in_large_pages()
-        } else {
-            let converted = tensor.convert(&self.checkpoint.origin, dtype, transpose)?;
-            tensor.bytes.release();
-            Bytes::from(converted)
-        };
-        let dtype = match dtype {
+        let (bytes, placement) = self.weights.get(&tensor.name).cloned().ok_or_else(|| Error::MissingTensor {
+            origin: self.checkpoint.origin.clone(),
+            name: tensor.name.clone(),
+            expected: tensor.shape.clone(),
+        })?;
+        if let Some(kind) = QuantizedType::of(placement.dtype) {
+            return Ok(Weight::Quantized(QuantizedMatrix::new(bytes, kind, inputs, outputs)));
+        }
+        let dtype = match placement.dtype {
             StorageType::F16 => FloatType::F16,
             StorageType::BF16 => FloatType::BF16,
             _ => FloatType::F32,
         };
-        Ok(match kind {
-            Some(kind) => Weight::Quantized(QuantizedMatrix::new(bytes, kind, inputs, outputs)),
-            None => Weight::Float(Matrix::new(bytes, dtype, layout, inputs, outputs)),
-        })
+        Ok(Weight::Float(Matrix::new(bytes, dtype, layout, inputs, outputs)))
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
@@ -232,46 +207,5 @@ impl Loader<'_> {
                 found: tensor.shape.clone(),
             }),
         }
-    }
-}
-
-/// Where a matrix lies once it is loaded.
-pub(crate) struct Placement {
-    /// Whether it is used where it is stored.
-    pub in_place: bool,
-    /// Bytes that it takes.
-    pub bytes: usize,
-}
-
-/// What loading does with the matrix `name`, of which shape and storage are given, without doing it.
-pub(crate) fn placement(
-    name: &str,
-    [rows, columns]: [usize; 2],
-    stored: StorageType,
-    transposed: bool,
-    weights: WeightType,
-) -> Placement {
-    let in_block = name.starts_with("h.");
-    let (inputs, outputs) = if in_block { (rows, columns) } else { (columns, rows) };
-    let weights = match weights {
-        WeightType::Quantized(_) if name == "wpe.weight" => WeightType::F32,
-        weights => weights,
-    };
-    let dtype = wanted(weights, stored, inputs);
-    let turned = QuantizedType::of(dtype).is_some() && in_block && !transposed;
-    Placement { in_place: stored == dtype && !turned, bytes: dtype.byte_len(&[outputs, inputs]).unwrap_or(usize::MAX) }
-}
-
-/// The type in memory of a matrix with rows of `inputs` numbers.
-fn wanted(weights: WeightType, stored: StorageType, inputs: usize) -> StorageType {
-    match weights {
-        WeightType::Stored if QuantizedType::of(stored).is_some() => stored,
-        WeightType::Stored | WeightType::F32 => match stored {
-            StorageType::F16 | StorageType::BF16 => stored,
-            _ => StorageType::F32,
-        },
-        WeightType::F16 => StorageType::F16,
-        WeightType::BF16 => StorageType::BF16,
-        WeightType::Quantized(kind) => kind.fitting(inputs),
     }
 }

@@ -13,6 +13,7 @@ mod load;
 mod random;
 mod session;
 mod trace;
+mod weights;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -21,11 +22,11 @@ use crate::error::{Error, Result};
 use block::Block;
 pub use cache::{KvCache, Segment};
 use linear::{Embedding, LayerNorm, Linear};
-pub(crate) use load::placement;
 pub use load::{LoadOptions, WeightType};
 pub(crate) use random::shapes as tensor_shapes;
 pub use session::Session;
 pub use trace::Trace;
+pub(crate) use weights::Placement;
 
 /// GPT-2 with its weights. Field names are the checkpoint's.
 #[derive(Debug)]

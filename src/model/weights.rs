@@ -1,0 +1,120 @@
+//! Where weight matrices lie and as what: in the file, or in memory of the process's own, one after the other.
+//!
+//! Decoding reads every weight once a token, and where memory is looked up in pages of 4 KiB, as in a mapped file, the
+//! looking up takes a quarter of the time. So where the system gives pages of 2 MiB, all matrices are copied into them; the
+//! file's own pages are let go as they are copied and never count twice.
+
+use rustc_hash::FxHashMap;
+
+use super::load::WeightType;
+use super::random::shapes;
+use crate::checkpoint::{Bytes, Checkpoint, StorageType, Tensor};
+use crate::config::Config;
+use crate::error::Result;
+use crate::kernels::quantized::QuantizedType;
+use crate::memory::{has_large_pages, large_pages};
+
+/// Matrices begin at multiples of this, a cache line.
+const ALIGNMENT: usize = 64;
+
+/// What becomes of a matrix.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Placement {
+    /// Its type in memory.
+    pub dtype: StorageType,
+    /// Whether its axes are exchanged: the rows of quantised matrices run along the inputs.
+    pub transpose: bool,
+    /// Whether its bytes are those of the file.
+    pub as_stored: bool,
+    /// Bytes that it takes.
+    pub bytes: usize,
+}
+
+impl Placement {
+    /// Of the matrix `name`, of which shape and storage are given.
+    pub fn of(
+        name: &str,
+        [rows, columns]: [usize; 2],
+        stored: StorageType,
+        transposed: bool,
+        weights: WeightType,
+    ) -> Self {
+        let in_block = name.starts_with("h.");
+        let (inputs, outputs) = if in_block { (rows, columns) } else { (columns, rows) };
+        let weights = match weights {
+            // Position embeddings are so few, and each used alone, that none is given up to quantisation.
+            WeightType::Quantized(_) if name == "wpe.weight" => WeightType::F32,
+            weights => weights,
+        };
+        let dtype = wanted(weights, stored, inputs);
+        let transpose = QuantizedType::of(dtype).is_some() && in_block && !transposed;
+        Self {
+            dtype,
+            transpose,
+            as_stored: stored == dtype && !transpose,
+            bytes: dtype.byte_len(&[outputs, inputs]).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn of_tensor(tensor: &Tensor, weights: WeightType) -> Option<Self> {
+        let dims = <[usize; 2]>::try_from(tensor.shape.as_slice()).ok()?;
+        Some(Self::of(&tensor.name, dims, tensor.dtype, tensor.transposed, weights))
+    }
+}
+
+/// The type in memory of a matrix with rows of `inputs` numbers.
+fn wanted(weights: WeightType, stored: StorageType, inputs: usize) -> StorageType {
+    match weights {
+        WeightType::Stored if QuantizedType::of(stored).is_some() => stored,
+        WeightType::Stored | WeightType::F32 => match stored {
+            StorageType::F16 | StorageType::BF16 => stored,
+            _ => StorageType::F32,
+        },
+        WeightType::F16 => StorageType::F16,
+        WeightType::BF16 => StorageType::BF16,
+        WeightType::Quantized(kind) => kind.fitting(inputs),
+    }
+}
+
+/// The bytes of a model's matrices, by name.
+#[derive(Debug)]
+pub(super) struct Weights(FxHashMap<String, (Bytes, Placement)>);
+
+impl Weights {
+    /// The matrices of `config` that the checkpoint has; shapes are the loader's to check.
+    ///
+    /// # Errors
+    /// What converting numbers returns, and [`crate::Error::Unsupported`] if there is no memory.
+    pub fn place(checkpoint: &Checkpoint, config: &Config, weights: WeightType) -> Result<Self> {
+        let copies = has_large_pages();
+        let (mut placed, mut copied, mut total) = (FxHashMap::default(), vec![], 0);
+        for (name, shape) in shapes(config) {
+            let Some(tensor) = checkpoint.get(&name).filter(|tensor| tensor.shape == shape) else { continue };
+            let Some(placement) = Placement::of_tensor(tensor, weights) else { continue };
+            if placement.as_stored && !(copies && tensor.bytes.is_mapped()) {
+                placed.insert(name, (tensor.bytes.clone(), placement));
+            } else {
+                copied.push((tensor, placement, total));
+                total += placement.bytes.next_multiple_of(ALIGNMENT);
+            }
+        }
+        if total > 0 {
+            let mut memory = large_pages(total)?;
+            for (tensor, placement, start) in &copied {
+                let out = &mut memory[*start..start + placement.bytes];
+                tensor.write_as(&checkpoint.origin, placement.dtype, placement.transpose, out)?;
+            }
+            let all = Bytes::from(memory);
+            for (tensor, placement, start) in copied {
+                let bytes = all.slice(start..start + placement.bytes).expect("within what was allocated");
+                placed.insert(tensor.name.clone(), (bytes, placement));
+            }
+        }
+        Ok(Self(placed))
+    }
+
+    /// A matrix by name; none if the checkpoint lacks it.
+    pub fn get(&self, name: &str) -> Option<&(Bytes, Placement)> {
+        self.0.get(name)
+    }
+}

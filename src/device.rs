@@ -2,7 +2,19 @@
 
 use std::str::FromStr;
 
+use candle_core::Device;
+
 use crate::error::{Error, Result};
+
+/// What computes.
+#[derive(Debug, Clone, Default)]
+pub enum Backend {
+    /// This library's kernels, on the CPU.
+    #[default]
+    Kernels,
+    /// candle's operations, on one of its devices.
+    Candle(Device),
+}
 
 /// A device as the user names it: `auto`, `cpu`, `cuda`, `cuda:N`, `metal`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,16 +47,89 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Checks that the device can be used.
+    /// Checks that the device is compiled in.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a device that this program was built without.
+    /// [`Error::Unsupported`], which says how to get it.
     pub fn require(self) -> Result<()> {
-        let missing = match self {
-            Self::Auto | Self::Cpu => return Ok(()),
-            Self::Cuda(_) => "cuda",
-            Self::Metal => "metal",
+        match self {
+            Self::Cuda(_) if cfg!(not(feature = "cuda")) => Err(not_compiled_in("cuda")),
+            Self::Metal if cfg!(not(feature = "metal")) => Err(not_compiled_in("metal")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a device that this program was built without, or that the machine does not have.
+    pub fn open(self) -> Result<Backend> {
+        let missing = |device: &str, cause: candle_core::Error, list: &str| {
+            Error::Unsupported(format!("--device {device} cannot be used: {}; {list}", one_line(&cause)))
         };
-        Err(Error::Unsupported(format!("--device {missing}: this version computes on the CPU only; use --device cpu")))
+        self.require()?;
+        match self {
+            Self::Cpu => Ok(Backend::Kernels),
+            Self::Auto => Ok(best().map_or(Backend::Kernels, Backend::Candle)),
+            Self::Cuda(n) => {
+                let list = "`nvidia-smi -L` lists this machine's GPUs, numbered from 0";
+                Device::new_cuda(n).map(Backend::Candle).map_err(|cause| missing(&format!("cuda:{n}"), cause, list))
+            }
+            Self::Metal => {
+                let list = "it needs a Mac with a Metal GPU";
+                Device::new_metal(0).map(Backend::Candle).map_err(|cause| missing("metal", cause, list))
+            }
+        }
+    }
+}
+
+/// The first GPU that is compiled in and present.
+fn best() -> Option<Device> {
+    let cuda = cfg!(feature = "cuda").then(|| Device::new_cuda(0).ok()).flatten();
+    cuda.or_else(|| cfg!(feature = "metal").then(|| Device::new_metal(0).ok()).flatten())
+}
+
+fn not_compiled_in(name: &str) -> Error {
+    Error::Unsupported(format!(
+        "--device {name}: this program was built without it; build one that has it with \
+         `cargo install --path . --features {name}`, or use --device cpu"
+    ))
+}
+
+/// The first line of a message, which may go on with a trace of calls.
+fn one_line(error: &candle_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_command_line() {
+        for (text, choice) in [
+            ("auto", DeviceChoice::Auto),
+            ("cpu", DeviceChoice::Cpu),
+            ("cuda", DeviceChoice::Cuda(0)),
+            ("cuda:3", DeviceChoice::Cuda(3)),
+            ("metal", DeviceChoice::Metal),
+        ] {
+            assert_eq!(text.parse::<DeviceChoice>().unwrap(), choice);
+        }
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "metal:0", "cpu:0", "CUDA"] {
+            assert!(matches!(text.parse::<DeviceChoice>(), Err(Error::Usage(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_cpu_is_served_by_the_kernels() {
+        assert!(matches!(DeviceChoice::Cpu.open().unwrap(), Backend::Kernels));
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn what_is_not_compiled_in_is_named_with_the_way_to_get_it() {
+        let error = DeviceChoice::Cuda(0).open().unwrap_err().to_string();
+        assert!(error.contains("cargo install") && error.contains("--features cuda"), "{error}");
     }
 }

@@ -3,13 +3,13 @@
 //! Texts are cut into windows, and as many windows as fit go through the network in one pass. Logits exist for a few
 //! positions at a time only: of a row of `V` numbers two remain.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::perplexity::{Sliding, Window, perplexity};
 use crate::decode::numeric;
 use crate::error::{Error, Result};
 use crate::kernels::pool;
-use crate::model::{Gpt2, with_slice};
+use crate::model::{Gpt2, select_rows, with_slice};
 
 /// Tokens that share a forward pass, unless a single window is longer: enough for full speed, little enough that keys,
 /// values and activations stay small beside the weights.
@@ -180,7 +180,7 @@ fn run_pass(
     }
     for targets in targets.chunks(LOGIT_ROWS) {
         let rows: Vec<u32> = targets.iter().map(|target| target.at).collect();
-        let x = x.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?;
+        let x = select_rows(&x, &rows)?;
         let logits = model.logits(&model.final_norm(&x)?)?;
         for (target, (token, alternatives)) in targets.iter().zip(read(&logits, targets, options)?) {
             scores[target.text].tokens[target.position] = Some(token);

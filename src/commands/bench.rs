@@ -57,16 +57,17 @@ pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
 
 /// The model and its name.
 fn model(args: &BenchArgs, verbosity: Verbosity) -> Result<(String, Gpt2)> {
+    let backend = args.model.device.open()?;
     let Some(size) = args.random else {
         let files = load::find(&args.model, verbosity)?;
-        return Ok((files.name.clone(), load::network(&args.model, &files, verbosity)?));
+        return Ok((files.name.clone(), load::network(&args.model, &files, backend, verbosity)?));
     };
     load::set_up(&args.model)?;
     let weights = args.model.weights();
     // Random numbers lie in memory even where those of a file would be mapped.
     memory::require(size.name(), weights, |weights| Footprint::of_config(&size.config(), weights))?;
     let checkpoint = Checkpoint::random(&size.config(), weights, 0)?;
-    let model = Gpt2::load(size.config(), &checkpoint, LoadOptions { weights })?;
+    let model = Gpt2::load(size.config(), &checkpoint, LoadOptions { weights, backend })?;
     Ok((format!("{} (random weights)", size.name()), model))
 }
 

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use gpt2::Error;
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
+use gpt2::device::Backend;
 use gpt2::kernels::pool;
 use gpt2::kernels::quantized::QuantizedType;
 use gpt2::memory::{self, Footprint};
@@ -57,10 +58,11 @@ impl Loaded {
     /// Loads model and tokenizer side by side.
     pub fn load(args: &ModelArgs, verbosity: Verbosity) -> Result<Self> {
         let start = Instant::now();
+        let backend = args.device.open()?;
         let files = find(args, verbosity)?;
         let (tokenizer, model) = std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| tokenizer(&files.tokenizer));
-            let model = network(args, &files, verbosity);
+            let model = network(args, &files, backend, verbosity);
             (tokenizer.join(), model)
         });
         let tokenizer = tokenizer.map_err(|_| anyhow::anyhow!("the tokenizer could not be loaded"))?;
@@ -178,13 +180,16 @@ fn generation_eos(path: &std::path::Path, config: &Config) -> Result<Vec<u32>> {
 }
 
 /// Loads the network.
-pub fn network(args: &ModelArgs, files: &ModelFiles, verbosity: Verbosity) -> Result<Gpt2> {
+pub fn network(args: &ModelArgs, files: &ModelFiles, backend: Backend, verbosity: Verbosity) -> Result<Gpt2> {
     let checkpoint = Checkpoint::open(&files.weights)?;
     let config = files.read_config()?;
-    let options = LoadOptions { weights: args.weights() };
-    memory::require(&files.name, options.weights, |weights| Footprint::of_checkpoint(&config, &checkpoint, weights))?;
-    let model = Gpt2::load(config, &checkpoint, options)?;
-    if let (WeightType::Quantized(kind), false) = (options.weights, verbosity.quiet) {
+    let weights = args.weights();
+    // What a device has is its driver's to know.
+    if matches!(backend, Backend::Kernels) {
+        memory::require(&files.name, weights, |weights| Footprint::of_checkpoint(&config, &checkpoint, weights))?;
+    }
+    let model = Gpt2::load(config, &checkpoint, LoadOptions { weights, backend })?;
+    if let (WeightType::Quantized(kind), false) = (weights, verbosity.quiet) {
         note_fallback(&model, kind);
     }
     Ok(model)

@@ -1,10 +1,9 @@
 //! `gpt2 topk`: the distribution over the next token.
 
 use anyhow::{Result, bail};
-use candle_core::{Device, Tensor};
 use gpt2::Error;
 use gpt2::decode::{Input, LanguageModel, Positions, Processors, numeric};
-use gpt2::model::{Session, to_host};
+use gpt2::model::{Session, select_rows, to_host};
 
 use super::load::Loaded;
 use crate::cli::{Format, TopkArgs, Verbosity};
@@ -88,7 +87,7 @@ impl Query<'_> {
         let indices: Vec<u32> = wanted.map(|i| i as u32).collect();
         let mut records = Vec::with_capacity(indices.len());
         for chunk in indices.chunks(CHUNK) {
-            let x = x.index_select(&Tensor::new(chunk, &Device::Cpu)?, 0)?;
+            let x = select_rows(&x, chunk)?;
             let mut logits = to_host(&model.logits(&model.final_norm(&x)?)?)?;
             for (row, at) in logits.chunks_exact_mut(model.config().vocab_size).zip(chunk) {
                 records.push(self.position(row, ids, *at as usize)?);

@@ -1,31 +1,21 @@
-//! The keys and values of past positions, by row.
-//!
-//! Positions are kept in blocks of 16, and rows hold references to blocks: a copy of a row shares all of them and pays
-//! for the one it writes to next. So beams share their prompt, a row that is dropped frees what no other row uses, and
-//! rows of any mixture of lengths take no more than they need. (The idea is vLLM's paged attention, arXiv 2309.06180.)
+//! The keys and values of past positions, by row, and the attention over them. How they are kept is the device's matter.
 
-use std::sync::Arc;
+use candle_core::Tensor;
 
+use super::device::{self, Place};
+use super::host;
 use crate::config::Config;
-use crate::kernels::{self, AttentionShape, BLOCK_POSITIONS};
+use crate::error::Result;
 
 /// A cache for any number of rows; a row comes into being, empty, when it is first named.
-#[derive(Debug, Clone)]
-pub struct KvCache {
-    shape: AttentionShape,
-    layers: usize,
-    rows: Vec<Row>,
-}
+#[derive(Debug)]
+pub struct KvCache(Store);
 
-#[derive(Debug, Clone, Default)]
-struct Row {
-    blocks: Vec<Arc<Block>>,
-    len: usize,
+#[derive(Debug)]
+enum Store {
+    Host(host::Cache),
+    Device(device::Cache),
 }
-
-/// 16 positions of all layers.
-#[derive(Debug, Clone)]
-struct Block(Vec<f32>);
 
 /// The new positions of one row in a batch.
 #[derive(Debug, Clone, Copy)]
@@ -50,98 +40,75 @@ impl Segment {
 
 impl KvCache {
     /// An empty cache.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
-        let shape = AttentionShape { heads: config.n_head, head_dim: config.head_dim() };
-        Self { shape, layers: config.n_layer, rows: vec![] }
+    pub(super) fn new(config: &Config, place: Option<&Place>) -> Self {
+        Self(match place {
+            None => Store::Host(host::Cache::new(config)),
+            Some(place) => Store::Device(device::Cache::new(config, place)),
+        })
     }
 
     /// Positions that `row` holds.
     #[must_use]
     pub fn len(&self, row: usize) -> usize {
-        self.rows.get(row).map_or(0, |row| row.len)
+        match &self.0 {
+            Store::Host(cache) => cache.len(row),
+            Store::Device(cache) => cache.len(row),
+        }
     }
 
     /// Drops the positions of `row` from `len` on.
     pub fn truncate(&mut self, row: usize, len: usize) {
-        if let Some(row) = self.rows.get_mut(row).filter(|row| row.len > len) {
-            row.len = len;
-            row.blocks.truncate(len.div_ceil(BLOCK_POSITIONS));
+        match &mut self.0 {
+            Store::Host(cache) => cache.truncate(row, len),
+            Store::Device(cache) => cache.truncate(row, len),
         }
     }
 
     /// Makes each `to` hold what `from` held before the call; `moves` are `(to, from)`.
     pub fn assign(&mut self, moves: &[(usize, usize)]) {
-        let sources: Vec<Row> =
-            moves.iter().map(|(_, from)| self.rows.get(*from).cloned().unwrap_or_default()).collect();
-        for ((to, _), source) in moves.iter().zip(sources) {
-            *self.row_mut(*to) = source;
+        match &mut self.0 {
+            Store::Host(cache) => cache.assign(moves),
+            Store::Device(cache) => cache.assign(moves),
         }
     }
 
-    pub(super) fn shape(&self) -> AttentionShape {
-        self.shape
-    }
-
-    fn row_mut(&mut self, row: usize) -> &mut Row {
-        if row >= self.rows.len() {
-            self.rows.resize_with(row + 1, Row::default);
-        }
-        &mut self.rows[row]
-    }
-
-    /// Makes room for new positions that no other row shares; lengths change only with [`commit`](Self::commit).
-    pub(super) fn reserve(&mut self, inputs: &[(usize, &[u32])]) -> Vec<Segment> {
-        let block_len = self.layers * self.shape.block_len();
+    /// Makes room for the new positions of `inputs`, `(row, ids)`; lengths change only with [`commit`](Self::commit).
+    pub(super) fn reserve(&mut self, inputs: &[(usize, &[u32])]) -> Result<Vec<Segment>> {
         let mut first = 0;
-        let mut segments = Vec::with_capacity(inputs.len());
-        for (row, ids) in inputs {
-            let state = self.row_mut(*row);
-            let segment = Segment { row: *row, first, len: ids.len(), past: state.len };
-            // Blocks beyond the length are left-overs of a pass that failed.
-            state.blocks.truncate(state.len.div_ceil(BLOCK_POSITIONS));
-            if let Some(last) = state.blocks.last_mut().filter(|_| !segment.past.is_multiple_of(BLOCK_POSITIONS)) {
-                Arc::make_mut(last);
-            }
-            let blocks = segment.total().div_ceil(BLOCK_POSITIONS);
-            state.blocks.resize_with(blocks, || Arc::new(Block(vec![0.0; block_len])));
+        let segments = inputs.iter().map(|(row, ids)| {
+            let segment = Segment { row: *row, first, len: ids.len(), past: self.len(*row) };
             first += ids.len();
-            segments.push(segment);
-        }
-        segments
-    }
-
-    pub(super) fn commit(&mut self, segments: &[Segment]) {
-        for s in segments {
-            self.rows[s.row].len = s.total();
-        }
-    }
-
-    /// Writes the keys and values of the new positions, `qkv` being (N, 3C).
-    pub(super) fn append(&mut self, layer: usize, segments: &[Segment], qkv: &[f32]) {
-        let (shape, part) = (self.shape, self.shape.block_len());
-        let c = shape.heads * shape.head_dim;
-        let mut writes = vec![];
-        let mut rows: Vec<Option<&mut Row>> = self.rows.iter_mut().map(Some).collect();
-        for s in segments {
-            let Some(row) = rows[s.row].take() else { continue };
-            for (i, block) in row.blocks.iter_mut().enumerate().skip(s.past / BLOCK_POSITIONS) {
-                writes.push((*s, i, block));
-            }
-        }
-        kernels::pool::for_each(qkv.len(), &mut writes, |(s, i, block)| {
-            let block = &mut Arc::make_mut(block).0[layer * part..(layer + 1) * part];
-            let (from, to) = (s.past.max(*i * BLOCK_POSITIONS), s.total().min((*i + 1) * BLOCK_POSITIONS));
-            for position in from..to {
-                let token = &qkv[(s.first + position - s.past) * 3 * c..][..3 * c];
-                kernels::append(shape, &token[c..2 * c], &token[2 * c..], position % BLOCK_POSITIONS, block);
-            }
+            segment
         });
+        let segments: Vec<Segment> = segments.collect();
+        match &mut self.0 {
+            Store::Host(cache) => cache.reserve(&segments),
+            Store::Device(cache) => cache.reserve(&segments)?,
+        }
+        Ok(segments)
     }
 
-    /// Layer `layer`'s part of each block of `row`.
-    pub(super) fn blocks(&self, layer: usize, row: usize) -> impl Iterator<Item = &[f32]> {
-        let part = self.shape.block_len();
-        self.rows[row].blocks.iter().map(move |block| &block.0[layer * part..(layer + 1) * part])
+    /// The new positions are there, in every layer.
+    pub(super) fn commit(&mut self, segments: &[Segment]) {
+        match &mut self.0 {
+            Store::Host(cache) => cache.commit(segments),
+            Store::Device(cache) => cache.commit(segments),
+        }
+    }
+
+    /// Causal attention of layer `layer`: queries, keys and values (N, 3C) of the reserved positions -> mixed values
+    /// (N, C), scores multiplied by `scale`. If `traced`, also the weights (H, T, S) of each segment.
+    pub(super) fn attend(
+        &mut self,
+        layer: usize,
+        scale: f32,
+        qkv: &Tensor,
+        segments: &[Segment],
+        traced: bool,
+    ) -> Result<(Tensor, Vec<Tensor>)> {
+        match &mut self.0 {
+            Store::Host(cache) => cache.attend(layer, scale, qkv, segments, traced),
+            Store::Device(cache) => cache.attend(layer, scale, qkv, traced),
+        }
     }
 }

@@ -6,13 +6,16 @@ use rustc_hash::FxHashSet;
 
 use super::Gpt2;
 use super::block::{Attention, Block, Mlp};
-use super::linear::{Embedding, LayerNorm, Linear, Weight};
+use super::device::Place;
+use super::layers::{Embedding, LayerNorm, Linear, MatrixData};
 use super::weights::Weights;
 use crate::checkpoint::{Checkpoint, StorageType, Tensor};
 use crate::config::Config;
+use crate::device::Backend;
 use crate::error::{Error, Result};
-use crate::kernels::quantized::{QuantizedMatrix, QuantizedType};
-use crate::kernels::{FloatType, Layout, Matrix};
+use crate::kernels::Layout;
+use crate::kernels::quantized::QuantizedType;
+use crate::memory::has_large_pages;
 
 /// The type in which weight matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,44 +35,47 @@ pub enum WeightType {
 }
 
 /// How a model is loaded.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// The type of the weight matrices. Norms and biases are f32, and so are all activations and sums, but for products
-    /// with quantised weights: there activations are rounded to 8 bits, 32 with one scale.
+    /// The type of the weight matrices. With the kernels of the CPU norms and biases are f32, and so are all activations
+    /// and sums, but for products with quantised weights: there activations are rounded to 8 bits, 32 with one scale.
+    ///
+    /// On a candle device [`F16`](WeightType::F16) and [`BF16`](WeightType::BF16) are the type of everything, activations
+    /// and cache included, as in transformers; else everything but quantised matrices is f32.
     pub weights: WeightType,
+    /// What computes.
+    pub backend: Backend,
 }
 
 impl Gpt2 {
     /// Builds the model that `config` describes from a checkpoint.
     ///
-    /// Matrices are used where they lie in the mapped file, or copied into large pages where the system has them.
+    /// On the CPU, matrices are used where they lie in the mapped file, or copied into large pages where the system has them.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`] where checkpoint and configuration
     /// disagree; [`Error::Format`] for a tensor that is not stored as floating-point numbers.
     pub fn load(config: Config, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Self> {
-        let weights = Weights::place(checkpoint, &config, options.weights)?;
-        let loader = Loader { checkpoint, weights, used: RefCell::default() };
+        let place = match &options.backend {
+            Backend::Kernels => None,
+            Backend::Candle(device) => Some(Place::new(device, options.weights)),
+        };
+        let weights = Weights::place(checkpoint, &config, options.weights, place.is_none() && has_large_pages())?;
+        let loader = Loader { checkpoint, weights, place: place.as_ref(), used: RefCell::default() };
         let (c, v) = (config.n_embd, config.vocab_size);
-        let wte = loader.table("wte.weight", v, c)?;
-        let wpe = loader.table("wpe.weight", config.n_positions, c)?;
+        let table = loader.table("wte.weight", v, c)?;
+        let wte = Embedding::new(&table, loader.place)?;
+        let wpe = Embedding::new(&loader.table("wpe.weight", config.n_positions, c)?, loader.place)?;
         let h = (0..config.n_layer).map(|i| loader.block(&config, i)).collect::<Result<_>>()?;
         let ln_f = loader.norm("ln_f", &config)?;
-        let head = if config.tie_word_embeddings {
+        let lm_head = if config.tie_word_embeddings {
             loader.ignore("lm_head.weight");
-            wte.clone()
+            wte.tied_head(&table, loader.place)?
         } else {
-            loader.table("lm_head.weight", v, c)?
+            Linear::new(&loader.table("lm_head.weight", v, c)?, None, loader.place)?
         };
         loader.all_used()?;
-        Ok(Self {
-            wte: Embedding { weight: wte },
-            wpe: Embedding { weight: wpe },
-            h,
-            ln_f,
-            lm_head: Linear { weight: head, bias: None },
-            config,
-        })
+        Ok(Self { wte, wpe, h, ln_f, lm_head, config, place })
     }
 }
 
@@ -77,12 +83,12 @@ impl Gpt2 {
     /// The bytes of the weight matrices in memory, or in the mapped file, by type; a tied head counts once.
     #[must_use]
     pub fn weight_bytes(&self) -> Vec<(StorageType, usize)> {
-        let head = Some(&self.lm_head.weight).filter(|_| !self.config.tie_word_embeddings);
+        let head = (!self.config.tie_word_embeddings).then(|| self.lm_head.stored());
         let mut bytes: Vec<(StorageType, usize)> = vec![];
-        for weight in self.block_weights().chain([&self.wte.weight, &self.wpe.weight]).chain(head) {
-            match bytes.iter_mut().find(|(dtype, _)| *dtype == weight.dtype()) {
-                Some((_, sum)) => *sum += weight.size(),
-                None => bytes.push((weight.dtype(), weight.size())),
+        for (dtype, size) in self.block_weights().chain([self.wte.stored(), self.wpe.stored()]).chain(head) {
+            match bytes.iter_mut().find(|(other, _)| *other == dtype) {
+                Some((_, sum)) => *sum += size,
+                None => bytes.push((dtype, size)),
             }
         }
         bytes
@@ -91,12 +97,13 @@ impl Gpt2 {
     /// The bytes of weights that a decoded token reads: the matrices of the blocks and the head.
     #[must_use]
     pub fn bytes_per_token(&self) -> usize {
-        self.block_weights().map(Weight::size).sum::<usize>() + self.lm_head.weight.size()
+        self.block_weights().chain([self.lm_head.stored()]).map(|(_, size)| size).sum()
     }
 
-    fn block_weights(&self) -> impl Iterator<Item = &Weight> {
+    /// Type and bytes of each matrix in the blocks.
+    fn block_weights(&self) -> impl Iterator<Item = (StorageType, usize)> {
         self.h.iter().flat_map(|block| {
-            [&block.attn.c_attn, &block.attn.c_proj, &block.mlp.c_fc, &block.mlp.c_proj].map(|linear| &linear.weight)
+            [&block.attn.c_attn, &block.attn.c_proj, &block.mlp.c_fc, &block.mlp.c_proj].map(Linear::stored)
         })
     }
 }
@@ -104,6 +111,7 @@ impl Gpt2 {
 struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     weights: Weights,
+    place: Option<&'a Place>,
     used: RefCell<FxHashSet<String>>,
 }
 
@@ -129,11 +137,9 @@ impl Loader<'_> {
     }
 
     fn norm(&self, name: &str, config: &Config) -> Result<LayerNorm> {
-        Ok(LayerNorm {
-            weight: self.vector(&format!("{name}.weight"), config.n_embd)?,
-            bias: self.vector(&format!("{name}.bias"), config.n_embd)?,
-            epsilon: config.layer_norm_epsilon as f32,
-        })
+        let weight = self.vector(&format!("{name}.weight"), config.n_embd)?;
+        let bias = self.vector(&format!("{name}.bias"), config.n_embd)?;
+        LayerNorm::new(weight, bias, config.layer_norm_epsilon as f32, self.place)
     }
 
     /// A `Conv1D`: weight (in, out), bias (out).
@@ -143,29 +149,21 @@ impl Loader<'_> {
         let layout = if tensor.transposed { Layout::OutIn } else { Layout::InOut };
         let weight = self.matrix(tensor, layout, inputs, outputs)?;
         let bias = bias.then(|| self.vector(&format!("{name}.bias"), outputs)).transpose()?;
-        Ok(Linear { weight, bias })
+        Linear::new(&weight, bias, self.place)
     }
 
     /// A table of `entries` vectors, (entries, C): an embedding, or the head.
-    fn table(&self, name: &str, entries: usize, width: usize) -> Result<Weight> {
+    fn table(&self, name: &str, entries: usize, width: usize) -> Result<MatrixData> {
         self.matrix(self.tensor(name, &[entries, width])?, Layout::OutIn, width, entries)
     }
 
-    fn matrix(&self, tensor: &Tensor, layout: Layout, inputs: usize, outputs: usize) -> Result<Weight> {
+    fn matrix(&self, tensor: &Tensor, layout: Layout, inputs: usize, outputs: usize) -> Result<MatrixData> {
         let (bytes, placement) = self.weights.get(&tensor.name).cloned().ok_or_else(|| Error::MissingTensor {
             origin: self.checkpoint.origin.clone(),
             name: tensor.name.clone(),
             expected: tensor.shape.clone(),
         })?;
-        if let Some(kind) = QuantizedType::of(placement.dtype) {
-            return Ok(Weight::Quantized(QuantizedMatrix::new(bytes, kind, inputs, outputs)));
-        }
-        let dtype = match placement.dtype {
-            StorageType::F16 => FloatType::F16,
-            StorageType::BF16 => FloatType::BF16,
-            _ => FloatType::F32,
-        };
-        Ok(Weight::Float(Matrix::new(bytes, dtype, layout, inputs, outputs)))
+        Ok(MatrixData { bytes, dtype: placement.dtype, layout, inputs, outputs })
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {

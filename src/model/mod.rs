@@ -4,24 +4,30 @@
 //! [`forward`](Gpt2::forward), for one row or many, for a prompt or a single token, traced or not. It takes a ragged
 //! batch: the new tokens of all rows one after the other, (N, C), so that no row is padded.
 //!
+//! What differs between the CPU and a GPU is behind the layers with weights and the cache: [`Backend`] picks between
+//! `host`, over this library's kernels, and `device`, over candle's.
+//!
 //! Reference: transformers 5.23.0, `models/gpt2/modeling_gpt2.py`.
 
 mod block;
 mod cache;
-mod linear;
+mod device;
+mod host;
+mod layers;
 mod load;
 mod random;
 mod session;
 mod trace;
 mod weights;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use block::Block;
 pub use cache::{KvCache, Segment};
-use linear::{Embedding, LayerNorm, Linear};
+use device::Place;
+use layers::{Embedding, LayerNorm, Linear};
 pub use load::{LoadOptions, WeightType};
 pub(crate) use random::shapes as tensor_shapes;
 pub use session::Session;
@@ -32,6 +38,8 @@ pub(crate) use weights::Placement;
 #[derive(Debug)]
 pub struct Gpt2 {
     config: Config,
+    /// None: the CPU's kernels.
+    place: Option<Place>,
     wte: Embedding,
     wpe: Embedding,
     h: Vec<Block>,
@@ -49,7 +57,7 @@ impl Gpt2 {
     /// An empty cache for this model.
     #[must_use]
     pub fn new_cache(&self) -> KvCache {
-        KvCache::new(&self.config)
+        KvCache::new(&self.config, self.place.as_ref())
     }
 
     /// Runs the blocks over new tokens: `inputs` are `(row, ids)`, the ids of a row follow its positions in the cache.
@@ -67,7 +75,7 @@ impl Gpt2 {
         mut trace: Option<&mut Trace>,
     ) -> Result<Tensor> {
         self.check(inputs, cache)?;
-        let segments = cache.reserve(inputs);
+        let segments = cache.reserve(inputs)?;
         let mut x = self.embed(inputs, &segments)?;
         if let Some(trace) = trace.as_deref_mut() {
             trace.embed = Some(x.clone());
@@ -87,27 +95,19 @@ impl Gpt2 {
         self.ln_f.forward(x)
     }
 
-    /// The output head: normed hidden states (N, C) -> logits (N, V).
+    /// The output head: normed hidden states (N, C) -> logits (N, V), in f32.
     ///
     /// # Errors
     /// If the device fails.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.lm_head.forward(hidden)
+        Ok(self.lm_head.forward(hidden)?.to_dtype(DType::F32)?)
     }
 
     /// Token plus position embeddings, (N, C).
     fn embed(&self, inputs: &[(usize, &[u32])], segments: &[Segment]) -> Result<Tensor> {
-        let c = self.config.n_embd;
-        let n: usize = inputs.iter().map(|(_, ids)| ids.len()).sum();
-        let mut x = vec![0f32; n * c];
-        let mut position = vec![0f32; c];
-        let tokens = inputs.iter().zip(segments).flat_map(|((_, ids), s)| ids.iter().zip(s.past..));
-        for (out, (id, at)) in x.chunks_exact_mut(c).zip(tokens) {
-            self.wte.row(*id as usize, out);
-            self.wpe.row(at, &mut position);
-            out.iter_mut().zip(&position).for_each(|(x, p)| *x += p);
-        }
-        Ok(Tensor::from_vec(x, (n, c), &Device::Cpu)?)
+        let ids: Vec<u32> = inputs.iter().flat_map(|(_, ids)| *ids).copied().collect();
+        let positions: Vec<u32> = segments.iter().flat_map(|s| s.past..s.total()).map(|at| at as u32).collect();
+        Ok((self.wte.forward(&ids)? + self.wpe.forward(&positions)?)?)
     }
 
     fn check(&self, inputs: &[(usize, &[u32])], cache: &KvCache) -> Result<()> {
@@ -136,8 +136,11 @@ impl Gpt2 {
     }
 }
 
-/// Calls `f` on the numbers of a contiguous f32 tensor on the CPU.
+/// Calls `f` on the numbers of a tensor in row-major order: where they lie, or a copy if they are not f32 in main memory.
 pub(crate) fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    if !x.device().is_cpu() || x.dtype() != DType::F32 || !x.is_contiguous() {
+        return Ok(f(&to_host(x)?));
+    }
     let (storage, layout) = x.storage_and_layout();
     match (&*storage, layout.contiguous_offsets()) {
         (candle_core::Storage::Cpu(storage), Some((from, to))) => Ok(f(&storage.as_slice::<f32>()?[from..to])),
@@ -151,4 +154,12 @@ pub(crate) fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R
 /// If they cannot be copied from the device.
 pub fn to_host(x: &Tensor) -> Result<Vec<f32>> {
     Ok(x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+}
+
+/// Rows of `x` (N, C) by index.
+///
+/// # Errors
+/// If the device fails.
+pub fn select_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    Ok(x.index_select(&Tensor::new(rows, x.device())?, 0)?)
 }

@@ -114,7 +114,7 @@ mod tests {
                 let checkpoint = Checkpoint::random(&config, weights, 1).unwrap();
                 let count: usize = checkpoint.tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum();
                 assert_eq!(count as u64, Parameters::of(&config).total);
-                assert!(Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights }).is_ok());
+                assert!(Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, ..Default::default() }).is_ok());
             }
         }
     }

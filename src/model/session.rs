@@ -1,8 +1,8 @@
 //! A model with a cache of its own, as decoding sees it.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
-use super::{Gpt2, KvCache, to_host};
+use super::{Gpt2, KvCache, select_rows, to_host};
 use crate::decode::{Input, LanguageModel, Output, Positions};
 use crate::error::Result;
 
@@ -85,5 +85,5 @@ fn select(x: &Tensor, indices: &[u32]) -> Result<Tensor> {
     if indices.len() == n {
         return Ok(x.clone());
     }
-    Ok(x.index_select(&Tensor::new(indices, &Device::Cpu)?, 0)?)
+    select_rows(x, indices)
 }

@@ -12,7 +12,7 @@ use crate::checkpoint::{Bytes, Checkpoint, StorageType, Tensor};
 use crate::config::Config;
 use crate::error::Result;
 use crate::kernels::quantized::QuantizedType;
-use crate::memory::{has_large_pages, large_pages};
+use crate::memory::large_pages;
 
 /// Matrices begin at multiples of this, a cache line.
 const ALIGNMENT: usize = 64;
@@ -81,17 +81,17 @@ fn wanted(weights: WeightType, stored: StorageType, inputs: usize) -> StorageTyp
 pub(super) struct Weights(FxHashMap<String, (Bytes, Placement)>);
 
 impl Weights {
-    /// The matrices of `config` that the checkpoint has; shapes are the loader's to check.
+    /// The matrices of `config` that the checkpoint has; shapes are the loader's to check. `copy` moves those too that could
+    /// be used where the file is mapped.
     ///
     /// # Errors
     /// What converting numbers returns, and [`crate::Error::Unsupported`] if there is no memory.
-    pub fn place(checkpoint: &Checkpoint, config: &Config, weights: WeightType) -> Result<Self> {
-        let copies = has_large_pages();
+    pub fn place(checkpoint: &Checkpoint, config: &Config, weights: WeightType, copy: bool) -> Result<Self> {
         let (mut placed, mut copied, mut total) = (FxHashMap::default(), vec![], 0);
         for (name, shape) in shapes(config) {
             let Some(tensor) = checkpoint.get(&name).filter(|tensor| tensor.shape == shape) else { continue };
             let Some(placement) = Placement::of_tensor(tensor, weights) else { continue };
-            if placement.as_stored && !(copies && tensor.bytes.is_mapped()) {
+            if placement.as_stored && !(copy && tensor.bytes.is_mapped()) {
                 placed.insert(name, (tensor.bytes.clone(), placement));
             } else {
                 copied.push((tensor, placement, total));

@@ -14,17 +14,17 @@ use crate::golden::{self, NAMES};
 
 /// The decoding part of `golden.json`.
 #[derive(Deserialize)]
-struct Golden {
-    generate: Vec<Generate>,
-    generate_4_49: Vec<Generate>,
+pub struct Golden {
+    pub generate: Vec<Generate>,
+    pub generate_4_49: Vec<Generate>,
     distribution: Vec<Distribution>,
 }
 
 #[derive(Deserialize)]
-struct Generate {
-    ids: Vec<u32>,
-    max_new_tokens: usize,
-    params: Params,
+pub struct Generate {
+    pub ids: Vec<u32>,
+    pub max_new_tokens: usize,
+    pub params: Params,
     sequences: Vec<Vec<u32>>,
     scores: Option<Vec<f32>>,
 }
@@ -44,7 +44,7 @@ struct Ending {
 }
 
 #[derive(Deserialize)]
-struct Distribution {
+pub struct Distribution {
     ids: Vec<u32>,
     params: Params,
     probs: HashMap<usize, f32>,
@@ -53,7 +53,7 @@ struct Distribution {
 /// Arguments of transformers' `generate`.
 #[derive(Deserialize, Debug, Clone, Default)]
 #[serde(deny_unknown_fields, default)]
-struct Params {
+pub struct Params {
     repetition_penalty: Option<f64>,
     no_repeat_ngram_size: Option<usize>,
     bad_words_ids: Vec<Vec<u32>>,
@@ -65,7 +65,7 @@ struct Params {
     typical_p: Option<f64>,
     epsilon_cutoff: Option<f64>,
     eta_cutoff: Option<f64>,
-    num_beams: Option<usize>,
+    pub num_beams: Option<usize>,
     num_beam_groups: Option<usize>,
     diversity_penalty: Option<f64>,
     length_penalty: Option<f64>,
@@ -75,7 +75,7 @@ struct Params {
 }
 
 impl Params {
-    fn config(&self, eos_token_id: &[u32], max_new_tokens: usize) -> GenerationConfig {
+    pub fn config(&self, eos_token_id: &[u32], max_new_tokens: usize) -> GenerationConfig {
         let early_stopping = match &self.early_stopping {
             serde_json::Value::Bool(true) => Some(EarlyStopping::True),
             serde_json::Value::String(never) if never == "never" => Some(EarlyStopping::Never),
@@ -116,12 +116,12 @@ fn checked(config: &GenerationConfig) -> Arc<Decoding> {
     Arc::new(config.validate().expect("a valid configuration"))
 }
 
-fn run(model: &Gpt2, ids: &[u32], config: &GenerationConfig) -> Vec<Sequence> {
+pub fn run(model: &Gpt2, ids: &[u32], config: &GenerationConfig) -> Vec<Sequence> {
     generate(&mut Session::new(model), &NoText, ids, &checked(config), |_| ()).expect("sequences")
 }
 
 /// Runs all requests in one engine.
-fn run_all(engine: &mut Engine<'_>, requests: &[(Vec<u32>, GenerationConfig)]) -> Vec<Vec<Sequence>> {
+pub fn run_all(engine: &mut Engine<'_>, requests: &[(Vec<u32>, GenerationConfig)]) -> Vec<Vec<Sequence>> {
     for (ids, config) in requests {
         engine.submit(ids, &checked(config)).expect("a request that can run");
     }
@@ -137,7 +137,7 @@ fn run_all(engine: &mut Engine<'_>, requests: &[(Vec<u32>, GenerationConfig)]) -
 }
 
 #[track_caller]
-fn assert_case(name: &str, model: &Gpt2, eos_token_id: &[u32], case: &Generate) {
+pub fn assert_case(name: &str, model: &Gpt2, eos_token_id: &[u32], case: &Generate) {
     let config = case.params.config(eos_token_id, case.max_new_tokens);
     let ours = run(model, &case.ids, &config);
     let ids: Vec<&Vec<u32>> = ours.iter().map(|sequence| &sequence.ids).collect();
@@ -167,7 +167,11 @@ fn group_beams_and_contrastive_search_give_the_sequences_of_transformers_4_49() 
 /// Where beams really end: several end-of-sequence tokens, all kinds of early stopping, both versions.
 #[test]
 fn sequences_end_where_those_of_transformers_end() {
-    let models: HashMap<&str, Gpt2> = ["base", "inverse"].into_iter().map(|name| (name, golden::model(name))).collect();
+    check_endings(golden::model);
+}
+
+pub fn check_endings(load: impl Fn(&str) -> Gpt2) {
+    let models: HashMap<&str, Gpt2> = ["base", "inverse"].into_iter().map(|name| (name, load(name))).collect();
     let path = golden::folder("").join("../decoding.json");
     let endings: Endings = serde_json::from_slice(&std::fs::read(path).expect("the fixture")).expect("its format");
     for Ending { model: name, eos_token_id, case } in &endings.generate {

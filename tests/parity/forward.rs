@@ -6,45 +6,49 @@ use gpt2::model::{Gpt2, Session, Trace, to_host};
 
 use crate::golden::{self, Forward, Golden, NAMES, assert_close};
 
-const TOLERANCE: f32 = 1e-4;
+pub const TOLERANCE: f32 = 1e-4;
 
 fn cases() -> impl Iterator<Item = (&'static str, Gpt2, Golden)> {
     NAMES.into_iter().map(|name| (name, golden::model(name), golden::golden(name)))
 }
 
 /// Logits of all positions, (T, V).
-fn logits(model: &Gpt2, ids: &[u32]) -> Vec<f32> {
+pub fn logits(model: &Gpt2, ids: &[u32]) -> Vec<f32> {
     let input = Input { row: 0, ids, logits: Positions::All, hidden: Positions::None };
     Session::new(model).forward(&[input]).unwrap().logits
 }
 
-fn argmax(row: &[f32]) -> usize {
+pub fn argmax(row: &[f32]) -> usize {
     (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
 
 #[test]
 fn logits_agree_at_the_last_position_and_argmax_at_all() {
-    for (name, model, golden) in cases() {
-        for case in &golden.forward {
-            let v = model.config().vocab_size;
-            let logits = logits(&model, &case.ids);
-            assert_close(&logits[logits.len() - v..], &case.logits_last, TOLERANCE, name);
-            let best: Vec<usize> = logits.chunks(v).map(argmax).collect();
-            assert_eq!(best, case.argmax, "{name}");
-        }
+    cases().for_each(|(name, model, golden)| check_logits(name, &model, &golden));
+}
+
+pub fn check_logits(name: &str, model: &Gpt2, golden: &Golden) {
+    for case in &golden.forward {
+        let v = model.config().vocab_size;
+        let logits = logits(model, &case.ids);
+        assert_close(&logits[logits.len() - v..], &case.logits_last, TOLERANCE, name);
+        let best: Vec<usize> = logits.chunks(v).map(argmax).collect();
+        assert_eq!(best, case.argmax, "{name}");
     }
 }
 
 #[test]
 fn hidden_states_and_attention_agree() {
-    for (name, model, golden) in cases() {
-        for case in &golden.forward {
-            let mut trace = Trace { attention_layers: 0..model.config().n_layer, ..Trace::default() };
-            let last = model.forward(&[(0, &case.ids)], &mut model.new_cache(), Some(&mut trace)).unwrap();
-            check_hidden(name, &model, &trace, &last, case);
-            let weights = to_host(&trace.attention[0].get(0).unwrap()).unwrap();
-            assert_close(&weights, &case.attention_l0_h0.concat(), TOLERANCE, name);
-        }
+    cases().for_each(|(name, model, golden)| check_activations(name, &model, &golden));
+}
+
+pub fn check_activations(name: &str, model: &Gpt2, golden: &Golden) {
+    for case in &golden.forward {
+        let mut trace = Trace { attention_layers: 0..model.config().n_layer, ..Trace::default() };
+        let last = model.forward(&[(0, &case.ids)], &mut model.new_cache(), Some(&mut trace)).unwrap();
+        check_hidden(name, model, &trace, &last, case);
+        let weights = to_host(&trace.attention[0].get(0).unwrap()).unwrap();
+        assert_close(&weights, &case.attention_l0_h0.concat(), TOLERANCE, name);
     }
 }
 
@@ -65,18 +69,20 @@ fn check_hidden(name: &str, model: &Gpt2, trace: &Trace, last: &candle_core::Ten
 
 #[test]
 fn log_probabilities_agree() {
-    for (name, model, golden) in cases() {
-        for case in &golden.score {
-            let mut logits = logits(&model, &case.ids);
-            let rows = logits.chunks_mut(model.config().vocab_size).zip(&case.ids[1..]);
-            let logprobs: Vec<f32> = rows
-                .map(|(row, id)| {
-                    log_softmax(row);
-                    row[*id as usize]
-                })
-                .collect();
-            assert_close(&logprobs, &case.logprobs, TOLERANCE, name);
-        }
+    cases().for_each(|(name, model, golden)| check_scores(name, &model, &golden));
+}
+
+pub fn check_scores(name: &str, model: &Gpt2, golden: &Golden) {
+    for case in &golden.score {
+        let mut logits = logits(model, &case.ids);
+        let rows = logits.chunks_mut(model.config().vocab_size).zip(&case.ids[1..]);
+        let logprobs: Vec<f32> = rows
+            .map(|(row, id)| {
+                log_softmax(row);
+                row[*id as usize]
+            })
+            .collect();
+        assert_close(&logprobs, &case.logprobs, TOLERANCE, name);
     }
 }
 

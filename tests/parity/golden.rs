@@ -44,8 +44,13 @@ pub fn golden<T: serde::de::DeserializeOwned>(name: &str) -> T {
     serde_json::from_slice(&text).expect("golden.json as the script writes it")
 }
 
-/// Loads a tiny checkpoint, whatever its layout.
+/// Loads a tiny checkpoint for the CPU.
 pub fn model(name: &str) -> Gpt2 {
+    load(name, LoadOptions::default())
+}
+
+/// Loads a tiny checkpoint, whatever its layout.
+pub fn load(name: &str, options: LoadOptions) -> Gpt2 {
     let folder = folder(name);
     let weights = match name {
         "untied_f16" => WeightFiles::Sharded(folder.join("model.safetensors.index.json")),
@@ -54,7 +59,7 @@ pub fn model(name: &str) -> Gpt2 {
     };
     let config = Config::from_file(&folder.join("config.json")).expect("config.json");
     let checkpoint = Checkpoint::open(&weights).expect("the weights");
-    Gpt2::load(config, &checkpoint, LoadOptions::default()).expect("the model")
+    Gpt2::load(config, &checkpoint, options).expect("the model")
 }
 
 /// Asserts that two rows agree within `tolerance`.

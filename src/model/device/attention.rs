@@ -1,0 +1,215 @@
+//! Attention over the cache on a device.
+//!
+//! Rows that lie side by side in the cache and have the same number of new positions make a run, and a run is one
+//! batched product: all rows of a batch that decodes, whatever their lengths, or one prompt. What all layers need alike
+//! (where new positions go, who sees whom) is made once a pass.
+
+use candle_core::{DType, Tensor};
+use candle_nn::ops;
+
+use super::{Cache, Place};
+use crate::error::Result;
+use crate::kernels::AttentionShape;
+use crate::model::Segment;
+
+/// The most scores that one run holds at a time.
+const MOST_SCORES: usize = 1 << 26;
+
+/// How a pass sees the rows of the cache.
+#[derive(Debug, Default)]
+pub struct Pass {
+    runs: Vec<Run>,
+    /// The segments, by number, in the order of their rows, if they come in another.
+    order: Option<Order>,
+}
+
+/// From the order of a batch to the order of its rows, and back: numbers of positions.
+#[derive(Debug)]
+struct Order {
+    /// The segments' numbers by row.
+    segments: Vec<usize>,
+    to_rows: Tensor,
+    to_batch: Tensor,
+}
+
+/// `R` rows side by side with `T` new positions each.
+#[derive(Debug)]
+struct Run {
+    /// The first row, and how many.
+    rows: (usize, usize),
+    /// The first new position among those of the pass, by row, and how many a row has.
+    new: (usize, usize),
+    /// `S`, the most positions that a row of the run holds after the pass.
+    total: usize,
+    /// How many each of the rows holds then.
+    totals: Vec<usize>,
+    /// Where in the cache new positions go, (R, H, T, D).
+    index: Tensor,
+    /// What is added to the scores, (R, 1, T, S): 0, or a number that no weight is left of. None where all is seen.
+    mask: Option<Tensor>,
+}
+
+impl Pass {
+    /// For the given segments, each of a row of its own.
+    pub fn new(segments: &[Segment], shape: AttentionShape, place: &Place) -> Result<Self> {
+        let mut by_row: Vec<usize> = (0..segments.len()).collect();
+        by_row.sort_by_key(|i| segments[*i].row);
+        let sorted: Vec<Segment> = by_row.iter().map(|i| segments[*i]).collect();
+        let mut runs = vec![];
+        let mut rest = &sorted[..];
+        let mut first = 0;
+        while !rest.is_empty() {
+            let (run, others) = rest.split_at(run_len(rest, shape.heads));
+            runs.push(Run::new(run, first, shape, place)?);
+            first += run.iter().map(|s| s.len).sum::<usize>();
+            rest = others;
+        }
+        let order = if by_row.is_sorted() { None } else { Some(Order::new(by_row, &sorted, place)?) };
+        Ok(Self { runs, order })
+    }
+}
+
+/// How many of the segments, in the order of their rows, make the first run.
+fn run_len(segments: &[Segment], heads: usize) -> usize {
+    let mut total = segments[0].total();
+    let fits = |(i, s): &(usize, &Segment)| {
+        total = total.max(s.total());
+        let scores = (i + 1) * heads * s.len * total;
+        s.row == segments[0].row + i && s.len == segments[0].len && (*i == 0 || scores <= MOST_SCORES)
+    };
+    segments.iter().enumerate().take_while(fits).count()
+}
+
+impl Order {
+    fn new(segments: Vec<usize>, sorted: &[Segment], place: &Place) -> Result<Self> {
+        let to_rows: Vec<u32> = sorted.iter().flat_map(|s| s.first..s.first + s.len).map(|i| i as u32).collect();
+        let mut to_batch = vec![0; to_rows.len()];
+        for (i, from) in (0..).zip(&to_rows) {
+            to_batch[*from as usize] = i;
+        }
+        let tensor = |indices: Vec<u32>| Tensor::new(indices, &place.device);
+        Ok(Self { segments, to_rows: tensor(to_rows)?, to_batch: tensor(to_batch)? })
+    }
+}
+
+impl Run {
+    fn new(segments: &[Segment], first: usize, shape: AttentionShape, place: &Place) -> Result<Self> {
+        let (rows, len) = (segments.len(), segments[0].len);
+        let totals: Vec<usize> = segments.iter().map(Segment::total).collect();
+        let total = totals.iter().copied().max().unwrap_or(0);
+        let new: Vec<u32> = segments.iter().flat_map(|s| s.past..s.total()).map(|i| i as u32).collect();
+        let new = Tensor::new(new, &place.device)?.reshape((rows, 1, len, 1))?;
+        let index = new.broadcast_as((rows, shape.heads, len, shape.head_dim))?.contiguous()?;
+        let all_seen = len == 1 && totals.iter().all(|t| *t == total);
+        let mask = if all_seen { None } else { Some(mask(&new, total, place)?) };
+        Ok(Self { rows: (segments[0].row, rows), new: (first, len), total, totals, index, mask })
+    }
+}
+
+/// For new positions (R, 1, T, 1) and positions 0 to `total` what is added to the scores, (R, 1, T, S).
+fn mask(new: &Tensor, total: usize, place: &Place) -> Result<Tensor> {
+    let positions = Tensor::arange(0, total as u32, &place.device)?.to_dtype(DType::F32)?;
+    let later = positions.broadcast_gt(&new.to_dtype(DType::F32)?)?.to_dtype(DType::F32)?;
+    Ok(later.affine(f64::from(f32::MIN), 0.0)?.to_dtype(place.dtype)?)
+}
+
+impl Cache {
+    /// Queries, keys and values (N, 3C) -> mixed values (N, C), and the weights (H, T, S) of each segment if `traced`.
+    pub fn attend(&mut self, layer: usize, scale: f32, qkv: &Tensor, traced: bool) -> Result<(Tensor, Vec<Tensor>)> {
+        let Pass { runs, order } = &self.pass;
+        let qkv = match order {
+            Some(order) => &qkv.index_select(&order.to_rows, 0)?,
+            None => qkv,
+        };
+        let mut outputs = Vec::with_capacity(runs.len());
+        let mut weights = vec![];
+        for run in runs {
+            let [q, k, v] = self.split(run, qkv)?;
+            let (keys, values) = self.append(run, layer, &k, &v)?;
+            let mixed = match fused(run, &q, &keys, &values, scale, traced)? {
+                Some(mixed) => mixed,
+                None => {
+                    let probabilities = run.weights(&q, &keys, scale)?;
+                    if traced {
+                        run.split_weights(&probabilities, &mut weights)?;
+                    }
+                    probabilities.matmul(&values)?.transpose(1, 2)?
+                }
+            };
+            outputs.push(mixed.reshape(((), self.shape.heads * self.shape.head_dim))?);
+        }
+        let output = if outputs.len() == 1 { outputs.remove(0) } else { Tensor::cat(&outputs, 0)? };
+        let Some(order) = order else { return Ok((output, weights)) };
+        let mut weights: Vec<_> = order.segments.iter().zip(weights).collect();
+        weights.sort_by_key(|(segment, _)| **segment);
+        let weights = weights.into_iter().map(|(_, weights)| weights).collect();
+        Ok((output.index_select(&order.to_batch, 0)?, weights))
+    }
+
+    /// The run's queries, keys and values, (R, H, T, D) each, from those of all rows (N, 3C).
+    fn split(&self, run: &Run, qkv: &Tensor) -> Result<[Tensor; 3]> {
+        let ((_, rows), (first, len)) = (run.rows, run.new);
+        let AttentionShape { heads, head_dim } = self.shape;
+        let qkv = qkv.narrow(0, first, rows * len)?.reshape((rows, len, 3, heads, head_dim))?;
+        let parts = qkv.permute((2, 0, 3, 1, 4))?.contiguous()?;
+        Ok([parts.get(0)?, parts.get(1)?, parts.get(2)?])
+    }
+
+    /// Puts the run's new keys and values into the cache. Returns all that it holds for these rows, (R, H, S, D).
+    fn append(&self, run: &Run, layer: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+        let [keys, values] = &self.layers[layer];
+        let append = |all: &Tensor, new: &Tensor| {
+            let rows = all.narrow(0, run.rows.0, run.rows.1)?;
+            rows.scatter_set(&run.index, new, 2)?;
+            rows.narrow(2, 0, run.total)
+        };
+        Ok((append(keys, k)?, append(values, v)?))
+    }
+}
+
+impl Run {
+    /// Attention probabilities, (R, H, T, S).
+    fn weights(&self, q: &Tensor, keys: &Tensor, scale: f32) -> Result<Tensor> {
+        let scores = (q * f64::from(scale))?.matmul(&keys.t()?)?;
+        softmax(&match &self.mask {
+            Some(mask) => scores.broadcast_add(mask)?,
+            None => scores,
+        })
+    }
+
+    /// The probabilities of each row, (H, T, its S), onto `into`.
+    fn split_weights(&self, probabilities: &Tensor, into: &mut Vec<Tensor>) -> Result<()> {
+        for (i, total) in self.totals.iter().enumerate() {
+            into.push(probabilities.get(i)?.narrow(2, 0, *total)?);
+        }
+        Ok(())
+    }
+}
+
+/// Mixed values (R, T, H, D) by FlashAttention (Dao 2023, arXiv 2307.08691), for which numbers must have 16 bits and rows
+/// one length, and which shows nobody its weights.
+#[cfg(feature = "flash-attn")]
+fn fused(run: &Run, q: &Tensor, k: &Tensor, v: &Tensor, scale: f32, traced: bool) -> Result<Option<Tensor>> {
+    let head_dim = q.dim(3)?;
+    let one_length = run.totals.iter().all(|total| *total == run.total);
+    let fits = q.dtype() != DType::F32 && head_dim.is_multiple_of(8) && head_dim <= 256 && one_length;
+    if traced || !fits || !q.device().is_cuda() {
+        return Ok(None);
+    }
+    let (q, k, v) = (q.transpose(1, 2)?, k.transpose(1, 2)?, v.transpose(1, 2)?);
+    Ok(Some(candle_flash_attn::flash_attn(&q, &k, &v, scale, run.new.1 > 1)?))
+}
+
+/// This program was built without a fused kernel.
+#[cfg(not(feature = "flash-attn"))]
+fn fused(_: &Run, _: &Tensor, _: &Tensor, _: &Tensor, _: f32, _: bool) -> Result<Option<Tensor>> {
+    Ok(None)
+}
+
+/// Over the last axis, sums in f32: as candle has it on a GPU, where on the CPU it sums 16-bit numbers in 16 bits.
+fn softmax(x: &Tensor) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        return Ok(ops::softmax_last_dim(x)?);
+    }
+    Ok(ops::softmax_last_dim(&x.to_dtype(DType::F32)?)?.to_dtype(x.dtype())?)
+}

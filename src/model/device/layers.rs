@@ -1,0 +1,162 @@
+//! The layers with weights, as candle operations.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
+use candle_core::{DType, Device, Module, Tensor};
+use candle_nn::ops;
+
+use super::{Place, stored};
+use crate::checkpoint::StorageType;
+use crate::config::Activation;
+use crate::error::Result;
+use crate::kernels::Layout;
+use crate::kernels::quantized::QuantizedType;
+use crate::model::host;
+use crate::model::layers::MatrixData;
+
+/// `y = x W + b`.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Weight,
+    bias: Option<Tensor>,
+    /// The type of the weights, and the bytes that they take.
+    pub stored: (StorageType, usize),
+}
+
+/// A weight matrix.
+#[derive(Debug)]
+enum Weight {
+    /// (in, out); a view of (out, in) if the file has it so.
+    Float(Tensor),
+    /// Rows along the inputs.
+    Quantized(QMatMul),
+}
+
+impl Linear {
+    pub fn new(weight: &MatrixData, bias: Option<Vec<f32>>, place: &Place) -> Result<Self> {
+        let bias = bias.map(|bias| place.vector(bias)).transpose()?;
+        if let Some(kind) = QuantizedType::of(weight.dtype) {
+            let stored = (weight.dtype, weight.bytes.len());
+            return Ok(Self { weight: Weight::Quantized(quantized(weight, kind, &place.device)?), bias, stored });
+        }
+        let tensor = float(weight, place)?;
+        let stored = stored(&tensor);
+        let tensor = if weight.layout == Layout::InOut { tensor } else { tensor.t()? };
+        Ok(Self { weight: Weight::Float(tensor), bias, stored })
+    }
+
+    /// The output head that is the token embedding, (V, C).
+    pub fn tied(table: &Tensor) -> Result<Self> {
+        Ok(Self { weight: Weight::Float(table.t()?), bias: None, stored: stored(table) })
+    }
+
+    /// (N, in) -> (N, out).
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = match &self.weight {
+            Weight::Float(weight) => x.matmul(weight)?,
+            Weight::Quantized(weight) => weight.forward(x)?,
+        };
+        Ok(match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        })
+    }
+}
+
+/// A matrix on the device as it lies in the file: (in, out) or (out, in).
+fn float(data: &MatrixData, place: &Place) -> Result<Tensor> {
+    let dtype = match data.dtype {
+        StorageType::F16 => DType::F16,
+        StorageType::BF16 => DType::BF16,
+        _ => DType::F32,
+    };
+    let shape = match data.layout {
+        Layout::InOut => [data.inputs, data.outputs],
+        Layout::OutIn => [data.outputs, data.inputs],
+    };
+    Ok(Tensor::from_raw_buffer(&data.bytes, dtype, &shape, &place.device)?.to_dtype(place.dtype)?)
+}
+
+fn quantized(data: &MatrixData, kind: QuantizedType, device: &Device) -> Result<QMatMul> {
+    let dtype = match kind {
+        QuantizedType::Q8_0 => GgmlDType::Q8_0,
+        QuantizedType::Q6K => GgmlDType::Q6K,
+        QuantizedType::Q5K => GgmlDType::Q5K,
+        QuantizedType::Q4K => GgmlDType::Q4K,
+    };
+    // candle reads the scales in place; a file may place them anywhere.
+    let bytes: Cow<'_, [u8]> = match data.bytes.as_ptr().cast::<u32>().is_aligned() {
+        true => Cow::Borrowed(&data.bytes),
+        false => Cow::Owned(data.bytes.to_vec()),
+    };
+    let storage = QStorage::from_data(bytes, device, dtype)?;
+    let tensor = QTensor::new(storage, (data.outputs, data.inputs))?;
+    Ok(QMatMul::from_arc(Arc::new(tensor))?)
+}
+
+/// Layer norm over the last axis.
+#[derive(Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    epsilon: f32,
+}
+
+impl LayerNorm {
+    pub fn new(weight: Vec<f32>, bias: Vec<f32>, epsilon: f32, place: &Place) -> Result<Self> {
+        Ok(Self { weight: place.vector(weight)?, bias: place.vector(bias)?, epsilon })
+    }
+
+    /// (N, C) -> (N, C).
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(ops::layer_norm(x, &self.weight, &self.bias, self.epsilon)?)
+    }
+}
+
+/// A table of vectors, (entries, C).
+#[derive(Debug)]
+pub enum Embedding {
+    /// On the device.
+    Table(Tensor),
+    /// Quantised: candle looks up no rows of such tables, so the host does.
+    Host(host::Embedding, Place),
+}
+
+impl Embedding {
+    pub fn new(table: &MatrixData, place: &Place) -> Result<Self> {
+        Ok(match QuantizedType::of(table.dtype) {
+            None => Self::Table(float(table, place)?),
+            Some(_) => Self::Host(host::Embedding::new(table), place.clone()),
+        })
+    }
+
+    /// The type of the table, and the bytes that it takes.
+    pub fn stored(&self) -> (StorageType, usize) {
+        match self {
+            Self::Table(table) => stored(table),
+            Self::Host(embedding, _) => embedding.weight.stored(),
+        }
+    }
+
+    /// Entries by index: (N) -> (N, C).
+    pub fn forward(&self, indices: &[u32]) -> Result<Tensor> {
+        match self {
+            Self::Table(table) => Ok(table.index_select(&Tensor::new(indices, table.device())?, 0)?),
+            Self::Host(embedding, place) => {
+                Ok(embedding.forward(indices)?.to_device(&place.device)?.to_dtype(place.dtype)?)
+            }
+        }
+    }
+}
+
+/// The activation of the MLP. candle's `gelu` is the form with tanh, of which `gelu_new` and `gelu_fast` are two spellings.
+pub fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    Ok(match activation {
+        Activation::GeluNew | Activation::GeluFast => x.gelu(),
+        Activation::Gelu => x.gelu_erf(),
+        Activation::Relu => x.relu(),
+        Activation::Silu => x.silu(),
+    }?)
+}

@@ -1,10 +1,12 @@
 //! Where the network runs: CPU, CUDA or Metal.
 
 use std::str::FromStr;
+use std::time::Instant;
 
-use candle_core::Device;
+use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
+use crate::kernels;
 
 /// What computes.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +16,29 @@ pub enum Backend {
     Kernels,
     /// candle's operations, on one of its devices.
     Candle(Device),
+}
+
+impl Backend {
+    /// Bytes a second that the device moves to or from the memory in which it keeps weights, the best of `passes`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn memory_bandwidth(&self, passes: usize) -> Result<f64> {
+        /// Numbers that are copied: far more than caches hold.
+        const COPIED: usize = 1 << 26;
+        let Self::Candle(device) = self else { return Ok(kernels::memory_bandwidth(passes)) };
+        let numbers = Tensor::zeros(COPIED, DType::F32, device)?;
+        let mut fastest = f64::INFINITY;
+        for _ in 0..passes {
+            device.synchronize()?;
+            let start = Instant::now();
+            let copy = numbers.copy()?;
+            device.synchronize()?;
+            fastest = fastest.min(start.elapsed().as_secs_f64());
+            drop(copy);
+        }
+        Ok((2 * COPIED * size_of::<f32>()) as f64 / fastest)
+    }
 }
 
 /// A device as the user names it: `auto`, `cpu`, `cuda`, `cuda:N`, `metal`.
@@ -124,6 +149,12 @@ mod tests {
     #[test]
     fn the_cpu_is_served_by_the_kernels() {
         assert!(matches!(DeviceChoice::Cpu.open().unwrap(), Backend::Kernels));
+    }
+
+    #[test]
+    fn a_bandwidth_is_a_positive_number() {
+        let bandwidth = Backend::Candle(Device::Cpu).memory_bandwidth(1).unwrap();
+        assert!(bandwidth.is_finite() && bandwidth > 1e6, "{bandwidth}");
     }
 
     #[cfg(not(feature = "cuda"))]

@@ -6,7 +6,8 @@ use anyhow::Result;
 use gpt2::Error;
 use gpt2::checkpoint::Checkpoint;
 use gpt2::decode::{Input, LanguageModel, Positions};
-use gpt2::kernels::{self, memory_bandwidth, pool};
+use gpt2::device::Backend;
+use gpt2::kernels::{self, pool};
 use gpt2::memory::{self, Footprint};
 use gpt2::model::{Gpt2, LoadOptions, Session};
 
@@ -20,7 +21,8 @@ const BANDWIDTH_PASSES: usize = 8;
 
 pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
     let start = Instant::now();
-    let (name, model) = model(args, verbosity)?;
+    let backend = args.model.device.open()?;
+    let (name, model) = model(args, backend.clone(), verbosity)?;
     let load_s = start.elapsed().as_secs_f64();
     let longest = args.prompt_tokens.iter().max().copied().unwrap_or_default() + args.max_new_tokens;
     let context = model.config().n_positions;
@@ -33,7 +35,7 @@ pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
     let runs = args.prompt_tokens.iter().map(|prompt| measure(&model, *prompt, args)).collect::<Result<Vec<_>>>()?;
     // The buffer of the next measurement would count as memory of the model.
     let peak_memory_bytes = memory::peak();
-    let bandwidth = memory_bandwidth(BANDWIDTH_PASSES);
+    let bandwidth = backend.memory_bandwidth(BANDWIDTH_PASSES)?;
     let runs = runs.into_iter().map(|run| run.record(&model, bandwidth, args)).collect();
     let weights = model.weight_bytes().into_iter();
     let record = BenchRecord {
@@ -56,8 +58,7 @@ pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
 }
 
 /// The model and its name.
-fn model(args: &BenchArgs, verbosity: Verbosity) -> Result<(String, Gpt2)> {
-    let backend = args.model.device.open()?;
+fn model(args: &BenchArgs, backend: Backend, verbosity: Verbosity) -> Result<(String, Gpt2)> {
     let Some(size) = args.random else {
         let files = load::find(&args.model, verbosity)?;
         return Ok((files.name.clone(), load::network(&args.model, &files, backend, verbosity)?));
@@ -107,20 +108,10 @@ fn step(session: &mut Session<'_>, rows: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
     let inputs: Vec<Input<'_>> = rows
         .iter()
         .enumerate()
-        .map(|(row, ids)| Input { row, ids, logits: Positions::Last, hidden: Positions::None })
+        .map(|(row, ids)| Input { row, ids, logits: Positions::None, best: Positions::Last, hidden: Positions::None })
         .collect();
-    let logits = session.forward(&inputs)?.logits;
-    Ok(logits.chunks_exact(session.vocab_size()).map(|logits| vec![largest(logits)]).collect())
-}
-
-fn largest(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (i, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = i;
-        }
-    }
-    best as u32
+    // Weights that give no finite numbers cost as much as others.
+    Ok(session.forward(&inputs)?.best.iter().map(|id| vec![id.unwrap_or(0)]).collect())
 }
 
 impl Times {
@@ -129,9 +120,8 @@ impl Times {
         let prefill = Speed::of(rows * self.prompt, self.prefill);
         let decode = Speed::of(rows * new, self.decode);
         // On average a decoded token sees the prompt and half of the tokens before it.
-        let config = model.config();
         let cached = self.prompt as f64 + new as f64 / 2.0;
-        let cache = cached * (config.n_layer * 2 * config.n_embd * size_of::<f32>()) as f64;
+        let cache = cached * model.cache_bytes_per_position() as f64;
         let limit = rows as f64 * bandwidth / (model.bytes_per_token() as f64 + rows as f64 * cache);
         RunRecord {
             prompt_tokens: self.prompt,

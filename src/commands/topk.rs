@@ -187,7 +187,7 @@ impl Query<'_> {
 }
 
 fn last_logits(session: &mut Session<'_>, row: usize, ids: &[u32]) -> Result<Vec<f32>> {
-    let input = Input { row, ids, logits: Positions::Last, hidden: Positions::None };
+    let input = Input { row, ids, logits: Positions::Last, best: Positions::None, hidden: Positions::None };
     Ok(session.forward(&[input])?.logits)
 }
 

@@ -107,6 +107,7 @@ impl<'a> Rows<'a> {
                 row: rows[input.row],
                 ids: &input.ids,
                 logits: input.logits,
+                best: input.best,
                 hidden: input.hidden,
             })
         });
@@ -155,13 +156,15 @@ impl<'p, 'a> Plans<'p, 'a> {
         let vocab_size = rows.model.vocab_size();
         let states: usize = self.plans.iter().map(|plan| plan.positions(|input| input.hidden)).sum();
         let n_embd = output.hidden.len().checked_div(states).unwrap_or(0);
-        let (mut logits, mut hidden) = (&mut output.logits[..], &output.hidden[..]);
+        let (mut logits, mut best, mut hidden) = (&mut output.logits[..], &output.best[..], &output.hidden[..]);
         let mut ended = vec![];
         for (request, plan) in self.requests.iter_mut().zip(&self.plans) {
             let mine = plan.positions(|input| input.logits) * vocab_size;
+            let tokens = plan.positions(|input| input.best);
             let states = plan.positions(|input| input.hidden) * n_embd;
             let output = StepOutput {
                 logits: logits.split_off_mut(..mine).unwrap_or_default(),
+                best: best.split_off(..tokens).unwrap_or_default(),
                 hidden: hidden.split_off(..states).unwrap_or_default(),
                 vocab_size,
                 n_embd,

@@ -94,6 +94,9 @@ pub struct Input<'a> {
     pub ids: &'a [u32],
     /// For which of the new positions logits are returned.
     pub logits: Positions,
+    /// For which of the new positions the most probable next token is returned: all that greedy search needs, and far
+    /// less to move from a GPU.
+    pub best: Positions,
     /// For which of the new positions the last hidden state (after the final norm) is returned.
     pub hidden: Positions,
 }
@@ -114,6 +117,9 @@ pub enum Positions {
 pub struct Output {
     /// Logits, (wanted positions, V), row-major.
     pub logits: Vec<f32>,
+    /// The most probable token at each wanted position, the first one if there are several; none if the logits are not
+    /// finite numbers.
+    pub best: Vec<Option<u32>>,
     /// Hidden states after the final norm, (wanted positions, C), row-major.
     pub hidden: Vec<f32>,
 }

@@ -102,11 +102,16 @@ pub(crate) fn check_finite(row: &[f32]) -> Result<()> {
     if sum(row, |x| x * 0.0) == 0.0 {
         return Ok(());
     }
-    Err(Error::Numerics(
+    Err(not_finite())
+}
+
+/// The error for logits that are not finite.
+pub(crate) fn not_finite() -> Error {
+    Error::Numerics(
         "the model gave logits that are not finite numbers: its weights are damaged, or overflow in this number type; \
          try --dtype f32"
             .into(),
-    ))
+    )
 }
 
 /// Fails if `largest`, the best score after the processors, says that they left nothing to choose from.

@@ -124,6 +124,7 @@ pub(super) struct PlannedInput {
     pub row: usize,
     pub ids: Vec<u32>,
     pub logits: Positions,
+    pub best: Positions,
     pub hidden: Positions,
 }
 
@@ -132,7 +133,7 @@ impl Plan {
         self.inputs.is_empty() && self.moves.is_empty()
     }
 
-    /// How many positions of the output belong to this plan; `wanted` picks logits or hidden states.
+    /// How many positions of the output belong to this plan; `wanted` picks logits, best tokens or hidden states.
     pub(super) fn positions(&self, wanted: impl Fn(&PlannedInput) -> Positions) -> usize {
         let count = |input: &PlannedInput| match wanted(input) {
             Positions::None => 0,
@@ -157,7 +158,14 @@ impl Plan {
 
     /// Appends `ids` to `row`.
     pub(super) fn feed(&mut self, row: usize, ids: &[u32], logits: Positions, hidden: Positions) {
-        self.inputs.push(PlannedInput { row, ids: ids.to_vec(), logits, hidden });
+        self.inputs.push(PlannedInput { row, ids: ids.to_vec(), logits, best: Positions::None, hidden });
+    }
+
+    /// The best tokens will do where logits were asked for.
+    pub(super) fn only_best(&mut self) {
+        for input in &mut self.inputs {
+            input.best = std::mem::replace(&mut input.logits, Positions::None);
+        }
     }
 }
 
@@ -165,6 +173,8 @@ impl Plan {
 pub(super) struct StepOutput<'a> {
     /// Logits, (positions, V).
     pub logits: &'a mut [f32],
+    /// Best tokens, (positions); see [`Output::best`](super::Output::best).
+    pub best: &'a [Option<u32>],
     /// Hidden states, (positions, C).
     pub hidden: &'a [f32],
     pub vocab_size: usize,
@@ -176,6 +186,20 @@ impl StepOutput<'_> {
     pub(super) fn rows(&mut self) -> std::slice::ChunksExactMut<'_, f32> {
         self.logits.chunks_exact_mut(self.vocab_size)
     }
+
+    /// What is known of the next token at each position, from a plan that asks for logits or for best tokens.
+    pub(super) fn next_tokens(&mut self) -> impl Iterator<Item = NextToken<'_>> {
+        let rows = self.logits.chunks_exact_mut(self.vocab_size).map(NextToken::Logits);
+        rows.chain(self.best.iter().copied().map(NextToken::Best))
+    }
+}
+
+/// What a model says of the token at the next position.
+pub(super) enum NextToken<'a> {
+    /// Logits (V).
+    Logits(&'a mut [f32]),
+    /// The most probable one, if logits are finite.
+    Best(Option<u32>),
 }
 
 /// A token that a search has settled on.

@@ -15,7 +15,7 @@ use super::config::{Draft, Single};
 use super::lookup::lookup;
 use super::numeric;
 use super::random::Noise;
-use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
+use super::search::{NewToken, NextToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
 use super::stop::{Finish, Outflow};
 use crate::error::Result;
 
@@ -27,8 +27,8 @@ const ASSISTANT_GUESSES: (usize, usize) = (5, 20);
 /// One request.
 pub(super) struct SingleSearch {
     params: Single,
-    /// The processed logits of the first token, once the prompt has been run.
-    first: Option<Vec<f32>>,
+    /// The scores of the first token, once the prompt has been run.
+    first: Option<Scores<Vec<f32>>>,
     /// The next sequence to start.
     next: usize,
     free: Vec<usize>,
@@ -39,6 +39,13 @@ pub(super) struct SingleSearch {
     assistant_forks: Vec<usize>,
     /// Whether the second model has run the prompt.
     assistant_ready: bool,
+}
+
+/// What the next token is chosen by.
+struct Scores<L> {
+    /// Logits after the processors (V); empty where the best token is all that counts.
+    logits: L,
+    best: usize,
 }
 
 /// A sequence in the making.
@@ -78,25 +85,29 @@ impl SingleSearch {
         }
     }
 
-    /// The token that follows `ids` in `sequence`, from processed logits (V).
-    fn choose(&self, task: &Task<'_>, logits: &[f32], sequence: usize, generated: usize) -> Result<usize> {
-        let best = numeric::argmax(logits);
-        numeric::check_choice(logits[best])?;
+    /// Whether the model's most probable token is the one that is chosen, and nothing else is wanted of its logits.
+    fn takes_best(&self, task: &Task<'_>) -> bool {
+        !self.params.sample && task.decoding.processors.is_empty() && task.decoding.logprobs.is_none()
+    }
+
+    /// The token at place `generated` of `sequence`.
+    fn choose(&self, task: &Task<'_>, scores: &Scores<&[f32]>, sequence: usize, generated: usize) -> usize {
         if !self.params.sample {
-            return Ok(best);
+            return scores.best;
         }
-        Ok(Noise { seed: task.decoding.seed, row: sequence as u64, step: generated as u64 }.draw(logits))
+        Noise { seed: task.decoding.seed, row: sequence as u64, step: generated as u64 }.draw(scores.logits)
     }
 
     /// Starts waiting sequences on free rows, with the token that follows the prompt.
-    fn start(&mut self, task: &Task<'_>, tokens: &mut Vec<NewToken>) -> Result<()> {
-        let Some(first) = self.first.take() else { return Ok(()) };
+    fn start(&mut self, task: &Task<'_>, tokens: &mut Vec<NewToken>) {
+        let Some(first) = self.first.take() else { return };
         while self.next < self.params.num_return_sequences
             && let Some(row) = self.free.pop()
         {
             let mut line = Line::new(task, self.params.draft, self.next, row);
-            let id = self.choose(task, &first, line.sequence, 0)?;
-            if let Some(finish) = line.push(task, &first, id, tokens) {
+            let scores = Scores { logits: &first.logits[..], best: first.best };
+            let id = self.choose(task, &scores, line.sequence, 0);
+            if let Some(finish) = line.push(task, scores.logits, id, tokens) {
                 self.retire(task, line, finish);
             } else {
                 if row != 0 {
@@ -110,12 +121,27 @@ impl SingleSearch {
         if self.next < self.params.num_return_sequences {
             self.first = Some(first);
         }
-        Ok(())
     }
 
     fn retire(&mut self, task: &Task<'_>, line: Line, finish: Finish) {
         self.free.push(line.row);
         self.finished[line.sequence] = Some(task.sequence(&line.ids, finish, &line.logprobs));
+    }
+}
+
+impl<'a> Scores<&'a [f32]> {
+    /// Of the token after `ids`, from what the model says of it.
+    fn new(task: &Task<'_>, next: NextToken<'a>, ids: &[u32]) -> Result<Self> {
+        match next {
+            NextToken::Best(id) => Ok(Self { logits: &[], best: id.ok_or_else(numeric::not_finite)? as usize }),
+            NextToken::Logits(logits) => {
+                numeric::check_finite(logits)?;
+                task.process(logits, ids);
+                let best = numeric::argmax(logits);
+                numeric::check_choice(logits[best])?;
+                Ok(Self { logits, best })
+            }
+        }
     }
 }
 
@@ -141,7 +167,7 @@ impl Line {
         }
     }
 
-    /// Appends the token `id`, chosen from `logits`; says whether the sequence ends with it.
+    /// Appends the token `id`, chosen by `logits`; says whether the sequence ends with it.
     fn push(&mut self, task: &Task<'_>, logits: &[f32], id: usize, tokens: &mut Vec<NewToken>) -> Option<Finish> {
         if let Some(k) = task.decoding.logprobs {
             self.logprobs.push(TokenLogprob::from_logits(logits, id, k));
@@ -200,17 +226,19 @@ impl Search for SingleSearch {
                 line.assistant_seen = all.len();
             }
         }
+        if self.takes_best(task) {
+            plan.only_best();
+        }
     }
 
     fn drafted(&mut self, task: &Task<'_>, mut output: StepOutput<'_>) -> Result<()> {
-        let mut rows = output.rows();
+        let mut next_tokens = output.next_tokens();
         for i in (0..self.running.len()).filter(|&i| self.running[i].guessing).collect::<Vec<_>>() {
-            let Some(logits) = rows.next() else { break };
-            numeric::check_finite(logits)?;
+            let Some(next) = next_tokens.next() else { break };
             let line = &self.running[i];
             let all = [&line.ids[..], &line.guess].concat();
-            task.process(logits, &all);
-            let id = self.choose(task, logits, line.sequence, all.len() - task.prompt.len())? as u32;
+            let scores = Scores::new(task, next, &all)?;
+            let id = self.choose(task, &scores, line.sequence, all.len() - task.prompt.len()) as u32;
             let line = &mut self.running[i];
             line.guess.push(id);
             line.guessing = !task.decoding.stop.eos_token_id.contains(&id);
@@ -220,7 +248,7 @@ impl Search for SingleSearch {
 
     fn plan(&mut self, task: &Task<'_>, plan: &mut Plan) {
         if self.first.is_none() && self.next == 0 {
-            return plan.extend(task, 0, &task.prompt, 0);
+            plan.extend(task, 0, &task.prompt, 0);
         }
         plan.moves.extend(self.forks.drain(..).map(|row| (row, 0)));
         for line in &mut self.running {
@@ -238,6 +266,9 @@ impl Search for SingleSearch {
                 plan.feed(line.row, &new, Positions::All, Positions::None);
             }
         }
+        if self.takes_best(task) {
+            plan.only_best();
+        }
     }
 
     fn advance(
@@ -246,26 +277,24 @@ impl Search for SingleSearch {
         mut output: StepOutput<'_>,
         tokens: &mut Vec<NewToken>,
     ) -> Result<Option<Vec<Sequence>>> {
-        let mut rows = output.rows();
+        let mut next_tokens = output.next_tokens();
         if self.next == 0
-            && let Some(logits) = rows.next()
+            && let Some(next) = next_tokens.next()
         {
-            numeric::check_finite(logits)?;
-            task.process(logits, &task.prompt);
-            self.first = Some(logits.to_vec());
+            let Scores { logits, best } = Scores::new(task, next, &task.prompt)?;
+            self.first = Some(Scores { logits: logits.to_vec(), best });
         }
         for mut line in std::mem::take(&mut self.running) {
             let before = line.ids.len();
             let mut finish = None;
             let mut right = 0;
-            for (checked, logits) in rows.by_ref().take(line.guess.len() + 1).enumerate() {
+            for (checked, next) in next_tokens.by_ref().take(line.guess.len() + 1).enumerate() {
                 if finish.is_some() || right < checked {
                     continue;
                 }
-                numeric::check_finite(logits)?;
-                task.process(logits, &line.ids);
-                let id = self.choose(task, logits, line.sequence, line.ids.len() - task.prompt.len())?;
-                finish = line.push(task, logits, id, tokens);
+                let scores = Scores::new(task, next, &line.ids)?;
+                let id = self.choose(task, &scores, line.sequence, line.ids.len() - task.prompt.len());
+                finish = line.push(task, scores.logits, id, tokens);
                 right += usize::from(line.guess.get(checked) == Some(&(id as u32)));
             }
             line.settle(before, right);
@@ -274,7 +303,7 @@ impl Search for SingleSearch {
                 None => self.running.push(line),
             }
         }
-        self.start(task, tokens)?;
+        self.start(task, tokens);
         let done = self.running.is_empty() && self.next == self.params.num_return_sequences;
         Ok(done.then(|| self.finished.drain(..).flatten().collect()))
     }

@@ -1,6 +1,6 @@
 //! A language model for tests: logits are a function of a row's ids, and misuse of the interface fails loudly.
 
-use super::{Input, LanguageModel, Output, Positions};
+use super::{Input, LanguageModel, Output, Positions, numeric};
 use crate::error::Result;
 
 /// A model without a network.
@@ -76,6 +76,11 @@ impl<F: Fn(&[u32]) -> Vec<f32>> LanguageModel for TableModel<F> {
                 };
                 if wanted(input.logits) {
                     output.logits.extend((self.logits)(&ids));
+                }
+                if wanted(input.best) {
+                    let logits = (self.logits)(&ids);
+                    let finite = numeric::check_finite(&logits).is_ok();
+                    output.best.push(finite.then(|| numeric::argmax(&logits) as u32));
                 }
                 if wanted(input.hidden) {
                     output.hidden.extend((0..5).map(|c| hash([id, ids.len() as u32, c])));

@@ -58,7 +58,7 @@ impl Gpt2 {
     pub fn load(config: Config, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Self> {
         let place = match &options.backend {
             Backend::Kernels => None,
-            Backend::Candle(device) => Some(Place::new(device, options.weights)),
+            Backend::Candle(device) => Some(Place::new(device, options.weights, config.vocab_size)?),
         };
         let weights = Weights::place(checkpoint, &config, options.weights, place.is_none() && has_large_pages())?;
         let loader = Loader { checkpoint, weights, place: place.as_ref(), used: RefCell::default() };

@@ -4,8 +4,8 @@
 //! [`forward`](Gpt2::forward), for one row or many, for a prompt or a single token, traced or not. It takes a ragged
 //! batch: the new tokens of all rows one after the other, (N, C), so that no row is padded.
 //!
-//! What differs between the CPU and a GPU is behind the layers with weights and the cache: [`Backend`] picks between
-//! `host`, over this library's kernels, and `device`, over candle's.
+//! What differs between the CPU and a GPU is behind the layers with weights and the cache:
+//! [`Backend`](crate::device::Backend) picks between `host`, over this library's kernels, and `device`, over candle's.
 //!
 //! Reference: transformers 5.23.0, `models/gpt2/modeling_gpt2.py`.
 
@@ -23,6 +23,7 @@ mod weights;
 use candle_core::{DType, Tensor};
 
 use crate::config::Config;
+use crate::decode::numeric;
 use crate::error::{Error, Result};
 use block::Block;
 pub use cache::{KvCache, Segment};
@@ -58,6 +59,13 @@ impl Gpt2 {
     #[must_use]
     pub fn new_cache(&self) -> KvCache {
         KvCache::new(&self.config, self.place.as_ref())
+    }
+
+    /// The bytes of the keys and values of a position.
+    #[must_use]
+    pub fn cache_bytes_per_position(&self) -> usize {
+        let number = self.place.as_ref().map_or(size_of::<f32>(), |place| place.dtype.size_in_bytes());
+        self.config.n_layer * 2 * self.config.n_embd * number
     }
 
     /// Runs the blocks over new tokens: `inputs` are `(row, ids)`, the ids of a row follow its positions in the cache.
@@ -101,6 +109,19 @@ impl Gpt2 {
     /// If the device fails.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         Ok(self.lm_head.forward(hidden)?.to_dtype(DType::F32)?)
+    }
+
+    /// The most probable token of each row of logits (N, V), the first one if there are several; none for a row that holds
+    /// anything but finite numbers. Found where the logits are.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>> {
+        if let Some(place) = &self.place {
+            return place.best_tokens(logits);
+        }
+        let best = |row: &[f32]| numeric::check_finite(row).is_ok().then(|| numeric::argmax(row) as u32);
+        with_slice(logits, |logits| logits.chunks_exact(self.config.vocab_size).map(best).collect())
     }
 
     /// Token plus position embeddings, (N, C).

@@ -38,19 +38,23 @@ impl LanguageModel for Session<'_> {
         let rows: Vec<(usize, &[u32])> = inputs.iter().map(|input| (input.row, input.ids)).collect();
         let x = self.model.forward(&rows, &mut self.cache, None)?;
         // Norm and head run over the wanted positions alone: most of a prompt's logits are never looked at.
-        let normed = |positions: fn(&Input<'_>) -> Positions| match wanted(inputs, positions) {
-            indices if indices.is_empty() => Ok(None),
-            indices => select(&x, &indices).and_then(|x| self.model.final_norm(&x)).map(Some),
-        };
-        let logits = match normed(|input| input.logits)? {
-            Some(x) => to_host(&self.model.logits(&x)?)?,
-            None => vec![],
-        };
-        let hidden = match normed(|input| input.hidden)? {
-            Some(x) => to_host(&x)?,
-            None => vec![],
-        };
-        Ok(Output { logits, hidden })
+        let (logits, best) = (wanted(inputs, |input| input.logits), wanted(inputs, |input| input.best));
+        let hidden = wanted(inputs, |input| input.hidden);
+        let mut output = Output::default();
+        if logits.len() + best.len() > 0 {
+            let x = self.model.final_norm(&select(&x, &[&logits[..], &best].concat())?)?;
+            let all = self.model.logits(&x)?;
+            if !logits.is_empty() {
+                output.logits = to_host(&all.narrow(0, 0, logits.len())?)?;
+            }
+            if !best.is_empty() {
+                output.best = self.model.best_tokens(&all.narrow(0, logits.len(), best.len())?)?;
+            }
+        }
+        if !hidden.is_empty() {
+            output.hidden = to_host(&self.model.final_norm(&select(&x, &hidden)?)?)?;
+        }
+        Ok(output)
     }
 
     fn truncate(&mut self, row: usize, len: usize) {
@@ -79,10 +83,10 @@ fn wanted(inputs: &[Input<'_>], positions: fn(&Input<'_>) -> Positions) -> Vec<u
     indices
 }
 
-/// Rows of `x` (N, C) by index; `x` itself where that is all of them.
+/// Rows of `x` (N, C) by index; `x` itself where that is all of them in their order.
 fn select(x: &Tensor, indices: &[u32]) -> Result<Tensor> {
     let (n, _) = x.dims2()?;
-    if indices.len() == n {
+    if (0..n as u32).eq(indices.iter().copied()) {
         return Ok(x.clone());
     }
     select_rows(x, indices)

@@ -183,7 +183,13 @@ pub fn check_endings(load: impl Fn(&str) -> Gpt2) {
 fn distributions_after_the_processors_agree() {
     for (name, model, golden) in cases() {
         for case in &golden.distribution {
-            let input = Input { row: 0, ids: &case.ids, logits: Positions::Last, hidden: Positions::None };
+            let input = Input {
+                row: 0,
+                ids: &case.ids,
+                logits: Positions::Last,
+                best: Positions::None,
+                hidden: Positions::None,
+            };
             let mut logits = Session::new(&model).forward(&[input]).unwrap().logits;
             let config = case.params.config(&model.config().eos_token_id, 1);
             config.processors().unwrap().apply(&mut logits, &case.ids, 0);

@@ -2,9 +2,10 @@
 //! and against the kernels.
 //!
 //! Tolerances: f32 is held to what the kernels are held to. In 16 bits transformers itself is up to 0.013 (f16) and 0.127
-//! (bf16) from its own f32 logits on these checkpoints, which go up to 7.5; half as much again is allowed here.
+//! (bf16) from its own f32 logits on these checkpoints, which go up to 7.5; bf16 is allowed half as much again, and f16
+//! twice as much, because candle's CPU backend (not its GPU ones) rounds partial sums of f16 products.
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::decode::{Engine, GenerationConfig, Input, LanguageModel, NoText, Positions};
@@ -87,7 +88,7 @@ fn guesses_change_no_token() {
 }
 
 fn last(row: usize, ids: &[u32]) -> Input<'_> {
-    Input { row, ids, logits: Positions::Last, hidden: Positions::None }
+    Input { row, ids, logits: Positions::Last, best: Positions::None, hidden: Positions::None }
 }
 
 /// Splits, copies, cuts, rows in any order and of any lengths, over the step in which room grows: what the cache holds is
@@ -137,6 +138,25 @@ fn rows_survive_a_pass_that_is_refused() {
     assert_close(&next, &expected, forward::TOLERANCE, "after a refused pass");
 }
 
+/// The second token's embedding is no number. The row that saw it starts anew beside a longer one.
+#[test]
+fn a_row_does_not_see_who_was_there_before() {
+    let config = Config { n_positions: 20, vocab_size: 9, n_embd: 4, n_layer: 1, n_head: 2, ..tiny() };
+    let mut checkpoint = Checkpoint::random(&config, WeightType::F32, 7).unwrap();
+    let wte = checkpoint.tensors.iter_mut().find(|tensor| tensor.name == "wte.weight").unwrap();
+    let mut bytes = wte.bytes.to_vec();
+    bytes[16..20].copy_from_slice(&f32::NAN.to_le_bytes());
+    wte.bytes = bytes.into();
+    let model = Gpt2::load(config, &checkpoint, options(WeightType::F32)).unwrap();
+    let hidden = |row, ids| Input { hidden: Positions::Last, logits: Positions::None, ..last(row, ids) };
+    let mut session = Session::new(&model);
+    let first = session.forward(&[hidden(0, &[1; 8]), hidden(1, &[2; 8])]).unwrap().hidden;
+    assert!(first[..4].iter().all(|x| x.is_nan()) && first[4..].iter().all(|x| x.is_finite()), "{first:?}");
+    session.truncate(0, 0);
+    let second = session.forward(&[hidden(0, &[3]), hidden(1, &[2])]).unwrap().hidden;
+    assert!(second.iter().all(|x| x.is_finite()), "{second:?}");
+}
+
 #[test]
 fn rows_are_traced_in_the_order_of_the_batch() {
     let models = [golden::model("inverse"), model("inverse")];
@@ -155,7 +175,7 @@ fn rows_are_traced_in_the_order_of_the_batch() {
 
 #[test]
 fn in_16_bits_logits_are_as_near_as_those_of_transformers() {
-    for (weights, tolerance) in [(WeightType::F16, 0.02), (WeightType::BF16, 0.2)] {
+    for (weights, tolerance) in [(WeightType::F16, 0.026), (WeightType::BF16, 0.19)] {
         for name in NAMES {
             let (model, exact) = (golden::load(name, options(weights)), golden::model(name));
             let v = model.config().vocab_size;
@@ -194,8 +214,27 @@ fn quantised_weights_give_what_the_kernels_give() {
         let kernels = golden::load(name, LoadOptions { weights, ..LoadOptions::default() });
         let candle = golden::load(name, options(weights));
         let (ours, theirs) = (forward::logits(&candle, &[3, 1, 4]), forward::logits(&kernels, &[3, 1, 4]));
-        assert_close(&ours, &theirs, 0.1, name);
+        let largest = theirs.iter().fold(0f32, |a, b| a.max(b.abs()));
+        assert_close(&ours, &theirs, 0.02 * largest, name);
     }
+}
+
+/// Ties go to the first token, as they do on the host, and what is no number is noticed.
+#[test]
+fn the_best_token_is_that_of_the_host() {
+    let (model, kernels) = (model("base"), golden::model("base"));
+    let v = model.config().vocab_size;
+    let mut logits = vec![-1f32; 5 * v];
+    for at in [7, 3, v - 1] {
+        logits[at] = 2.5;
+    }
+    logits[2 * v + 5] = f32::NAN;
+    logits[3 * v + 9] = f32::INFINITY;
+    logits[4 * v + 1] = f32::NEG_INFINITY;
+    let logits = Tensor::from_vec(logits, (5, v), &Device::Cpu).unwrap();
+    let expected = [Some(3), Some(0), None, None, None];
+    assert_eq!(model.best_tokens(&logits).unwrap(), expected);
+    assert_eq!(kernels.best_tokens(&logits).unwrap(), expected);
 }
 
 /// A small configuration to vary.

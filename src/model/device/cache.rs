@@ -87,6 +87,7 @@ impl Cache {
             self.layers = (0..self.n_layer).map(|_| Ok([zeros()?, zeros()?])).collect::<Result<_>>()?;
         } else {
             self.rearrange(positions)?;
+            segments.iter().filter(|s| s.past == 0).try_for_each(|s| self.clear(s.row))?;
         }
         self.rows.iter_mut().enumerate().for_each(|(i, row)| row.slot = i);
         self.pass = Pass::new(segments, self.shape, &self.place)?;
@@ -111,6 +112,14 @@ impl Cache {
         let layers = self.layers.iter().map(|[k, v]| Ok([arranged(k)?, arranged(v)?]));
         // Only a full set replaces the old one: an error leaves everything as it was.
         self.layers = layers.collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// Forgets the numbers of a row that starts anew: beside longer ones they are read, and a weight of 0 does not hide NaN.
+    fn clear(&self, row: usize) -> Result<()> {
+        for tensor in self.layers.iter().flatten() {
+            tensor.narrow(0, row, 1)?.zero_set()?;
+        }
         Ok(())
     }
 

@@ -99,9 +99,26 @@ pub enum Error {
     #[error("{0}")]
     Unsupported(String),
 
+    /// A GPU's memory is used up.
+    #[error(
+        "the GPU has too little memory: try --dtype bf16 or --quantize q8_0, a smaller --batch-size, fewer beams, or \
+         --device cpu"
+    )]
+    DeviceMemory(#[source] candle_core::Error),
+
     /// An error inside candle.
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Candle(candle_core::Error),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        // What CUDA's driver, cuBLAS and candle's Metal backend call it; candle has no variant of its own for it.
+        const NAMES: [&str; 3] =
+            ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "Failed to create metal resource"];
+        let text = error.to_string();
+        if NAMES.iter().any(|name| text.contains(name)) { Self::DeviceMemory(error) } else { Self::Candle(error) }
+    }
 }
 
 impl Error {
@@ -139,6 +156,13 @@ fn on_one_line(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_gpu_is_told_from_other_failures() {
+        let cuda = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+        assert!(matches!(Error::from(candle_core::Error::msg(cuda)), Error::DeviceMemory(_)));
+        assert!(matches!(Error::from(candle_core::Error::msg("shape mismatch")), Error::Candle(_)));
+    }
 
     #[test]
     fn a_file_cannot_break_the_line_that_quotes_it() {

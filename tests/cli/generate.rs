@@ -186,7 +186,8 @@ fn mistakes_are_usage_errors_that_name_the_flag() {
         }
     }
     gpt2(&["generate", "-m", "demo", "--ids", "50257"]).fails(2, &["50257", "vocabulary"]);
-    gpt2(&["generate", "-m", "demo", "Once", "--device", "cuda"]).fails(1, &["cuda"]);
+    gpt2(&["generate", "-m", "demo", "Once", "--device", "cuda"])
+        .fails(1, &["--device cuda", "cargo install", "--features cuda"]);
 }
 
 #[test]

@@ -334,7 +334,8 @@ mod tests {
             let vectors: u64 =
                 checkpoint.tensors.iter().filter(|t| t.shape.len() == 1).map(|t| t.bytes.len() as u64).sum();
             for weights in TYPES {
-                let model = Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights }).unwrap();
+                let model =
+                    Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, ..LoadOptions::default() }).unwrap();
                 let matrices: usize = model.weight_bytes().iter().map(|(_, bytes)| bytes).sum();
                 let foretold = Footprint::of_config(&config, weights);
                 assert_eq!(foretold.mapped_bytes + foretold.loaded_bytes, matrices as u64 + vectors, "{weights:?}");

@@ -7,7 +7,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::source::{LARGEST_CONFIG, read_at_most};
+use crate::files::read_at_most;
+
+/// The most bytes that a `config.json` may have.
+pub const LARGEST_CONFIG: u64 = 1 << 20;
 
 /// The activation of the MLP, under transformers' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

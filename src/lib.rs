@@ -14,6 +14,7 @@
 //! | [`analysis`] | scores, perplexity, logit lens, parameter and memory arithmetic |
 //! | [`memory`] | what a model takes in memory, and what there is |
 //! | [`device`] | CPU, CUDA or Metal, number types, threads |
+//! | [`files`] | reading with a limit, writing whole or not at all |
 //! | [`error`] | typed errors |
 //!
 //! Shapes in the documentation: `B` rows of a batch, `T` new positions, `S` positions in the cache, `C` the model's
@@ -27,6 +28,7 @@ pub mod config;
 pub mod decode;
 pub mod device;
 pub mod error;
+pub mod files;
 pub mod kernels;
 pub mod memory;
 pub mod model;

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use shards::ShardIndex;
 pub use storage::{Bytes, StorageType};
-pub use write::{TensorSpec, atomically};
+pub use write::TensorSpec;
 
 use crate::error::{Error, Result};
 use file::File;

@@ -6,13 +6,14 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use gpt2::Error;
 use gpt2::checkpoint::Checkpoint;
-use gpt2::config::Config;
+use gpt2::config::{Config, LARGEST_CONFIG};
 use gpt2::device::Backend;
+use gpt2::files::read_at_most;
 use gpt2::kernels::pool;
 use gpt2::kernels::quantized::QuantizedType;
 use gpt2::memory::{self, Footprint};
 use gpt2::model::{Gpt2, LoadOptions, WeightType};
-use gpt2::source::{self, LARGEST_CONFIG, ModelFiles, SourceOptions, TokenizerFiles, read_at_most};
+use gpt2::source::{self, ModelFiles, SourceOptions, TokenizerFiles};
 use gpt2::tokenizer::Tokenizer;
 
 use crate::cli::{ModelArgs, Prompt, TextArgs, Verbosity};

@@ -8,31 +8,13 @@ use super::Gpt2;
 use super::block::{Attention, Block, Mlp};
 use super::device::Place;
 use super::layers::{Embedding, LayerNorm, Linear, MatrixData};
-use super::weights::Weights;
+use super::weights::{WeightType, Weights};
 use crate::checkpoint::{Checkpoint, StorageType, Tensor};
 use crate::config::Config;
 use crate::device::Backend;
 use crate::error::{Error, Result};
 use crate::kernels::Layout;
-use crate::kernels::quantized::QuantizedType;
 use crate::memory::has_large_pages;
-
-/// The type in which weight matrices are held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WeightType {
-    /// As they are stored: every 16-bit number is an f32 and is widened on the way into the sum; quantised weights are
-    /// multiplied as integers, or are f32 if their format has no kernel.
-    #[default]
-    Stored,
-    /// As exact as f32: 16-bit weights stay as they are, quantised ones are widened.
-    F32,
-    /// Rounded to 16-bit IEEE.
-    F16,
-    /// Rounded to the upper half of an f32.
-    BF16,
-    /// Quantised, as far as the widths allow ([`QuantizedType::fitting`]). Position embeddings are as exact as f32.
-    Quantized(QuantizedType),
-}
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]

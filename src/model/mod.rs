@@ -29,11 +29,12 @@ use block::Block;
 pub use cache::{KvCache, Segment};
 use device::Place;
 use layers::{Embedding, LayerNorm, Linear};
-pub use load::{LoadOptions, WeightType};
+pub use load::LoadOptions;
 pub(crate) use random::shapes as tensor_shapes;
 pub use session::Session;
 pub use trace::Trace;
 pub(crate) use weights::Placement;
+pub use weights::WeightType;
 
 /// GPT-2 with its weights. Field names are the checkpoint's.
 #[derive(Debug)]

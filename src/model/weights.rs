@@ -6,13 +6,29 @@
 
 use rustc_hash::FxHashMap;
 
-use super::load::WeightType;
 use super::random::shapes;
 use crate::checkpoint::{Bytes, Checkpoint, StorageType, Tensor};
 use crate::config::Config;
 use crate::error::Result;
 use crate::kernels::quantized::QuantizedType;
 use crate::memory::large_pages;
+
+/// The type in which weight matrices are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WeightType {
+    /// As they are stored: every 16-bit number is an f32 and is widened on the way into the sum; quantised weights are
+    /// multiplied as integers, or are f32 if their format has no kernel.
+    #[default]
+    Stored,
+    /// As exact as f32: 16-bit weights stay as they are, quantised ones are widened.
+    F32,
+    /// Rounded to 16-bit IEEE.
+    F16,
+    /// Rounded to the upper half of an f32.
+    BF16,
+    /// Quantised, as far as the widths allow ([`QuantizedType::fitting`]). Position embeddings are as exact as f32.
+    Quantized(QuantizedType),
+}
 
 /// Matrices begin at multiples of this, a cache line.
 const ALIGNMENT: usize = 64;

@@ -99,7 +99,7 @@ pub fn say(text: impl std::fmt::Display) {
 /// Writes a file, which appears once it is whole.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = |error| gpt2::Error::io("write", path)(error);
-    Ok(gpt2::checkpoint::atomically(path, |file| file.write_all(bytes).map_err(write))?)
+    Ok(gpt2::files::atomically(path, |file| file.write_all(bytes).map_err(write))?)
 }
 
 /// Whether an error says that nobody reads standard output any more.

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::{ConfigSource, ModelFiles, SourceOptions, TokenizerFiles};
 use crate::checkpoint::{ShardIndex, WeightFiles};
-use crate::config::Config;
+use crate::config::{Config, LARGEST_CONFIG};
 use crate::error::{Error, Result};
+use crate::files::read_at_most;
 
 /// Something that may hold the files of one model.
 pub(super) trait Place {
@@ -47,9 +48,6 @@ const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
 const PYTORCH: &str = "pytorch_model.bin";
 const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
-
-/// The most bytes that a `config.json` may have.
-pub const LARGEST_CONFIG: u64 = 1 << 20;
 
 /// Finds the files of the model called `name` in `place`. The configuration comes first and is checked, so that a model
 /// of another architecture is refused before its gigabytes are fetched.
@@ -176,20 +174,6 @@ pub(super) fn tokenizer_at(path: &Path) -> Result<TokenizerFiles> {
         ))),
         found => Ok(found),
     }
-}
-
-/// Reads a file that should be small: what is larger than `limit` bytes, or never ends, is refused.
-///
-/// # Errors
-/// [`Error::Io`], or [`Error::Format`] if it is larger.
-pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-    if bytes.len() as u64 > limit {
-        return Err(Error::format(path, format!("larger than {limit} bytes, the most that such a file may have")));
-    }
-    Ok(bytes)
 }
 
 /// A folder of this machine.

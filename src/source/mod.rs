@@ -24,7 +24,6 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 
 pub use cache::cache_folder;
-pub use local::{LARGEST_CONFIG, read_at_most};
 
 /// How to look for a model.
 #[derive(Debug, Clone, Default)]

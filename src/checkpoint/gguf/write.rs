@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 
-use super::super::write::{TensorSpec, atomically, check_names, write_tensor};
+use super::super::write::{TensorSpec, check_names, write_tensor};
 use super::metadata::{Metadata, encode_string};
 use super::tensors::type_code;
 use super::{DEFAULT_ALIGNMENT, MAGIC};
 use crate::error::{Error, Result};
+use crate::files::atomically;
 
 const VERSION: u32 = 3;
 

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 
-use super::super::write::{TensorSpec, atomically, check_names, write_tensor};
+use super::super::write::{TensorSpec, check_names, write_tensor};
 use super::METADATA;
 use crate::error::{Error, Result};
+use crate::files::atomically;
 
 /// Writes a safetensors file of `tensors` with `metadata` as free text; `bytes_of` is asked for the bytes of each tensor
 /// by its place, in the order of the file: the widest types first, which keeps all aligned.

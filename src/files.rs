@@ -1,0 +1,127 @@
+//! Files as this program reads and writes them: never without an end, never half.
+
+use std::fs::{File, Permissions};
+use std::io::{BufWriter, Read, Write};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Reads a file that should be small: what is larger than `limit` bytes, or never ends, is refused.
+///
+/// # Errors
+/// [`Error::Io`], or [`Error::Format`] if it is larger.
+pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::format(path, format!("larger than {limit} bytes, the most that such a file may have")));
+    }
+    Ok(bytes)
+}
+
+/// Writes the file at `path` with `fill`: into a temporary file beside it, which takes its name once all is on the disk.
+/// After an error neither is left, and a file that was there before stays as it was. What is no regular file, such as
+/// `/dev/stdout` or a named pipe, is written to as it stands.
+///
+/// # Errors
+/// [`Error::Io`] with the path, and what `fill` returns.
+pub fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<()> {
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        let file = File::options().write(true).open(path).map_err(Error::io("write", path))?;
+        let mut writer = BufWriter::new(&file);
+        fill(&mut writer)?;
+        return writer.flush().map_err(Error::io("write", path));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".gpt2-").suffix(".tmp");
+    if let Some(permissions) = default_permissions() {
+        builder.permissions(permissions);
+    }
+    let temporary = builder.tempfile_in(folder).map_err(Error::io("create", path))?;
+    let mut writer = BufWriter::with_capacity(1 << 20, temporary.as_file());
+    fill(&mut writer)?;
+    writer.flush().map_err(Error::io("write", path))?;
+    drop(writer);
+    temporary.as_file().sync_all().map_err(Error::io("write", path))?;
+    temporary.persist(path).map_err(|e| Error::io("write", path)(e.error))?;
+    Ok(())
+}
+
+/// What a new file may be used for by default; a temporary file would be its owner's alone.
+fn default_permissions() -> Option<Permissions> {
+    #[cfg(unix)]
+    return Some(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    #[cfg(not(unix))]
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_appears_whole_and_replaces_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        for text in ["first", "second"] {
+            atomically(&path, |writer| {
+                writer.write_all(text.as_bytes()).map_err(Error::io("write", &path))?;
+                assert_ne!(std::fs::read(&path).ok().as_deref(), Some(text.as_bytes()));
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(names(folder.path()), ["out"]);
+    }
+
+    #[test]
+    fn an_error_leaves_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        std::fs::write(&path, "old").unwrap();
+        let fail = |writer: &mut BufWriter<&File>| {
+            writer.write_all(b"half").map_err(Error::io("write", &path))?;
+            Err(Error::format(&path, "the disk is on fire"))
+        };
+        assert!(atomically(&path, fail).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(names(folder.path()), ["out"]);
+    }
+
+    #[test]
+    fn a_folder_that_is_missing_is_an_error_with_the_path() {
+        let error = atomically(Path::new("/nowhere/out"), |_| Ok(())).unwrap_err();
+        assert_eq!(error.to_string(), "cannot create /nowhere/out");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_written_to_and_stays() {
+        use std::os::unix::fs::FileTypeExt;
+        let path = Path::new("/dev/null");
+        atomically(path, |writer| writer.write_all(b"gone").map_err(Error::io("write", path))).unwrap();
+        assert!(std::fs::metadata(path).unwrap().file_type().is_char_device());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn others_may_read_the_file_as_any_new_one() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (path, plain) = (folder.path().join("out"), folder.path().join("plain"));
+        atomically(&path, |_| Ok(())).unwrap();
+        std::fs::write(&plain, "").unwrap();
+        let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&plain));
+    }
+}

@@ -15,7 +15,7 @@ pub fn activate(f: Activation, x: &mut [f32]) {
 
 /// Applies the activation in place, on the calling thread.
 pub(super) fn activate_slice(f: Activation, x: &mut [f32]) {
-    // SAFETY: the slice is valid.
+    // SAFETY: the kernel asks for nothing but the level's instructions.
     unsafe { activate_dispatch(f, x) }
 }
 
@@ -28,9 +28,11 @@ pub(super) fn add_slice(y: &mut [f32], x: &[f32]) {
 
 dispatch! { unsafe fn activate_dispatch = activate_with(f: Activation, x: &mut [f32]) }
 
+/// # Safety
+/// The processor has the instructions of `S`; so for all functions below.
 #[inline(always)]
 unsafe fn activate_with<S: Simd>(f: Activation, x: &mut [f32]) {
-    // SAFETY: as for the caller.
+    // SAFETY: the caller promises the instructions.
     unsafe {
         match f {
             Activation::GeluNew => map::<S, GeluNew>(x),
@@ -44,6 +46,8 @@ unsafe fn activate_with<S: Simd>(f: Activation, x: &mut [f32]) {
 
 /// A function of 16 numbers. (Types, not closures: a closure would be compiled without the level's instructions.)
 trait Function {
+    /// # Safety
+    /// The processor has the instructions of `S`.
     unsafe fn apply<S: Simd>(v: S::V) -> S::V;
 }
 
@@ -56,6 +60,7 @@ struct Silu;
 impl Function for GeluNew {
     #[inline(always)]
     unsafe fn apply<S: Simd>(v: S::V) -> S::V {
+        // SAFETY: the caller promises the instructions; no pointer is given.
         unsafe {
             let cube = S::mul(S::mul(v, v), v);
             let inner = S::mul(S::splat(SQRT_2_OVER_PI), S::fma(S::splat(0.044_715), cube, v));
@@ -67,6 +72,7 @@ impl Function for GeluNew {
 impl Function for Gelu {
     #[inline(always)]
     unsafe fn apply<S: Simd>(v: S::V) -> S::V {
+        // SAFETY: the caller promises the instructions; no pointer is given.
         unsafe { half_gate::<S>(v, erf::<S>(S::mul(v, S::splat(std::f32::consts::FRAC_1_SQRT_2)))) }
     }
 }
@@ -74,6 +80,7 @@ impl Function for Gelu {
 impl Function for GeluFast {
     #[inline(always)]
     unsafe fn apply<S: Simd>(v: S::V) -> S::V {
+        // SAFETY: the caller promises the instructions; no pointer is given.
         unsafe {
             let factor = S::fma(S::mul(S::splat(0.044_715), v), v, S::splat(1.0));
             half_gate::<S>(v, tanh::<S>(S::mul(S::mul(v, S::splat(SQRT_2_OVER_PI)), factor)))
@@ -84,6 +91,7 @@ impl Function for GeluFast {
 impl Function for Relu {
     #[inline(always)]
     unsafe fn apply<S: Simd>(v: S::V) -> S::V {
+        // SAFETY: the caller promises the instructions; no pointer is given.
         unsafe { S::max(v, S::splat(0.0)) }
     }
 }
@@ -91,6 +99,7 @@ impl Function for Relu {
 impl Function for Silu {
     #[inline(always)]
     unsafe fn apply<S: Simd>(v: S::V) -> S::V {
+        // SAFETY: the caller promises the instructions; no pointer is given.
         unsafe { S::div(v, S::add(S::splat(1.0), exp::<S>(S::sub(S::splat(0.0), v)))) }
     }
 }
@@ -98,6 +107,7 @@ impl Function for Silu {
 /// `0.5 v (1 + t)`.
 #[inline(always)]
 unsafe fn half_gate<S: Simd>(v: S::V, t: S::V) -> S::V {
+    // SAFETY: the caller promises the instructions; no pointer is given.
     unsafe { S::mul(S::mul(S::splat(0.5), v), S::add(t, S::splat(1.0))) }
 }
 
@@ -107,6 +117,7 @@ unsafe fn erf<S: Simd>(x: S::V) -> S::V {
     const NUMERATOR: [f32; 7] =
         [-2.726_142_3e-10, 2.770_681_4e-8, -2.101_024e-6, -5.692_506_6e-5, -7.349_906e-4, -2.954_6e-3, -1.609_603_3e-2];
     const DENOMINATOR: [f32; 5] = [-1.456_607_2e-5, -2.133_740_5e-4, -1.682_827e-3, -7.373_329_2e-3, -1.426_473_9e-2];
+    // SAFETY: the caller promises the instructions; no pointer is given.
     unsafe {
         let x = S::min(S::max(x, S::splat(-4.0)), S::splat(4.0));
         let square = S::mul(x, x);
@@ -129,6 +140,7 @@ unsafe fn erf<S: Simd>(x: S::V) -> S::V {
 unsafe fn map<S: Simd, F: Function>(x: &mut [f32]) {
     let (len, p) = (x.len(), x.as_mut_ptr());
     let whole = len - len % LANES;
+    // SAFETY: the caller promises the instructions; 16 numbers from each `i` lie before `whole`, and `len - whole < 16` after.
     unsafe {
         for i in (0..whole).step_by(LANES) {
             S::store(p.add(i), F::apply::<S>(S::load(p.add(i))));

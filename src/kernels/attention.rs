@@ -79,13 +79,17 @@ pub struct Query<'a> {
 /// columns, `out` (N, H * D). Scores are multiplied by `scale`.
 ///
 /// # Panics
-/// If a query lies outside the batch or lacks blocks.
+/// If a query lies outside the batch, begins before the end of the one before, or lacks blocks.
 pub fn attend(shape: AttentionShape, scale: f32, q: &[f32], stride: usize, queries: &mut [Query<'_>], out: &mut [f32]) {
     let c = shape.heads * shape.head_dim;
     let work = queries.iter().map(|query| 2 * query.len * (query.past + query.len) * c).sum();
     let mut tasks = Vec::new();
+    assert!(c <= stride, "width of the queries");
+    let mut end = 0;
     for query in queries.iter_mut() {
         let total = query.past + query.len;
+        assert!(query.first >= end, "queries that overlap");
+        end = query.first + query.len;
         assert!((query.first + query.len) * stride <= q.len() && (query.first + query.len) * c <= out.len());
         assert!(query.blocks.len() * BLOCK_POSITIONS >= total, "blocks of a row");
         assert!(query.blocks.iter().all(|block| block.len() == shape.block_len()), "length of a block");
@@ -105,9 +109,10 @@ pub fn attend(shape: AttentionShape, scale: f32, q: &[f32], stride: usize, queri
         }
     }
     let job = Attend { shape, scale, q, stride, out: Shareable(out.as_mut_ptr()) };
-    // SAFETY: the lengths were checked above; every task writes its own head's columns of its own rows.
     pool::run_costing(work, tasks.len(), |i| {
         // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
+        // SAFETY: the lengths were checked above; a task writes its own head's columns of its own rows, as no row is in two
+        // queries, and its own rows of the weights, which each query has to itself.
         SCORES.with_borrow_mut(|scores| unsafe { attend_dispatch(&job, &tasks[i], scores) });
     });
 }
@@ -119,6 +124,7 @@ struct Past<'a> {
     blocks: &'a [&'a [f32]],
 }
 
+/// Queries `from..to` of a row, of one head.
 struct Task<'a> {
     query: Past<'a>,
     weights: Option<Shareable<f32>>,
@@ -142,6 +148,9 @@ thread_local! {
     static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
+/// # Safety
+/// The processor has the instructions of `S`; `job` and `task` are what [`attend`] has checked and made, and this thread is
+/// the only one at this task. The functions below rest on this, too.
 #[inline(always)]
 unsafe fn attend_task<S: Simd>(job: &Attend<'_>, task: &Task<'_>, scores: &mut Vec<f32>) {
     let needed = TOGETHER * task.query.blocks.len() * BLOCK_POSITIONS;
@@ -149,7 +158,7 @@ unsafe fn attend_task<S: Simd>(job: &Attend<'_>, task: &Task<'_>, scores: &mut V
         scores.resize(needed, 0.0);
     }
     let mut t = task.from;
-    // SAFETY: as for the caller; the queries lie in `from..to`.
+    // SAFETY: the caller's promises; the queries lie in `from..to`.
     unsafe {
         while t + TOGETHER <= task.to {
             attend_queries::<S, TOGETHER>(job, task, t, scores);
@@ -169,7 +178,7 @@ unsafe fn attend_queries<S: Simd, const Q: usize>(job: &Attend<'_>, task: &Task<
     let seen = past.past + t + Q;
     let blocks = &past.blocks[..seen.div_ceil(BLOCK_POSITIONS)];
     let width = blocks.len() * BLOCK_POSITIONS;
-    // SAFETY: `attend` checked the lengths; `t + Q <= len`.
+    // SAFETY: `attend` checked the lengths of `q` and the weights, and `t + Q <= len`; `width` was made room for.
     unsafe {
         let q = job.q.as_ptr().add((past.first + t) * job.stride + task.head * d);
         score::<S, Q>(job, task.head, blocks, q, scores);
@@ -200,7 +209,7 @@ unsafe fn score<S: Simd, const Q: usize>(
     scores: &mut [f32],
 ) {
     let width = blocks.len() * BLOCK_POSITIONS;
-    // SAFETY: every block holds (H, D, 16) keys.
+    // SAFETY: `B` blocks are left; the caller's promises.
     unsafe {
         let mut b = 0;
         while b + 4 <= blocks.len() {
@@ -226,7 +235,8 @@ unsafe fn score_blocks<S: Simd, const Q: usize, const B: usize>(
 ) {
     let d = job.shape.head_dim;
     let (blocks, ahead) = blocks.split_at(B);
-    // SAFETY: as for the caller.
+    // SAFETY: every block begins with (H, D, 16) keys, as `attend` checked; `q` points to `Q` rows of `D` numbers, each
+    // `stride` after the one before.
     unsafe {
         let mut sums = [[S::splat(0.0); B]; Q];
         for i in 0..d {
@@ -261,7 +271,7 @@ unsafe fn score_blocks<S: Simd, const Q: usize, const B: usize>(
 #[inline(always)]
 unsafe fn softmax<S: Simd>(row: &mut [f32]) {
     let p = row.as_mut_ptr();
-    // SAFETY: the row is a whole number of vectors.
+    // SAFETY: the caller promises the instructions, and a row of whole vectors.
     unsafe {
         let mut largest = S::splat(f32::NEG_INFINITY);
         for i in (0..row.len()).step_by(LANES) {
@@ -292,7 +302,7 @@ unsafe fn mix<S: Simd, const Q: usize>(
     scores: &[f32],
 ) {
     let vectors = job.shape.value_dim() / LANES;
-    // SAFETY: every block holds (H, 16, width) values behind its keys.
+    // SAFETY: a value has the vectors `v..v + V`; the caller's promises.
     unsafe {
         let mut v = 0;
         while v + 4 <= vectors {
@@ -320,7 +330,8 @@ unsafe fn mix_vectors<S: Simd, const Q: usize, const V: usize>(
     let (shape, width) = (job.shape, blocks.len() * BLOCK_POSITIONS);
     let value_dim = shape.value_dim();
     let head = shape.keys_len() + task.head * BLOCK_POSITIONS * value_dim + v * LANES;
-    // SAFETY: as for the caller.
+    // SAFETY: every block holds (H, 16, value_dim) values behind its keys, as `attend` checked; `scores` has `Q` rows of
+    // `width`; the output's rows and columns are the task's own, and what is stored of a value ends with the head.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; Q];
         for (b, block) in blocks.iter().enumerate() {

@@ -11,9 +11,6 @@
 //! `GPT2_SIMD=avx2 valgrind -q --error-exitcode=1 target/release/deps/gpt2-HASH kernels --test-threads 1`, the program being
 //! what `cargo test --release --lib --no-run` names; `GPT2_SIMD=portable` likewise.
 
-// The bodies of unsafe functions rest on what their caller promises, which stands at the function or its trait.
-#![allow(clippy::undocumented_unsafe_blocks)]
-
 mod activation;
 mod attention;
 mod bandwidth;

@@ -17,7 +17,8 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, y: &mut
     let out = Shareable(y.as_mut_ptr());
     pool::run_costing(4 * x.len(), rows.div_ceil(ROWS), |i| {
         for row in i * ROWS..rows.min((i + 1) * ROWS) {
-            // SAFETY: each row is written by one call, and the lengths were checked.
+            // SAFETY: `y` has `rows` rows, of which each is written by one call; the kernel asks for no more than the
+            // level's instructions.
             unsafe {
                 let y = std::slice::from_raw_parts_mut(out.get().add(row * c), c);
                 norm_dispatch(&x[row * c..(row + 1) * c], weight, bias, epsilon, y);
@@ -28,10 +29,12 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, y: &mut
 
 dispatch! { unsafe fn norm_dispatch = norm_row(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, y: &mut [f32]) }
 
+/// # Safety
+/// The processor has the instructions of `S`.
 #[inline(always)]
 unsafe fn norm_row<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, y: &mut [f32]) {
     let c = x.len() as f32;
-    // SAFETY: as for the caller.
+    // SAFETY: the caller promises the instructions.
     unsafe {
         let mean = sum::<S>(x, false) / c;
         for (y, x) in y.iter_mut().zip(x) {
@@ -46,10 +49,13 @@ unsafe fn norm_row<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f3
 }
 
 /// The sum of the row, or of its squares, over 16 running sums.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
 #[inline(always)]
 unsafe fn sum<S: Simd>(x: &[f32], squares: bool) -> f32 {
     let whole = x.len() - x.len() % LANES;
-    // SAFETY: as for the caller.
+    // SAFETY: the caller promises the instructions; 16 numbers from `i` lie before `whole`, and `len - whole < 16` after.
     unsafe {
         let mut sum = S::splat(0.0);
         for i in (0..x.len()).step_by(LANES) {

@@ -121,7 +121,7 @@ pub(super) fn run_costing(work: usize, n: usize, f: impl Fn(usize) + Sync) {
 pub fn for_each<T: Send>(work: usize, items: &mut [T], f: impl Fn(&mut T) + Sync) {
     let start = Shareable(items.as_mut_ptr());
     run_costing(work, items.len(), |i| {
-        // SAFETY: `run` gives each index to one call, and the slice outlives it.
+        // SAFETY: each index below `len` goes to one call, and the slice outlives them.
         f(unsafe { &mut *start.get().add(i) });
     });
 }
@@ -137,7 +137,7 @@ impl<T> Clone for Shareable<T> {
 
 impl<T> Copy for Shareable<T> {}
 
-// SAFETY: whoever uses the pointer promises that threads write disjoint parts.
+// SAFETY: it gives out a raw pointer alone; whoever writes through it promises that the part is its thread's own.
 unsafe impl<T: Send> Send for Shareable<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shareable<T> {}

@@ -56,7 +56,8 @@ pub const LANES: usize = 16;
 ///
 /// # Safety
 /// All functions may be called only where the processor has the level's instructions, and pointers must be valid for
-/// the lanes that are read or written. No alignment is needed.
+/// the lanes that are read or written. No alignment is needed. Implementations use no other instructions, and touch no
+/// other memory.
 pub unsafe trait Simd: Copy + 'static {
     /// Sixteen numbers.
     type V: Copy;
@@ -94,14 +95,14 @@ pub unsafe trait Simd: Copy + 'static {
     #[inline(always)]
     unsafe fn lanes(v: Self::V) -> [f32; LANES] {
         let mut lanes = [0.0; LANES];
-        // SAFETY: `lanes` has room for 16 numbers.
+        // SAFETY: the caller promises the instructions; `lanes` has room for 16 numbers.
         unsafe { Self::store(lanes.as_mut_ptr(), v) };
         lanes
     }
     /// The sum of the lanes, pairwise in a fixed order.
     #[inline(always)]
     unsafe fn sum(v: Self::V) -> f32 {
-        // SAFETY: as for the trait.
+        // SAFETY: the caller promises the instructions; no pointer is given.
         let mut lanes = unsafe { Self::lanes(v) };
         let mut half = LANES / 2;
         while half > 0 {
@@ -117,16 +118,16 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn sums(v: [Self::V; LANES]) -> Self::V {
         let mut sums = [0.0; LANES];
         for (sum, v) in sums.iter_mut().zip(v) {
-            // SAFETY: as for the trait.
+            // SAFETY: the caller promises the instructions; no pointer is given.
             *sum = unsafe { Self::sum(v) };
         }
-        // SAFETY: `sums` holds 16 numbers.
+        // SAFETY: the caller promises the instructions; `sums` holds 16 numbers.
         unsafe { Self::load(sums.as_ptr()) }
     }
     /// The largest lane.
     #[inline(always)]
     unsafe fn largest(v: Self::V) -> f32 {
-        // SAFETY: as for the trait.
+        // SAFETY: the caller promises the instructions; no pointer is given.
         unsafe { Self::lanes(v) }.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
 }
@@ -136,10 +137,10 @@ pub unsafe trait Simd: Copy + 'static {
 /// Cephes' `expf`: range reduction by ln 2 in two parts, then a polynomial of degree 5.
 ///
 /// # Safety
-/// As for [`Simd`].
+/// The processor has the instructions of `S`.
 #[inline(always)]
 pub unsafe fn exp<S: Simd>(x: S::V) -> S::V {
-    // SAFETY: as for the caller.
+    // SAFETY: the caller promises the instructions; no pointer is given.
     unsafe {
         let clamped = S::min(S::max(x, S::splat(-87.3)), S::splat(88.0));
         let n = S::round(S::mul(clamped, S::splat(std::f32::consts::LOG2_E)));
@@ -161,10 +162,10 @@ pub unsafe fn exp<S: Simd>(x: S::V) -> S::V {
 /// `tanh(x)`, from [`exp`].
 ///
 /// # Safety
-/// As for [`Simd`].
+/// The processor has the instructions of `S`.
 #[inline(always)]
 pub unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
-    // SAFETY: as for the caller.
+    // SAFETY: the caller promises the instructions; no pointer is given.
     unsafe {
         let one = S::splat(1.0);
         let e = exp::<S>(S::mul(x, S::splat(2.0)));
@@ -176,7 +177,7 @@ pub unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
 #[derive(Clone, Copy)]
 pub struct Portable;
 
-// SAFETY: no instructions beyond the target's own are used.
+// SAFETY: no instructions beyond the target's own are used; `V` is the 16 lanes that are read or written.
 unsafe impl Simd for Portable {
     type V = [f32; LANES];
     const TILE_ROWS: usize = 4;
@@ -262,6 +263,11 @@ unsafe impl Simd for Portable {
 pub use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
+#[allow(
+    unsafe_op_in_unsafe_fn,
+    reason = "every body is intrinsics of the level's instruction set, on the lanes that the caller gives: \
+              what they ask for is what the function asks for"
+)]
 mod x86 {
     use std::arch::x86_64::*;
 
@@ -275,7 +281,8 @@ mod x86 {
     #[derive(Clone, Copy)]
     pub struct Avx512;
 
-    // SAFETY: called only after the instructions were detected; pointers as for the trait.
+    // SAFETY: all intrinsics are of AVX-512 F, BW, DQ and VL or less; loads and stores are of the 16 lanes, or under a
+    // mask of the first `n`.
     unsafe impl Simd for Avx512 {
         type V = __m512;
         const TILE_ROWS: usize = 8;
@@ -284,110 +291,105 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn prefetch(p: *const u8) {
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+            _mm_prefetch::<_MM_HINT_T1>(p.cast())
         }
         #[inline(always)]
         unsafe fn splat(x: f32) -> __m512 {
-            unsafe { _mm512_set1_ps(x) }
+            _mm512_set1_ps(x)
         }
         #[inline(always)]
         unsafe fn load(p: *const f32) -> __m512 {
-            unsafe { _mm512_loadu_ps(p) }
+            _mm512_loadu_ps(p)
         }
         #[inline(always)]
         unsafe fn load_first(p: *const f32, n: usize) -> __m512 {
-            unsafe { _mm512_maskz_loadu_ps((1 << n) - 1, p) }
+            _mm512_maskz_loadu_ps((1 << n) - 1, p)
         }
         #[inline(always)]
         unsafe fn load_f16(p: *const u16) -> __m512 {
-            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+            _mm512_cvtph_ps(_mm256_loadu_si256(p.cast()))
         }
         #[inline(always)]
         unsafe fn load_bf16(p: *const u16) -> __m512 {
-            unsafe {
-                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
-                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
-            }
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
         }
         #[inline(always)]
         unsafe fn store(p: *mut f32, v: __m512) {
-            unsafe { _mm512_storeu_ps(p, v) }
+            _mm512_storeu_ps(p, v)
         }
         #[inline(always)]
         unsafe fn store_first(p: *mut f32, n: usize, v: __m512) {
-            unsafe { _mm512_mask_storeu_ps(p, (1 << n) - 1, v) }
+            _mm512_mask_storeu_ps(p, (1 << n) - 1, v)
         }
         #[inline(always)]
         unsafe fn add(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_add_ps(a, b) }
+            _mm512_add_ps(a, b)
         }
         #[inline(always)]
         unsafe fn sub(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_sub_ps(a, b) }
+            _mm512_sub_ps(a, b)
         }
         #[inline(always)]
         unsafe fn mul(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_mul_ps(a, b) }
+            _mm512_mul_ps(a, b)
         }
         #[inline(always)]
         unsafe fn div(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_div_ps(a, b) }
+            _mm512_div_ps(a, b)
         }
         #[inline(always)]
         unsafe fn max(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_max_ps(a, b) }
+            _mm512_max_ps(a, b)
         }
         #[inline(always)]
         unsafe fn min(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_min_ps(a, b) }
+            _mm512_min_ps(a, b)
         }
         #[inline(always)]
         unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-            unsafe { _mm512_fmadd_ps(a, b, c) }
+            _mm512_fmadd_ps(a, b, c)
         }
         #[inline(always)]
         unsafe fn sums(v: [__m512; LANES]) -> __m512 {
-            unsafe {
-                // Each step adds the upper half of every vector's lanes to the lower, and packs two vectors into one.
-                let mut eight = [_mm512_setzero_ps(); 8];
-                for (i, e) in eight.iter_mut().enumerate() {
-                    let (a, b) = (v[2 * i], v[2 * i + 1]);
-                    let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
-                    *e = _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b));
-                }
-                let mut four = [_mm512_setzero_ps(); 4];
-                for (i, f) in four.iter_mut().enumerate() {
-                    let (a, b) = (eight[2 * i], eight[2 * i + 1]);
-                    let low = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
-                    *f = _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
-                }
-                let mut two = [_mm512_setzero_ps(); 2];
-                for (i, t) in two.iter_mut().enumerate() {
-                    let (a, b) = (four[2 * i], four[2 * i + 1]);
-                    let low = _mm512_shuffle_ps::<0b01_00_01_00>(a, b);
-                    *t = _mm512_add_ps(low, _mm512_shuffle_ps::<0b11_10_11_10>(a, b));
-                }
-                let low = _mm512_shuffle_ps::<0b10_00_10_00>(two[0], two[1]);
-                let sums = _mm512_add_ps(low, _mm512_shuffle_ps::<0b11_01_11_01>(two[0], two[1]));
-                // Lane 4i + j now has the sum of vector 4j + i.
-                let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-                _mm512_permutexvar_ps(order, sums)
+            // Each step adds the upper half of every vector's lanes to the lower, and packs two vectors into one.
+            let mut eight = [_mm512_setzero_ps(); 8];
+            for (i, e) in eight.iter_mut().enumerate() {
+                let (a, b) = (v[2 * i], v[2 * i + 1]);
+                let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
+                *e = _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b));
             }
+            let mut four = [_mm512_setzero_ps(); 4];
+            for (i, f) in four.iter_mut().enumerate() {
+                let (a, b) = (eight[2 * i], eight[2 * i + 1]);
+                let low = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+                *f = _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
+            }
+            let mut two = [_mm512_setzero_ps(); 2];
+            for (i, t) in two.iter_mut().enumerate() {
+                let (a, b) = (four[2 * i], four[2 * i + 1]);
+                let low = _mm512_shuffle_ps::<0b01_00_01_00>(a, b);
+                *t = _mm512_add_ps(low, _mm512_shuffle_ps::<0b11_10_11_10>(a, b));
+            }
+            let low = _mm512_shuffle_ps::<0b10_00_10_00>(two[0], two[1]);
+            let sums = _mm512_add_ps(low, _mm512_shuffle_ps::<0b11_01_11_01>(two[0], two[1]));
+            // Lane 4i + j now has the sum of vector 4j + i.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_permutexvar_ps(order, sums)
         }
         #[inline(always)]
         unsafe fn round(a: __m512) -> __m512 {
-            unsafe { _mm512_roundscale_ps::<0>(a) }
+            _mm512_roundscale_ps::<0>(a)
         }
         #[inline(always)]
         unsafe fn exp2_whole(n: __m512) -> __m512 {
-            unsafe {
-                let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
-                _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
-            }
+            let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
         }
     }
 
-    // SAFETY: called only after the instructions were detected; pointers as for the trait.
+    // SAFETY: all intrinsics are of AVX2, FMA and F16C or less; loads and stores are of twice 8 lanes, and the first `n`
+    // alone are copied from and to an array of 16.
     unsafe impl Simd for Avx2 {
         type V = [__m256; 2];
         const TILE_ROWS: usize = 6;
@@ -396,114 +398,105 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn prefetch(p: *const u8) {
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+            _mm_prefetch::<_MM_HINT_T1>(p.cast())
         }
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self::V {
-            unsafe { [_mm256_set1_ps(x); 2] }
+            [_mm256_set1_ps(x); 2]
         }
         #[inline(always)]
         unsafe fn load(p: *const f32) -> Self::V {
-            unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
+            [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))]
         }
         #[inline(always)]
         unsafe fn load_first(p: *const f32, n: usize) -> Self::V {
             let mut lanes = [0.0; LANES];
-            unsafe {
-                std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
-                Self::load(lanes.as_ptr())
-            }
+            std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
+            Self::load(lanes.as_ptr())
         }
         #[inline(always)]
         unsafe fn load_f16(p: *const u16) -> Self::V {
-            unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast()))] }
+            [_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast()))]
         }
         #[inline(always)]
         unsafe fn load_bf16(p: *const u16) -> Self::V {
-            unsafe {
-                let widen = |p: *const u16| {
-                    let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
-                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-                };
-                [widen(p), widen(p.add(8))]
-            }
+            let widen = |p: *const u16| {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            };
+            [widen(p), widen(p.add(8))]
         }
         #[inline(always)]
         unsafe fn store(p: *mut f32, v: Self::V) {
-            unsafe {
-                _mm256_storeu_ps(p, v[0]);
-                _mm256_storeu_ps(p.add(8), v[1]);
-            }
+            _mm256_storeu_ps(p, v[0]);
+            _mm256_storeu_ps(p.add(8), v[1]);
         }
         #[inline(always)]
         unsafe fn store_first(p: *mut f32, n: usize, v: Self::V) {
-            unsafe {
-                let lanes = Self::lanes(v);
-                std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n);
-            }
+            let lanes = Self::lanes(v);
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n);
         }
         #[inline(always)]
         unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
-            unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+            [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])]
         }
         #[inline(always)]
         unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
-            unsafe { [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])] }
+            [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])]
         }
         #[inline(always)]
         unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
-            unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+            [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])]
         }
         #[inline(always)]
         unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
-            unsafe { [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])] }
+            [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])]
         }
         #[inline(always)]
         unsafe fn max(a: Self::V, b: Self::V) -> Self::V {
-            unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+            [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])]
         }
         #[inline(always)]
         unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
-            unsafe { [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])] }
+            [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])]
         }
         #[inline(always)]
         unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-            unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+            [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])]
         }
         #[inline(always)]
         unsafe fn round(a: Self::V) -> Self::V {
-            unsafe { [_mm256_round_ps::<8>(a[0]), _mm256_round_ps::<8>(a[1])] }
+            [_mm256_round_ps::<8>(a[0]), _mm256_round_ps::<8>(a[1])]
         }
         #[inline(always)]
         unsafe fn exp2_whole(n: Self::V) -> Self::V {
-            unsafe {
-                let power = |n: __m256| {
-                    let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-                    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
-                };
-                [power(n[0]), power(n[1])]
-            }
+            let power = |n: __m256| {
+                let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+            };
+            [power(n[0]), power(n[1])]
         }
     }
 }
 
 /// Defines a function that picks the level at run time and calls `$kernel::<S>(arguments)` with that level's
-/// instructions enabled.
+/// instructions enabled: the kernel may rely on those of `S`, and must be promised by the caller whatever else it asks.
 macro_rules! dispatch {
-    ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident = $kernel:ident($($arg:ident: $ty:ty),* $(,)?)) => {
-        $(#[$meta])*
-        $vis unsafe fn $name($($arg: $ty),*) {
+    (unsafe fn $name:ident = $kernel:ident($($arg:ident: $ty:ty),* $(,)?)) => {
+        unsafe fn $name($($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
             unsafe fn avx512($($arg: $ty),*) {
+                // SAFETY: the instructions are enabled here; the rest is the caller's promise.
                 unsafe { $kernel::<$crate::kernels::simd::Avx512>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
             unsafe fn avx2($($arg: $ty),*) {
+                // SAFETY: as above.
                 unsafe { $kernel::<$crate::kernels::simd::Avx2>($($arg),*) }
             }
-            // SAFETY: `level` names only what was detected; the rest is the caller's promise.
+            // SAFETY: `level` is at most what was detected, which has all that is enabled; the rest is the caller's promise.
             unsafe {
                 match $crate::kernels::simd::level() {
                     #[cfg(target_arch = "x86_64")]

@@ -26,8 +26,11 @@ pub(super) fn run(job: &Product<'_>) {
 
 dispatch! { unsafe fn dots_dispatch = dots(job: &Product<'_>, from: usize, to: usize, widened: &mut Vec<f32>) }
 
+/// # Safety
+/// The processor has the instructions of `S`; `to <= N`; the columns of `y` belong to the calling thread.
 #[inline(always)]
 unsafe fn dots<S: Simd>(job: &Product<'_>, from: usize, to: usize, widened: &mut Vec<f32>) {
+    // SAFETY: the caller's promises; the type is that of the numbers.
     unsafe {
         match job.w.dtype {
             FloatType::F32 => dots_as::<S, F32>(job, from, to, widened),
@@ -37,12 +40,14 @@ unsafe fn dots<S: Simd>(job: &Product<'_>, from: usize, to: usize, widened: &mut
     }
 }
 
+/// # Safety
+/// As for [`dots`]; the weights are stored as `T`.
 #[inline(always)]
 unsafe fn dots_as<S: Simd, T: Stored>(job: &Product<'_>, from: usize, to: usize, widened: &mut Vec<f32>) {
     for block in (0..job.rows).step_by(ROWS) {
         let rows = block..job.rows.min(block + ROWS);
         let mut column = from;
-        // SAFETY: as for the caller.
+        // SAFETY: the caller's promises; no arm takes more columns than are left, and the rows are the product's.
         unsafe {
             while column < to {
                 column += match (S::DOT_TILE, to - column) {
@@ -59,6 +64,9 @@ unsafe fn dots_as<S: Simd, T: Stored>(job: &Product<'_>, from: usize, to: usize,
 }
 
 /// `N` outputs from `column` on of some rows, `R` rows at a time; returns `N`.
+///
+/// # Safety
+/// As for [`dots_as`]; the rows are the product's, and the `N` columns the thread's.
 #[inline(always)]
 unsafe fn columns<S: Simd, T: Stored, const R: usize, const N: usize>(
     job: &Product<'_>,
@@ -67,7 +75,7 @@ unsafe fn columns<S: Simd, T: Stored, const R: usize, const N: usize>(
     widened: &mut Vec<f32>,
 ) -> usize {
     let k = job.w.inputs;
-    // SAFETY: as for the caller.
+    // SAFETY: the caller's promises; `w` points to the `N * K` weights of the columns, and so does `widened` to their copies.
     unsafe {
         let w = job.w.bytes.as_ptr().cast::<T::Number>().add(column * k);
         if rows.len() < R {
@@ -86,19 +94,26 @@ unsafe fn columns<S: Simd, T: Stored, const R: usize, const N: usize>(
 }
 
 /// Copies `n` numbers into `out`, as f32.
+///
+/// # Safety
+/// The processor has the instructions of `S`; `n` numbers can be read.
 #[inline(always)]
 unsafe fn widen<S: Simd, T: Stored>(numbers: *const T::Number, n: usize, out: &mut Vec<f32>) {
     if out.len() < n {
         out.resize(n, 0.0);
     }
     for i in (0..n).step_by(LANES) {
-        // SAFETY: the caller gives `n` numbers, for which there is room.
+        // SAFETY: the caller promises the instructions and the `n` numbers, for which there is room now.
         unsafe { store_up_to::<S>(out.as_mut_ptr().add(i), n - i, load_up_to::<S, T>(numbers.add(i), n - i)) }
     }
 }
 
 /// `N` outputs of as many whole tiles of `R` rows as fit into `m..end`; `w` are the outputs' weights. Returns the first row
 /// that is left.
+///
+/// # Safety
+/// The processor has the instructions of `S`; `w` points to `N * K` weights; `end <= rows`; the `N` columns of `y` from
+/// `column` on belong to the calling thread.
 #[inline(always)]
 unsafe fn rows_of_tiles<S: Simd, T: Stored, const R: usize, const N: usize>(
     job: &Product<'_>,
@@ -108,13 +123,15 @@ unsafe fn rows_of_tiles<S: Simd, T: Stored, const R: usize, const N: usize>(
     column: usize,
 ) -> usize {
     while m + R <= end {
-        // SAFETY: as for the caller.
+        // SAFETY: the caller's promises; the tile ends with `end`.
         unsafe { tile::<S, T, R, N>(job, w, m, column) };
         m += R;
     }
     m
 }
 
+/// # Safety
+/// As for [`rows_of_tiles`]; `m + R <= rows`.
 #[inline(always)]
 unsafe fn tile<S: Simd, T: Stored, const R: usize, const N: usize>(
     job: &Product<'_>,
@@ -123,6 +140,7 @@ unsafe fn tile<S: Simd, T: Stored, const R: usize, const N: usize>(
     column: usize,
 ) {
     let (k, n) = (job.w.inputs, job.w.outputs);
+    // SAFETY: the caller promises the instructions, weights, rows and columns; inputs `i..` end with `K`.
     unsafe {
         let mut sums = [[S::splat(0.0); R]; N];
         let x = job.x.add(m * k);
@@ -150,6 +168,10 @@ unsafe fn tile<S: Simd, T: Stored, const R: usize, const N: usize>(
 }
 
 /// Adds the products of 16 inputs, or of the first `width` where they are not `WHOLE`.
+///
+/// # Safety
+/// The processor has the instructions of `S`; so many numbers can be read in `R` rows of `x` and `N` rows of `w`, all `k`
+/// apart.
 #[inline(always)]
 unsafe fn add_vectors<S: Simd, T: Stored, const R: usize, const N: usize, const WHOLE: bool>(
     x: *const f32,
@@ -158,7 +180,7 @@ unsafe fn add_vectors<S: Simd, T: Stored, const R: usize, const N: usize, const 
     width: usize,
     sums: &mut [[S::V; R]; N],
 ) {
-    // SAFETY: as for the caller; what is asked for need not be valid.
+    // SAFETY: the caller promises the instructions and the numbers; what is asked for ahead need not be valid.
     unsafe {
         let mut inputs = [S::splat(0.0); R];
         for (r, input) in inputs.iter_mut().enumerate() {

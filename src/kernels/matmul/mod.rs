@@ -1,8 +1,8 @@
 //! Products of activations (M, K) with a weight matrix, over the weight as it is stored: (in, out) as in Hugging Face's
 //! `Conv1D`, or (out, in) as in embeddings and GGUF. Weights may be f32, f16 or bf16; sums are f32.
 //!
-//! Three ways through one definition. A few rows stream the weights once past the rows (decoding); many rows go through
-//! register tiles over packed panels (prefill); (out, in) takes dot products. For an (in, out) weight every output is
+//! Three ways through one definition. A few rows stream the weights once past the rows ([`stream`], decoding); many rows go
+//! through register tiles over packed panels ([`tiles`], prefill); (out, in) takes dot products ([`dots`]). For an (in, out) weight every output is
 //! the sum of blocks of 128 inputs, each the chain `((x₀w₀ + x₁w₁) + x₂w₂) + ...` in order of k, so the first two agree to
 //! the bit. (One chain over all inputs would round twice as much.)
 
@@ -75,7 +75,8 @@ impl Matrix {
     /// If the length is wrong: loading checks it.
     #[must_use]
     pub fn new(bytes: Bytes, dtype: FloatType, layout: Layout, inputs: usize, outputs: usize) -> Self {
-        assert_eq!(bytes.len(), inputs * outputs * dtype.size(), "length of a weight matrix");
+        let len = inputs.checked_mul(outputs).and_then(|numbers| numbers.checked_mul(dtype.size()));
+        assert_eq!(Some(bytes.len()), len, "length of a weight matrix");
         Self { bytes, dtype, layout, inputs, outputs }
     }
 
@@ -161,6 +162,7 @@ fn split(job: &Product<'_>, work: usize, width: usize, f: impl Fn(usize, usize) 
     pool::run_costing(work, n.div_ceil(width), |i| f(i * width, n.min((i + 1) * width)));
 }
 
+/// One call of [`matmul`], whose lengths it has checked: `x` points to (`rows`, K) numbers, `y` to (`rows`, N).
 struct Product<'a> {
     x: *const f32,
     y: *mut f32,
@@ -170,7 +172,7 @@ struct Product<'a> {
     epilogue: Epilogue<'a>,
 }
 
-// SAFETY: `x` and the weights are only read, and each thread writes its own columns of `y`.
+// SAFETY: all is only read but for `y`; whoever writes there promises that the columns are its thread's own.
 unsafe impl Sync for Product<'_> {}
 
 impl Product<'_> {
@@ -182,10 +184,10 @@ impl Product<'_> {
     /// Adds the bias and applies the epilogue to columns `from..to` of row `m`.
     ///
     /// # Safety
-    /// The columns belong to the calling thread; `row < rows`, `to <= N`.
+    /// The columns belong to the calling thread; `m < rows`, `from <= to <= N`.
     unsafe fn finish(&self, m: usize, from: usize, to: usize) {
         let n = self.w.outputs;
-        // SAFETY: the caller owns this range of `y`.
+        // SAFETY: the caller promises that the range lies in `y` and that nobody else uses it.
         let y = unsafe { std::slice::from_raw_parts_mut(self.y.add(m * n + from), to - from) };
         if let Some(bias) = self.bias {
             add_slice(y, &bias[from..to]);

@@ -34,19 +34,20 @@ pub(super) fn run(job: &Product<'_>) {
         pool::run_costing(rows * k * n, blocks * parts, |i| {
             let (first, from) = (i / parts * BLOCK_INPUTS, i % parts * width);
             let block = Block { first, end: k.min(first + BLOCK_INPUTS), from, to: n.min(from + width) };
-            // SAFETY: `matmul` and `Matrix::new` checked the lengths; each call gets its own part of the sums.
+            // SAFETY: `matmul` and `Matrix::new` checked the lengths; the sums have (rows, N) for each block of inputs, of
+            // which each call gets its own columns.
             unsafe { stream_dispatch(job, block, out.get().add(i / parts * rows * n)) };
         });
         let sums = &sums[..blocks * rows * n];
         split(job, blocks * rows * n, width, |from, to| {
             for m in 0..rows {
-                // SAFETY: each call gets its own columns of `y`.
+                // SAFETY: `m < rows` and `to <= N`, and each call gets its own columns of `y`.
                 let y = unsafe { std::slice::from_raw_parts_mut(job.y.add(m * n + from), to - from) };
                 y.copy_from_slice(&sums[m * n..][from..to]);
                 for block in 1..blocks {
                     add_slice(y, &sums[(block * rows + m) * n..][from..to]);
                 }
-                // SAFETY: as above.
+                // SAFETY: as above; the slice is not used any more.
                 unsafe { job.finish(m, from, to) };
             }
         });
@@ -64,8 +65,12 @@ struct Block {
 
 dispatch! { unsafe fn stream_dispatch = stream(job: &Product<'_>, block: Block, sums: *mut f32) }
 
+/// # Safety
+/// The processor has the instructions of `S`; the block lies in the matrix; `sums` points to (rows, N), of which the block's
+/// columns belong to the calling thread.
 #[inline(always)]
 unsafe fn stream<S: Simd>(job: &Product<'_>, block: Block, sums: *mut f32) {
+    // SAFETY: the caller's promises; the type is that of the numbers.
     unsafe {
         match job.w.dtype {
             FloatType::F32 => stream_as::<S, F32>(job, block, sums),
@@ -76,10 +81,13 @@ unsafe fn stream<S: Simd>(job: &Product<'_>, block: Block, sums: *mut f32) {
 }
 
 /// The sums over a block of inputs, (rows, N).
+///
+/// # Safety
+/// As for [`stream`]; the weights are stored as `T`.
 #[inline(always)]
 unsafe fn stream_as<S: Simd, T: Stored>(job: &Product<'_>, block: Block, sums: *mut f32) {
     let (k, n) = (job.w.inputs, job.w.outputs);
-    // SAFETY: as for the caller; the block lies inside the matrix.
+    // SAFETY: the caller promises the instructions, the block and the sums; inputs `row..row + I` end with the block.
     unsafe {
         let w = job.w.bytes.as_ptr().cast::<T::Number>();
         for m in 0..job.rows {
@@ -104,6 +112,10 @@ unsafe fn stream_as<S: Simd, T: Stored>(job: &Product<'_>, block: Block, sums: *
 }
 
 /// Adds the products of `I` inputs, one after the other, to the sums.
+///
+/// # Safety
+/// The processor has the instructions of `S`; `x` points to `I` numbers, `w` to as many rows of the matrix, `sums` to `N`
+/// numbers, of which the block's columns belong to the calling thread.
 #[inline(always)]
 unsafe fn add_products<S: Simd, T: Stored, const I: usize>(
     x: *const f32,
@@ -112,7 +124,7 @@ unsafe fn add_products<S: Simd, T: Stored, const I: usize>(
     block: Block,
     sums: *mut f32,
 ) {
-    // SAFETY: as for the caller; what is asked for need not be valid.
+    // SAFETY: the caller promises the instructions, the rows and the sums; vectors and the rest end with the block's columns.
     unsafe {
         let mut s = [S::splat(0.0); I];
         for (i, s) in s.iter_mut().enumerate() {
@@ -130,6 +142,10 @@ unsafe fn add_products<S: Simd, T: Stored, const I: usize>(
 }
 
 /// Adds the products of `I` inputs to the sums of 16 outputs, or of the first `width` where they are not `WHOLE`.
+///
+/// # Safety
+/// The processor has the instructions of `S`; so many sums can be read and written, and so many weights read in each of `I`
+/// rows, `n` apart.
 #[inline(always)]
 unsafe fn add_vector<S: Simd, T: Stored, const I: usize, const WHOLE: bool>(
     s: &[S::V; I],
@@ -138,7 +154,7 @@ unsafe fn add_vector<S: Simd, T: Stored, const I: usize, const WHOLE: bool>(
     width: usize,
     sums: *mut f32,
 ) {
-    // SAFETY: as for the caller; what is asked for need not be valid.
+    // SAFETY: the caller promises the instructions, sums and weights; what is asked for ahead need not be valid.
     unsafe {
         let mut sum = if WHOLE { S::load(sums) } else { read_up_to::<S>(sums, width) };
         for (i, s) in s.iter().enumerate() {

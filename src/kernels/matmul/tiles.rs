@@ -3,7 +3,7 @@
 use super::stored::{BF16, F16, F32, Stored, load_up_to, read_up_to, store_up_to};
 use super::{BLOCK_INPUTS, FloatType, Matrix, Product, SCRATCH, split};
 use crate::kernels::pool;
-use crate::kernels::simd::{LANES, Simd, dispatch};
+use crate::kernels::simd::{self, LANES, Simd, dispatch};
 
 /// Panels that are packed side by side: a task reads as many columns of the stored matrix in a run.
 const PANELS: usize = 4;
@@ -26,18 +26,20 @@ dispatch! { unsafe fn tiles_dispatch = tiles(job: &Product<'_>, from: usize, to:
 
 /// The width of the tiled product's panels at the level in use.
 fn tile_columns() -> usize {
-    use crate::kernels::simd::{Level, Portable, level};
     LANES
-        * match level() {
+        * match simd::level() {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => crate::kernels::simd::Avx512::TILE_VECTORS,
+            simd::Level::Avx512 => simd::Avx512::TILE_VECTORS,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => crate::kernels::simd::Avx2::TILE_VECTORS,
-            _ => Portable::TILE_VECTORS,
+            simd::Level::Avx2 => simd::Avx2::TILE_VECTORS,
+            _ => simd::Portable::TILE_VECTORS,
         }
 }
 
 /// Many rows: a block of the columns `from..to` is packed into panels as f32, then multiplied tile by tile.
+///
+/// # Safety
+/// The processor has the instructions of `S`; `to <= N`; the columns of `y` belong to the calling thread.
 #[inline(always)]
 unsafe fn tiles<S: Simd>(job: &Product<'_>, from: usize, to: usize, packed: &mut Vec<f32>) {
     let panels = (to - from).div_ceil(S::TILE_VECTORS * LANES);
@@ -48,7 +50,8 @@ unsafe fn tiles<S: Simd>(job: &Product<'_>, from: usize, to: usize, packed: &mut
     let mut first = 0;
     while first < job.w.inputs {
         let block = Block { from, to, first, inputs: PANEL_INPUTS.min(job.w.inputs - first) };
-        // SAFETY: as for the caller; the block lies inside the matrix.
+        // SAFETY: the caller promises the instructions and the columns; the block lies in the matrix, `packed` has room for
+        // its panels, the type is that of the numbers, and no arm takes more rows than are left.
         unsafe {
             match job.w.dtype {
                 FloatType::F32 => pack::<S, F32>(job.w, block, packed),
@@ -81,12 +84,16 @@ struct Block {
 }
 
 /// Packs a block: panel after panel, in each the rows one after the other, 0 beyond the last column.
+///
+/// # Safety
+/// The processor has the instructions of `S`; the matrix is stored as `T`, and the block lies in it; `packed` has room for
+/// the block's panels.
 #[inline(always)]
 unsafe fn pack<S: Simd, T: Stored>(w: &Matrix, block: Block, packed: &mut [f32]) {
     let width = S::TILE_VECTORS * LANES;
     let mut out = packed.as_mut_ptr();
     let mut column = block.from;
-    // SAFETY: the block lies inside the matrix, and `packed` has room for its panels.
+    // SAFETY: the caller promises all but that no column from `to` on is read, which the loop sees to.
     unsafe {
         let source = w.bytes.as_ptr().cast::<T::Number>().add(block.first * w.outputs);
         while column < block.to {
@@ -108,12 +115,16 @@ unsafe fn pack<S: Simd, T: Stored>(w: &Matrix, block: Block, packed: &mut [f32])
 }
 
 /// Multiplies `R` rows from `m` on with the packed panels of a block; returns `R`.
+///
+/// # Safety
+/// The processor has the instructions of `S`; `packed` holds the block's panels; `m + R <= rows`; the block's columns of `y`
+/// belong to the calling thread.
 #[inline(always)]
 unsafe fn row_of_tiles<S: Simd, const R: usize>(job: &Product<'_>, packed: &[f32], m: usize, block: Block) -> usize {
     let width = S::TILE_VECTORS * LANES;
     let mut panel = packed.as_ptr();
     let mut column = block.from;
-    // SAFETY: as for the caller.
+    // SAFETY: the caller's promises; there is a panel of `inputs * width` numbers for each `column` that begins one.
     unsafe {
         while column < block.to {
             match S::TILE_VECTORS {
@@ -133,6 +144,9 @@ unsafe fn row_of_tiles<S: Simd, const R: usize>(job: &Product<'_>, packed: &[f32
 }
 
 /// `R` rows times one panel of `V` vectors, block of inputs after block.
+///
+/// # Safety
+/// As for [`row_of_tiles`]; `panel` points to that of the columns from `column` on.
 #[inline(always)]
 unsafe fn tile<S: Simd, const R: usize, const V: usize>(
     job: &Product<'_>,
@@ -142,7 +156,8 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(
     block: Block,
 ) {
     let (k, n) = (job.w.inputs, job.w.outputs);
-    // SAFETY: as for the caller.
+    // SAFETY: the caller promises the instructions, the rows and the panel, of which `inputs` rows of `V` vectors are read; no
+    // column from `to` on is read or written in `y`.
     unsafe {
         let x = job.x.add(m * k + block.first);
         let mut p = panel;

@@ -20,7 +20,7 @@ pub(super) struct Activations {
 const ROWS: usize = 8;
 
 impl Activations {
-    /// Quantises the rows of `x` (M, K). Rows do not depend on each other.
+    /// Quantises the rows of `x` (M, K), `K` a multiple of 32. Rows do not depend on each other.
     pub fn set(&mut self, x: &[f32], inputs: usize) {
         self.numbers.resize(x.len(), 0);
         self.scales.resize(x.len() / BLOCK, 0.0);
@@ -32,7 +32,7 @@ impl Activations {
         pool::run_costing(x.len(), rows.div_ceil(ROWS), |i| {
             for row in i * ROWS..rows.min((i + 1) * ROWS) {
                 let at = row * inputs;
-                // SAFETY: each row is written by one call, and the buffers were sized above.
+                // SAFETY: the buffers were sized above for all of `x`; each row is whole blocks, written by one call.
                 unsafe {
                     quantize_dispatch(
                         &x[at..at + inputs],
@@ -52,10 +52,14 @@ dispatch! { unsafe fn quantize_dispatch = quantize(x: &[f32], numbers: *mut i8, 
 const SMALLEST: f32 = 1e-30;
 
 /// One row.
+///
+/// # Safety
+/// The processor has the instructions of `S`; there is room for `K` numbers, `K / 32` scales and `K / 16` sums, which
+/// belong to the calling thread.
 #[inline(always)]
 unsafe fn quantize<S: Integers>(x: &[f32], numbers: *mut i8, scales: *mut f32, sums: *mut i32) {
     let blocks = x.len() / BLOCK;
-    // SAFETY: as for the caller.
+    // SAFETY: the caller promises the instructions and the room; block `i` is 32 numbers of `x`, one scale and two sums.
     unsafe {
         let zero = S::splat(0.0);
         let mut faults = zero;

@@ -37,7 +37,7 @@ pub fn dequantize(dtype: StorageType, bytes: &[u8], out: &mut [f32]) -> bool {
     assert_eq!(dtype.byte_len(&[out.len()]), Some(bytes.len()), "length of quantised numbers");
     // candle wants its blocks, which begin with 16-bit numbers, at even addresses.
     let words: Vec<u16> = bytes.chunks_exact(2).map(|pair| u16::from_ne_bytes([pair[0], pair[1]])).collect();
-    // SAFETY: any two bytes are a number, and any number two bytes.
+    // SAFETY: a `u16` is two bytes without padding, any of which is a `u8`.
     let (_, bytes, _) = unsafe { words.align_to::<u8>() };
     if let Ok(CpuStorage::F32(numbers)) = kind.from_data(bytes.into()).dequantize(out.len()) {
         out.copy_from_slice(&numbers);
@@ -53,7 +53,7 @@ pub fn quantize(kind: QuantizedType, numbers: &[f32]) -> Result<Vec<u8>> {
     let dtype = match kind {
         QuantizedType::Q8_0 => {
             let mut blocks = vec![0; numbers.len() / 32 * 34];
-            // SAFETY: nothing is asked of the arguments.
+            // SAFETY: the kernel asks for nothing but the level's instructions.
             unsafe { quantize_q8_0_dispatch(numbers, &mut blocks) };
             return Ok(blocks);
         }
@@ -68,6 +68,9 @@ pub fn quantize(kind: QuantizedType, numbers: &[f32]) -> Result<Vec<u8>> {
 dispatch! { unsafe fn quantize_q8_0_dispatch = quantize_q8_0(numbers: &[f32], blocks: &mut [u8]) }
 
 /// ggml's `quantize_row_q8_0_ref`.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
 #[inline(always)]
 unsafe fn quantize_q8_0<S: Integers>(numbers: &[f32], blocks: &mut [u8]) {
     for (numbers, block) in numbers.chunks_exact(32).zip(blocks.chunks_exact_mut(34)) {

@@ -32,6 +32,9 @@ impl Panel {
 }
 
 /// Where unpacked weights of 16 outputs go. Groups and blocks are counted from the start of the inputs at hand.
+///
+/// # Safety
+/// All functions may be called only where the processor has the instructions of `S`, for inputs that the sink has room for.
 pub(super) trait Sink<S: Integers> {
     /// The weights of inputs `4 * i..4 * i + 4` of each output, a byte each.
     unsafe fn bytes(&mut self, i: usize, v: S::I);
@@ -41,7 +44,8 @@ pub(super) trait Sink<S: Integers> {
     unsafe fn minima(&mut self, block: usize, v: S::V);
 }
 
-/// Sixteen rows of a panel: where their bytes, scales and minima go, with [`WIDTH`] between one group and the next.
+/// Sixteen rows of a panel: where their bytes, scales and minima go, with [`WIDTH`] between one group and the next. Its
+/// room is the panel's, [`DEPTH`] inputs, for as long as the panel lives and is not used otherwise.
 pub(super) struct Half {
     bytes: *mut i32,
     scales: *mut f32,
@@ -63,14 +67,17 @@ impl Half {
 impl<S: Integers> Sink<S> for Half {
     #[inline(always)]
     unsafe fn bytes(&mut self, i: usize, v: S::I) {
+        // SAFETY: the caller promises the instructions and `4 * i < DEPTH`; a row's half of 16 lanes is in the panel.
         unsafe { S::store_i(self.bytes.add(i * WIDTH), v) }
     }
     #[inline(always)]
     unsafe fn scales(&mut self, group: usize, v: S::V) {
+        // SAFETY: as above: a panel has scales for the smallest groups, of 16 inputs.
         unsafe { S::store(self.scales.add(group * WIDTH), v) }
     }
     #[inline(always)]
     unsafe fn minima(&mut self, block: usize, v: S::V) {
+        // SAFETY: as above: a panel has minima for each 32 inputs.
         unsafe { S::store(self.minima.add(block * WIDTH), v) }
     }
 }
@@ -84,15 +91,22 @@ pub(super) struct Rows {
 
 impl Rows {
     /// The rows from byte `n` on.
+    ///
+    /// # Safety
+    /// Byte `n` of the first row lies in the matrix or at its end.
     #[inline(always)]
     pub unsafe fn skip(self, n: usize) -> Self {
-        // SAFETY: the caller stays within the matrix.
+        // SAFETY: the caller promises that `n` bytes are not more than the matrix has.
         Self { start: unsafe { self.start.add(n) }, ..self }
     }
 
     /// Bytes `at..at + 16` of each row, transposed.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `S`, and each of the 16 rows has these bytes.
     #[inline(always)]
     unsafe fn column<S: Integers>(self, at: usize) -> [S::I; 4] {
+        // SAFETY: just what the caller promises.
         unsafe { S::column(self.start.add(at), self.stride) }
     }
 }
@@ -100,7 +114,8 @@ impl Rows {
 /// A format that has a kernel.
 ///
 /// # Safety
-/// Implementations read `SIZE` bytes in each of 16 rows, and fill exactly `LEN` inputs of the sink.
+/// Implementations read `SIZE` bytes in each of 16 rows, and fill exactly `LEN` inputs of the sink. `unpack` may be called
+/// only where the processor has the instructions of `S`, the rows have these bytes, and the sink has room for these inputs.
 pub(super) unsafe trait Format {
     /// Inputs of a stored block.
     const LEN: usize;
@@ -125,23 +140,29 @@ pub(super) fn offset<S: Integers, F: Format>() -> i32 {
 }
 
 /// The product of unpacked bytes with activations.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
 #[inline(always)]
 pub(super) unsafe fn dot<S: Integers, F: Format>(sums: S::I, weights: S::I, x: S::I) -> S::I {
-    // SAFETY: as for the caller.
+    // SAFETY: the caller promises the instructions; no pointer is given.
     unsafe { if F::SIGNED { S::dot_signed(sums, weights, x) } else { S::dot(sums, weights, x) } }
 }
 
 /// The sum of the activations of group `group`, from sums of 16.
+///
+/// # Safety
+/// `sums` has those of the group's inputs.
 #[inline(always)]
 pub(super) unsafe fn group_sum<F: Format>(sums: *const i32, group: usize) -> i32 {
-    // SAFETY: as for the caller.
+    // SAFETY: a group of 32 inputs has two sums, one of 16 has one; the caller promises them.
     unsafe { if F::GROUP == BLOCK { *sums.add(2 * group) + *sums.add(2 * group + 1) } else { *sums.add(group) } }
 }
 
 /// 32 bytes after an f16 scale.
 pub(super) struct Q8_0;
 
-// SAFETY: 34 bytes are read in each row.
+// SAFETY: of 34 bytes in each row 0..16, 2..18 and 18..34 are read; 8 times four inputs are filled.
 unsafe impl Format for Q8_0 {
     const LEN: usize = 32;
     const SIZE: usize = 34;
@@ -152,6 +173,7 @@ unsafe impl Format for Q8_0 {
 
     #[inline(always)]
     unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+        // SAFETY: the caller promises the instructions, 34 bytes and room for 32 inputs.
         unsafe {
             sink.scales(block, S::half_to_float(rows.column::<S>(0)[0]));
             let flip = S::splat_i(i32::from_ne_bytes([S::FLIP; 4]));
@@ -169,7 +191,7 @@ unsafe impl Format for Q8_0 {
 /// after 64, the first 32 of them in the lower halves of 32 bytes.
 pub(super) struct Q4K;
 
-// SAFETY: 16 + 128 bytes are read in each row.
+// SAFETY: of 144 bytes in each row 0..16 are read for scales, and 16 for each of 8 parts, which fill 32 inputs each.
 unsafe impl Format for Q4K {
     const LEN: usize = 256;
     const SIZE: usize = 144;
@@ -180,6 +202,7 @@ unsafe impl Format for Q4K {
 
     #[inline(always)]
     unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+        // SAFETY: the caller promises the instructions, 144 bytes and room for 256 inputs.
         unsafe {
             unpack_scales::<S>(rows, block, sink);
             // Written out here and below: from a loop a sink could not keep its sums in registers.
@@ -197,9 +220,13 @@ unsafe impl Format for Q4K {
 
 impl Q4K {
     /// Unpacks bytes `16 * PART..` of the numbers.
+    ///
+    /// # Safety
+    /// As for [`Format::unpack`]; `PART < 8`.
     #[inline(always)]
     unsafe fn part<S: Integers, const PART: usize>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
         let at = 8 * (block + PART / 2 * 2) + PART % 2 * 4;
+        // SAFETY: the caller promises the instructions; bytes up to 144 are read, and `at + 12 <= 8 * (block + 8)`.
         unsafe {
             let nibble = S::splat_i(0x0f0f_0f0f);
             let [a, b, c, d] = rows.column::<S>(16 + 16 * PART);
@@ -218,7 +245,8 @@ impl Q4K {
 /// As [`Q4K`], with the fifth bits in 32 bytes before: bit `j` is that of a number of the block's 32 numbers `j`.
 pub(super) struct Q5K;
 
-// SAFETY: 16 + 32 + 128 bytes are read in each row.
+// SAFETY: of 176 bytes in each row 0..16 are read for scales, and in each of 2 parts 16 for fifth bits and 16 for each of
+// 4 pairs, which fill 32 inputs each.
 unsafe impl Format for Q5K {
     const LEN: usize = 256;
     const SIZE: usize = 176;
@@ -229,6 +257,7 @@ unsafe impl Format for Q5K {
 
     #[inline(always)]
     unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+        // SAFETY: the caller promises the instructions, 176 bytes and room for 256 inputs.
         unsafe {
             unpack_scales::<S>(rows, block, sink);
             Self::part::<S, 0>(rows, block, sink);
@@ -239,8 +268,12 @@ unsafe impl Format for Q5K {
 
 impl Q5K {
     /// Unpacks the numbers of every 32 whose fifth bits are in bytes `16 * PART..` of theirs.
+    ///
+    /// # Safety
+    /// As for [`Format::unpack`]; `PART < 2`.
     #[inline(always)]
     unsafe fn part<S: Integers, const PART: usize>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+        // SAFETY: the caller promises the instructions and the bytes, of which 16..48 hold the fifth bits.
         unsafe {
             let mut high = rows.column::<S>(16 + 16 * PART);
             Self::pair::<S, PART, 0>(rows, block, &mut high, sink);
@@ -251,6 +284,9 @@ impl Q5K {
     }
 
     /// Unpacks those of 64 numbers, whose fifth bits are the lowest two of `high`, and shifts these out.
+    ///
+    /// # Safety
+    /// As for [`Format::unpack`]; `PART < 2`, `PAIR < 4`.
     #[inline(always)]
     unsafe fn pair<S: Integers, const PART: usize, const PAIR: usize>(
         rows: Rows,
@@ -259,6 +295,7 @@ impl Q5K {
         sink: &mut impl Sink<S>,
     ) {
         let at = 8 * (block + 2 * PAIR) + 4 * PART;
+        // SAFETY: the caller promises the instructions; bytes up to 176 are read, and `at + 12 <= 8 * (block + 8)`.
         unsafe {
             let (nibble, bit) = (S::splat_i(0x0f0f_0f0f), S::splat_i(0x1010_1010));
             let low = rows.column::<S>(48 + 32 * PAIR + 16 * PART);
@@ -274,8 +311,12 @@ impl Q5K {
 }
 
 /// The 16 bytes that begin a block of [`Q4K`] and [`Q5K`].
+///
+/// # Safety
+/// As for [`Format::unpack`] of either.
 #[inline(always)]
 unsafe fn unpack_scales<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+    // SAFETY: the caller promises the instructions, more than 16 bytes, and room for the block's 8 groups.
     unsafe {
         let [head, a, b, c] = rows.column::<S>(0);
         let (scale, minimum) = (S::half_to_float(head), S::half_to_float(S::shr::<16>(head)));
@@ -294,8 +335,12 @@ unsafe fn unpack_scales<S: Integers>(rows: Rows, block: usize, sink: &mut impl S
 }
 
 /// The four bytes of each lane, without a sign.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
 #[inline(always)]
 unsafe fn bytes_to_float<S: Integers>(v: S::I) -> [S::V; 4] {
+    // SAFETY: the caller promises the instructions; no pointer is given.
     unsafe {
         let low = S::splat_i(0xff);
         [
@@ -312,7 +357,8 @@ unsafe fn bytes_to_float<S: Integers>(v: S::I) -> [S::V; 4] {
 /// in the upper ones; bits 0, 2, 4 and 6 of the upper ones belong to the four times 32.
 pub(super) struct Q6K;
 
-// SAFETY: 128 + 64 + 16 + 2 bytes are read in each row.
+// SAFETY: of 210 bytes in each row 192..210 are read for scales, and in each of 4 parts twice 16 of the lower bits before
+// 128 and 16 of the upper ones after, which fill 64 inputs each.
 unsafe impl Format for Q6K {
     const LEN: usize = 256;
     const SIZE: usize = 210;
@@ -323,6 +369,7 @@ unsafe impl Format for Q6K {
 
     #[inline(always)]
     unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+        // SAFETY: the caller promises the instructions, 210 bytes and room for 256 inputs, which are 16 groups.
         unsafe {
             let scale = S::half_to_float(S::shr::<16>(rows.column::<S>(194)[3]));
             for (i, v) in rows.column::<S>(192).iter().enumerate() {
@@ -340,10 +387,14 @@ unsafe impl Format for Q6K {
 
 impl Q6K {
     /// Unpacks the numbers whose upper bits are in bytes `16 * PART..` of theirs.
+    ///
+    /// # Safety
+    /// As for [`Format::unpack`]; `PART < 4`.
     #[inline(always)]
     unsafe fn part<S: Integers, const PART: usize>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
         let (side, part) = (PART / 2, PART % 2);
         let at = 8 * (block + 4 * side) + 4 * part;
+        // SAFETY: the caller promises the instructions; bytes up to 192 are read, and `at + 28 <= 8 * (block + 8)`.
         unsafe {
             let (nibble, bits) = (S::splat_i(0x0f0f_0f0f), S::splat_i(0x3030_3030));
             let first = rows.column::<S>(64 * side + 16 * part);

@@ -45,13 +45,14 @@ pub(super) fn matmul(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilo
             // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
             SCRATCH.with_borrow_mut(|scratch| {
                 let (from, to) = (i * width, w.outputs.min((i + 1) * width));
-                // SAFETY: the lengths were checked above and by `QuantizedMatrix::new`; each call gets its own columns.
+                // SAFETY: the lengths were checked above and by `QuantizedMatrix::new`, for the format that `kind` names;
+                // each call gets its own columns of `y`.
                 unsafe {
                     match w.kind {
-                        QuantizedType::Q8_0 => q8_0_dispatch(job, from, to, scratch),
-                        QuantizedType::Q4K => q4_k_dispatch(job, from, to, scratch),
-                        QuantizedType::Q5K => q5_k_dispatch(job, from, to, scratch),
-                        QuantizedType::Q6K => q6_k_dispatch(job, from, to, scratch),
+                        QuantizedType::Q8_0 => columns_dispatch::<Q8_0>(job, from, to, scratch),
+                        QuantizedType::Q4K => columns_dispatch::<Q4K>(job, from, to, scratch),
+                        QuantizedType::Q5K => columns_dispatch::<Q5K>(job, from, to, scratch),
+                        QuantizedType::Q6K => columns_dispatch::<Q6K>(job, from, to, scratch),
                     }
                 }
             });
@@ -71,7 +72,8 @@ struct Scratch {
     tail: Vec<u8>,
 }
 
-/// One call of [`matmul`].
+/// One call of [`matmul`], whose lengths it has checked: `w` holds `outputs` rows of whole blocks, `x` (`rows`, inputs),
+/// and `y` points to (`rows`, outputs).
 pub(super) struct Product<'a> {
     pub x: &'a Activations,
     y: *mut f32,
@@ -81,40 +83,22 @@ pub(super) struct Product<'a> {
     epilogue: Epilogue<'a>,
 }
 
-// SAFETY: all is only read but for `y`, of which each thread writes its own columns.
+// SAFETY: all is only read but for `y`; whoever writes there promises that the columns are its thread's own.
 unsafe impl Sync for Product<'_> {}
 
-dispatch! { unsafe fn q8_0_dispatch = q8_0(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) }
-dispatch! { unsafe fn q4_k_dispatch = q4_k(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) }
-dispatch! { unsafe fn q5_k_dispatch = q5_k(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) }
-dispatch! { unsafe fn q6_k_dispatch = q6_k(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) }
-
-#[inline(always)]
-unsafe fn q8_0<S: Integers>(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) {
-    unsafe { columns::<S, Q8_0>(job, from, to, scratch) }
-}
-
-#[inline(always)]
-unsafe fn q4_k<S: Integers>(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) {
-    unsafe { columns::<S, Q4K>(job, from, to, scratch) }
-}
-
-#[inline(always)]
-unsafe fn q5_k<S: Integers>(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) {
-    unsafe { columns::<S, Q5K>(job, from, to, scratch) }
-}
-
-#[inline(always)]
-unsafe fn q6_k<S: Integers>(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) {
-    unsafe { columns::<S, Q6K>(job, from, to, scratch) }
-}
+dispatch! { unsafe fn columns_dispatch<F: Format> = columns(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) }
 
 /// The outputs `from..to` of all rows.
+///
+/// # Safety
+/// The processor has the instructions of `S`; the matrix is stored as `F`; `from` is a multiple of [`WIDTH`], `to <= N`;
+/// the columns of `y` belong to the calling thread.
 #[inline(always)]
 unsafe fn columns<S: Integers, F: Format>(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) {
     let Scratch { panel, tail } = scratch;
     let stride = job.w.inputs / F::LEN * F::SIZE;
-    // SAFETY: as for the caller; a panel that goes beyond the matrix is read from a copy that does not.
+    // SAFETY: a row is `stride` bytes, so 32 rows from `column` on lie in the matrix, or in the copy where it ends before.
+    // `first` is whole blocks of `F` into a row, as `DEPTH` is, and a part's blocks fit a panel. `column < to <= N`.
     unsafe {
         for column in (from..to).step_by(WIDTH) {
             let mut rows = Rows { start: job.w.bytes.as_ptr().add(column * stride), stride };
@@ -153,12 +137,15 @@ pub(super) struct Part {
     pub blocks: usize,
 }
 
-/// Unpacks `32 * blocks` inputs of 16 rows.
+/// Unpacks `32 * blocks` inputs, whole blocks of `F`, of 16 rows.
+///
+/// # Safety
+/// The processor has the instructions of `S`; the rows have the bytes of these inputs, and `half` is of a living panel.
 #[inline(always)]
 unsafe fn unpack<S: Integers, F: Format>(rows: Rows, blocks: usize, mut half: Half, ahead: &mut Ahead) {
     let step = F::LEN / BLOCK;
     for i in 0..blocks / step {
-        // SAFETY: as for the caller.
+        // SAFETY: the stored block `i` lies in the rows and its inputs in the panel: `i` counts the blocks of the caller.
         unsafe {
             ahead.prefetch::<S>(LANES * F::SIZE);
             F::unpack::<S>(rows.skip(i * F::SIZE), i * step, &mut half);
@@ -172,12 +159,15 @@ pub(super) struct Ahead(*const u8);
 
 impl Ahead {
     /// Asks for the next `n` bytes.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `S`.
     #[inline(always)]
     pub unsafe fn prefetch<S: Integers>(&mut self, n: usize) {
         let end = self.0.wrapping_add(n);
         let mut line = self.0;
         while line < end {
-            // SAFETY: as for the caller; the address need not be valid.
+            // SAFETY: the caller promises the instructions; the address need not be valid.
             unsafe { S::prefetch(line) };
             line = line.wrapping_add(64);
         }
@@ -189,10 +179,10 @@ impl Product<'_> {
     /// Adds the bias and applies the epilogue to columns `from..to` of row `m`.
     ///
     /// # Safety
-    /// The columns belong to the calling thread; `m < rows`, `to <= N`.
+    /// The columns belong to the calling thread; `m < rows`, `from <= to <= N`.
     unsafe fn finish(&self, m: usize, from: usize, to: usize) {
         let n = self.w.outputs;
-        // SAFETY: the caller owns this range of `y`.
+        // SAFETY: the caller promises that the range lies in `y` and that nobody else uses it.
         let y = unsafe { std::slice::from_raw_parts_mut(self.y.add(m * n + from), to - from) };
         if let Some(bias) = self.bias {
             add_slice(y, &bias[from..to]);
@@ -205,10 +195,13 @@ impl Product<'_> {
     }
 
     /// The sums so far of 16 outputs of row `m`; those beyond the last output are 0.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `S`; `m < rows`; the columns belong to the calling thread.
     #[inline(always)]
     pub unsafe fn load<S: Simd>(&self, m: usize, column: usize) -> S::V {
         let n = self.w.outputs;
-        // SAFETY: as for the caller; the columns that are read are the row's own.
+        // SAFETY: the caller promises the instructions and the row; no column from `n` on is read.
         unsafe {
             match n.saturating_sub(column) {
                 0 => S::splat(0.0),
@@ -219,10 +212,13 @@ impl Product<'_> {
     }
 
     /// Keeps the sums of 16 outputs of row `m`, but for those beyond the last output.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `S`; `m < rows`; the columns belong to the calling thread.
     #[inline(always)]
     pub unsafe fn store<S: Simd>(&self, m: usize, column: usize, sums: S::V) {
         let n = self.w.outputs;
-        // SAFETY: as for the caller; the columns that are written are the row's own.
+        // SAFETY: the caller promises the instructions and the row; no column from `n` on is written.
         unsafe {
             match n.saturating_sub(column) {
                 0 => {}

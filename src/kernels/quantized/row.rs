@@ -9,6 +9,10 @@ use super::product::{Ahead, Product};
 use crate::kernels::simd::LANES;
 
 /// Multiplies the only row of activations with 16 rows of weights, those of the outputs from `column` on.
+///
+/// # Safety
+/// The processor has the instructions of `S`; `rows` are whole rows of a matrix stored as `F`; the columns of `y` belong to
+/// the calling thread.
 #[inline(always)]
 pub(super) unsafe fn multiply_row<S: Integers, F: Format>(
     job: &Product<'_>,
@@ -16,7 +20,7 @@ pub(super) unsafe fn multiply_row<S: Integers, F: Format>(
     column: usize,
     ahead: &mut Ahead,
 ) {
-    // SAFETY: as for the caller.
+    // SAFETY: the caller promises the instructions and the rows, which are `inputs / LEN` stored blocks, as `x` is.
     unsafe {
         let mut sums = S::splat(0.0);
         for i in 0..job.w.inputs / F::LEN {
@@ -42,9 +46,12 @@ struct Block<'a, S: Integers, F: Format> {
 }
 
 impl<'a, S: Integers, F: Format> Block<'a, S, F> {
+    /// # Safety
+    /// The processor has the instructions of `S`; `x` has `F::LEN` inputs from block `first` on. All functions of a block
+    /// rest on this.
     #[inline(always)]
     unsafe fn new(x: &'a Activations, first: usize) -> Self {
-        // SAFETY: as for the caller.
+        // SAFETY: the caller promises the instructions and the inputs, which have two sums for each block of 32.
         unsafe {
             let mut whole = [S::splat_i(0); 16];
             for (group, whole) in whole.iter_mut().enumerate().take(F::LEN / F::GROUP) {
@@ -57,9 +64,12 @@ impl<'a, S: Integers, F: Format> Block<'a, S, F> {
     }
 
     /// Adds the products, scaled, to `sums`, in the order of the inputs.
+    ///
+    /// # Safety
+    /// As for [`new`](Self::new).
     #[inline(always)]
     unsafe fn add_to(&self, mut sums: S::V) -> S::V {
-        // SAFETY: as for the caller.
+        // SAFETY: `new` was promised the instructions and the activations of `LEN` inputs.
         unsafe {
             for block in 0..F::LEN / BLOCK {
                 let scale = *self.x.scales.as_ptr().add(self.first + block);
@@ -80,7 +90,7 @@ impl<'a, S: Integers, F: Format> Block<'a, S, F> {
 impl<S: Integers, F: Format> Sink<S> for Block<'_, S, F> {
     #[inline(always)]
     unsafe fn bytes(&mut self, i: usize, v: S::I) {
-        // SAFETY: as for the caller; the bytes are those of the row's activations.
+        // SAFETY: `new` was promised the instructions and `LEN` activations, and the caller promises `4 * i < LEN`.
         unsafe {
             let x = self.x.numbers.as_ptr().add(self.first * BLOCK + 4 * i).cast::<i32>().read_unaligned();
             let whole = &mut self.whole[4 * i / F::GROUP];

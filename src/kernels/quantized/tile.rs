@@ -6,11 +6,15 @@ use super::product::{Part, Product};
 use crate::kernels::simd::LANES;
 
 /// Multiplies all rows with a panel.
+///
+/// # Safety
+/// The processor has the instructions of `S`; `part` lies in the matrix and fits a panel; the columns of `y` belong to the
+/// calling thread.
 #[inline(always)]
 pub(super) unsafe fn multiply<S: Integers, F: Format>(job: &Product<'_>, panel: &Panel, part: Part) {
     let mut m = 0;
     while m < job.rows {
-        // SAFETY: as for the caller.
+        // SAFETY: the caller's promises; no arm takes more rows than are left.
         m += unsafe {
             match (job.rows - m).min(S::ROWS) {
                 6.. => tile::<S, F, 6>(job, panel, part, m),
@@ -23,6 +27,9 @@ pub(super) unsafe fn multiply<S: Integers, F: Format>(job: &Product<'_>, panel: 
 }
 
 /// Multiplies `R` rows from `m` on with a panel; returns `R`. The sums over the inputs before are in the output.
+///
+/// # Safety
+/// As for [`multiply`]; `m + R <= rows`.
 #[inline(always)]
 unsafe fn tile<S: Integers, F: Format, const R: usize>(
     job: &Product<'_>,
@@ -31,7 +38,8 @@ unsafe fn tile<S: Integers, F: Format, const R: usize>(
     m: usize,
 ) -> usize {
     let inputs = job.w.inputs;
-    // SAFETY: as for the caller.
+    // SAFETY: the caller promises the instructions and the rows. `inputs` is whole blocks of 32, so that `x` has `inputs`
+    // numbers, `inputs / 32` scales and `inputs / 16` sums a row, of which the part's are read; the panel holds its weights.
     unsafe {
         let mut sums = [[S::splat(0.0); 2]; R];
         if part.first > 0 {

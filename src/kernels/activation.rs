@@ -140,7 +140,8 @@ unsafe fn erf<S: Simd>(x: S::V) -> S::V {
 unsafe fn map<S: Simd, F: Function>(x: &mut [f32]) {
     let (len, p) = (x.len(), x.as_mut_ptr());
     let whole = len - len % LANES;
-    // SAFETY: the caller promises the instructions; 16 numbers from each `i` lie before `whole`, and `len - whole < 16` after.
+    // SAFETY: the caller promises the instructions; 16 numbers from each `i` lie before `whole`, and `len - whole < 16`
+    // after.
     unsafe {
         for i in (0..whole).step_by(LANES) {
             S::store(p.add(i), F::apply::<S>(S::load(p.add(i))));

@@ -79,18 +79,18 @@ pub struct Query<'a> {
 /// columns, `out` (N, H * D). Scores are multiplied by `scale`.
 ///
 /// # Panics
-/// If a query lies outside the batch, begins before the end of the one before, or lacks blocks.
+/// If a query lies outside the batch, begins before the end of the one before, or lacks blocks; if a length is 0.
 pub fn attend(shape: AttentionShape, scale: f32, q: &[f32], stride: usize, queries: &mut [Query<'_>], out: &mut [f32]) {
-    let c = shape.heads * shape.head_dim;
+    let c = shape.heads.saturating_mul(shape.head_dim);
+    assert!(c <= stride, "width of the queries");
+    let rows = (q.len() / stride).min(out.len() / c);
     let work = queries.iter().map(|query| 2 * query.len * (query.past + query.len) * c).sum();
     let mut tasks = Vec::new();
-    assert!(c <= stride, "width of the queries");
     let mut end = 0;
     for query in queries.iter_mut() {
         let total = query.past + query.len;
-        assert!(query.first >= end, "queries that overlap");
+        assert!((end..=rows).contains(&query.first) && query.len <= rows - query.first, "rows of a query");
         end = query.first + query.len;
-        assert!((query.first + query.len) * stride <= q.len() && (query.first + query.len) * c <= out.len());
         assert!(query.blocks.len() * BLOCK_POSITIONS >= total, "blocks of a row");
         assert!(query.blocks.iter().all(|block| block.len() == shape.block_len()), "length of a block");
         assert!(query.weights.as_ref().is_none_or(|w| w.len() == shape.heads * query.len * total));
@@ -111,8 +111,8 @@ pub fn attend(shape: AttentionShape, scale: f32, q: &[f32], stride: usize, queri
     let job = Attend { shape, scale, q, stride, out: Shareable(out.as_mut_ptr()) };
     pool::run_costing(work, tasks.len(), |i| {
         // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
-        // SAFETY: the lengths were checked above; a task writes its own head's columns of its own rows, as no row is in two
-        // queries, and its own rows of the weights, which each query has to itself.
+        // SAFETY: the lengths were checked above; a task writes its own head's columns of its own rows, as no row is in
+        // two queries, and its own rows of the weights, which no two queries share.
         SCORES.with_borrow_mut(|scores| unsafe { attend_dispatch(&job, &tasks[i], scores) });
     });
 }
@@ -149,8 +149,8 @@ thread_local! {
 }
 
 /// # Safety
-/// The processor has the instructions of `S`; `job` and `task` are what [`attend`] has checked and made, and this thread is
-/// the only one at this task. The functions below rest on this, too.
+/// The processor has the instructions of `S`; `job` and `task` are what [`attend`] has checked and made, and this
+/// thread is the only one at this task. The functions below rest on this, too.
 #[inline(always)]
 unsafe fn attend_task<S: Simd>(job: &Attend<'_>, task: &Task<'_>, scores: &mut Vec<f32>) {
     let needed = TOGETHER * task.query.blocks.len() * BLOCK_POSITIONS;
@@ -330,8 +330,8 @@ unsafe fn mix_vectors<S: Simd, const Q: usize, const V: usize>(
     let (shape, width) = (job.shape, blocks.len() * BLOCK_POSITIONS);
     let value_dim = shape.value_dim();
     let head = shape.keys_len() + task.head * BLOCK_POSITIONS * value_dim + v * LANES;
-    // SAFETY: every block holds (H, 16, value_dim) values behind its keys, as `attend` checked; `scores` has `Q` rows of
-    // `width`; the output's rows and columns are the task's own, and what is stored of a value ends with the head.
+    // SAFETY: every block holds (H, 16, value_dim) values behind its keys, as `attend` checked; `scores` has `Q` rows
+    // of `width`; the output's rows and columns are the task's own, and what is stored of a value ends with the head.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; Q];
         for (b, block) in blocks.iter().enumerate() {

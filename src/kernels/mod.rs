@@ -1,15 +1,15 @@
 //! CPU kernels: what the model does on slices of `f32`, in parallel, with the widest vectors the processor has.
 //!
 //! Every kernel computes an output number by one fixed chain of operations that depends on that output's own inputs
-//! alone: not on the number of rows in the batch, on how the work is split over threads, or on where a prompt was split.
-//! So a row gives the same bits alone, in a batch, and with or without the cache.
+//! alone: not on the number of rows in the batch, on how the work is split over threads, or on where a prompt was
+//! split. So a row gives the same bits alone, in a batch, and with or without the cache.
 //!
 //! The reference of each kernel is the plain candle expression, kept in its test. `unsafe` lives here: vector
 //! instructions that were detected before use, and disjoint parts of one output written by several threads.
 //!
-//! Valgrind finds nothing in their tests (it knows no AVX-512):
-//! `GPT2_SIMD=avx2 valgrind -q --error-exitcode=1 target/release/deps/gpt2-HASH kernels --test-threads 1`, the program being
-//! what `cargo test --release --lib --no-run` names; `GPT2_SIMD=portable` likewise.
+//! Valgrind finds nothing in their tests (it knows no AVX-512): `GPT2_SIMD=avx2 valgrind -q --error-exitcode=1
+//! target/release/deps/gpt2-HASH kernels --test-threads 1`, the program being what `cargo test --release --lib
+//! --no-run` names; `GPT2_SIMD=portable` likewise.
 
 mod activation;
 mod attention;

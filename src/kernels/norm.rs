@@ -55,7 +55,8 @@ unsafe fn norm_row<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f3
 #[inline(always)]
 unsafe fn sum<S: Simd>(x: &[f32], squares: bool) -> f32 {
     let whole = x.len() - x.len() % LANES;
-    // SAFETY: the caller promises the instructions; 16 numbers from `i` lie before `whole`, and `len - whole < 16` after.
+    // SAFETY: the caller promises the instructions; 16 numbers from `i` lie before `whole`, and `len - whole < 16`
+    // after.
     unsafe {
         let mut sum = S::splat(0.0);
         for i in (0..x.len()).step_by(LANES) {

@@ -94,7 +94,8 @@ fn shared() -> &'static Shared {
 /// Calls `f(0), ..., f(n - 1)`, in any order, on all threads, and returns when all are done.
 pub fn run(n: usize, f: impl Fn(usize) + Sync) {
     let pool = shared();
-    let alone = n <= 1 || pool.threads == 1;
+    // A range counts its steps in 32 bits.
+    let alone = n <= 1 || pool.threads == 1 || u32::try_from(n).is_err();
     if alone || pool.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
         (0..n).for_each(f);
         return;
@@ -106,7 +107,8 @@ pub fn run(n: usize, f: impl Fn(usize) + Sync) {
     }
 }
 
-/// As [`run`], but on the calling thread alone where all of the work, in multiplications, costs less than handing it out.
+/// As [`run`], but on the calling thread alone where all of the work, in multiplications, costs less than handing it
+/// out.
 pub(super) fn run_costing(work: usize, n: usize, f: impl Fn(usize) + Sync) {
     /// About three microseconds' worth.
     const WORTH_SHARING: usize = 1 << 17;
@@ -117,7 +119,8 @@ pub(super) fn run_costing(work: usize, n: usize, f: impl Fn(usize) + Sync) {
     }
 }
 
-/// Calls `f` on each item, in any order, on all threads; `work` is what all of it costs, in multiplications or copied numbers.
+/// Calls `f` on each item, in any order, on all threads; `work` is what all of it costs, in multiplications or copied
+/// numbers.
 pub fn for_each<T: Send>(work: usize, items: &mut [T], f: impl Fn(&mut T) + Sync) {
     let start = Shareable(items.as_mut_ptr());
     run_costing(work, items.len(), |i| {

@@ -388,8 +388,8 @@ mod x86 {
         }
     }
 
-    // SAFETY: all intrinsics are of AVX2, FMA and F16C or less; loads and stores are of twice 8 lanes, and the first `n`
-    // alone are copied from and to an array of 16.
+    // SAFETY: all intrinsics are of AVX2, FMA and F16C or less; loads and stores are of twice 8 lanes, and the first
+    // `n` alone are copied from and to an array of 16.
     unsafe impl Simd for Avx2 {
         type V = [__m256; 2];
         const TILE_ROWS: usize = 6;
@@ -496,7 +496,8 @@ macro_rules! dispatch {
                 // SAFETY: as above.
                 unsafe { $kernel::<$crate::kernels::simd::Avx2>($($arg),*) }
             }
-            // SAFETY: `level` is at most what was detected, which has all that is enabled; the rest is the caller's promise.
+            // SAFETY: `level` is at most what was detected, which has all that is enabled; the rest is the caller's
+            // promise.
             unsafe {
                 match $crate::kernels::simd::level() {
                     #[cfg(target_arch = "x86_64")]

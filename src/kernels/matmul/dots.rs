@@ -75,7 +75,8 @@ unsafe fn columns<S: Simd, T: Stored, const R: usize, const N: usize>(
     widened: &mut Vec<f32>,
 ) -> usize {
     let k = job.w.inputs;
-    // SAFETY: the caller's promises; `w` points to the `N * K` weights of the columns, and so does `widened` to their copies.
+    // SAFETY: the caller's promises; `w` points to the `N * K` weights of the columns, and so does `widened` to their
+    // copies.
     unsafe {
         let w = job.w.bytes.as_ptr().cast::<T::Number>().add(column * k);
         if rows.len() < R {
@@ -108,8 +109,8 @@ unsafe fn widen<S: Simd, T: Stored>(numbers: *const T::Number, n: usize, out: &m
     }
 }
 
-/// `N` outputs of as many whole tiles of `R` rows as fit into `m..end`; `w` are the outputs' weights. Returns the first row
-/// that is left.
+/// `N` outputs of as many whole tiles of `R` rows as fit into `m..end`; `w` are the outputs' weights. Returns the first
+/// row that is left.
 ///
 /// # Safety
 /// The processor has the instructions of `S`; `w` points to `N * K` weights; `end <= rows`; the `N` columns of `y` from
@@ -170,8 +171,8 @@ unsafe fn tile<S: Simd, T: Stored, const R: usize, const N: usize>(
 /// Adds the products of 16 inputs, or of the first `width` where they are not `WHOLE`.
 ///
 /// # Safety
-/// The processor has the instructions of `S`; so many numbers can be read in `R` rows of `x` and `N` rows of `w`, all `k`
-/// apart.
+/// The processor has the instructions of `S`; so many numbers can be read in `R` rows of `x` and `N` rows of `w`, all
+/// `k` apart.
 #[inline(always)]
 unsafe fn add_vectors<S: Simd, T: Stored, const R: usize, const N: usize, const WHOLE: bool>(
     x: *const f32,

@@ -1,10 +1,10 @@
 //! Products of activations (M, K) with a weight matrix, over the weight as it is stored: (in, out) as in Hugging Face's
 //! `Conv1D`, or (out, in) as in embeddings and GGUF. Weights may be f32, f16 or bf16; sums are f32.
 //!
-//! Three ways through one definition. A few rows stream the weights once past the rows ([`stream`], decoding); many rows go
-//! through register tiles over packed panels ([`tiles`], prefill); (out, in) takes dot products ([`dots`]). For an (in, out) weight every output is
-//! the sum of blocks of 128 inputs, each the chain `((x₀w₀ + x₁w₁) + x₂w₂) + ...` in order of k, so the first two agree to
-//! the bit. (One chain over all inputs would round twice as much.)
+//! Three ways through one definition. A few rows stream the weights once past the rows ([`stream`], decoding); many
+//! rows go through register tiles over packed panels ([`tiles`], prefill); (out, in) takes dot products ([`dots`]). For
+//! an (in, out) weight every output is the sum of blocks of 128 inputs, each the chain `((x₀w₀ + x₁w₁) + x₂w₂) + ...`
+//! in order of k, so the first two agree to the bit. (One chain over all inputs would round twice as much.)
 
 mod dots;
 mod stored;
@@ -142,7 +142,7 @@ const BLOCK_INPUTS: usize = 128;
 pub fn matmul(x: &[f32], w: &Matrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>, y: &mut [f32]) {
     let rows = x.len() / w.inputs;
     assert_eq!(x.len(), rows * w.inputs, "length of the input");
-    assert_eq!(y.len(), rows * w.outputs, "length of the output");
+    assert_eq!(Some(y.len()), rows.checked_mul(w.outputs), "length of the output");
     assert!(bias.is_none_or(|b| b.len() == w.outputs), "length of the bias");
     if let Epilogue::Add(r) = epilogue {
         assert_eq!(r.len(), y.len(), "length of the residual");
@@ -156,7 +156,8 @@ pub fn matmul(x: &[f32], w: &Matrix, bias: Option<&[f32]>, epilogue: Epilogue<'_
     }
 }
 
-/// Calls `f(from, to)` for ranges of `width` that cover the `n` columns, in parallel if `work`, in multiplications, is much.
+/// Calls `f(from, to)` for ranges of `width` that cover the `n` columns, in parallel if `work`, in multiplications, is
+/// much.
 fn split(job: &Product<'_>, work: usize, width: usize, f: impl Fn(usize, usize) + Sync) {
     let n = job.w.outputs;
     pool::run_costing(work, n.div_ceil(width), |i| f(i * width, n.min((i + 1) * width)));

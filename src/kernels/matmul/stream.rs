@@ -34,8 +34,8 @@ pub(super) fn run(job: &Product<'_>) {
         pool::run_costing(rows * k * n, blocks * parts, |i| {
             let (first, from) = (i / parts * BLOCK_INPUTS, i % parts * width);
             let block = Block { first, end: k.min(first + BLOCK_INPUTS), from, to: n.min(from + width) };
-            // SAFETY: `matmul` and `Matrix::new` checked the lengths; the sums have (rows, N) for each block of inputs, of
-            // which each call gets its own columns.
+            // SAFETY: `matmul` and `Matrix::new` checked the lengths; the sums have (rows, N) for each block of inputs,
+            // of which each call gets its own columns.
             unsafe { stream_dispatch(job, block, out.get().add(i / parts * rows * n)) };
         });
         let sums = &sums[..blocks * rows * n];
@@ -66,8 +66,8 @@ struct Block {
 dispatch! { unsafe fn stream_dispatch = stream(job: &Product<'_>, block: Block, sums: *mut f32) }
 
 /// # Safety
-/// The processor has the instructions of `S`; the block lies in the matrix; `sums` points to (rows, N), of which the block's
-/// columns belong to the calling thread.
+/// The processor has the instructions of `S`; the block lies in the matrix; `sums` points to (rows, N), of which the
+/// block's columns belong to the calling thread.
 #[inline(always)]
 unsafe fn stream<S: Simd>(job: &Product<'_>, block: Block, sums: *mut f32) {
     // SAFETY: the caller's promises; the type is that of the numbers.
@@ -114,8 +114,8 @@ unsafe fn stream_as<S: Simd, T: Stored>(job: &Product<'_>, block: Block, sums: *
 /// Adds the products of `I` inputs, one after the other, to the sums.
 ///
 /// # Safety
-/// The processor has the instructions of `S`; `x` points to `I` numbers, `w` to as many rows of the matrix, `sums` to `N`
-/// numbers, of which the block's columns belong to the calling thread.
+/// The processor has the instructions of `S`; `x` points to `I` numbers, `w` to as many rows of the matrix, `sums` to
+/// `N` numbers, of which the block's columns belong to the calling thread.
 #[inline(always)]
 unsafe fn add_products<S: Simd, T: Stored, const I: usize>(
     x: *const f32,
@@ -124,7 +124,8 @@ unsafe fn add_products<S: Simd, T: Stored, const I: usize>(
     block: Block,
     sums: *mut f32,
 ) {
-    // SAFETY: the caller promises the instructions, the rows and the sums; vectors and the rest end with the block's columns.
+    // SAFETY: the caller promises the instructions, the rows and the sums; vectors and the rest end with the block's
+    // columns.
     unsafe {
         let mut s = [S::splat(0.0); I];
         for (i, s) in s.iter_mut().enumerate() {
@@ -144,8 +145,8 @@ unsafe fn add_products<S: Simd, T: Stored, const I: usize>(
 /// Adds the products of `I` inputs to the sums of 16 outputs, or of the first `width` where they are not `WHOLE`.
 ///
 /// # Safety
-/// The processor has the instructions of `S`; so many sums can be read and written, and so many weights read in each of `I`
-/// rows, `n` apart.
+/// The processor has the instructions of `S`; so many sums can be read and written, and so many weights read in each of
+/// `I` rows, `n` apart.
 #[inline(always)]
 unsafe fn add_vector<S: Simd, T: Stored, const I: usize, const WHOLE: bool>(
     s: &[S::V; I],

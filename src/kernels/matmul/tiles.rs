@@ -8,8 +8,8 @@ use crate::kernels::simd::{self, LANES, Simd, dispatch};
 /// Panels that are packed side by side: a task reads as many columns of the stored matrix in a run.
 const PANELS: usize = 4;
 
-/// Inputs that a panel covers, whole blocks: so many that sums are seldom fetched again, and so few that the panels of a
-/// task stay in the second-level cache.
+/// Inputs that a panel covers, whole blocks: so many that sums are seldom fetched again, and so few that the panels of
+/// a task stay in the second-level cache.
 const PANEL_INPUTS: usize = 4 * BLOCK_INPUTS;
 
 /// The product of many rows with an (in, out) weight.
@@ -50,8 +50,8 @@ unsafe fn tiles<S: Simd>(job: &Product<'_>, from: usize, to: usize, packed: &mut
     let mut first = 0;
     while first < job.w.inputs {
         let block = Block { from, to, first, inputs: PANEL_INPUTS.min(job.w.inputs - first) };
-        // SAFETY: the caller promises the instructions and the columns; the block lies in the matrix, `packed` has room for
-        // its panels, the type is that of the numbers, and no arm takes more rows than are left.
+        // SAFETY: the caller promises the instructions and the columns; the block lies in the matrix, `packed` has room
+        // for its panels, the type is that of the numbers, and no arm takes more rows than are left.
         unsafe {
             match job.w.dtype {
                 FloatType::F32 => pack::<S, F32>(job.w, block, packed),
@@ -86,8 +86,8 @@ struct Block {
 /// Packs a block: panel after panel, in each the rows one after the other, 0 beyond the last column.
 ///
 /// # Safety
-/// The processor has the instructions of `S`; the matrix is stored as `T`, and the block lies in it; `packed` has room for
-/// the block's panels.
+/// The processor has the instructions of `S`; the matrix is stored as `T`, and the block lies in it; `packed` has room
+/// for the block's panels.
 #[inline(always)]
 unsafe fn pack<S: Simd, T: Stored>(w: &Matrix, block: Block, packed: &mut [f32]) {
     let width = S::TILE_VECTORS * LANES;
@@ -117,8 +117,8 @@ unsafe fn pack<S: Simd, T: Stored>(w: &Matrix, block: Block, packed: &mut [f32])
 /// Multiplies `R` rows from `m` on with the packed panels of a block; returns `R`.
 ///
 /// # Safety
-/// The processor has the instructions of `S`; `packed` holds the block's panels; `m + R <= rows`; the block's columns of `y`
-/// belong to the calling thread.
+/// The processor has the instructions of `S`; `packed` holds the block's panels; `m + R <= rows`; the block's columns
+/// of `y` belong to the calling thread.
 #[inline(always)]
 unsafe fn row_of_tiles<S: Simd, const R: usize>(job: &Product<'_>, packed: &[f32], m: usize, block: Block) -> usize {
     let width = S::TILE_VECTORS * LANES;
@@ -156,8 +156,8 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(
     block: Block,
 ) {
     let (k, n) = (job.w.inputs, job.w.outputs);
-    // SAFETY: the caller promises the instructions, the rows and the panel, of which `inputs` rows of `V` vectors are read; no
-    // column from `to` on is read or written in `y`.
+    // SAFETY: the caller promises the instructions, the rows and the panel, of which `inputs` rows of `V` vectors are
+    // read; no column from `to` on is read or written in `y`.
     unsafe {
         let x = job.x.add(m * k + block.first);
         let mut p = panel;

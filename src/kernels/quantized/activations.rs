@@ -59,7 +59,8 @@ const SMALLEST: f32 = 1e-30;
 #[inline(always)]
 unsafe fn quantize<S: Integers>(x: &[f32], numbers: *mut i8, scales: *mut f32, sums: *mut i32) {
     let blocks = x.len() / BLOCK;
-    // SAFETY: the caller promises the instructions and the room; block `i` is 32 numbers of `x`, one scale and two sums.
+    // SAFETY: the caller promises the instructions and the room; block `i` is 32 numbers of `x`, one scale and two
+    // sums.
     unsafe {
         let zero = S::splat(0.0);
         let mut faults = zero;

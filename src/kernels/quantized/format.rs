@@ -34,7 +34,8 @@ impl Panel {
 /// Where unpacked weights of 16 outputs go. Groups and blocks are counted from the start of the inputs at hand.
 ///
 /// # Safety
-/// All functions may be called only where the processor has the instructions of `S`, for inputs that the sink has room for.
+/// All functions may be called only where the processor has the instructions of `S`, for inputs that the sink has room
+/// for.
 pub(super) trait Sink<S: Integers> {
     /// The weights of inputs `4 * i..4 * i + 4` of each output, a byte each.
     unsafe fn bytes(&mut self, i: usize, v: S::I);
@@ -114,8 +115,9 @@ impl Rows {
 /// A format that has a kernel.
 ///
 /// # Safety
-/// Implementations read `SIZE` bytes in each of 16 rows, and fill exactly `LEN` inputs of the sink. `unpack` may be called
-/// only where the processor has the instructions of `S`, the rows have these bytes, and the sink has room for these inputs.
+/// Implementations read `SIZE` bytes in each of 16 rows, and fill exactly `LEN` inputs of the sink. `unpack` may be
+/// called only where the processor has the instructions of `S`, the rows have these bytes, and the sink has room for
+/// these inputs.
 pub(super) unsafe trait Format {
     /// Inputs of a stored block.
     const LEN: usize;
@@ -187,8 +189,8 @@ unsafe impl Format for Q8_0 {
     }
 }
 
-/// 256 numbers of four bits: f16 scales of scales and of minima, 8 scales and 8 minima of six bits, then the numbers, 64
-/// after 64, the first 32 of them in the lower halves of 32 bytes.
+/// 256 numbers of four bits: f16 scales of scales and of minima, 8 scales and 8 minima of six bits, then the numbers,
+/// 64 after 64, the first 32 of them in the lower halves of 32 bytes.
 pub(super) struct Q4K;
 
 // SAFETY: of 144 bytes in each row 0..16 are read for scales, and 16 for each of 8 parts, which fill 32 inputs each.
@@ -245,8 +247,8 @@ impl Q4K {
 /// As [`Q4K`], with the fifth bits in 32 bytes before: bit `j` is that of a number of the block's 32 numbers `j`.
 pub(super) struct Q5K;
 
-// SAFETY: of 176 bytes in each row 0..16 are read for scales, and in each of 2 parts 16 for fifth bits and 16 for each of
-// 4 pairs, which fill 32 inputs each.
+// SAFETY: of 176 bytes in each row 0..16 are read for scales, and in each of 2 parts 16 for fifth bits and 16 for each
+// of 4 pairs, which fill 32 inputs each.
 unsafe impl Format for Q5K {
     const LEN: usize = 256;
     const SIZE: usize = 176;
@@ -352,13 +354,13 @@ unsafe fn bytes_to_float<S: Integers>(v: S::I) -> [S::V; 4] {
     }
 }
 
-/// 256 numbers of six bits, 32 too large: the lower four in 128 bytes, the upper two in 64, a scale of a byte to each 16,
-/// and an f16 scale of scales. Halves of 128 numbers are packed alike: 32 after 32 in the lower halves of 64 bytes, then
-/// in the upper ones; bits 0, 2, 4 and 6 of the upper ones belong to the four times 32.
+/// 256 numbers of six bits, 32 too large: the lower four in 128 bytes, the upper two in 64, a scale of a byte to each
+/// 16, and an f16 scale of scales. Halves of 128 numbers are packed alike: 32 after 32 in the lower halves of 64 bytes,
+/// then in the upper ones; bits 0, 2, 4 and 6 of the upper ones belong to the four times 32.
 pub(super) struct Q6K;
 
-// SAFETY: of 210 bytes in each row 192..210 are read for scales, and in each of 4 parts twice 16 of the lower bits before
-// 128 and 16 of the upper ones after, which fill 64 inputs each.
+// SAFETY: of 210 bytes in each row 192..210 are read for scales, and in each of 4 parts twice 16 of the lower bits
+// before 128 and 16 of the upper ones after, which fill 64 inputs each.
 unsafe impl Format for Q6K {
     const LEN: usize = 256;
     const SIZE: usize = 210;

@@ -21,8 +21,8 @@ pub(super) fn has_avx2() -> bool {
 /// Operations on 16 lanes of `i32`, each of which may hold four bytes.
 ///
 /// # Safety
-/// As for [`Simd`]; AVX-512's instructions are VNNI's too here. Memory is asked for 16 `i32` in `load_i` and `store_i`, 16
-/// bytes in `store_bytes`, and 16 bytes in each of 16 rows in `column`.
+/// As for [`Simd`]; AVX-512's instructions are VNNI's too here. Memory is asked for 16 `i32` in `load_i` and `store_i`,
+/// 16 bytes in `store_bytes`, and 16 bytes in each of 16 rows in `column`.
 pub(super) unsafe trait Integers: Simd {
     /// Sixteen integers.
     type I: Copy;
@@ -51,7 +51,8 @@ pub(super) unsafe trait Integers: Simd {
     unsafe fn to_float(a: Self::I) -> Self::V;
     /// The lower half of each lane, an f16, as f32.
     unsafe fn half_to_float(a: Self::I) -> Self::V;
-    /// Sixteen bytes at `p`, `p + stride`, ..., `p + 15 * stride`, transposed: vector `i` has bytes `4i..4i + 4` of each.
+    /// Sixteen bytes at `p`, `p + stride`, ..., `p + 15 * stride`, transposed: vector `i` has bytes `4i..4i + 4` of
+    /// each.
     unsafe fn column(p: *const u8, stride: usize) -> [Self::I; 4];
     /// Stores lanes, which are whole numbers in -128..=127, as bytes.
     unsafe fn store_bytes(p: *mut i8, v: Self::V);
@@ -172,8 +173,8 @@ mod x86 {
     use super::super::super::simd::{Avx2, Avx512};
     use super::Integers;
 
-    // SAFETY: all intrinsics are of AVX-512 F, BW, DQ, VL and VNNI or less; loads and stores are of the 16 lanes or bytes
-    // that the trait names.
+    // SAFETY: all intrinsics are of AVX-512 F, BW, DQ, VL and VNNI or less; loads and stores are of the 16 lanes or
+    // bytes that the trait names.
     unsafe impl Integers for Avx512 {
         type I = __m512i;
         const FLIP: u8 = 0x80;
@@ -385,9 +386,9 @@ mod x86 {
     }
 }
 
-/// Defines a function that picks the level at run time and calls `$kernel::<S>(arguments)`, or `$kernel::<S, F>` for any
-/// `F`, with that level's instructions enabled: the kernel may rely on those of `S`, and must be promised by the caller
-/// whatever else it asks.
+/// Defines a function that picks the level at run time and calls `$kernel::<S>(arguments)`, or `$kernel::<S, F>` for
+/// any `F`, with that level's instructions enabled: the kernel may rely on those of `S`, and must be promised by the
+/// caller whatever else it asks.
 macro_rules! dispatch {
     (unsafe fn $name:ident $(<$f:ident: $bound:ident>)? = $kernel:ident($($arg:ident: $ty:ty),* $(,)?)) => {
         unsafe fn $name $(<$f: $bound>)? ($($arg: $ty),*) {

@@ -1,7 +1,8 @@
 //! Weights as small integers in blocks with a scale, as ggml defines them, multiplied where they are stored.
 //!
-//! Activations are rounded to 8 bits, 32 with one scale, so that the products are of integers, which processors multiply
-//! four times as fast as floating-point numbers; and 4 or 8 bits a weight are read in a fraction of the time of 32.
+//! Activations are rounded to 8 bits, 32 with one scale, so that the products are of integers, which processors
+//! multiply four times as fast as floating-point numbers; and 4 or 8 bits a weight are read in a fraction of the time
+//! of 32.
 //!
 //! Reference: ggml, `ggml-common.h` and `ggml-quants.c`.
 
@@ -43,8 +44,9 @@ impl QuantizedType {
         }
     }
 
-    /// The type of a matrix whose rows have `inputs` numbers and which shall be quantised: this one, or `Q8_0` where they
-    /// are not whole blocks of it, or `F16` where they are not whole blocks of that either. (llama.cpp does the same.)
+    /// The type of a matrix whose rows have `inputs` numbers and which shall be quantised: this one, or `Q8_0` where
+    /// they are not whole blocks of it, or `F16` where they are not whole blocks of that either. (llama.cpp does the
+    /// same.)
     #[must_use]
     pub fn fitting(self, inputs: usize) -> StorageType {
         let fits = |dtype: &StorageType| inputs.is_multiple_of(dtype.block_len());

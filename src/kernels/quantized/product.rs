@@ -30,7 +30,7 @@ const PARTS: usize = 8;
 pub(super) fn matmul(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>, y: &mut [f32]) {
     let rows = x.len() / w.inputs;
     assert_eq!(x.len(), rows * w.inputs, "length of the input");
-    assert_eq!(y.len(), rows * w.outputs, "length of the output");
+    assert_eq!(Some(y.len()), rows.checked_mul(w.outputs), "length of the output");
     assert!(bias.is_none_or(|b| b.len() == w.outputs), "length of the bias");
     if let Epilogue::Add(r) = epilogue {
         assert_eq!(r.len(), y.len(), "length of the residual");
@@ -45,8 +45,8 @@ pub(super) fn matmul(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilo
             // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
             SCRATCH.with_borrow_mut(|scratch| {
                 let (from, to) = (i * width, w.outputs.min((i + 1) * width));
-                // SAFETY: the lengths were checked above and by `QuantizedMatrix::new`, for the format that `kind` names;
-                // each call gets its own columns of `y`.
+                // SAFETY: the lengths were checked above and by `QuantizedMatrix::new`, for the format that `kind`
+                // names; each call gets its own columns of `y`.
                 unsafe {
                     match w.kind {
                         QuantizedType::Q8_0 => columns_dispatch::<Q8_0>(job, from, to, scratch),
@@ -72,8 +72,8 @@ struct Scratch {
     tail: Vec<u8>,
 }
 
-/// One call of [`matmul`], whose lengths it has checked: `w` holds `outputs` rows of whole blocks, `x` (`rows`, inputs),
-/// and `y` points to (`rows`, outputs).
+/// One call of [`matmul`], whose lengths it has checked: `w` holds `outputs` rows of whole blocks, `x` (`rows`,
+/// inputs), and `y` points to (`rows`, outputs).
 pub(super) struct Product<'a> {
     pub x: &'a Activations,
     y: *mut f32,
@@ -86,19 +86,23 @@ pub(super) struct Product<'a> {
 // SAFETY: all is only read but for `y`; whoever writes there promises that the columns are its thread's own.
 unsafe impl Sync for Product<'_> {}
 
-dispatch! { unsafe fn columns_dispatch<F: Format> = columns(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) }
+dispatch! {
+    unsafe fn columns_dispatch<F: Format> =
+        columns(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch)
+}
 
 /// The outputs `from..to` of all rows.
 ///
 /// # Safety
-/// The processor has the instructions of `S`; the matrix is stored as `F`; `from` is a multiple of [`WIDTH`], `to <= N`;
-/// the columns of `y` belong to the calling thread.
+/// The processor has the instructions of `S`; the matrix is stored as `F`; `from` is a multiple of [`WIDTH`], `to <=
+/// N`; the columns of `y` belong to the calling thread.
 #[inline(always)]
 unsafe fn columns<S: Integers, F: Format>(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) {
     let Scratch { panel, tail } = scratch;
     let stride = job.w.inputs / F::LEN * F::SIZE;
-    // SAFETY: a row is `stride` bytes, so 32 rows from `column` on lie in the matrix, or in the copy where it ends before.
-    // `first` is whole blocks of `F` into a row, as `DEPTH` is, and a part's blocks fit a panel. `column < to <= N`.
+    // SAFETY: a row is `stride` bytes, so 32 rows from `column` on lie in the matrix, or in the copy where it ends
+    // before. `first` is whole blocks of `F` into a row, as `DEPTH` is, and a part's blocks fit a panel. `column < to
+    // <= N`.
     unsafe {
         for column in (from..to).step_by(WIDTH) {
             let mut rows = Rows { start: job.w.bytes.as_ptr().add(column * stride), stride };
@@ -145,7 +149,8 @@ pub(super) struct Part {
 unsafe fn unpack<S: Integers, F: Format>(rows: Rows, blocks: usize, mut half: Half, ahead: &mut Ahead) {
     let step = F::LEN / BLOCK;
     for i in 0..blocks / step {
-        // SAFETY: the stored block `i` lies in the rows and its inputs in the panel: `i` counts the blocks of the caller.
+        // SAFETY: the stored block `i` lies in the rows and its inputs in the panel: `i` counts the blocks of the
+        // caller.
         unsafe {
             ahead.prefetch::<S>(LANES * F::SIZE);
             F::unpack::<S>(rows.skip(i * F::SIZE), i * step, &mut half);
@@ -153,8 +158,8 @@ unsafe fn unpack<S: Integers, F: Format>(rows: Rows, blocks: usize, mut half: Ha
     }
 }
 
-/// What will be read next. A panel's rows are read side by side, which no prefetcher of a processor follows; so while one
-/// panel is at work the next is asked for, from front to back.
+/// What will be read next. A panel's rows are read side by side, which no prefetcher of a processor follows; so while
+/// one panel is at work the next is asked for, from front to back.
 pub(super) struct Ahead(*const u8);
 
 impl Ahead {

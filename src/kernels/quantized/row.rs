@@ -11,8 +11,8 @@ use crate::kernels::simd::LANES;
 /// Multiplies the only row of activations with 16 rows of weights, those of the outputs from `column` on.
 ///
 /// # Safety
-/// The processor has the instructions of `S`; `rows` are whole rows of a matrix stored as `F`; the columns of `y` belong to
-/// the calling thread.
+/// The processor has the instructions of `S`; `rows` are whole rows of a matrix stored as `F`; the columns of `y`
+/// belong to the calling thread.
 #[inline(always)]
 pub(super) unsafe fn multiply_row<S: Integers, F: Format>(
     job: &Product<'_>,
@@ -47,8 +47,8 @@ struct Block<'a, S: Integers, F: Format> {
 
 impl<'a, S: Integers, F: Format> Block<'a, S, F> {
     /// # Safety
-    /// The processor has the instructions of `S`; `x` has `F::LEN` inputs from block `first` on. All functions of a block
-    /// rest on this.
+    /// The processor has the instructions of `S`; `x` has `F::LEN` inputs from block `first` on. All functions of a
+    /// block rest on this.
     #[inline(always)]
     unsafe fn new(x: &'a Activations, first: usize) -> Self {
         // SAFETY: the caller promises the instructions and the inputs, which have two sums for each block of 32.

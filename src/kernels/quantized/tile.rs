@@ -1,4 +1,5 @@
-//! Many rows of activations: a panel of unpacked weights is multiplied with a few of them at a time, the sums in registers.
+//! Many rows of activations: a panel of unpacked weights is multiplied with a few of them at a time, the sums in
+//! registers.
 
 use super::format::{BLOCK, Format, Panel, WIDTH, dot, group_sum, offset};
 use super::level::Integers;
@@ -8,8 +9,8 @@ use crate::kernels::simd::LANES;
 /// Multiplies all rows with a panel.
 ///
 /// # Safety
-/// The processor has the instructions of `S`; `part` lies in the matrix and fits a panel; the columns of `y` belong to the
-/// calling thread.
+/// The processor has the instructions of `S`; `part` lies in the matrix and fits a panel; the columns of `y` belong to
+/// the calling thread.
 #[inline(always)]
 pub(super) unsafe fn multiply<S: Integers, F: Format>(job: &Product<'_>, panel: &Panel, part: Part) {
     let mut m = 0;
@@ -38,8 +39,9 @@ unsafe fn tile<S: Integers, F: Format, const R: usize>(
     m: usize,
 ) -> usize {
     let inputs = job.w.inputs;
-    // SAFETY: the caller promises the instructions and the rows. `inputs` is whole blocks of 32, so that `x` has `inputs`
-    // numbers, `inputs / 32` scales and `inputs / 16` sums a row, of which the part's are read; the panel holds its weights.
+    // SAFETY: the caller promises the instructions and the rows. `inputs` is whole blocks of 32, so that `x` has
+    // `inputs` numbers, `inputs / 32` scales and `inputs / 16` sums a row, of which the part's are read; the panel
+    // holds its weights.
     unsafe {
         let mut sums = [[S::splat(0.0); 2]; R];
         if part.first > 0 {

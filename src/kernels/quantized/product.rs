@@ -94,15 +94,14 @@ dispatch! {
 /// The outputs `from..to` of all rows.
 ///
 /// # Safety
-/// The processor has the instructions of `S`; the matrix is stored as `F`; `from` is a multiple of [`WIDTH`], `to <=
-/// N`; the columns of `y` belong to the calling thread.
+/// The processor has the instructions of `S`; the matrix is stored as `F`; `from` is a multiple of [`WIDTH`];
+/// `to <= N`; the columns of `y` belong to the calling thread.
 #[inline(always)]
 unsafe fn columns<S: Integers, F: Format>(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) {
     let Scratch { panel, tail } = scratch;
     let stride = job.w.inputs / F::LEN * F::SIZE;
     // SAFETY: a row is `stride` bytes, so 32 rows from `column` on lie in the matrix, or in the copy where it ends
-    // before. `first` is whole blocks of `F` into a row, as `DEPTH` is, and a part's blocks fit a panel. `column < to
-    // <= N`.
+    // before. `first` is whole blocks of `F` into a row, as `DEPTH` is, and a part's blocks fit a panel.
     unsafe {
         for column in (from..to).step_by(WIDTH) {
             let mut rows = Rows { start: job.w.bytes.as_ptr().add(column * stride), stride };

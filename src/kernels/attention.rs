@@ -463,4 +463,14 @@ mod tests {
             assert_eq!(out, whole, "split at {split}");
         }
     }
+
+    /// Two threads would write the same row.
+    #[test]
+    #[should_panic(expected = "rows of a query")]
+    fn queries_that_overlap_are_refused() {
+        let shape = AttentionShape { heads: 1, head_dim: 4 };
+        let block = vec![0.0; shape.block_len()];
+        let query = |first| Query { first, len: 2, past: 0, blocks: vec![&block[..]], weights: None };
+        attend(shape, 1.0, &[0.0; 16], 4, &mut [query(0), query(1)], &mut [0.0; 16]);
+    }
 }

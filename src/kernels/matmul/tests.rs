@@ -92,3 +92,10 @@ fn a_row_gives_the_same_bits_alone_and_in_any_batch() {
         }
     }
 }
+
+/// `inputs * outputs` is 0 in 64 bits.
+#[test]
+#[should_panic(expected = "length of a weight matrix")]
+fn a_matrix_whose_size_overflows_is_refused() {
+    let _ = Matrix::new(Vec::new().into(), FloatType::F32, Layout::InOut, 1 << 32, 1 << 32);
+}

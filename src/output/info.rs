@@ -134,7 +134,7 @@ impl InfoRecord {
         self.write_running(out)?;
         writeln!(
             out,
-            "  arithmetic       {:.3} GFLOP a token, and {} FLOP more for each position before it",
+            "  arithmetic       {:.3} GFLOP a token, and {} FLOP for each one before it",
             m.flops_per_token as f64 / 1e9,
             grouped(m.flops_per_cached_position)
         )?;
@@ -148,9 +148,12 @@ impl InfoRecord {
     /// What a run takes, for the shortest prompt and the longest.
     fn write_running(&self, out: &mut Stdout) -> Result<()> {
         let RunningRecord { footprint, available_bytes } = &self.memory.running;
-        let available = available_bytes.map_or_else(String::new, |bytes| format!("; {} available", megabytes(bytes)));
         let (least, peak) = (megabytes(footprint.least_bytes()), megabytes(footprint.peak_bytes));
-        Ok(writeln!(out, "  memory           {least}, {peak} with a prompt that fills the context{available}")?)
+        writeln!(out, "  memory           {least}, {peak} with a prompt that fills the context")?;
+        if let Some(bytes) = available_bytes {
+            writeln!(out, "                   of {} available", megabytes(*bytes))?;
+        }
+        Ok(())
     }
 }
 

@@ -118,5 +118,7 @@ pub struct ErrorRecord {
 
 /// A token as people see it: control characters as escapes, so that one token stays on one line.
 pub fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    text.chars()
+        .map(|c| if tokens::is_unprintable(c) { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use gpt2::tokenizer::{TextStream, Tokenizer};
+use unicode_width::UnicodeWidthStr;
 
 /// A token on its own, on one line: its spaces at the edges as `·`, control characters and the bytes of a torn
 /// character as escapes; the id where there is no tokenizer.
@@ -36,6 +37,16 @@ fn printable(text: &str) -> String {
 pub fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}')
+}
+
+/// A label in at most so many columns, with an ellipsis where something is left out.
+pub fn cut(label: &str, columns: usize) -> String {
+    let mut cut = label.to_owned();
+    if cut.width() > columns {
+        while cut.width() >= columns && cut.pop().is_some() {}
+        cut.push('…');
+    }
+    cut
 }
 
 /// A piece of running text and the tokens that it is made of: one, unless a character is torn over several.

@@ -87,7 +87,9 @@ impl PositionRecord {
         let token = name(self.id);
         let padding = " ".repeat(widest.saturating_sub(token.width()));
         write!(out, "{padding}{bold}{token}{bold:#} {dim}=>{dim:#}")?;
-        let room = if Stdout::is_terminal() { Stdout::width() } else { usize::MAX };
+        let asked = |c: &CandidateRecord| format!("; {} {} (rank {})", name(c.id), small(c.prob), c.rank);
+        let asked: String = self.tokens.iter().map(asked).collect();
+        let room = if Stdout::is_terminal() { Stdout::width().saturating_sub(asked.width()) } else { usize::MAX };
         let mut column = widest.max(token.width()) + 3;
         for (i, candidate) in self.next.iter().enumerate() {
             let (token, percent) = (name(candidate.id), format!("{:.2}%", 100.0 * candidate.prob));
@@ -96,12 +98,10 @@ impl PositionRecord {
                 break;
             }
             let style = if Some(candidate.id) == following { green } else { Style::new() };
-            write!(out, "{} {style}{token} {percent}{style:#}", if i == 0 { "" } else { "," })?;
+            let comma = if i == 0 { "" } else { "," };
+            write!(out, "{dim}{comma}{dim:#} {style}{token}{style:#} {dim}{percent}{dim:#}")?;
         }
-        for candidate in &self.tokens {
-            write!(out, "; {} {:.2}% (rank {})", name(candidate.id), 100.0 * candidate.prob, candidate.rank)?;
-        }
-        Ok(writeln!(out)?)
+        Ok(writeln!(out, "{asked}")?)
     }
 }
 
@@ -113,8 +113,16 @@ impl CandidateRecord {
         let padding = " ".repeat((BAR_WIDTH as usize).saturating_sub(bar.width()));
         let token = self.token.as_ref().map_or_else(|| self.id.to_string(), |t| format!("\"{}\"", visible(t)));
         let (rank, percent, id) = (self.rank, 100.0 * self.prob, self.id);
+        if self.logprob.is_none() {
+            return Ok(writeln!(out, "{:>5}  {:>8}  {:<30}  {bold}{token}{bold:#}  ({id})", "–", "0%", "removed")?);
+        }
         Ok(writeln!(out, "{rank:>5}  {percent:>7.3}%  {blue}{bar}{blue:#}{padding}  {bold}{token}{bold:#}  ({id})")?)
     }
+}
+
+/// A probability that may be very small, in percent.
+fn small(prob: f64) -> String {
+    if prob > 0.0 && prob < 0.00005 { "<0.01%".to_owned() } else { format!("{:.2}%", 100.0 * prob) }
 }
 
 /// A bar whose length is a probability, to an eighth of a column.

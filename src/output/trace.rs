@@ -9,7 +9,7 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use super::Stdout;
-use super::tokens::label;
+use super::tokens::{cut, label};
 
 /// What happened inside; only the views that were asked for are there.
 #[derive(Debug, Serialize)]
@@ -107,10 +107,10 @@ impl TraceRecord {
             write_hidden(hidden, out)?;
         }
         match self.attention.as_deref() {
-            Some([head]) => head.write_map(&labels, out)?,
             Some(heads) if heads.iter().all(|head| head.layer == heads[0].layer) => {
+                let strongest = strongest(heads);
                 for head in heads {
-                    head.write_map(&labels, out)?;
+                    head.write_map(strongest, &labels, out)?;
                 }
             }
             Some(heads) => write_overview(heads, out)?,
@@ -123,72 +123,91 @@ impl TraceRecord {
     }
 }
 
+/// A hidden state as a person calls it.
+pub fn state_name(state: &str) -> String {
+    match state.strip_prefix("blocks.").and_then(|rest| rest.strip_suffix(".hidden")) {
+        Some(block) => format!("block {block}"),
+        None if state == "final" => "final norm".to_owned(),
+        None => state.to_owned(),
+    }
+}
+
+/// Fits a terminal of 80 columns.
 fn write_hidden(states: &[HiddenRecord], out: &mut Stdout) -> Result<()> {
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
     let shape = states.first().map_or([0, 0], |state| state.shape);
     writeln!(out, "{bold}Hidden states{bold:#}, {} tokens × {} numbers", shape[0], shape[1])?;
-    writeln!(out, "{dim}{:<20} {:>9} {:>9}   {:<34} last token ends{dim:#}", "", "mean", "std", "first token begins")?;
-    let few = |numbers: &[f32]| numbers.iter().map(|x| format!("{x:>8.4}")).collect::<Vec<_>>().join(" ");
+    writeln!(out, "{dim}{:<10}{:>8}{:>8} {:<28} last token ends{dim:#}", "", "mean", "std", " first token begins")?;
+    let few = |numbers: &[f32]| numbers.iter().map(|x| short(*x)).collect::<String>();
     for state in states {
         let (first, last) =
             (&state.first[..state.first.len().min(3)], &state.last[state.last.len().saturating_sub(3)..]);
-        let (mean, std) = (state.mean, state.std);
-        writeln!(out, "{:<20} {mean:>9.5} {std:>9.5}   {:<30}   … {}", state.name, few(first) + " …", few(last))?;
+        let (mean, std) = (short(state.mean as f32), short(state.std as f32));
+        writeln!(out, "{:<10}{mean}{std} {} …  …{}", state_name(&state.name), few(first), few(last))?;
     }
     Ok(writeln!(out)?)
 }
 
-/// Glyphs of a heat map by the least weight that they stand for.
-const SHADES: [(f32, &str); 5] = [(0.7, "██"), (0.4, "▓▓"), (0.2, "▒▒"), (0.05, "░░"), (0.0, "  ")];
+/// A number in 8 columns, with as many digits as they hold.
+fn short(x: f32) -> String {
+    let decimals = [10.0, 100.0, 1e3, 1e4].iter().position(|limit| x.abs() < *limit).map_or(0, |place| 4 - place);
+    format!("{x:>8.decimals$}")
+}
 
-/// Columns for the label of a row.
+/// The weight that the strongest shade stands for, one for all of `heads` so that they can be compared: all of the
+/// attention, or, if at most one weight in a hundred is larger, a half, a quarter or a tenth of it. The first token, which
+/// can only look at itself, does not count.
+pub fn strongest(heads: &[HeadRecord]) -> f32 {
+    let rows = heads.iter().flat_map(|head| head.weights.iter().enumerate().skip(1));
+    let mut weights: Vec<f32> = rows.flat_map(|(query, row)| &row[..=query]).copied().collect();
+    let place = weights.len() * 99 / 100;
+    let large = if weights.is_empty() { 1.0 } else { *weights.select_nth_unstable_by(place, f32::total_cmp).1 };
+    [0.1, 0.25, 0.5].into_iter().find(|least| large <= *least).unwrap_or(1.0)
+}
+
+/// Glyphs of a heat map by the least part of the strongest weight that they stand for.
+const SHADES: [(f32, &str); 5] = [(0.7, "█"), (0.4, "▓"), (0.2, "▒"), (0.05, "░"), (0.0, " ")];
+
+/// Columns for the label of a row, and for the label of the token most looked at.
 const LABEL: usize = 14;
+const BEST: usize = 10;
 
 impl HeadRecord {
     /// The head's weights as shades: rows look, columns are looked at.
-    fn write_map(&self, labels: &[String], out: &mut Stdout) -> Result<()> {
+    fn write_map(&self, strongest: f32, labels: &[String], out: &mut Stdout) -> Result<()> {
         let (bold, dim, blue) = (Style::new().bold(), Style::new().dimmed(), AnsiColor::Blue.on_default());
-        writeln!(
-            out,
-            "{bold}Attention{bold:#}, layer {}, head {}: each row is a token that looks",
-            self.layer, self.head
-        )?;
-        let room = ((Stdout::width() - LABEL - 7) / 2).max(8);
-        let from = labels.len().saturating_sub(room);
+        let (layer, head) = (self.layer, self.head);
+        writeln!(out, "{bold}Attention{bold:#}, layer {layer}, head {head}: each row is a token that looks")?;
+        let before = LABEL + 6;
+        let columns = Stdout::width().saturating_sub(before + BEST + 6).max(16);
+        let cell = if 2 * labels.len() <= columns { 2 } else { 1 };
+        let from = labels.len().saturating_sub(columns / cell);
         if from > 0 {
-            writeln!(out, "(the last {room} of {} tokens; --svg, --html and --format json have all)", labels.len())?;
+            let (shown, all) = (labels.len() - from, labels.len());
+            writeln!(out, "(the last {shown} of {all} tokens; --svg, --html and --format json have all)")?;
         }
-        write!(out, "{dim}{:>width$} ", "", width = LABEL + 5)?;
-        for key in from..labels.len() {
-            let number = if key % 5 == 0 { (key % 100).to_string() } else { String::new() };
-            write!(out, "{number:>2}")?;
+        let numbered = from.next_multiple_of(10 / cell);
+        write!(out, "{dim}{:>width$}", "", width = before + (numbered - from) * cell)?;
+        for key in (numbered..labels.len()).step_by(10 / cell) {
+            write!(out, "{key:<10}")?;
         }
         writeln!(out, "{dim:#}")?;
         for (query, row) in self.weights.iter().enumerate().skip(from) {
             write!(out, "{} {dim}{query:>4}{dim:#} {blue}", fit(&labels[query], LABEL, Side::Right))?;
             for weight in &row[from..=query] {
-                let shade = SHADES.iter().find(|(least, _)| weight >= least).map_or("  ", |(_, shade)| shade);
-                write!(out, "{shade}")?;
+                let shade =
+                    SHADES.iter().find(|(least, _)| *weight >= least * strongest).map_or(" ", |(_, shade)| shade);
+                write!(out, "{}", shade.repeat(cell))?;
             }
             let (best, weight) = largest(row);
-            writeln!(
-                out,
-                "{blue:#}{dim}{:>pad$}▏{} {:.0}%{dim:#}",
-                "",
-                labels[best],
-                100.0 * weight,
-                pad = 2 * (labels.len() - 1 - query)
-            )?;
+            let (best, pad) = (cut(&labels[best], BEST), cell * (labels.len() - 1 - query));
+            writeln!(out, "{blue:#}{dim}{:>pad$}▏{best} {:.0}%{dim:#}", "", 100.0 * weight)?;
         }
-        let key: Vec<String> =
-            SHADES.iter().rev().skip(1).map(|(least, shade)| format!("{shade} {:.0}%", 100.0 * least)).collect();
-        Ok(writeln!(
-            out,
-            "{dim}{:>width$} from: {};  ▏ the token most looked at{dim:#}\n",
-            "",
-            key.join("  "),
-            width = LABEL + 5
-        )?)
+        let key = |(least, shade): &(f32, &str)| {
+            format!("{} {}%", shade.repeat(cell), (1000.0 * least * strongest).round() / 10.0)
+        };
+        let key: Vec<String> = SHADES.iter().rev().skip(1).map(key).collect();
+        Ok(writeln!(out, "{dim}{:>before$}from {};  ▏ the token most looked at{dim:#}\n", "", key.join("  "))?)
     }
 
     /// What most of the head's attention goes to, the first token left out of account as one that looks.
@@ -207,15 +226,18 @@ impl HeadRecord {
 fn write_overview(heads: &[HeadRecord], out: &mut Stdout) -> Result<()> {
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
     writeln!(out, "{bold}Attention{bold:#}: where each head looks, on average over the tokens")?;
-    let mut layer = None;
+    let room = ((Stdout::width() - 11) / 5).max(1);
+    let mut before: Option<&HeadRecord> = None;
+    let mut across = 0;
     for head in heads {
-        if layer != Some(head.layer) {
-            if layer.is_some() {
-                writeln!(out)?;
-            }
-            write!(out, "{dim}layer {:>3}{dim:#}  ", head.layer)?;
-            layer = Some(head.layer);
+        if before.is_none_or(|before| before.layer != head.layer) {
+            across = 0;
+            let end = if before.is_some() { "\n" } else { "" };
+            write!(out, "{end}{dim}layer {:>3}{dim:#}  ", head.layer)?;
+        } else if across % room == 0 {
+            write!(out, "\n{:>11}", "")?;
         }
+        (before, across) = (Some(head), across + 1);
         let (habit, share) = head.habit();
         let style = match habit {
             _ if share < 0.5 => Style::new().dimmed(),
@@ -228,16 +250,16 @@ fn write_overview(heads: &[HeadRecord], out: &mut Stdout) -> Result<()> {
     }
     writeln!(
         out,
-        "\n{dim}over half on F the first token, P the previous one, S itself; · spread. Numbers are percent."
+        "\n{dim}Percent on F the first token, P the previous one, S itself; · where it is under half.\n\
+         --layer L --head H draws one head, --svg all of them.{dim:#}\n"
     )?;
-    Ok(writeln!(out, "--layer L --head H draws one head, --svg all of them.{dim:#}\n")?)
+    Ok(())
 }
 
 /// The token that every layer would predict, a column for each position; as many columns side by side as fit.
 fn write_lens(layers: &[LensRecord], labels: &[String], tokenizer: Option<&Tokenizer>, out: &mut Stdout) -> Result<()> {
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
     writeln!(out, "{bold}Logit lens{bold:#}: what each layer would say next")?;
-    let name = |state: &str| state.strip_suffix(".hidden").unwrap_or(state).replace("blocks.", "block ");
     let best = |reading: &ReadingRecord| label(tokenizer, reading.top[0].id);
     let rows: Vec<Vec<String>> = layers.iter().map(|layer| layer.positions.iter().map(best).collect()).collect();
     let widest = rows.iter().flatten().chain(labels).map(|label| label.width()).max().unwrap_or(0);
@@ -251,7 +273,7 @@ fn write_lens(layers: &[LensRecord], labels: &[String], tokenizer: Option<&Token
         }
         writeln!(out)?;
         for (layer, row) in layers.iter().zip(&rows) {
-            write!(out, "{dim}{:>9}{dim:#}", name(&layer.name))?;
+            write!(out, "{dim}{:>9}{dim:#}", state_name(&layer.name))?;
             for (reading, said) in layer.positions[from..to].iter().zip(&row[from..to]) {
                 let outcome = rows.last().map(|last| &last[reading.position]);
                 let style = match reading.top[0].prob {
@@ -281,11 +303,7 @@ enum Side {
 
 /// Text in exactly so many columns, cut with an ellipsis if it is longer.
 fn fit(text: &str, columns: usize, side: Side) -> String {
-    let mut fitting = text.to_owned();
-    if text.width() > columns {
-        while fitting.width() >= columns && fitting.pop().is_some() {}
-        fitting.push('…');
-    }
+    let fitting = cut(text, columns);
     let padding = " ".repeat(columns.saturating_sub(fitting.width()));
     match side {
         Side::Left => fitting + &padding,

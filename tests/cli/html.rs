@@ -148,7 +148,7 @@ fn the_trace_page_shows_any_head_and_follows_the_lens() {
         // The map is a margin for the names, then n cells a side.
         let side =
             browser.value("document.querySelector('#map canvas').getBoundingClientRect().width").as_f64().unwrap();
-        let cell = 26.0;
+        let cell = 44.0;
         let margin = side - 4.0 - n as f64 * cell;
         for (query, key) in [(n - 1, n - 1), (5, 4), (3, 0)] {
             let at = |i: usize| (margin + (i as f64 + 0.5) * cell) / side;

@@ -158,7 +158,7 @@ fn views_on_a_terminal_show_tokens_and_keys() {
         out
     };
     for (flags, words) in [
-        (&[][..], &["embed", "blocks.5.hidden", "final", "4 tokens × 128 numbers", "mean", "std"][..]),
+        (&[][..], &["embed", "block 5", "final norm", "4 tokens × 128 numbers", "mean", "std"][..]),
         (&["--attention"], &["layer   5", "F the first token"]),
         (&["--attention", "--layer", "2"], &["layer 2, head 0", "layer 2, head 1"]),
         (&["--layer", "2", "--head", "1"], &["layer 2, head 1", "·upon", "██ 70%"]),

@@ -18,7 +18,7 @@ const accent = (alpha) => `rgba(var(--accent), ${Math.max(0, Math.min(1, alpha))
 
 // A key to shades: percentages at the places of their shades.
 function ramp(what, percentages, shade) {
-  const ticks = percentages.map((p) => element("span", { style: { left: 100 * shade(p / 100) + "%" } }, p + "%"));
+  const ticks = percentages.map((p) => element("span", { style: { left: 100 * shade(p / 100) + "%" } }, Number(p.toFixed(1)) + "%"));
   return element("div", { class: "key" }, element("span", { class: "ramp" }, ...ticks), what);
 }
 

@@ -1,6 +1,7 @@
 function start(data) {
   text = data.text;
   heading("What happens inside", `${data.model} · ${text.ids.length} tokens`);
+  strongest = data.strongest;
   if (data.attention.length) attention(data.attention);
   lens(data.lens);
   hidden(data.hidden);
@@ -9,8 +10,9 @@ function start(data) {
 // The weight with which `query` looks at `key`: rows of a lower triangle, in units of 1/10000.
 const weight = (head, query, key) => (key > query ? 0 : head[(query * (query + 1)) / 2 + key] / 10000);
 
-// The square root, so that a tenth of the attention can still be seen.
-const shade = Math.sqrt;
+// The square root, so that a tenth of the strongest can still be seen.
+let strongest;
+const shade = (w) => Math.sqrt(Math.min(1, w / strongest));
 
 function attention(layers) {
   const page = document.getElementById("page"), n = text.ids.length;
@@ -48,7 +50,7 @@ function attention(layers) {
   page.append(picker, element("div", { class: "split" },
     element("div", {}, element("p", { class: "muted" }, "all heads"), grid),
     element("div", { style: { minWidth: "0", maxWidth: "100%" } }, title, map,
-      ramp("of a token's attention", [0, 10, 25, 50, 100], shade))), looks);
+      ramp("of a token's attention" + (strongest < 1 ? " (or more)" : ""), [0, 0.1, 0.4, 1].map((part) => 100 * part * strongest), shade))), looks);
   update();
 }
 
@@ -70,13 +72,13 @@ function thumbnail(head, n, size) {
 }
 
 function heatMap(head, n) {
-  const cell = Math.max(3, Math.min(26, Math.floor(560 / n))), labels = cell >= 9;
+  const cell = Math.max(3, Math.min(44, Math.floor(560 / n))), labels = cell >= 9, size = Math.min(13, cell - 1);
   const longest = Math.max(...text.ids.map((id) => [...name(id)].length));
-  const margin = labels ? Math.min(150, 14 + 7.3 * longest) : 6, side = margin + n * cell + 4;
+  const margin = labels ? Math.min(150, 14 + 0.61 * size * longest) : 6, side = margin + n * cell + 4;
   let at = null;
   const draw = (context, css) => {
     context.clearRect(0, 0, side, side);
-    context.font = "12px " + css("--mono");
+    context.font = size + "px " + css("--mono");
     context.textBaseline = "middle";
     if (labels) text.ids.forEach((id, i) => {
       const short = [...name(id)].slice(0, 18).join("");
@@ -150,7 +152,7 @@ function lens(layers) {
   const rows = layers.map((layer, l) => element("tr", {}, element("th", {}, title(layer)),
     ...layer.positions.map((reading, i) => {
       const [id, p] = reading.top[0];
-      return element("td", { "data-layer": l, "data-position": i, tabindex: 0, class: p > 0.6 ? "strong" : false, style: { background: accent(p) } }, name(id));
+      return element("td", { "data-layer": l, "data-position": i, tabindex: 0, class: p > 0.7 ? "strong" : false, style: { background: accent(p) } }, name(id));
     })));
   const table = element("table", { class: "lens" }, element("thead", {}, head), element("tbody", {}, ...rows));
   const path = element("div", { id: "path" });

@@ -8,7 +8,7 @@ use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use super::{Text, rounded};
-use crate::output::trace::TraceRecord;
+use crate::output::trace::{TraceRecord, strongest};
 
 /// The most attention weights that a page holds: some 25 MB of it.
 const MOST_WEIGHTS: usize = 6_000_000;
@@ -18,6 +18,8 @@ struct Data<'a> {
     text: Text,
     model: &'a str,
     attention: Vec<Layer>,
+    /// The attention of the strongest shade.
+    strongest: f32,
     lens: Vec<Lens<'a>>,
     hidden: Vec<Hidden<'a>>,
 }
@@ -83,6 +85,7 @@ pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -
         text: Text::new(tokenizer, &record.ids, readings.flat_map(|reading| &reading.top).map(|best| best.id)),
         model: &record.model,
         attention: layers,
+        strongest: strongest(attention),
         lens: lens
             .iter()
             .map(|layer| Lens {

@@ -3,14 +3,18 @@
 use anyhow::Result;
 use gpt2::Error;
 
-use super::{Anchor, FOOT, HEAD, MARGIN, Picture, cut, widest};
-use crate::output::trace::HeadRecord;
+use super::{Anchor, FOOT, HEAD, MARGIN, Picture, STRONG, widest};
+use crate::output::tokens::cut;
+use crate::output::trace::{HeadRecord, strongest};
 
 /// Cells beyond which a picture is none any more.
 const MOST_CELLS: usize = 600_000;
 
 /// The longest label, in columns.
 const LABEL: usize = 18;
+
+/// From this side on, a cell has room for its number.
+const NUMBERED: f64 = 36.0;
 
 pub fn draw(model: &str, heads: &[HeadRecord], labels: &[String]) -> Result<Picture> {
     let (count, n) = (heads.len(), labels.len());
@@ -29,25 +33,41 @@ pub fn draw(model: &str, heads: &[HeadRecord], labels: &[String]) -> Result<Pict
     }
 }
 
-/// One head: rows look, columns are looked at. A token's own cell is on the diagonal, so the names beside it serve the
-/// columns below.
+/// One head: rows look, columns are looked at. A few tokens get their numbers too; of many, only some get their names.
 fn one(model: &str, head: &HeadRecord, labels: &[String]) -> Picture {
     let n = labels.len() as f64;
-    let cell = (640.0 / n).clamp(3.0, 30.0);
-    let size = (cell * 0.78).clamp(2.0, 14.0);
+    let cell = (640.0 / n).clamp(3.0, 56.0);
+    let every = (9.0 / cell).ceil();
+    let size = (cell * every * 0.78).min(14.0);
     let side = widest(labels) * size * 0.62 + 10.0;
-    let (left, top) = (MARGIN + side, HEAD + MARGIN + 14.0);
+    // Names of columns stand upright unless there is room for them.
+    let lying = side - 8.0 <= cell;
+    let above = if lying { 14.0 } else { side - 8.0 };
+    let (left, top) = (MARGIN + side, HEAD + MARGIN + above);
     let title = format!("Attention of layer {}, head {}", head.layer, head.head);
-    let subtitle = format!("{model} · each row is a token that looks; the shades say at which tokens");
-    let (width, height) = (left + n * cell + side + MARGIN, top + n * cell + FOOT);
-    let mut picture = Picture::new(&title, &subtitle, width, height);
-    picture.cells(left, top, cell, cell, &shades(head));
-    for (i, label) in labels.iter().enumerate() {
-        let y = top + (i as f64 + 0.5) * cell;
-        picture.label(left - 7.0, y, label, "ink", size, Anchor::End);
-        picture.label(left + (i as f64 + 1.0) * cell + 5.0, y, label, "muted", size, Anchor::Start);
+    let subtitle = format!("{model} · each row is a token, the columns are what it looks at");
+    let mut picture = Picture::new(&title, &subtitle, left + n * cell + MARGIN, top + n * cell + FOOT);
+    let scale = Scale::of(std::slice::from_ref(head));
+    let shades = scale.shades(head);
+    picture.cells(left, top, cell, cell, &shades);
+    for (i, label) in labels.iter().enumerate().step_by(every as usize) {
+        let middle = (i as f64 + 0.5) * cell;
+        picture.label(left - 7.0, top + middle, label, "ink", size, Anchor::End);
+        match lying {
+            true => picture.label(left + middle, top - 14.0, label, "ink", size, Anchor::Middle),
+            false => picture.upright(left + middle, top - 7.0, label, "ink", size),
+        }
     }
-    key(&mut picture);
+    if cell >= NUMBERED {
+        for (y, (weights, shades)) in head.weights.iter().zip(&shades).enumerate() {
+            for (x, (weight, shade)) in weights.iter().zip(shades).enumerate().take(y + 1) {
+                let class = if *shade > STRONG { "on" } else { "ink" };
+                let (x, y) = (left + (x as f64 + 0.5) * cell, top + (y as f64 + 0.5) * cell);
+                picture.label(x, y, &format!("{:.0}%", 100.0 * weight), class, 12.0, Anchor::Middle);
+            }
+        }
+    }
+    scale.key(&mut picture);
     picture
 }
 
@@ -56,8 +76,8 @@ fn layer(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
     let n = labels.len() as f64;
     let across = (heads.len() as f64).sqrt().ceil().max(1.0) as usize;
     let down = heads.len().div_ceil(across);
-    let cell = (220.0 / n).clamp(0.5, 16.0);
-    let (panel, size) = (n * cell, (cell * 0.75).min(11.0));
+    let cell = ((1400.0 / across as f64).clamp(220.0, 640.0) / n).clamp(0.5, 36.0);
+    let (panel, size) = (n * cell, (cell * 0.75).min(12.0));
     // Names that could not be read are left out.
     let side = if size >= 5.0 { widest(labels) * size * 0.62 + 8.0 } else { 0.0 };
     let (gap, caption) = (22.0, 24.0);
@@ -67,19 +87,20 @@ fn layer(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
     let width = left + across as f64 * (panel + gap) - gap + MARGIN;
     let height = top + down as f64 * (panel + caption + 6.0) + FOOT;
     let mut picture = Picture::new(&title, &subtitle, width, height);
+    let scale = Scale::of(heads);
     for (i, head) in heads.iter().enumerate() {
         let x = left + (i % across) as f64 * (panel + gap);
         let y = top + (i / across) as f64 * (panel + caption + 6.0) + caption;
         picture.label(x, y - 11.0, &format!("head {}", head.head), "muted", 12.0, Anchor::Start);
         picture.outline("frame", x, y, panel, panel);
-        picture.cells(x, y, cell, cell, &shades(head));
+        picture.cells(x, y, cell, cell, &scale.shades(head));
         if i % across == 0 && side > 0.0 {
             for (row, label) in labels.iter().enumerate() {
                 picture.label(x - 6.0, y + (row as f64 + 0.5) * cell, label, "ink", size, Anchor::End);
             }
         }
     }
-    key(&mut picture);
+    scale.key(&mut picture);
     picture
 }
 
@@ -88,14 +109,14 @@ fn all(model: &str, heads: &[HeadRecord], tokens: usize) -> Picture {
     let first = heads[0].layer;
     let across = heads.iter().filter(|head| head.layer == first).count();
     let layers = heads.len() / across.max(1);
-    let panel: f64 = if across > 16 { 48.0 } else { 72.0 };
+    let panel = (900.0 / across.max(layers) as f64).clamp(48.0, 120.0);
     let (gap, side) = (8.0, 66.0);
     let (left, top) = (MARGIN + side, HEAD + MARGIN + 18.0);
     let subtitle = format!("{model} · {tokens} tokens; a row of maps for each layer, a column for each head");
     let width = left + across as f64 * (panel + gap) - gap + MARGIN;
     let height = top + layers as f64 * (panel + gap) + FOOT;
     let mut picture = Picture::new("Attention of all heads", &subtitle, width, height);
-    let cell = panel / tokens as f64;
+    let (cell, scale) = (panel / tokens as f64, Scale::of(heads));
     for (i, head) in heads.iter().enumerate() {
         let x = left + (i % across) as f64 * (panel + gap);
         let y = top + (i / across) as f64 * (panel + gap);
@@ -106,18 +127,33 @@ fn all(model: &str, heads: &[HeadRecord], tokens: usize) -> Picture {
             picture.label(left - 10.0, y + panel / 2.0, &format!("layer {}", head.layer), "muted", 12.0, Anchor::End);
         }
         picture.outline("frame", x, y, panel, panel);
-        picture.cells(x, y, cell, cell, &shades(head));
+        picture.cells(x, y, cell, cell, &scale.shades(head));
     }
-    key(&mut picture);
+    scale.key(&mut picture);
     picture
 }
 
-/// Weights as shades: their square roots, so that a tenth of the attention can still be seen.
-fn shades(head: &HeadRecord) -> Vec<Vec<f32>> {
-    head.weights.iter().map(|row| row.iter().map(|weight| weight.sqrt()).collect()).collect()
+/// Weights as shades: their square roots, so that a tenth of the strongest can still be seen.
+struct Scale {
+    /// The weight of the strongest shade.
+    strongest: f32,
 }
 
-fn key(picture: &mut Picture) {
-    let tick = |percent: f32| ((percent / 100.0).sqrt(), format!("{percent}%"));
-    picture.key(&[0.0, 10.0, 25.0, 50.0, 100.0].map(tick), "of a token's attention");
+impl Scale {
+    fn of(heads: &[HeadRecord]) -> Self {
+        Self { strongest: strongest(heads) }
+    }
+
+    fn shades(&self, head: &HeadRecord) -> Vec<Vec<f32>> {
+        let shade = |weight: &f32| (weight / self.strongest).min(1.0).sqrt();
+        head.weights.iter().map(|row| row.iter().map(shade).collect()).collect()
+    }
+
+    fn key(&self, picture: &mut Picture) {
+        let tick = |part: f32| {
+            let more = if part == 1.0 && self.strongest < 1.0 { "≥" } else { "" };
+            (part.sqrt(), format!("{more}{}%", (1000.0 * part * self.strongest).round() / 10.0))
+        };
+        picture.key(&[0.0, 0.1, 0.4, 1.0].map(tick), "of a token's attention");
+    }
 }

@@ -1,22 +1,21 @@
 //! Hidden states by the length of each token's vector, as it grows through the layers.
 
-use super::{Anchor, FOOT, HEAD, MARGIN, Picture, cut, widest};
-use crate::output::trace::HiddenRecord;
+use super::{Anchor, FOOT, HEAD, MARGIN, Picture, STRONG, widest};
+use crate::output::tokens::cut;
+use crate::output::trace::{HiddenRecord, state_name};
 
 /// The longest label, in columns.
 const LABEL: usize = 12;
 
-/// Tokens up to which there is room for numbers.
-const FEW: usize = 24;
-
-/// From this shade on, words on it take the colour of the ground.
-const STRONG: f32 = 0.55;
+/// Columns are numbered as long as they fit this width.
+const WIDEST: f64 = 1200.0;
 
 pub fn draw(model: &str, states: &[HiddenRecord], labels: &[String]) -> Picture {
     let labels: Vec<String> = labels.iter().map(|label| cut(label, LABEL)).collect();
-    let few = labels.len() <= FEW;
     let (n, count, size) = (labels.len() as f64, states.len() as f64, 13.0);
-    let width: f64 = if few { (widest(&labels) * size * 0.62 + 14.0).max(60.0) } else { (1200.0 / n).clamp(2.0, 24.0) };
+    let roomy = (widest(&labels) * size * 0.62 + 14.0).max(60.0);
+    let few = n * roomy <= WIDEST;
+    let width = if few { roomy } else { (WIDEST / n).clamp(2.0, 40.0) };
     // Many tokens stand upright over their columns, as long as they can be read.
     let upright = (width * 0.8).min(11.0);
     let above = match few {
@@ -25,7 +24,7 @@ pub fn draw(model: &str, states: &[HiddenRecord], labels: &[String]) -> Picture 
         false => 6.0,
     };
     let height = 28.0;
-    let (left, top) = (MARGIN + 148.0, HEAD + MARGIN + above);
+    let (left, top) = (MARGIN + 86.0, HEAD + MARGIN + above);
     let subtitle = format!("{model} · the length ‖x‖ of each token's vector, from layer to layer");
     let mut picture = Picture::new("Hidden states", &subtitle, left + n * width + MARGIN, top + count * height + FOOT);
     let scale = Scale::of(states);
@@ -42,40 +41,52 @@ pub fn draw(model: &str, states: &[HiddenRecord], labels: &[String]) -> Picture 
     }
     for (y, (state, shades)) in states.iter().zip(&shades).enumerate() {
         let middle = top + (y as f64 + 0.5) * height;
-        picture.label(left - 10.0, middle, &state.name, "muted", 12.0, Anchor::End);
+        picture.label(left - 10.0, middle, &state_name(&state.name), "muted", 12.0, Anchor::End);
         picture.outline("frame", left, top + y as f64 * height, n * width, height);
         for (x, (norm, shade)) in state.norms.iter().zip(shades).enumerate().filter(|_| few) {
             let class = if *shade > STRONG { "on" } else { "ink" };
             picture.label(left + (x as f64 + 0.5) * width, middle, &number(*norm), class, 12.0, Anchor::Middle);
         }
     }
-    picture.key(&scale.ticks(), "length of a vector, on a logarithmic scale");
+    picture
+        .key(&scale.ticks(), if scale.logarithmic { "length of a vector (logarithmic)" } else { "length of a vector" });
     picture
 }
 
-/// A logarithmic scale: the first token's vector is often a hundred times as long as the others.
+/// From the shortest vector to the longest.
 struct Scale {
     least: f32,
     most: f32,
+    /// In GPT-2 the first token's vector is often a hundred times as long as the others, which would all be pale.
+    logarithmic: bool,
 }
 
 impl Scale {
     fn of(states: &[HiddenRecord]) -> Self {
-        let norms = || states.iter().flat_map(|state| &state.norms).copied().filter(|norm| *norm > 0.0);
-        Self { least: norms().fold(f32::INFINITY, f32::min), most: norms().fold(0.0, f32::max) }
+        let mut norms: Vec<f32> = states.iter().flat_map(|s| &s.norms).copied().filter(|norm| *norm > 0.0).collect();
+        norms.sort_by(f32::total_cmp);
+        let at = |i: usize| norms.get(i).copied().unwrap_or_default();
+        let (least, middle, most) = (at(0), at(norms.len() / 2), at(norms.len().saturating_sub(1)));
+        Self { least, most, logarithmic: most > 6.0 * middle }
     }
 
-    /// Both ends and the powers of ten between them.
+    /// Both ends and some round numbers between them.
     fn ticks(&self) -> Vec<(f32, String)> {
-        let powers = (-3..=6).map(|power| 10f32.powi(power));
-        let between = powers.filter(|x| *x > 1.6 * self.least && 1.6 * *x < self.most);
-        let ends = [self.least, self.most].into_iter().filter(|x| x.is_finite());
-        ends.chain(between).map(|norm| (self.shade(norm), number(norm))).collect()
+        let between: Vec<f32> = if self.logarithmic {
+            (-3..=6).map(|power| 10f32.powi(power)).filter(|x| *x > 1.6 * self.least && 1.6 * *x < self.most).collect()
+        } else {
+            [1.0, 2.0, 3.0].map(|quarter| self.least + quarter / 4.0 * (self.most - self.least)).into()
+        };
+        let ends = [self.least, self.most];
+        ends.into_iter().chain(between).map(|norm| (self.shade(norm), number(norm))).collect()
     }
 
     /// From 0 to 1, never quite nothing.
     fn shade(&self, norm: f32) -> f32 {
-        let part = (norm / self.least).ln() / (self.most / self.least).ln();
+        let part = match self.logarithmic {
+            true => (norm / self.least).ln() / (self.most / self.least).ln(),
+            false => (norm - self.least) / (self.most - self.least),
+        };
         if part.is_finite() { 0.06 + 0.94 * part.clamp(0.0, 1.0) } else { 0.06 }
     }
 }

@@ -4,15 +4,12 @@ use std::ops::Range;
 
 use gpt2::tokenizer::Tokenizer;
 
-use super::{Anchor, FOOT, HEAD, MARGIN, Picture, cut, widest};
-use crate::output::tokens::label;
-use crate::output::trace::LensRecord;
+use super::{Anchor, FOOT, HEAD, MARGIN, Picture, STRONG, widest};
+use crate::output::tokens::{cut, label};
+use crate::output::trace::{LensRecord, state_name};
 
 /// The longest label, in columns.
 const LABEL: usize = 12;
-
-/// From this shade on, words on it take the colour of the ground.
-const STRONG: f32 = 0.55;
 
 /// Heights of a row and of the names above the columns, and the width of the names beside the rows.
 const ROW: f64 = 40.0;
@@ -72,13 +69,13 @@ impl Grid<'_> {
         picture.cells(left, top, self.width, ROW, &shades);
         for (y, (layer, said)) in self.layers.iter().zip(&self.said).enumerate() {
             let at = top + y as f64 * ROW;
-            picture.label(left - 10.0, at + ROW / 2.0, &layer_name(&layer.name), "muted", 12.0, Anchor::End);
+            picture.label(left - 10.0, at + ROW / 2.0, &state_name(&layer.name), "muted", 12.0, Anchor::End);
             for i in positions.clone() {
                 let prob = layer.positions[i].top[0].prob;
-                let (ink, muted) = if prob > STRONG { ("on", "on") } else { ("ink", "muted") };
+                let ink = if prob > STRONG { "on" } else { "ink" };
                 picture.outline("frame", middle(i) - self.width / 2.0, at, self.width, ROW);
                 picture.label(middle(i), at + 14.0, &said[i], ink, SIZE, Anchor::Middle);
-                picture.label(middle(i), at + 30.0, &format!("{:.0}%", 100.0 * prob), muted, 10.0, Anchor::Middle);
+                picture.label(middle(i), at + 30.0, &percent(prob), ink, 11.0, Anchor::Middle);
             }
         }
         for i in positions.clone() {
@@ -96,9 +93,6 @@ impl Grid<'_> {
     }
 }
 
-fn layer_name(state: &str) -> String {
-    match state.strip_prefix("blocks.").and_then(|rest| rest.strip_suffix(".hidden")) {
-        Some(block) => format!("block {block}"),
-        None => state.to_owned(),
-    }
+fn percent(prob: f32) -> String {
+    if prob < 0.005 { "<1%".to_owned() } else { format!("{:.0}%", 100.0 * prob) }
 }

@@ -40,12 +40,15 @@ const HEAD: f64 = 64.0;
 /// Height of the key under a picture.
 const FOOT: f64 = 84.0;
 
+/// From this shade on, words on it take the colour of the ground: there both colours stand out equally.
+const STRONG: f32 = 0.7;
+
 const STYLE: &str = "
-  text { font-family: 'DejaVu Sans Mono', Menlo, Consolas, 'Liberation Mono', monospace; white-space: pre; }
+  text { font-family: 'DejaVu Sans Mono', Menlo, Consolas, 'Liberation Mono', monospace; }
   .title { font: 600 20px system-ui, 'DejaVu Sans', Arial, sans-serif; }
   .sub { font: 13px system-ui, 'DejaVu Sans', Arial, sans-serif; }
   .ground { fill: #ffffff; } .ink { fill: #1a1d21; } .muted { fill: #5d6672; } .on { fill: #ffffff; }
-  .cell { fill: #1d5fbf; } .shade { stop-color: #1d5fbf; }
+  .cell { fill: #1d5fbf; shape-rendering: crispEdges; } .shade { stop-color: #1d5fbf; }
   .frame { fill: none; stroke: #c9ced6; } .mark { fill: none; stroke: #d2691e; stroke-width: 2; }
   @media (prefers-color-scheme: dark) {
     .ground { fill: #14171b; } .ink { fill: #e8eaed; } .muted { fill: #a0a9b4; } .on { fill: #14171b; }
@@ -180,8 +183,8 @@ impl Picture {
             self.label(at, y + height + 13.0, meaning, "muted", 11.0, Anchor::Middle);
         }
         let after = x + width + 40.0;
-        self.label(after, y + height / 2.0, remark, "muted", 12.0, Anchor::Start);
-        self.width = self.width.max(after + 7.4 * columns(remark) + MARGIN);
+        self.words(after, y + height - 1.0, remark, "sub muted");
+        self.width = self.width.max(after + 7.6 * columns(remark) + MARGIN);
     }
 
     fn finish(self) -> String {
@@ -204,14 +207,4 @@ fn columns(text: &str) -> f64 {
 /// The most columns that a label may take, as those of `labels` do.
 fn widest<'a>(labels: impl IntoIterator<Item = &'a String>) -> f64 {
     labels.into_iter().map(|label| columns(label)).fold(1.0, f64::max)
-}
-
-/// A label cut to so many columns.
-fn cut(label: &str, most: usize) -> String {
-    let mut cut = label.to_owned();
-    if cut.width() > most {
-        while cut.width() >= most && cut.pop().is_some() {}
-        cut.push('…');
-    }
-    cut
 }

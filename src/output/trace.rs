@@ -207,7 +207,7 @@ impl HeadRecord {
             format!("{} {}%", shade.repeat(cell), (1000.0 * least * strongest).round() / 10.0)
         };
         let key: Vec<String> = SHADES.iter().rev().skip(1).map(key).collect();
-        Ok(writeln!(out, "{dim}{:>before$}from {};  ▏ the token most looked at{dim:#}\n", "", key.join("  "))?)
+        Ok(writeln!(out, "{dim}{:>before$}from {};  ▏ most looked at{dim:#}\n", "", key.join("  "))?)
     }
 
     /// What most of the head's attention goes to, the first token left out of account as one that looks.
@@ -250,7 +250,7 @@ fn write_overview(heads: &[HeadRecord], out: &mut Stdout) -> Result<()> {
     }
     writeln!(
         out,
-        "\n{dim}Percent on F the first token, P the previous one, S itself; · where it is under half.\n\
+        "\n{dim}Percent on F the first token, P the previous one, S itself; · all under half.\n\
          --layer L --head H draws one head, --svg all of them.{dim:#}\n"
     )?;
     Ok(())

@@ -310,3 +310,29 @@ fn fit(text: &str, columns: usize, side: Side) -> String {
         Side::Right => padding + &fitting,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(weights: &[&[f32]]) -> HeadRecord {
+        HeadRecord { layer: 0, head: 0, weights: weights.iter().map(|row| row.to_vec()).collect() }
+    }
+
+    #[test]
+    fn the_strongest_shade_is_no_less_than_the_weights() {
+        for (second, strongest_shade) in [(0.55, 1.0), (0.5, 0.5), (0.8, 1.0)] {
+            assert_eq!(strongest(&[head(&[&[1.0, 0.0], &[1.0 - second, second]])]), strongest_shade);
+        }
+        let flat: Vec<f32> = vec![0.02; 50];
+        assert_eq!(strongest(&[head(&[&flat[..]; 50])]), 0.1);
+        assert_eq!(strongest(&[head(&[&[1.0]])]), 1.0, "a single token");
+    }
+
+    #[test]
+    fn numbers_of_any_size_keep_to_their_columns() {
+        for (x, text) in [(0.5, "  0.5000"), (-12.3456, " -12.346"), (-3021.55, " -3021.6"), (123_456.7, "  123457")] {
+            assert_eq!(short(x), text);
+        }
+    }
+}

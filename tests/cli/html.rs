@@ -240,6 +240,8 @@ fn nothing_in_a_picture_is_cut_or_lost() {
         for scheme in ["light", "dark"] {
             browser.open(&path, scheme);
             assert_eq!(browser.value(outside), serde_json::json!([]), "{name}");
+            let begins = browser.value("document.querySelector('.title').getBBox().x").as_f64().unwrap();
+            assert!((begins - 24.0).abs() < 3.0, "{name}: the title begins at {begins}, not at the margin");
             let contrast = browser.value(contrast).as_f64().unwrap();
             assert!(contrast >= 4.5, "{name} {scheme}: {contrast}");
             assert_eq!(browser.problems(), Vec::<String>::new(), "{name}");

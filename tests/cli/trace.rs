@@ -4,6 +4,7 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr;
 
 use crate::harness::{golden, gpt2, id_text, tiny};
 
@@ -168,6 +169,8 @@ fn views_on_a_terminal_show_tokens_and_keys() {
         for word in words {
             assert!(out.contains(word), "{word} is not in\n{out}\nof {flags:?}");
         }
+        let widest = out.lines().map(|line| line.width()).max().unwrap();
+        assert!(widest <= 80, "{flags:?}: {widest} columns");
     }
     let forced = gpt2(&["trace", "-m", "demo", "Once upon", "--lens"]).env("CLICOLOR_FORCE", "1").succeeds().stdout();
     assert!(forced.contains('\x1b'));

@@ -11,6 +11,8 @@ mod stored;
 mod stream;
 mod tiles;
 
+use std::ops::Range;
+
 use super::activation::{activate_slice, add_slice};
 use super::pool;
 use crate::checkpoint::Bytes;
@@ -66,6 +68,21 @@ pub enum Epilogue<'a> {
     Activate(Activation),
     /// The residual stream (M, N) is added.
     Add(&'a [f32]),
+}
+
+impl Epilogue<'_> {
+    /// Adds the bias to `y`, which lies at `place` in the output, and does the rest.
+    #[inline]
+    pub(super) fn finish(self, bias: Option<&[f32]>, place: Range<usize>, y: &mut [f32]) {
+        if let Some(bias) = bias {
+            add_slice(y, bias);
+        }
+        match self {
+            Self::None => {}
+            Self::Activate(f) => activate_slice(f, y),
+            Self::Add(residual) => add_slice(y, &residual[place]),
+        }
+    }
 }
 
 impl Matrix {
@@ -190,14 +207,8 @@ impl Product<'_> {
         let n = self.w.outputs;
         // SAFETY: the caller promises that the range lies in `y` and that nobody else uses it.
         let y = unsafe { std::slice::from_raw_parts_mut(self.y.add(m * n + from), to - from) };
-        if let Some(bias) = self.bias {
-            add_slice(y, &bias[from..to]);
-        }
-        match self.epilogue {
-            Epilogue::None => {}
-            Epilogue::Activate(f) => activate_slice(f, y),
-            Epilogue::Add(r) => add_slice(y, &r[m * n + from..m * n + to]),
-        }
+        let row = m * n;
+        self.epilogue.finish(self.bias.map(|bias| &bias[from..to]), row + from..row + to, y);
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 
-use super::super::activation::{activate_slice, add_slice};
 use super::super::matmul::Epilogue;
 use super::super::pool;
 use super::super::simd::{LANES, Simd};
@@ -188,14 +187,8 @@ impl Product<'_> {
         let n = self.w.outputs;
         // SAFETY: the caller promises that the range lies in `y` and that nobody else uses it.
         let y = unsafe { std::slice::from_raw_parts_mut(self.y.add(m * n + from), to - from) };
-        if let Some(bias) = self.bias {
-            add_slice(y, &bias[from..to]);
-        }
-        match self.epilogue {
-            Epilogue::None => {}
-            Epilogue::Activate(f) => activate_slice(f, y),
-            Epilogue::Add(r) => add_slice(y, &r[m * n + from..m * n + to]),
-        }
+        let row = m * n;
+        self.epilogue.finish(self.bias.map(|bias| &bias[from..to]), row + from..row + to, y);
     }
 
     /// The sums so far of 16 outputs of row `m`; those beyond the last output are 0.

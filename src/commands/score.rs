@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use anyhow::{Context, Result, anyhow, bail};
 use gpt2::analysis::perplexity::Sliding;
 use gpt2::analysis::score::{Score, ScoreOptions, check, score};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -106,7 +106,11 @@ impl Scorer<'_> {
         if self.verbosity.quiet || tokens < LONG || !std::io::stderr().is_terminal() {
             return Ok(ProgressBar::hidden());
         }
-        let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} tokens, {per_sec}, {eta} left")?;
+        let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} tokens, {speed}, {eta} left")?
+            .with_key("speed", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                // Writing to the line cannot fail.
+                let _ = write!(out, "{:.0}/s", state.per_sec());
+            });
         Ok(ProgressBar::new(tokens as u64).with_style(style))
     }
 

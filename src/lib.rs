@@ -32,6 +32,7 @@ pub mod files;
 pub mod kernels;
 pub mod memory;
 pub mod model;
+mod pages;
 pub mod source;
 pub mod tokenizer;
 

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use super::pool;
-use crate::memory::large_pages;
+use crate::pages::large_pages;
 
 /// Bytes that are read: more than any cache of this size of machine holds.
 const SIZE: usize = 256 << 20;

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::device::Backend;
 use crate::error::{Error, Result};
 use crate::kernels::Layout;
-use crate::memory::has_large_pages;
+use crate::pages::has_large_pages;
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]

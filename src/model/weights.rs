@@ -11,7 +11,7 @@ use crate::checkpoint::{Bytes, Checkpoint, StorageType, Tensor};
 use crate::config::Config;
 use crate::error::Result;
 use crate::kernels::quantized::QuantizedType;
-use crate::memory::large_pages;
+use crate::pages::large_pages;
 
 /// The type in which weight matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

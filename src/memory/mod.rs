@@ -1,12 +1,8 @@
-//! How much memory a model takes, and how much there is, known before anything is loaded; and memory in large pages.
-//!
-//! What is available is read from Linux (`/proc`, control groups of both versions); elsewhere it is unknown and nothing
-//! is refused. Reference: `proc(5)`, the kernel's `admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
+//! How much memory a model takes, and how much there is, known before anything is loaded.
 
-use std::path::Path;
-use std::sync::OnceLock;
+mod available;
 
-use memmap2::MmapMut;
+pub use available::{Available, available, peak};
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, StorageType, TensorSpec};
@@ -194,113 +190,6 @@ fn megabytes(bytes: u64) -> String {
     format!("{} MB", bytes.div_ceil(1_000_000))
 }
 
-/// Memory that this process can still get.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Available {
-    /// Bytes, mapped files included.
-    pub bytes: u64,
-    /// What sets that limit, in words.
-    pub limit: &'static str,
-    /// Bytes of address space that are left, where there is a limit. A mapped file has its part already.
-    pub address_space: Option<u64>,
-}
-
-/// Whether the system gives large pages to those who ask.
-pub(crate) fn has_large_pages() -> bool {
-    static HAS: OnceLock<bool> = OnceLock::new();
-    *HAS.get_or_init(|| {
-        let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
-        setting.is_ok_and(|setting| !setting.contains("[never]"))
-    })
-}
-
-/// `len` bytes of memory, zeros, in large pages where the system gives them.
-///
-/// # Errors
-/// [`Error::Unsupported`] if there is not so much.
-pub(crate) fn large_pages(len: usize) -> Result<MmapMut> {
-    let memory = MmapMut::map_anon(len)
-        .map_err(|source| Error::Unsupported(format!("cannot get {} of memory: {source}", megabytes(len as u64))))?;
-    // Memory in small pages is as good, only slower.
-    #[cfg(target_os = "linux")]
-    let _ = memory.advise(memmap2::Advice::HugePage);
-    Ok(memory)
-}
-
-/// What is available to this process; none if the system does not tell.
-#[must_use]
-pub fn available() -> Option<Available> {
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    let machine = field(&read("/proc/meminfo")?, "MemAvailable:")?;
-    let group = read("/proc/self/cgroup").and_then(|groups| control_group(Path::new("/sys/fs/cgroup"), &groups));
-    let (bytes, limit) = match group {
-        Some(group) if group < machine => (group, "control group"),
-        _ => (machine, "machine"),
-    };
-    let status = read("/proc/self/status")?;
-    let address_space = read("/proc/self/limits").and_then(|limits| address_space(&limits, &status));
-    Some(Available { bytes, limit, address_space })
-}
-
-/// The most memory that this process has had in use, mapped files included; known on Linux.
-#[must_use]
-pub fn peak() -> Option<u64> {
-    field(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
-}
-
-/// A field in kB of `/proc/meminfo` or `/proc/self/status`, in bytes.
-fn field(text: &str, name: &str) -> Option<u64> {
-    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kilobytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kilobytes.checked_mul(1024)
-}
-
-/// Address space left under the soft limit in `/proc/self/limits`.
-fn address_space(limits: &str, status: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
-    let limit: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(limit.saturating_sub(field(status, "VmSize:")?))
-}
-
-/// What the control groups of a process leave it: the least of its own group and those around it. `groups` is
-/// `/proc/self/cgroup`, `root` where the file systems are mounted.
-fn control_group(root: &Path, groups: &str) -> Option<u64> {
-    let versions = groups.lines().filter_map(|line| {
-        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-        match controllers {
-            "" => Some((root.to_owned(), path, ["memory.max", "memory.current"])),
-            _ if controllers.split(',').any(|name| name == "memory") => {
-                Some((root.join("memory"), path, ["memory.limit_in_bytes", "memory.usage_in_bytes"]))
-            }
-            _ => None,
-        }
-    });
-    let left = versions.flat_map(|(mount, path, files)| {
-        let own = mount.join(path.trim_start_matches('/'));
-        // Inside a container the group's own folder is often what is mounted.
-        let folders: Vec<_> =
-            own.ancestors().take_while(|folder| folder.starts_with(&mount)).map(Path::to_owned).collect();
-        folders.into_iter().filter_map(move |folder| group_left(&folder, files))
-    });
-    left.min()
-}
-
-/// What one group leaves: its limit less its use, of which cached files can be given back.
-fn group_left(folder: &Path, [limit, usage]: [&str; 2]) -> Option<u64> {
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
-    let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
-    let (limit, usage) = (number(limit)?, number(usage)?);
-    let statistics = read("memory.stat").unwrap_or_default();
-    let statistic = |name: &str| {
-        let value = statistics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.and_then(|value| value.trim().parse::<u64>().ok())
-    };
-    // Version 1 counts the groups below only in the totals.
-    let files = ["inactive_file", "active_file"]
-        .map(|name| statistic(&format!("total_{name}")).or_else(|| statistic(name)).unwrap_or(0));
-    Some(limit.saturating_sub(usage.saturating_sub(files.iter().sum())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -366,41 +255,5 @@ mod tests {
         assert!(none.contains("; no --dtype or --quantize makes it fit; use a smaller model"), "{none}");
         assert_eq!(refusal(9000, Some(520)), None);
         assert!(refusal(9000, Some(500)).unwrap().contains("500 MB are available (address space (ulimit -v))"));
-    }
-
-    #[test]
-    fn the_systems_numbers_are_read() {
-        assert_eq!(field("MemTotal:  9 kB\nMemAvailable:   24016 kB\n", "MemAvailable:"), Some(24016 * 1024));
-        assert_eq!(field("MemAvailable: many\n", "MemAvailable:"), None);
-        let status = "VmPeak: 9 kB\nVmSize:\t    1000 kB\n";
-        let limits = |soft: &str| {
-            format!("Limit  Soft Limit  Hard Limit  Units\nMax address space         {soft}   unlimited   bytes\n")
-        };
-        assert_eq!(address_space(&limits("1524000"), status), Some(500_000));
-        assert_eq!(address_space(&limits("5"), status), Some(0));
-        assert_eq!(address_space(&limits("unlimited"), status), None);
-    }
-
-    #[test]
-    fn the_tightest_control_group_counts_and_cached_files_do_not() {
-        let root = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
-        assert_eq!(control_group(root.path(), "0::/a/b\n"), None);
-        write("a/memory.max", "1000\n");
-        write("a/memory.current", "700\n");
-        write("a/memory.stat", "anon 5\ninactive_file 100\nactive_file 20\n");
-        write("a/b/memory.max", "max\n");
-        write("a/b/memory.current", "1\n");
-        assert_eq!(control_group(root.path(), "0::/a/b\n"), Some(420));
-        write("memory/c/memory.limit_in_bytes", "500\n");
-        write("memory/c/memory.usage_in_bytes", "400\n");
-        write("memory/c/memory.stat", "inactive_file 1\ntotal_inactive_file 50\ntotal_active_file 0\n");
-        assert_eq!(control_group(root.path(), "5:cpu:/x\n4:memory:/c\n0::/\n"), Some(150));
-        assert_eq!(control_group(root.path(), "4:memory:/c\n0::/a/b\n"), Some(150));
-        assert_eq!(control_group(root.path(), "no groups"), None);
     }
 }

@@ -10,7 +10,7 @@ use divan::{Bencher, black_box};
 use gpt2::checkpoint::Bytes;
 use gpt2::config::Activation;
 use gpt2::kernels::quantized::{QuantizedMatrix, QuantizedType, quantize};
-use gpt2::kernels::{self, AttentionShape, BLOCK_POSITIONS, Epilogue, FloatType, Layout, Matrix, Query};
+use gpt2::kernels::{self, BLOCK_POSITIONS, CacheShape, Epilogue, FloatType, Layout, Matrix, Query};
 
 const WIDTH: usize = 768;
 const HEADS: usize = 12;
@@ -155,13 +155,28 @@ mod attention {
     const CASES: [(usize, usize); 3] = [(1, 512), (1, 1023), (512, 0)];
 
     #[divan::bench(args = CASES)]
-    fn ours(bencher: Bencher<'_, '_>, (new, past): (usize, usize)) {
-        let shape = AttentionShape { heads: HEADS, head_dim: WIDTH / HEADS };
+    fn f32(bencher: Bencher<'_, '_>, case: (usize, usize)) {
+        ours(bencher, case, FloatType::F32);
+    }
+
+    #[divan::bench(args = CASES)]
+    fn f16(bencher: Bencher<'_, '_>, case: (usize, usize)) {
+        ours(bencher, case, FloatType::F16);
+    }
+
+    /// Over a cache of this type.
+    fn ours(bencher: Bencher<'_, '_>, (new, past): (usize, usize), dtype: FloatType) {
+        let shape = CacheShape { heads: HEADS, head_dim: WIDTH / HEADS, dtype };
         let qkv = numbers(new * 3 * WIDTH);
-        let cache = numbers((new + past).div_ceil(BLOCK_POSITIONS) * shape.block_len());
+        let mut cache = vec![vec![0; shape.block_bytes()]; (new + past).div_ceil(BLOCK_POSITIONS)];
+        for position in 0..new + past {
+            let (key, value) = (numbers(WIDTH), numbers(WIDTH));
+            let block = &mut cache[position / BLOCK_POSITIONS];
+            kernels::append(shape, &key, &value, position % BLOCK_POSITIONS, block);
+        }
         let mut out = vec![0.0; new * WIDTH];
         bencher.counter(ItemsCount::new(2 * new * (past + new) * WIDTH)).bench_local(|| {
-            let blocks = cache.chunks_exact(shape.block_len()).collect();
+            let blocks = cache.iter().map(Vec::as_slice).collect();
             let query = Query { first: 0, len: new, past, blocks, weights: None };
             kernels::attend(shape, 0.125, black_box(&qkv), 3 * WIDTH, &mut [query], &mut out);
         });

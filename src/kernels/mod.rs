@@ -19,9 +19,10 @@ mod norm;
 pub mod pool;
 pub mod quantized;
 mod simd;
+mod stored;
 
 pub use activation::activate;
-pub use attention::{AttentionShape, BLOCK_POSITIONS, Query, append, attend};
+pub use attention::{BLOCK_POSITIONS, CacheShape, Query, append, attend};
 pub use bandwidth::memory_bandwidth;
 pub use matmul::{Epilogue, FloatType, Layout, Matrix, matmul};
 pub use norm::layer_norm;

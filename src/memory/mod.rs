@@ -80,11 +80,15 @@ impl Footprint {
         let [c, inner, layers, positions] =
             [config.n_embd, config.n_inner, config.n_layer, config.n_positions].map(|n| n as u64);
         let (mut mapped, mut loaded, mut load_peak) = (0, 0, 0);
+        let mut first_matrix = None;
         for tensor in tensors.filter(|t| !(config.tie_word_embeddings && t.name == "lm_head.weight")) {
             let [outer, width] = *tensor.shape else {
                 loaded += 4 * numbers(tensor.shape);
                 continue;
             };
+            if tensor.name == "h.0.attn.c_attn.weight" {
+                first_matrix = Some(tensor.dtype);
+            }
             let place = Placement::of(tensor.name, [outer, width], tensor.dtype, tensor.transposed, weights);
             match (place.as_stored, tensor.mapped) {
                 (true, true) => mapped += tensor.bytes,
@@ -102,7 +106,7 @@ impl Footprint {
         // Rounded to 8 bits for products with quantised weights, with scale and sum of each 32.
         let rounded = if matches!(weights, WeightType::Quantized(_)) { inner * 5 / 4 } else { 0 };
         let activation_bytes_per_token = widened + rounded;
-        let kv_cache_bytes_per_token = layers * 2 * c * 4;
+        let kv_cache_bytes_per_token = layers * 2 * c * weights.cache_type(first_matrix).size() as u64;
         let running = mapped + loaded + positions * (kv_cache_bytes_per_token + activation_bytes_per_token);
         Self {
             mapped_bytes: mapped,

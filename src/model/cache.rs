@@ -6,6 +6,7 @@ use super::device::{self, Place};
 use super::host;
 use crate::config::Config;
 use crate::error::Result;
+use crate::kernels::FloatType;
 
 /// A cache for any number of rows; a row comes into being, empty, when it is first named.
 #[derive(Debug)]
@@ -39,10 +40,10 @@ impl Segment {
 }
 
 impl KvCache {
-    /// An empty cache.
-    pub(super) fn new(config: &Config, place: Option<&Place>) -> Self {
+    /// An empty cache, which the CPU keeps as `dtype`, a device as it has activations.
+    pub(super) fn new(config: &Config, dtype: FloatType, place: Option<&Place>) -> Self {
         Self(match place {
-            None => Store::Host(host::Cache::new(config)),
+            None => Store::Host(host::Cache::new(config, dtype)),
             Some(place) => Store::Device(device::Cache::new(config, place)),
         })
     }
@@ -82,7 +83,7 @@ impl KvCache {
         });
         let segments: Vec<Segment> = segments.collect();
         match &mut self.0 {
-            Store::Host(cache) => cache.reserve(&segments),
+            Store::Host(cache) => cache.reserve(&segments)?,
             Store::Device(cache) => cache.reserve(&segments)?,
         }
         Ok(segments)

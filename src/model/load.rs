@@ -20,7 +20,8 @@ use crate::pages::has_large_pages;
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
     /// The type of the weight matrices. With the kernels of the CPU norms and biases are f32, and so are all activations
-    /// and sums, but for products with quantised weights: there activations are rounded to 8 bits, 32 with one scale.
+    /// and sums, but for products with quantised weights: there activations are rounded to 8 bits, 32 with one scale. Keys
+    /// and values are kept as f16 where weights are quantised or rounded to 16 bits, else as f32.
     ///
     /// On a candle device [`F16`](WeightType::F16) and [`BF16`](WeightType::BF16) are the type of everything, activations
     /// and cache included, as in transformers; else everything but quantised matrices is f32.
@@ -57,7 +58,9 @@ impl Gpt2 {
             Linear::new(&loader.table("lm_head.weight", v, c)?, None, loader.place)?
         };
         loader.all_used()?;
-        Ok(Self { wte, wpe, h, ln_f, lm_head, config, place })
+        let cache_type =
+            options.weights.cache_type(checkpoint.get("h.0.attn.c_attn.weight").map(|tensor| tensor.dtype));
+        Ok(Self { cache_type, wte, wpe, h, ln_f, lm_head, config, place })
     }
 }
 

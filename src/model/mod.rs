@@ -25,6 +25,7 @@ use candle_core::{DType, Tensor};
 use crate::config::Config;
 use crate::decode::numeric;
 use crate::error::{Error, Result};
+use crate::kernels::FloatType;
 use block::Block;
 pub use cache::{KvCache, Segment};
 use device::Place;
@@ -42,6 +43,8 @@ pub struct Gpt2 {
     config: Config,
     /// None: the CPU's kernels.
     place: Option<Place>,
+    /// The type of keys and values in the cache of the CPU.
+    cache_type: FloatType,
     wte: Embedding,
     wpe: Embedding,
     h: Vec<Block>,
@@ -59,13 +62,13 @@ impl Gpt2 {
     /// An empty cache for this model.
     #[must_use]
     pub fn new_cache(&self) -> KvCache {
-        KvCache::new(&self.config, self.place.as_ref())
+        KvCache::new(&self.config, self.cache_type, self.place.as_ref())
     }
 
     /// The bytes of the keys and values of a position.
     #[must_use]
     pub fn cache_bytes_per_position(&self) -> usize {
-        let number = self.place.as_ref().map_or(size_of::<f32>(), |place| place.dtype.size_in_bytes());
+        let number = self.place.as_ref().map_or(self.cache_type.size(), |place| place.dtype.size_in_bytes());
         self.config.n_layer * 2 * self.config.n_embd * number
     }
 

@@ -127,7 +127,7 @@ impl InfoRecord {
         writeln!(out, "  context          {} positions", grouped(c.n_positions as u64))?;
         writeln!(
             out,
-            "  key-value cache  {} a token, {} for a full context (f32)",
+            "  key-value cache  {} a token, {} for a full context (f32; half of it in f16)",
             megabytes(m.kv_cache_bytes_per_token),
             megabytes(m.kv_cache_bytes_full_context)
         )?;

@@ -2,22 +2,24 @@
 
 use std::ops::Range;
 
-use super::stored::{BF16, F16, F32, Stored, load_up_to, read_up_to, store_up_to};
 use super::{FloatType, Product, SCRATCH, split};
+use crate::kernels::pool;
 use crate::kernels::simd::{LANES, Simd, dispatch};
+use crate::kernels::stored::{BF16, F16, F32, Stored, load_up_to, read_up_to, store_up_to};
 
-/// Outputs that one thread takes at a time.
+/// Outputs that one thread takes at a time, at most.
 const COLUMNS: usize = 256;
 
-/// How many outputs ahead weights are asked for.
-const PREFETCH_ROWS: usize = 12;
+/// Parts of the work for each thread, at least.
+const PARTS: usize = 8;
 
 /// Rows that one pass covers, so that they stay in the second-level cache.
 const ROWS: usize = 64;
 
 /// The product of any number of rows with an (out, in) weight.
 pub(super) fn run(job: &Product<'_>) {
-    split(job, job.work(), COLUMNS, |from, to| {
+    let width = job.w.outputs.div_ceil(PARTS * pool::threads()).next_multiple_of(LANES).min(COLUMNS);
+    split(job, job.work(), width, |from, to| {
         // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
         // SAFETY: `matmul` and `Matrix::new` checked the lengths; each call gets its own columns of `y`.
         SCRATCH.with_borrow_mut(|widened| unsafe { dots_dispatch(job, from, to, widened) });
@@ -49,6 +51,13 @@ unsafe fn dots_as<S: Simd, T: Stored>(job: &Product<'_>, from: usize, to: usize,
         let mut column = from;
         // SAFETY: the caller's promises; no arm takes more columns than are left, and the rows are the product's.
         unsafe {
+            while column < to && rows.len() < S::DOT_TILE.0 {
+                let end = to.min(column + LANES);
+                for m in rows.clone() {
+                    one_row::<S, T>(job, m, column, end);
+                }
+                column = end;
+            }
             while column < to {
                 column += match (S::DOT_TILE, to - column) {
                     ((4, 6), 6..) => columns::<S, T, 4, 6>(job, &rows, column, widened),
@@ -60,6 +69,33 @@ unsafe fn dots_as<S: Simd, T: Stored>(job: &Product<'_>, from: usize, to: usize,
                 job.finish(m, from, to);
             }
         }
+    }
+}
+
+/// The outputs `column..end`, at most 16, of one row, one after the other: their weights are one run of memory, which
+/// the processor follows best by itself.
+///
+/// # Safety
+/// As for [`dots_as`]; the row is the product's, and the columns the thread's.
+#[inline(always)]
+unsafe fn one_row<S: Simd, T: Stored>(job: &Product<'_>, m: usize, column: usize, end: usize) {
+    let (k, n) = (job.w.inputs, job.w.outputs);
+    // SAFETY: the caller promises the instructions, the row and the columns; inputs `i..` end with `K`.
+    unsafe {
+        let x = job.x.add(m * k);
+        let mut sums = [S::splat(0.0); LANES];
+        for (c, sum) in (column..end).zip(&mut sums) {
+            let w = job.w.bytes.as_ptr().cast::<T::Number>().add(c * k);
+            let mut i = 0;
+            while i + LANES <= k {
+                *sum = S::fma(S::load(x.add(i)), T::load::<S>(w.add(i)), *sum);
+                i += LANES;
+            }
+            if i < k {
+                *sum = S::fma(read_up_to::<S>(x.add(i), k - i), load_up_to::<S, T>(w.add(i), k - i), *sum);
+            }
+        }
+        store_up_to::<S>(job.y.add(m * n + column), end - column, S::sums(sums));
     }
 }
 
@@ -79,9 +115,7 @@ unsafe fn columns<S: Simd, T: Stored, const R: usize, const N: usize>(
     // copies.
     unsafe {
         let w = job.w.bytes.as_ptr().cast::<T::Number>().add(column * k);
-        if rows.len() < R {
-            rows_of_tiles::<S, T, 1, N>(job, w, rows.start, rows.end, column);
-        } else if T::IS_F32 {
+        if T::IS_F32 {
             let m = rows_of_tiles::<S, T, R, N>(job, w, rows.start, rows.end, column);
             rows_of_tiles::<S, T, 1, N>(job, w, m, rows.end, column);
         } else {
@@ -181,7 +215,7 @@ unsafe fn add_vectors<S: Simd, T: Stored, const R: usize, const N: usize, const 
     width: usize,
     sums: &mut [[S::V; R]; N],
 ) {
-    // SAFETY: the caller promises the instructions and the numbers; what is asked for ahead need not be valid.
+    // SAFETY: the caller promises the instructions and the numbers.
     unsafe {
         let mut inputs = [S::splat(0.0); R];
         for (r, input) in inputs.iter_mut().enumerate() {
@@ -189,9 +223,6 @@ unsafe fn add_vectors<S: Simd, T: Stored, const R: usize, const N: usize, const 
         }
         for (c, sums) in sums.iter_mut().enumerate() {
             let weights = w.add(c * k);
-            if R == 1 {
-                S::prefetch(weights.wrapping_add(PREFETCH_ROWS * k).cast());
-            }
             let weights = if WHOLE { T::load::<S>(weights) } else { load_up_to::<S, T>(weights, width) };
             for (sum, x) in sums.iter_mut().zip(inputs) {
                 *sum = S::fma(x, weights, *sum);

@@ -7,7 +7,6 @@
 //! in order of k, so the first two agree to the bit. (One chain over all inputs would round twice as much.)
 
 mod dots;
-mod stored;
 mod stream;
 mod tiles;
 

@@ -3,11 +3,11 @@
 //! Threads take blocks of inputs, not ranges of outputs: a block of an (in, out) weight is one run of memory, read from
 //! front to back, and runs are what memory is fast at (ranges of outputs reach two thirds of the speed).
 
-use super::stored::{BF16, F16, F32, Stored, load_up_to, read_up_to, store_up_to};
 use super::{BLOCK_INPUTS, FloatType, Product, SCRATCH, split};
 use crate::kernels::activation::add_slice;
 use crate::kernels::pool::{self, Shareable};
 use crate::kernels::simd::{LANES, Simd, dispatch};
+use crate::kernels::stored::{BF16, F16, F32, Stored, load_up_to, read_up_to, store_up_to};
 
 /// Inputs that pass the sums together.
 const STEP: usize = 8;

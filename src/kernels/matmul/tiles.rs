@@ -1,9 +1,9 @@
 //! Many rows: blocks of an (in, out) weight are packed into panels, which are multiplied in tiles of sums in registers.
 
-use super::stored::{BF16, F16, F32, Stored, load_up_to, read_up_to, store_up_to};
 use super::{BLOCK_INPUTS, FloatType, Matrix, Product, SCRATCH, split};
 use crate::kernels::pool;
 use crate::kernels::simd::{self, LANES, Simd, dispatch};
+use crate::kernels::stored::{BF16, F16, F32, Stored, load_up_to, read_up_to, store_up_to};
 
 /// Panels that are packed side by side: a task reads as many columns of the stored matrix in a run.
 const PANELS: usize = 4;

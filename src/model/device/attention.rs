@@ -9,11 +9,19 @@ use candle_nn::ops;
 
 use super::{Cache, Place};
 use crate::error::Result;
-use crate::kernels::AttentionShape;
 use crate::model::Segment;
 
 /// The most scores that one run holds at a time.
 const MOST_SCORES: usize = 1 << 26;
+
+/// How attention divides a position's queries, keys and values.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionShape {
+    /// `H`.
+    pub heads: usize,
+    /// `D`.
+    pub head_dim: usize,
+}
 
 /// How a pass sees the rows of the cache.
 #[derive(Debug, Default)]

@@ -7,10 +7,9 @@
 use candle_core::Tensor;
 
 use super::Place;
-use super::attention::Pass;
+use super::attention::{AttentionShape, Pass};
 use crate::config::Config;
 use crate::error::Result;
-use crate::kernels::AttentionShape;
 use crate::model::Segment;
 
 /// Room for positions grows in multiples of this.

@@ -1,38 +1,36 @@
 //! The keys and values of past positions on the CPU.
 //!
-//! Positions are kept in blocks of 16, and rows hold references to blocks: a copy of a row shares all of them and pays
-//! for the one it writes to next. So beams share their prompt, a row that is dropped frees what no other row uses, and
-//! rows of any mixture of lengths take no more than they need. (The idea is vLLM's paged attention, arXiv 2309.06180.)
+//! Positions are kept in blocks of 16, and rows refer to blocks: a copy of a row shares all of them and pays for the one
+//! it writes to next. So beams share their prompt, a row that is dropped frees what no other row uses, and rows of any
+//! mixture of lengths take no more than they need. (The idea is vLLM's paged attention, arXiv 2309.06180.)
 
-use std::sync::Arc;
-
+use super::arena::{Arena, BlockId};
 use crate::config::Config;
-use crate::kernels::{self, AttentionShape, BLOCK_POSITIONS};
+use crate::error::Result;
+use crate::kernels::{self, BLOCK_POSITIONS, CacheShape, FloatType};
 use crate::model::Segment;
 
 /// A cache for any number of rows; a row comes into being, empty, when it is first named.
 #[derive(Debug)]
 pub struct Cache {
-    shape: AttentionShape,
-    layers: usize,
+    shape: CacheShape,
+    /// Blocks of 16 positions of all layers.
+    arena: Arena,
     rows: Vec<Row>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Row {
-    blocks: Vec<Arc<Block>>,
+    blocks: Vec<BlockId>,
     len: usize,
 }
 
-/// 16 positions of all layers.
-#[derive(Debug, Clone)]
-struct Block(Vec<f32>);
-
 impl Cache {
-    /// An empty cache.
-    pub fn new(config: &Config) -> Self {
-        let shape = AttentionShape { heads: config.n_head, head_dim: config.head_dim() };
-        Self { shape, layers: config.n_layer, rows: vec![] }
+    /// An empty cache that keeps numbers as `dtype`.
+    pub fn new(config: &Config, dtype: FloatType) -> Self {
+        let shape = CacheShape { heads: config.n_head, head_dim: config.head_dim(), dtype };
+        let most = config.n_positions.div_ceil(BLOCK_POSITIONS);
+        Self { shape, arena: Arena::new(config.n_layer * shape.block_bytes(), most), rows: vec![] }
     }
 
     /// Positions that `row` holds.
@@ -42,9 +40,9 @@ impl Cache {
 
     /// Drops the positions of `row` from `len` on.
     pub fn truncate(&mut self, row: usize, len: usize) {
-        if let Some(row) = self.rows.get_mut(row).filter(|row| row.len > len) {
-            row.len = len;
-            row.blocks.truncate(len.div_ceil(BLOCK_POSITIONS));
+        if let Some(state) = self.rows.get_mut(row).filter(|row| row.len > len) {
+            state.len = len;
+            self.drop_left_overs(row);
         }
     }
 
@@ -52,12 +50,15 @@ impl Cache {
     pub fn assign(&mut self, moves: &[(usize, usize)]) {
         let sources: Vec<Row> =
             moves.iter().map(|(_, from)| self.rows.get(*from).cloned().unwrap_or_default()).collect();
+        // Shared before anything is released, lest a block get free in between.
+        sources.iter().flat_map(|source| &source.blocks).for_each(|id| self.arena.share(*id));
         for ((to, _), source) in moves.iter().zip(sources) {
-            *self.row_mut(*to) = source;
+            let old = std::mem::replace(self.row_mut(*to), source);
+            old.blocks.into_iter().for_each(|id| self.arena.release(id));
         }
     }
 
-    pub(super) fn shape(&self) -> AttentionShape {
+    pub(super) fn shape(&self) -> CacheShape {
         self.shape
     }
 
@@ -68,19 +69,28 @@ impl Cache {
         &mut self.rows[row]
     }
 
+    /// Releases blocks beyond the length of a row.
+    fn drop_left_overs(&mut self, row: usize) {
+        let Row { blocks, len } = &mut self.rows[row];
+        let needed = len.div_ceil(BLOCK_POSITIONS).min(blocks.len());
+        blocks.drain(needed..).for_each(|id| self.arena.release(id));
+    }
+
     /// Makes room for new positions that no other row shares; lengths change only with [`commit`](Self::commit).
-    pub fn reserve(&mut self, segments: &[Segment]) {
-        let block_len = self.layers * self.shape.block_len();
+    pub fn reserve(&mut self, segments: &[Segment]) -> Result<()> {
         for s in segments {
-            let state = self.row_mut(s.row);
-            // Blocks beyond the length are left-overs of a pass that failed.
-            state.blocks.truncate(state.len.div_ceil(BLOCK_POSITIONS));
-            if let Some(last) = state.blocks.last_mut().filter(|_| !s.past.is_multiple_of(BLOCK_POSITIONS)) {
-                Arc::make_mut(last);
+            self.row_mut(s.row);
+            // Of a pass that failed.
+            self.drop_left_overs(s.row);
+            let Row { blocks, .. } = &mut self.rows[s.row];
+            if let Some(last) = blocks.last_mut().filter(|_| !s.past.is_multiple_of(BLOCK_POSITIONS)) {
+                *last = self.arena.own(*last)?;
             }
-            let blocks = s.total().div_ceil(BLOCK_POSITIONS);
-            state.blocks.resize_with(blocks, || Arc::new(Block(vec![0.0; block_len])));
+            while blocks.len() < s.total().div_ceil(BLOCK_POSITIONS) {
+                blocks.push(self.arena.take()?);
+            }
         }
+        Ok(())
     }
 
     /// The new positions are there.
@@ -92,18 +102,17 @@ impl Cache {
 
     /// Writes the keys and values of the new positions, `qkv` being (N, 3C).
     pub(super) fn append(&mut self, layer: usize, segments: &[Segment], qkv: &[f32]) {
-        let (shape, part) = (self.shape, self.shape.block_len());
+        let (shape, part) = (self.shape, self.shape.block_bytes());
         let c = shape.heads * shape.head_dim;
-        let mut writes = vec![];
-        let mut rows: Vec<Option<&mut Row>> = self.rows.iter_mut().map(Some).collect();
-        for s in segments {
-            let Some(row) = rows[s.row].take() else { continue };
-            for (i, block) in row.blocks.iter_mut().enumerate().skip(s.past / BLOCK_POSITIONS) {
-                writes.push((*s, i, block));
-            }
-        }
-        kernels::pool::for_each(qkv.len(), &mut writes, |(s, i, block)| {
-            let block = &mut Arc::make_mut(block).0[layer * part..(layer + 1) * part];
+        let new = segments.iter().flat_map(|s| {
+            let blocks = self.rows[s.row].blocks.iter().enumerate().skip(s.past / BLOCK_POSITIONS);
+            blocks.map(move |(i, id)| (s, i, *id))
+        });
+        let new: Vec<_> = new.collect();
+        let blocks = self.arena.several_mut(new.iter().map(|(_, _, id)| *id));
+        let mut writes: Vec<_> = new.iter().zip(blocks).collect();
+        kernels::pool::for_each(qkv.len(), &mut writes, |((s, i, _), block)| {
+            let block = &mut block[layer * part..(layer + 1) * part];
             let (from, to) = (s.past.max(*i * BLOCK_POSITIONS), s.total().min((*i + 1) * BLOCK_POSITIONS));
             for position in from..to {
                 let token = &qkv[(s.first + position - s.past) * 3 * c..][..3 * c];
@@ -113,8 +122,8 @@ impl Cache {
     }
 
     /// Layer `layer`'s part of each block of `row`.
-    pub(super) fn blocks(&self, layer: usize, row: usize) -> impl Iterator<Item = &[f32]> {
-        let part = self.shape.block_len();
-        self.rows[row].blocks.iter().map(move |block| &block.0[layer * part..(layer + 1) * part])
+    pub(super) fn blocks(&self, layer: usize, row: usize) -> impl Iterator<Item = &[u8]> {
+        let part = self.shape.block_bytes();
+        self.rows[row].blocks.iter().map(move |id| &self.arena.get(*id)[layer * part..(layer + 1) * part])
     }
 }

@@ -1,9 +1,9 @@
 //! How kernels read stored numbers, whatever their type.
 
-use crate::kernels::simd::{LANES, Simd};
+use super::simd::{LANES, Simd};
 
 /// A type of stored numbers.
-pub(super) trait Stored {
+pub trait Stored {
     type Number: Copy;
     /// Whether the numbers need no widening.
     const IS_F32: bool = false;
@@ -16,9 +16,9 @@ pub(super) trait Stored {
     fn to_f32(number: Self::Number) -> f32;
 }
 
-pub(super) struct F32;
-pub(super) struct F16;
-pub(super) struct BF16;
+pub struct F32;
+pub struct F16;
+pub struct BF16;
 
 impl Stored for F32 {
     type Number = f32;
@@ -65,7 +65,7 @@ impl Stored for BF16 {
 /// # Safety
 /// The processor has the instructions of `S`, and `n` or 16 numbers can be read.
 #[inline(always)]
-pub(super) unsafe fn load_up_to<S: Simd, T: Stored>(p: *const T::Number, n: usize) -> S::V {
+pub unsafe fn load_up_to<S: Simd, T: Stored>(p: *const T::Number, n: usize) -> S::V {
     // SAFETY: the caller promises the instructions and `n` numbers, of which no more are read; `lanes` holds 16.
     unsafe {
         if n >= LANES {
@@ -84,7 +84,7 @@ pub(super) unsafe fn load_up_to<S: Simd, T: Stored>(p: *const T::Number, n: usiz
 /// # Safety
 /// The processor has the instructions of `S`, and `n` or 16 numbers can be written.
 #[inline(always)]
-pub(super) unsafe fn store_up_to<S: Simd>(p: *mut f32, n: usize, v: S::V) {
+pub unsafe fn store_up_to<S: Simd>(p: *mut f32, n: usize, v: S::V) {
     // SAFETY: the caller promises the instructions and room for `n` numbers, of which no more are written.
     unsafe { if n >= LANES { S::store(p, v) } else { S::store_first(p, n, v) } }
 }
@@ -94,7 +94,7 @@ pub(super) unsafe fn store_up_to<S: Simd>(p: *mut f32, n: usize, v: S::V) {
 /// # Safety
 /// The processor has the instructions of `S`, and `n` or 16 numbers can be read.
 #[inline(always)]
-pub(super) unsafe fn read_up_to<S: Simd>(p: *const f32, n: usize) -> S::V {
+pub unsafe fn read_up_to<S: Simd>(p: *const f32, n: usize) -> S::V {
     // SAFETY: the caller promises the instructions and `n` numbers, of which no more are read.
     unsafe { if n >= LANES { S::load(p) } else { S::load_first(p, n) } }
 }

@@ -104,9 +104,9 @@ mod matmul {
     #[divan::bench(args = PRODUCTS)]
     fn candle_f32(bencher: Bencher<'_, '_>, (weight, rows): (Weight, usize)) {
         let (inputs, outputs) = weight.dims();
-        let w = match weight.layout() {
-            Layout::InOut => tensor((inputs, outputs)),
-            Layout::OutIn => tensor((outputs, inputs)).t().expect("a matrix"),
+        let w = match weight {
+            Weight::Mlp => tensor((inputs, outputs)),
+            Weight::Head => tensor((outputs, inputs)).t().expect("a matrix"),
         };
         let x = tensor((rows, inputs));
         bencher.counter(ItemsCount::new(rows * inputs * outputs)).bench_local(|| black_box(&x).matmul(&w));

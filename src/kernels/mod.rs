@@ -24,7 +24,7 @@ mod stored;
 pub use activation::activate;
 pub use attention::{BLOCK_POSITIONS, CacheShape, Query, append, attend};
 pub use bandwidth::memory_bandwidth;
-pub use matmul::{Epilogue, FloatType, Layout, Matrix, matmul};
+pub use matmul::{Epilogue, FloatType, Layout, Matrix, matmul, panels};
 pub use norm::layer_norm;
 pub use simd::level;
 

@@ -13,8 +13,6 @@ use crate::checkpoint::{Checkpoint, StorageType, Tensor};
 use crate::config::Config;
 use crate::device::Backend;
 use crate::error::{Error, Result};
-use crate::kernels::Layout;
-use crate::pages::has_large_pages;
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +31,8 @@ pub struct LoadOptions {
 impl Gpt2 {
     /// Builds the model that `config` describes from a checkpoint.
     ///
-    /// On the CPU, matrices are used where they lie in the mapped file, or copied into large pages where the system has them.
+    /// For the CPU's kernels matrices are packed into panels, in large pages where the system has them; for other devices they
+    /// are sent there from where the mapped file has them.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`] where checkpoint and configuration
@@ -43,7 +42,7 @@ impl Gpt2 {
             Backend::Kernels => None,
             Backend::Candle(device) => Some(Place::new(device, options.weights, config.vocab_size)?),
         };
-        let weights = Weights::place(checkpoint, &config, options.weights, place.is_none() && has_large_pages())?;
+        let weights = Weights::place(checkpoint, &config, options.weights, place.is_none())?;
         let loader = Loader { checkpoint, weights, place: place.as_ref(), used: RefCell::default() };
         let (c, v) = (config.n_embd, config.vocab_size);
         let table = loader.table("wte.weight", v, c)?;
@@ -131,24 +130,23 @@ impl Loader<'_> {
     fn linear(&self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Linear> {
         let weight = format!("{name}.weight");
         let tensor = self.tensor(&weight, &[inputs, outputs])?;
-        let layout = if tensor.transposed { Layout::OutIn } else { Layout::InOut };
-        let weight = self.matrix(tensor, layout, inputs, outputs)?;
+        let weight = self.matrix(tensor, inputs, outputs)?;
         let bias = bias.then(|| self.vector(&format!("{name}.bias"), outputs)).transpose()?;
         Linear::new(&weight, bias, self.place)
     }
 
     /// A table of `entries` vectors, (entries, C): an embedding, or the head.
     fn table(&self, name: &str, entries: usize, width: usize) -> Result<MatrixData> {
-        self.matrix(self.tensor(name, &[entries, width])?, Layout::OutIn, width, entries)
+        self.matrix(self.tensor(name, &[entries, width])?, width, entries)
     }
 
-    fn matrix(&self, tensor: &Tensor, layout: Layout, inputs: usize, outputs: usize) -> Result<MatrixData> {
+    fn matrix(&self, tensor: &Tensor, inputs: usize, outputs: usize) -> Result<MatrixData> {
         let (bytes, placement) = self.weights.get(&tensor.name).cloned().ok_or_else(|| Error::MissingTensor {
             origin: self.checkpoint.origin.clone(),
             name: tensor.name.clone(),
             expected: tensor.shape.clone(),
         })?;
-        Ok(MatrixData { bytes, dtype: placement.dtype, layout, inputs, outputs })
+        Ok(MatrixData { bytes, dtype: placement.dtype, layout: placement.layout, inputs, outputs })
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {

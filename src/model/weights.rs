@@ -1,8 +1,9 @@
 //! Where weight matrices lie and as what: in the file, or in memory of the process's own, one after the other.
 //!
-//! Decoding reads every weight once a token, and where memory is looked up in pages of 4 KiB, as in a mapped file, the
-//! looking up takes a quarter of the time. So where the system gives pages of 2 MiB, all matrices are copied into them; the
-//! file's own pages are let go as they are copied and never count twice.
+//! The CPU's kernels want (in, out) matrices in panels. And decoding reads every weight once a token: where memory is
+//! looked up in pages of 4 KiB, as in a mapped file, the looking up takes a quarter of the time, so where the system gives
+//! pages of 2 MiB, all matrices are copied into them. The file's own pages are let go as they are copied and never count
+//! twice.
 
 use rustc_hash::FxHashMap;
 
@@ -10,9 +11,9 @@ use super::random::shapes;
 use crate::checkpoint::{Bytes, Checkpoint, StorageType, Tensor};
 use crate::config::Config;
 use crate::error::Result;
-use crate::kernels::FloatType;
 use crate::kernels::quantized::QuantizedType;
-use crate::pages::large_pages;
+use crate::kernels::{FloatType, Layout, panels};
+use crate::pages::{has_large_pages, large_pages};
 
 /// The type in which weight matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,8 +53,10 @@ const ALIGNMENT: usize = 64;
 pub(crate) struct Placement {
     /// Its type in memory.
     pub dtype: StorageType,
-    /// Whether its axes are exchanged: the rows of quantised matrices run along the inputs.
-    pub transpose: bool,
+    /// How its numbers lie.
+    pub layout: Layout,
+    /// How they lie in the checkpoint.
+    pub stored_layout: Layout,
     /// Whether its bytes are those of the file.
     pub as_stored: bool,
     /// Bytes that it takes.
@@ -61,7 +64,7 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// Of the matrix `name`, of which shape and storage are given.
+    /// Of the matrix `name`, of which shape and storage are given, for the kernels of the CPU.
     pub fn of(
         name: &str,
         [rows, columns]: [usize; 2],
@@ -77,18 +80,40 @@ impl Placement {
             weights => weights,
         };
         let dtype = wanted(weights, stored, inputs);
-        let transpose = QuantizedType::of(dtype).is_some() && in_block && !transposed;
-        Self {
-            dtype,
-            transpose,
-            as_stored: stored == dtype && !transpose,
-            bytes: dtype.byte_len(&[outputs, inputs]).unwrap_or(usize::MAX),
-        }
+        let stored_layout = if in_block && !transposed { Layout::InOut } else { Layout::OutIn };
+        let layout = match (FloatType::of(dtype), stored_layout) {
+            (Some(_), Layout::InOut) => Layout::Panels,
+            _ => Layout::OutIn,
+        };
+        let bytes = match (FloatType::of(dtype), layout) {
+            (Some(dtype), Layout::Panels) => panels::packed_bytes(dtype, inputs, outputs),
+            _ => dtype.byte_len(&[outputs, inputs]),
+        };
+        let as_stored = stored == dtype && layout == stored_layout;
+        Self { dtype, layout, stored_layout, as_stored, bytes: bytes.unwrap_or(usize::MAX) }
     }
 
-    fn of_tensor(tensor: &Tensor, weights: WeightType) -> Option<Self> {
-        let dims = <[usize; 2]>::try_from(tensor.shape.as_slice()).ok()?;
-        Some(Self::of(&tensor.name, dims, tensor.dtype, tensor.transposed, weights))
+    /// The same without panels, which are for the kernels of the CPU.
+    fn unpacked(self, stored: StorageType, numbers: usize) -> Self {
+        if self.layout != Layout::Panels {
+            return self;
+        }
+        let bytes = self.dtype.byte_len(&[numbers]).unwrap_or(usize::MAX);
+        Self { layout: Layout::InOut, as_stored: stored == self.dtype, bytes, ..self }
+    }
+
+    fn of_tensor(tensor: &Tensor, weights: WeightType, for_kernels: bool) -> Option<Self> {
+        let dims @ [rows, columns] = <[usize; 2]>::try_from(tensor.shape.as_slice()).ok()?;
+        let placement = Self::of(&tensor.name, dims, tensor.dtype, tensor.transposed, weights);
+        Some(if for_kernels { placement } else { placement.unpacked(tensor.dtype, rows * columns) })
+    }
+
+    /// Writes the numbers of `tensor` as it shall lie into `out`, which holds zeros.
+    fn write(self, origin: &str, tensor: &Tensor, out: &mut [u8]) -> Result<()> {
+        match (FloatType::of(self.dtype), self.layout) {
+            (Some(dtype), Layout::Panels) => tensor.pack_as(origin, dtype, out),
+            _ => tensor.write_as(origin, self.dtype, self.layout != self.stored_layout, out),
+        }
     }
 }
 
@@ -111,16 +136,17 @@ fn wanted(weights: WeightType, stored: StorageType, inputs: usize) -> StorageTyp
 pub(super) struct Weights(FxHashMap<String, (Bytes, Placement)>);
 
 impl Weights {
-    /// The matrices of `config` that the checkpoint has; shapes are the loader's to check. `copy` moves those too that could
-    /// be used where the file is mapped.
+    /// The matrices of `config` that the checkpoint has; shapes are the loader's to check. For the kernels of the CPU they
+    /// are packed, and copied into large pages even where they could be used in the mapped file.
     ///
     /// # Errors
     /// What converting numbers returns, and [`crate::Error::Unsupported`] if there is no memory.
-    pub fn place(checkpoint: &Checkpoint, config: &Config, weights: WeightType, copy: bool) -> Result<Self> {
+    pub fn place(checkpoint: &Checkpoint, config: &Config, weights: WeightType, for_kernels: bool) -> Result<Self> {
+        let copy = for_kernels && has_large_pages();
         let (mut placed, mut copied, mut total) = (FxHashMap::default(), vec![], 0);
         for (name, shape) in shapes(config) {
             let Some(tensor) = checkpoint.get(&name).filter(|tensor| tensor.shape == shape) else { continue };
-            let Some(placement) = Placement::of_tensor(tensor, weights) else { continue };
+            let Some(placement) = Placement::of_tensor(tensor, weights, for_kernels) else { continue };
             if placement.as_stored && !(copy && tensor.bytes.is_mapped()) {
                 placed.insert(name, (tensor.bytes.clone(), placement));
             } else {
@@ -132,7 +158,7 @@ impl Weights {
             let mut memory = large_pages(total)?;
             for (tensor, placement, start) in &copied {
                 let out = &mut memory[*start..start + placement.bytes];
-                tensor.write_as(&checkpoint.origin, placement.dtype, placement.transpose, out)?;
+                placement.write(&checkpoint.origin, tensor, out)?;
             }
             let all = Bytes::from(memory);
             for (tensor, placement, start) in copied {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{FloatType, Product, SCRATCH, split};
+use super::{FloatType, Product, SCRATCH, widen};
 use crate::kernels::pool;
 use crate::kernels::simd::{LANES, Simd, dispatch};
 use crate::kernels::stored::{BF16, F16, F32, Stored, load_up_to, read_up_to, store_up_to};
@@ -19,7 +19,9 @@ const ROWS: usize = 64;
 /// The product of any number of rows with an (out, in) weight.
 pub(super) fn run(job: &Product<'_>) {
     let width = job.w.outputs.div_ceil(PARTS * pool::threads()).next_multiple_of(LANES).min(COLUMNS);
-    split(job, job.work(), width, |from, to| {
+    let n = job.w.outputs;
+    pool::run_costing(job.work(), n.div_ceil(width), |i| {
+        let (from, to) = (i * width, n.min((i + 1) * width));
         // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
         // SAFETY: `matmul` and `Matrix::new` checked the lengths; each call gets its own columns of `y`.
         SCRATCH.with_borrow_mut(|widened| unsafe { dots_dispatch(job, from, to, widened) });
@@ -126,21 +128,6 @@ unsafe fn columns<S: Simd, T: Stored, const R: usize, const N: usize>(
         }
     }
     N
-}
-
-/// Copies `n` numbers into `out`, as f32.
-///
-/// # Safety
-/// The processor has the instructions of `S`; `n` numbers can be read.
-#[inline(always)]
-unsafe fn widen<S: Simd, T: Stored>(numbers: *const T::Number, n: usize, out: &mut Vec<f32>) {
-    if out.len() < n {
-        out.resize(n, 0.0);
-    }
-    for i in (0..n).step_by(LANES) {
-        // SAFETY: the caller promises the instructions and the `n` numbers, for which there is room now.
-        unsafe { store_up_to::<S>(out.as_mut_ptr().add(i), n - i, load_up_to::<S, T>(numbers.add(i), n - i)) }
-    }
 }
 
 /// `N` outputs of as many whole tiles of `R` rows as fit into `m..end`; `w` are the outputs' weights. Returns the first

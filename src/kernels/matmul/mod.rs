@@ -1,20 +1,20 @@
-//! Products of activations (M, K) with a weight matrix, over the weight as it is stored: (in, out) as in Hugging Face's
-//! `Conv1D`, or (out, in) as in embeddings and GGUF. Weights may be f32, f16 or bf16; sums are f32.
+//! Products of activations (M, K) with a weight matrix whose numbers are f32, f16 or bf16; sums are f32.
 //!
-//! Three ways through one definition. A few rows stream the weights once past the rows ([`stream`], decoding); many
-//! rows go through register tiles over packed panels ([`tiles`], prefill); (out, in) takes dot products ([`dots`]). For
-//! an (in, out) weight every output is the sum of blocks of 128 inputs, each the chain `((x₀w₀ + x₁w₁) + x₂w₂) + ...`
-//! in order of k, so the first two agree to the bit. (One chain over all inputs would round twice as much.)
+//! Two ways, by how the weight lies in memory. (in, out), as in Hugging Face's `Conv1D`, is packed into panels when it is
+//! loaded ([`panels`]) and multiplied in tiles ([`tiles`]): every output is the sum of blocks of 128 inputs, each the
+//! chain `((x₀w₀ + x₁w₁) + x₂w₂) + ...` in order of k, whatever the number of rows. (One chain over all inputs would round
+//! twice as much.) (out, in), as in embeddings and GGUF, takes dot products where it lies ([`dots`]).
 
 mod dots;
-mod stream;
+pub mod panels;
 mod tiles;
 
 use std::ops::Range;
 
 use super::activation::{activate_slice, add_slice};
-use super::pool;
-use crate::checkpoint::Bytes;
+use super::simd::{LANES, Simd};
+use super::stored::{Stored, load_up_to, store_up_to};
+use crate::checkpoint::{Bytes, StorageType};
 use crate::config::Activation;
 
 /// The type of a weight's numbers.
@@ -37,23 +37,41 @@ impl FloatType {
             Self::F16 | Self::BF16 => 2,
         }
     }
+
+    /// The type as checkpoints name it.
+    #[must_use]
+    pub fn storage(self) -> StorageType {
+        match self {
+            Self::F32 => StorageType::F32,
+            Self::F16 => StorageType::F16,
+            Self::BF16 => StorageType::BF16,
+        }
+    }
+
+    /// The type of numbers that a checkpoint stores as `storage`, if it is one of these.
+    #[must_use]
+    pub fn of(storage: StorageType) -> Option<Self> {
+        [Self::F32, Self::F16, Self::BF16].into_iter().find(|dtype| dtype.storage() == storage)
+    }
 }
 
-/// Which axis of a stored matrix runs along memory.
+/// How the numbers of a matrix lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// (in, out): the outputs of one input lie side by side.
     InOut,
     /// (out, in): the inputs of one output lie side by side.
     OutIn,
+    /// (in, out) in [`panels`].
+    Panels,
 }
 
-/// A weight matrix where it is stored.
+/// A weight matrix, where it is stored or in panels.
 #[derive(Debug, Clone)]
 pub struct Matrix {
     bytes: Bytes,
     dtype: FloatType,
-    layout: Layout,
+    is_packed: bool,
     inputs: usize,
     outputs: usize,
 }
@@ -85,15 +103,29 @@ impl Epilogue<'_> {
 }
 
 impl Matrix {
-    /// A matrix over `bytes`, which must hold `inputs * outputs` numbers. They need no alignment: files align nothing.
+    /// A matrix over `bytes`, which must hold its numbers in this layout. They need no alignment: files align nothing.
+    /// From (in, out) panels are packed, which takes memory; the others are used where they lie.
     ///
     /// # Panics
     /// If the length is wrong: loading checks it.
     #[must_use]
     pub fn new(bytes: Bytes, dtype: FloatType, layout: Layout, inputs: usize, outputs: usize) -> Self {
-        let len = inputs.checked_mul(outputs).and_then(|numbers| numbers.checked_mul(dtype.size()));
+        let len = match layout {
+            Layout::InOut | Layout::OutIn => inputs.checked_mul(outputs).and_then(|n| n.checked_mul(dtype.size())),
+            Layout::Panels => panels::packed_bytes(dtype, inputs, outputs),
+        };
         assert_eq!(Some(bytes.len()), len, "length of a weight matrix");
-        Self { bytes, dtype, layout, inputs, outputs }
+        let bytes = match layout {
+            Layout::OutIn | Layout::Panels => bytes,
+            Layout::InOut => {
+                let mut packed = vec![0; outputs.next_multiple_of(panels::PANEL) * inputs * dtype.size()];
+                for part in &mut panels::parts(dtype, inputs, inputs.max(1), &mut packed) {
+                    panels::pack(dtype, outputs, &bytes, part);
+                }
+                packed.into()
+            }
+        };
+        Self { bytes, dtype, is_packed: layout != Layout::OutIn, inputs, outputs }
     }
 
     /// `K`, the length of an input row.
@@ -120,8 +152,12 @@ impl Matrix {
         self.bytes.len()
     }
 
-    /// Copies row `row` of the stored matrix into `out` as f32: an embedding's vector where the layout is (V, C).
+    /// Copies row `row` of an (out, in) matrix into `out` as f32: an embedding's vector where that is (V, C).
+    ///
+    /// # Panics
+    /// If the matrix is packed.
     pub fn row(&self, row: usize, out: &mut [f32]) {
+        assert!(!self.is_packed, "a row of a packed matrix");
         let width = out.len() * self.dtype.size();
         let bytes = &self.bytes[row * width..(row + 1) * width];
         let two = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
@@ -145,10 +181,8 @@ impl Matrix {
     }
 }
 
-/// Rows from which panels are packed; fewer stream the weights past the rows.
-const FEW_ROWS: usize = 6;
-
-/// Inputs that are summed on their own: few enough that the blocks of a matrix keep some threads busy.
+/// Inputs of a packed matrix that are summed on their own: few enough that their part of a panel stays in the first-level
+/// cache.
 const BLOCK_INPUTS: usize = 128;
 
 /// `y = epilogue(x W + bias)`: `x` is (M, K), `y` (M, N), both row-major; `bias` (N).
@@ -165,18 +199,7 @@ pub fn matmul(x: &[f32], w: &Matrix, bias: Option<&[f32]>, epilogue: Epilogue<'_
     }
     let job = Product { x: x.as_ptr(), y: y.as_mut_ptr(), rows, w, bias, epilogue };
     let job = &job;
-    match w.layout {
-        Layout::InOut if rows <= FEW_ROWS => stream::run(job),
-        Layout::InOut => tiles::run(job),
-        Layout::OutIn => dots::run(job),
-    }
-}
-
-/// Calls `f(from, to)` for ranges of `width` that cover the `n` columns, in parallel if `work`, in multiplications, is
-/// much.
-fn split(job: &Product<'_>, work: usize, width: usize, f: impl Fn(usize, usize) + Sync) {
-    let n = job.w.outputs;
-    pool::run_costing(work, n.div_ceil(width), |i| f(i * width, n.min((i + 1) * width)));
+    if w.is_packed { tiles::run(job) } else { dots::run(job) }
 }
 
 /// One call of [`matmul`], whose lengths it has checked: `x` points to (`rows`, K) numbers, `y` to (`rows`, N).
@@ -212,8 +235,23 @@ impl Product<'_> {
 }
 
 thread_local! {
-    /// Packed panels, widened weights, or sums set aside; kept between calls so that the pages stay mapped.
+    /// Widened weights; kept between calls so that the pages stay mapped.
     static SCRATCH: std::cell::RefCell<Vec<f32>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// Copies `n` numbers into `out`, as f32.
+///
+/// # Safety
+/// The processor has the instructions of `S`; `n` numbers can be read.
+#[inline(always)]
+unsafe fn widen<S: Simd, T: Stored>(numbers: *const T::Number, n: usize, out: &mut Vec<f32>) {
+    if out.len() < n {
+        out.resize(n, 0.0);
+    }
+    for i in (0..n).step_by(LANES) {
+        // SAFETY: the caller promises the instructions and the `n` numbers, for which there is room now.
+        unsafe { store_up_to::<S>(out.as_mut_ptr().add(i), n - i, load_up_to::<S, T>(numbers.add(i), n - i)) }
+    }
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl Linear {
         }
         let tensor = float(weight, place)?;
         let stored = stored(&tensor);
-        let tensor = if weight.layout == Layout::InOut { tensor } else { tensor.t()? };
+        let tensor = if weight.layout == Layout::OutIn { tensor.t()? } else { tensor };
         Ok(Self { weight: Weight::Float(tensor), bias, stored })
     }
 
@@ -73,8 +73,8 @@ fn float(data: &MatrixData, place: &Place) -> Result<Tensor> {
         _ => DType::F32,
     };
     let shape = match data.layout {
-        Layout::InOut => [data.inputs, data.outputs],
         Layout::OutIn => [data.outputs, data.inputs],
+        Layout::InOut | Layout::Panels => [data.inputs, data.outputs],
     };
     Ok(Tensor::from_raw_buffer(&data.bytes, dtype, &shape, &place.device)?.to_dtype(place.dtype)?)
 }

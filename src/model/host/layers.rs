@@ -20,11 +20,7 @@ pub(in crate::model) enum Weight {
 impl Weight {
     fn new(data: &MatrixData) -> Self {
         let (bytes, inputs, outputs) = (data.bytes.clone(), data.inputs, data.outputs);
-        let dtype = match data.dtype {
-            StorageType::F16 => FloatType::F16,
-            StorageType::BF16 => FloatType::BF16,
-            _ => FloatType::F32,
-        };
+        let dtype = FloatType::of(data.dtype).unwrap_or(FloatType::F32);
         match QuantizedType::of(data.dtype) {
             Some(kind) => Self::Quantized(QuantizedMatrix::new(bytes, kind, inputs, outputs)),
             None => Self::Float(Matrix::new(bytes, dtype, data.layout, inputs, outputs)),
@@ -34,14 +30,7 @@ impl Weight {
     /// The type of the stored numbers, and the bytes that they take.
     pub fn stored(&self) -> (StorageType, usize) {
         match self {
-            Self::Float(matrix) => {
-                let dtype = match matrix.dtype() {
-                    FloatType::F32 => StorageType::F32,
-                    FloatType::F16 => StorageType::F16,
-                    FloatType::BF16 => StorageType::BF16,
-                };
-                (dtype, matrix.size())
-            }
+            Self::Float(matrix) => (matrix.dtype().storage(), matrix.size()),
             Self::Quantized(matrix) => (matrix.kind().storage(), matrix.size()),
         }
     }

@@ -131,7 +131,7 @@ mod quantized {
     fn ours(bencher: Bencher<'_, '_>, (kind, _, weight, rows): (QuantizedType, GgmlDType, Weight, usize)) {
         let (inputs, outputs) = weight.dims();
         let bytes = quantize(kind, &numbers(inputs * outputs)).expect("whole blocks");
-        let w = QuantizedMatrix::new(bytes.into(), kind, inputs, outputs);
+        let w = QuantizedMatrix::new(&bytes, kind, inputs, outputs);
         let (x, mut y) = (numbers(rows * inputs), vec![0.0; rows * outputs]);
         bencher
             .counter(ItemsCount::new(rows * inputs * outputs))

@@ -10,6 +10,7 @@ mod file;
 mod fuzz;
 pub mod gguf;
 mod numbers;
+mod packing;
 mod pytorch;
 pub mod safetensors;
 mod shards;

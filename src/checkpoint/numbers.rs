@@ -6,11 +6,11 @@ use half::{bf16, f16};
 
 use super::{StorageType, Tensor};
 use crate::error::{Error, Result};
+use crate::kernels::pool;
 use crate::kernels::quantized::{QuantizedType, dequantize, quantize};
-use crate::kernels::{FloatType, panels, pool};
 
 /// Numbers that one step converts, about.
-const STEP: usize = 1 << 16;
+pub(super) const STEP: usize = 1 << 16;
 
 /// Bytes that one step copies.
 const COPIED: usize = 2 << 20;
@@ -95,37 +95,8 @@ impl Tensor {
         parts.into_iter().try_for_each(|(_, outcome)| outcome)
     }
 
-    /// The numbers of a matrix, (in, out) as it is stored, as `dtype` in panels, into `out`, which holds zeros and has the
-    /// length of the result. Of a mapped file, what was read is let go.
-    ///
-    /// # Errors
-    /// As for [`convert`](Self::convert).
-    pub(crate) fn pack_as(&self, origin: &str, dtype: FloatType, out: &mut [u8]) -> Result<()> {
-        let (rows, width) = self.stored_dims();
-        let (step, storage) = ((STEP / width.max(1)).max(1), dtype.storage());
-        let parts = panels::parts(dtype, rows, step, out).into_iter().enumerate();
-        let mut parts: Vec<_> = parts.map(|part| (part, Ok(()))).collect();
-        pool::for_each(rows * width, &mut parts, |((i, part), outcome)| {
-            let rows = *i * step..rows.min((*i + 1) * step);
-            let bytes = rows.len() * width * dtype.size();
-            if storage == self.dtype {
-                let start = rows.start * width * dtype.size();
-                if let Some(stored) = self.bytes.slice(start..start + bytes) {
-                    panels::pack(dtype, width, &stored, part);
-                    stored.release();
-                }
-            } else {
-                let mut converted = vec![0; bytes];
-                *outcome = self.convert_rows(origin, storage, false, rows, &mut converted);
-                panels::pack(dtype, width, &converted, part);
-            }
-        });
-        self.bytes.release();
-        parts.into_iter().try_for_each(|(_, outcome)| outcome)
-    }
-
     /// Rows of the result of [`convert`](Self::convert).
-    fn convert_rows(
+    pub(super) fn convert_rows(
         &self,
         origin: &str,
         dtype: StorageType,
@@ -152,7 +123,7 @@ impl Tensor {
     }
 
     /// Rows and columns as the bytes run; one row if there is one axis.
-    fn stored_dims(&self) -> (usize, usize) {
+    pub(super) fn stored_dims(&self) -> (usize, usize) {
         let columns = self.shape.last().copied().unwrap_or(1);
         let rows = self.shape.iter().rev().skip(1).product();
         if self.transposed { (columns, rows) } else { (rows, columns) }

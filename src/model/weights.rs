@@ -81,25 +81,24 @@ impl Placement {
         };
         let dtype = wanted(weights, stored, inputs);
         let stored_layout = if in_block && !transposed { Layout::InOut } else { Layout::OutIn };
-        let layout = match (FloatType::of(dtype), stored_layout) {
-            (Some(_), Layout::InOut) => Layout::Panels,
-            _ => Layout::OutIn,
-        };
-        let bytes = match (FloatType::of(dtype), layout) {
-            (Some(dtype), Layout::Panels) => panels::packed_bytes(dtype, inputs, outputs),
-            _ => dtype.byte_len(&[outputs, inputs]),
+        let (layout, bytes) = match (QuantizedType::of(dtype), FloatType::of(dtype), stored_layout) {
+            (Some(kind), ..) => (Layout::Panels, kind.packed_bytes(inputs, outputs)),
+            (None, Some(float), Layout::InOut) => (Layout::Panels, panels::packed_bytes(float, inputs, outputs)),
+            _ => (stored_layout, dtype.byte_len(&[outputs, inputs])),
         };
         let as_stored = stored == dtype && layout == stored_layout;
         Self { dtype, layout, stored_layout, as_stored, bytes: bytes.unwrap_or(usize::MAX) }
     }
 
-    /// The same without panels, which are for the kernels of the CPU.
+    /// The same without panels, which are for the kernels of the CPU; a matrix has `numbers`.
     fn unpacked(self, stored: StorageType, numbers: usize) -> Self {
         if self.layout != Layout::Panels {
             return self;
         }
+        // The rows of quantised matrices run along the inputs.
+        let layout = if QuantizedType::of(self.dtype).is_some() { Layout::OutIn } else { self.stored_layout };
         let bytes = self.dtype.byte_len(&[numbers]).unwrap_or(usize::MAX);
-        Self { layout: Layout::InOut, as_stored: stored == self.dtype, bytes, ..self }
+        Self { layout, as_stored: stored == self.dtype && layout == self.stored_layout, bytes, ..self }
     }
 
     fn of_tensor(tensor: &Tensor, weights: WeightType, for_kernels: bool) -> Option<Self> {
@@ -110,8 +109,11 @@ impl Placement {
 
     /// Writes the numbers of `tensor` as it shall lie into `out`, which holds zeros.
     fn write(self, origin: &str, tensor: &Tensor, out: &mut [u8]) -> Result<()> {
-        match (FloatType::of(self.dtype), self.layout) {
-            (Some(dtype), Layout::Panels) => tensor.pack_as(origin, dtype, out),
+        match (QuantizedType::of(self.dtype), FloatType::of(self.dtype), self.layout) {
+            (Some(kind), _, Layout::Panels) => {
+                tensor.pack_quantized(origin, kind, self.stored_layout == Layout::InOut, out)
+            }
+            (_, Some(dtype), Layout::Panels) => tensor.pack_floats(origin, dtype, out),
             _ => tensor.write_as(origin, self.dtype, self.layout != self.stored_layout, out),
         }
     }

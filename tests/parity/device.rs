@@ -195,7 +195,7 @@ fn in_16_bits_logits_are_as_near_as_those_of_transformers() {
 #[test]
 fn quantised_weights_give_what_the_kernels_give() {
     let config =
-        Config { n_positions: 64, vocab_size: 300, n_embd: 256, n_layer: 2, n_head: 4, n_inner: 512, ..tiny() };
+        Config { n_positions: 64, vocab_size: 320, n_embd: 256, n_layer: 2, n_head: 4, n_inner: 512, ..tiny() };
     let checkpoint = Checkpoint::random(&config, WeightType::F32, 3).unwrap();
     let ids: Vec<u32> = (0..20).map(|i| i * 13 % 300).collect();
     for kind in [QuantizedType::Q8_0, QuantizedType::Q6K, QuantizedType::Q5K, QuantizedType::Q4K] {

@@ -5,9 +5,7 @@
 
 use super::super::simd::LANES;
 use super::level::Integers;
-
-/// Outputs of a panel: two vectors.
-pub(super) const WIDTH: usize = 2 * LANES;
+use super::packed::WIDTH;
 
 /// Inputs that a scale of the activations covers.
 pub(super) const BLOCK: usize = 32;
@@ -83,39 +81,50 @@ impl<S: Integers> Sink<S> for Half {
     }
 }
 
-/// Where a block of 16 rows of weights begins; each row is `stride` bytes after the one before.
+/// Where a block of 16 packed rows lies ([`super::packed`]).
 #[derive(Clone, Copy)]
-pub(super) struct Rows {
-    pub start: *const u8,
-    pub stride: usize,
-}
+pub(super) struct Rows(pub *const u8);
 
 impl Rows {
-    /// The rows from byte `n` on.
+    /// Block `n` from here.
     ///
     /// # Safety
-    /// Byte `n` of the first row lies in the matrix or at its end.
+    /// The group has it, or ends there.
     #[inline(always)]
-    pub unsafe fn skip(self, n: usize) -> Self {
-        // SAFETY: the caller promises that `n` bytes are not more than the matrix has.
-        Self { start: unsafe { self.start.add(n) }, ..self }
+    pub unsafe fn skip<F: Format>(self, n: usize) -> Self {
+        // SAFETY: the caller promises that the blocks are the group's.
+        Self(unsafe { self.0.add(n * F::SIZE * LANES) })
     }
 
-    /// Bytes `at..at + 16` of each row, transposed.
+    /// Vectors `i..i + 4` of the block: bytes `4 * i..4 * i + 16` of each row but for the lone f16.
     ///
     /// # Safety
-    /// The processor has the instructions of `S`, and each of the 16 rows has these bytes.
+    /// The processor has the instructions of `S`, and the block these vectors.
     #[inline(always)]
-    unsafe fn column<S: Integers>(self, at: usize) -> [S::I; 4] {
+    unsafe fn fours<S: Integers>(self, i: usize) -> [S::I; 4] {
         // SAFETY: just what the caller promises.
-        unsafe { S::column(self.start.add(at), self.stride) }
+        unsafe {
+            let at = self.0.cast::<i32>().add(i * LANES);
+            [S::load_i(at), S::load_i(at.add(LANES)), S::load_i(at.add(2 * LANES)), S::load_i(at.add(3 * LANES))]
+        }
+    }
+
+    /// The f16 of each row.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `S`, and the format has an f16 besides.
+    #[inline(always)]
+    unsafe fn halves<S: Integers, F: Format>(self) -> S::V {
+        // SAFETY: just what the caller promises.
+        unsafe { S::load_f16(self.0.add(F::SIZE / 4 * 4 * LANES).cast()) }
     }
 }
 
 /// A format that has a kernel.
 ///
 /// # Safety
-/// Implementations read `SIZE` bytes in each of 16 rows, and fill exactly `LEN` inputs of the sink. `unpack` may be
+/// Implementations read the `SIZE / 4` vectors of a block of 16 rows, and its lone f16 only where `SIZE` leaves a rest of
+/// two; they fill exactly `LEN` inputs of the sink. `unpack` may be
 /// called only where the processor has the instructions of `S`, the rows have these bytes, and the sink has room for
 /// these inputs.
 pub(super) unsafe trait Format {
@@ -164,7 +173,7 @@ pub(super) unsafe fn group_sum<F: Format>(sums: *const i32, group: usize) -> i32
 /// 32 bytes after an f16 scale.
 pub(super) struct Q8_0;
 
-// SAFETY: of 34 bytes in each row 0..16, 2..18 and 18..34 are read; 8 times four inputs are filled.
+// SAFETY: of 8 vectors and an f16 all are read; 8 times four inputs are filled.
 unsafe impl Format for Q8_0 {
     const LEN: usize = 32;
     const SIZE: usize = 34;
@@ -175,16 +184,32 @@ unsafe impl Format for Q8_0 {
 
     #[inline(always)]
     unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
-        // SAFETY: the caller promises the instructions, 34 bytes and room for 32 inputs.
+        // SAFETY: the caller promises the instructions, the block and room for 32 inputs.
         unsafe {
-            sink.scales(block, S::half_to_float(rows.column::<S>(0)[0]));
+            sink.scales(block, rows.halves::<S, Self>());
+            Self::part::<S, 0>(rows, block, sink);
+            Self::part::<S, 1>(rows, block, sink);
+        }
+    }
+}
+
+impl Q8_0 {
+    /// Unpacks 16 numbers from `16 * PART` on. Written out, here and below: from a loop a sink could not keep its sums in
+    /// registers.
+    ///
+    /// # Safety
+    /// As for [`Format::unpack`]; `PART < 2`.
+    #[inline(always)]
+    unsafe fn part<S: Integers, const PART: usize>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+        let at = 8 * block + 4 * PART;
+        // SAFETY: the caller promises the instructions; vectors up to 8 are read, and `at + 4 <= 8 * (block + 1)`.
+        unsafe {
             let flip = S::splat_i(i32::from_ne_bytes([S::FLIP; 4]));
-            for part in 0..2 {
-                let column = rows.column::<S>(2 + 16 * part);
-                for (i, v) in column.iter().enumerate() {
-                    sink.bytes(8 * block + 4 * part + i, S::xor(*v, flip));
-                }
-            }
+            let [a, b, c, d] = rows.fours::<S>(4 * PART);
+            sink.bytes(at, S::xor(a, flip));
+            sink.bytes(at + 1, S::xor(b, flip));
+            sink.bytes(at + 2, S::xor(c, flip));
+            sink.bytes(at + 3, S::xor(d, flip));
         }
     }
 }
@@ -193,7 +218,7 @@ unsafe impl Format for Q8_0 {
 /// 64 after 64, the first 32 of them in the lower halves of 32 bytes.
 pub(super) struct Q4K;
 
-// SAFETY: of 144 bytes in each row 0..16 are read for scales, and 16 for each of 8 parts, which fill 32 inputs each.
+// SAFETY: of 36 vectors 4 are read for scales, and 4 for each of 8 parts, which fill 32 inputs each.
 unsafe impl Format for Q4K {
     const LEN: usize = 256;
     const SIZE: usize = 144;
@@ -204,10 +229,9 @@ unsafe impl Format for Q4K {
 
     #[inline(always)]
     unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
-        // SAFETY: the caller promises the instructions, 144 bytes and room for 256 inputs.
+        // SAFETY: the caller promises the instructions, the block and room for 256 inputs.
         unsafe {
             unpack_scales::<S>(rows, block, sink);
-            // Written out here and below: from a loop a sink could not keep its sums in registers.
             Self::part::<S, 0>(rows, block, sink);
             Self::part::<S, 1>(rows, block, sink);
             Self::part::<S, 2>(rows, block, sink);
@@ -228,10 +252,10 @@ impl Q4K {
     #[inline(always)]
     unsafe fn part<S: Integers, const PART: usize>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
         let at = 8 * (block + PART / 2 * 2) + PART % 2 * 4;
-        // SAFETY: the caller promises the instructions; bytes up to 144 are read, and `at + 12 <= 8 * (block + 8)`.
+        // SAFETY: the caller promises the instructions; vectors up to 36 are read, and `at + 12 <= 8 * (block + 8)`.
         unsafe {
             let nibble = S::splat_i(0x0f0f_0f0f);
-            let [a, b, c, d] = rows.column::<S>(16 + 16 * PART);
+            let [a, b, c, d] = rows.fours::<S>(4 + 4 * PART);
             sink.bytes(at, S::and(a, nibble));
             sink.bytes(at + 1, S::and(b, nibble));
             sink.bytes(at + 2, S::and(c, nibble));
@@ -247,8 +271,8 @@ impl Q4K {
 /// As [`Q4K`], with the fifth bits in 32 bytes before: bit `j` is that of a number of the block's 32 numbers `j`.
 pub(super) struct Q5K;
 
-// SAFETY: of 176 bytes in each row 0..16 are read for scales, and in each of 2 parts 16 for fifth bits and 16 for each
-// of 4 pairs, which fill 32 inputs each.
+// SAFETY: of 44 vectors 4 are read for scales, and in each of 2 parts 4 for fifth bits and 4 for each of 4 pairs, which
+// fill 32 inputs each.
 unsafe impl Format for Q5K {
     const LEN: usize = 256;
     const SIZE: usize = 176;
@@ -259,7 +283,7 @@ unsafe impl Format for Q5K {
 
     #[inline(always)]
     unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
-        // SAFETY: the caller promises the instructions, 176 bytes and room for 256 inputs.
+        // SAFETY: the caller promises the instructions, the block and room for 256 inputs.
         unsafe {
             unpack_scales::<S>(rows, block, sink);
             Self::part::<S, 0>(rows, block, sink);
@@ -275,9 +299,9 @@ impl Q5K {
     /// As for [`Format::unpack`]; `PART < 2`.
     #[inline(always)]
     unsafe fn part<S: Integers, const PART: usize>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
-        // SAFETY: the caller promises the instructions and the bytes, of which 16..48 hold the fifth bits.
+        // SAFETY: the caller promises the instructions and the block, of which vectors 4..12 hold the fifth bits.
         unsafe {
-            let mut high = rows.column::<S>(16 + 16 * PART);
+            let mut high = rows.fours::<S>(4 + 4 * PART);
             Self::pair::<S, PART, 0>(rows, block, &mut high, sink);
             Self::pair::<S, PART, 1>(rows, block, &mut high, sink);
             Self::pair::<S, PART, 2>(rows, block, &mut high, sink);
@@ -297,10 +321,10 @@ impl Q5K {
         sink: &mut impl Sink<S>,
     ) {
         let at = 8 * (block + 2 * PAIR) + 4 * PART;
-        // SAFETY: the caller promises the instructions; bytes up to 176 are read, and `at + 12 <= 8 * (block + 8)`.
+        // SAFETY: the caller promises the instructions; vectors up to 44 are read, and `at + 12 <= 8 * (block + 8)`.
         unsafe {
             let (nibble, bit) = (S::splat_i(0x0f0f_0f0f), S::splat_i(0x1010_1010));
-            let low = rows.column::<S>(48 + 32 * PAIR + 16 * PART);
+            let low = rows.fours::<S>(12 + 8 * PAIR + 4 * PART);
             for i in 0..4 {
                 let (low, high) = (low[i], &mut high[i]);
                 sink.bytes(at + i, S::or(S::and(low, nibble), S::and(S::shl::<4>(*high), bit)));
@@ -318,9 +342,9 @@ impl Q5K {
 /// As for [`Format::unpack`] of either.
 #[inline(always)]
 unsafe fn unpack_scales<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
-    // SAFETY: the caller promises the instructions, more than 16 bytes, and room for the block's 8 groups.
+    // SAFETY: the caller promises the instructions, more than 4 vectors, and room for the block's 8 groups.
     unsafe {
-        let [head, a, b, c] = rows.column::<S>(0);
+        let [head, a, b, c] = rows.fours::<S>(0);
         let (scale, minimum) = (S::half_to_float(head), S::half_to_float(S::shr::<16>(head)));
         let (six, four, two) = (S::splat_i(0x3f3f_3f3f), S::splat_i(0x0f0f_0f0f), S::splat_i(0x3030_3030));
         // The scales 4..8 and minima 4..8 have four bits in `c` and the upper two in those of `a` and `b`.
@@ -359,8 +383,8 @@ unsafe fn bytes_to_float<S: Integers>(v: S::I) -> [S::V; 4] {
 /// then in the upper ones; bits 0, 2, 4 and 6 of the upper ones belong to the four times 32.
 pub(super) struct Q6K;
 
-// SAFETY: of 210 bytes in each row 192..210 are read for scales, and in each of 4 parts twice 16 of the lower bits
-// before 128 and 16 of the upper ones after, which fill 64 inputs each.
+// SAFETY: of 52 vectors and an f16 the last four and the f16 are read for scales, and in each of 4 parts twice 4 of the
+// lower bits before 32 and 4 of the upper ones after, which fill 64 inputs each.
 unsafe impl Format for Q6K {
     const LEN: usize = 256;
     const SIZE: usize = 210;
@@ -371,10 +395,10 @@ unsafe impl Format for Q6K {
 
     #[inline(always)]
     unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
-        // SAFETY: the caller promises the instructions, 210 bytes and room for 256 inputs, which are 16 groups.
+        // SAFETY: the caller promises the instructions, the block and room for 256 inputs, which are 16 groups.
         unsafe {
-            let scale = S::half_to_float(S::shr::<16>(rows.column::<S>(194)[3]));
-            for (i, v) in rows.column::<S>(192).iter().enumerate() {
+            let scale = rows.halves::<S, Self>();
+            for (i, v) in rows.fours::<S>(48).iter().enumerate() {
                 for (j, v) in [S::shl::<24>(*v), S::shl::<16>(*v), S::shl::<8>(*v), *v].iter().enumerate() {
                     sink.scales(2 * block + 4 * i + j, S::mul(scale, S::to_float(S::sar::<24>(*v))));
                 }
@@ -396,12 +420,12 @@ impl Q6K {
     unsafe fn part<S: Integers, const PART: usize>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
         let (side, part) = (PART / 2, PART % 2);
         let at = 8 * (block + 4 * side) + 4 * part;
-        // SAFETY: the caller promises the instructions; bytes up to 192 are read, and `at + 28 <= 8 * (block + 8)`.
+        // SAFETY: the caller promises the instructions; vectors up to 48 are read, and `at + 28 <= 8 * (block + 8)`.
         unsafe {
             let (nibble, bits) = (S::splat_i(0x0f0f_0f0f), S::splat_i(0x3030_3030));
-            let first = rows.column::<S>(64 * side + 16 * part);
-            let second = rows.column::<S>(64 * side + 32 + 16 * part);
-            let high = rows.column::<S>(128 + 32 * side + 16 * part);
+            let first = rows.fours::<S>(16 * side + 4 * part);
+            let second = rows.fours::<S>(16 * side + 8 + 4 * part);
+            let high = rows.fours::<S>(32 + 8 * side + 4 * part);
             for i in 0..4 {
                 let (a, b, h) = (first[i], second[i], high[i]);
                 sink.bytes(at + i, S::or(S::and(a, nibble), S::and(S::shl::<4>(h), bits)));

@@ -22,7 +22,7 @@ pub(super) fn has_avx2() -> bool {
 ///
 /// # Safety
 /// As for [`Simd`]; AVX-512's instructions are VNNI's too here. Memory is asked for 16 `i32` in `load_i` and `store_i`,
-/// 16 bytes in `store_bytes`, and 16 bytes in each of 16 rows in `column`.
+/// and 16 bytes in `store_bytes`.
 pub(super) unsafe trait Integers: Simd {
     /// Sixteen integers.
     type I: Copy;
@@ -51,9 +51,6 @@ pub(super) unsafe trait Integers: Simd {
     unsafe fn to_float(a: Self::I) -> Self::V;
     /// The lower half of each lane, an f16, as f32.
     unsafe fn half_to_float(a: Self::I) -> Self::V;
-    /// Sixteen bytes at `p`, `p + stride`, ..., `p + 15 * stride`, transposed: vector `i` has bytes `4i..4i + 4` of
-    /// each.
-    unsafe fn column(p: *const u8, stride: usize) -> [Self::I; 4];
     /// Stores lanes, which are whole numbers in -128..=127, as bytes.
     unsafe fn store_bytes(p: *mut i8, v: Self::V);
     /// The sum of lanes that are small whole numbers.
@@ -131,18 +128,6 @@ unsafe impl Integers for Portable {
     #[inline(always)]
     unsafe fn half_to_float(a: Self::I) -> Self::V {
         a.map(|x| half::f16::from_bits(x as u16).to_f32())
-    }
-    #[inline(always)]
-    unsafe fn column(p: *const u8, stride: usize) -> [Self::I; 4] {
-        let mut column = [[0; LANES]; 4];
-        for row in 0..LANES {
-            // SAFETY: the caller gives 16 readable bytes in each of 16 rows.
-            let bytes: [[u8; 4]; 4] = unsafe { p.add(row * stride).cast::<[[u8; 4]; 4]>().read_unaligned() };
-            for (vector, bytes) in column.iter_mut().zip(bytes) {
-                vector[row] = i32::from_le_bytes(bytes);
-            }
-        }
-        column
     }
     #[inline(always)]
     unsafe fn store_bytes(p: *mut i8, v: Self::V) {
@@ -233,26 +218,6 @@ mod x86 {
             _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a))
         }
         #[inline(always)]
-        unsafe fn column(p: *const u8, stride: usize) -> [__m512i; 4] {
-            // Lane l of vector i is row 4l + i; the transposition within lanes then leaves the rows in order.
-            let mut rows = [_mm512_setzero_si512(); 4];
-            for (i, v) in rows.iter_mut().enumerate() {
-                let p = p.add(i * stride);
-                *v = _mm512_castsi128_si512(_mm_loadu_si128(p.cast()));
-                *v = _mm512_mask_broadcast_i32x4(*v, 0x00f0, _mm_loadu_si128(p.add(4 * stride).cast()));
-                *v = _mm512_mask_broadcast_i32x4(*v, 0x0f00, _mm_loadu_si128(p.add(8 * stride).cast()));
-                *v = _mm512_mask_broadcast_i32x4(*v, 0xf000, _mm_loadu_si128(p.add(12 * stride).cast()));
-            }
-            let (a, b) = (_mm512_unpacklo_epi32(rows[0], rows[1]), _mm512_unpacklo_epi32(rows[2], rows[3]));
-            let (c, d) = (_mm512_unpackhi_epi32(rows[0], rows[1]), _mm512_unpackhi_epi32(rows[2], rows[3]));
-            [
-                _mm512_unpacklo_epi64(a, b),
-                _mm512_unpackhi_epi64(a, b),
-                _mm512_unpacklo_epi64(c, d),
-                _mm512_unpackhi_epi64(c, d),
-            ]
-        }
-        #[inline(always)]
         unsafe fn store_bytes(p: *mut i8, v: __m512) {
             _mm_storeu_si128(p.cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)))
         }
@@ -339,11 +304,6 @@ mod x86 {
             [_mm256_cvtph_ps(_mm256_castsi256_si128(packed)), _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(packed))]
         }
         #[inline(always)]
-        unsafe fn column(p: *const u8, stride: usize) -> [Self::I; 4] {
-            let (low, high) = (half_column(p, stride), half_column(p.add(8 * stride), stride));
-            [[low[0], high[0]], [low[1], high[1]], [low[2], high[2]], [low[3], high[3]]]
-        }
-        #[inline(always)]
         unsafe fn store_bytes(p: *mut i8, v: Self::V) {
             let words = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
@@ -364,25 +324,6 @@ mod x86 {
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
-    }
-
-    /// [`Integers::column`] for eight rows.
-    #[inline(always)]
-    unsafe fn half_column(p: *const u8, stride: usize) -> [__m256i; 4] {
-        let mut rows = [_mm256_setzero_si256(); 4];
-        for (i, v) in rows.iter_mut().enumerate() {
-            let p = p.add(i * stride);
-            *v = _mm256_castsi128_si256(_mm_loadu_si128(p.cast()));
-            *v = _mm256_inserti128_si256::<1>(*v, _mm_loadu_si128(p.add(4 * stride).cast()));
-        }
-        let (a, b) = (_mm256_unpacklo_epi32(rows[0], rows[1]), _mm256_unpacklo_epi32(rows[2], rows[3]));
-        let (c, d) = (_mm256_unpackhi_epi32(rows[0], rows[1]), _mm256_unpackhi_epi32(rows[2], rows[3]));
-        [
-            _mm256_unpacklo_epi64(a, b),
-            _mm256_unpackhi_epi64(a, b),
-            _mm256_unpacklo_epi64(c, d),
-            _mm256_unpackhi_epi64(c, d),
-        ]
     }
 }
 

@@ -1,4 +1,4 @@
-//! Weights as small integers in blocks with a scale, as ggml defines them, multiplied where they are stored.
+//! Weights as small integers in blocks with a scale, as ggml defines them, packed when they are loaded.
 //!
 //! Activations are rounded to 8 bits, 32 with one scale, so that the products are of integers, which processors
 //! multiply four times as fast as floating-point numbers; and 4 or 8 bits a weight are read in a fraction of the time
@@ -10,13 +10,16 @@ mod activations;
 mod convert;
 mod format;
 mod level;
+mod packed;
 mod product;
 mod row;
 mod tile;
 
 pub use convert::{dequantize, quantize};
+pub use packed::pack;
 
 use super::matmul::Epilogue;
+use super::simd::LANES;
 use crate::checkpoint::{Bytes, StorageType};
 
 /// The formats that have a kernel.
@@ -60,7 +63,10 @@ impl QuantizedType {
     }
 }
 
-/// A quantised weight matrix, (out, in), where it is stored: rows of whole blocks.
+/// Rows that are packed together.
+pub const GROUP: usize = LANES;
+
+/// A quantised weight matrix: (out, in), rows of whole blocks, packed.
 #[derive(Debug, Clone)]
 pub struct QuantizedMatrix {
     bytes: Bytes,
@@ -70,15 +76,36 @@ pub struct QuantizedMatrix {
 }
 
 impl QuantizedMatrix {
-    /// A matrix over `bytes`, which must hold `outputs` rows of `inputs` numbers. They need no alignment.
+    /// Packs `rows`, which must hold `outputs` rows of `inputs` numbers as they are stored.
     ///
     /// # Panics
     /// If the length is wrong: loading checks it.
     #[must_use]
-    pub fn new(bytes: Bytes, kind: QuantizedType, inputs: usize, outputs: usize) -> Self {
+    pub fn new(rows: &[u8], kind: QuantizedType, inputs: usize, outputs: usize) -> Self {
         let len = kind.storage().byte_len(&[outputs, inputs]);
-        assert_eq!(Some(bytes.len()), len, "length of a quantised matrix");
+        assert_eq!(Some(rows.len()), len, "length of a quantised matrix");
+        let row_bytes = rows.len() / outputs.max(1);
+        let mut packed = vec![0; outputs.next_multiple_of(packed::WIDTH) * row_bytes];
+        for (rows, group) in rows.chunks(GROUP * row_bytes).zip(packed.chunks_mut(GROUP * row_bytes)) {
+            pack(kind, row_bytes, rows, group);
+        }
+        Self::packed(packed.into(), kind, inputs, outputs)
+    }
+
+    /// A matrix over `bytes` that were [packed](pack). They need no alignment.
+    ///
+    /// # Panics
+    /// If the length is wrong: loading checks it.
+    #[must_use]
+    pub fn packed(bytes: Bytes, kind: QuantizedType, inputs: usize, outputs: usize) -> Self {
+        assert_eq!(Some(bytes.len()), kind.packed_bytes(inputs, outputs), "length of a packed matrix");
         Self { bytes, kind, inputs, outputs }
+    }
+
+    /// Sixteen rows, packed.
+    fn group(&self, i: usize) -> &[u8] {
+        let bytes = GROUP * (self.bytes.len() / self.outputs.next_multiple_of(packed::WIDTH));
+        &self.bytes[i * bytes..(i + 1) * bytes]
     }
 
     /// `K`, the length of an input row.
@@ -107,8 +134,8 @@ impl QuantizedMatrix {
 
     /// Writes row `row`, as numbers, into `out`: an embedding's vector.
     pub fn row(&self, row: usize, out: &mut [f32]) {
-        let width = self.bytes.len() / self.outputs;
-        dequantize(self.kind.storage(), &self.bytes[row * width..(row + 1) * width], out);
+        let bytes = packed::unpack_row(self.kind, self.group(row / GROUP), row % GROUP);
+        dequantize(self.kind.storage(), &bytes, out);
     }
 
     /// `y = epilogue(x W + bias)`: `x` is (M, K), `y` (M, N), both row-major; `bias` (N).

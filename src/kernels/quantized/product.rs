@@ -10,8 +10,9 @@ use super::super::matmul::Epilogue;
 use super::super::pool;
 use super::super::simd::{LANES, Simd};
 use super::activations::Activations;
-use super::format::{BLOCK, DEPTH, Format, Half, Panel, Q4K, Q5K, Q6K, Q8_0, Rows, WIDTH};
+use super::format::{BLOCK, DEPTH, Format, Half, Panel, Q4K, Q5K, Q6K, Q8_0, Rows};
 use super::level::{Integers, dispatch};
+use super::packed::WIDTH;
 use super::row::multiply_row;
 use super::tile::multiply;
 use super::{QuantizedMatrix, QuantizedType};
@@ -21,6 +22,9 @@ const PANELS: usize = 16;
 
 /// Parts of the work for each thread, at least.
 const PARTS: usize = 8;
+
+/// How many bytes ahead weights are asked for.
+const AHEAD: usize = 16 << 10;
 
 /// `y = epilogue(x W + bias)`: `x` is (M, K), `y` (M, N), both row-major; `bias` (N).
 ///
@@ -42,16 +46,16 @@ pub(super) fn matmul(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilo
         let width = panels.div_ceil(PARTS * pool::threads()).clamp(1, PANELS) * WIDTH;
         pool::run_costing(x.len() * w.outputs, w.outputs.div_ceil(width), |i| {
             // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
-            SCRATCH.with_borrow_mut(|scratch| {
+            PANEL.with_borrow_mut(|panel| {
                 let (from, to) = (i * width, w.outputs.min((i + 1) * width));
                 // SAFETY: the lengths were checked above and by `QuantizedMatrix::new`, for the format that `kind`
                 // names; each call gets its own columns of `y`.
                 unsafe {
                     match w.kind {
-                        QuantizedType::Q8_0 => columns_dispatch::<Q8_0>(job, from, to, scratch),
-                        QuantizedType::Q4K => columns_dispatch::<Q4K>(job, from, to, scratch),
-                        QuantizedType::Q5K => columns_dispatch::<Q5K>(job, from, to, scratch),
-                        QuantizedType::Q6K => columns_dispatch::<Q6K>(job, from, to, scratch),
+                        QuantizedType::Q8_0 => columns_dispatch::<Q8_0>(job, from, to, panel),
+                        QuantizedType::Q4K => columns_dispatch::<Q4K>(job, from, to, panel),
+                        QuantizedType::Q5K => columns_dispatch::<Q5K>(job, from, to, panel),
+                        QuantizedType::Q6K => columns_dispatch::<Q6K>(job, from, to, panel),
                     }
                 }
             });
@@ -61,17 +65,11 @@ pub(super) fn matmul(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilo
 
 thread_local! {
     static ACTIVATIONS: RefCell<Activations> = RefCell::default();
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { panel: Panel::new(), tail: Vec::new() }) };
+    /// Kept between calls.
+    static PANEL: RefCell<Panel> = const { RefCell::new(Panel::new()) };
 }
 
-/// What a thread keeps between calls.
-struct Scratch {
-    panel: Panel,
-    /// The last rows of a matrix, filled up with zeros to a whole panel.
-    tail: Vec<u8>,
-}
-
-/// One call of [`matmul`], whose lengths it has checked: `w` holds `outputs` rows of whole blocks, `x` (`rows`,
+/// One call of [`matmul`], whose lengths it has checked: `w` holds `outputs` packed rows of whole blocks, `x` (`rows`,
 /// inputs), and `y` points to (`rows`, outputs).
 pub(super) struct Product<'a> {
     pub x: &'a Activations,
@@ -87,7 +85,7 @@ unsafe impl Sync for Product<'_> {}
 
 dispatch! {
     unsafe fn columns_dispatch<F: Format> =
-        columns(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch)
+        columns(job: &Product<'_>, from: usize, to: usize, panel: &mut Panel)
 }
 
 /// The outputs `from..to` of all rows.
@@ -96,22 +94,14 @@ dispatch! {
 /// The processor has the instructions of `S`; the matrix is stored as `F`; `from` is a multiple of [`WIDTH`];
 /// `to <= N`; the columns of `y` belong to the calling thread.
 #[inline(always)]
-unsafe fn columns<S: Integers, F: Format>(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) {
-    let Scratch { panel, tail } = scratch;
-    let stride = job.w.inputs / F::LEN * F::SIZE;
-    // SAFETY: a row is `stride` bytes, so 32 rows from `column` on lie in the matrix, or in the copy where it ends
-    // before. `first` is whole blocks of `F` into a row, as `DEPTH` is, and a part's blocks fit a panel.
+unsafe fn columns<S: Integers, F: Format>(job: &Product<'_>, from: usize, to: usize, panel: &mut Panel) {
+    // SAFETY: a matrix is packed in groups of 16 rows, filled up to a multiple of `WIDTH`, so that those from `column` on are
+    // two groups of it. `first` is whole blocks of `F` into a row, as `DEPTH` is, and a part's blocks fit a panel.
     unsafe {
+        let mut ahead = Ahead(job.w.group(from / LANES).as_ptr().wrapping_add(AHEAD));
         for column in (from..to).step_by(WIDTH) {
-            let mut rows = Rows { start: job.w.bytes.as_ptr().add(column * stride), stride };
-            if job.w.outputs - column < WIDTH {
-                tail.clear();
-                tail.extend_from_slice(&job.w.bytes[column * stride..]);
-                tail.resize(WIDTH * stride, 0);
-                rows.start = tail.as_ptr();
-            }
-            let halves = [rows, rows.skip(LANES * stride)];
-            let mut ahead = Ahead(rows.start.wrapping_add(WIDTH * stride));
+            let group = |v: usize| Rows(job.w.group(column / LANES + v).as_ptr());
+            let halves = [group(0), group(1)];
             if job.rows == 1 {
                 multiply_row::<S, F>(job, halves[0], column, &mut ahead);
                 multiply_row::<S, F>(job, halves[1], column + LANES, &mut ahead);
@@ -120,7 +110,7 @@ unsafe fn columns<S: Integers, F: Format>(job: &Product<'_>, from: usize, to: us
             for first in (0..job.w.inputs).step_by(DEPTH) {
                 let part = Part { column, first, blocks: DEPTH.min(job.w.inputs - first) / BLOCK };
                 for (v, rows) in halves.iter().enumerate() {
-                    unpack::<S, F>(rows.skip(first / F::LEN * F::SIZE), part.blocks, Half::new(panel, v), &mut ahead);
+                    unpack::<S, F>(rows.skip::<F>(first / F::LEN), part.blocks, Half::new(panel, v), &mut ahead);
                 }
                 multiply::<S, F>(job, panel, part);
             }
@@ -151,13 +141,13 @@ unsafe fn unpack<S: Integers, F: Format>(rows: Rows, blocks: usize, mut half: Ha
         // caller.
         unsafe {
             ahead.prefetch::<S>(LANES * F::SIZE);
-            F::unpack::<S>(rows.skip(i * F::SIZE), i * step, &mut half);
+            F::unpack::<S>(rows.skip::<F>(i), i * step, &mut half);
         }
     }
 }
 
-/// What will be read next. A panel's rows are read side by side, which no prefetcher of a processor follows; so while
-/// one panel is at work the next is asked for, from front to back.
+/// What will be read some blocks later. The processor's own prefetchers fall behind where there is so much to compute
+/// between one block and the next.
 pub(super) struct Ahead(*const u8);
 
 impl Ahead {

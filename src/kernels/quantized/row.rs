@@ -26,7 +26,7 @@ pub(super) unsafe fn multiply_row<S: Integers, F: Format>(
         for i in 0..job.w.inputs / F::LEN {
             ahead.prefetch::<S>(LANES * F::SIZE);
             let mut block = Block::<S, F>::new(job.x, i * (F::LEN / BLOCK));
-            F::unpack::<S>(rows.skip(i * F::SIZE), 0, &mut block);
+            F::unpack::<S>(rows.skip::<F>(i), 0, &mut block);
             sums = block.add_to(sums);
         }
         job.store::<S>(0, column, sums);

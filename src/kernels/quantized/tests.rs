@@ -6,15 +6,12 @@ use crate::config::Activation;
 
 const KINDS: [QuantizedType; 4] = [QuantizedType::Q8_0, QuantizedType::Q6K, QuantizedType::Q5K, QuantizedType::Q4K];
 
-/// A matrix of (outputs, inputs), and its numbers. The bytes lie at an odd address: files align nothing.
+/// A matrix of (outputs, inputs), and its numbers.
 fn matrix(kind: QuantizedType, inputs: usize, outputs: usize) -> (QuantizedMatrix, Vec<f32>) {
-    let mut bytes = vec![0];
-    bytes.extend(quantize(kind, &test_numbers(inputs * outputs, 5)).unwrap());
+    let bytes = quantize(kind, &test_numbers(inputs * outputs, 5)).unwrap();
     let mut numbers = vec![0.0; inputs * outputs];
-    assert!(dequantize(kind.storage(), &bytes[1..], &mut numbers));
-    let len = bytes.len();
-    let bytes = Bytes::from(bytes).slice(1..len).unwrap();
-    (QuantizedMatrix::new(bytes, kind, inputs, outputs), numbers)
+    assert!(dequantize(kind.storage(), &bytes, &mut numbers));
+    (QuantizedMatrix::new(&bytes, kind, inputs, outputs), numbers)
 }
 
 /// What `x` becomes in [`activations`]: the definition, in f64.
@@ -87,7 +84,7 @@ fn the_extremes_of_8_bits_do_not_overflow() {
         bytes.extend(half::f16::ONE.to_le_bytes());
         bytes.extend([0x80; 32]);
     }
-    let w = QuantizedMatrix::new(bytes.into(), QuantizedType::Q8_0, 96, 1);
+    let w = QuantizedMatrix::new(&bytes, QuantizedType::Q8_0, 96, 1);
     for sign in [1.0, -1.0] {
         let mut y = [0.0];
         w.matmul(&[127.0 * sign; 96], None, Epilogue::None, &mut y);

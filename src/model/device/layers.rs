@@ -8,12 +8,11 @@ use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::ops;
 
 use super::{Place, stored};
-use crate::checkpoint::StorageType;
+use crate::checkpoint::{Bytes, StorageType};
 use crate::config::Activation;
 use crate::error::Result;
 use crate::kernels::Layout;
-use crate::kernels::quantized::QuantizedType;
-use crate::model::host;
+use crate::kernels::quantized::{QuantizedType, dequantize};
 use crate::model::layers::MatrixData;
 
 /// `y = x W + b`.
@@ -120,15 +119,18 @@ impl LayerNorm {
 pub enum Embedding {
     /// On the device.
     Table(Tensor),
-    /// Quantised: candle looks up no rows of such tables, so the host does.
-    Host(host::Embedding, Place),
+    /// Quantised: candle looks up no rows of such tables, so the host does, in the bytes of the rows.
+    Quantized { rows: Bytes, dtype: StorageType, dims: (usize, usize), place: Place },
 }
 
 impl Embedding {
     pub fn new(table: &MatrixData, place: &Place) -> Result<Self> {
         Ok(match QuantizedType::of(table.dtype) {
             None => Self::Table(float(table, place)?),
-            Some(_) => Self::Host(host::Embedding::new(table), place.clone()),
+            Some(_) => {
+                let (rows, dims) = (table.bytes.clone(), (table.outputs, table.inputs));
+                Self::Quantized { rows, dtype: table.dtype, dims, place: place.clone() }
+            }
         })
     }
 
@@ -136,7 +138,7 @@ impl Embedding {
     pub fn stored(&self) -> (StorageType, usize) {
         match self {
             Self::Table(table) => stored(table),
-            Self::Host(embedding, _) => embedding.weight.stored(),
+            Self::Quantized { rows, dtype, .. } => (*dtype, rows.len()),
         }
     }
 
@@ -144,8 +146,13 @@ impl Embedding {
     pub fn forward(&self, indices: &[u32]) -> Result<Tensor> {
         match self {
             Self::Table(table) => Ok(table.index_select(&Tensor::new(indices, table.device())?, 0)?),
-            Self::Host(embedding, place) => {
-                Ok(embedding.forward(indices)?.to_device(&place.device)?.to_dtype(place.dtype)?)
+            Self::Quantized { rows, dtype, dims: (entries, width), place } => {
+                let bytes = rows.len() / entries;
+                let mut x = vec![0f32; indices.len() * width];
+                for (out, index) in x.chunks_exact_mut(*width).zip(indices) {
+                    dequantize(*dtype, &rows[*index as usize * bytes..][..bytes], out);
+                }
+                Ok(Tensor::from_vec(x, (indices.len(), *width), &place.device)?.to_dtype(place.dtype)?)
             }
         }
     }

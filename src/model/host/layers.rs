@@ -22,7 +22,7 @@ impl Weight {
         let (bytes, inputs, outputs) = (data.bytes.clone(), data.inputs, data.outputs);
         let dtype = FloatType::of(data.dtype).unwrap_or(FloatType::F32);
         match QuantizedType::of(data.dtype) {
-            Some(kind) => Self::Quantized(QuantizedMatrix::new(bytes, kind, inputs, outputs)),
+            Some(kind) => Self::Quantized(QuantizedMatrix::packed(bytes, kind, inputs, outputs)),
             None => Self::Float(Matrix::new(bytes, dtype, data.layout, inputs, outputs)),
         }
     }

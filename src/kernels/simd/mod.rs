@@ -1,4 +1,4 @@
-//! Sixteen numbers at a time: one vector interface over AVX-512, AVX2 and plain Rust, chosen at run time.
+//! Sixteen numbers at a time: one vector interface over AVX-512, AVX2, NEON and plain Rust, chosen at run time.
 //!
 //! All levels have 16 lanes, so a kernel splits and sums its work in the same order everywhere.
 
@@ -6,6 +6,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 use std::sync::OnceLock;
@@ -14,31 +16,42 @@ use std::sync::OnceLock;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+pub use neon::Neon;
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::{each, widen};
 pub use portable::Portable;
 
-/// A vector instruction set, from least to most.
+/// The vector instruction sets of an architecture, from least to most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Plain Rust, for any processor.
     Portable,
     /// AVX2 with FMA and F16C (x86-64-v3).
+    #[cfg(target_arch = "x86_64")]
     Avx2,
     /// AVX-512 F, BW, DQ, VL (x86-64-v4).
+    #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 /// The level in use: the best that the processor offers, or a lower one if the environment variable `GPT2_SIMD`
-/// (`portable`, `avx2`, `avx512`) asks for it.
+/// (`portable`, `avx2`, `avx512`, `neon`) asks for it.
 #[must_use]
 pub fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
-        let wanted = match std::env::var("GPT2_SIMD").as_deref() {
+        let best = detected();
+        match std::env::var("GPT2_SIMD").as_deref() {
             Ok("portable") => Level::Portable,
-            Ok("avx2") => Level::Avx2,
-            _ => Level::Avx512,
-        };
-        wanted.min(detected())
+            #[cfg(target_arch = "x86_64")]
+            Ok("avx2") => best.min(Level::Avx2),
+            // The best of its architecture, `avx512` or `neon`, is the best there is.
+            _ => best,
+        }
     })
 }
 
@@ -56,7 +69,12 @@ fn detected() -> Level {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn detected() -> Level {
+    if std::arch::is_aarch64_feature_detected!("neon") { Level::Neon } else { Level::Portable }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detected() -> Level {
     Level::Portable
 }
@@ -202,6 +220,12 @@ macro_rules! dispatch {
                 // SAFETY: as above.
                 unsafe { $kernel::<$crate::kernels::simd::Avx2>($($arg),*) }
             }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon")]
+            unsafe fn neon($($arg: $ty),*) {
+                // SAFETY: as above.
+                unsafe { $kernel::<$crate::kernels::simd::Neon>($($arg),*) }
+            }
             // SAFETY: `level` is at most what was detected, which has all that is enabled; the rest is the caller's
             // promise.
             unsafe {
@@ -210,10 +234,90 @@ macro_rules! dispatch {
                     $crate::kernels::simd::Level::Avx512 => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::kernels::simd::Level::Avx2 => avx2($($arg),*),
-                    _ => $kernel::<$crate::kernels::simd::Portable>($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    $crate::kernels::simd::Level::Neon => neon($($arg),*),
+                    $crate::kernels::simd::Level::Portable => $kernel::<$crate::kernels::simd::Portable>($($arg),*),
                 }
             }
         }
     };
 }
 pub(super) use dispatch;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::test_numbers;
+
+    dispatch! { unsafe fn compare_dispatch = compare(numbers: &[f32; 256]) }
+
+    /// The operations that levels do in their own ways, against plain Rust's.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `S`.
+    #[inline(always)]
+    unsafe fn compare<S: Simd>(numbers: &[f32; 256]) {
+        let (rows, _) = numbers.as_chunks::<LANES>();
+        // SAFETY: the caller promises the instructions; all memory is of rows of 16 numbers.
+        unsafe {
+            let mut vectors = [S::splat(0.0); LANES];
+            for (v, row) in vectors.iter_mut().zip(rows) {
+                *v = S::load(row.as_ptr());
+                assert_eq!(S::sum(*v).to_bits(), Portable::sum(*row).to_bits());
+                assert_eq!(S::largest(*v), Portable::largest(*row));
+                let halves = S::mul(S::round(S::mul(*v, S::splat(20.0))), S::splat(0.5));
+                assert_eq!(S::lanes(S::round(halves)), Portable::round(S::lanes(halves)));
+                let whole = S::round(S::mul(*v, S::splat(126.0)));
+                assert_eq!(S::lanes(S::exp2_whole(whole)), Portable::exp2_whole(S::lanes(whole)));
+                for n in 0..LANES {
+                    let first = S::load_first(row.as_ptr(), n);
+                    let mut stored = [7.0; LANES];
+                    S::store_first(stored.as_mut_ptr(), n, *v);
+                    for i in 0..LANES {
+                        assert_eq!((S::lanes(first)[i], stored[i]), if i < n { (row[i], row[i]) } else { (0.0, 7.0) });
+                    }
+                }
+            }
+            for (sum, v) in S::lanes(S::sums(vectors)).iter().zip(vectors) {
+                assert_eq!(sum.to_bits(), S::sum(v).to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn operations_are_those_of_plain_rust() {
+        // SAFETY: the kernel asks for nothing but the level's instructions.
+        unsafe { compare_dispatch(test_numbers(256, 1)[..].try_into().unwrap()) };
+    }
+
+    dispatch! { unsafe fn widen_dispatch = widen_all(numbers: &[u16; LANES], f16: &mut [f32], bf16: &mut [f32]) }
+
+    /// # Safety
+    /// The processor has the instructions of `S`; there is room for 16 numbers of each type.
+    #[inline(always)]
+    unsafe fn widen_all<S: Simd>(numbers: &[u16; LANES], f16: &mut [f32], bf16: &mut [f32]) {
+        // SAFETY: just what the caller promises.
+        unsafe {
+            S::store(f16.as_mut_ptr(), S::load_f16(numbers.as_ptr()));
+            S::store(bf16.as_mut_ptr(), S::load_bf16(numbers.as_ptr()));
+        }
+    }
+
+    #[test]
+    fn all_16_bit_numbers_are_widened_exactly() {
+        for first in (0..=u16::MAX).step_by(LANES) {
+            let numbers = std::array::from_fn(|i| first + i as u16);
+            let (mut f16, mut bf16) = ([0.0; LANES], [0.0; LANES]);
+            // SAFETY: both arrays have room for 16 numbers.
+            unsafe { widen_dispatch(&numbers, &mut f16, &mut bf16) };
+            for (i, x) in numbers.into_iter().enumerate() {
+                assert_same(f16[i], half::f16::from_bits(x).to_f32());
+                assert_same(bf16[i], half::bf16::from_bits(x).to_f32());
+            }
+        }
+    }
+
+    fn assert_same(a: f32, b: f32) {
+        assert!(a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(), "{a} {b}");
+    }
+}

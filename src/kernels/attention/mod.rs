@@ -194,7 +194,7 @@ unsafe fn score<S: Simd, T: Stored, const Q: usize>(
     // SAFETY: `B` blocks are left; the caller's promises.
     unsafe {
         let mut b = 0;
-        while b + 4 <= blocks.len() {
+        while 4 * Q <= S::SUMS && b + 4 <= blocks.len() {
             score_blocks::<S, T, Q, 4>(job, head, &blocks[b..], q, &mut scores[b * LANES..], width);
             b += 4;
         }
@@ -287,7 +287,7 @@ unsafe fn mix<S: Simd, T: Stored, const Q: usize>(
     // SAFETY: a value has the vectors `v..v + V`; the caller's promises.
     unsafe {
         let mut v = 0;
-        while v + 4 <= vectors {
+        while 4 * Q <= S::SUMS && v + 4 <= vectors {
             mix_vectors::<S, T, Q, 4>(job, task, blocks, seen, t, scores, v);
             v += 4;
         }

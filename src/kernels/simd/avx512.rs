@@ -21,6 +21,7 @@ unsafe impl Simd for Avx512 {
     const TILE_ROWS: usize = 8;
     const TILE_VECTORS: usize = 3;
     const DOT_TILE: (usize, usize) = (4, 6);
+    const SUMS: usize = 16;
 
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {

@@ -97,6 +97,8 @@ pub unsafe trait Simd: Copy + 'static {
     const TILE_VECTORS: usize;
     /// Rows and columns of the register tile of dot products.
     const DOT_TILE: (usize, usize);
+    /// Vectors of sums that attention keeps in registers.
+    const SUMS: usize;
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;

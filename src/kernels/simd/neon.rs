@@ -31,6 +31,7 @@ unsafe impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
     const TILE_ROWS: usize = 6;
     const TILE_VECTORS: usize = 1;
     const DOT_TILE: (usize, usize) = (2, 2);
+    const SUMS: usize = 4;
 
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {

@@ -12,6 +12,7 @@ unsafe impl Simd for Portable {
     const TILE_ROWS: usize = 4;
     const TILE_VECTORS: usize = 1;
     const DOT_TILE: (usize, usize) = (2, 2);
+    const SUMS: usize = 4;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {

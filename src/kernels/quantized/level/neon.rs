@@ -17,8 +17,8 @@ use crate::kernels::simd::{Neon, each, widen};
 unsafe impl<const DOTPROD: bool> Integers for Neon<DOTPROD> {
     type I = [int32x4_t; 4];
     const FLIP: u8 = 0;
-    // 16 registers of sums of integers; those of the sums before are fetched once a group.
-    const ROWS: usize = 2;
+    // 16 registers of sums, or 8 where products need registers too.
+    const ROWS: usize = if DOTPROD { 2 } else { 1 };
 
     #[inline(always)]
     unsafe fn splat_i(x: i32) -> Self::I {

@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use super::pool;
+use super::simd::{LANES, Simd, dispatch};
 use crate::pages::large_pages;
 
 /// Bytes that are read: more than any cache of this size of machine holds.
@@ -25,13 +26,30 @@ pub fn memory_bandwidth(repeat: usize) -> f64 {
     for _ in 0..repeat.max(1) {
         let start = Instant::now();
         pool::run(steps.len(), |i| {
-            let words =
-                steps[i].chunks_exact(8).map(|b| u64::from_ne_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
-            black_box(words.fold(0u64, u64::wrapping_add));
+            // SAFETY: nothing but the instructions is asked for, and `dispatch` goes by what there is.
+            unsafe { read_dispatch(steps[i]) };
         });
         best = best.min(start.elapsed().as_secs_f64());
     }
     SIZE as f64 / best
+}
+
+dispatch! { unsafe fn read_dispatch = read(bytes: &[u8]) }
+
+/// Reads bytes as the kernels do.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
+#[inline(always)]
+unsafe fn read<S: Simd>(bytes: &[u8]) {
+    // SAFETY: the caller promises the instructions; a chunk is 16 numbers.
+    unsafe {
+        let mut sum = S::splat(0.0);
+        for chunk in bytes.chunks_exact(LANES * size_of::<f32>()) {
+            sum = S::add(sum, S::load(chunk.as_ptr().cast()));
+        }
+        black_box(S::sum(sum));
+    }
 }
 
 #[cfg(test)]

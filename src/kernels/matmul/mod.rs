@@ -185,24 +185,46 @@ impl Matrix {
 /// cache.
 const BLOCK_INPUTS: usize = 128;
 
-/// `y = epilogue(x W + bias)`: `x` is (M, K), `y` (M, N), both row-major; `bias` (N).
+/// `epilogue(x W + bias)`, (M, N): `x` is (M, K), both row-major; `bias` (N).
 ///
 /// # Panics
 /// If the lengths do not fit the matrix.
-pub fn matmul(x: &[f32], w: &Matrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>, y: &mut [f32]) {
+#[must_use]
+pub fn matmul(x: &[f32], w: &Matrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>) -> Vec<f32> {
     let rows = x.len() / w.inputs;
     assert_eq!(x.len(), rows * w.inputs, "length of the input");
-    assert_eq!(Some(y.len()), rows.checked_mul(w.outputs), "length of the output");
     assert!(bias.is_none_or(|b| b.len() == w.outputs), "length of the bias");
-    if let Epilogue::Add(r) = epilogue {
-        assert_eq!(r.len(), y.len(), "length of the residual");
-    }
-    let job = Product { x: x.as_ptr(), y: y.as_mut_ptr(), rows, w, bias, epilogue };
-    let job = &job;
-    if w.is_packed { tiles::run(job) } else { dots::run(job) }
+    new_output(rows, w.outputs, epilogue, |y| {
+        let job = &Product { x: x.as_ptr(), y, rows, w, bias, epilogue };
+        if w.is_packed { tiles::run(job) } else { dots::run(job) }
+    })
 }
 
-/// One call of [`matmul`], whose lengths it has checked: `x` points to (`rows`, K) numbers, `y` to (`rows`, N).
+/// The output (M, N) of a product that writes every number of it. No zeros are written before, for they would go from one
+/// thread's cache to another's.
+///
+/// # Panics
+/// If the length is no `usize`, or that of a residual is another.
+pub(super) fn new_output(
+    rows: usize,
+    outputs: usize,
+    epilogue: Epilogue<'_>,
+    product: impl FnOnce(*mut f32),
+) -> Vec<f32> {
+    let len = rows.checked_mul(outputs).expect("length of the output");
+    if let Epilogue::Add(residual) = epilogue {
+        assert_eq!(residual.len(), len, "length of the residual");
+    }
+    let mut y = Vec::with_capacity(len);
+    product(y.as_mut_ptr());
+    // SAFETY: there is room for `len` numbers, and the product has written all of them: each output of each row is summed
+    // in a register, from at least one input, and stored before it is read.
+    unsafe { y.set_len(len) };
+    y
+}
+
+/// One call of [`matmul`], whose lengths it has checked: `x` points to (`rows`, K) numbers, K above 0, `y` to room for
+/// (`rows`, N), which it fills.
 struct Product<'a> {
     x: *const f32,
     y: *mut f32,

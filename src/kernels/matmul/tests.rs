@@ -52,8 +52,7 @@ fn products_agree_with_candle() {
                 let (w, reference) = matrix(layout, dtype, inputs, outputs);
                 let x = test_numbers(rows * inputs, 1);
                 let bias = test_numbers(outputs, 2);
-                let mut y = vec![0f32; rows * outputs];
-                matmul(&x, &w, Some(&bias), Epilogue::None, &mut y);
+                let y = matmul(&x, &w, Some(&bias), Epilogue::None);
                 let x = Tensor::from_vec(x, (rows, inputs), &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
                 let bias = Tensor::new(bias, &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
                 let expected = x.matmul(&reference).unwrap().broadcast_add(&bias).unwrap();
@@ -78,14 +77,12 @@ fn a_row_gives_the_same_bits_alone_and_in_any_batch() {
             let (w, _) = matrix(layout, dtype, inputs, outputs);
             let x = test_numbers(rows * inputs, 3);
             let residual = test_numbers(rows * outputs, 4);
-            let mut together = vec![0f32; rows * outputs];
-            matmul(&x, &w, None, Epilogue::Add(&residual), &mut together);
+            let together = matmul(&x, &w, None, Epilogue::Add(&residual));
             for batch in [1, 2, 5, 6, 7, 8, 9, 30] {
                 for first in (0..rows).step_by(batch) {
                     let n = batch.min(rows - first);
-                    let mut y = vec![0f32; n * outputs];
                     let residual = &residual[first * outputs..(first + n) * outputs];
-                    matmul(&x[first * inputs..(first + n) * inputs], &w, None, Epilogue::Add(residual), &mut y);
+                    let y = matmul(&x[first * inputs..(first + n) * inputs], &w, None, Epilogue::Add(residual));
                     assert_eq!(y, together[first * outputs..(first + n) * outputs], "{layout:?} {dtype:?} {batch}");
                 }
             }

@@ -138,12 +138,13 @@ impl QuantizedMatrix {
         dequantize(self.kind.storage(), &bytes, out);
     }
 
-    /// `y = epilogue(x W + bias)`: `x` is (M, K), `y` (M, N), both row-major; `bias` (N).
+    /// `epilogue(x W + bias)`, (M, N): `x` is (M, K), both row-major; `bias` (N).
     ///
     /// # Panics
     /// If the lengths do not fit the matrix.
-    pub fn matmul(&self, x: &[f32], bias: Option<&[f32]>, epilogue: Epilogue<'_>, y: &mut [f32]) {
-        product::matmul(x, self, bias, epilogue, y);
+    #[must_use]
+    pub fn matmul(&self, x: &[f32], bias: Option<&[f32]>, epilogue: Epilogue<'_>) -> Vec<f32> {
+        product::matmul(x, self, bias, epilogue)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 
-use super::super::matmul::Epilogue;
+use super::super::matmul::{Epilogue, new_output};
 use super::super::pool;
 use super::super::simd::{LANES, Simd};
 use super::activations::Activations;
@@ -26,39 +26,41 @@ const PARTS: usize = 8;
 /// How many bytes ahead weights are asked for.
 const AHEAD: usize = 16 << 10;
 
-/// `y = epilogue(x W + bias)`: `x` is (M, K), `y` (M, N), both row-major; `bias` (N).
+/// `epilogue(x W + bias)`, (M, N): `x` is (M, K), both row-major; `bias` (N).
 ///
 /// # Panics
 /// If the lengths do not fit the matrix.
-pub(super) fn matmul(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>, y: &mut [f32]) {
+pub(super) fn matmul(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>) -> Vec<f32> {
     let rows = x.len() / w.inputs;
     assert_eq!(x.len(), rows * w.inputs, "length of the input");
-    assert_eq!(Some(y.len()), rows.checked_mul(w.outputs), "length of the output");
     assert!(bias.is_none_or(|b| b.len() == w.outputs), "length of the bias");
-    if let Epilogue::Add(r) = epilogue {
-        assert_eq!(r.len(), y.len(), "length of the residual");
-    }
     ACTIVATIONS.with_borrow_mut(|activations| {
         activations.set(x, w.inputs);
-        let job = &Product { x: activations, y: y.as_mut_ptr(), rows, w, bias, epilogue };
-        // Parts small enough that no thread waits long for another.
-        let panels = w.outputs.div_ceil(WIDTH);
-        let width = panels.div_ceil(PARTS * pool::threads()).clamp(1, PANELS) * WIDTH;
-        pool::run_costing(x.len() * w.outputs, w.outputs.div_ceil(width), |i| {
-            // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
-            PANEL.with_borrow_mut(|panel| {
-                let (from, to) = (i * width, w.outputs.min((i + 1) * width));
-                // SAFETY: the lengths were checked above and by `QuantizedMatrix::new`, for the format that `kind`
-                // names; each call gets its own columns of `y`.
-                unsafe {
-                    match w.kind {
-                        QuantizedType::Q8_0 => columns_dispatch::<Q8_0>(job, from, to, panel),
-                        QuantizedType::Q4K => columns_dispatch::<Q4K>(job, from, to, panel),
-                        QuantizedType::Q5K => columns_dispatch::<Q5K>(job, from, to, panel),
-                        QuantizedType::Q6K => columns_dispatch::<Q6K>(job, from, to, panel),
-                    }
+        let product = |y| multiply_all(&Product { x: activations, y, rows, w, bias, epilogue });
+        new_output(rows, w.outputs, epilogue, product)
+    })
+}
+
+/// All outputs, in parallel.
+fn multiply_all(job: &Product<'_>) {
+    let w = job.w;
+    // Parts small enough that no thread waits long for another.
+    let panels = w.outputs.div_ceil(WIDTH);
+    let width = panels.div_ceil(PARTS * pool::threads()).clamp(1, PANELS) * WIDTH;
+    pool::run_costing(job.rows * w.inputs * w.outputs, w.outputs.div_ceil(width), |i| {
+        // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
+        PANEL.with_borrow_mut(|panel| {
+            let (from, to) = (i * width, w.outputs.min((i + 1) * width));
+            // SAFETY: the lengths were checked by `matmul` and `QuantizedMatrix::packed`, for the format that `kind`
+            // names; each call gets its own columns of `y`.
+            unsafe {
+                match w.kind {
+                    QuantizedType::Q8_0 => columns_dispatch::<Q8_0>(job, from, to, panel),
+                    QuantizedType::Q4K => columns_dispatch::<Q4K>(job, from, to, panel),
+                    QuantizedType::Q5K => columns_dispatch::<Q5K>(job, from, to, panel),
+                    QuantizedType::Q6K => columns_dispatch::<Q6K>(job, from, to, panel),
                 }
-            });
+            }
         });
     });
 }

@@ -36,8 +36,7 @@ fn products_are_those_of_the_numbers() {
             let (w, numbers) = matrix(kind, inputs, outputs);
             let x = test_numbers(rows * inputs, 1);
             let bias = test_numbers(outputs, 2);
-            let mut y = vec![0f32; rows * outputs];
-            w.matmul(&x, Some(&bias), Epilogue::None, &mut y);
+            let y = w.matmul(&x, Some(&bias), Epilogue::None);
             let x = rounded(&x);
             for (m, y) in y.chunks(outputs).enumerate() {
                 for (n, y) in y.iter().enumerate() {
@@ -62,14 +61,12 @@ fn a_row_gives_the_same_bits_alone_and_in_any_batch() {
         let (w, _) = matrix(kind, inputs, outputs);
         let x = test_numbers(rows * inputs, 3);
         let residual = test_numbers(rows * outputs, 4);
-        let mut together = vec![0f32; rows * outputs];
-        w.matmul(&x, None, Epilogue::Add(&residual), &mut together);
+        let together = w.matmul(&x, None, Epilogue::Add(&residual));
         for batch in [1, 2, 3, 4, 5, 6, 7, 8, 13] {
             for first in (0..rows).step_by(batch) {
                 let n = batch.min(rows - first);
-                let mut y = vec![0f32; n * outputs];
                 let residual = &residual[first * outputs..(first + n) * outputs];
-                w.matmul(&x[first * inputs..(first + n) * inputs], None, Epilogue::Add(residual), &mut y);
+                let y = w.matmul(&x[first * inputs..(first + n) * inputs], None, Epilogue::Add(residual));
                 assert_eq!(y, together[first * outputs..(first + n) * outputs], "{kind:?} {batch}");
             }
         }
@@ -86,8 +83,7 @@ fn the_extremes_of_8_bits_do_not_overflow() {
     }
     let w = QuantizedMatrix::new(&bytes, QuantizedType::Q8_0, 96, 1);
     for sign in [1.0, -1.0] {
-        let mut y = [0.0];
-        w.matmul(&[127.0 * sign; 96], None, Epilogue::None, &mut y);
+        let y = w.matmul(&[127.0 * sign; 96], None, Epilogue::None);
         assert_eq!(y, [-128.0 * 127.0 * 96.0 * sign]);
     }
 }
@@ -100,8 +96,7 @@ fn faults_stay_visible() {
         for fault in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = test_numbers(512, 1);
             x[100] = fault;
-            let mut y = [0.0; 6];
-            w.matmul(&x, None, Epilogue::None, &mut y);
+            let y = w.matmul(&x, None, Epilogue::None);
             assert!(y[..3].iter().all(|y| y.is_nan()), "{kind:?}: {y:?}");
             assert!(y[3..].iter().all(|y| y.is_finite()), "{kind:?}: {y:?}");
         }
@@ -112,9 +107,8 @@ fn faults_stay_visible() {
 fn activations_and_bias_come_after_the_product() {
     let (w, _) = matrix(QuantizedType::Q4K, 256, 40);
     let (x, bias) = (test_numbers(512, 1), test_numbers(40, 2));
-    let (mut plain, mut activated) = (vec![0.0; 80], vec![0.0; 80]);
-    w.matmul(&x, Some(&bias), Epilogue::None, &mut plain);
-    w.matmul(&x, Some(&bias), Epilogue::Activate(Activation::Relu), &mut activated);
+    let plain = w.matmul(&x, Some(&bias), Epilogue::None);
+    let activated = w.matmul(&x, Some(&bias), Epilogue::Activate(Activation::Relu));
     let expected: Vec<f32> = plain.iter().map(|y| y.max(0.0)).collect();
     assert_eq!(activated, expected);
 }

@@ -59,11 +59,11 @@ impl Weight {
         }
     }
 
-    /// `y = epilogue(x W + bias)`.
-    fn matmul(&self, x: &[f32], bias: Option<&[f32]>, epilogue: Epilogue<'_>, y: &mut [f32]) {
+    /// `epilogue(x W + bias)`.
+    fn matmul(&self, x: &[f32], bias: Option<&[f32]>, epilogue: Epilogue<'_>) -> Vec<f32> {
         match self {
-            Self::Float(matrix) => kernels::matmul(x, matrix, bias, epilogue, y),
-            Self::Quantized(matrix) => matrix.matmul(x, bias, epilogue, y),
+            Self::Float(matrix) => kernels::matmul(x, matrix, bias, epilogue),
+            Self::Quantized(matrix) => matrix.matmul(x, bias, epilogue),
         }
     }
 }
@@ -97,8 +97,7 @@ impl Linear {
 
     fn forward_with(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
         let (n, _) = x.dims2()?;
-        let mut y = vec![0f32; n * self.weight.outputs()];
-        with_slice(x, |x| self.weight.matmul(x, self.bias.as_deref(), epilogue, &mut y))?;
+        let y = with_slice(x, |x| self.weight.matmul(x, self.bias.as_deref(), epilogue))?;
         Ok(Tensor::from_vec(y, (n, self.weight.outputs()), &Device::Cpu)?)
     }
 }

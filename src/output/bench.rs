@@ -16,7 +16,7 @@ pub struct BenchRecord {
     pub weights: Vec<WeightsRecord>,
     /// Threads that compute.
     pub threads: usize,
-    /// The instruction set in use: `avx512`, `avx2`, `neon` or `portable`.
+    /// The instruction set in use: `amx`, `vnni`, `avx512`, `avx2`, `neon` or `portable`.
     pub simd: String,
     /// Seconds from the start to a model that is ready. Mapped weights are read when they are first used.
     pub load_s: f64,

@@ -14,6 +14,7 @@ pub(super) const BLOCK: usize = 32;
 pub(super) const DEPTH: usize = 512;
 
 /// Part of the inputs of 32 outputs, made for one pass over the activations. A weight is `byte * scale - minimum`.
+#[repr(align(64))]
 pub(super) struct Panel {
     /// Four inputs of each output, a byte each, then the next four.
     pub bytes: [i32; DEPTH / 4 * WIDTH],

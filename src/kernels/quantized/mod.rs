@@ -14,6 +14,7 @@ mod packed;
 mod product;
 mod row;
 mod tile;
+mod tiles;
 
 pub use convert::{dequantize, quantize};
 pub use packed::pack;

@@ -1,8 +1,9 @@
 //! Products of 8-bit activations with a quantised matrix.
 //!
 //! Threads take ranges of outputs. A single row is multiplied with the weights as they are unpacked; for more rows 32
-//! outputs at a time are unpacked into the first-level cache. Either way an output is one chain of sums over its groups
-//! of inputs, so it has the same bits whatever the batch.
+//! outputs at a time are unpacked into the first-level cache, and multiplied in registers or, where the processor has a
+//! unit for them and there are rows enough, in tiles. In each way an output is one chain of sums over its groups of
+//! inputs, so it has the same bits whatever the batch.
 
 use std::cell::RefCell;
 
@@ -11,11 +12,10 @@ use super::super::pool;
 use super::super::simd::{LANES, Simd};
 use super::activations::Activations;
 use super::format::{BLOCK, DEPTH, Format, Half, Panel, Q4K, Q5K, Q6K, Q8_0, Rows};
-use super::level::{Integers, dispatch};
+use super::level::{Integers, Tiles, dispatch};
 use super::packed::WIDTH;
 use super::row::multiply_row;
-use super::tile::multiply;
-use super::{QuantizedMatrix, QuantizedType};
+use super::{QuantizedMatrix, QuantizedType, tile, tiles};
 
 /// Panels that one thread takes at a time, at most.
 const PANELS: usize = 16;
@@ -49,16 +49,16 @@ fn multiply_all(job: &Product<'_>) {
     let width = panels.div_ceil(PARTS * pool::threads()).clamp(1, PANELS) * WIDTH;
     pool::run_costing(job.rows * w.inputs * w.outputs, w.outputs.div_ceil(width), |i| {
         // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
-        PANEL.with_borrow_mut(|panel| {
+        SCRATCH.with_borrow_mut(|scratch| {
             let (from, to) = (i * width, w.outputs.min((i + 1) * width));
             // SAFETY: the lengths were checked by `matmul` and `QuantizedMatrix::packed`, for the format that `kind`
             // names; each call gets its own columns of `y`.
             unsafe {
                 match w.kind {
-                    QuantizedType::Q8_0 => columns_dispatch::<Q8_0>(job, from, to, panel),
-                    QuantizedType::Q4K => columns_dispatch::<Q4K>(job, from, to, panel),
-                    QuantizedType::Q5K => columns_dispatch::<Q5K>(job, from, to, panel),
-                    QuantizedType::Q6K => columns_dispatch::<Q6K>(job, from, to, panel),
+                    QuantizedType::Q8_0 => columns_dispatch::<Q8_0>(job, from, to, scratch),
+                    QuantizedType::Q4K => columns_dispatch::<Q4K>(job, from, to, scratch),
+                    QuantizedType::Q5K => columns_dispatch::<Q5K>(job, from, to, scratch),
+                    QuantizedType::Q6K => columns_dispatch::<Q6K>(job, from, to, scratch),
                 }
             }
         });
@@ -67,8 +67,20 @@ fn multiply_all(job: &Product<'_>) {
 
 thread_local! {
     static ACTIVATIONS: RefCell<Activations> = RefCell::default();
-    /// Kept between calls.
-    static PANEL: RefCell<Panel> = const { RefCell::new(Panel::new()) };
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
+}
+
+/// What a thread keeps between calls.
+struct Scratch {
+    panel: Panel,
+    /// Sums that come from tiles.
+    ring: tiles::Ring,
+}
+
+impl Scratch {
+    const fn new() -> Self {
+        Self { panel: Panel::new(), ring: tiles::EMPTY }
+    }
 }
 
 /// One call of [`matmul`], whose lengths it has checked: `w` holds `outputs` packed rows of whole blocks, `x` (`rows`,
@@ -87,7 +99,7 @@ unsafe impl Sync for Product<'_> {}
 
 dispatch! {
     unsafe fn columns_dispatch<F: Format> =
-        columns(job: &Product<'_>, from: usize, to: usize, panel: &mut Panel)
+        columns(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch)
 }
 
 /// The outputs `from..to` of all rows.
@@ -96,7 +108,25 @@ dispatch! {
 /// The processor has the instructions of `S`; the matrix is stored as `F`; `from` is a multiple of [`WIDTH`];
 /// `to <= N`; the columns of `y` belong to the calling thread.
 #[inline(always)]
-unsafe fn columns<S: Integers, F: Format>(job: &Product<'_>, from: usize, to: usize, panel: &mut Panel) {
+unsafe fn columns<S: Integers, F: Format>(job: &Product<'_>, from: usize, to: usize, scratch: &mut Scratch) {
+    let unit = if job.rows < tiles::SIDE { None } else { S::Tiles::configure(F::GROUP) };
+    // SAFETY: just what the caller promises; there are rows enough for a unit.
+    unsafe { columns_with::<S, F, _>(job, from, to, scratch, unit) };
+}
+
+/// The same, in tiles where there is a `unit` for the groups of `F`, which asks for 16 rows.
+///
+/// # Safety
+/// As for [`columns`].
+#[inline(always)]
+unsafe fn columns_with<S: Integers, F: Format, T: Tiles>(
+    job: &Product<'_>,
+    from: usize,
+    to: usize,
+    scratch: &mut Scratch,
+    unit: Option<T>,
+) {
+    let Scratch { panel, ring } = scratch;
     // SAFETY: a matrix is packed in groups of 16 rows, filled up to a multiple of `WIDTH`, so that those from `column` on are
     // two groups of it. `first` is whole blocks of `F` into a row, as `DEPTH` is, and a part's blocks fit a panel.
     unsafe {
@@ -114,7 +144,13 @@ unsafe fn columns<S: Integers, F: Format>(job: &Product<'_>, from: usize, to: us
                 for (v, rows) in halves.iter().enumerate() {
                     unpack::<S, F>(rows.skip::<F>(first / F::LEN), part.blocks, Half::new(panel, v), &mut ahead);
                 }
-                multiply::<S, F>(job, panel, part);
+                match &unit {
+                    Some(unit) => {
+                        tiles::center::<S, F>(panel);
+                        tiles::multiply::<S, F, T>(job, unit, panel, part, ring);
+                    }
+                    None => tile::multiply::<S, F>(job, panel, part),
+                }
             }
         }
         for m in 0..job.rows {
@@ -213,6 +249,77 @@ impl Product<'_> {
                 0 => {}
                 LANES.. => S::store(self.y.add(m * n + column), sums),
                 left => S::store_first(self.y.add(m * n + column), left, sums),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{KINDS, matrix};
+    use super::*;
+    use crate::kernels::test_numbers;
+
+    /// A unit whose products are their definition.
+    struct Plain {
+        depth: usize,
+    }
+
+    // SAFETY: only what the trait names is touched.
+    unsafe impl Tiles for Plain {
+        fn configure(depth: usize) -> Option<Self> {
+            Some(Self { depth })
+        }
+        unsafe fn multiply(&self, x: *const i8, x_stride: usize, w: *const i32, w_stride: usize, sums: *mut i32) {
+            for (m, n) in (0..16).flat_map(|m| (0..16).map(move |n| (m, n))) {
+                let product = |k: usize| {
+                    // SAFETY: the caller gives `depth` bytes in each row of `x`, and 64 for each four of them in `w`.
+                    let (x, w) =
+                        unsafe { (*x.add(m * x_stride + k), *w.cast::<i8>().add(k / 4 * w_stride + 4 * n + k % 4)) };
+                    i32::from(x) * i32::from(w)
+                };
+                // SAFETY: the caller gives room for 16 rows of 16.
+                unsafe { *sums.add(16 * m + n) = (0..self.depth).map(product).sum() };
+            }
+        }
+    }
+
+    dispatch! {
+        unsafe fn tiled_dispatch<F: Format> = tiled(job: &Product<'_>, to: usize, scratch: &mut Scratch)
+    }
+
+    #[inline(always)]
+    unsafe fn tiled<S: Integers, F: Format>(job: &Product<'_>, to: usize, scratch: &mut Scratch) {
+        // SAFETY: the caller promises the same.
+        unsafe { columns_with::<S, F, _>(job, 0, to, scratch, Plain::configure(F::GROUP)) };
+    }
+
+    /// However the products of tiles are made: the way there and back is tried on every processor.
+    #[test]
+    fn tiles_give_the_bits_of_registers() {
+        for kind in KINDS {
+            let block = kind.storage().block_len();
+            for (rows, inputs, outputs) in [(16, block, 1), (17, 3 * block, 33), (31, 768, 48), (40, 1280, 70)] {
+                let (w, _) = matrix(kind, inputs, outputs);
+                let x = test_numbers(rows * inputs, 6);
+                let mut expected = vec![0.0; rows * outputs];
+                w.matmul(&x, None, Epilogue::None, &mut expected);
+                let mut activations = Activations::default();
+                activations.set(&x, inputs);
+                let mut y = vec![f32::NAN; rows * outputs];
+                let (bias, epilogue) = (None, Epilogue::None);
+                let job = &Product { x: &activations, y: y.as_mut_ptr(), rows, w: &w, bias, epilogue };
+                let scratch = &mut Scratch::new();
+                // SAFETY: the lengths are those of the matrix, which is of this format; nobody else uses `y`.
+                unsafe {
+                    match kind {
+                        QuantizedType::Q8_0 => tiled_dispatch::<Q8_0>(job, outputs, scratch),
+                        QuantizedType::Q4K => tiled_dispatch::<Q4K>(job, outputs, scratch),
+                        QuantizedType::Q5K => tiled_dispatch::<Q5K>(job, outputs, scratch),
+                        QuantizedType::Q6K => tiled_dispatch::<Q6K>(job, outputs, scratch),
+                    }
+                }
+                assert_eq!(y, expected, "{kind:?} {rows}x{inputs}x{outputs}");
             }
         }
     }

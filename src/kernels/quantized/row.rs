@@ -78,8 +78,8 @@ impl<'a, S: Integers, F: Format> Block<'a, S, F> {
                     sums = S::fma(S::to_float(self.whole[i]), S::mul(self.scales[i], S::splat(scale)), sums);
                 }
                 if F::MINIMA {
-                    let sum = group_sum::<F>(self.x.sums.as_ptr().add(2 * self.first), block);
-                    sums = S::fma(S::splat(-(sum as f32) * scale), self.minima[block], sums);
+                    let total = *self.x.totals.as_ptr().add(self.first + block);
+                    sums = S::fma(S::splat(total), self.minima[block], sums);
                 }
             }
             sums

@@ -4,10 +4,11 @@ use super::super::test_numbers;
 use super::*;
 use crate::config::Activation;
 
-const KINDS: [QuantizedType; 4] = [QuantizedType::Q8_0, QuantizedType::Q6K, QuantizedType::Q5K, QuantizedType::Q4K];
+pub(super) const KINDS: [QuantizedType; 4] =
+    [QuantizedType::Q8_0, QuantizedType::Q6K, QuantizedType::Q5K, QuantizedType::Q4K];
 
 /// A matrix of (outputs, inputs), and its numbers.
-fn matrix(kind: QuantizedType, inputs: usize, outputs: usize) -> (QuantizedMatrix, Vec<f32>) {
+pub(super) fn matrix(kind: QuantizedType, inputs: usize, outputs: usize) -> (QuantizedMatrix, Vec<f32>) {
     let bytes = quantize(kind, &test_numbers(inputs * outputs, 5)).unwrap();
     let mut numbers = vec![0.0; inputs * outputs];
     assert!(dequantize(kind.storage(), &bytes, &mut numbers));
@@ -57,12 +58,12 @@ fn products_are_those_of_the_numbers() {
 #[test]
 fn a_row_gives_the_same_bits_alone_and_in_any_batch() {
     for kind in KINDS {
-        let (rows, inputs, outputs) = (29, 768, 203);
+        let (rows, inputs, outputs) = (45, 768, 203);
         let (w, _) = matrix(kind, inputs, outputs);
         let x = test_numbers(rows * inputs, 3);
         let residual = test_numbers(rows * outputs, 4);
         let together = w.matmul(&x, None, Epilogue::Add(&residual));
-        for batch in [1, 2, 3, 4, 5, 6, 7, 8, 13] {
+        for batch in [1, 2, 3, 4, 5, 6, 7, 8, 13, 16, 17, 31] {
             for first in (0..rows).step_by(batch) {
                 let n = batch.min(rows - first);
                 let residual = &residual[first * outputs..(first + n) * outputs];

@@ -41,7 +41,7 @@ unsafe fn tile<S: Integers, F: Format, const R: usize>(
 ) -> usize {
     let inputs = job.w.inputs;
     // SAFETY: the caller promises the instructions and the rows. `inputs` is whole blocks of 32, so that `x` has
-    // `inputs` numbers, `inputs / 32` scales and `inputs / 16` sums a row, of which the part's are read; the panel
+    // `inputs` numbers, `inputs / 32` scales and totals, and `inputs / 16` sums a row, of which the part's are read; the panel
     // holds its weights.
     unsafe {
         let mut sums = [[S::splat(0.0); 2]; R];
@@ -52,6 +52,7 @@ unsafe fn tile<S: Integers, F: Format, const R: usize>(
         }
         let x = job.x.numbers.as_ptr().add(m * inputs + part.first);
         let x_scales = job.x.scales.as_ptr().add((m * inputs + part.first) / BLOCK);
+        let x_totals = job.x.totals.as_ptr().add((m * inputs + part.first) / BLOCK);
         let x_sums = job.x.sums.as_ptr().add((m * inputs + part.first) / LANES);
         for block in 0..part.blocks {
             for group in 0..BLOCK / F::GROUP {
@@ -85,8 +86,7 @@ unsafe fn tile<S: Integers, F: Format, const R: usize>(
                 let minima = panel.minima.as_ptr().add(block * WIDTH);
                 let minima = [S::load(minima), S::load(minima.add(LANES))];
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let sum = group_sum::<F>(x_sums.add(r * (inputs / LANES)), block);
-                    let factor = S::splat(-(sum as f32) * *x_scales.add(r * (inputs / BLOCK) + block));
+                    let factor = S::splat(*x_totals.add(r * (inputs / BLOCK) + block));
                     *sums = [S::fma(factor, minima[0], sums[0]), S::fma(factor, minima[1], sums[1])];
                 }
             }

@@ -3,6 +3,8 @@
 //! All levels have 16 lanes, so a kernel splits and sums its work in the same order everywhere.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -12,6 +14,8 @@ mod portable;
 
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "x86_64")]
+pub use amx::Amx;
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
@@ -33,13 +37,19 @@ pub enum Level {
     /// AVX-512 F, BW, DQ, VL (x86-64-v4).
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// The same with VNNI, products of bytes.
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
+    /// The same with AMX, products of tiles of bytes.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     /// NEON.
     #[cfg(target_arch = "aarch64")]
     Neon,
 }
 
 /// The level in use: the best that the processor offers, or a lower one if the environment variable `GPT2_SIMD`
-/// (`portable`, `avx2`, `avx512`, `neon`) asks for it.
+/// (`portable`, `avx2`, `avx512`, `vnni`, `amx`, `neon`) asks for it.
 #[must_use]
 pub fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
@@ -49,7 +59,11 @@ pub fn level() -> Level {
             Ok("portable") => Level::Portable,
             #[cfg(target_arch = "x86_64")]
             Ok("avx2") => best.min(Level::Avx2),
-            // The best of its architecture, `avx512` or `neon`, is the best there is.
+            #[cfg(target_arch = "x86_64")]
+            Ok("avx512") => best.min(Level::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            Ok("vnni") => best.min(Level::Vnni),
+            // The best of its architecture, `amx` or `neon`, is the best there is.
             _ => best,
         }
     })
@@ -62,9 +76,11 @@ fn detected() -> Level {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
-    match (avx2, avx512) {
-        (true, true) => Level::Avx512,
-        (true, false) => Level::Avx2,
+    match (avx2, avx512, is_x86_feature_detected!("avx512vnni")) {
+        (true, true, true) if amx::allowed() => Level::Amx,
+        (true, true, true) => Level::Vnni,
+        (true, true, false) => Level::Avx512,
+        (true, false, _) => Level::Avx2,
         _ => Level::Portable,
     }
 }
@@ -233,7 +249,9 @@ macro_rules! dispatch {
             unsafe {
                 match $crate::kernels::simd::level() {
                     #[cfg(target_arch = "x86_64")]
-                    $crate::kernels::simd::Level::Avx512 => avx512($($arg),*),
+                    $crate::kernels::simd::Level::Avx512
+                    | $crate::kernels::simd::Level::Vnni
+                    | $crate::kernels::simd::Level::Amx => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::kernels::simd::Level::Avx2 => avx2($($arg),*),
                     #[cfg(target_arch = "aarch64")]

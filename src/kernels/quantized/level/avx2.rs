@@ -7,6 +7,7 @@
 )]
 
 use std::arch::x86_64::*;
+use std::convert::Infallible;
 
 use super::Integers;
 use crate::kernels::simd::Avx2;
@@ -17,6 +18,7 @@ unsafe impl Integers for Avx2 {
     type I = [__m256i; 2];
     const FLIP: u8 = 0;
     const ROWS: usize = 2;
+    type Tiles = Infallible;
 
     #[inline(always)]
     unsafe fn splat_i(x: i32) -> Self::I {

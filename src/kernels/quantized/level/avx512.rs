@@ -1,4 +1,4 @@
-//! Products of bytes by AVX-512 VNNI.
+//! Products of bytes by AVX-512 VNNI, and of tiles of them by AMX.
 
 #![allow(
     unsafe_op_in_unsafe_fn,
@@ -8,8 +8,27 @@
 
 use std::arch::x86_64::*;
 
-use super::Integers;
-use crate::kernels::simd::Avx512;
+use super::{Integers, Tiles};
+use crate::kernels::simd::{Amx, Avx512, Level, level};
+
+// SAFETY: tiles are read and written at the addresses and with the strides given, in the shapes that were configured.
+unsafe impl Tiles for Amx {
+    fn configure(depth: usize) -> Option<Self> {
+        // SAFETY: the level is what `allowed` said; the trait asks for one at a time.
+        (level() == Level::Amx).then(|| unsafe { Amx::configure(depth) })
+    }
+    #[inline(always)]
+    unsafe fn multiply(
+        &self,
+        x: *const i8,
+        x_stride: usize,
+        weights: *const i32,
+        weights_stride: usize,
+        sums: *mut i32,
+    ) {
+        self.multiply(x, x_stride, weights, weights_stride, sums);
+    }
+}
 
 // SAFETY: all intrinsics are of AVX-512 F, BW, DQ, VL and VNNI or less; loads and stores are of the 16 lanes or
 // bytes that the trait names.
@@ -17,6 +36,7 @@ unsafe impl Integers for Avx512 {
     type I = __m512i;
     const FLIP: u8 = 0x80;
     const ROWS: usize = 6;
+    type Tiles = Amx;
 
     #[inline(always)]
     unsafe fn splat_i(x: i32) -> __m512i {

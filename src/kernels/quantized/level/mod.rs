@@ -10,6 +10,8 @@ mod avx512;
 mod neon;
 mod portable;
 
+use std::convert::Infallible;
+
 use crate::kernels::simd::Simd;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::kernels::simd::{Level, level};
@@ -17,7 +19,7 @@ use crate::kernels::simd::{Level, level};
 /// Whether the level in use has the products of bytes of AVX-512; without them AVX2 is as fast.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn has_vnni() -> bool {
-    level() == Level::Avx512 && is_x86_feature_detected!("avx512vnni")
+    level() >= Level::Vnni
 }
 
 /// Whether the level in use has the products of bytes of AVX2.
@@ -51,6 +53,8 @@ pub(super) unsafe trait Integers: Simd {
     const FLIP: u8;
     /// Rows of activations in a register tile.
     const ROWS: usize;
+    /// What may be there to multiply tiles.
+    type Tiles: Tiles;
 
     unsafe fn splat_i(x: i32) -> Self::I;
     unsafe fn load_i(p: *const i32) -> Self::I;
@@ -77,6 +81,39 @@ pub(super) unsafe trait Integers: Simd {
     unsafe fn sum_whole(v: Self::V) -> i32;
     /// The largest lane, where none is NaN.
     unsafe fn largest_of(v: Self::V) -> f32;
+}
+
+/// A unit that multiplies tiles of 16 rows of bytes, set up for the calling thread.
+///
+/// # Safety
+/// Implementations touch no other memory than `multiply` names.
+pub(super) unsafe trait Tiles: Sized {
+    /// Sets the unit up for products over `depth` inputs, 16 or 32, where the level in use has it. A thread may have one
+    /// at a time.
+    fn configure(depth: usize) -> Option<Self>;
+    /// `sums[m][n] = Σ x[m][k] * weights[k / 4][n][k % 4]` over `depth` signed bytes `k`, with 16 `m` and `n`. Rows of
+    /// `x` are `x_stride` bytes apart, those of the weights `weights_stride` bytes.
+    ///
+    /// # Safety
+    /// `x` has 16 rows of `depth` bytes, the weights `depth / 4` rows of 64, and `sums` room for 16 rows of 16 numbers.
+    unsafe fn multiply(
+        &self,
+        x: *const i8,
+        x_stride: usize,
+        weights: *const i32,
+        weights_stride: usize,
+        sums: *mut i32,
+    );
+}
+
+// SAFETY: there is none.
+unsafe impl Tiles for Infallible {
+    fn configure(_: usize) -> Option<Self> {
+        None
+    }
+    unsafe fn multiply(&self, _: *const i8, _: usize, _: *const i32, _: usize, _: *mut i32) {
+        match *self {}
+    }
 }
 
 /// Defines a function that picks the level at run time and calls `$kernel::<S>(arguments)`, or `$kernel::<S, F>` for

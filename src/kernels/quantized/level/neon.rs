@@ -8,6 +8,7 @@
 
 use std::arch::aarch64::*;
 use std::arch::asm;
+use std::convert::Infallible;
 
 use super::Integers;
 use crate::kernels::simd::{Neon, each, widen};
@@ -19,6 +20,7 @@ unsafe impl<const DOTPROD: bool> Integers for Neon<DOTPROD> {
     const FLIP: u8 = 0;
     // 16 registers of sums, or 8 where products need registers too.
     const ROWS: usize = if DOTPROD { 2 } else { 1 };
+    type Tiles = Infallible;
 
     #[inline(always)]
     unsafe fn splat_i(x: i32) -> Self::I {

@@ -1,5 +1,7 @@
 //! Products of bytes in plain Rust.
 
+use std::convert::Infallible;
+
 use super::Integers;
 use crate::kernels::simd::{LANES, Portable};
 
@@ -8,6 +10,7 @@ unsafe impl Integers for Portable {
     type I = [i32; LANES];
     const FLIP: u8 = 0;
     const ROWS: usize = 1;
+    type Tiles = Infallible;
 
     #[inline(always)]
     unsafe fn splat_i(x: i32) -> Self::I {

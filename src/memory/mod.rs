@@ -103,8 +103,8 @@ impl Footprint {
         // What a block holds at once: the residual stream before and after attention, queries, keys and values, their
         // mixture, the MLP's inner layer and its result.
         let widened = 4 * (7 * c + inner);
-        // Rounded to 8 bits for products with quantised weights, with scale and sum of each 32.
-        let rounded = if matches!(weights, WeightType::Quantized(_)) { inner * 5 / 4 } else { 0 };
+        // Rounded to 8 bits for products with quantised weights, with scale and total of each 32 and sums of 16.
+        let rounded = if matches!(weights, WeightType::Quantized(_)) { inner * 3 / 2 } else { 0 };
         let activation_bytes_per_token = widened + rounded;
         let kv_cache_bytes_per_token = layers * 2 * c * weights.cache_type(first_matrix).size() as u64;
         let running = mapped + loaded + positions * (kv_cache_bytes_per_token + activation_bytes_per_token);

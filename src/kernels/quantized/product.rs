@@ -302,8 +302,7 @@ mod tests {
             for (rows, inputs, outputs) in [(16, block, 1), (17, 3 * block, 33), (31, 768, 48), (40, 1280, 70)] {
                 let (w, _) = matrix(kind, inputs, outputs);
                 let x = test_numbers(rows * inputs, 6);
-                let mut expected = vec![0.0; rows * outputs];
-                w.matmul(&x, None, Epilogue::None, &mut expected);
+                let expected = w.matmul(&x, None, Epilogue::None);
                 let mut activations = Activations::default();
                 activations.set(&x, inputs);
                 let mut y = vec![f32::NAN; rows * outputs];

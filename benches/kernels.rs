@@ -170,9 +170,9 @@ mod attention {
         let qkv = numbers(new * 3 * WIDTH);
         let mut cache = vec![vec![0; shape.block_bytes()]; (new + past).div_ceil(BLOCK_POSITIONS)];
         for position in 0..new + past {
-            let (key, value) = (numbers(WIDTH), numbers(WIDTH));
-            let block = &mut cache[position / BLOCK_POSITIONS];
-            kernels::append(shape, &key, &value, position % BLOCK_POSITIONS, block);
+            for mut head in shape.heads_mut(&mut cache[position / BLOCK_POSITIONS]) {
+                head.write(&numbers(shape.head_dim), &numbers(shape.head_dim), position % BLOCK_POSITIONS);
+            }
         }
         let mut out = vec![0.0; new * WIDTH];
         bencher.counter(ItemsCount::new(2 * new * (past + new) * WIDTH)).bench_local(|| {

@@ -22,7 +22,7 @@ mod simd;
 mod stored;
 
 pub use activation::activate;
-pub use attention::{BLOCK_POSITIONS, CacheShape, Query, append, attend};
+pub use attention::{BLOCK_POSITIONS, CacheShape, HeadBlock, Query, attend};
 pub use bandwidth::memory_bandwidth;
 pub use matmul::{Epilogue, FloatType, Layout, Matrix, matmul, panels};
 pub use norm::layer_norm;

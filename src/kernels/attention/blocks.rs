@@ -38,21 +38,59 @@ impl CacheShape {
     }
 }
 
-/// Writes the key and value of one position, both (H * D), into place `slot` of a layer's part of a block. Numbers that
-/// are too large for the block's type become the largest it has.
-///
-/// # Panics
-/// If the lengths do not fit the shape.
-pub fn append(shape: CacheShape, key: &[f32], value: &[f32], slot: usize, block: &mut [u8]) {
-    match shape.dtype {
-        FloatType::F32 => append_numbers(shape, key, value, f32::to_le_bytes, slot, block),
-        FloatType::F16 => {
-            let (key, value) = (to_f16(key), to_f16(value));
-            append_numbers(shape, &key, &value, f16::to_le_bytes, slot, block);
+/// The part of one head in a layer's part of a block.
+#[derive(Debug)]
+pub struct HeadBlock<'a> {
+    shape: CacheShape,
+    /// (D, 16).
+    keys: &'a mut [u8],
+    /// (16, D rounded up to whole vectors).
+    values: &'a mut [u8],
+}
+
+impl CacheShape {
+    /// The parts of all heads in a layer's part of a block, in order.
+    pub fn heads_mut(self, block: &mut [u8]) -> impl Iterator<Item = HeadBlock<'_>> {
+        let (keys, values) = block.split_at_mut(self.keys_len() * self.dtype.size());
+        let (key, value) = (keys.len() / self.heads, values.len() / self.heads);
+        let heads = keys.chunks_exact_mut(key).zip(values.chunks_exact_mut(value));
+        heads.map(move |(keys, values)| HeadBlock { shape: self, keys, values })
+    }
+}
+
+impl HeadBlock<'_> {
+    /// Writes the key and value of one position, both (D), into place `slot`. Numbers that are too large for the block's
+    /// type become the largest it has.
+    ///
+    /// # Panics
+    /// If a length is not that of the head.
+    pub fn write(&mut self, key: &[f32], value: &[f32], slot: usize) {
+        match self.shape.dtype {
+            FloatType::F32 => self.write_numbers(key, value, f32::to_le_bytes, slot),
+            FloatType::F16 => self.write_numbers(&to_f16(key), &to_f16(value), f16::to_le_bytes, slot),
+            FloatType::BF16 => {
+                let round = |numbers: &[f32]| numbers.iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>();
+                self.write_numbers(&round(key), &round(value), bf16::to_le_bytes, slot);
+            }
         }
-        FloatType::BF16 => {
-            let round = |numbers: &[f32]| numbers.iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>();
-            append_numbers(shape, &round(key), &round(value), bf16::to_le_bytes, slot, block);
+    }
+
+    fn write_numbers<T: Copy, const SIZE: usize>(
+        &mut self,
+        key: &[T],
+        value: &[T],
+        bytes: fn(T) -> [u8; SIZE],
+        slot: usize,
+    ) {
+        let (d, width) = (self.shape.head_dim, self.shape.value_dim());
+        assert_eq!((key.len(), value.len()), (d, d), "length of a key and a value");
+        let (keys, _) = self.keys.as_chunks_mut::<SIZE>();
+        for (lane, x) in keys.chunks_exact_mut(BLOCK_POSITIONS).zip(key) {
+            lane[slot] = bytes(*x);
+        }
+        let (values, _) = self.values.as_chunks_mut::<SIZE>();
+        for (place, x) in values[slot * width..].iter_mut().zip(value) {
+            *place = bytes(*x);
         }
     }
 }
@@ -65,26 +103,4 @@ fn to_f16(numbers: &[f32]) -> Vec<f16> {
     let mut rounded = vec![f16::ZERO; within.len()];
     rounded.convert_from_f32_slice(&within);
     rounded
-}
-
-fn append_numbers<T: Copy, const SIZE: usize>(
-    shape: CacheShape,
-    key: &[T],
-    value: &[T],
-    bytes: fn(T) -> [u8; SIZE],
-    slot: usize,
-    block: &mut [u8],
-) {
-    let (block, _) = block.as_chunks_mut::<SIZE>();
-    let (keys, values) = block.split_at_mut(shape.keys_len());
-    for (lane, x) in keys.chunks_exact_mut(BLOCK_POSITIONS).zip(key) {
-        lane[slot] = bytes(*x);
-    }
-    let width = shape.value_dim();
-    let heads = values.chunks_exact_mut(BLOCK_POSITIONS * width).zip(value.chunks_exact(shape.head_dim));
-    for (head, value) in heads {
-        for (place, x) in head[slot * width..].iter_mut().zip(value) {
-            *place = bytes(*x);
-        }
-    }
 }

@@ -8,7 +8,7 @@ mod blocks;
 
 use std::cell::RefCell;
 
-pub use blocks::{BLOCK_POSITIONS, CacheShape, append};
+pub use blocks::{BLOCK_POSITIONS, CacheShape, HeadBlock};
 
 use super::FloatType;
 use super::pool::{self, Shareable};

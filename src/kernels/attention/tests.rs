@@ -9,7 +9,10 @@ fn blocks(shape: CacheShape, keys: &[f32], values: &[f32]) -> Vec<Vec<u8>> {
     let positions = keys.len() / c;
     let mut blocks = vec![vec![0; shape.block_bytes()]; positions.div_ceil(BLOCK_POSITIONS)];
     for (p, (key, value)) in keys.chunks(c).zip(values.chunks(c)).enumerate() {
-        append(shape, key, value, p % BLOCK_POSITIONS, &mut blocks[p / BLOCK_POSITIONS]);
+        let heads = shape.heads_mut(&mut blocks[p / BLOCK_POSITIONS]);
+        for (mut head, (key, value)) in heads.zip(key.chunks(shape.head_dim).zip(value.chunks(shape.head_dim))) {
+            head.write(key, value, p % BLOCK_POSITIONS);
+        }
     }
     blocks
 }
@@ -105,7 +108,7 @@ fn a_query_does_not_depend_on_the_split() {
 fn large_numbers_stay_finite() {
     let shape = CacheShape { heads: 1, head_dim: 2, dtype: FloatType::F16 };
     let mut block = vec![0; shape.block_bytes()];
-    append(shape, &[1e6, -1e6], &[1e30, 1.0], 0, &mut block);
+    shape.heads_mut(&mut block).for_each(|mut head| head.write(&[1e6, -1e6], &[1e30, 1.0], 0));
     let query = Query { first: 0, len: 1, past: 0, blocks: vec![&block[..]], weights: None };
     let mut out = [0.0; 2];
     attend(shape, 1.0, &[1.0, 1.0], 2, &mut [query], &mut out);

@@ -10,6 +10,9 @@ use crate::error::Result;
 use crate::kernels::{self, BLOCK_POSITIONS, CacheShape, FloatType};
 use crate::model::Segment;
 
+/// What writing a number into the cache costs, in multiplications: numbers of a key lie apart.
+const WRITING: usize = 64;
+
 /// A cache for any number of rows; a row comes into being, empty, when it is first named.
 #[derive(Debug)]
 pub struct Cache {
@@ -110,13 +113,19 @@ impl Cache {
         });
         let new: Vec<_> = new.collect();
         let blocks = self.arena.several_mut(new.iter().map(|(_, _, id)| *id));
-        let mut writes: Vec<_> = new.iter().zip(blocks).collect();
-        kernels::pool::for_each(qkv.len(), &mut writes, |((s, i, _), block)| {
-            let block = &mut block[layer * part..(layer + 1) * part];
+        let d = shape.head_dim;
+        let parts = new.iter().zip(blocks).flat_map(|((s, i, _), block)| {
+            let heads = shape.heads_mut(&mut block[layer * part..(layer + 1) * part]).enumerate();
+            heads.map(move |(h, head)| (*s, *i, h * d, head))
+        });
+        let mut parts: Vec<_> = parts.collect();
+        // Heads are split over the threads as attention splits them, so that what a thread writes it has read before.
+        kernels::pool::for_each(WRITING * qkv.len(), &mut parts, |(s, i, at, head)| {
             let (from, to) = (s.past.max(*i * BLOCK_POSITIONS), s.total().min((*i + 1) * BLOCK_POSITIONS));
             for position in from..to {
                 let token = &qkv[(s.first + position - s.past) * 3 * c..][..3 * c];
-                kernels::append(shape, &token[c..2 * c], &token[2 * c..], position % BLOCK_POSITIONS, block);
+                let (key, value) = (&token[c + *at..][..d], &token[2 * c + *at..][..d]);
+                head.write(key, value, position % BLOCK_POSITIONS);
             }
         });
     }

@@ -28,36 +28,57 @@ impl QuantizedType {
     }
 }
 
-/// Where the bytes of a stored row lie in its group: calls `f` with the range in the row and the start in the group.
-fn each_part(kind: QuantizedType, row_bytes: usize, row: usize, mut f: impl FnMut(std::ops::Range<usize>, usize)) {
-    let (size, half) = (kind.storage().block_bytes(), kind.lone_half());
-    let (fours, blocks) = (size / 4, row_bytes / size);
-    for block in 0..blocks {
-        let start = block * size;
-        for i in 0..fours {
-            let at = start + 4 * i + if half == Some(0) { 2 } else { 0 };
-            f(at..at + 4, start * LANES + (i * LANES + row) * 4);
-        }
-        if let Some(half) = half {
-            let at = start + half;
-            f(at..at + 2, (start + 4 * fours) * LANES + 2 * row);
-        }
+/// How a stored block lies in a packed one.
+struct BlockParts {
+    /// Bytes of a block.
+    size: usize,
+    /// Where its fours begin, and how many there are.
+    fours: (usize, usize),
+    /// Where the lone f16 lies.
+    half: Option<usize>,
+}
+
+impl BlockParts {
+    fn of(kind: QuantizedType) -> Self {
+        let (size, half) = (kind.storage().block_bytes(), kind.lone_half());
+        let start = if half == Some(0) { 2 } else { 0 };
+        Self { size, fours: (start, size / 4), half }
     }
 }
 
 /// Packs up to 16 rows, as they are stored, into a group, which holds zeros.
 pub fn pack(kind: QuantizedType, row_bytes: usize, rows: &[u8], group: &mut [u8]) {
-    for (i, row) in rows.chunks_exact(row_bytes).enumerate() {
-        each_part(kind, row_bytes, i, |bytes, at| group[at..at + bytes.len()].copy_from_slice(&row[bytes]));
+    let BlockParts { size, fours: (first, fours), half } = BlockParts::of(kind);
+    for (i, block) in group.chunks_exact_mut(size * LANES).enumerate() {
+        let start = i * size;
+        let (vectors, halves) = block.split_at_mut(fours * 4 * LANES);
+        for (j, vector) in vectors.chunks_exact_mut(4 * LANES).enumerate() {
+            let at = start + first + 4 * j;
+            for (four, row) in vector.chunks_exact_mut(4).zip(rows.chunks_exact(row_bytes)) {
+                four.copy_from_slice(&row[at..at + 4]);
+            }
+        }
+        if let Some(half) = half {
+            for (out, row) in halves.chunks_exact_mut(2).zip(rows.chunks_exact(row_bytes)) {
+                out.copy_from_slice(&row[start + half..][..2]);
+            }
+        }
     }
 }
 
 /// A row of a group as it was stored.
 pub(super) fn unpack_row(kind: QuantizedType, group: &[u8], row: usize) -> Vec<u8> {
+    let BlockParts { size, fours: (first, fours), half } = BlockParts::of(kind);
     let mut out = vec![0; group.len() / LANES];
-    each_part(kind, out.len(), row, |bytes, at| {
-        let len = bytes.len();
-        out[bytes].copy_from_slice(&group[at..at + len]);
-    });
+    for (block, out) in group.chunks_exact(size * LANES).zip(out.chunks_exact_mut(size)) {
+        let (vectors, halves) = block.split_at(fours * 4 * LANES);
+        let vectors = vectors.chunks_exact(4 * LANES);
+        for (vector, out) in vectors.zip(out[first..].chunks_exact_mut(4)) {
+            out.copy_from_slice(&vector[4 * row..][..4]);
+        }
+        if let Some(half) = half {
+            out[half..half + 2].copy_from_slice(&halves[2 * row..][..2]);
+        }
+    }
     out
 }

@@ -12,8 +12,8 @@ mod format;
 mod level;
 mod packed;
 mod product;
+mod registers;
 mod row;
-mod tile;
 mod tiles;
 
 pub use convert::{dequantize, quantize};

@@ -15,7 +15,7 @@ use super::format::{BLOCK, DEPTH, Format, Half, Panel, Q4K, Q5K, Q6K, Q8_0, Rows
 use super::level::{Integers, Tiles, dispatch};
 use super::packed::WIDTH;
 use super::row::multiply_row;
-use super::{QuantizedMatrix, QuantizedType, tile, tiles};
+use super::{QuantizedMatrix, QuantizedType, registers, tiles};
 
 /// Panels that one thread takes at a time, at most.
 const PANELS: usize = 16;
@@ -149,7 +149,7 @@ unsafe fn columns_with<S: Integers, F: Format, T: Tiles>(
                         tiles::center::<S, F>(panel);
                         tiles::multiply::<S, F, T>(job, unit, panel, part, ring);
                     }
-                    None => tile::multiply::<S, F>(job, panel, part),
+                    None => registers::multiply::<S, F>(job, panel, part),
                 }
             }
         }

@@ -9,7 +9,7 @@ use crate::checkpoint::{Checkpoint, StorageType, TensorSpec};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernels::quantized::QuantizedType;
-use crate::model::{Placement, WeightType, tensor_shapes};
+use crate::model::{FIRST_MATRIX, Placement, WeightType, tensor_shapes};
 
 /// What the program takes by itself: code, the tokenizer's tables, buffers that do not grow with the model. Measured.
 const PROGRAM_BYTES: u64 = 11 << 20;
@@ -86,7 +86,7 @@ impl Footprint {
                 loaded += 4 * numbers(tensor.shape);
                 continue;
             };
-            if tensor.name == "h.0.attn.c_attn.weight" {
+            if tensor.name == FIRST_MATRIX {
                 first_matrix = Some(tensor.dtype);
             }
             let place = Placement::of(tensor.name, [outer, width], tensor.dtype, tensor.transposed, weights);

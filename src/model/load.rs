@@ -8,7 +8,7 @@ use super::Gpt2;
 use super::block::{Attention, Block, Mlp};
 use super::device::Place;
 use super::layers::{Embedding, LayerNorm, Linear, MatrixData};
-use super::weights::{WeightType, Weights};
+use super::weights::{FIRST_MATRIX, WeightType, Weights};
 use crate::checkpoint::{Checkpoint, StorageType, Tensor};
 use crate::config::Config;
 use crate::device::Backend;
@@ -57,8 +57,7 @@ impl Gpt2 {
             Linear::new(&loader.table("lm_head.weight", v, c)?, None, loader.place)?
         };
         loader.all_used()?;
-        let cache_type =
-            options.weights.cache_type(checkpoint.get("h.0.attn.c_attn.weight").map(|tensor| tensor.dtype));
+        let cache_type = options.weights.cache_type(checkpoint.get(FIRST_MATRIX).map(|tensor| tensor.dtype));
         Ok(Self { cache_type, wte, wpe, h, ln_f, lm_head, config, place })
     }
 }

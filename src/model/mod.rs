@@ -34,8 +34,8 @@ pub use load::LoadOptions;
 pub(crate) use random::shapes as tensor_shapes;
 pub use session::Session;
 pub use trace::Trace;
-pub(crate) use weights::Placement;
 pub use weights::WeightType;
+pub(crate) use weights::{FIRST_MATRIX, Placement};
 
 /// GPT-2 with its weights. Field names are the checkpoint's.
 #[derive(Debug)]

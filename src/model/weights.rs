@@ -32,8 +32,11 @@ pub enum WeightType {
     Quantized(QuantizedType),
 }
 
+/// The matrix whose type in the checkpoint stands for those of all blocks.
+pub(crate) const FIRST_MATRIX: &str = "h.0.attn.c_attn.weight";
+
 impl WeightType {
-    /// The type of keys and values in the cache of the CPU, `stored` being the type of the blocks' matrices in the
+    /// The type of keys and values in the cache of the CPU, `stored` being the type of the [`FIRST_MATRIX`] in the
     /// checkpoint: f16 where weights are coarser than what the checkpoint stands for, or so coarse that f16 adds nothing.
     /// Half the bytes are read in half the time.
     pub(crate) fn cache_type(self, stored: Option<StorageType>) -> FloatType {

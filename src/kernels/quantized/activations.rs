@@ -2,8 +2,8 @@
 
 use super::super::pool::{self, Shareable};
 use super::super::simd::LANES;
-use super::format::BLOCK;
 use super::level::{Integers, dispatch};
+use super::panel::BLOCK;
 
 /// Rows of `K` activations, `K` a multiple of 32: `x ≈ scale * number`.
 #[derive(Default)]

@@ -11,6 +11,7 @@ mod convert;
 mod format;
 mod level;
 mod packed;
+mod panel;
 mod product;
 mod registers;
 mod row;

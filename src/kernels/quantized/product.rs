@@ -11,9 +11,10 @@ use super::super::matmul::{Epilogue, new_output};
 use super::super::pool;
 use super::super::simd::{LANES, Simd};
 use super::activations::Activations;
-use super::format::{BLOCK, DEPTH, Format, Half, Panel, Q4K, Q5K, Q6K, Q8_0, Rows};
+use super::format::{Format, Q4K, Q5K, Q6K, Q8_0, Rows};
 use super::level::{Integers, Tiles, dispatch};
 use super::packed::WIDTH;
+use super::panel::{BLOCK, DEPTH, Half, Panel};
 use super::row::multiply_row;
 use super::{QuantizedMatrix, QuantizedType, registers, tiles};
 

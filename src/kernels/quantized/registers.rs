@@ -1,9 +1,10 @@
 //! Many rows of activations: a panel of unpacked weights is multiplied with a few of them at a time, the sums in
 //! registers.
 
-use super::format::{BLOCK, Format, Panel, dot, group_sum, offset};
+use super::format::{Format, dot, group_sum, offset};
 use super::level::Integers;
 use super::packed::WIDTH;
+use super::panel::{BLOCK, Panel};
 use super::product::{Part, Product};
 use crate::kernels::simd::LANES;
 

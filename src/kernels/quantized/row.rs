@@ -3,8 +3,9 @@
 use std::marker::PhantomData;
 
 use super::activations::Activations;
-use super::format::{BLOCK, Format, Rows, Sink, dot, group_sum, offset};
+use super::format::{Format, Rows, dot, group_sum, offset};
 use super::level::Integers;
+use super::panel::{BLOCK, Sink};
 use super::product::{Ahead, Product};
 use crate::kernels::simd::LANES;
 

@@ -4,9 +4,10 @@
 //! The unit works a few groups ahead, so that neither waits for the other. It takes signed bytes as they are; otherwise
 //! the sums are those of registers, in the same order.
 
-use super::format::{BLOCK, Format, Panel, offset};
+use super::format::{Format, offset};
 use super::level::{Integers, Tiles};
 use super::packed::WIDTH;
+use super::panel::{BLOCK, Panel};
 use super::product::{Part, Product};
 use crate::kernels::simd::LANES;
 

@@ -14,8 +14,11 @@ pub enum Backend {
     /// This library's kernels, on the CPU.
     #[default]
     Kernels,
-    /// candle's operations, on one of its devices.
+    /// candle's operations, on one of its devices; on an NVIDIA GPU kernels of this library where weights are floats.
     Candle(Device),
+    /// The kernels for NVIDIA's GPUs on the CPU, for tests.
+    #[cfg(feature = "emulator")]
+    Emulator,
 }
 
 impl Backend {
@@ -89,29 +92,41 @@ impl DeviceChoice {
     /// # Errors
     /// [`Error::Unsupported`] for a device that this program was built without, or that the machine does not have.
     pub fn open(self) -> Result<Backend> {
-        let missing = |device: &str, cause: candle_core::Error, list: &str| {
-            Error::Unsupported(format!("--device {device} cannot be used: {}; {list}", one_line(&cause)))
-        };
         self.require()?;
+        let missing = |device: String, cause| Error::Unsupported(format!("--device {device} cannot be used: {cause}"));
         match self {
             Self::Cpu => Ok(Backend::Kernels),
             Self::Auto => Ok(best().map_or(Backend::Kernels, Backend::Candle)),
-            Self::Cuda(n) => {
-                let list = "`nvidia-smi -L` lists this machine's GPUs, numbered from 0";
-                Device::new_cuda(n).map(Backend::Candle).map_err(|cause| missing(&format!("cuda:{n}"), cause, list))
-            }
-            Self::Metal => {
-                let list = "it needs a Mac with a Metal GPU";
-                Device::new_metal(0).map(Backend::Candle).map_err(|cause| missing("metal", cause, list))
-            }
+            Self::Cuda(n) => open_cuda(n).map(Backend::Candle).map_err(|cause| missing(format!("cuda:{n}"), cause)),
+            Self::Metal => open_metal().map(Backend::Candle).map_err(|cause| missing("metal".into(), cause)),
         }
     }
 }
 
 /// The first GPU that is compiled in and present.
 fn best() -> Option<Device> {
-    let cuda = cfg!(feature = "cuda").then(|| Device::new_cuda(0).ok()).flatten();
-    cuda.or_else(|| cfg!(feature = "metal").then(|| Device::new_metal(0).ok()).flatten())
+    let cuda = cfg!(feature = "cuda").then(|| open_cuda(0).ok()).flatten();
+    cuda.or_else(|| cfg!(feature = "metal").then(|| open_metal().ok()).flatten())
+}
+
+/// An NVIDIA GPU, or why there is none.
+fn open_cuda(number: usize) -> Result<Device, String> {
+    #[cfg(all(feature = "cuda", target_os = "linux"))]
+    crate::cuda_libraries::available()?;
+    let list = "`nvidia-smi -L` lists this machine's GPUs, numbered from 0";
+    // On a stream of its own: graphs cannot be recorded on the default one.
+    let device = Device::new_cuda_with_stream(number).map_err(|cause| format!("{}; {list}", one_line(&cause)))?;
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(cuda) = &device {
+        // SAFETY: everything runs on the one stream, in the order in which it is asked for.
+        unsafe { cuda.disable_event_tracking() };
+    }
+    Ok(device)
+}
+
+/// The Mac's GPU, or why there is none.
+fn open_metal() -> Result<Device, String> {
+    Device::new_metal(0).map_err(|cause| format!("{}; it needs a Mac with a Metal GPU", one_line(&cause)))
 }
 
 fn not_compiled_in(name: &str) -> Error {

@@ -25,6 +25,8 @@
 pub mod analysis;
 pub mod checkpoint;
 pub mod config;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod cuda_libraries;
 pub mod decode;
 pub mod device;
 pub mod error;

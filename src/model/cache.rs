@@ -2,6 +2,8 @@
 
 use candle_core::Tensor;
 
+#[cfg(cuda_kernels)]
+use super::cuda;
 use super::device::{self, Place};
 use super::host;
 use crate::config::Config;
@@ -16,6 +18,8 @@ pub struct KvCache(Store);
 enum Store {
     Host(host::Cache),
     Device(device::Cache),
+    #[cfg(cuda_kernels)]
+    Cuda(cuda::Cache),
 }
 
 /// The new positions of one row in a batch.
@@ -48,12 +52,29 @@ impl KvCache {
         })
     }
 
+    /// The cache of a GPU.
+    #[cfg(cuda_kernels)]
+    pub(super) fn of_cuda(cache: cuda::Cache) -> Self {
+        Self(Store::Cuda(cache))
+    }
+
+    /// The cache of a GPU; an error if another model made this one.
+    #[cfg(cuda_kernels)]
+    pub(super) fn as_cuda(&mut self) -> Result<&mut cuda::Cache> {
+        match &mut self.0 {
+            Store::Cuda(cache) => Ok(cache),
+            _ => Err(crate::Error::Usage("the cache belongs to a model on another device".into())),
+        }
+    }
+
     /// Positions that `row` holds.
     #[must_use]
     pub fn len(&self, row: usize) -> usize {
         match &self.0 {
             Store::Host(cache) => cache.len(row),
             Store::Device(cache) => cache.len(row),
+            #[cfg(cuda_kernels)]
+            Store::Cuda(cache) => cache.len(row),
         }
     }
 
@@ -62,6 +83,8 @@ impl KvCache {
         match &mut self.0 {
             Store::Host(cache) => cache.truncate(row, len),
             Store::Device(cache) => cache.truncate(row, len),
+            #[cfg(cuda_kernels)]
+            Store::Cuda(cache) => cache.truncate(row, len),
         }
     }
 
@@ -70,6 +93,8 @@ impl KvCache {
         match &mut self.0 {
             Store::Host(cache) => cache.assign(moves),
             Store::Device(cache) => cache.assign(moves),
+            #[cfg(cuda_kernels)]
+            Store::Cuda(cache) => cache.assign(moves),
         }
     }
 
@@ -85,6 +110,8 @@ impl KvCache {
         match &mut self.0 {
             Store::Host(cache) => cache.reserve(&segments)?,
             Store::Device(cache) => cache.reserve(&segments)?,
+            #[cfg(cuda_kernels)]
+            Store::Cuda(cache) => cache.rows.reserve(&segments)?,
         }
         Ok(segments)
     }
@@ -94,6 +121,8 @@ impl KvCache {
         match &mut self.0 {
             Store::Host(cache) => cache.commit(segments),
             Store::Device(cache) => cache.commit(segments),
+            #[cfg(cuda_kernels)]
+            Store::Cuda(cache) => cache.rows.commit(segments),
         }
     }
 
@@ -110,6 +139,8 @@ impl KvCache {
         match &mut self.0 {
             Store::Host(cache) => cache.attend(layer, scale, qkv, segments, traced),
             Store::Device(cache) => cache.attend(layer, scale, qkv, traced),
+            #[cfg(cuda_kernels)]
+            Store::Cuda(_) => Err(crate::Error::Usage("the cache belongs to a model on another device".into())),
         }
     }
 }

@@ -4,15 +4,20 @@ use std::cell::RefCell;
 
 use rustc_hash::FxHashSet;
 
-use super::Gpt2;
 use super::block::{Attention, Block, Mlp};
+#[cfg(cuda_kernels)]
+use super::cuda;
 use super::device::Place;
+use super::layered::{Layered, Stored};
 use super::layers::{Embedding, LayerNorm, Linear, MatrixData};
 use super::weights::{FIRST_MATRIX, WeightType, Weights};
+use super::{Gpt2, Network};
 use crate::checkpoint::{Checkpoint, StorageType, Tensor};
 use crate::config::Config;
 use crate::device::Backend;
 use crate::error::{Error, Result};
+#[cfg(cuda_kernels)]
+use crate::kernels::quantized::QuantizedType;
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
@@ -38,9 +43,16 @@ impl Gpt2 {
     /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`] where checkpoint and configuration
     /// disagree; [`Error::Format`] for a tensor that is not stored as floating-point numbers.
     pub fn load(config: Config, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Self> {
+        #[cfg(cuda_kernels)]
+        if let Some((gpu, numbers)) = gpu(&options, checkpoint)? {
+            let network = on_gpu(&config, checkpoint, cuda::Builder::new(gpu, numbers))?;
+            return Ok(Self { config, network: Network::Cuda(network) });
+        }
         let place = match &options.backend {
             Backend::Kernels => None,
             Backend::Candle(device) => Some(Place::new(device, options.weights, config.vocab_size)?),
+            #[cfg(feature = "emulator")]
+            Backend::Emulator => Some(Place::new(&candle_core::Device::Cpu, options.weights, config.vocab_size)?),
         };
         let weights = Weights::place(checkpoint, &config, options.weights, place.is_none())?;
         let loader = Loader { checkpoint, weights, place: place.as_ref(), used: RefCell::default() };
@@ -58,17 +70,86 @@ impl Gpt2 {
         };
         loader.all_used()?;
         let cache_type = options.weights.cache_type(checkpoint.get(FIRST_MATRIX).map(|tensor| tensor.dtype));
-        Ok(Self { cache_type, wte, wpe, h, ln_f, lm_head, config, place })
+        let layered = Layered { cache_type, wte, wpe, h, ln_f, lm_head, place };
+        Ok(Self { config, network: Network::Layered(layered) })
     }
+}
+
+/// The GPU that runs the network, and the type of its numbers; none where candle or the CPU does: there are no kernels for
+/// quantised weights.
+#[cfg(cuda_kernels)]
+fn gpu(options: &LoadOptions, checkpoint: &Checkpoint) -> Result<Option<(cuda::Gpu, cuda::NumberType)>> {
+    let quantized = |tensor: &Tensor| QuantizedType::of(tensor.dtype).is_some();
+    let numbers = match options.weights {
+        WeightType::Quantized(_) => return Ok(None),
+        WeightType::Stored if checkpoint.tensors.iter().any(quantized) => return Ok(None),
+        WeightType::Stored | WeightType::F32 => cuda::NumberType::F32,
+        WeightType::F16 => cuda::NumberType::F16,
+        WeightType::BF16 => cuda::NumberType::BF16,
+    };
+    let gpu = match &options.backend {
+        Backend::Kernels => None,
+        #[cfg(feature = "cuda")]
+        Backend::Candle(device) => cuda::Gpu::of(device)?,
+        #[cfg(not(feature = "cuda"))]
+        Backend::Candle(_) => None,
+        #[cfg(all(feature = "emulator", not(feature = "cuda")))]
+        Backend::Emulator => Some(cuda::Gpu),
+        #[cfg(all(feature = "emulator", feature = "cuda"))]
+        Backend::Emulator => None,
+    };
+    Ok(gpu.map(|gpu| (gpu, numbers)))
+}
+
+/// Puts a checkpoint on a GPU, where its numbers are converted.
+#[cfg(cuda_kernels)]
+fn on_gpu(config: &Config, checkpoint: &Checkpoint, builder: cuda::Builder) -> Result<cuda::Network> {
+    let weights = Weights::place(checkpoint, config, WeightType::F32, false)?;
+    let loader = Loader { checkpoint, weights, place: None, used: RefCell::default() };
+    let (c, v, inner) = (config.n_embd, config.vocab_size, config.n_inner);
+    let table = |name: &str, entries| builder.matrix(&loader.table(name, entries, c)?);
+    let norm = |name: &str| {
+        let [weight, bias] = loader.norm_vectors(name, config)?;
+        builder.norm(&weight, &bias, config.layer_norm_epsilon as f32)
+    };
+    let linear = |name: &str, inputs, outputs, has_bias| {
+        let (weight, bias) = loader.linear_data(name, inputs, outputs, has_bias)?;
+        let bias = bias.map(|bias| builder.vector(&bias)).transpose()?;
+        Ok::<_, Error>(cuda::Linear { weight: builder.matrix(&weight)?, bias })
+    };
+    let layer = |i: usize| {
+        let name = |part: &str| format!("h.{i}.{part}");
+        Ok(cuda::Layer {
+            ln_1: norm(&name("ln_1"))?,
+            c_attn: linear(&name("attn.c_attn"), c, 3 * c, loader.has(&name("attn.c_attn.bias")))?,
+            c_proj: linear(&name("attn.c_proj"), c, c, true)?,
+            ln_2: norm(&name("ln_2"))?,
+            c_fc: linear(&name("mlp.c_fc"), c, inner, true)?,
+            mlp_c_proj: linear(&name("mlp.c_proj"), inner, c, true)?,
+            scale: config.attention_scale(i),
+        })
+    };
+    let embeddings = [table("wte.weight", v)?, table("wpe.weight", config.n_positions)?];
+    let layers = (0..config.n_layer).map(layer).collect::<Result<_>>()?;
+    let ln_f = norm("ln_f")?;
+    let lm_head = if config.tie_word_embeddings {
+        loader.ignore("lm_head.weight");
+        None
+    } else {
+        Some(table("lm_head.weight", v)?)
+    };
+    loader.all_used()?;
+    builder.finish(config, embeddings, layers, ln_f, lm_head)
 }
 
 impl Gpt2 {
     /// The bytes of the weight matrices in memory, or in the mapped file, by type; a tied head counts once.
     #[must_use]
     pub fn weight_bytes(&self) -> Vec<(StorageType, usize)> {
-        let head = (!self.config.tie_word_embeddings).then(|| self.lm_head.stored());
+        let Stored { blocks, embeddings, head } = self.stored();
+        let head = (!self.config.tie_word_embeddings).then_some(head);
         let mut bytes: Vec<(StorageType, usize)> = vec![];
-        for (dtype, size) in self.block_weights().chain([self.wte.stored(), self.wpe.stored()]).chain(head) {
+        for (dtype, size) in blocks.into_iter().chain(embeddings).chain(head) {
             match bytes.iter_mut().find(|(other, _)| *other == dtype) {
                 Some((_, sum)) => *sum += size,
                 None => bytes.push((dtype, size)),
@@ -80,14 +161,16 @@ impl Gpt2 {
     /// The bytes of weights that a decoded token reads: the matrices of the blocks and the head.
     #[must_use]
     pub fn bytes_per_token(&self) -> usize {
-        self.block_weights().chain([self.lm_head.stored()]).map(|(_, size)| size).sum()
+        let Stored { blocks, head, .. } = self.stored();
+        blocks.into_iter().chain([head]).map(|(_, size)| size).sum()
     }
 
-    /// Type and bytes of each matrix in the blocks.
-    fn block_weights(&self) -> impl Iterator<Item = (StorageType, usize)> {
-        self.h.iter().flat_map(|block| {
-            [&block.attn.c_attn, &block.attn.c_proj, &block.mlp.c_fc, &block.mlp.c_proj].map(Linear::stored)
-        })
+    fn stored(&self) -> Stored {
+        match &self.network {
+            Network::Layered(layered) => layered.stored(),
+            #[cfg(cuda_kernels)]
+            Network::Cuda(network) => network.stored(),
+        }
     }
 }
 
@@ -120,18 +203,34 @@ impl Loader<'_> {
     }
 
     fn norm(&self, name: &str, config: &Config) -> Result<LayerNorm> {
-        let weight = self.vector(&format!("{name}.weight"), config.n_embd)?;
-        let bias = self.vector(&format!("{name}.bias"), config.n_embd)?;
+        let [weight, bias] = self.norm_vectors(name, config)?;
         LayerNorm::new(weight, bias, config.layer_norm_epsilon as f32, self.place)
+    }
+
+    /// Weight and bias of a layer norm, (C).
+    fn norm_vectors(&self, name: &str, config: &Config) -> Result<[Vec<f32>; 2]> {
+        let vector = |part: &str| self.vector(&format!("{name}.{part}"), config.n_embd);
+        Ok([vector("weight")?, vector("bias")?])
     }
 
     /// A `Conv1D`: weight (in, out), bias (out).
     fn linear(&self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Linear> {
-        let weight = format!("{name}.weight");
-        let tensor = self.tensor(&weight, &[inputs, outputs])?;
+        let (weight, bias) = self.linear_data(name, inputs, outputs, bias)?;
+        Linear::new(&weight, bias, self.place)
+    }
+
+    /// Weight and, if it has one, bias of a `Conv1D`.
+    fn linear_data(
+        &self,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+    ) -> Result<(MatrixData, Option<Vec<f32>>)> {
+        let tensor = self.tensor(&format!("{name}.weight"), &[inputs, outputs])?;
         let weight = self.matrix(tensor, inputs, outputs)?;
         let bias = bias.then(|| self.vector(&format!("{name}.bias"), outputs)).transpose()?;
-        Linear::new(&weight, bias, self.place)
+        Ok((weight, bias))
     }
 
     /// A table of `entries` vectors, (entries, C): an embedding, or the head.

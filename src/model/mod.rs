@@ -11,10 +11,14 @@
 
 mod block;
 mod cache;
+#[cfg(cuda_kernels)]
+mod cuda;
 mod device;
 mod host;
+mod layered;
 mod layers;
 mod load;
+mod paging;
 mod random;
 mod session;
 mod trace;
@@ -23,13 +27,10 @@ mod weights;
 use candle_core::{DType, Tensor};
 
 use crate::config::Config;
-use crate::decode::numeric;
+use crate::decode::{Input, Output};
 use crate::error::{Error, Result};
-use crate::kernels::FloatType;
-use block::Block;
 pub use cache::{KvCache, Segment};
-use device::Place;
-use layers::{Embedding, LayerNorm, Linear};
+use layered::Layered;
 pub use load::LoadOptions;
 pub(crate) use random::shapes as tensor_shapes;
 pub use session::Session;
@@ -37,19 +38,21 @@ pub use trace::Trace;
 pub use weights::WeightType;
 pub(crate) use weights::{FIRST_MATRIX, Placement};
 
-/// GPT-2 with its weights. Field names are the checkpoint's.
+/// GPT-2 with its weights.
 #[derive(Debug)]
 pub struct Gpt2 {
     config: Config,
-    /// None: the CPU's kernels.
-    place: Option<Place>,
-    /// The type of keys and values in the cache of the CPU.
-    cache_type: FloatType,
-    wte: Embedding,
-    wpe: Embedding,
-    h: Vec<Block>,
-    ln_f: LayerNorm,
-    lm_head: Linear,
+    network: Network,
+}
+
+/// Who computes.
+#[derive(Debug)]
+enum Network {
+    /// The kernels of the CPU, or candle.
+    Layered(Layered),
+    /// The kernels for NVIDIA's GPUs.
+    #[cfg(cuda_kernels)]
+    Cuda(cuda::Network),
 }
 
 impl Gpt2 {
@@ -62,14 +65,21 @@ impl Gpt2 {
     /// An empty cache for this model.
     #[must_use]
     pub fn new_cache(&self) -> KvCache {
-        KvCache::new(&self.config, self.cache_type, self.place.as_ref())
+        match &self.network {
+            Network::Layered(layered) => layered.new_cache(&self.config),
+            #[cfg(cuda_kernels)]
+            Network::Cuda(network) => KvCache::of_cuda(network.new_cache()),
+        }
     }
 
     /// The bytes of the keys and values of a position.
     #[must_use]
     pub fn cache_bytes_per_position(&self) -> usize {
-        let number = self.place.as_ref().map_or(self.cache_type.size(), |place| place.dtype.size_in_bytes());
-        self.config.n_layer * 2 * self.config.n_embd * number
+        match &self.network {
+            Network::Layered(layered) => self.config.n_layer * 2 * self.config.n_embd * layered.cached_size(),
+            #[cfg(cuda_kernels)]
+            Network::Cuda(network) => network.cache_bytes_per_position(),
+        }
     }
 
     /// Runs the blocks over new tokens: `inputs` are `(row, ids)`, the ids of a row follow its positions in the cache.
@@ -84,19 +94,28 @@ impl Gpt2 {
         &self,
         inputs: &[(usize, &[u32])],
         cache: &mut KvCache,
-        mut trace: Option<&mut Trace>,
+        trace: Option<&mut Trace>,
     ) -> Result<Tensor> {
         self.check(inputs, cache)?;
-        let segments = cache.reserve(inputs)?;
-        let mut x = self.embed(inputs, &segments)?;
-        if let Some(trace) = trace.as_deref_mut() {
-            trace.embed = Some(x.clone());
+        match &self.network {
+            Network::Layered(layered) => layered.forward(inputs, cache, trace),
+            #[cfg(cuda_kernels)]
+            Network::Cuda(network) => network.forward(inputs, cache.as_cuda()?, trace),
         }
-        for (layer, block) in self.h.iter().enumerate() {
-            x = block.forward(&x, layer, &segments, cache, trace.as_deref_mut())?;
+    }
+
+    /// The whole network over new tokens, to what is wanted of each.
+    ///
+    /// # Errors
+    /// Those of [`forward`](Self::forward).
+    fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache) -> Result<Output> {
+        let rows: Vec<(usize, &[u32])> = inputs.iter().map(|input| (input.row, input.ids)).collect();
+        #[cfg(cuda_kernels)]
+        if let Network::Cuda(network) = &self.network {
+            self.check(&rows, cache)?;
+            return network.run(inputs, cache.as_cuda()?);
         }
-        cache.commit(&segments);
-        Ok(x)
+        session::ends(self, inputs, &self.forward(&rows, cache, None)?)
     }
 
     /// The final norm: (N, C) -> (N, C).
@@ -104,7 +123,11 @@ impl Gpt2 {
     /// # Errors
     /// If the device fails.
     pub fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
-        self.ln_f.forward(x)
+        match &self.network {
+            Network::Layered(layered) => layered.ln_f.forward(x),
+            #[cfg(cuda_kernels)]
+            Network::Cuda(network) => network.final_norm(x),
+        }
     }
 
     /// The output head: normed hidden states (N, C) -> logits (N, V), in f32.
@@ -112,7 +135,11 @@ impl Gpt2 {
     /// # Errors
     /// If the device fails.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(self.lm_head.forward(hidden)?.to_dtype(DType::F32)?)
+        match &self.network {
+            Network::Layered(layered) => layered.logits(hidden),
+            #[cfg(cuda_kernels)]
+            Network::Cuda(network) => network.logits(hidden),
+        }
     }
 
     /// The most probable token of each row of logits (N, V), the first one if there are several; none for a row that holds
@@ -121,18 +148,11 @@ impl Gpt2 {
     /// # Errors
     /// If the device fails.
     pub fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>> {
-        if let Some(place) = &self.place {
-            return place.best_tokens(logits);
+        match &self.network {
+            Network::Layered(layered) => layered.best_tokens(logits),
+            #[cfg(cuda_kernels)]
+            Network::Cuda(network) => network.best_tokens(logits),
         }
-        let best = |row: &[f32]| numeric::check_finite(row).is_ok().then(|| numeric::argmax(row) as u32);
-        with_slice(logits, |logits| logits.chunks_exact(self.config.vocab_size).map(best).collect())
-    }
-
-    /// Token plus position embeddings, (N, C).
-    fn embed(&self, inputs: &[(usize, &[u32])], segments: &[Segment]) -> Result<Tensor> {
-        let ids: Vec<u32> = inputs.iter().flat_map(|(_, ids)| *ids).copied().collect();
-        let positions: Vec<u32> = segments.iter().flat_map(|s| s.past..s.total()).map(|at| at as u32).collect();
-        Ok((self.wte.forward(&ids)? + self.wpe.forward(&positions)?)?)
     }
 
     fn check(&self, inputs: &[(usize, &[u32])], cache: &KvCache) -> Result<()> {

@@ -35,26 +35,7 @@ impl LanguageModel for Session<'_> {
     }
 
     fn forward(&mut self, inputs: &[Input<'_>]) -> Result<Output> {
-        let rows: Vec<(usize, &[u32])> = inputs.iter().map(|input| (input.row, input.ids)).collect();
-        let x = self.model.forward(&rows, &mut self.cache, None)?;
-        // Norm and head run over the wanted positions alone: most of a prompt's logits are never looked at.
-        let (logits, best) = (wanted(inputs, |input| input.logits), wanted(inputs, |input| input.best));
-        let hidden = wanted(inputs, |input| input.hidden);
-        let mut output = Output::default();
-        if logits.len() + best.len() > 0 {
-            let x = self.model.final_norm(&select(&x, &[&logits[..], &best].concat())?)?;
-            let all = self.model.logits(&x)?;
-            if !logits.is_empty() {
-                output.logits = to_host(&all.narrow(0, 0, logits.len())?)?;
-            }
-            if !best.is_empty() {
-                output.best = self.model.best_tokens(&all.narrow(0, logits.len(), best.len())?)?;
-            }
-        }
-        if !hidden.is_empty() {
-            output.hidden = to_host(&self.model.final_norm(&select(&x, &hidden)?)?)?;
-        }
-        Ok(output)
+        self.model.run(inputs, &mut self.cache)
     }
 
     fn truncate(&mut self, row: usize, len: usize) {
@@ -64,6 +45,28 @@ impl LanguageModel for Session<'_> {
     fn assign(&mut self, moves: &[(usize, usize)]) {
         self.cache.assign(moves);
     }
+}
+
+/// From the residual stream after the last block, (N, C), to what is wanted of each input.
+pub(super) fn ends(model: &Gpt2, inputs: &[Input<'_>], x: &Tensor) -> Result<Output> {
+    // Norm and head run over the wanted positions alone: most of a prompt's logits are never looked at.
+    let (logits, best) = (wanted(inputs, |input| input.logits), wanted(inputs, |input| input.best));
+    let hidden = wanted(inputs, |input| input.hidden);
+    let mut output = Output::default();
+    if logits.len() + best.len() > 0 {
+        let x = model.final_norm(&select(x, &[&logits[..], &best].concat())?)?;
+        let all = model.logits(&x)?;
+        if !logits.is_empty() {
+            output.logits = to_host(&all.narrow(0, 0, logits.len())?)?;
+        }
+        if !best.is_empty() {
+            output.best = model.best_tokens(&all.narrow(0, logits.len(), best.len())?)?;
+        }
+    }
+    if !hidden.is_empty() {
+        output.hidden = to_host(&model.final_norm(&select(x, &hidden)?)?)?;
+    }
+    Ok(output)
 }
 
 /// The places of the wanted positions among those of the batch.

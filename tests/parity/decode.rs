@@ -172,7 +172,7 @@ fn sequences_end_where_those_of_transformers_end() {
 
 pub fn check_endings(load: impl Fn(&str) -> Gpt2) {
     let models: HashMap<&str, Gpt2> = ["base", "inverse"].into_iter().map(|name| (name, load(name))).collect();
-    let path = golden::folder("").join("../decoding.json");
+    let path = golden::fixtures().join("decoding.json");
     let endings: Endings = serde_json::from_slice(&std::fs::read(path).expect("the fixture")).expect("its format");
     for Ending { model: name, eos_token_id, case } in &endings.generate {
         assert_case(name, &models[name.as_str()], eos_token_id, case);

@@ -1,23 +1,63 @@
-//! The network on candle's operations, as it runs on a GPU, here on candle's CPU backend: against transformers' numbers,
-//! and against the kernels.
+//! The network as it runs on a GPU, against transformers' numbers and against the kernels of the CPU.
+//!
+//! `GPT2_TEST_DEVICE` says where: candle's operations on its CPU backend (`cpu`, or unset); the kernels for NVIDIA's GPUs
+//! on the first GPU (`cuda`) or on the CPU (`emulator`), in builds that have them.
 //!
 //! Tolerances: f32 is held to what the kernels are held to. In 16 bits transformers itself is up to 0.013 (f16) and 0.127
 //! (bf16) from its own f32 logits on these checkpoints, which go up to 7.5; bf16 is allowed half as much again, and f16
-//! twice as much, because candle's CPU backend (not its GPU ones) rounds partial sums of f16 products.
+//! twice as much, because candle's CPU backend rounds partial sums of f16 products. On a GPU they are f32, and the same
+//! tolerance is generous.
+
+use std::mem::ManuallyDrop;
 
 use candle_core::{Device, Tensor};
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::decode::{Engine, GenerationConfig, Input, LanguageModel, NoText, Positions};
-use gpt2::device::Backend;
+use gpt2::device::{Backend, DeviceChoice};
 use gpt2::kernels::quantized::QuantizedType;
 use gpt2::model::{Gpt2, LoadOptions, Session, Trace, WeightType, to_host};
 
 use crate::golden::{self, Golden, NAMES, assert_close};
 use crate::{decode, forward};
 
+thread_local! {
+    /// A test has a thread, and so a device, of its own, which ends with the process: a thread's last moments are no time
+    /// to call a driver.
+    static BACKEND: ManuallyDrop<Backend> = ManuallyDrop::new(open());
+}
+
+/// What computes, the same throughout a test.
+fn backend() -> Backend {
+    BACKEND.with(|backend| Backend::clone(backend))
+}
+
+/// Where its tensors lie.
+fn device() -> Device {
+    match backend() {
+        Backend::Candle(device) => device,
+        _ => Device::Cpu,
+    }
+}
+
+/// Opens what `GPT2_TEST_DEVICE` names, a GPU as the program does.
+fn open() -> Backend {
+    let name = std::env::var_os("GPT2_TEST_DEVICE").unwrap_or_else(|| "cpu".into());
+    match name.to_str() {
+        Some("cpu") => Backend::Candle(Device::Cpu),
+        Some("cuda") => match DeviceChoice::Cuda(0).open() {
+            Ok(Backend::Kernels) => panic!("GPT2_TEST_DEVICE is cuda, which came to the CPU"),
+            Ok(backend) => backend,
+            Err(error) => panic!("GPT2_TEST_DEVICE is cuda: {error}"),
+        },
+        #[cfg(feature = "emulator")]
+        Some("emulator") => Backend::Emulator,
+        _ => panic!("GPT2_TEST_DEVICE is {name:?}, not cpu, cuda or emulator, or this build lacks it"),
+    }
+}
+
 fn options(weights: WeightType) -> LoadOptions {
-    LoadOptions { weights, backend: Backend::Candle(Device::Cpu) }
+    LoadOptions { weights, backend: backend() }
 }
 
 fn model(name: &str) -> Gpt2 {
@@ -231,7 +271,7 @@ fn the_best_token_is_that_of_the_host() {
     logits[2 * v + 5] = f32::NAN;
     logits[3 * v + 9] = f32::INFINITY;
     logits[4 * v + 1] = f32::NEG_INFINITY;
-    let logits = Tensor::from_vec(logits, (5, v), &Device::Cpu).unwrap();
+    let logits = Tensor::from_vec(logits, (5, v), &device()).unwrap();
     let expected = [Some(3), Some(0), None, None, None];
     assert_eq!(model.best_tokens(&logits).unwrap(), expected);
     assert_eq!(kernels.best_tokens(&logits).unwrap(), expected);

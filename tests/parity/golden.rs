@@ -35,8 +35,15 @@ pub struct Score {
     pub logprobs: Vec<f32>,
 }
 
+/// `tests/fixtures` of the repository that cargo runs these tests in, or that `CARGO_MANIFEST_DIR` names: an executable
+/// may be taken to another machine.
+pub fn fixtures() -> PathBuf {
+    let repository = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(repository).join("tests/fixtures")
+}
+
 pub fn folder(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny").join(name)
+    fixtures().join("tiny").join(name)
 }
 
 pub fn golden<T: serde::de::DeserializeOwned>(name: &str) -> T {

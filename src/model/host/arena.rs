@@ -1,80 +1,27 @@
-//! Memory for the blocks of the cache: in large pages, for attention reads it from end to end; and counted, for rows share
-//! blocks.
+//! Memory for the blocks of the cache: in large pages, for attention reads it from end to end.
 
 use memmap2::MmapMut;
 
 use crate::error::Result;
+use crate::model::paging::{BlockId, BlockMemory};
 use crate::pages::large_pages;
 
 /// Bytes that are asked for at a time, about. The system gives them as they are first written.
 const SLAB: usize = 16 << 20;
 
-/// A block of an [`Arena`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlockId(usize);
-
-/// Blocks of one size. Whoever holds a [`BlockId`] counts as one that refers to the block, and releases it when done; a
-/// block that nobody refers to is given out again.
+/// Blocks of one size.
 #[derive(Debug)]
 pub struct Arena {
     block_bytes: usize,
     blocks_per_slab: usize,
     slabs: Vec<MmapMut>,
-    /// How many refer to each block.
-    references: Vec<usize>,
-    free: Vec<BlockId>,
 }
 
 impl Arena {
     /// Blocks of `block_bytes`, of which one user takes at most `most`.
     pub fn new(block_bytes: usize, most: usize) -> Self {
         let blocks_per_slab = (SLAB / block_bytes.max(1)).clamp(1, most.max(1));
-        Self { block_bytes, blocks_per_slab, slabs: vec![], references: vec![], free: vec![] }
-    }
-
-    /// A block that nobody else refers to. What it holds is left over from others.
-    ///
-    /// # Errors
-    /// If there is no memory.
-    pub fn take(&mut self) -> Result<BlockId> {
-        if self.free.is_empty() {
-            self.slabs.push(large_pages(self.blocks_per_slab.saturating_mul(self.block_bytes))?);
-            let first = self.references.len();
-            self.references.resize(first + self.blocks_per_slab, 0);
-            // The first is given out first.
-            self.free.extend((first..self.references.len()).rev().map(BlockId));
-        }
-        let id = self.free.pop().expect("just filled");
-        self.references[id.0] = 1;
-        Ok(id)
-    }
-
-    /// One more refers to the block.
-    pub fn share(&mut self, id: BlockId) {
-        self.references[id.0] += 1;
-    }
-
-    /// One less refers to the block.
-    pub fn release(&mut self, id: BlockId) {
-        self.references[id.0] -= 1;
-        if self.references[id.0] == 0 {
-            self.free.push(id);
-        }
-    }
-
-    /// The block itself if nobody else refers to it, or else a copy in its stead.
-    ///
-    /// # Errors
-    /// If there is no memory.
-    pub fn own(&mut self, id: BlockId) -> Result<BlockId> {
-        if self.references[id.0] == 1 {
-            return Ok(id);
-        }
-        let copy = self.take()?;
-        let held = self.get(id).to_vec();
-        self.get_mut(copy).copy_from_slice(&held);
-        self.release(id);
-        Ok(copy)
+        Self { block_bytes, blocks_per_slab, slabs: vec![] }
     }
 
     /// The bytes of a block.
@@ -100,37 +47,33 @@ impl Arena {
     }
 }
 
+impl BlockMemory for Arena {
+    fn grow(&mut self) -> Result<usize> {
+        self.slabs.push(large_pages(self.blocks_per_slab.saturating_mul(self.block_bytes))?);
+        Ok(self.blocks_per_slab)
+    }
+
+    fn copy(&mut self, from: BlockId, to: BlockId) -> Result<()> {
+        let held = self.get(from).to_vec();
+        self.get_mut(to).copy_from_slice(&held);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_shared_block_is_copied_before_it_is_written() {
-        let mut arena = Arena::new(4, 3);
-        let first = arena.take().unwrap();
-        arena.get_mut(first).copy_from_slice(b"abcd");
-        assert_eq!(arena.own(first).unwrap(), first);
-        arena.share(first);
-        let copy = arena.own(first).unwrap();
-        assert_ne!(copy, first);
-        arena.get_mut(copy)[0] = b'x';
-        assert_eq!((arena.get(first), arena.get(copy)), (&b"abcd"[..], &b"xbcd"[..]));
-        let mut both = arena.several_mut([copy, first].into_iter());
+    fn blocks_lie_side_by_side_in_slabs() {
+        let mut arena = Arena::new(4, 2);
+        assert_eq!((arena.grow().unwrap(), arena.grow().unwrap()), (2, 2));
+        arena.get_mut(BlockId(2)).copy_from_slice(b"abcd");
+        arena.copy(BlockId(2), BlockId(1)).unwrap();
+        arena.get_mut(BlockId(1))[0] = b'x';
+        let mut both = arena.several_mut([BlockId(1), BlockId(2)].into_iter());
         both[1][3] = b'y';
         assert_eq!(both[0], b"xbcd");
-        assert_eq!(arena.get(first), b"abcy");
-    }
-
-    #[test]
-    fn a_block_is_given_out_again_when_the_last_has_released_it() {
-        let mut arena = Arena::new(4, 2);
-        let ids: Vec<BlockId> = (0..5).map(|_| arena.take().unwrap()).collect();
-        assert_eq!(arena.slabs.len(), 3);
-        arena.share(ids[2]);
-        arena.release(ids[2]);
-        assert!((0..1).all(|_| arena.take().unwrap() != ids[2]));
-        arena.release(ids[2]);
-        assert_eq!(arena.take().unwrap(), ids[2]);
-        assert_eq!(arena.slabs.len(), 3);
+        assert_eq!(arena.get(BlockId(2)), b"abcy");
     }
 }

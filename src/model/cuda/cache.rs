@@ -1,0 +1,135 @@
+//! The keys and values of past positions in the GPU's memory, in blocks of 64 positions that rows share, and what a pass
+//! needs to run.
+
+use rustc_hash::FxHashMap;
+
+use super::gpu::{Gpu, Graph, Memory};
+use super::kernel::BLOCK_POSITIONS;
+use super::scratch::Scratch;
+use super::shape::NetworkShape;
+use crate::error::Result;
+use crate::model::paging::{BlockId, BlockMemory, PagedRows};
+
+/// Bytes that are asked for at a time, about.
+const SLAB: usize = 64 << 20;
+
+/// Graphs that are kept; more shapes of passes than these are hardly ever repeated.
+const MOST_GRAPHS: usize = 64;
+
+/// A cache for any number of rows; a row comes into being, empty, when it is first named.
+#[derive(Debug)]
+pub struct Cache {
+    /// Blocks of 64 positions of all layers.
+    pub rows: PagedRows<Blocks>,
+    pub scratch: Scratch,
+    pub graphs: Graphs,
+}
+
+impl Cache {
+    /// An empty cache.
+    pub fn new(gpu: &Gpu, shape: NetworkShape) -> Self {
+        let bytes = shape.block_bytes();
+        let blocks_per_slab = (SLAB / bytes.max(1)).clamp(1, shape.most_blocks());
+        let blocks = Blocks { gpu: gpu.clone(), bytes, blocks_per_slab, slabs: vec![] };
+        Self {
+            rows: PagedRows::new(blocks, BLOCK_POSITIONS),
+            scratch: Scratch::new(gpu, shape),
+            graphs: Graphs::default(),
+        }
+    }
+
+    /// Positions that `row` holds.
+    pub fn len(&self, row: usize) -> usize {
+        self.rows.len(row)
+    }
+
+    /// Drops the positions of `row` from `len` on.
+    pub fn truncate(&mut self, row: usize, len: usize) {
+        self.rows.truncate(row, len);
+    }
+
+    /// Makes each `to` hold what `from` held before the call; `moves` are `(to, from)`.
+    pub fn assign(&mut self, moves: &[(usize, usize)]) {
+        self.rows.assign(moves);
+    }
+}
+
+/// Memory for blocks.
+#[derive(Debug)]
+pub struct Blocks {
+    gpu: Gpu,
+    /// Of a block.
+    bytes: usize,
+    blocks_per_slab: usize,
+    slabs: Vec<Memory>,
+}
+
+impl Blocks {
+    /// Where a block lies.
+    pub fn address(&self, id: BlockId) -> u64 {
+        let (slab, at) = self.place(id);
+        slab.address() + at as u64
+    }
+
+    fn place(&self, id: BlockId) -> (&Memory, usize) {
+        (&self.slabs[id.0 / self.blocks_per_slab], id.0 % self.blocks_per_slab * self.bytes)
+    }
+}
+
+impl BlockMemory for Blocks {
+    fn grow(&mut self) -> Result<usize> {
+        self.slabs.push(self.gpu.zeros(self.blocks_per_slab * self.bytes)?);
+        Ok(self.blocks_per_slab)
+    }
+
+    fn copy(&mut self, from: BlockId, to: BlockId) -> Result<()> {
+        self.gpu.copy(self.place(from), self.place(to), self.bytes)
+    }
+
+    /// Positions that a row does not have yet get a weight of 0, which does not hide NaN.
+    fn renew(&mut self, id: BlockId) -> Result<()> {
+        let (slab, at) = self.place(id);
+        self.gpu.clear(slab, at, self.bytes)
+    }
+}
+
+/// What a pass of decoding looks like: all that its launches depend on but the contents of buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GraphKey {
+    /// Rows, each with one new token.
+    pub rows: usize,
+    /// For how many of them logits, best tokens and hidden states are wanted.
+    pub wanted: [usize; 3],
+    /// Blocks of positions that attention goes through.
+    pub blocks: usize,
+}
+
+/// Passes as graphs. A launch costs the host more than most kernels take; a graph costs as much as one.
+#[derive(Debug, Default)]
+pub struct Graphs {
+    /// None for a pass that was seen once: recording pays only for what comes again.
+    known: FxHashMap<GraphKey, Option<Graph>>,
+    /// The buffers that the graphs were recorded with.
+    generation: usize,
+}
+
+impl Graphs {
+    /// Whether a pass like this was run before with the same buffers; it is remembered.
+    pub fn seen(&mut self, key: GraphKey, generation: usize) -> bool {
+        if self.generation != generation || self.known.len() > MOST_GRAPHS {
+            self.known.clear();
+            self.generation = generation;
+        }
+        self.known.insert(key, None).is_some()
+    }
+
+    /// The graph of a pass, if it was recorded with the same buffers.
+    pub fn get(&self, key: GraphKey, generation: usize) -> Option<&Graph> {
+        self.known.get(&key).filter(|_| self.generation == generation)?.as_ref()
+    }
+
+    /// Keeps a graph.
+    pub fn keep(&mut self, key: GraphKey, graph: Graph) {
+        self.known.insert(key, Some(graph));
+    }
+}

@@ -1,0 +1,278 @@
+//! The network on an NVIDIA GPU, by kernels of its own (`kernels.cu`), in f32, f16 or bf16.
+//!
+//! Residual stream, norms, biases and all sums are f32; weights, keys, values and the factors of products have the type that
+//! the model is loaded as. A row's numbers are the same bits alone and in a batch, read at once or token by token.
+//!
+//! Decoding is bound by launches: a pass that repeats is recorded as a graph and costs one. Kernels start while those before
+//! them end, and ask for their weights meanwhile.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `nvidia.rs`, `emulated.rs` | memory, copies, launches: of a GPU, or of the CPU in its stead |
+//! | `kernels.cu`, `kernel.rs`, `arguments.rs` | the kernels, their names, what they take |
+//! | `pass.rs` | a pass: from ids to logits |
+//! | `cache.rs`, `scratch.rs` | what a run remembers, and what a pass writes |
+//! | `shape.rs` | sizes |
+
+mod arguments;
+mod cache;
+#[cfg(not(feature = "cuda"))]
+mod emulated;
+mod kernel;
+#[cfg(feature = "cuda")]
+mod nvidia;
+mod pass;
+mod scratch;
+mod shape;
+
+#[cfg(not(feature = "cuda"))]
+use emulated as gpu;
+#[cfg(feature = "cuda")]
+use nvidia as gpu;
+
+use candle_core::Tensor;
+
+use super::layered::Stored;
+use super::layers::MatrixData;
+use crate::checkpoint::StorageType;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::kernels::Layout;
+use arguments::{NormArgs, PlaceArgs};
+pub use cache::Cache;
+pub use gpu::Gpu;
+use gpu::Memory;
+pub use kernel::NumberType;
+use kernel::{Kernel, TILE_OUTPUTS};
+use scratch::Scratch;
+use shape::{NetworkShape, padded};
+
+/// Outputs of a matrix are padded to multiples of this, what a block of threads computes of many rows.
+const OUTPUTS: usize = 4 * TILE_OUTPUTS;
+
+/// Outputs that a launch of `Place` writes a block.
+const PLACE_THREADS: usize = 256;
+
+/// The network's weights on the GPU.
+#[derive(Debug)]
+pub struct Network {
+    gpu: Gpu,
+    shape: NetworkShape,
+    activation: i32,
+    pub wte: Matrix,
+    pub wpe: Matrix,
+    pub layers: Vec<Layer>,
+    pub ln_f: Norm,
+    /// None: the token embeddings.
+    pub lm_head: Option<Matrix>,
+}
+
+/// A matrix (outputs, inputs), padded with zeros.
+#[derive(Debug)]
+pub struct Matrix {
+    memory: Memory,
+    outputs: usize,
+    row_bytes: usize,
+}
+
+/// A layer norm.
+#[derive(Debug)]
+pub struct Norm {
+    weight: Memory,
+    bias: Memory,
+    epsilon: f32,
+}
+
+/// `y = x W + b`.
+#[derive(Debug)]
+pub struct Linear {
+    pub weight: Matrix,
+    pub bias: Option<Memory>,
+}
+
+/// A block of the network.
+#[derive(Debug)]
+pub struct Layer {
+    pub ln_1: Norm,
+    pub c_attn: Linear,
+    pub c_proj: Linear,
+    pub ln_2: Norm,
+    pub c_fc: Linear,
+    pub mlp_c_proj: Linear,
+    pub scale: f32,
+}
+
+/// Puts weights on the GPU.
+pub struct Builder {
+    gpu: Gpu,
+    numbers: NumberType,
+}
+
+impl Builder {
+    /// In the given type.
+    pub fn new(gpu: Gpu, numbers: NumberType) -> Self {
+        Self { gpu, numbers }
+    }
+
+    /// A matrix.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn matrix(&self, data: &MatrixData) -> Result<Matrix> {
+        let stored = match data.dtype {
+            StorageType::F32 => 0,
+            StorageType::F16 => 1,
+            StorageType::BF16 => 2,
+            other => unreachable!("the loader widens {other}"),
+        };
+        let row_bytes = padded(data.inputs) * self.numbers.size();
+        let memory = self.gpu.zeros(data.outputs.next_multiple_of(OUTPUTS) * row_bytes)?;
+        let from = self.gpu.zeros(data.bytes.len())?;
+        self.gpu.upload(&data.bytes, &from, 0)?;
+        let arguments = PlaceArgs {
+            from: from.address(),
+            to: memory.address(),
+            outputs: data.outputs as i32,
+            inputs: data.inputs as i32,
+            stride: padded(data.inputs) as i32,
+            stored,
+            transposed: i32::from(data.layout != Layout::OutIn),
+            unused: 0,
+        };
+        let blocks = (data.outputs * data.inputs).div_ceil(PLACE_THREADS);
+        self.gpu.launch(Kernel::Place, self.numbers, [blocks as u32, 1, 1], 0, &arguments, false)?;
+        Ok(Matrix { memory, outputs: data.outputs, row_bytes })
+    }
+
+    /// A vector, in f32.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn vector(&self, numbers: &[f32]) -> Result<Memory> {
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_ne_bytes()).collect();
+        let memory = self.gpu.zeros(bytes.len())?;
+        self.gpu.upload(&bytes, &memory, 0)?;
+        Ok(memory)
+    }
+
+    /// A layer norm.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn norm(&self, weight: &[f32], bias: &[f32], epsilon: f32) -> Result<Norm> {
+        Ok(Norm { weight: self.vector(weight)?, bias: self.vector(bias)?, epsilon })
+    }
+
+    /// The network.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for sizes that the kernels cannot count.
+    pub fn finish(
+        self,
+        config: &Config,
+        [wte, wpe]: [Matrix; 2],
+        layers: Vec<Layer>,
+        ln_f: Norm,
+        lm_head: Option<Matrix>,
+    ) -> Result<Network> {
+        let shape = NetworkShape::new(config, self.numbers);
+        // Offsets within a block, and within the rows of a pass, are counted in 32 bits.
+        if shape.block_bytes() > i32::MAX as usize
+            || Scratch::most_tokens(&shape) * 3 * shape.padded > i32::MAX as usize
+        {
+            return Err(Error::Unsupported("the network is too wide for the GPU's kernels; use --device cpu".into()));
+        }
+        // Uploads have read what they were given, but what comes from files should be let go.
+        self.gpu.synchronize()?;
+        let activation = kernel::activation(config.activation_function);
+        Ok(Network { gpu: self.gpu, shape, activation, wte, wpe, layers, ln_f, lm_head })
+    }
+}
+
+impl Norm {
+    fn arguments(&self, width: usize) -> NormArgs {
+        NormArgs {
+            weight: self.weight.address(),
+            bias: self.bias.address(),
+            epsilon: self.epsilon,
+            width: width as i32,
+        }
+    }
+}
+
+impl Network {
+    /// An empty cache.
+    pub fn new_cache(&self) -> Cache {
+        Cache::new(&self.gpu, self.shape)
+    }
+
+    /// The bytes of the keys and values of a position.
+    pub fn cache_bytes_per_position(&self) -> usize {
+        self.shape.position_bytes()
+    }
+
+    /// Type and bytes of the matrices.
+    pub fn stored(&self) -> Stored {
+        let dtype = match self.shape.numbers {
+            NumberType::F32 => StorageType::F32,
+            NumberType::F16 => StorageType::F16,
+            NumberType::BF16 => StorageType::BF16,
+        };
+        let stored = |matrix: &Matrix| (dtype, matrix.outputs * matrix.row_bytes);
+        let matrices =
+            self.layers.iter().flat_map(|layer| [&layer.c_attn, &layer.c_proj, &layer.c_fc, &layer.mlp_c_proj]);
+        Stored {
+            blocks: matrices.map(|linear| stored(&linear.weight)).collect(),
+            embeddings: vec![stored(&self.wte), stored(&self.wpe)],
+            head: stored(self.head()),
+        }
+    }
+
+    fn head(&self) -> &Matrix {
+        self.lm_head.as_ref().unwrap_or(&self.wte)
+    }
+
+    /// The final norm: (N, C) -> (N, C).
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
+        let (rows, width) = x.dims2()?;
+        let from = self.gpu.memory(x)?;
+        let to = self.gpu.zeros(rows * width * size_of::<f32>())?;
+        let norm = self.ln_f.arguments(width);
+        self.normalise(rows, norm, (from.address(), width), None, (0, 0), (to.address(), width), false)?;
+        self.gpu.tensor(to, (rows, width))
+    }
+
+    /// The output head: normed hidden states (N, C) -> logits (N, V).
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let (rows, width) = hidden.dims2()?;
+        let from = self.gpu.memory(hidden)?;
+        let shape = &self.shape;
+        let x = self.gpu.zeros(rows.next_multiple_of(OUTPUTS) * shape.padded * shape.numbers.size())?;
+        let as_it_is = NormArgs { width: width as i32, ..NormArgs::default() };
+        self.normalise(rows, as_it_is, (from.address(), width), None, (x.address(), shape.padded), (0, 0), false)?;
+        let logits = self.gpu.zeros(rows * shape.vocabulary * size_of::<f32>())?;
+        self.project(rows, x.address(), logits.address(), false)?;
+        self.gpu.tensor(logits, (rows, shape.vocabulary))
+    }
+
+    /// The most probable token of each row of logits (N, V), the first one if there are several; none for a row that holds
+    /// anything but finite numbers.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>> {
+        let rows = logits.dim(0)?;
+        let from = self.gpu.memory(logits)?;
+        let best = self.gpu.zeros(rows * size_of::<u32>())?;
+        self.best(rows, from.address(), best.address(), false)?;
+        let mut bytes = vec![0; rows * size_of::<u32>()];
+        self.gpu.download(&best, 0, &mut bytes)?;
+        Ok(pass::ids(&bytes).collect())
+    }
+}

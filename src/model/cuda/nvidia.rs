@@ -1,0 +1,345 @@
+//! An NVIDIA GPU as the network uses it: memory, copies, launches and graphs on candle's stream, so that candle's tensors
+//! and the kernels here see each other's results in order.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use candle_core::cuda::cudarc::driver::{CudaFunction, CudaSlice, CudaStream, DevicePtr, result, sys};
+use candle_core::cuda::{CudaDevice, CudaStorage, WrapErr, cudarc};
+use candle_core::{DType, Device, Shape, Storage, Tensor};
+
+use super::arguments::Arguments;
+use super::kernel::{Kernel, NumberType};
+use crate::error::{Error, Result};
+
+/// Machine code for compute capability 8.0 and 9.0, and PTX for later ones.
+static KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
+
+/// A GPU with the kernels.
+#[derive(Debug, Clone)]
+pub struct Gpu(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    device: CudaDevice,
+    stream: Arc<CudaStream>,
+    /// By kernel and type.
+    functions: Vec<Option<CudaFunction>>,
+    /// Whether a kernel can begin before the one before it has ended: from compute capability 9.0 on.
+    overlaps: bool,
+}
+
+/// Memory of the GPU.
+#[derive(Debug)]
+pub struct Memory {
+    slice: CudaSlice<u8>,
+    address: u64,
+}
+
+impl Memory {
+    /// Where it lies.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Its bytes.
+    pub fn len(&self) -> usize {
+        self.slice.len()
+    }
+}
+
+/// Memory of the host that the GPU can reach.
+#[derive(Debug)]
+pub struct Staging {
+    at: *mut u8,
+    len: usize,
+    gpu: Gpu,
+}
+
+// SAFETY: the memory belongs to the value alone.
+unsafe impl Send for Staging {}
+// SAFETY: it is written through `&mut` alone.
+unsafe impl Sync for Staging {}
+
+impl Staging {
+    /// The bytes. What the GPU was asked to write is there after [`Gpu::synchronize`].
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: allocated with this length and zeroed.
+        unsafe { std::slice::from_raw_parts(self.at, self.len) }
+    }
+
+    /// The same to write to, while the GPU is not reading them.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.at, self.len) }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // A copy may be under way. Nobody could be told of a failure.
+        let _ = self.gpu.synchronize();
+        // SAFETY: allocated by `malloc_host`, and nothing uses it any more.
+        let _ = unsafe { result::free_host(self.at.cast()) };
+    }
+}
+
+/// Launches and copies that are repeated as one.
+pub struct Graph(cudarc::driver::CudaGraph);
+
+// SAFETY: a graph belongs to the cache that made it, and is used through `&mut` alone.
+unsafe impl Send for Graph {}
+// SAFETY: the same.
+unsafe impl Sync for Graph {}
+
+impl std::fmt::Debug for Graph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Graph")
+    }
+}
+
+impl Gpu {
+    /// The GPU behind a device of candle's; none for another device.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a GPU that the kernels cannot run on.
+    pub fn of(device: &Device) -> Result<Option<Self>> {
+        let Device::Cuda(device) = device else { return Ok(None) };
+        let stream = device.cuda_stream();
+        let context = stream.context();
+        let (major, minor) = context.compute_capability().w()?;
+        if major < 8 {
+            return Err(Error::Unsupported(format!(
+                "this GPU has compute capability {major}.{minor}; the kernels need 8.0 or more, use --device cpu"
+            )));
+        }
+        let module = context.load_module(cudarc::nvrtc::Ptx::from_binary(KERNELS.to_vec())).w()?;
+        let functions = Kernel::all().map(|(kernel, numbers)| {
+            kernel.name(numbers).map(|name| module.load_function(&name).w().map_err(Error::from)).transpose()
+        });
+        let functions = functions.collect::<Result<_>>()?;
+        let overlaps = major >= 9 && std::env::var_os("GPT2_NO_OVERLAP").is_none();
+        Ok(Some(Self(Arc::new(Inner { device: device.clone(), stream, functions, overlaps }))))
+    }
+
+    /// candle's name for it.
+    pub fn device(&self) -> Device {
+        Device::Cuda(self.0.device.clone())
+    }
+
+    /// The stream, its context made the thread's.
+    fn stream(&self) -> Result<sys::CUstream> {
+        self.0.stream.context().bind_to_thread().w()?;
+        Ok(self.0.stream.cu_stream())
+    }
+
+    /// Zeroed memory.
+    ///
+    /// # Errors
+    /// If there is not enough.
+    pub fn zeros(&self, bytes: usize) -> Result<Memory> {
+        let slice = self.0.stream.alloc_zeros::<u8>(bytes.max(1)).w()?;
+        let address = slice.device_ptr(&self.0.stream).0;
+        Ok(Memory { slice, address })
+    }
+
+    /// Page-locked memory of the host, zeroed.
+    ///
+    /// # Errors
+    /// If there is not enough.
+    pub fn staging(&self, bytes: usize) -> Result<Staging> {
+        self.stream()?;
+        let len = bytes.max(1);
+        // SAFETY: freed when `Staging` is dropped.
+        let at = unsafe { result::malloc_host(len, 0) }.w()?.cast::<u8>();
+        // SAFETY: just allocated with this length.
+        unsafe { at.write_bytes(0, len) };
+        Ok(Staging { at, len, gpu: self.clone() })
+    }
+
+    /// Launches a kernel; it runs after those launched before. `overlaps` says that it waits by itself for what the one
+    /// before it writes, and may start early.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn launch<A: Arguments>(
+        &self,
+        kernel: Kernel,
+        numbers: NumberType,
+        grid: [u32; 3],
+        shared: usize,
+        arguments: &A,
+        overlaps: bool,
+    ) -> Result<()> {
+        let stream = self.stream()?;
+        let function = self.0.functions[kernel.index(numbers)].as_ref().expect("a kernel that there is for the type");
+        let mut attribute = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid[0],
+            gridDimY: grid[1],
+            gridDimZ: grid[2],
+            blockDimX: kernel.threads(),
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shared as u32,
+            hStream: stream,
+            attrs: &raw mut attribute,
+            numAttrs: u32::from(overlaps && self.0.overlaps),
+        };
+        let mut parameters = [std::ptr::from_ref(arguments).cast_mut().cast::<c_void>()];
+        // SAFETY: `Arguments` says that the kernel takes one argument of this type, and it is copied before the call returns.
+        let launched = unsafe {
+            sys::cuLaunchKernelEx(
+                &raw const config,
+                function.cu_function(),
+                parameters.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
+        };
+        Ok(launched.result().w()?)
+    }
+
+    /// Copies bytes to the GPU; they may be changed once this returns.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn upload(&self, from: &[u8], to: &Memory, at: usize) -> Result<()> {
+        assert!(at + from.len() <= to.len(), "within the memory");
+        let stream = self.stream()?;
+        // SAFETY: within `to`; `from` is pageable, so the driver has read it when the call returns.
+        Ok(unsafe { result::memcpy_htod_async(to.address + at as u64, from, stream) }.w()?)
+    }
+
+    /// Copies bytes from the GPU, once everything before is done.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn download(&self, from: &Memory, at: usize, to: &mut [u8]) -> Result<()> {
+        assert!(at + to.len() <= from.len(), "within the memory");
+        let stream = self.stream()?;
+        // SAFETY: within `from`, and `to` is borrowed until the copy is done.
+        unsafe { result::memcpy_dtoh_async(to, from.address + at as u64, stream) }.w()?;
+        self.synchronize()
+    }
+
+    /// Copies within the GPU's memory.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn copy(&self, from: (&Memory, usize), to: (&Memory, usize), bytes: usize) -> Result<()> {
+        assert!(from.1 + bytes <= from.0.len() && to.1 + bytes <= to.0.len(), "within the memory");
+        let stream = self.stream()?;
+        let (from, to) = (from.0.address + from.1 as u64, to.0.address + to.1 as u64);
+        // SAFETY: within both.
+        Ok(unsafe { result::memcpy_dtod_async(to, from, bytes, stream) }.w()?)
+    }
+
+    /// Fills memory with zeros.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn clear(&self, memory: &Memory, at: usize, bytes: usize) -> Result<()> {
+        assert!(at + bytes <= memory.len(), "within the memory");
+        let stream = self.stream()?;
+        // SAFETY: within the memory.
+        Ok(unsafe { result::memset_d8_async(memory.address + at as u64, 0, bytes, stream) }.w()?)
+    }
+
+    /// Copies the first bytes of `from` to the GPU, after what was launched before.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn send(&self, from: &Staging, bytes: usize, to: &Memory) -> Result<()> {
+        assert!(bytes <= to.len(), "within the memory");
+        let stream = self.stream()?;
+        // SAFETY: within `to`; who changes `from` synchronizes first.
+        Ok(unsafe { result::memcpy_htod_async(to.address, &from.bytes()[..bytes], stream) }.w()?)
+    }
+
+    /// Copies the first bytes of `from` to the host, from `at` on, after what was launched before.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn receive(&self, from: &Memory, bytes: usize, to: &mut Staging, at: usize) -> Result<()> {
+        assert!(bytes <= from.len(), "within the memory");
+        let stream = self.stream()?;
+        // SAFETY: within `from`; who reads `to` synchronizes first, and dropping it does, too.
+        Ok(unsafe { result::memcpy_dtoh_async(&mut to.bytes_mut()[at..at + bytes], from.address, stream) }.w()?)
+    }
+
+    /// Waits until everything is done.
+    ///
+    /// # Errors
+    /// If something failed.
+    pub fn synchronize(&self) -> Result<()> {
+        Ok(self.0.stream.synchronize().w()?)
+    }
+
+    /// Records what `work` launches and copies, without running it.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Option<Graph>> {
+        if std::env::var_os("GPT2_NO_GRAPH").is_some() {
+            return Ok(None);
+        }
+        let stream = &self.0.stream;
+        stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
+        let worked = work();
+        // Ended even after an error: the stream could not be used otherwise.
+        let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0)).w();
+        worked?;
+        Ok(graph?.map(Graph))
+    }
+
+    /// Runs what was recorded.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn replay(&self, graph: &Graph) -> Result<()> {
+        Ok(graph.0.launch().w()?)
+    }
+
+    /// A tensor of f32 that takes over `memory`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn tensor(&self, memory: Memory, shape: impl Into<Shape>) -> Result<Tensor> {
+        let shape = shape.into();
+        let address = memory.slice.leak();
+        // SAFETY: the allocation has at least these many bytes, aligned as allocations are, and nobody else owns it.
+        let slice = unsafe { self.0.stream.upgrade_device_ptr::<f32>(address, shape.elem_count()) };
+        let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(slice, self.0.device.clone()));
+        Ok(Tensor::from_storage(storage, shape, candle_core::op::BackpropOp::none(), false))
+    }
+
+    /// A copy of a tensor's numbers as f32, in row-major order.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn memory(&self, tensor: &Tensor) -> Result<Memory> {
+        let tensor = tensor.to_device(&self.device())?.to_dtype(DType::F32)?.contiguous()?;
+        let (storage, layout) = tensor.storage_and_layout();
+        let Storage::Cuda(storage) = &*storage else { unreachable!("it was moved to the GPU") };
+        let view = storage.as_cuda_slice::<f32>()?.slice(layout.start_offset()..);
+        let bytes = tensor.elem_count() * size_of::<f32>();
+        let copy = self.zeros(bytes)?;
+        let (from, _guard) = view.device_ptr(&self.0.stream);
+        let stream = self.stream()?;
+        // SAFETY: both have these many bytes.
+        unsafe { result::memcpy_dtod_async(copy.address, from, bytes, stream) }.w()?;
+        Ok(copy)
+    }
+
+    /// Bytes of memory that are free, and that there are.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn memory_info(&self) -> Result<(usize, usize)> {
+        Ok(self.0.stream.context().mem_get_info().w()?)
+    }
+}

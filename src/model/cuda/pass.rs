@@ -1,0 +1,584 @@
+//! A pass of the network: ids to hidden states, logits and best tokens.
+//!
+//! A pass of many tokens is run in parts, which changes no number.
+
+use candle_core::Tensor;
+
+use super::arguments::{AttentionArgs, BestArgs, EmbedArgs, Into, MatmulArgs, NormArgs, NormaliseArgs, Queries};
+use super::cache::{Cache, GraphKey};
+use super::gpu::Memory;
+use super::kernel::{BLOCK_POSITIONS, Kernel, NORM_WARPS, NumberType, TILE_OUTPUTS, TILE_ROWS};
+use super::scratch::{Plan, Scratch, at};
+use super::shape::padded;
+use super::{Layer, Linear, Matrix, Network, Norm, OUTPUTS};
+use crate::decode::{Input, Output, Positions};
+use crate::error::{Error, Result};
+use crate::model::{Segment, Trace};
+
+/// The most bytes of shared memory that a kernel gets without asking, less what the products have for themselves.
+const SHARED_BYTES: usize = 43 << 10;
+
+/// Rows up to which weights are what a product waits for.
+const FEW_ROWS: usize = 64;
+
+/// Blocks of positions that attention goes through are counted in steps of this in graphs: blocks that are not there cost
+/// nothing.
+const GRAPH_BLOCKS: usize = 4;
+
+/// Floats that go through memory.
+const FLOAT: usize = size_of::<f32>();
+
+/// New tokens of one row that are run together, and what is wanted of them.
+#[derive(Debug, Clone, Copy)]
+struct Part<'a> {
+    row: usize,
+    ids: &'a [u32],
+    /// Positions before them.
+    past: usize,
+    /// For which of the tokens logits, best tokens and hidden states are wanted: from this one on.
+    wanted_from: [usize; 3],
+    /// Which of the segments it belongs to.
+    segment: usize,
+}
+
+/// What a pass records for those who want to look inside, in f32.
+struct Record {
+    /// (N, C).
+    embed: Memory,
+    /// (N, C) after each block.
+    hidden: Vec<Memory>,
+    /// Of each traced layer, (H, T, S) of each segment.
+    attention: Vec<Memory>,
+    first_layer: usize,
+    /// Where each segment's probabilities begin, in numbers.
+    starts: Vec<(usize, Segment)>,
+}
+
+/// Token ids as `BestTokens` writes them; none where there is none.
+pub fn ids(bytes: &[u8]) -> impl Iterator<Item = Option<u32>> {
+    bytes.as_chunks().0.iter().map(|bytes| Some(u32::from_ne_bytes(*bytes)).filter(|id| *id != u32::MAX))
+}
+
+fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks().0.iter().map(|bytes| f32::from_ne_bytes(*bytes))
+}
+
+/// The segments of a pass over `inputs`, `(row, ids)`.
+fn segments<'a>(inputs: impl Iterator<Item = (usize, &'a [u32])>, cache: &Cache) -> Vec<Segment> {
+    let mut first = 0;
+    let segment = |(row, ids): (usize, &[u32])| {
+        let segment = Segment { row, first, len: ids.len(), past: cache.len(row) };
+        first += ids.len();
+        segment
+    };
+    inputs.map(segment).collect()
+}
+
+impl Network {
+    /// What [`crate::model::Gpt2::forward`] says, of inputs that it has checked.
+    pub fn forward(&self, inputs: &[(usize, &[u32])], cache: &mut Cache, trace: Option<&mut Trace>) -> Result<Tensor> {
+        let segments = segments(inputs.iter().copied(), cache);
+        cache.rows.reserve(&segments)?;
+        let nothing = |segment: &Segment| [segment.len; 3];
+        let parts: Vec<Part<'_>> = segments
+            .iter()
+            .zip(inputs)
+            .enumerate()
+            .flat_map(|(i, (segment, (_, ids)))| self.parts(segment, i, ids, nothing(segment)))
+            .collect();
+        let tokens: usize = segments.iter().map(|s| s.len).sum();
+        let width = self.shape.width;
+        let x = self.gpu.zeros(tokens * width * FLOAT)?;
+        let record = match &trace {
+            Some(trace) => Some(self.record(trace, &segments)?),
+            None => None,
+        };
+        let mut first = 0;
+        for parts in self.passes(&parts) {
+            let plan = self.prepare(parts, cache, record.as_ref())?;
+            self.launch(&plan, cache, parts, first, record.as_ref(), None)?;
+            let rows = (at(&cache.scratch.x), self.shape.padded);
+            self.copy_rows(plan.tokens, rows, (x.address() + (first * width * FLOAT) as u64, width))?;
+            first += plan.tokens;
+        }
+        if let (Some(trace), Some(record)) = (trace, record) {
+            self.keep(trace, record, tokens)?;
+        }
+        // What failed is known before the positions count.
+        self.gpu.synchronize()?;
+        cache.rows.commit(&segments);
+        self.gpu.tensor(x, (tokens, width))
+    }
+
+    /// What [`crate::decode::LanguageModel::forward`] says, of inputs that were checked.
+    pub fn run(&self, inputs: &[Input<'_>], cache: &mut Cache) -> Result<Output> {
+        let segments = segments(inputs.iter().map(|input| (input.row, input.ids)), cache);
+        cache.rows.reserve(&segments)?;
+        let from = |positions: Positions, len: usize| match positions {
+            Positions::None => len,
+            Positions::Last => len - 1,
+            Positions::All => 0,
+        };
+        let parts = segments.iter().zip(inputs).enumerate().flat_map(|(i, (segment, input))| {
+            let wanted = [input.logits, input.best, input.hidden].map(|positions| from(positions, segment.len));
+            self.parts(segment, i, input.ids, wanted)
+        });
+        let parts: Vec<Part<'_>> = parts.collect();
+        let mut output = Output::default();
+        for parts in self.passes(&parts) {
+            let plan = self.prepare(parts, cache, None)?;
+            self.launch_or_replay(&plan, cache, parts)?;
+            self.gpu.synchronize()?;
+            self.collect(&plan, cache, &mut output);
+        }
+        cache.rows.commit(&segments);
+        Ok(output)
+    }
+
+    /// A segment in pieces that fit into a pass.
+    fn parts<'a>(
+        &self,
+        segment: &Segment,
+        number: usize,
+        ids: &'a [u32],
+        wanted_from: [usize; 3],
+    ) -> impl Iterator<Item = Part<'a>> + use<'a> {
+        let (row, past, most) = (segment.row, segment.past, Scratch::most_tokens(&self.shape));
+        ids.chunks(most).enumerate().map(move |(i, ids)| Part {
+            row,
+            ids,
+            past: past + i * most,
+            wanted_from: wanted_from.map(|from| from.saturating_sub(i * most).min(ids.len())),
+            segment: number,
+        })
+    }
+
+    /// Parts that are run together.
+    fn passes<'p, 'a>(&self, parts: &'p [Part<'a>]) -> impl Iterator<Item = &'p [Part<'a>]> + use<'p, 'a> {
+        let most = Scratch::most_tokens(&self.shape);
+        let mut rest = parts;
+        std::iter::from_fn(move || {
+            let mut tokens = 0;
+            let fits = |part: &&Part<'_>| {
+                tokens += part.ids.len();
+                tokens <= most
+            };
+            let (now, later) = rest.split_at(rest.iter().take_while(fits).count());
+            rest = later;
+            (!now.is_empty()).then_some(now)
+        })
+    }
+
+    /// Writes the tables of a pass and makes room for it.
+    fn prepare(&self, parts: &[Part<'_>], cache: &mut Cache, record: Option<&Record>) -> Result<Plan> {
+        let shape = &self.shape;
+        let most_blocks = shape.most_blocks();
+        let tile = tile_queries(parts);
+        let tokens = parts.iter().map(|part| part.ids.len()).sum();
+        let tiles = parts.iter().map(|part| part.ids.len().div_ceil(tile)).sum();
+        let wanted = [0, 1, 2].map(|i| parts.iter().map(|part| part.ids.len() - part.wanted_from[i]).sum());
+        let plan = Plan::new(parts.len(), tokens, tiles, wanted, most_blocks);
+        let [logits, best, hidden] = wanted;
+        let results = (best + logits * shape.vocabulary + hidden * shape.width) * FLOAT;
+        // The buffers may still be in use by the pass before.
+        self.gpu.synchronize()?;
+        cache.scratch.reserve(&plan, results)?;
+        let bytes = cache.scratch.plan_host.as_mut().expect("reserved").bytes_mut();
+        let mut queries = Vec::with_capacity(tiles);
+        let mut first = 0;
+        for (i, part) in parts.iter().enumerate() {
+            let blocks = cache.rows.blocks(part.row);
+            let address = |block: usize| cache.rows.memory.address(blocks[block]);
+            let total = part.past + part.ids.len();
+            for block in 0..total.div_ceil(BLOCK_POSITIONS) {
+                put(bytes, plan.tables, i * most_blocks + block, address(block).to_ne_bytes());
+            }
+            for (j, id) in part.ids.iter().enumerate() {
+                let position = part.past + j;
+                put(bytes, plan.token_blocks, first + j, address(position / BLOCK_POSITIONS).to_ne_bytes());
+                put(bytes, plan.token_offsets, first + j, ((position % BLOCK_POSITIONS) as u32).to_ne_bytes());
+                put(bytes, plan.ids, first + j, id.to_ne_bytes());
+                put(bytes, plan.positions, first + j, (position as u32).to_ne_bytes());
+            }
+            for from in (0..part.ids.len()).step_by(tile) {
+                let (weights_at, stride, head) = match record {
+                    Some(record) => record.place(part, from),
+                    None => (0, 0, 0),
+                };
+                queries.push(Queries {
+                    first: (first + from) as i32,
+                    count: tile.min(part.ids.len() - from) as i32,
+                    position: (part.past + from) as i32,
+                    table: (i * most_blocks) as i32,
+                    weights_at: number(weights_at)?,
+                    weights_stride: number(stride)?,
+                    weights_head: number(head)?,
+                    unused: 0,
+                });
+            }
+            first += part.ids.len();
+        }
+        for (i, tile) in queries.iter().enumerate() {
+            let Queries { first, count, position, table, weights_at, weights_stride, weights_head, unused } = *tile;
+            let fields = [first, count, position, table, weights_at, weights_stride, weights_head, unused];
+            for (j, field) in fields.into_iter().enumerate() {
+                put(bytes, plan.queries, i * fields.len() + j, field.to_ne_bytes());
+            }
+        }
+        let mut row = 0;
+        for kind in 0..3 {
+            let mut first = 0;
+            for part in parts {
+                for token in part.wanted_from[kind]..part.ids.len() {
+                    put(bytes, plan.rows, row, ((first + token) as u32).to_ne_bytes());
+                    row += 1;
+                }
+                first += part.ids.len();
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Runs a pass, by its graph if there is one.
+    fn launch_or_replay(&self, plan: &Plan, cache: &mut Cache, parts: &[Part<'_>]) -> Result<()> {
+        let blocks = most_positions(parts).div_ceil(BLOCK_POSITIONS).next_multiple_of(GRAPH_BLOCKS);
+        let blocks = blocks.min(self.shape.most_blocks());
+        let decodes = parts.len() <= FEW_ROWS && parts.iter().all(|part| part.ids.len() == 1);
+        if !decodes {
+            return self.launch(plan, cache, parts, 0, None, None);
+        }
+        let key = GraphKey { rows: parts.len(), wanted: plan.wanted, blocks };
+        let generation = cache.scratch.generation;
+        if let Some(graph) = cache.graphs.get(key, generation) {
+            return self.gpu.replay(graph);
+        }
+        if cache.graphs.seen(key, generation)
+            && let Some(graph) = self.gpu.capture(|| self.launch(plan, cache, parts, 0, None, Some(blocks)))?
+        {
+            self.gpu.replay(&graph)?;
+            cache.graphs.keep(key, graph);
+            return Ok(());
+        }
+        self.launch(plan, cache, parts, 0, None, None)
+    }
+
+    /// Launches a pass. `first` is its first token among those recorded; `blocks` of positions are gone through, all that
+    /// there are if it is none.
+    fn launch(
+        &self,
+        plan: &Plan,
+        cache: &mut Cache,
+        parts: &[Part<'_>],
+        first: usize,
+        record: Option<&Record>,
+        blocks: Option<usize>,
+    ) -> Result<()> {
+        let shape = &self.shape;
+        let scratch = &mut cache.scratch;
+        let table = at(&scratch.plan);
+        let [tables, token_blocks, token_offsets, ids, positions, queries] =
+            [plan.tables, plan.token_blocks, plan.token_offsets, plan.ids, plan.positions, plan.queries]
+                .map(|offset| table + offset as u64);
+        self.gpu.send(
+            scratch.plan_host.as_ref().expect("reserved"),
+            plan.bytes,
+            scratch.plan.as_ref().expect("reserved"),
+        )?;
+        let [x, y, q, inner] = [&scratch.x, &scratch.y, &scratch.q, &scratch.inner].map(at);
+        let embed = EmbedArgs {
+            wte: self.wte.memory.address(),
+            wpe: self.wpe.memory.address(),
+            ids,
+            positions,
+            x,
+            stride: shape.padded as i32,
+            width: shape.width as i32,
+        };
+        self.gpu.launch(Kernel::Embed, shape.numbers, [plan.tokens as u32, 1, 1], 0, &embed, false)?;
+        if let Some(record) = record {
+            self.record_rows(plan.tokens, x, &record.embed, first)?;
+        }
+        let (rows, stride) = (plan.tokens, shape.padded);
+        let tile = tile_queries(parts);
+        let blocks = blocks.unwrap_or(most_positions(parts).div_ceil(BLOCK_POSITIONS));
+        for (i, layer) in self.layers.iter().enumerate() {
+            let Layer { ln_1, c_attn, c_proj, ln_2, c_fc, mlp_c_proj, scale } = layer;
+            let (keys_at, values_at) = shape.layer_at(i);
+            let cached = MatmulArgs {
+                blocks: token_blocks,
+                positions: token_offsets,
+                keys_at: keys_at as i32,
+                values_at: values_at as i32,
+                heads: shape.heads as i32,
+                head_dim: shape.head_dim as i32,
+                key_dim: shape.key_dim as i32,
+                value_dim: shape.value_dim as i32,
+                ..MatmulArgs::default()
+            };
+            self.linear(rows, c_attn, Some(ln_1), (x, y), (q, shape.heads * shape.key_dim), Into::Qkv, cached)?;
+            let attention = AttentionArgs {
+                q,
+                blocks: tables,
+                queries,
+                y,
+                partial: at(&scratch.partial),
+                totals: at(&scratch.totals),
+                done: at(&scratch.done),
+                weights: record.map_or(0, |record| record.weights(i)),
+                scale: *scale,
+                q_stride: (shape.heads * shape.key_dim) as i32,
+                y_stride: stride as i32,
+                most_blocks: shape.most_blocks() as i32,
+                keys_at: keys_at as i32,
+                values_at: values_at as i32,
+                heads: shape.heads as i32,
+                head_dim: shape.head_dim as i32,
+                key_dim: shape.key_dim as i32,
+                value_dim: shape.value_dim as i32,
+            };
+            let kernel = if tile == TILE_ROWS { Kernel::Attention8 } else { Kernel::Attention32 };
+            let grid = [plan.tiles as u32, shape.heads as u32, blocks as u32];
+            self.gpu.launch(kernel, shape.numbers, grid, 0, &attention, true)?;
+            let plain = MatmulArgs { activation: self.activation, ..MatmulArgs::default() };
+            self.linear(rows, c_proj, None, (y, y), (x, stride), Into::Residual, plain)?;
+            self.linear(rows, c_fc, Some(ln_2), (x, y), (inner, padded(shape.inner)), Into::Activated, plain)?;
+            self.linear(rows, mlp_c_proj, None, (inner, inner), (x, stride), Into::Residual, plain)?;
+            if let Some(record) = record {
+                self.record_rows(rows, x, &record.hidden[i], first)?;
+            }
+        }
+        self.ends(plan, cache)
+    }
+
+    /// From the residual stream to what is wanted, and back to the host.
+    fn ends(&self, plan: &Plan, cache: &mut Cache) -> Result<()> {
+        let shape = &self.shape;
+        let scratch = &mut cache.scratch;
+        let [logits, best, hidden] = plan.wanted;
+        let rows = at(&scratch.plan) + plan.rows as u64;
+        let (x, y, stride) = (at(&scratch.x), at(&scratch.y), shape.padded);
+        let norm = self.ln_f.arguments(shape.width);
+        let results = scratch.results.as_mut().expect("reserved");
+        if logits + best > 0 {
+            let all = at(&scratch.logits);
+            self.normalise(logits + best, norm, (x, stride), Some(rows), (y, stride), (0, 0), true)?;
+            self.project(logits + best, y, all, true)?;
+            if best > 0 {
+                let from = all + (logits * shape.vocabulary * FLOAT) as u64;
+                self.best(best, from, at(&scratch.best), true)?;
+                self.gpu.receive(scratch.best.as_ref().expect("reserved"), best * FLOAT, results, 0)?;
+            }
+            if logits > 0 {
+                let from = scratch.logits.as_ref().expect("reserved");
+                self.gpu.receive(from, logits * shape.vocabulary * FLOAT, results, best * FLOAT)?;
+            }
+        }
+        if hidden > 0 {
+            let rows = rows + ((logits + best) * size_of::<u32>()) as u64;
+            let exact = (at(&scratch.hidden), shape.width);
+            self.normalise(hidden, norm, (x, stride), Some(rows), (0, 0), exact, false)?;
+            let before = (best + logits * shape.vocabulary) * FLOAT;
+            let from = scratch.hidden.as_ref().expect("reserved");
+            self.gpu.receive(from, hidden * shape.width * FLOAT, results, before)?;
+        }
+        Ok(())
+    }
+
+    /// Appends what came back to the output.
+    fn collect(&self, plan: &Plan, cache: &Cache, output: &mut Output) {
+        let [logits, best, hidden] = plan.wanted;
+        let bytes = cache.scratch.results.as_ref().expect("reserved").bytes();
+        let (tokens, bytes) = bytes.split_at(best * FLOAT);
+        let (scores, bytes) = bytes.split_at(logits * self.shape.vocabulary * FLOAT);
+        output.best.extend(ids(tokens));
+        output.logits.extend(floats(scores));
+        output.hidden.extend(floats(&bytes[..hidden * self.shape.width * FLOAT]));
+    }
+
+    /// A layer norm, if there is one, and a product. `from` is the residual stream and where normed rows go, or twice where
+    /// the rows are; `to` is where outputs go and how many numbers a row has there.
+    #[expect(clippy::too_many_arguments, reason = "a product has these")]
+    fn linear(
+        &self,
+        rows: usize,
+        linear: &Linear,
+        norm: Option<&Norm>,
+        from: (u64, u64),
+        to: (u64, usize),
+        into: Into,
+        rest: MatmulArgs,
+    ) -> Result<()> {
+        let shape = &self.shape;
+        let mut arguments = MatmulArgs {
+            bias: linear.bias.as_ref().map_or(0, Memory::address),
+            y: to.0,
+            y_stride: to.1 as i32,
+            into: into as i32,
+            ..rest
+        };
+        let Some(norm) = norm else {
+            return self.product(rows, &linear.weight, MatmulArgs { x: from.1, ..arguments }, true);
+        };
+        let norm = norm.arguments(shape.width);
+        let shared = TILE_ROWS * (linear.weight.row_bytes + 16);
+        if rows <= TILE_ROWS && shared <= SHARED_BYTES {
+            arguments = MatmulArgs { x: from.0, norm, norm_stride: shape.padded as i32, ..arguments };
+            let arguments = complete(rows, &linear.weight, arguments);
+            let grid = [1, linear.weight.outputs.div_ceil(TILE_OUTPUTS) as u32, 1];
+            return self.gpu.launch(Kernel::Matmul8Normed, shape.numbers, grid, shared, &arguments, true);
+        }
+        self.normalise(rows, norm, (from.0, shape.padded), None, (from.1, shape.padded), (0, 0), true)?;
+        self.product(rows, &linear.weight, MatmulArgs { x: from.1, ..arguments }, true)
+    }
+
+    /// A product: who computes it depends on the number of rows, what is computed does not.
+    fn product(&self, rows: usize, weight: &Matrix, arguments: MatmulArgs, overlaps: bool) -> Result<()> {
+        let arguments = complete(rows, weight, arguments);
+        let narrow = |kernel, tile: usize| (kernel, rows.div_ceil(tile), weight.outputs.div_ceil(TILE_OUTPUTS));
+        let wide_rows = if self.shape.numbers == NumberType::F32 { 4 * TILE_ROWS } else { 8 * TILE_ROWS };
+        let (kernel, across, down) = match rows {
+            0..=8 => narrow(Kernel::Matmul8, TILE_ROWS),
+            9..=16 => narrow(Kernel::Matmul16, 2 * TILE_ROWS),
+            17..=FEW_ROWS => narrow(Kernel::Matmul32, 4 * TILE_ROWS),
+            _ => (Kernel::MatmulWide, rows.div_ceil(wide_rows), weight.outputs.div_ceil(OUTPUTS)),
+        };
+        self.gpu.launch(kernel, self.shape.numbers, [across as u32, down as u32, 1], 0, &arguments, overlaps)
+    }
+
+    /// The output head over rows as products have them: (N, padded C) -> (N, V).
+    pub fn project(&self, rows: usize, x: u64, logits: u64, overlaps: bool) -> Result<()> {
+        let y_stride = self.shape.vocabulary as i32;
+        let arguments = MatmulArgs { x, y: logits, y_stride, into: Into::Logits as i32, ..MatmulArgs::default() };
+        self.product(rows, self.head(), arguments, overlaps)
+    }
+
+    /// The best token of each of so many rows of logits.
+    pub fn best(&self, rows: usize, logits: u64, best: u64, overlaps: bool) -> Result<()> {
+        let arguments = BestArgs { logits, best, vocabulary: self.shape.vocabulary as i32, unused: 0 };
+        self.gpu.launch(Kernel::BestTokens, NumberType::F32, [rows as u32, 1, 1], 0, &arguments, overlaps)
+    }
+
+    /// Layer norm: `from`, `to` and `exact` are addresses and how many numbers a row has there; `picked` is the address of the
+    /// numbers of rows.
+    #[expect(clippy::too_many_arguments, reason = "two results, each with its own rows")]
+    pub fn normalise(
+        &self,
+        rows: usize,
+        norm: NormArgs,
+        from: (u64, usize),
+        picked: Option<u64>,
+        to: (u64, usize),
+        exact: (u64, usize),
+        overlaps: bool,
+    ) -> Result<()> {
+        let arguments = NormaliseArgs {
+            x: from.0,
+            rows: picked.unwrap_or(0),
+            y: to.0,
+            exact: exact.0,
+            norm,
+            x_stride: from.1 as i32,
+            y_stride: to.1 as i32,
+            exact_stride: exact.1 as i32,
+            count: rows as i32,
+        };
+        let grid = [rows.div_ceil(NORM_WARPS) as u32, 1, 1];
+        self.gpu.launch(Kernel::Normalise, self.shape.numbers, grid, 0, &arguments, overlaps)
+    }
+
+    /// Copies rows of C numbers; `from` and `to` are addresses and how many numbers a row has there.
+    fn copy_rows(&self, rows: usize, from: (u64, usize), to: (u64, usize)) -> Result<()> {
+        let as_they_are = NormArgs { width: self.shape.width as i32, ..NormArgs::default() };
+        self.normalise(rows, as_they_are, from, None, (0, 0), to, false)
+    }
+
+    fn record_rows(&self, rows: usize, x: u64, to: &Memory, first: usize) -> Result<()> {
+        let width = self.shape.width;
+        self.copy_rows(rows, (x, self.shape.padded), (to.address() + (first * width * FLOAT) as u64, width))
+    }
+
+    /// Room for what a trace wants of the segments.
+    fn record(&self, trace: &Trace, segments: &[Segment]) -> Result<Record> {
+        let tokens: usize = segments.iter().map(|s| s.len).sum();
+        let rows = || self.gpu.zeros(tokens * self.shape.width * FLOAT);
+        let mut starts = vec![];
+        let mut numbers = 0;
+        for s in segments {
+            starts.push((numbers, *s));
+            numbers += self.shape.heads * s.len * s.total();
+        }
+        let traced =
+            trace.attention_layers.start.min(self.shape.layers)..trace.attention_layers.end.min(self.shape.layers);
+        Ok(Record {
+            embed: rows()?,
+            hidden: (0..self.shape.layers).map(|_| rows()).collect::<Result<_>>()?,
+            first_layer: traced.start,
+            attention: traced.map(|_| self.gpu.zeros(numbers * FLOAT)).collect::<Result<_>>()?,
+            starts,
+        })
+    }
+
+    /// Hands over what was recorded.
+    fn keep(&self, trace: &mut Trace, record: Record, tokens: usize) -> Result<()> {
+        let shape = (tokens, self.shape.width);
+        trace.embed = Some(self.gpu.tensor(record.embed, shape)?);
+        for hidden in record.hidden {
+            trace.hidden.push(self.gpu.tensor(hidden, shape)?);
+        }
+        for layer in record.attention {
+            for (start, s) in &record.starts {
+                let shape = (self.shape.heads, s.len, s.total());
+                let bytes = shape.0 * shape.1 * shape.2 * FLOAT;
+                let own = self.gpu.zeros(bytes)?;
+                self.gpu.copy((&layer, start * FLOAT), (&own, 0), bytes)?;
+                trace.attention.push(self.gpu.tensor(own, shape)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Record {
+    /// Where the probabilities of the part's queries from the `from`th on begin, and how far the next query's and the next
+    /// head's are.
+    fn place(&self, part: &Part<'_>, from: usize) -> (usize, usize, usize) {
+        let (start, s) = &self.starts[part.segment];
+        (start + (part.past + from - s.past) * s.total(), s.total(), s.len * s.total())
+    }
+
+    /// Where the probabilities of a layer go; 0 if nobody wants them.
+    fn weights(&self, layer: usize) -> u64 {
+        layer.checked_sub(self.first_layer).and_then(|i| self.attention.get(i)).map_or(0, Memory::address)
+    }
+}
+
+/// The rest of a product's arguments.
+fn complete(rows: usize, weight: &Matrix, arguments: MatmulArgs) -> MatmulArgs {
+    MatmulArgs {
+        weight: weight.memory.address(),
+        row_bytes: weight.row_bytes as i32,
+        rows: rows as i32,
+        outputs: weight.outputs as i32,
+        ..arguments
+    }
+}
+
+/// Queries of a tile of attention.
+fn tile_queries(parts: &[Part<'_>]) -> usize {
+    if parts.iter().all(|part| part.ids.len() <= TILE_ROWS) { TILE_ROWS } else { 4 * TILE_ROWS }
+}
+
+/// The most positions that a row holds after the pass.
+fn most_positions(parts: &[Part<'_>]) -> usize {
+    parts.iter().map(|part| part.past + part.ids.len()).max().unwrap_or(0)
+}
+
+/// Writes the `i`th entry of the table that begins at `offset`.
+fn put<const N: usize>(bytes: &mut [u8], offset: usize, i: usize, entry: [u8; N]) {
+    bytes[offset + i * N..][..N].copy_from_slice(&entry);
+}
+
+fn number(n: usize) -> Result<i32> {
+    i32::try_from(n)
+        .map_err(|_| Error::Unsupported("attention weights of so many tokens cannot be recorded at once".into()))
+}

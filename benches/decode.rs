@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use divan::{Bencher, black_box};
 use gpt2::Result;
-use gpt2::decode::{Engine, GenerationConfig, Input, LanguageModel, NoText, Output, Positions, numeric};
+use gpt2::decode::{Engine, GenerationConfig, Input, LanguageModel, NoText, Output, Positions, Top, numeric};
 
 const VOCAB: usize = 50257;
 
@@ -46,7 +46,8 @@ impl LanguageModel for Instant {
             inputs.iter().filter(|input| positions(input) != Positions::None).count()
         };
         let (logits, best) = (wanted(|input| input.logits), wanted(|input| input.best));
-        Ok(Output { logits: self.logits.repeat(logits), best: vec![Some(11); best], hidden: vec![] })
+        let top = inputs.iter().map(|input| input.top).filter(|k| *k > 0).map(|k| Top::of(&self.logits, k)).collect();
+        Ok(Output { logits: self.logits.repeat(logits), best: vec![Some(11); best], top, ..Output::default() })
     }
 
     fn truncate(&mut self, _: usize, _: usize) {}

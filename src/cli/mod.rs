@@ -252,6 +252,7 @@ pub struct TopkArgs {
   gpt2 info --model demo
   gpt2 info --model gpt2-xl --format json
   gpt2 info --model demo --tensors
+  gpt2 info --model gpt2-xl --device cuda --dtype bf16
   gpt2 info --config config.json")]
 pub struct InfoArgs {
     #[command(flatten)]

@@ -22,6 +22,7 @@ const BANDWIDTH_PASSES: usize = 8;
 pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
     let start = Instant::now();
     let backend = args.model.device.open()?;
+    let free_before = memory::free_on(&backend);
     let (name, model) = model(args, backend.clone(), verbosity)?;
     let load_s = start.elapsed().as_secs_f64();
     let longest = args.prompt_tokens.iter().max().copied().unwrap_or_default() + args.max_new_tokens;
@@ -32,9 +33,12 @@ pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
         ))
         .into());
     }
-    let runs = args.prompt_tokens.iter().map(|prompt| measure(&model, *prompt, args)).collect::<Result<Vec<_>>>()?;
+    let runs =
+        args.prompt_tokens.iter().map(|prompt| measure(&model, *prompt, args, &backend)).collect::<Result<Vec<_>>>()?;
     // The buffer of the next measurement would count as memory of the model.
     let peak_memory_bytes = memory::peak();
+    let least_free = runs.iter().filter_map(|run| run.least_free).min();
+    let peak_device_memory_bytes = free_before.zip(least_free).map(|(before, least)| before.saturating_sub(least));
     let bandwidth = backend.memory_bandwidth(BANDWIDTH_PASSES)?;
     let runs = runs.into_iter().map(|run| run.record(&model, bandwidth, args)).collect();
     let weights = model.weight_bytes().into_iter();
@@ -45,6 +49,7 @@ pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
         simd: format!("{:?}", kernels::level()).to_lowercase(),
         load_s,
         peak_memory_bytes,
+        peak_device_memory_bytes,
         bandwidth_bytes_per_s: bandwidth,
         batch_size: args.batch_size,
         runs,
@@ -77,10 +82,12 @@ struct Times {
     prompt: usize,
     prefill: Vec<f64>,
     decode: Vec<f64>,
+    /// Of the GPU's memory, in bytes.
+    least_free: Option<u64>,
 }
 
-fn measure(model: &Gpt2, prompt: usize, args: &BenchArgs) -> Result<Times> {
-    let mut times = Times { prompt, prefill: vec![], decode: vec![] };
+fn measure(model: &Gpt2, prompt: usize, args: &BenchArgs, backend: &Backend) -> Result<Times> {
+    let mut times = Times { prompt, prefill: vec![], decode: vec![], least_free: None };
     // The first pass reads the weights into memory and does not count.
     for pass in 0..=args.repeat {
         let mut session = Session::new(model);
@@ -99,6 +106,8 @@ fn measure(model: &Gpt2, prompt: usize, args: &BenchArgs) -> Result<Times> {
             times.prefill.push(prefill);
             times.decode.push(start.elapsed().as_secs_f64());
         }
+        // While the session still holds its cache and buffers.
+        times.least_free = times.least_free.into_iter().chain(memory::free_on(backend)).min();
     }
     Ok(times)
 }
@@ -108,7 +117,14 @@ fn step(session: &mut Session<'_>, rows: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
     let inputs: Vec<Input<'_>> = rows
         .iter()
         .enumerate()
-        .map(|(row, ids)| Input { row, ids, logits: Positions::None, best: Positions::Last, hidden: Positions::None })
+        .map(|(row, ids)| Input {
+            row,
+            ids,
+            logits: Positions::None,
+            best: Positions::Last,
+            hidden: Positions::None,
+            ..Input::default()
+        })
         .collect();
     // Weights that give no finite numbers cost as much as others.
     Ok(session.forward(&inputs)?.best.iter().map(|id| vec![id.unwrap_or(0)]).collect())

@@ -4,7 +4,8 @@ use anyhow::Result;
 use gpt2::analysis::parameters::{Costs, Parameters};
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
-use gpt2::memory::{self, Footprint};
+use gpt2::device::DeviceChoice;
+use gpt2::memory::{self, DeviceFootprint, Footprint};
 
 use super::load;
 use crate::cli::{Format, InfoArgs, Verbosity};
@@ -12,16 +13,18 @@ use crate::output::Stdout;
 use crate::output::info::{InfoRecord, MemoryRecord, RunningRecord, TensorRecord};
 
 pub fn run(args: &InfoArgs, verbosity: Verbosity) -> Result<()> {
-    let (model, config, footprint, tensors) = match &args.config {
+    let on_gpu = may_be_cuda(args.model.device)?;
+    let Described { model, config, footprint, device, tensors } = match &args.config {
         Some(path) => {
-            let config = Config::from_file(path)?;
-            let footprint = Footprint::of_config(&config, args.model.weights());
-            (path.display().to_string(), config, footprint, vec![])
+            let (config, weights) = (Config::from_file(path)?, args.model.weights());
+            let footprint = Footprint::of_config(&config, weights);
+            let device = DeviceFootprint::of_config(&config, weights);
+            Described { model: path.display().to_string(), config, footprint, device, tensors: vec![] }
         }
         None => of_model(args, verbosity)?,
     };
     let running = RunningRecord { footprint, available_bytes: memory::available().map(|available| available.bytes) };
-    let memory = MemoryRecord { costs: Costs::of(&config), running };
+    let memory = MemoryRecord { costs: Costs::of(&config), running, device: on_gpu.then_some(device) };
     let record = InfoRecord { model, parameters: Parameters::of(&config), memory, config, tensors };
     let mut out = Stdout::lock();
     match args.format {
@@ -31,15 +34,40 @@ pub fn run(args: &InfoArgs, verbosity: Verbosity) -> Result<()> {
     out.finish()
 }
 
+/// What there is to say of a model.
+struct Described {
+    model: String,
+    config: Config,
+    footprint: Footprint,
+    /// On an NVIDIA GPU.
+    device: DeviceFootprint,
+    tensors: Vec<TensorRecord>,
+}
+
+/// Whether the device may be an NVIDIA GPU. Nothing is opened: what a run takes there is known without a GPU, and where one
+/// is named, to programs that were built without it, too.
+fn may_be_cuda(device: DeviceChoice) -> Result<bool> {
+    Ok(match device {
+        DeviceChoice::Cuda(_) => true,
+        DeviceChoice::Auto => cfg!(feature = "cuda"),
+        DeviceChoice::Cpu | DeviceChoice::Metal => {
+            device.require()?;
+            false
+        }
+    })
+}
+
 /// The configuration and tensors of a model; its weights stay unread.
-fn of_model(args: &InfoArgs, verbosity: Verbosity) -> Result<(String, Config, Footprint, Vec<TensorRecord>)> {
-    let files = load::find(&args.model, verbosity)?;
+fn of_model(args: &InfoArgs, verbosity: Verbosity) -> Result<Described> {
+    let files = load::locate(&args.model, verbosity)?;
     let checkpoint = Checkpoint::open(&files.weights)?;
     let mut config = files.read_config()?;
     config.qkv_bias = checkpoint.get("h.0.attn.c_attn.bias").is_some();
     let tensors = if args.tensors { checkpoint.tensors.iter().map(record).collect() } else { vec![] };
-    let footprint = Footprint::of_checkpoint(&config, &checkpoint, args.model.weights());
-    Ok((files.name, config, footprint, tensors))
+    let weights = args.model.weights();
+    let footprint = Footprint::of_checkpoint(&config, &checkpoint, weights);
+    let device = DeviceFootprint::of_checkpoint(&config, &checkpoint, weights);
+    Ok(Described { model: files.name, config, footprint, device, tensors })
 }
 
 fn record(tensor: &gpt2::checkpoint::Tensor) -> TensorRecord {

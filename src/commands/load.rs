@@ -43,9 +43,14 @@ pub fn set_up(args: &ModelArgs) -> Result<()> {
     Ok(args.device.require()?)
 }
 
-/// Finds the model's files, and downloads them if need be.
+/// Finds the model's files, and downloads them if need be, for a device that this program was built for.
 pub fn find(args: &ModelArgs, verbosity: Verbosity) -> Result<ModelFiles> {
     set_up(args)?;
+    locate(args, verbosity)
+}
+
+/// Finds the model's files, and downloads them if need be.
+pub fn locate(args: &ModelArgs, verbosity: Verbosity) -> Result<ModelFiles> {
     let options = SourceOptions {
         revision: args.revision.clone(),
         offline: args.is_offline(),

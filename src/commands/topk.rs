@@ -187,7 +187,8 @@ impl Query<'_> {
 }
 
 fn last_logits(session: &mut Session<'_>, row: usize, ids: &[u32]) -> Result<Vec<f32>> {
-    let input = Input { row, ids, logits: Positions::Last, best: Positions::None, hidden: Positions::None };
+    let input =
+        Input { row, ids, logits: Positions::Last, best: Positions::None, hidden: Positions::None, ..Input::default() };
     Ok(session.forward(&[input])?.logits)
 }
 

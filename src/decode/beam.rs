@@ -7,11 +7,11 @@
 
 use std::sync::Arc;
 
-use super::config::{Beam, EarlyStopping};
-use super::numeric;
+use super::config::{Beam, Decoding, EarlyStopping};
 use super::random::Noise;
-use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
+use super::search::{FEW_MORE, NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
 use super::stop::Finish;
+use super::{MOST_TOP, Top, numeric};
 use crate::error::Result;
 
 /// What is added to a score to put it behind all others.
@@ -44,8 +44,11 @@ pub(super) struct Candidate {
 }
 
 /// The processed scores of the beams. Before the beams differ they all have the same.
-pub(super) struct Scores<'a> {
-    rows: Vec<&'a mut [f32]>,
+pub(super) enum Scores<'a> {
+    /// Of all tokens.
+    Rows(Vec<&'a mut [f32]>),
+    /// Of the best alone, where nothing else can be picked.
+    Top(Vec<Vec<(u32, f32)>>),
 }
 
 impl<'a> Scores<'a> {
@@ -62,25 +65,51 @@ impl<'a> Scores<'a> {
             adjust(row);
             task.process(row, &beam.ids);
         }
-        Ok(Self { rows })
+        Ok(Self::Rows(rows))
+    }
+
+    /// Log-probabilities of the best tokens of each beam.
+    fn of_top(top: &[Option<Top>]) -> Result<Self> {
+        let row = |top: &Option<Top>| {
+            let mut row: Vec<(u32, f32)> = top.as_ref().ok_or_else(numeric::not_finite)?.log_probs().collect();
+            // Logits that differ may have one log-probability.
+            row.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            Ok(row)
+        };
+        Ok(Self::Top(top.iter().map(row).collect::<Result<_>>()?))
     }
 
     /// Which of the rows is that of `beam`.
     pub(super) fn row_of(&self, beam: usize) -> usize {
-        beam.min(self.rows.len() - 1)
+        let rows = match self {
+            Self::Rows(rows) => rows.len(),
+            Self::Top(rows) => rows.len(),
+        };
+        beam.min(rows - 1)
     }
 
+    /// The scores of all tokens after `beam`; none where only the best are known.
     fn row(&self, beam: usize) -> &[f32] {
-        self.rows[self.row_of(beam)]
+        match self {
+            Self::Rows(rows) => rows[self.row_of(beam)],
+            Self::Top(_) => &[],
+        }
+    }
+
+    /// The `k` best tokens after `beam`.
+    fn best_tokens(&self, beam: usize, k: usize) -> Vec<(usize, f32)> {
+        match self {
+            Self::Rows(_) => numeric::top_k(self.row(beam), k),
+            Self::Top(rows) => rows[self.row_of(beam)].iter().take(k).map(|(id, x)| (*id as usize, *x)).collect(),
+        }
     }
 
     /// The `k` best continuations, the best first; equal ones in the order of beam and id.
     pub(super) fn best(&self, beams: &[Hypothesis], k: usize) -> Vec<Candidate> {
         let mut all = vec![];
         for (beam, Hypothesis { score, .. }) in beams.iter().enumerate() {
-            let row = self.row(beam);
             // Adding the score keeps the order but for ties that rounding makes.
-            let best = numeric::top_k(row, k).into_iter();
+            let best = self.best_tokens(beam, k).into_iter();
             all.extend(best.map(|(id, x)| Candidate { beam, id, score: x + score }));
         }
         all.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.beam.cmp(&b.beam)).then(a.id.cmp(&b.id)));
@@ -176,6 +205,20 @@ impl BeamSearch {
         }
     }
 
+    /// How many continuations are looked at: enough that `num_beams` are left if every beam's best ones are the tokens that
+    /// end it.
+    fn candidates(&self, task: &Task<'_>) -> usize {
+        self.params.num_beams * (1 + task.decoding.stop.eos_token_id.len()).max(2)
+    }
+
+    /// How many of the best tokens of each beam are enough to go on, if anything less than all scores is.
+    fn enough(&self, task: &Task<'_>) -> Option<usize> {
+        let Decoding { processors, logprobs, .. } = &*task.decoding;
+        let k = (self.candidates(task) + FEW_MORE).min(task.vocab_size);
+        let is_plain = !self.params.sample && processors.is_empty() && logprobs.is_none();
+        (is_plain && k <= MOST_TOP).then_some(k)
+    }
+
     /// Whether there are as many finished sequences as beams.
     fn full(&self) -> bool {
         self.finished.iter().all(|(_, finish)| finish.is_some())
@@ -231,6 +274,9 @@ impl Search for BeamSearch {
 
     fn plan(&mut self, task: &Task<'_>, plan: &mut Plan) {
         self.rows.plan(task, self.beams.iter().enumerate(), plan);
+        if let Some(k) = self.enough(task) {
+            plan.only_top(k);
+        }
     }
 
     fn advance(
@@ -239,9 +285,11 @@ impl Search for BeamSearch {
         mut output: StepOutput<'_>,
         _: &mut Vec<NewToken>,
     ) -> Result<Option<Vec<Sequence>>> {
-        let scores = Scores::new(task, output.rows().collect(), &self.beams, |_| ())?;
-        // Enough that `num_beams` are left if every beam's best continuations are the tokens that end it.
-        let k = self.params.num_beams * (1 + task.decoding.stop.eos_token_id.len()).max(2);
+        let scores = match output.top {
+            [] => Scores::new(task, output.rows().collect(), &self.beams, |_| ())?,
+            top => Scores::of_top(top)?,
+        };
+        let k = self.candidates(task);
         let candidates = if self.params.sample {
             let step = self.beams[0].ids.len() - task.prompt.len();
             scores.drawn(&self.beams, k, Noise { seed: task.decoding.seed, row: 0, step: step as u64 })

@@ -109,6 +109,7 @@ impl<'a> Rows<'a> {
                 logits: input.logits,
                 best: input.best,
                 hidden: input.hidden,
+                top: input.top,
             })
         });
         let inputs: Vec<Input<'_>> = inputs.collect();
@@ -157,15 +158,18 @@ impl<'p, 'a> Plans<'p, 'a> {
         let states: usize = self.plans.iter().map(|plan| plan.positions(|input| input.hidden)).sum();
         let n_embd = output.hidden.len().checked_div(states).unwrap_or(0);
         let (mut logits, mut best, mut hidden) = (&mut output.logits[..], &output.best[..], &output.hidden[..]);
+        let mut top = &output.top[..];
         let mut ended = vec![];
         for (request, plan) in self.requests.iter_mut().zip(&self.plans) {
             let mine = plan.positions(|input| input.logits) * vocab_size;
             let tokens = plan.positions(|input| input.best);
             let states = plan.positions(|input| input.hidden) * n_embd;
+            let tops = plan.inputs.iter().filter(|input| input.top > 0).count();
             let output = StepOutput {
                 logits: logits.split_off_mut(..mine).unwrap_or_default(),
                 best: best.split_off(..tokens).unwrap_or_default(),
                 hidden: hidden.split_off(..states).unwrap_or_default(),
+                top: top.split_off(..tops).unwrap_or_default(),
                 vocab_size,
                 n_embd,
             };

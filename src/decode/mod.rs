@@ -86,7 +86,7 @@ pub trait LanguageModel {
 }
 
 /// New tokens for one row, and what is wanted of them.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Input<'a> {
     /// The row.
     pub row: usize,
@@ -99,12 +99,19 @@ pub struct Input<'a> {
     pub best: Positions,
     /// For which of the new positions the last hidden state (after the final norm) is returned.
     pub hidden: Positions,
+    /// How many of the most probable next tokens are returned, with what their log-probabilities are made of, for the last
+    /// of the new positions: all that beam search needs. 0: none; at most [`MOST_TOP`].
+    pub top: usize,
 }
 
+/// The most that can be asked for by [`Input::top`].
+pub const MOST_TOP: usize = 64;
+
 /// Which of an input's new positions an output covers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Positions {
     /// None.
+    #[default]
     None,
     /// The last alone.
     Last,
@@ -122,4 +129,31 @@ pub struct Output {
     pub best: Vec<Option<u32>>,
     /// Hidden states after the final norm, (wanted positions, C), row-major.
     pub hidden: Vec<f32>,
+    /// The most probable tokens, for each input that asks for some; none if the logits are not finite numbers.
+    pub top: Vec<Option<Top>>,
+}
+
+/// The most probable next tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Top {
+    /// Ids and logits, the best first, equal ones by id.
+    pub best: Vec<(u32, f32)>,
+    /// The logarithm of the sum of `e^(x - largest)` over all logits `x`.
+    pub log_sum: f32,
+}
+
+impl Top {
+    /// Of a row of logits (V); none if they are not finite numbers.
+    #[must_use]
+    pub fn of(logits: &[f32], k: usize) -> Option<Self> {
+        numeric::check_finite(logits).ok()?;
+        let best = numeric::top_k(logits, k).into_iter().map(|(id, x)| (id as u32, x)).collect();
+        Some(Self { best, log_sum: numeric::log_sum(logits) })
+    }
+
+    /// Log-probabilities of the tokens.
+    pub(crate) fn log_probs(&self) -> impl Iterator<Item = (u32, f32)> {
+        let largest = self.best.first().map_or(0.0, |(_, x)| *x);
+        self.best.iter().map(move |(id, x)| (*id, x - largest - self.log_sum))
+    }
 }

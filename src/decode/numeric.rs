@@ -126,10 +126,15 @@ pub(crate) fn check_choice(largest: f32) -> Result<()> {
     }))
 }
 
+/// The logarithm of the sum of `e^(x - max)`.
+pub(crate) fn log_sum(row: &[f32]) -> f32 {
+    let largest = max(row);
+    sum(row, |x| exp(x - largest)).ln() as f32
+}
+
 /// Replaces `row` by its logarithms of probabilities.
 pub fn log_softmax(row: &mut [f32]) {
-    let largest = max(row);
-    let log_sum = sum(row, |x| exp(x - largest)).ln() as f32;
+    let (largest, log_sum) = (max(row), log_sum(row));
     for x in row {
         *x = *x - largest - log_sum;
     }
@@ -153,8 +158,7 @@ pub(crate) fn weights(row: &[f32], into: &mut Vec<f32>) {
 
 /// The logarithm of the probability of `row[id]`.
 pub(crate) fn log_probability(row: &[f32], id: usize) -> f32 {
-    let largest = max(row);
-    row[id] - largest - sum(row, |x| exp(x - largest)).ln() as f32
+    row[id] - max(row) - log_sum(row)
 }
 
 /// The entropy of the distribution whose log-probabilities are `log_probs`, in nats.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::config::{Decoding, OnContextLimit};
 use super::stop::{Detokenize, Finish, FinishReason, bytes};
-use super::{Positions, numeric};
+use super::{Positions, Top, numeric};
 use crate::error::Result;
 
 /// A finished sequence.
@@ -109,6 +109,10 @@ impl Task<'_> {
     }
 }
 
+/// Numbers that differ may be equal once they are processed, and then go by the order of their ids: so many tokens more than
+/// are needed say whether there are such.
+pub(super) const FEW_MORE: usize = 8;
+
 /// What a search wants of a model: first the moves, then the truncations, then the inputs.
 #[derive(Default)]
 pub(super) struct Plan {
@@ -126,6 +130,7 @@ pub(super) struct PlannedInput {
     pub logits: Positions,
     pub best: Positions,
     pub hidden: Positions,
+    pub top: usize,
 }
 
 impl Plan {
@@ -158,13 +163,20 @@ impl Plan {
 
     /// Appends `ids` to `row`.
     pub(super) fn feed(&mut self, row: usize, ids: &[u32], logits: Positions, hidden: Positions) {
-        self.inputs.push(PlannedInput { row, ids: ids.to_vec(), logits, best: Positions::None, hidden });
+        self.inputs.push(PlannedInput { row, ids: ids.to_vec(), logits, best: Positions::None, hidden, top: 0 });
     }
 
     /// The best tokens will do where logits were asked for.
     pub(super) fn only_best(&mut self) {
         for input in &mut self.inputs {
             input.best = std::mem::replace(&mut input.logits, Positions::None);
+        }
+    }
+
+    /// The `k` best tokens will do where the last logits were asked for. Ask for [`FEW_MORE`] than are needed.
+    pub(super) fn only_top(&mut self, k: usize) {
+        for input in &mut self.inputs {
+            (input.top, input.logits) = (k, Positions::None);
         }
     }
 }
@@ -177,6 +189,8 @@ pub(super) struct StepOutput<'a> {
     pub best: &'a [Option<u32>],
     /// Hidden states, (positions, C).
     pub hidden: &'a [f32],
+    /// The most probable tokens, for each input that asks for some.
+    pub top: &'a [Option<Top>],
     pub vocab_size: usize,
     pub n_embd: usize,
 }
@@ -187,10 +201,10 @@ impl StepOutput<'_> {
         self.logits.chunks_exact_mut(self.vocab_size)
     }
 
-    /// What is known of the next token at each position, from a plan that asks for logits or for best tokens.
+    /// What is known of the next token at each position, from a plan that asks for one kind of it.
     pub(super) fn next_tokens(&mut self) -> impl Iterator<Item = NextToken<'_>> {
         let rows = self.logits.chunks_exact_mut(self.vocab_size).map(NextToken::Logits);
-        rows.chain(self.best.iter().copied().map(NextToken::Best))
+        rows.chain(self.best.iter().copied().map(NextToken::Best)).chain(self.top.iter().map(NextToken::Top))
     }
 }
 
@@ -200,6 +214,8 @@ pub(super) enum NextToken<'a> {
     Logits(&'a mut [f32]),
     /// The most probable one, if logits are finite.
     Best(Option<u32>),
+    /// The most probable ones, if logits are finite.
+    Top(&'a Option<Top>),
 }
 
 /// A token that a search has settled on.

@@ -8,15 +8,15 @@
 //! Reference: transformers 5.23.0, `_sample` and `_assisted_decoding`; Leviathan et al. 2022, "Fast Inference from
 //! Transformers via Speculative Decoding".
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::Positions;
 use super::config::{Draft, Single};
 use super::lookup::lookup;
-use super::numeric;
 use super::random::Noise;
-use super::search::{NewToken, NextToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
+use super::search::{FEW_MORE, NewToken, NextToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
 use super::stop::{Finish, Outflow};
+use super::{MOST_TOP, Positions, numeric};
 use crate::error::Result;
 
 /// Sequences of one request that run at the same time; more wait for these.
@@ -28,7 +28,7 @@ const ASSISTANT_GUESSES: (usize, usize) = (5, 20);
 pub(super) struct SingleSearch {
     params: Single,
     /// The scores of the first token, once the prompt has been run.
-    first: Option<Scores<Vec<f32>>>,
+    first: Option<Scores<'static>>,
     /// The next sequence to start.
     next: usize,
     free: Vec<usize>,
@@ -42,9 +42,9 @@ pub(super) struct SingleSearch {
 }
 
 /// What the next token is chosen by.
-struct Scores<L> {
+struct Scores<'a> {
     /// Logits after the processors (V); empty where the best token is all that counts.
-    logits: L,
+    logits: Cow<'a, [f32]>,
     best: usize,
 }
 
@@ -90,12 +90,18 @@ impl SingleSearch {
         !self.params.sample && task.decoding.processors.is_empty() && task.decoding.logprobs.is_none()
     }
 
+    /// How many of the most probable tokens are enough to choose from, if anything less than all logits is.
+    fn enough(&self, task: &Task<'_>) -> Option<usize> {
+        let k = task.decoding.processors.keeps_best()? + FEW_MORE;
+        (self.params.draft == Draft::None && k <= MOST_TOP).then_some(k.min(task.vocab_size))
+    }
+
     /// The token at place `generated` of `sequence`.
-    fn choose(&self, task: &Task<'_>, scores: &Scores<&[f32]>, sequence: usize, generated: usize) -> usize {
+    fn choose(&self, task: &Task<'_>, scores: &Scores<'_>, sequence: usize, generated: usize) -> usize {
         if !self.params.sample {
             return scores.best;
         }
-        Noise { seed: task.decoding.seed, row: sequence as u64, step: generated as u64 }.draw(scores.logits)
+        Noise { seed: task.decoding.seed, row: sequence as u64, step: generated as u64 }.draw(&scores.logits)
     }
 
     /// Starts waiting sequences on free rows, with the token that follows the prompt.
@@ -105,9 +111,8 @@ impl SingleSearch {
             && let Some(row) = self.free.pop()
         {
             let mut line = Line::new(task, self.params.draft, self.next, row);
-            let scores = Scores { logits: &first.logits[..], best: first.best };
-            let id = self.choose(task, &scores, line.sequence, 0);
-            if let Some(finish) = line.push(task, scores.logits, id, tokens) {
+            let id = self.choose(task, &first, line.sequence, 0);
+            if let Some(finish) = line.push(task, &first.logits, id, tokens) {
                 self.retire(task, line, finish);
             } else {
                 if row != 0 {
@@ -129,19 +134,31 @@ impl SingleSearch {
     }
 }
 
-impl<'a> Scores<&'a [f32]> {
+impl<'a> Scores<'a> {
     /// Of the token after `ids`, from what the model says of it.
     fn new(task: &Task<'_>, next: NextToken<'a>, ids: &[u32]) -> Result<Self> {
-        match next {
-            NextToken::Best(id) => Ok(Self { logits: &[], best: id.ok_or_else(numeric::not_finite)? as usize }),
+        let logits = match next {
+            NextToken::Best(id) => {
+                return Ok(Self { logits: Cow::Borrowed(&[]), best: id.ok_or_else(numeric::not_finite)? as usize });
+            }
             NextToken::Logits(logits) => {
                 numeric::check_finite(logits)?;
                 task.process(logits, ids);
-                let best = numeric::argmax(logits);
-                numeric::check_choice(logits[best])?;
-                Ok(Self { logits, best })
+                Cow::Borrowed(&*logits)
             }
-        }
+            NextToken::Top(top) => {
+                // The processors rule out all others.
+                let mut logits = vec![f32::NEG_INFINITY; task.vocab_size];
+                for (id, x) in &top.as_ref().ok_or_else(numeric::not_finite)?.best {
+                    logits[*id as usize] = *x;
+                }
+                task.process(&mut logits, ids);
+                Cow::Owned(logits)
+            }
+        };
+        let best = numeric::argmax(&logits);
+        numeric::check_choice(logits[best])?;
+        Ok(Self { logits, best })
     }
 }
 
@@ -268,6 +285,8 @@ impl Search for SingleSearch {
         }
         if self.takes_best(task) {
             plan.only_best();
+        } else if let Some(k) = self.enough(task) {
+            plan.only_top(k);
         }
     }
 
@@ -282,7 +301,7 @@ impl Search for SingleSearch {
             && let Some(next) = next_tokens.next()
         {
             let Scores { logits, best } = Scores::new(task, next, &task.prompt)?;
-            self.first = Some(Scores { logits: logits.to_vec(), best });
+            self.first = Some(Scores { logits: Cow::Owned(logits.into_owned()), best });
         }
         for mut line in std::mem::take(&mut self.running) {
             let before = line.ids.len();
@@ -294,7 +313,7 @@ impl Search for SingleSearch {
                 }
                 let scores = Scores::new(task, next, &line.ids)?;
                 let id = self.choose(task, &scores, line.sequence, line.ids.len() - task.prompt.len());
-                finish = line.push(task, scores.logits, id, tokens);
+                finish = line.push(task, &scores.logits, id, tokens);
                 right += usize::from(line.guess.get(checked) == Some(&(id as u32)));
             }
             line.settle(before, right);

@@ -1,6 +1,6 @@
 //! A language model for tests: logits are a function of a row's ids, and misuse of the interface fails loudly.
 
-use super::{Input, LanguageModel, Output, Positions, numeric};
+use super::{Input, LanguageModel, Output, Positions, Top, numeric};
 use crate::error::Result;
 
 /// A model without a network.
@@ -81,6 +81,9 @@ impl<F: Fn(&[u32]) -> Vec<f32>> LanguageModel for TableModel<F> {
                     let logits = (self.logits)(&ids);
                     let finite = numeric::check_finite(&logits).is_ok();
                     output.best.push(finite.then(|| numeric::argmax(&logits) as u32));
+                }
+                if input.top > 0 && i + 1 == input.ids.len() {
+                    output.top.push(Top::of(&(self.logits)(&ids), input.top));
                 }
                 if wanted(input.hidden) {
                     output.hidden.extend((0..5).map(|c| hash([id, ids.len() as u32, c])));

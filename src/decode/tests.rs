@@ -173,13 +173,7 @@ fn a_wide_beam_search_finds_the_best_sequence_of_all() {
             let ids = vec![n / 16, n / 4 % 4, n % 4];
             let mut model = model();
             let all = [&[2, 1][..], &ids].concat();
-            let input = Input {
-                row: 0,
-                ids: &all[..4],
-                logits: Positions::All,
-                best: Positions::None,
-                hidden: Positions::None,
-            };
+            let input = Input { row: 0, ids: &all[..4], logits: Positions::All, ..Input::default() };
             let mut logits = model.forward(&[input]).unwrap().logits;
             let score: f32 = logits
                 .chunks_mut(4)

@@ -1,8 +1,10 @@
 //! How much memory a model takes, and how much there is, known before anything is loaded.
 
 mod available;
+mod device;
 
 pub use available::{Available, available, peak};
+pub use device::{DeviceFootprint, free_on, require_on};
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, StorageType, TensorSpec};
@@ -14,7 +16,7 @@ use crate::model::{FIRST_MATRIX, Placement, WeightType, tensor_shapes};
 /// What the program takes by itself: code, the tokenizer's tables, buffers that do not grow with the model. Measured.
 const PROGRAM_BYTES: u64 = 11 << 20;
 
-/// What a model takes in memory.
+/// What a model takes in memory, on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Footprint {
     /// Weights as the file has them, used where it is mapped or copied from there into large pages: once in memory either

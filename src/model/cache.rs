@@ -19,7 +19,7 @@ enum Store {
     Host(host::Cache),
     Device(device::Cache),
     #[cfg(cuda_kernels)]
-    Cuda(cuda::Cache),
+    Cuda(Box<cuda::Cache>),
 }
 
 /// The new positions of one row in a batch.
@@ -55,7 +55,7 @@ impl KvCache {
     /// The cache of a GPU.
     #[cfg(cuda_kernels)]
     pub(super) fn of_cuda(cache: cuda::Cache) -> Self {
-        Self(Store::Cuda(cache))
+        Self(Store::Cuda(Box::new(cache)))
     }
 
     /// The cache of a GPU; an error if another model made this one.

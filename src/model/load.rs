@@ -18,6 +18,8 @@ use crate::device::Backend;
 use crate::error::{Error, Result};
 #[cfg(cuda_kernels)]
 use crate::kernels::quantized::QuantizedType;
+#[cfg(cuda_kernels)]
+use crate::memory::{self, DeviceFootprint};
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
@@ -41,10 +43,14 @@ impl Gpt2 {
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`] where checkpoint and configuration
-    /// disagree; [`Error::Format`] for a tensor that is not stored as floating-point numbers.
+    /// disagree; [`Error::Format`] for a tensor that is not stored as floating-point numbers; [`Error::Unsupported`] for a
+    /// model that cannot fit the GPU's free memory.
     pub fn load(config: Config, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Self> {
         #[cfg(cuda_kernels)]
         if let Some((gpu, numbers)) = gpu(&options, checkpoint)? {
+            memory::require_on(&options.backend, &checkpoint.origin, options.weights, |weights| {
+                DeviceFootprint::of_checkpoint(&config, checkpoint, weights)
+            })?;
             let network = on_gpu(&config, checkpoint, cuda::Builder::new(gpu, numbers))?;
             return Ok(Self { config, network: Network::Cuda(network) });
         }
@@ -80,13 +86,8 @@ impl Gpt2 {
 #[cfg(cuda_kernels)]
 fn gpu(options: &LoadOptions, checkpoint: &Checkpoint) -> Result<Option<(cuda::Gpu, cuda::NumberType)>> {
     let quantized = |tensor: &Tensor| QuantizedType::of(tensor.dtype).is_some();
-    let numbers = match options.weights {
-        WeightType::Quantized(_) => return Ok(None),
-        WeightType::Stored if checkpoint.tensors.iter().any(quantized) => return Ok(None),
-        WeightType::Stored | WeightType::F32 => cuda::NumberType::F32,
-        WeightType::F16 => cuda::NumberType::F16,
-        WeightType::BF16 => cuda::NumberType::BF16,
-    };
+    let quantized = checkpoint.tensors.iter().any(quantized);
+    let Some(numbers) = cuda::NumberType::of(options.weights, quantized) else { return Ok(None) };
     let gpu = match &options.backend {
         Backend::Kernels => None,
         #[cfg(feature = "cuda")]

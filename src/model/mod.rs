@@ -13,6 +13,8 @@ mod block;
 mod cache;
 #[cfg(cuda_kernels)]
 mod cuda;
+#[cfg_attr(not(cuda_kernels), expect(dead_code, reason = "only the kernels ask where things lie"))]
+pub(crate) mod cuda_shape;
 mod device;
 mod host;
 mod layered;
@@ -111,7 +113,9 @@ impl Gpt2 {
     fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache) -> Result<Output> {
         let rows: Vec<(usize, &[u32])> = inputs.iter().map(|input| (input.row, input.ids)).collect();
         #[cfg(cuda_kernels)]
-        if let Network::Cuda(network) = &self.network {
+        if let Network::Cuda(network) = &self.network
+            && network.finds_all(inputs)
+        {
             self.check(&rows, cache)?;
             return network.run(inputs, cache.as_cuda()?);
         }

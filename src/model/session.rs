@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::{Gpt2, KvCache, select_rows, to_host};
-use crate::decode::{Input, LanguageModel, Output, Positions};
+use super::{Gpt2, KvCache, select_rows, to_host, with_slice};
+use crate::decode::{Input, LanguageModel, Output, Positions, Top};
 use crate::error::Result;
 
 /// A run of a model: rows with their past. Implements [`LanguageModel`].
@@ -62,6 +62,17 @@ pub(super) fn ends(model: &Gpt2, inputs: &[Input<'_>], x: &Tensor) -> Result<Out
         if !best.is_empty() {
             output.best = model.best_tokens(&all.narrow(0, logits.len(), best.len())?)?;
         }
+    }
+    let top: Vec<usize> = inputs.iter().map(|input| input.top).filter(|k| *k > 0).collect();
+    if !top.is_empty() {
+        let rows = wanted(inputs, |input| if input.top > 0 { Positions::Last } else { Positions::None });
+        let logits = model.logits(&model.final_norm(&select(x, &rows)?)?)?;
+        let (_, vocabulary) = logits.dims2()?;
+        let of_rows = |logits: &[f32]| {
+            let rows = logits.chunks_exact(vocabulary).zip(top);
+            rows.map(|(row, k)| Top::of(row, k)).collect()
+        };
+        output.top = with_slice(&logits, of_rows)?;
     }
     if !hidden.is_empty() {
         output.hidden = to_host(&model.final_norm(&select(x, &hidden)?)?)?;

@@ -22,6 +22,8 @@ pub struct BenchRecord {
     pub load_s: f64,
     /// The most memory in use, mapped files included; null where the system does not tell.
     pub peak_memory_bytes: Option<u64>,
+    /// The most of the GPU's memory in use, less what the driver takes by itself; null on the CPU.
+    pub peak_device_memory_bytes: Option<u64>,
     /// Bytes a second that all threads together read from main memory.
     pub bandwidth_bytes_per_s: f64,
     /// Sequences that ran side by side; all speeds count the tokens of all of them.
@@ -91,6 +93,9 @@ impl BenchRecord {
         writeln!(out, "  load            {:.3} s", self.load_s)?;
         if let Some(bytes) = self.peak_memory_bytes {
             writeln!(out, "  peak memory     {}", megabytes(bytes as f64))?;
+        }
+        if let Some(bytes) = self.peak_device_memory_bytes {
+            writeln!(out, "  GPU memory      {}", megabytes(bytes as f64))?;
         }
         writeln!(out, "  memory reads    {:.1} GB/s", self.bandwidth_bytes_per_s / 1e9)?;
         if self.batch_size > 1 {

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use gpt2::analysis::parameters::{Costs, Parameters};
 use gpt2::config::Config;
-use gpt2::memory::Footprint;
+use gpt2::memory::{DeviceFootprint, Footprint};
 use serde::Serialize;
 
 use super::Stdout;
@@ -31,11 +31,13 @@ pub struct MemoryRecord {
     /// What follows from the configuration alone.
     #[serde(flatten)]
     pub costs: Costs,
-    /// What a run takes with the weights as `--dtype` and `--quantize` have them.
+    /// What a run takes on the CPU with the weights as `--dtype` and `--quantize` have them.
     pub running: RunningRecord,
+    /// What a run takes of an NVIDIA GPU's memory; null unless one may be used.
+    pub device: Option<DeviceFootprint>,
 }
 
-/// The memory of a run, mapped files included.
+/// The memory of a run on the CPU, mapped files included.
 #[derive(Debug, Serialize)]
 pub struct RunningRecord {
     /// What the model takes.
@@ -149,12 +151,29 @@ impl InfoRecord {
     fn write_running(&self, out: &mut Stdout) -> Result<()> {
         let RunningRecord { footprint, available_bytes } = &self.memory.running;
         let (least, peak) = (megabytes(footprint.least_bytes()), megabytes(footprint.peak_bytes));
-        writeln!(out, "  memory           {least}, {peak} with a prompt that fills the context")?;
+        let name = if self.memory.device.is_some() { "on the CPU" } else { "memory" };
+        writeln!(out, "  {name:<16} {least}, {peak} with a prompt that fills the context")?;
         if let Some(bytes) = available_bytes {
             writeln!(out, "                   of {} available", megabytes(*bytes))?;
         }
-        Ok(())
+        self.memory.device.as_ref().map_or(Ok(()), |device| write_device(device, out))
     }
+}
+
+/// What a run takes on a GPU, as far as it is known.
+fn write_device(device: &DeviceFootprint, out: &mut Stdout) -> Result<()> {
+    let DeviceFootprint { dtype, weight_bytes, kv_cache_bytes, context_bytes, .. } = device;
+    let [weights, cache, context] = [weight_bytes, kv_cache_bytes, context_bytes].map(|bytes| megabytes(*bytes));
+    let known = format!("{weights} of weights ({dtype}), {cache} of cache");
+    match (device.peak_bytes, device.scratch_bytes) {
+        (Some(peak), Some(scratch)) => {
+            let (peak, scratch) = (megabytes(peak), megabytes(scratch));
+            writeln!(out, "  on a GPU         {peak} with a prompt that fills the context:")?;
+            writeln!(out, "                   {known}, {scratch} of buffers, {context} of CUDA")?;
+        }
+        _ => writeln!(out, "  on a GPU         {known}, and buffers of unknown size")?,
+    }
+    Ok(())
 }
 
 /// A number with its thousands apart.

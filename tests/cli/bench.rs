@@ -14,6 +14,9 @@ fn the_json_has_every_measurement() {
     if cfg!(target_os = "linux") {
         assert!(json["peak_memory_bytes"].as_u64().unwrap() > 1 << 20);
     }
+    if cfg!(not(feature = "cuda")) {
+        assert_eq!(json.get("peak_device_memory_bytes"), Some(&serde_json::Value::Null));
+    }
     let runs = json["runs"].as_array().unwrap();
     assert_eq!(runs.iter().map(|run| run["prompt_tokens"].as_u64().unwrap()).collect::<Vec<_>>(), [4, 20]);
     for run in runs {

@@ -46,6 +46,54 @@ fn a_checkpoint_is_described_without_reading_its_numbers() {
     }
 }
 
+/// `info` needs no GPU, nor a program that was built for one.
+#[test]
+fn what_a_gpu_would_take_is_foretold_without_one() {
+    let file = config(json!({}));
+    let path = file.path().to_str().unwrap();
+    let memory = |flags: &[&str]| {
+        let json = gpt2(&[&["info", "--config", path, "--format", "json"], flags].concat()).succeeds().json();
+        json["memory"].clone()
+    };
+    let device = |flags: &[&str]| memory(flags)["device"].clone();
+    assert!(device(&["--device", "cpu"]).is_null());
+    assert_eq!(device(&[]).is_null(), cfg!(not(feature = "cuda")));
+
+    let found = device(&["--device", "cuda:1", "--dtype", "bf16"]);
+    assert_eq!((&found["device"], &found["dtype"]), (&json!("cuda"), &json!("bf16")));
+    let bytes = |key: &str| found[key].as_u64().unwrap_or_else(|| panic!("{key} of {found}"));
+    // The vocabulary is padded to 50304.
+    assert_eq!(bytes("weight_bytes"), 2 * (124_318_464 + 47 * 768) + 4 * 121_344);
+    assert_eq!(bytes("kv_cache_bytes_per_token"), 2 * 12 * 2 * 768);
+    assert_eq!(bytes("kv_cache_bytes"), 1024 * bytes("kv_cache_bytes_per_token"));
+    let parts = ["context_bytes", "weight_bytes", "kv_cache_bytes", "scratch_bytes"].map(bytes);
+    assert_eq!(bytes("peak_bytes"), parts.iter().sum::<u64>());
+    assert!(parts[3] > 0 && bytes("load_peak_bytes") > bytes("weight_bytes"));
+
+    // candle's buffers are not known.
+    let quantised = device(&["--device", "cuda", "--quantize", "q4_k"]);
+    assert_eq!(quantised["dtype"], "q4_k");
+    assert!(quantised["weight_bytes"].as_u64().unwrap() < bytes("weight_bytes") / 3);
+    assert!(quantised["scratch_bytes"].is_null() && quantised["peak_bytes"].is_null());
+}
+
+#[test]
+fn a_model_is_described_on_a_gpu_that_is_not_there() {
+    let flags = ["info", "-m", "demo", "--device", "cuda"];
+    let json = gpt2(&[&flags[..], &["--format", "json"]].concat()).succeeds().json();
+    let device = &json["memory"]["device"];
+    assert_eq!(device["dtype"], "f32");
+    assert_eq!(device["weight_bytes"], 4 * (7_688_320 + 47 * 128));
+    let text = gpt2(&flags).succeeds().stdout();
+    for words in ["  on the CPU       ", "  on a GPU         ", "of weights (f32)", "of cache", "of buffers"] {
+        assert!(text.contains(words), "{words} is not in\n{text}");
+    }
+    let quantised = gpt2(&[&flags[..], &["--quantize", "q8_0"]].concat()).succeeds().stdout();
+    assert!(quantised.contains("of weights (q8_0)") && quantised.contains("buffers of unknown size"), "{quantised}");
+    let on_cpu = gpt2(&["info", "-m", "demo", "--device", "cpu"]).succeeds().stdout();
+    assert!(on_cpu.contains("  memory           ") && !on_cpu.contains("GPU"), "{on_cpu}");
+}
+
 #[test]
 fn impossible_configurations_are_refused_by_name() {
     for (extra, words) in [

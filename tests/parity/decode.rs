@@ -189,6 +189,7 @@ fn distributions_after_the_processors_agree() {
                 logits: Positions::Last,
                 best: Positions::None,
                 hidden: Positions::None,
+                ..Input::default()
             };
             let mut logits = Session::new(&model).forward(&[input]).unwrap().logits;
             let config = case.params.config(&model.config().eos_token_id, 1);

@@ -97,11 +97,12 @@ fn a_batch_gives_the_sequences_that_each_request_gives_alone() {
             .chain(&golden.generate_4_49)
             .map(|case| (case.ids.clone(), case.params.config(eos, case.max_new_tokens)))
             .collect();
+        let alone: Vec<_> = requests.iter().map(|(ids, config)| decode::run(&model, ids, config)).collect();
         for batch_size in [4, requests.len()] {
             let mut session = Session::new(&model);
             let mut engine = Engine::new(&mut session, &NoText).with_batch_size(batch_size);
-            for (batched, (ids, config)) in decode::run_all(&mut engine, &requests).iter().zip(&requests) {
-                let alone = decode::run(&model, ids, config);
+            let batched = decode::run_all(&mut engine, &requests);
+            for ((batched, alone), (_, config)) in batched.iter().zip(&alone).zip(&requests) {
                 assert!(batched.iter().map(|s| &s.ids).eq(alone.iter().map(|s| &s.ids)), "{name}: {config:?}");
             }
         }
@@ -128,7 +129,7 @@ fn guesses_change_no_token() {
 }
 
 fn last(row: usize, ids: &[u32]) -> Input<'_> {
-    Input { row, ids, logits: Positions::Last, best: Positions::None, hidden: Positions::None }
+    Input { row, ids, logits: Positions::Last, best: Positions::None, hidden: Positions::None, ..Input::default() }
 }
 
 /// Splits, copies, cuts, rows in any order and of any lengths, over the step in which room grows: what the cache holds is
@@ -275,6 +276,159 @@ fn the_best_token_is_that_of_the_host() {
     let expected = [Some(3), Some(0), None, None, None];
     assert_eq!(model.best_tokens(&logits).unwrap(), expected);
     assert_eq!(kernels.best_tokens(&logits).unwrap(), expected);
+}
+
+// ---- The same bits ----
+
+/// What promises the same bits for a row whatever is run beside it: on the CPU this library's own kernels, in the place of
+/// candle's operations.
+fn promising(weights: WeightType) -> LoadOptions {
+    match backend() {
+        Backend::Candle(Device::Cpu) => LoadOptions { weights, ..LoadOptions::default() },
+        backend => LoadOptions { weights, backend },
+    }
+}
+
+const FLOATS: [WeightType; 3] = [WeightType::F32, WeightType::F16, WeightType::BF16];
+
+/// The tiny checkpoints in every type, and ids of which a row has up to `n_positions`.
+fn tiny_models() -> impl Iterator<Item = (String, Gpt2, Vec<u32>)> {
+    let models = FLOATS.into_iter().flat_map(|weights| NAMES.map(|name| (name, weights)));
+    models.map(|(name, weights)| {
+        let model = golden::load(name, promising(weights));
+        let Config { n_positions, vocab_size, .. } = *model.config();
+        let ids = (0..n_positions as u32).map(|i| i * 37 % vocab_size as u32).collect();
+        (format!("{name}, {weights:?}"), model, ids)
+    })
+}
+
+/// A random network, and ids of which a row has up to `tokens`.
+fn random_model(weights: WeightType, config: &Config, tokens: usize) -> (Gpt2, Vec<u32>) {
+    let checkpoint = Checkpoint::random(config, WeightType::F32, 11).unwrap();
+    let model = Gpt2::load(config.clone(), &checkpoint, promising(weights)).unwrap();
+    (model, (0..tokens as u32).map(|i| i * 31 % config.vocab_size as u32).collect())
+}
+
+/// Logits of all positions of each input, bit by bit.
+fn bits(session: &mut Session<'_>, inputs: &[(usize, &[u32])]) -> Vec<Vec<u32>> {
+    let all: Vec<Input<'_>> =
+        inputs.iter().map(|(row, ids)| Input { logits: Positions::All, ..last(*row, ids) }).collect();
+    let bits: Vec<u32> = session.forward(&all).unwrap().logits.iter().map(|x| x.to_bits()).collect();
+    let v = bits.len() / inputs.iter().map(|(_, ids)| ids.len()).sum::<usize>();
+    let mut rest = bits.as_slice();
+    let of_input = inputs.iter().map(|(_, ids)| {
+        let (now, later) = rest.split_at(ids.len() * v);
+        rest = later;
+        now.to_vec()
+    });
+    of_input.collect()
+}
+
+/// Those of ids that a row reads alone and at once.
+fn bits_alone(model: &Gpt2, ids: &[u32]) -> Vec<u32> {
+    bits(&mut Session::new(model), &[(0, ids)]).remove(0)
+}
+
+/// Prompts of many lengths and single tokens share passes, rows in any order: few rows, some, and many.
+#[test]
+fn a_row_gives_the_same_bits_alone_and_beside_rows_of_other_lengths() {
+    for (name, model, ids) in tiny_models() {
+        check_company(&name, &model, &ids, &[1, 1, 1]);
+        check_company(&name, &model, &ids, &[2, 1, 3, 8, 1]);
+        check_company(&name, &model, &ids, &[ids.len(), 1, ids.len() - 1, 5, 1, 9, 17, ids.len() / 2]);
+        check_company(&name, &model, &ids, &[1; 66]);
+    }
+}
+
+fn check_company(name: &str, model: &Gpt2, ids: &[u32], lens: &[usize]) {
+    let texts: Vec<&[u32]> = lens.iter().enumerate().map(|(i, len)| &ids[i.min(ids.len() - len)..][..*len]).collect();
+    let rows: Vec<(usize, &[u32])> = texts.iter().rev().enumerate().map(|(row, text)| (row, *text)).collect();
+    for ((row, text), together) in rows.iter().zip(bits(&mut Session::new(model), &rows)) {
+        assert!(together == bits_alone(model, text), "{name}, rows of {lens:?}: row {row} from the end");
+    }
+}
+
+#[test]
+fn a_row_gives_the_same_bits_at_once_in_two_pieces_and_token_by_token() {
+    for (name, model, ids) in tiny_models() {
+        let splits = [1, 2, 7, 8, 9, 16, 31, 33, ids.len() - 8, ids.len() - 1];
+        check_pieces(&name, &model, &ids, splits.into_iter().filter(|split| *split < ids.len()));
+        let whole = bits_alone(&model, &ids);
+        let mut session = Session::new(&model);
+        let singles: Vec<u32> = ids.chunks(1).flat_map(|id| bits(&mut session, &[(3, id)]).remove(0)).collect();
+        assert!(singles == whole, "{name}: token by token");
+    }
+}
+
+fn check_pieces(name: &str, model: &Gpt2, ids: &[u32], splits: impl IntoIterator<Item = usize>) {
+    let whole = bits_alone(model, ids);
+    for split in splits {
+        let mut session = Session::new(model);
+        let pieces = [&ids[..split], &ids[split..]].map(|ids| bits(&mut session, &[(2, ids)]).remove(0));
+        assert!(pieces.concat() == whole, "{name}: split at {split}");
+    }
+}
+
+/// As beam search moves rows, and as guesses are taken back.
+#[test]
+fn rows_that_were_copied_swapped_and_cut_give_the_bits_of_rows_that_read_the_same() {
+    for (name, model, ids) in tiny_models() {
+        let (long, short) = (ids.len() - 4, 5);
+        check_moves(&name, &model, &ids, long, short);
+    }
+}
+
+fn check_moves(name: &str, model: &Gpt2, ids: &[u32], long: usize, short: usize) {
+    let mut session = Session::new(model);
+    bits(&mut session, &[(0, &ids[..long]), (1, &ids[1..=short])]);
+    let mut texts = [ids[..long].to_vec(), ids[1..=short].to_vec(), vec![]];
+    let step = |session: &mut Session<'_>, texts: &mut [Vec<u32>; 3], new: [&[u32]; 3]| {
+        let rows: Vec<(usize, &[u32])> = new.into_iter().enumerate().filter(|(_, new)| !new.is_empty()).collect();
+        for ((row, new), ours) in rows.iter().zip(bits(session, &rows)) {
+            texts[*row].extend_from_slice(new);
+            let alone = bits_alone(model, &texts[*row]);
+            assert!(ours == alone[alone.len() - ours.len()..], "{name}: row {row} after {:?}", texts[*row]);
+        }
+    };
+    // Two change places, one is copied, and the copies part.
+    session.assign(&[(0, 1), (1, 0), (2, 0)]);
+    texts = [texts[1].clone(), texts[0].clone(), texts[0].clone()];
+    step(&mut session, &mut texts, [&ids[3..4], &ids[4..5], &ids[5..6]]);
+    // What is cut goes on in its own way, in a block that a copy has, too.
+    session.assign(&[(0, 2)]);
+    texts[0] = texts[2].clone();
+    session.truncate(0, long - 2);
+    texts[0].truncate(long - 2);
+    session.truncate(1, short - 1);
+    texts[1].truncate(short - 1);
+    step(&mut session, &mut texts, [&ids[7..10], &ids[8..10], &ids[6..7]]);
+    session.truncate(0, 0);
+    texts[0].clear();
+    step(&mut session, &mut texts, [&ids[2..6], &[], &ids[1..2]]);
+}
+
+/// A pass has 2048 tokens at most.
+#[test]
+fn a_prompt_longer_than_a_pass_gives_the_same_bits_however_it_is_read() {
+    let config = Config { n_positions: 2300, vocab_size: 9, n_embd: 4, n_layer: 1, n_head: 2, n_inner: 5, ..tiny() };
+    for weights in FLOATS {
+        let ((model, ids), name) = (random_model(weights, &config, 2200), format!("several passes, {weights:?}"));
+        check_pieces(&name, &model, &ids, [2047, 2048, 2049]);
+        check_company(&name, &model, &ids, &[1, 2200, 40]);
+    }
+}
+
+/// Where heads and rows are few, blocks of positions are gone through side by side, else one after the other.
+#[test]
+fn many_heads_give_the_same_bits_alone_beside_others_and_in_pieces() {
+    let config = Config { n_positions: 300, vocab_size: 90, n_embd: 64, n_layer: 2, n_head: 32, ..tiny() };
+    for weights in FLOATS {
+        let ((model, ids), name) = (random_model(weights, &config, 150), format!("many heads, {weights:?}"));
+        check_pieces(&name, &model, &ids, [1, 64, 149]);
+        check_company(&name, &model, &ids, &[1; 140]);
+        check_company(&name, &model, &ids, &[8; 9]);
+        check_moves(&name, &model, &ids, 130, 70);
+    }
 }
 
 /// A small configuration to vary.

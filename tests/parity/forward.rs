@@ -14,7 +14,14 @@ fn cases() -> impl Iterator<Item = (&'static str, Gpt2, Golden)> {
 
 /// Logits of all positions, (T, V).
 pub fn logits(model: &Gpt2, ids: &[u32]) -> Vec<f32> {
-    let input = Input { row: 0, ids, logits: Positions::All, best: Positions::None, hidden: Positions::None };
+    let input = Input {
+        row: 0,
+        ids,
+        logits: Positions::All,
+        best: Positions::None,
+        hidden: Positions::None,
+        ..Input::default()
+    };
     Session::new(model).forward(&[input]).unwrap().logits
 }
 
@@ -96,8 +103,14 @@ fn the_cache_changes_nothing() {
                 let mut session = Session::new(&model);
                 let mut parts = vec![];
                 for ids in [&ids[..split], &ids[split..]] {
-                    let input =
-                        Input { row: 3, ids, logits: Positions::All, best: Positions::None, hidden: Positions::None };
+                    let input = Input {
+                        row: 3,
+                        ids,
+                        logits: Positions::All,
+                        best: Positions::None,
+                        hidden: Positions::None,
+                        ..Input::default()
+                    };
                     parts.extend(session.forward(&[input]).unwrap().logits);
                 }
                 assert_eq!(parts, whole, "{name}, split at {split}");
@@ -111,6 +124,7 @@ fn the_cache_changes_nothing() {
                     logits: Positions::Last,
                     best: Positions::None,
                     hidden: Positions::None,
+                    ..Input::default()
                 };
                 parts.extend(session.forward(&[input]).unwrap().logits);
             }
@@ -125,8 +139,14 @@ fn rows_do_not_disturb_each_other() {
     for (name, model, golden) in cases() {
         let texts: Vec<&[u32]> = golden.forward.iter().map(|case| case.ids.as_slice()).collect();
         let v = model.config().vocab_size;
-        let input =
-            |row, ids| Input { row, ids, logits: Positions::Last, best: Positions::None, hidden: Positions::None };
+        let input = |row, ids| Input {
+            row,
+            ids,
+            logits: Positions::Last,
+            best: Positions::None,
+            hidden: Positions::None,
+            ..Input::default()
+        };
         let mut session = Session::new(&model);
         let together = session.forward(&[input(0, texts[0]), input(1, texts[1]), input(2, texts[2])]).unwrap().logits;
         for (row, ids) in texts.iter().enumerate() {

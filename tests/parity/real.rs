@@ -40,7 +40,14 @@ fn prompt(case: &Value) -> Vec<u32> {
 }
 
 fn logits(model: &Gpt2, ids: &[u32]) -> Vec<Vec<f32>> {
-    let input = Input { row: 0, ids, logits: Positions::All, best: Positions::None, hidden: Positions::None };
+    let input = Input {
+        row: 0,
+        ids,
+        logits: Positions::All,
+        best: Positions::None,
+        hidden: Positions::None,
+        ..Input::default()
+    };
     let output = Session::new(model).forward(&[input]).unwrap();
     output.logits.chunks(model.config().vocab_size).map(<[f32]>::to_vec).collect()
 }

@@ -75,6 +75,14 @@ impl Processors {
         self.chain.is_empty()
     }
 
+    /// How many of the best tokens are all that the chain leaves; none if it may leave others. Equal ones may be more.
+    pub(super) fn keeps_best(&self) -> Option<usize> {
+        match self.chain[..] {
+            [Processor::TopK(k), ..] | [Processor::Temperature(_), Processor::TopK(k), ..] => Some(k),
+            _ => None,
+        }
+    }
+
     /// Applies the chain to the logits (V) of the token that follows `ids` (prompt and what came after it), of which
     /// the last `generated` were generated. Tokens that are ruled out become `-inf`.
     pub fn apply(&self, logits: &mut [f32], ids: &[u32], generated: usize) {

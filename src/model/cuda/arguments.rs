@@ -41,6 +41,8 @@ pub struct MatmulArgs {
     pub y: u64,
     pub blocks: u64,
     pub positions: u64,
+    pub picked: u64,
+    pub best: u64,
     pub norm: NormArgs,
     pub norm_stride: i32,
     pub row_bytes: i32,
@@ -55,6 +57,7 @@ pub struct MatmulArgs {
     pub head_dim: i32,
     pub key_dim: i32,
     pub value_dim: i32,
+    pub best_from: i32,
 }
 
 /// `Into`: where a product's outputs go.
@@ -77,7 +80,7 @@ pub struct Queries {
     pub weights_at: i32,
     pub weights_stride: i32,
     pub weights_head: i32,
-    pub unused: i32,
+    pub past: i32,
 }
 
 /// `AttentionArgs`: queries against the cache.
@@ -113,8 +116,11 @@ pub struct EmbedArgs {
     pub ids: u64,
     pub positions: u64,
     pub x: u64,
+    pub best: u64,
     pub stride: i32,
     pub width: i32,
+    pub best_count: i32,
+    pub unused: i32,
 }
 
 /// `BestArgs`: logits -> ids.
@@ -125,6 +131,16 @@ pub struct BestArgs {
     pub best: u64,
     pub vocabulary: i32,
     pub unused: i32,
+}
+
+/// `TopArgs`: logits -> sums and the best tokens.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TopArgs {
+    pub logits: u64,
+    pub top: u64,
+    pub vocabulary: i32,
+    pub count: i32,
 }
 
 /// `PlaceArgs`: a matrix as a file has it -> padded, outputs first.
@@ -151,5 +167,7 @@ unsafe impl Arguments for AttentionArgs {}
 unsafe impl Arguments for EmbedArgs {}
 // SAFETY: the same.
 unsafe impl Arguments for BestArgs {}
+// SAFETY: the same.
+unsafe impl Arguments for TopArgs {}
 // SAFETY: the same.
 unsafe impl Arguments for PlaceArgs {}

@@ -5,13 +5,10 @@ use rustc_hash::FxHashMap;
 
 use super::gpu::{Gpu, Graph, Memory};
 use super::kernel::BLOCK_POSITIONS;
-use super::scratch::Scratch;
+use super::scratch::{Scratch, Wanted};
 use super::shape::NetworkShape;
 use crate::error::Result;
 use crate::model::paging::{BlockId, BlockMemory, PagedRows};
-
-/// Bytes that are asked for at a time, about.
-const SLAB: usize = 64 << 20;
 
 /// Graphs that are kept; more shapes of passes than these are hardly ever repeated.
 const MOST_GRAPHS: usize = 64;
@@ -28,8 +25,7 @@ pub struct Cache {
 impl Cache {
     /// An empty cache.
     pub fn new(gpu: &Gpu, shape: NetworkShape) -> Self {
-        let bytes = shape.block_bytes();
-        let blocks_per_slab = (SLAB / bytes.max(1)).clamp(1, shape.most_blocks());
+        let (bytes, blocks_per_slab) = (shape.block_bytes(), shape.slab_blocks());
         let blocks = Blocks { gpu: gpu.clone(), bytes, blocks_per_slab, slabs: vec![] };
         Self {
             rows: PagedRows::new(blocks, BLOCK_POSITIONS),
@@ -98,8 +94,8 @@ impl BlockMemory for Blocks {
 pub struct GraphKey {
     /// Rows, each with one new token.
     pub rows: usize,
-    /// For how many of them logits, best tokens and hidden states are wanted.
-    pub wanted: [usize; 3],
+    /// What is wanted of them.
+    pub wanted: Wanted,
     /// Blocks of positions that attention goes through.
     pub blocks: usize,
 }
@@ -131,5 +127,43 @@ impl Graphs {
     /// Keeps a graph.
     pub fn keep(&mut self, key: GraphKey, graph: Graph) {
         self.known.insert(key, Some(graph));
+    }
+}
+
+#[cfg(all(test, not(feature = "cuda")))]
+mod tests {
+    use crate::checkpoint::Checkpoint;
+    use crate::config::Config;
+    use crate::decode::{Input, Positions};
+    use crate::device::Backend;
+    use crate::memory::DeviceFootprint;
+    use crate::model::{Gpt2, LoadOptions, WeightType};
+
+    /// A prompt that fills the context, and a token after it, take the memory that `info` foretells, but for the tables of
+    /// passes.
+    #[test]
+    fn cache_and_buffers_take_what_was_foretold() {
+        let sizes =
+            Config { vocab_size: 90, n_positions: 150, n_embd: 40, n_inner: 70, ..Config::named("gpt2").unwrap() };
+        let config = Config { n_layer: 2, n_head: 2, ..sizes };
+        for weights in [WeightType::F32, WeightType::BF16] {
+            let checkpoint = Checkpoint::random(&config, weights, 0).unwrap();
+            let options = LoadOptions { weights, backend: Backend::Emulator };
+            let model = Gpt2::load(config.clone(), &checkpoint, options).unwrap();
+            let mut cache = model.new_cache();
+            let [logits, best, hidden] = [Positions::None, Positions::Last, Positions::None];
+            for ids in [&[1; 149][..], &[2]] {
+                model.run(&[Input { row: 0, ids, logits, best, hidden, top: 0 }], &mut cache).unwrap();
+            }
+
+            let foretold = DeviceFootprint::of_config(&config, weights);
+            let cache = cache.as_cuda().unwrap();
+            let slabs: usize = cache.rows.memory.slabs.iter().map(super::Memory::len).sum();
+            assert_eq!(slabs as u64, foretold.kv_cache_bytes);
+            let s = &cache.scratch;
+            let buffers = [&s.x, &s.y, &s.q, &s.inner, &s.partial, &s.totals, &s.done, &s.logits, &s.best, &s.hidden];
+            let buffers: usize = buffers.into_iter().flatten().map(super::Memory::len).sum();
+            assert_eq!(Some(buffers as u64), foretold.scratch_bytes);
+        }
     }
 }

@@ -55,6 +55,10 @@ static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
 static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static inline float2 make_float2(float x, float y) { return {x, y}; }
+struct float3 {
+    float x, y, z;
+};
+static inline float3 make_float3(float x, float y, float z) { return {x, y, z}; }
 
 #define INFINITY_F32 INFINITY
 
@@ -531,6 +535,14 @@ static inline void __threadfence() {}
 
 static inline unsigned atomicAdd(unsigned* address, unsigned value) {
     return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
+}
+
+static inline unsigned long long atomicMax(unsigned long long* address, unsigned long long value) {
+    unsigned long long before = __atomic_load_n(address, __ATOMIC_RELAXED);
+    while (before < value &&
+           !__atomic_compare_exchange_n(address, &before, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+    return before;
 }
 
 #define EMULATED_KERNEL(kernel, Arguments)                                                        \

@@ -1,32 +1,7 @@
 //! The kernels of `kernels.cu`, by name.
 
 use crate::config::Activation;
-
-/// The type of weights, of the cache and of the factors of every product; sums are f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NumberType {
-    /// 32-bit IEEE.
-    F32,
-    /// 16-bit IEEE.
-    F16,
-    /// The upper half of an f32.
-    BF16,
-}
-
-impl NumberType {
-    /// Bytes of a number.
-    pub fn size(self) -> usize {
-        if self == Self::F32 { 4 } else { 2 }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::BF16 => "bf16",
-        }
-    }
-}
+pub use crate::model::cuda_shape::{BLOCK_POSITIONS, NumberType, TILE_OUTPUTS, TILE_ROWS};
 
 /// What a kernel does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,47 +14,64 @@ pub enum Kernel {
     Normalise,
     /// A layer norm, and a product of up to 8 rows.
     Matmul8Normed,
-    /// A product of up to 8 rows.
+    /// A product of rows, 8 at a time.
     Matmul8,
-    /// A product of up to 16 rows.
+    /// The same for many inputs.
+    Matmul8Deep,
+    /// A product of rows, 16 at a time.
     Matmul16,
     /// A product of rows, 32 at a time.
     Matmul32,
-    /// A product of many rows.
-    MatmulWide,
-    /// Attention of up to 8 queries a tile.
+    /// The same with the rows in shared memory, for many outputs.
+    Matmul32Shared,
+    /// A product of many rows, 64 outputs of 64 rows at a time.
+    Matmul64x64,
+    /// The same, 128 outputs of 128 rows at a time; in 16 bits alone.
+    Matmul128x128,
+    /// Attention of up to 8 queries a tile, the blocks of positions side by side.
+    AttentionSplit,
+    /// Attention of up to 8 queries a tile, the blocks of positions one after the other.
     Attention8,
-    /// Attention of up to 32 queries a tile.
+    /// Attention of up to 32 queries a tile, the blocks of positions one after the other.
     Attention32,
-    /// The largest logit of each row.
+    /// The best token of each row.
     BestTokens,
+    /// The best tokens of each row, and what their log-probabilities are made of.
+    TopTokens,
 }
 
 /// Threads of a warp.
 pub const WARP: u32 = 32;
 /// Rows that `Normalise` takes a block.
 pub const NORM_WARPS: usize = 4;
-/// Outputs are computed 16 at a time.
-pub const TILE_OUTPUTS: usize = 16;
-/// Rows are computed 8 at a time.
-pub const TILE_ROWS: usize = 8;
-/// Positions in a block of the cache.
-pub const BLOCK_POSITIONS: usize = 64;
+/// Numbers of a head that a block of `Attention32` mixes.
+pub const MIXED_NUMBERS: usize = 64;
+/// The largest vocabulary of which `TopTokens` finds the best.
+pub const TOP_VOCABULARY: usize = 1 << 17;
+/// Dynamic shared memory up to which `Matmul8Normed` holds its rows there.
+pub const MOST_NORMED_SHARED: usize = 72 << 10;
+/// Dynamic shared memory up to which `Matmul32Shared` holds its rows there.
+pub const MOST_ROWS_SHARED: usize = 128 << 10;
 
 #[cfg(feature = "cuda")]
 impl Kernel {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 16] = [
         Self::Place,
         Self::Embed,
         Self::Normalise,
         Self::Matmul8Normed,
         Self::Matmul8,
+        Self::Matmul8Deep,
         Self::Matmul16,
         Self::Matmul32,
-        Self::MatmulWide,
+        Self::Matmul32Shared,
+        Self::Matmul64x64,
+        Self::Matmul128x128,
+        Self::AttentionSplit,
         Self::Attention8,
         Self::Attention32,
         Self::BestTokens,
+        Self::TopTokens,
     ];
 
     /// Every kernel with every type, in the order of [`index`](Self::index).
@@ -103,25 +95,50 @@ impl Kernel {
             Self::Normalise => "normalise",
             Self::Matmul8Normed => "matmul_8_normed",
             Self::Matmul8 => "matmul_8",
+            Self::Matmul8Deep => "matmul_8_deep",
             Self::Matmul16 => "matmul_16",
             Self::Matmul32 => "matmul_32",
-            Self::MatmulWide => "matmul_wide",
+            Self::Matmul32Shared => "matmul_32_shared",
+            Self::Matmul64x64 => "matmul_64x64",
+            Self::Matmul128x128 if numbers != NumberType::F32 => "matmul_128x128",
+            Self::Matmul128x128 => return None,
+            Self::AttentionSplit => "attention_split",
             Self::Attention8 => "attention_8",
             Self::Attention32 => "attention_32",
             Self::BestTokens if numbers == NumberType::F32 => "best_tokens",
-            Self::BestTokens => return None,
+            Self::TopTokens if numbers == NumberType::F32 => "top_tokens",
+            Self::BestTokens | Self::TopTokens => return None,
         };
         Some(format!("{name}_{}", numbers.name()))
     }
 
     /// Threads of a block.
-    pub fn threads(self) -> u32 {
+    pub fn threads(self, numbers: NumberType) -> u32 {
         match self {
-            Self::Place | Self::Embed => 256,
+            Self::Place | Self::Embed | Self::BestTokens => 256,
             Self::Normalise => WARP * NORM_WARPS as u32,
-            Self::Matmul8Normed | Self::Matmul8 | Self::Matmul16 | Self::Matmul32 => 8 * WARP,
-            Self::MatmulWide | Self::Attention8 | Self::Attention32 => 4 * WARP,
-            Self::BestTokens => 32 * WARP,
+            Self::TopTokens => 1024,
+            Self::Matmul64x64 if numbers != NumberType::F32 => 4 * WARP,
+            Self::Matmul8Normed
+            | Self::Matmul8
+            | Self::Matmul8Deep
+            | Self::Matmul16
+            | Self::Matmul32
+            | Self::Matmul32Shared
+            | Self::Matmul64x64
+            | Self::Matmul128x128 => 8 * WARP,
+            Self::AttentionSplit | Self::Attention8 | Self::Attention32 => 4 * WARP,
+        }
+    }
+
+    /// The most dynamic shared memory that it is launched with.
+    pub fn most_shared(self) -> usize {
+        match self {
+            Self::Matmul8Normed => MOST_NORMED_SHARED,
+            Self::Matmul32Shared => MOST_ROWS_SHARED,
+            Self::Matmul64x64 => 64 << 10,
+            Self::Matmul128x128 => 96 << 10,
+            _ => 0,
         }
     }
 }

@@ -58,12 +58,44 @@ __device__ __forceinline__ void let_next_start() {
 #endif
 }
 
+// Asks for a number that is read later.
+__device__ __forceinline__ void fetch_ahead(const float* at) {
+    (void)at;
+#ifndef EMULATED
+    asm volatile("prefetch.global.L1 [%0];" ::"l"(at));
+#endif
+}
+
 // Reads what other blocks of the same kernel have written.
 template <class Number> __device__ __forceinline__ Number read_of_other_blocks(const Number* at) {
 #ifdef EMULATED
     return *at;
 #else
     return __ldcg(at);
+#endif
+}
+
+// Copies 16 bytes to shared memory while the thread goes on.
+__device__ __forceinline__ void copy_ahead(char* to, const char* from) {
+#ifdef EMULATED
+    *(uint4*)to = *(const uint4*)from;
+#else
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from)
+                 : "memory");
+#endif
+}
+
+// Ends a group of copies.
+__device__ __forceinline__ void end_copies() {
+#ifndef EMULATED
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+// Waits for all groups of copies but the last N.
+template <int N> __device__ __forceinline__ void wait_for_copies() {
+#ifndef EMULATED
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 #endif
 }
 
@@ -129,18 +161,34 @@ template <class T, int M, int R> struct Product {
             for (int r = 0; r < R; r++) sum[m][r][0] = sum[m][r][1] = sum[m][r][2] = sum[m][r][3] = 0.0f;
     }
 
-    // `x` is where this step's bytes of the first row lie, rows are `stride` bytes apart.
-    __device__ __forceinline__ void step(const uint4 (&w)[M][2], const char* x, int stride) {
-        const int g = lane() / 4, t = lane() % 4;
+    // A lane's bytes of a step of the activations.
+    struct Rows {
+        uint4 held[R];
+
+        // `x` is where this step's bytes of the first row lie, rows are `stride` bytes apart.
+        __device__ __forceinline__ void ask(const char* x, int stride) {
+#pragma unroll
+            for (int r = 0; r < R; r++)
+                held[r] = *(const uint4*)(x + (r * TILE_ROWS + lane() / 4) * stride + 16 * (lane() % 4));
+        }
+    };
+
+    __device__ __forceinline__ void step(const uint4 (&w)[M][2], const Rows& x) {
 #pragma unroll
         for (int r = 0; r < R; r++) {
-            const uint4 v = *(const uint4*)(x + (r * TILE_ROWS + g) * stride + 16 * t);
+            const uint4 v = x.held[r];
 #pragma unroll
             for (int m = 0; m < M; m++) {
                 T::mma(sum[m][r], {w[m][0].x, w[m][1].x, w[m][0].y, w[m][1].y}, {v.x, v.y});
                 T::mma(sum[m][r], {w[m][0].z, w[m][1].z, w[m][0].w, w[m][1].w}, {v.z, v.w});
             }
         }
+    }
+
+    __device__ __forceinline__ void step(const uint4 (&w)[M][2], const char* x, int stride) {
+        Rows rows;
+        rows.ask(x, stride);
+        step(w, rows);
     }
 
     __device__ __forceinline__ void finish(float (&c)[M][R][4]) const {
@@ -165,6 +213,19 @@ template <int M, int R> struct Product<F32, M, R> {
 #pragma unroll
                 for (int j = 0; j < TILE_ROWS; j++) sum[m][r][0][j] = sum[m][r][1][j] = 0.0f;
     }
+
+    // Each lane needs 16 bytes of all rows: more than can be held ahead.
+    struct Rows {
+        const char* x;
+        int stride;
+
+        __device__ __forceinline__ void ask(const char* x, int stride) {
+            this->x = x;
+            this->stride = stride;
+        }
+    };
+
+    __device__ __forceinline__ void step(const uint4 (&w)[M][2], const Rows& x) { step(w, x.x, x.stride); }
 
     __device__ __forceinline__ void step(const uint4 (&w)[M][2], const char* x, int stride) {
         const int t = lane() % 4;
@@ -222,31 +283,65 @@ struct Norm {
     int width;
 };
 
-// One row, by one warp: x (C) -> T (C), as torch.nn.LayerNorm; x itself if there is no weight. `y` and `exact`, which takes
-// the result in f32, may be null.
+// Numbers that a warp takes of a row at a time, four a lane.
+constexpr int VECTORS_WIDTH = 4 * WARP;
+// How many of those it holds in registers; it reads what is beyond again.
+constexpr int HELD = 8;
+
+__device__ __forceinline__ float4 vector_at(const float* row, int c) { return *(const float4*)(row + c); }
+
+// Four numbers of T, side by side.
+template <class T> __device__ __forceinline__ void put_vector(typename T::Bits* at, const float (&x)[4]) {
+    struct __align__(4 * sizeof(typename T::Bits)) Four {
+        typename T::Bits x[4];
+    } four;
+    for (int j = 0; j < 4; j++) four.x[j] = T::store(x[j]);
+    *(Four*)at = four;
+}
+
+// One row, by one warp: x (C) -> T (C), as torch.nn.LayerNorm. Rows are padded with zeros and so is y; `exact`, which takes
+// the result in f32, is not. Either may be null.
 template <class T>
-__device__ __forceinline__ void normalise_row(const Norm& norm, const float* x, typename T::Bits* y, float* exact) {
-    if (!norm.weight) {
-        for (int c = lane(); c < norm.width; c += WARP) {
-            if (y) y[c] = T::store(x[c]);
-            if (exact) exact[c] = x[c];
-        }
-        return;
+__device__ __forceinline__ void normalise_row(const Norm& norm, const float* x, int padded, typename T::Bits* y, float* exact) {
+    const int width = norm.width, first = 4 * lane();
+    float4 held[HELD];
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+        const int c = first + i * VECTORS_WIDTH;
+        held[i] = c < padded ? vector_at(x, c) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
     float sum = 0.0f;
-    for (int c = lane(); c < norm.width; c += WARP) sum += x[c];
-    const float mean = sum_of_warp(sum) / (float)norm.width;
+    const auto add = [&](const float4& v) { sum = sum + ((v.x + v.y) + (v.z + v.w)); };
+#pragma unroll
+    for (int i = 0; i < HELD; i++) add(held[i]);
+    for (int c = first + HELD * VECTORS_WIDTH; c < padded; c += VECTORS_WIDTH) add(vector_at(x, c));
+    const float mean = sum_of_warp(sum) / (float)width;
     float squares = 0.0f;
-    for (int c = lane(); c < norm.width; c += WARP) {
-        const float apart = x[c] - mean;
-        squares = fmaf(apart, apart, squares);
-    }
-    const float scale = 1.0f / sqrtf(sum_of_warp(squares) / (float)norm.width + norm.epsilon);
-    for (int c = lane(); c < norm.width; c += WARP) {
-        const float normed = fmaf((x[c] - mean) * scale, norm.weight[c], norm.bias[c]);
-        if (y) y[c] = T::store(normed);
-        if (exact) exact[c] = normed;
-    }
+    const auto square = [&](const float4& v, int c) {
+        const float apart[4] = {v.x - mean, v.y - mean, v.z - mean, v.w - mean};
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            if (c + j < width) squares = fmaf(apart[j], apart[j], squares);
+    };
+#pragma unroll
+    for (int i = 0; i < HELD; i++) square(held[i], first + i * VECTORS_WIDTH);
+    for (int c = first + HELD * VECTORS_WIDTH; c < padded; c += VECTORS_WIDTH) square(vector_at(x, c), c);
+    const float scale = 1.0f / sqrtf(sum_of_warp(squares) / (float)width + norm.epsilon);
+    const auto finish = [&](const float4& v, int c) {
+        if (c >= padded) return;
+        const float4 w = vector_at(norm.weight, c), b = vector_at(norm.bias, c);
+        float normed[4] = {fmaf((v.x - mean) * scale, w.x, b.x), fmaf((v.y - mean) * scale, w.y, b.y),
+                           fmaf((v.z - mean) * scale, w.z, b.z), fmaf((v.w - mean) * scale, w.w, b.w)};
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            if (c + j >= width) normed[j] = 0.0f;
+            if (exact && c + j < width) exact[c + j] = normed[j];
+        }
+        if (y) put_vector<T>(y + c, normed);
+    };
+#pragma unroll
+    for (int i = 0; i < HELD; i++) finish(held[i], first + i * VECTORS_WIDTH);
+    for (int c = first + HELD * VECTORS_WIDTH; c < padded; c += VECTORS_WIDTH) finish(vector_at(x, c), c);
 }
 
 struct NormArgs {
@@ -256,6 +351,7 @@ struct NormArgs {
     // Normed rows as T, and as f32; either may be null.
     void* y;
     float* exact;
+    // Without a weight rows stay as they are, and x may have any stride.
     Norm norm;
     // Numbers from one row to the next.
     int x_stride, y_stride, exact_stride;
@@ -265,14 +361,28 @@ struct NormArgs {
 constexpr int NORM_WARPS = 4;
 
 template <class T> __device__ void normalise(const NormArgs& a) {
-    wait_for_previous();
     let_next_start();
+    // Into the nearest cache, while the kernel before runs.
+    if (a.norm.weight) {
+        for (int c = 4 * threadIdx.x; c < a.norm.width; c += 4 * WARP * NORM_WARPS) {
+            fetch_ahead(a.norm.weight + c);
+            fetch_ahead(a.norm.bias + c);
+        }
+    }
+    wait_for_previous();
     const int row = blockIdx.x * NORM_WARPS + warp();
     if (row >= a.count) return;
-    const size_t from = a.rows ? a.rows[row] : row;
+    const float* x = a.x + (size_t)(a.rows ? a.rows[row] : row) * a.x_stride;
     typename T::Bits* y = a.y ? (typename T::Bits*)a.y + (size_t)row * a.y_stride : nullptr;
     float* exact = a.exact ? a.exact + (size_t)row * a.exact_stride : nullptr;
-    normalise_row<T>(a.norm, a.x + from * a.x_stride, y, exact);
+    if (a.norm.weight) {
+        normalise_row<T>(a.norm, x, a.x_stride, y, exact);
+        return;
+    }
+    for (int c = lane(); c < a.norm.width; c += WARP) {
+        if (y) y[c] = T::store(x[c]);
+        if (exact) exact[c] = x[c];
+    }
 }
 
 // ---- Matrix products ----
@@ -293,6 +403,10 @@ struct MatmulArgs {
     // INTO_QKV: the block of the cache that takes each row, and its position there.
     const unsigned long long* blocks;
     const unsigned* positions;
+    // Which rows of x are normed; null: all in order.
+    const unsigned* picked;
+    // INTO_LOGITS: the best token of each row from the `best_from`th on, or null.
+    unsigned long long* best;
     Norm norm;
     int norm_stride;
     int row_bytes;
@@ -304,7 +418,19 @@ struct MatmulArgs {
     int heads, head_dim;
     // Padded widths of a head's keys and values.
     int key_dim, value_dim;
+    int best_from;
 };
+
+// A logit and its token as a number: the best is the largest. Equal logits go to the first token, and what is not finite
+// beats everything.
+__device__ __forceinline__ unsigned long long rank_of(float logit, unsigned id) {
+    const unsigned bits = __float_as_uint(logit);
+    const unsigned ordered = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    // -0 is no less than 0.
+    return isfinite(logit) ? (unsigned long long)(bits == 0x80000000u ? bits : ordered) << 32 | (unsigned)~id : ~0ull;
+}
+
+__device__ __forceinline__ unsigned long long larger(unsigned long long a, unsigned long long b) { return a > b ? a : b; }
 
 __device__ __forceinline__ float activate(int activation, float x) {
     switch (activation) {
@@ -315,144 +441,254 @@ __device__ __forceinline__ float activate(int activation, float x) {
     }
 }
 
-template <class T> __device__ __forceinline__ void put(const MatmulArgs& a, int row, int output, float y) {
-    using Bits = typename T::Bits;
-    if (row >= a.rows || output >= a.outputs) return;
-    if (a.bias) y += a.bias[output];
-    const size_t at = (size_t)row * a.y_stride + output;
-    switch (a.into) {
-    case INTO_QKV: {
+// Where one output of a product goes, for any row.
+template <class T> struct Destination {
+    float bias;
+    // A column of y, or, in the cache, where the first position of a block has the number, and how far on the next has it.
+    size_t column;
+    int step;
+    bool is_output, is_cached;
+
+    __device__ __forceinline__ Destination(const MatmulArgs& a, int output) {
+        is_output = output < a.outputs;
+        bias = is_output && a.bias ? a.bias[output] : 0.0f;
+        column = output;
+        step = 0;
+        is_cached = false;
+        if (a.into != INTO_QKV) return;
         const int width = a.heads * a.head_dim;
         const int part = output / width, head = output % width / a.head_dim, d = output % a.head_dim;
+        is_cached = part > 0;
         if (part == 0) {
-            ((Bits*)a.y)[(size_t)row * a.y_stride + head * a.key_dim + d] = T::store(y);
-            break;
-        }
-        Bits* block = (Bits*)a.blocks[row];
-        const int position = a.positions[row];
-        if (part == 1) {
-            block[a.keys_at + (size_t)(head * BLOCK_POSITIONS + position) * a.key_dim + d] = T::store(y);
+            column = head * a.key_dim + d;
+        } else if (part == 1) {
+            column = a.keys_at + (size_t)head * BLOCK_POSITIONS * a.key_dim + d;
+            step = a.key_dim;
         } else {
-            block[a.values_at + (size_t)(head * a.value_dim + d) * BLOCK_POSITIONS + position] = T::store(y);
+            column = a.values_at + (size_t)(head * a.value_dim + d) * BLOCK_POSITIONS;
+            step = 1;
         }
-        break;
     }
-    case INTO_RESIDUAL: ((float*)a.y)[at] += y; break;
-    case INTO_ACTIVATED: ((Bits*)a.y)[at] = T::store(activate(a.activation, y)); break;
-    default: ((float*)a.y)[at] = y;
-    }
-}
 
-// Steps of weights that a warp has asked for before it needs them.
-constexpr int AHEAD = 4;
+    __device__ __forceinline__ void put(const MatmulArgs& a, int row, float y) const {
+        using Bits = typename T::Bits;
+        if (row >= a.rows || !is_output) return;
+        y = a.bias ? y + bias : y;
+        const size_t at = (size_t)row * a.y_stride + column;
+        switch (a.into) {
+        case INTO_QKV:
+            if (is_cached) {
+                ((Bits*)a.blocks[row])[column + (size_t)a.positions[row] * step] = T::store(y);
+            } else {
+                ((Bits*)a.y)[at] = T::store(y);
+            }
+            break;
+        case INTO_RESIDUAL: ((float*)a.y)[at] += y; break;
+        case INTO_ACTIVATED: ((Bits*)a.y)[at] = T::store(activate(a.activation, y)); break;
+        default: ((float*)a.y)[at] = y;
+        }
+    }
+};
+
 // Between the rows of sums in shared memory: without bank conflicts.
 constexpr int SUMS_PITCH = 20;
 
-// Few rows: a block computes 16 outputs of up to 8 * R rows, each warp a slice of the inputs. Weights are asked for before
-// the kernel waits for its activations. With NORM the layer norm comes first, for the block's own rows in shared memory.
-template <class T, int R, bool NORM> __device__ void matmul_narrow(const MatmulArgs& a) {
+// Where a product of few rows has its activations: as they are, in shared memory, or there after a layer norm.
+enum Source { AS_THEY_ARE, SHARED, NORMED };
+
+// Few rows: a block computes 16 outputs of up to 8 * R rows at a time, each warp a slice of the inputs. AHEAD steps of
+// weights are asked for before the kernel waits for its activations, and before it is done with the outputs before.
+template <class T, int R, int AHEAD, Source SOURCE> __device__ void matmul_narrow(const MatmulArgs& a) {
+    using Bits = typename T::Bits;
     __shared__ float sums[SLICES][TILE_ROWS * R * SUMS_PITCH];
+    let_next_start();
     const int g = lane() / 4, t = lane() % 4;
-    const int first_row = blockIdx.x * TILE_ROWS * R, first_output = blockIdx.y * TILE_OUTPUTS;
+    const int first_row = blockIdx.x * TILE_ROWS * R;
+    const int tiles = (a.outputs + TILE_OUTPUTS - 1) / TILE_OUTPUTS;
     const int steps = a.row_bytes / STEP_BYTES;
     const int begin = warp() * steps / SLICES, end = (warp() + 1) * steps / SLICES;
-    const char* w = a.weight + (size_t)(first_output + g) * a.row_bytes + 16 * t;
+    const char* w;
     uint4 ahead[AHEAD][1][2];
+    const auto ask = [&](int tile) {
+        w = a.weight + (size_t)(tile * TILE_OUTPUTS + g) * a.row_bytes + 16 * t;
 #pragma unroll
-    for (int i = 0; i < AHEAD; i++)
-        if (begin + i < end) load_weights<1>(ahead[i], w + (size_t)(begin + i) * STEP_BYTES, a.row_bytes);
-    wait_for_previous();
-    let_next_start();
+        for (int i = 0; i < AHEAD; i++)
+            if (begin + i < end) load_weights<1>(ahead[i], w + (size_t)(begin + i) * STEP_BYTES, a.row_bytes);
+    };
+    int tile = blockIdx.y;
+    ask(tile);
     const char* x = a.x + (size_t)first_row * a.row_bytes;
     int stride = a.row_bytes;
-    if (NORM) {
-        char* shared = dynamic_shared();
-        // Rows begin 16 bytes apart in the banks.
+    if (SOURCE == AS_THEY_ARE) {
+        wait_for_previous();
+    } else {
+        // The norm's own weights, then rows, which begin 16 bytes apart in the banks.
+        float* weight = (float*)dynamic_shared();
+        float* bias = weight + a.norm_stride;
+        char* shared = SOURCE == NORMED ? (char*)(bias + a.norm_stride) : dynamic_shared();
         stride = a.row_bytes + 16;
+        if (SOURCE == NORMED) {
+            for (int c = threadIdx.x; c < a.norm_stride; c += WARP * SLICES) {
+                weight[c] = a.norm.weight[c];
+                bias[c] = a.norm.bias[c];
+            }
+        }
+        wait_for_previous();
+        __syncthreads();
         for (int row = warp(); row < TILE_ROWS * R; row += SLICES) {
-            typename T::Bits* normed = (typename T::Bits*)(shared + row * stride);
-            const int numbers = a.row_bytes / (int)sizeof(typename T::Bits);
-            const int filled = first_row + row < a.rows ? a.norm.width : 0;
-            for (int c = filled + lane(); c < numbers; c += WARP) normed[c] = T::store(0.0f);
-            if (filled) {
-                normalise_row<T>(a.norm, (const float*)a.x + (size_t)(first_row + row) * a.norm_stride, normed, nullptr);
+            char* to = shared + row * stride;
+            const bool is_row = first_row + row < a.rows;
+            if (SOURCE == NORMED && is_row) {
+                const Norm norm = {weight, bias, a.norm.epsilon, a.norm.width};
+                const size_t from = a.picked ? a.picked[first_row + row] : first_row + row;
+                normalise_row<T>(norm, (const float*)a.x + from * a.norm_stride, a.norm_stride, (Bits*)to, nullptr);
+            } else {
+                const uint4* from = (const uint4*)(x + (size_t)row * a.row_bytes);
+                for (int i = lane(); i < a.row_bytes / 16; i += WARP)
+                    ((uint4*)to)[i] = SOURCE == SHARED && is_row ? from[i] : make_uint4(0, 0, 0, 0);
             }
         }
         __syncthreads();
         x = shared;
     }
-    Product<T, 1, R> product;
-    for (int step = begin; step < end; step += AHEAD) {
+    const int output = threadIdx.x % TILE_OUTPUTS;
+    while (true) {
+        const int own_output = tile * TILE_OUTPUTS + output;
+        const Destination<T> destination(a, own_output);
+        Product<T, 1, R> product;
+        typename Product<T, 1, R>::Rows rows[2];
+        if (begin < end) rows[0].ask(x + begin * STEP_BYTES, stride);
+        for (int step = begin; step < end; step += AHEAD) {
 #pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            if (step + i < end) {
-                product.step(ahead[i], x + (step + i) * STEP_BYTES, stride);
-                const int next = step + i + AHEAD;
-                if (next < end) load_weights<1>(ahead[i], w + (size_t)next * STEP_BYTES, a.row_bytes);
+            for (int i = 0; i < AHEAD; i++) {
+                if (step + i < end) {
+                    if (step + i + 1 < end) rows[(i + 1) % 2].ask(x + (step + i + 1) * STEP_BYTES, stride);
+                    product.step(ahead[i], rows[i % 2]);
+                    const int next = step + i + AHEAD;
+                    if (next < end) load_weights<1>(ahead[i], w + (size_t)next * STEP_BYTES, a.row_bytes);
+                }
             }
         }
-    }
-    float c[1][R][4];
-    product.finish(c);
-#pragma unroll
-    for (int r = 0; r < R; r++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int row = r * TILE_ROWS + 2 * t + i % 2, output = g + i / 2 * 8;
-            sums[warp()][row * SUMS_PITCH + output] = c[0][r][i];
-        }
-    __syncthreads();
-    for (int i = threadIdx.x; i < TILE_OUTPUTS * TILE_ROWS * R; i += WARP * SLICES) {
-        const int row = i / TILE_OUTPUTS, output = i % TILE_OUTPUTS;
-        float y = 0.0f;
-#pragma unroll
-        for (int slice = 0; slice < SLICES; slice++) y += sums[slice][row * SUMS_PITCH + output];
-        put<T>(a, first_row + row, first_output + output, y);
-    }
-}
-
-constexpr int WIDE_WARPS = 4;
-
-// Many rows: each warp computes 32 outputs of 8 * R rows, one slice after the other.
-template <class T, int R> __device__ void matmul_wide(const MatmulArgs& a) {
-    constexpr int M = 2;
-    wait_for_previous();
-    let_next_start();
-    const int g = lane() / 4, t = lane() % 4;
-    const int first_row = (blockIdx.x * 2 + warp() / 2) * TILE_ROWS * R;
-    const int first_output = (blockIdx.y * 2 + warp() % 2) * TILE_OUTPUTS * M;
-    if (first_row >= a.rows) return;
-    const int steps = a.row_bytes / STEP_BYTES;
-    const char* w = a.weight + (size_t)(first_output + g) * a.row_bytes + 16 * t;
-    const char* x = a.x + (size_t)first_row * a.row_bytes;
-    float total[M][R][4] = {};
-    for (int slice = 0; slice < SLICES; slice++) {
-        const int begin = slice * steps / SLICES, end = (slice + 1) * steps / SLICES;
-        Product<T, M, R> product;
-#pragma unroll 2
-        for (int step = begin; step < end; step++) {
-            uint4 weights[M][2];
-            load_weights<M>(weights, w + (size_t)step * STEP_BYTES, a.row_bytes);
-            product.step(weights, x + (size_t)step * STEP_BYTES, a.row_bytes);
-        }
-        float c[M][R][4];
+        tile += gridDim.y;
+        if (tile < tiles) ask(tile);
+        float c[1][R][4];
         product.finish(c);
-#pragma unroll
-        for (int m = 0; m < M; m++)
-#pragma unroll
-            for (int r = 0; r < R; r++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) total[m][r][i] += c[m][r][i];
-    }
-#pragma unroll
-    for (int m = 0; m < M; m++)
 #pragma unroll
         for (int r = 0; r < R; r++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int row = first_row + r * TILE_ROWS + 2 * t + i % 2;
-                put<T>(a, row, first_output + m * TILE_OUTPUTS + g + i / 2 * 8, total[m][r][i]);
+            for (int i = 0; i < 4; i++)
+                sums[warp()][(r * TILE_ROWS + 2 * t + i % 2) * SUMS_PITCH + g + i / 2 * 8] = c[0][r][i];
+        __syncthreads();
+        // Whole warps: there are 128 sums a tile. A thread has the same output of each.
+        for (int i = threadIdx.x; i < TILE_OUTPUTS * TILE_ROWS * R; i += WARP * SLICES) {
+            const int row = i / TILE_OUTPUTS;
+            float y = 0.0f;
+#pragma unroll
+            for (int slice = 0; slice < SLICES; slice++) y += sums[slice][row * SUMS_PITCH + output];
+            destination.put(a, first_row + row, y);
+            if (a.best) {
+                unsigned long long best = own_output < a.outputs ? rank_of(y, own_output) : 0;
+                for (int distance = TILE_OUTPUTS / 2; distance > 0; distance /= 2)
+                    best = larger(best, __shfl_xor_sync(0xffffffff, best, distance));
+                const int wanted = first_row + row - a.best_from;
+                if (output == 0 && wanted >= 0 && first_row + row < a.rows) atomicMax(a.best + wanted, best);
             }
+        }
+        if (tile >= tiles) break;
+        __syncthreads();
+    }
+}
+
+// Many rows: a block computes WIDE outputs of WIDE rows, each warp 32 outputs of 8 * R rows, one slice after the other.
+// Weights and activations come through shared memory, STAGES of two steps at a time.
+constexpr int STAGE_STEPS = 2;
+
+template <class T, int WIDE, int R, int STAGES> __device__ void matmul_wide(const MatmulArgs& a) {
+    constexpr int M = 2;
+    constexpr int DOWN = WIDE / (TILE_OUTPUTS * M);
+    constexpr int WARPS = DOWN * WIDE / (TILE_ROWS * R);
+    constexpr int STAGE_BYTES = 2 * WIDE * STAGE_STEPS * STEP_BYTES;
+    let_next_start();
+    wait_for_previous();
+    const int g = lane() / 4, t = lane() % 4;
+    const int first_row = blockIdx.x * WIDE, first_output = blockIdx.y * WIDE;
+    const int own_output = warp() % DOWN * TILE_OUTPUTS * M, own_row = warp() / DOWN * TILE_ROWS * R;
+    const int steps = a.row_bytes / STEP_BYTES;
+    const int stages = (steps + STAGE_STEPS - 1) / STAGE_STEPS;
+    char* shared = dynamic_shared();
+    // A stage: of each step first the weights and then the activations, 64 bytes of each output and row. A thread copies 16
+    // bytes of every LINES'th.
+    constexpr int LINES = WARP * WARPS / 4;
+    const int line = threadIdx.x / 4, quarter = threadIdx.x % 4;
+    const char* own_w = a.weight + (size_t)(first_output + line) * a.row_bytes + 16 * quarter;
+    const char* own_x = a.x + (size_t)(first_row + line) * a.row_bytes + 16 * quarter;
+    const auto fetch = [&](int stage) {
+        char* to = shared + stage % STAGES * STAGE_BYTES + 16 * threadIdx.x;
+#pragma unroll
+        for (int step = 0; step < STAGE_STEPS; step++) {
+            const int at = stage * STAGE_STEPS + step;
+            if (at >= steps) break;
+#pragma unroll
+            for (int from = 0; from < WIDE; from += LINES) {
+                char* line_to = to + (step * 2 * WIDE + from) * STEP_BYTES;
+                copy_ahead(line_to, own_w + (size_t)from * a.row_bytes + at * STEP_BYTES);
+                copy_ahead(line_to + WIDE * STEP_BYTES, own_x + (size_t)from * a.row_bytes + at * STEP_BYTES);
+            }
+        }
+    };
+    for (int stage = 0; stage < STAGES - 1; stage++) {
+        if (stage < stages) fetch(stage);
+        end_copies();
+    }
+    float total[M][R][4] = {};
+    Product<T, M, R> product;
+    int slice = 0, slice_end = steps / SLICES;
+    // Adds the slices that end before the given step.
+    const auto end_slices = [&](int step) {
+        while (slice < SLICES && slice_end == step) {
+            float c[M][R][4];
+            product.finish(c);
+#pragma unroll
+            for (int m = 0; m < M; m++)
+#pragma unroll
+                for (int r = 0; r < R; r++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) total[m][r][i] += c[m][r][i];
+            product = Product<T, M, R>();
+            slice++;
+            slice_end = (slice + 1) * steps / SLICES;
+        }
+    };
+    for (int stage = 0; stage < stages; stage++) {
+        wait_for_copies<STAGES - 2>();
+        __syncthreads();
+        if (stage + STAGES - 1 < stages) fetch(stage + STAGES - 1);
+        end_copies();
+        const char* from = shared + stage % STAGES * STAGE_BYTES;
+#pragma unroll
+        for (int i = 0; i < STAGE_STEPS; i++) {
+            const int step = stage * STAGE_STEPS + i;
+            if (step < steps) {
+                end_slices(step);
+                const char* w = from + i * 2 * WIDE * STEP_BYTES;
+                uint4 weights[M][2];
+                load_weights<M>(weights, w + (own_output + g) * STEP_BYTES + 16 * t, STEP_BYTES);
+                product.step(weights, w + (WIDE + own_row) * STEP_BYTES, STEP_BYTES);
+            }
+        }
+    }
+    end_slices(steps);
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const Destination<T> destination(a, first_output + own_output + m * TILE_OUTPUTS + g + half * 8);
+#pragma unroll
+            for (int r = 0; r < R; r++)
+#pragma unroll
+                for (int i = 0; i < 2; i++)
+                    destination.put(a, first_row + own_row + r * TILE_ROWS + 2 * t + i, total[m][r][2 * half + i]);
+        }
 }
 
 // ---- Attention ----
@@ -467,7 +703,8 @@ struct Queries {
     int table;
     // Where probabilities go: those of the first query in head 0, and how far on the next query's and the next head's are.
     int weights_at, weights_stride, weights_head;
-    int unused;
+    // Positions of the row that were there before the pass.
+    int past;
 };
 
 struct AttentionArgs {
@@ -496,36 +733,90 @@ struct AttentionArgs {
 
 constexpr int ATTENTION_WARPS = 4;
 
-// A thread block mixes the values of one block of positions for one head and one tile of queries; whichever of them is
-// last mixes the blocks. FlashAttention's arithmetic (Dao 2023, arXiv 2307.08691), split along positions.
-template <class T, int R> __device__ void attention(const AttentionArgs& a) {
-    using Bits = typename T::Bits;
-    constexpr int QUERIES = TILE_ROWS * R;
-    constexpr int PITCH = BLOCK_POSITIONS + 16 / (int)sizeof(Bits);
-    __shared__ __align__(16) Bits probabilities[QUERIES * PITCH];
-    __shared__ float largest[ATTENTION_WARPS][QUERIES];
-    __shared__ float sums[ATTENTION_WARPS][QUERIES];
-    __shared__ bool is_last;
-    wait_for_previous();
-    let_next_start();
-    const Queries queries = a.queries[blockIdx.x];
-    const int head = blockIdx.y, base = blockIdx.z * BLOCK_POSITIONS;
-    const int last_position = queries.position + queries.count - 1;
-    if (base > last_position) return;
-    const int g = lane() / 4, t = lane() % 4;
-    const Bits* block = (const Bits*)a.blocks[queries.table + blockIdx.z];
+// What the warps of a block leave for each other about one block of positions.
+template <class T, int R> struct Scored {
+    static constexpr int QUERIES = TILE_ROWS * R;
+    // Between rows: without bank conflicts.
+    static constexpr int PITCH = BLOCK_POSITIONS + 16 / (int)sizeof(typename T::Bits);
+    // Probabilities but for their sum, (queries, positions).
+    __align__(16) typename T::Bits probabilities[QUERIES * PITCH];
+    // The largest score and the sum of each query, by warp.
+    float largest[ATTENTION_WARPS][QUERIES];
+    float sums[ATTENTION_WARPS][QUERIES];
 
-    // Scores: each warp of 16 positions.
-    const char* keys = (const char*)(block + a.keys_at + (size_t)head * BLOCK_POSITIONS * a.key_dim);
-    const char* q = a.q + ((size_t)queries.first * a.q_stride + head * a.key_dim) * sizeof(Bits);
-    const int key_bytes = a.key_dim * sizeof(Bits);
-    const char* key = keys + (size_t)(warp() * TILE_OUTPUTS + g) * key_bytes + 16 * t;
-    Product<T, 1, R> product;
-    for (int step = 0; step < key_bytes / STEP_BYTES; step++) {
-        uint4 weights[1][2];
-        load_weights<1>(weights, key + step * STEP_BYTES, key_bytes);
-        product.step(weights, q + step * STEP_BYTES, a.q_stride * sizeof(Bits));
+    // The same over the warps.
+    __device__ __forceinline__ float2 total(int query) const {
+        float most = largest[0][query], sum = sums[0][query];
+#pragma unroll
+        for (int w = 1; w < ATTENTION_WARPS; w++) {
+            most = fmaxf(most, largest[w][query]);
+            sum += sums[w][query];
+        }
+        return make_float2(most, sum);
     }
+};
+
+// A warp's keys: 16 positions of a block.
+template <class T> struct Keys {
+    // Heads of up to 64 (f32: 32) numbers are held in registers.
+    static constexpr int HELD_STEPS = 2;
+    uint4 held[HELD_STEPS][1][2];
+    const char* at;
+    int bytes;
+
+    __device__ __forceinline__ void ask(const AttentionArgs& a, const typename T::Bits* block, int head) {
+        bytes = a.key_dim * (int)sizeof(typename T::Bits);
+        const char* keys = (const char*)(block + a.keys_at + (size_t)head * BLOCK_POSITIONS * a.key_dim);
+        at = keys + (size_t)(warp() * TILE_OUTPUTS + lane() / 4) * bytes + 16 * (lane() % 4);
+#pragma unroll
+        for (int i = 0; i < HELD_STEPS; i++)
+            if (i * STEP_BYTES < bytes) load_weights<1>(held[i], at + i * STEP_BYTES, bytes);
+    }
+
+    template <int R> __device__ __forceinline__ void multiply(Product<T, 1, R>& product, const char* q, int stride) const {
+#pragma unroll
+        for (int i = 0; i < HELD_STEPS; i++)
+            if (i * STEP_BYTES < bytes) product.step(held[i], q + i * STEP_BYTES, stride);
+        for (int i = HELD_STEPS; i * STEP_BYTES < bytes; i++) {
+            uint4 weights[1][2];
+            load_weights<1>(weights, at + i * STEP_BYTES, bytes);
+            product.step(weights, q + i * STEP_BYTES, stride);
+        }
+    }
+};
+
+// Of 16 numbers of a head the values of a block's positions.
+template <class T> struct Values {
+    static constexpr int BYTES = BLOCK_POSITIONS * (int)sizeof(typename T::Bits);
+    static constexpr int STEPS = BYTES / STEP_BYTES;
+    uint4 held[STEPS][1][2];
+
+    __device__ __forceinline__ void ask(const AttentionArgs& a, const typename T::Bits* block, int head, int d) {
+        const char* values = (const char*)(block + a.values_at + (size_t)head * a.value_dim * BLOCK_POSITIONS);
+        const char* at = values + (size_t)(d + lane() / 4) * BYTES + 16 * (lane() % 4);
+#pragma unroll
+        for (int i = 0; i < STEPS; i++) load_weights<1>(held[i], at + i * STEP_BYTES, BYTES);
+    }
+
+    template <int R> __device__ __forceinline__ void mix(float (&c)[1][R][4], const Scored<T, R>& scored) const {
+        Product<T, 1, R> product;
+#pragma unroll
+        for (int i = 0; i < STEPS; i++)
+            product.step(held[i], (const char*)scored.probabilities + i * STEP_BYTES,
+                         Scored<T, R>::PITCH * (int)sizeof(typename T::Bits));
+        product.finish(c);
+    }
+};
+
+// Scores one block of positions, from `base` on, and leaves the probabilities in shared memory.
+template <class T, int R>
+__device__ __forceinline__ void score(const AttentionArgs& a, const Queries& queries, int head, int base,
+                                      const Keys<T>& keys, Scored<T, R>& scored) {
+    using Bits = typename T::Bits;
+    const int g = lane() / 4, t = lane() % 4;
+    const char* q = a.q + ((size_t)queries.first * a.q_stride + head * a.key_dim) * sizeof(Bits);
+    Product<T, 1, R> product;
+    keys.multiply(product, q, a.q_stride * (int)sizeof(Bits));
     float s[1][R][4];
     product.finish(s);
 #pragma unroll
@@ -542,9 +833,10 @@ template <class T, int R> __device__ void attention(const AttentionArgs& a) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             float most = fmaxf(s[0][r][i], s[0][r][i + 2]);
+#pragma unroll
             for (int distance = 4; distance < WARP; distance *= 2)
                 most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, distance));
-            if (g == 0) largest[warp()][r * TILE_ROWS + 2 * t + i] = most;
+            if (g == 0) scored.largest[warp()][r * TILE_ROWS + 2 * t + i] = most;
         }
     __syncthreads();
 #pragma unroll
@@ -552,63 +844,94 @@ template <class T, int R> __device__ void attention(const AttentionArgs& a) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const int query = r * TILE_ROWS + 2 * t + i;
-            float most = largest[0][query];
-            for (int w = 1; w < ATTENTION_WARPS; w++) most = fmaxf(most, largest[w][query]);
+            float most = scored.largest[0][query];
+#pragma unroll
+            for (int w = 1; w < ATTENTION_WARPS; w++) most = fmaxf(most, scored.largest[w][query]);
             float sum = 0.0f;
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                const float score = s[0][r][i + 2 * half];
+                const float own = s[0][r][i + 2 * half];
                 const int position = warp() * TILE_OUTPUTS + g + half * 8;
                 // NaN stays NaN.
-                const float p = score == -INFINITY_F32 ? 0.0f : expf(score - most);
-                probabilities[query * PITCH + position] = T::store(p);
+                const float p = own == -INFINITY_F32 ? 0.0f : expf(own - most);
+                scored.probabilities[query * Scored<T, R>::PITCH + position] = T::store(p);
                 if (a.weights && query < queries.count && base + position <= queries.position + query) {
                     a.weights[queries.weights_at + (size_t)head * queries.weights_head +
                               (size_t)query * queries.weights_stride + base + position] = p;
                 }
                 sum += p;
             }
+#pragma unroll
             for (int distance = 4; distance < WARP; distance *= 2)
                 sum += __shfl_xor_sync(0xffffffff, sum, distance);
-            if (g == 0) sums[warp()][query] = sum;
+            if (g == 0) scored.sums[warp()][query] = sum;
         }
     __syncthreads();
+}
+
+// What was mixed of the blocks before is multiplied by x, what comes is by y, and the largest score is z.
+__device__ __forceinline__ float3 factors(float before, float now) {
+    const float most = fmaxf(before, now);
+    return make_float3(expf(before - most), expf(now - most), most);
+}
+
+__device__ __forceinline__ float add_scaled(float before, float now, const float3& factors) {
+    return fmaf(factors.y, now, factors.x * before);
+}
+
+// The most blocks of positions whose factors fit into shared memory; further ones are mixed as many at a time.
+constexpr int MIXED_BLOCKS = 64;
+
+// Few queries a row: a thread block mixes the values of one block of positions for one head and one tile of queries;
+// whichever of them is last adds the blocks in order. FlashAttention's arithmetic (Dao 2023, arXiv 2307.08691), split along
+// positions.
+template <class T, int R> __device__ void attention_split(const AttentionArgs& a) {
+    using Bits = typename T::Bits;
+    constexpr int QUERIES = TILE_ROWS * R;
+    __shared__ Scored<T, R> scored;
+    __shared__ float3 mixing[QUERIES][MIXED_BLOCKS];
+    __shared__ float2 totals_of_blocks[QUERIES][MIXED_BLOCKS];
+    __shared__ float sums[QUERIES];
+    __shared__ float most_so_far[QUERIES];
+    __shared__ bool is_last;
+    let_next_start();
+    // The tables were sent before the pass began.
+    const Queries queries = a.queries[blockIdx.x];
+    const int head = blockIdx.y, base = blockIdx.z * BLOCK_POSITIONS;
+    const int last_position = queries.position + queries.count - 1;
+    if (base > last_position) return;
+    const Bits* block = (const Bits*)a.blocks[queries.table + blockIdx.z];
+    const int g = lane() / 4, t = lane() % 4, d = warp() * TILE_OUTPUTS;
+    // What was there before this pass can be asked for before the keys and values of the new positions are written.
+    const bool settled = base + BLOCK_POSITIONS <= queries.past;
+    Keys<T> keys;
+    Values<T> values;
+    const auto ask = [&]() {
+        keys.ask(a, block, head);
+        if (d < a.value_dim) values.ask(a, block, head, d);
+    };
+    if (settled) ask();
+    wait_for_previous();
+    if (!settled) ask();
+    score(a, queries, head, base, keys, scored);
     const size_t at = ((size_t)queries.first * a.heads + head) * a.most_blocks + blockIdx.z;
     const size_t query_stride = (size_t)a.heads * a.most_blocks;
-    for (int query = threadIdx.x; query < queries.count; query += WARP * ATTENTION_WARPS) {
-        float most = largest[0][query], sum = sums[0][query];
-        for (int w = 1; w < ATTENTION_WARPS; w++) {
-            most = fmaxf(most, largest[w][query]);
-            sum += sums[w][query];
-        }
-        a.totals[at + query * query_stride] = make_float2(most, sum);
-    }
-
-    // Mixed values: each warp of 16 numbers of a head.
-    const char* values = (const char*)(block + a.values_at + (size_t)head * a.value_dim * BLOCK_POSITIONS);
-    constexpr int VALUE_BYTES = BLOCK_POSITIONS * sizeof(Bits);
-    for (int d = warp() * TILE_OUTPUTS; d < a.value_dim; d += ATTENTION_WARPS * TILE_OUTPUTS) {
-        const char* value = values + (size_t)(d + g) * VALUE_BYTES + 16 * t;
-        Product<T, 1, R> mix;
-#pragma unroll
-        for (int step = 0; step < VALUE_BYTES / STEP_BYTES; step++) {
-            uint4 weights[1][2];
-            load_weights<1>(weights, value + step * STEP_BYTES, VALUE_BYTES);
-            mix.step(weights, (const char*)probabilities + step * STEP_BYTES, PITCH * sizeof(Bits));
-        }
+    for (int query = threadIdx.x; query < queries.count; query += WARP * ATTENTION_WARPS)
+        a.totals[at + query * query_stride] = scored.total(query);
+    for (int i = d; i < a.value_dim; i += ATTENTION_WARPS * TILE_OUTPUTS) {
+        if (i != d) values.ask(a, block, head, i);
         float c[1][R][4];
-        mix.finish(c);
+        values.mix(c, scored);
 #pragma unroll
         for (int r = 0; r < R; r++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int query = r * TILE_ROWS + 2 * t + i % 2;
+            for (int j = 0; j < 4; j++) {
+                const int query = r * TILE_ROWS + 2 * t + j % 2;
                 if (query < queries.count)
-                    a.partial[(at + query * query_stride) * a.value_dim + d + g + i / 2 * 8] = c[0][r][i];
+                    a.partial[(at + query * query_stride) * a.value_dim + i + g + j / 2 * 8] = c[0][r][j];
             }
     }
 
-    // Whoever is last mixes the blocks.
     __threadfence();
     __syncthreads();
     unsigned* done = a.done + blockIdx.x * a.heads + head;
@@ -618,39 +941,132 @@ template <class T, int R> __device__ void attention(const AttentionArgs& a) {
     __threadfence();
     if (threadIdx.x == 0) *done = 0;
     const size_t first = ((size_t)queries.first * a.heads + head) * a.most_blocks;
-    for (int i = threadIdx.x; i < queries.count * a.head_dim; i += WARP * ATTENTION_WARPS) {
-        const int query = i / a.head_dim, d = i % a.head_dim;
-        const int blocks = (queries.position + query) / BLOCK_POSITIONS + 1;
-        const float2* totals = a.totals + first + query * query_stride;
-        const float* partial = a.partial + (first + query * query_stride) * a.value_dim + d;
-        float most = -INFINITY_F32;
-        for (int b = 0; b < blocks; b++) most = fmaxf(most, read_of_other_blocks(totals + b).x);
-        float mixed = 0.0f, sum = 0.0f;
-        for (int b = 0; b < blocks; b++) {
-            const float2 total = read_of_other_blocks(totals + b);
-            const float factor = expf(total.x - most);
-            sum = fmaf(factor, total.y, sum);
-            mixed = fmaf(factor, read_of_other_blocks(partial + (size_t)b * a.value_dim), mixed);
+    const int blocks = last_position / BLOCK_POSITIONS + 1;
+    // Each thread adds up to this many numbers of a head at a time.
+    constexpr int MIXED = 4;
+    const int numbers = queries.count * a.head_dim;
+    for (int begin = 0; begin < numbers; begin += MIXED * WARP * ATTENTION_WARPS) {
+        float mixed[MIXED] = {};
+        for (int from = 0; from < blocks; from += MIXED_BLOCKS) {
+            const int to = min(blocks, from + MIXED_BLOCKS);
+            __syncthreads();
+            for (int i = threadIdx.x; i < queries.count * (to - from); i += WARP * ATTENTION_WARPS) {
+                const int query = i / (to - from), b = i % (to - from);
+                totals_of_blocks[query][b] = read_of_other_blocks(a.totals + first + query * query_stride + from + b);
+            }
+            __syncthreads();
+            if ((int)threadIdx.x < queries.count) {
+                const int query = threadIdx.x, own = (queries.position + query) / BLOCK_POSITIONS + 1;
+                float most = from == 0 ? -INFINITY_F32 : most_so_far[query], sum = from == 0 ? 0.0f : sums[query];
+                for (int b = 0; b < min(to, own) - from; b++) {
+                    const float2 total = totals_of_blocks[query][b];
+                    const float3 by = factors(most, total.x);
+                    most = by.z;
+                    sum = add_scaled(sum, total.y, by);
+                    mixing[query][b] = by;
+                }
+                most_so_far[query] = most;
+                sums[query] = sum;
+            }
+            __syncthreads();
+#pragma unroll
+            for (int j = 0; j < MIXED; j++) {
+                const int i = begin + j * WARP * ATTENTION_WARPS + threadIdx.x;
+                if (i >= numbers) continue;
+                const int query = i / a.head_dim, d = i % a.head_dim;
+                const int own = min(to, (queries.position + query) / BLOCK_POSITIONS + 1);
+                const float* partial = a.partial + (first + query * query_stride + from) * a.value_dim + d;
+#pragma unroll 8
+                for (int b = 0; b < own - from; b++)
+                    mixed[j] =
+                        add_scaled(mixed[j], read_of_other_blocks(partial + (size_t)b * a.value_dim), mixing[query][b]);
+            }
         }
-        ((Bits*)a.y)[(size_t)(queries.first + query) * a.y_stride + head * a.head_dim + d] = T::store(mixed / sum);
+#pragma unroll
+        for (int j = 0; j < MIXED; j++) {
+            const int i = begin + j * WARP * ATTENTION_WARPS + threadIdx.x;
+            if (i >= numbers) continue;
+            const int query = i / a.head_dim, d = i % a.head_dim;
+            const size_t row = (size_t)(queries.first + query) * a.y_stride;
+            ((Bits*)a.y)[row + head * a.head_dim + d] = T::store(mixed[j] / sums[query]);
+        }
     }
     if (!a.weights) return;
     for (int query = warp(); query < queries.count; query += ATTENTION_WARPS) {
         const int position = queries.position + query;
-        const float2* totals = a.totals + first + query * query_stride;
-        float most = -INFINITY_F32, sum = 0.0f;
-        for (int b = 0; b <= position / BLOCK_POSITIONS; b++) most = fmaxf(most, read_of_other_blocks(totals + b).x);
-        for (int b = 0; b <= position / BLOCK_POSITIONS; b++) {
-            const float2 total = read_of_other_blocks(totals + b);
-            sum = fmaf(expf(total.x - most), total.y, sum);
-        }
         float* weights = a.weights + queries.weights_at + (size_t)head * queries.weights_head +
                          (size_t)query * queries.weights_stride;
         for (int i = lane(); i <= position; i += WARP) {
-            const float factor = expf(read_of_other_blocks(totals + i / BLOCK_POSITIONS).x - most);
-            weights[i] = read_of_other_blocks(weights + i) * factor / sum;
+            const float2* total = a.totals + first + query * query_stride + i / BLOCK_POSITIONS;
+            const float factor = expf(read_of_other_blocks(total).x - most_so_far[query]);
+            weights[i] = read_of_other_blocks(weights + i) * factor / sums[query];
         }
     }
+}
+
+// Many queries, of one row or of many: a thread block goes through all blocks of positions for one tile of queries and 64
+// numbers of a head, and asks for each before it is done with the one before. The same arithmetic.
+template <class T, int R> __device__ void attention_whole(const AttentionArgs& a) {
+    using Bits = typename T::Bits;
+    __shared__ Scored<T, R> scored;
+    let_next_start();
+    const Queries queries = a.queries[blockIdx.x];
+    const int head = blockIdx.y;
+    const int g = lane() / 4, t = lane() % 4;
+    const int d = (blockIdx.z * ATTENTION_WARPS + warp()) * TILE_OUTPUTS;
+    const int blocks = (queries.position + queries.count - 1) / BLOCK_POSITIONS + 1;
+    Keys<T> keys, next_keys;
+    Values<T> values, next_values;
+    const auto ask = [&](Keys<T>& keys, Values<T>& values, int b) {
+        const Bits* block = (const Bits*)a.blocks[queries.table + b];
+        keys.ask(a, block, head);
+        if (d < a.value_dim) values.ask(a, block, head, d);
+    };
+    const bool settled = BLOCK_POSITIONS <= queries.past;
+    if (settled) ask(keys, values, 0);
+    wait_for_previous();
+    if (!settled) ask(keys, values, 0);
+    float most[R][2], sum[R][2], mixed[R][4] = {};
+#pragma unroll
+    for (int r = 0; r < R; r++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            most[r][i] = -INFINITY_F32;
+            sum[r][i] = 0.0f;
+        }
+    for (int b = 0; b < blocks; b++) {
+        if (b + 1 < blocks) ask(next_keys, next_values, b + 1);
+        score(a, queries, head, b * BLOCK_POSITIONS, keys, scored);
+        float c[1][R][4];
+        if (d < a.value_dim) values.mix(c, scored);
+#pragma unroll
+        for (int r = 0; r < R; r++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int query = r * TILE_ROWS + 2 * t + i;
+                if (b * BLOCK_POSITIONS > queries.position + query) continue;
+                const float2 total = scored.total(query);
+                const float3 by = factors(most[r][i], total.x);
+                most[r][i] = by.z;
+                sum[r][i] = add_scaled(sum[r][i], total.y, by);
+                mixed[r][i] = add_scaled(mixed[r][i], c[0][r][i], by);
+                mixed[r][i + 2] = add_scaled(mixed[r][i + 2], c[0][r][i + 2], by);
+            }
+        keys = next_keys;
+        values = next_values;
+        // Nobody overwrites what others still read.
+        __syncthreads();
+    }
+#pragma unroll
+    for (int r = 0; r < R; r++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int query = r * TILE_ROWS + 2 * t + i % 2, own = d + g + i / 2 * 8;
+            if (query < queries.count && own < a.head_dim) {
+                const size_t row = (size_t)(queries.first + query) * a.y_stride;
+                ((Bits*)a.y)[row + head * a.head_dim + own] = T::store(mixed[r][i] / sum[r][i % 2]);
+            }
+        }
 }
 
 // ---- The ends of the network ----
@@ -661,73 +1077,146 @@ struct EmbedArgs {
     const unsigned* ids;
     const unsigned* positions;
     float* x;
+    // What the pass will look for the best tokens in, or null.
+    unsigned long long* best;
     int stride, width;
+    int best_count;
 };
 
 // Token plus position embedding of one token: (N, C) in f32.
 template <class T> __device__ void embed(const EmbedArgs& a) {
     using Bits = typename T::Bits;
-    wait_for_previous();
     let_next_start();
+    wait_for_previous();
     const size_t token = blockIdx.x;
     const Bits* wte = (const Bits*)a.wte + (size_t)a.ids[token] * a.stride;
     const Bits* wpe = (const Bits*)a.wpe + (size_t)a.positions[token] * a.stride;
     for (int c = threadIdx.x; c < a.width; c += blockDim.x) a.x[token * a.stride + c] = T::load(wte[c]) + T::load(wpe[c]);
+    if (blockIdx.x == 0)
+        for (int i = threadIdx.x; i < a.best_count; i += blockDim.x) a.best[i] = 0;
 }
 
 struct BestArgs {
     // (rows, V).
     const float* logits;
-    // (rows).
-    unsigned* best;
+    // (rows), 0 before.
+    unsigned long long* best;
     int vocabulary;
 };
 
-constexpr int BEST_WARPS = 32;
-// No token: a logit is not a finite number.
-constexpr unsigned NONE = 0xffffffff;
+constexpr int BEST_WARPS = 8;
 
-// The first id with the largest logit of each row.
+// The best token of each row, by `rank_of`.
 __device__ void best_tokens(const BestArgs& a) {
-    __shared__ float values[BEST_WARPS];
-    __shared__ unsigned ids[BEST_WARPS];
-    wait_for_previous();
     let_next_start();
+    wait_for_previous();
     const float* logits = a.logits + (size_t)blockIdx.x * a.vocabulary;
-    float best = -INFINITY_F32;
-    unsigned id = NONE;
-    bool finite = true;
-    for (int i = threadIdx.x; i < a.vocabulary; i += WARP * BEST_WARPS) {
-        const float x = logits[i];
-        finite = finite && isfinite(x);
-        if (x > best) {
-            best = x;
-            id = i;
-        }
-    }
-    // What is not finite beats everything.
-    if (!finite) {
-        best = INFINITY_F32;
-        id = NONE;
-    }
-    const auto merge = [&](float other, unsigned other_id) {
-        if (other > best || (other == best && other_id < id && best != INFINITY_F32)) {
-            best = other;
-            id = other_id;
-        }
+    unsigned long long best = 0;
+    for (int i = blockIdx.y * blockDim.x + threadIdx.x; i < a.vocabulary; i += gridDim.y * blockDim.x)
+        best = larger(best, rank_of(logits[i], i));
+    for (int distance = WARP / 2; distance > 0; distance /= 2)
+        best = larger(best, __shfl_xor_sync(0xffffffff, best, distance));
+    if (lane() == 0) atomicMax(a.best + blockIdx.x, best);
+}
+
+struct TopArgs {
+    // (rows, V).
+    const float* logits;
+    // Of each row the sum of e^(x - largest), an f64, and the `count` best tokens by `rank_of`, the best first; all of them
+    // ~0 where a logit is not finite.
+    unsigned long long* top;
+    int vocabulary;
+    int count;
+};
+
+constexpr int TOP_THREADS = 1024;
+// Sums of `decode::numeric`: so many numbers at once, so many before an f64 takes over.
+constexpr int SUM_LANES = 16;
+constexpr int SUM_BLOCK = 1024;
+// The largest vocabulary whose sums fit.
+constexpr int TOP_VOCABULARY = 1 << 17;
+
+// e^x for x <= 0, operation by operation that of `decode::numeric`: log-probabilities are the same bits wherever they are
+// computed.
+__device__ __forceinline__ float exp_as_on_the_host(float x) {
+    const float round = 12582912.0f;
+    const float clamped = x > -87.0f ? x : -87.0f;
+    const float rounded = clamped * 1.44269504088896340736f + round;
+    const float n = rounded - round;
+    const float r = clamped - n * 0.6933594f - n * -2.121944e-4f;
+    float p = 1.9875691e-4f;
+    p = p * r + 1.3981999e-3f;
+    p = p * r + 8.333452e-3f;
+    p = p * r + 4.1665796e-2f;
+    p = p * r + 1.6666665e-1f;
+    p = p * r + 0.5f;
+    const float power =
+        __uint_as_float((__float_as_uint(rounded) - __float_as_uint(round) + 127u) << 23);
+    const float value = (p * r * r + r + 1.0f) * power;
+    return x > -87.0f ? value : 0.0f;
+}
+
+// What beam search and truncated sampling need of a row of logits, by one block of threads.
+__device__ void top_tokens(const TopArgs& a) {
+    __shared__ float lanes[TOP_VOCABULARY / SUM_BLOCK * SUM_LANES];
+    __shared__ double blocks[TOP_VOCABULARY / SUM_BLOCK];
+    __shared__ unsigned long long leaders[TOP_THREADS / WARP];
+    let_next_start();
+    wait_for_previous();
+    const float* logits = a.logits + (size_t)blockIdx.x * a.vocabulary;
+    unsigned long long* top = a.top + (size_t)blockIdx.x * (a.count + 1);
+    // The best of the block's threads.
+    const auto best_of_all = [&](unsigned long long own) {
+        for (int distance = WARP / 2; distance > 0; distance /= 2)
+            own = larger(own, __shfl_xor_sync(0xffffffff, own, distance));
+        __syncthreads();
+        if (lane() == 0) leaders[warp()] = own;
+        __syncthreads();
+        own = leaders[lane()];
+        for (int distance = WARP / 2; distance > 0; distance /= 2)
+            own = larger(own, __shfl_xor_sync(0xffffffff, own, distance));
+        return own;
     };
-    for (int distance = WARP / 2; distance > 0; distance /= 2) {
-        const float other = __shfl_xor_sync(0xffffffff, best, distance);
-        merge(other, __shfl_xor_sync(0xffffffff, id, distance));
+    // The best of the thread's own tokens that rank below `bound`.
+    const auto best_below = [&](unsigned long long bound) {
+        unsigned long long best = 0;
+        for (int i = threadIdx.x; i < a.vocabulary; i += TOP_THREADS) {
+            const unsigned long long rank = rank_of(logits[i], i);
+            if (rank < bound || bound == ~0ull) best = larger(best, rank);
+        }
+        return best;
+    };
+    unsigned long long own = best_below(~0ull);
+    unsigned long long best = best_of_all(own);
+    if (best == ~0ull) {
+        for (int i = threadIdx.x; i <= a.count; i += TOP_THREADS) top[i] = ~0ull;
+        return;
     }
-    if (lane() == 0) {
-        values[warp()] = best;
-        ids[warp()] = id;
+    const float largest = logits[~(unsigned)best];
+    const int sums = (a.vocabulary + SUM_BLOCK - 1) / SUM_BLOCK;
+    for (int i = threadIdx.x; i < sums * SUM_LANES; i += TOP_THREADS) {
+        const int from = i / SUM_LANES * SUM_BLOCK, to = min(from + SUM_BLOCK, a.vocabulary);
+        float sum = 0.0f;
+        for (int j = from + i % SUM_LANES; j < to; j += SUM_LANES) sum += exp_as_on_the_host(logits[j] - largest);
+        lanes[i] = sum;
     }
     __syncthreads();
-    if (threadIdx.x != 0) return;
-    for (int w = 1; w < BEST_WARPS; w++) merge(values[w], ids[w]);
-    a.best[blockIdx.x] = id;
+    for (int i = threadIdx.x; i < sums; i += TOP_THREADS) {
+        double sum = 0.0;
+        for (int j = 0; j < SUM_LANES; j++) sum += (double)lanes[i * SUM_LANES + j];
+        blocks[i] = sum;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        double sum = 0.0;
+        for (int i = 0; i < sums; i++) sum += blocks[i];
+        ((double*)top)[0] = sum;
+    }
+    for (int i = 1; i <= a.count; i++) {
+        if (threadIdx.x == 0) top[i] = best;
+        if (own == best) own = best_below(best);
+        best = best_of_all(own);
+    }
 }
 
 // ---- Loading ----
@@ -769,18 +1258,26 @@ template <class T> __device__ void place(const PlaceArgs& a) {
     KERNEL(place_##type, 256, PlaceArgs, place<T>)                                                                     \
     KERNEL(embed_##type, 256, EmbedArgs, embed<T>)                                                                     \
     KERNEL(normalise_##type, WARP * NORM_WARPS, NormArgs, normalise<T>)                                                \
-    KERNEL(matmul_8_normed_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 1, true>))                             \
-    KERNEL(matmul_8_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 1, false>))                                   \
-    KERNEL(matmul_16_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 2, false>))                                  \
-    KERNEL(matmul_32_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 4, false>))                                  \
-    KERNEL(matmul_wide_##type, WARP * WIDE_WARPS, MatmulArgs, (matmul_wide<T, sizeof(T::Bits) == 4 ? 2 : 4>))          \
-    KERNEL(attention_8_##type, WARP * ATTENTION_WARPS, AttentionArgs, (attention<T, 1>))                               \
-    KERNEL(attention_32_##type, WARP * ATTENTION_WARPS, AttentionArgs, (attention<T, 4>))
+    KERNEL(matmul_8_normed_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 1, 4, NORMED>))                        \
+    KERNEL(matmul_8_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 1, 4, AS_THEY_ARE>))                          \
+    KERNEL(matmul_8_deep_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 1, 12, AS_THEY_ARE>))                    \
+    KERNEL(matmul_16_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 2, 4, AS_THEY_ARE>))                         \
+    KERNEL(matmul_32_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 4, 4, AS_THEY_ARE>))                         \
+    KERNEL(matmul_32_shared_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 4, 4, SHARED>))                       \
+    KERNEL(matmul_64x64_##type, sizeof(T::Bits) == 4 ? 256 : 128, MatmulArgs,                                          \
+           (matmul_wide<T, 64, sizeof(T::Bits) == 4 ? 2 : 4, 4>))                                                      \
+    KERNEL(attention_split_##type, WARP * ATTENTION_WARPS, AttentionArgs, (attention_split<T, 1>))                     \
+    KERNEL(attention_8_##type, WARP * ATTENTION_WARPS, AttentionArgs, (attention_whole<T, 1>))                         \
+    KERNEL(attention_32_##type, WARP * ATTENTION_WARPS, AttentionArgs, (attention_whole<T, 4>))
 
 KERNELS_OF(F32, f32)
 KERNELS_OF(F16, f16)
 KERNELS_OF(BF16, bf16)
+// In f32 the larger tile would not fit into the registers.
+KERNEL(matmul_128x128_f16, 256, MatmulArgs, (matmul_wide<F16, 128, 8, 3>))
+KERNEL(matmul_128x128_bf16, 256, MatmulArgs, (matmul_wide<BF16, 128, 8, 3>))
 KERNEL(best_tokens_f32, WARP * BEST_WARPS, BestArgs, best_tokens)
+KERNEL(top_tokens_f32, TOP_THREADS, TopArgs, top_tokens)
 
 #ifdef EMULATED
 #define NAMES_OF(K, type)                                                                                              \
@@ -789,11 +1286,21 @@ KERNEL(best_tokens_f32, WARP * BEST_WARPS, BestArgs, best_tokens)
     K(normalise_##type, NormArgs)                                                                                      \
     K(matmul_8_normed_##type, MatmulArgs)                                                                              \
     K(matmul_8_##type, MatmulArgs)                                                                                     \
+    K(matmul_8_deep_##type, MatmulArgs)                                                                                \
     K(matmul_16_##type, MatmulArgs)                                                                                    \
     K(matmul_32_##type, MatmulArgs)                                                                                    \
-    K(matmul_wide_##type, MatmulArgs)                                                                                  \
+    K(matmul_32_shared_##type, MatmulArgs)                                                                             \
+    K(matmul_64x64_##type, MatmulArgs)                                                                                 \
+    K(attention_split_##type, AttentionArgs)                                                                           \
     K(attention_8_##type, AttentionArgs)                                                                               \
     K(attention_32_##type, AttentionArgs)
-#define KERNELS(K) NAMES_OF(K, f32) NAMES_OF(K, f16) NAMES_OF(K, bf16) K(best_tokens_f32, BestArgs)
+#define KERNELS(K)                                                                                                     \
+    NAMES_OF(K, f32)                                                                                                   \
+    NAMES_OF(K, f16)                                                                                                   \
+    NAMES_OF(K, bf16)                                                                                                  \
+    K(matmul_128x128_f16, MatmulArgs)                                                                                  \
+    K(matmul_128x128_bf16, MatmulArgs)                                                                                 \
+    K(best_tokens_f32, BestArgs)                                                                                       \
+    K(top_tokens_f32, TopArgs)
 EMULATE(KERNELS)
 #endif

@@ -12,7 +12,7 @@
 //! | `kernels.cu`, `kernel.rs`, `arguments.rs` | the kernels, their names, what they take |
 //! | `pass.rs` | a pass: from ids to logits |
 //! | `cache.rs`, `scratch.rs` | what a run remembers, and what a pass writes |
-//! | `shape.rs` | sizes |
+//! | `../cuda_shape.rs` | sizes, of which every build foretells memory |
 
 mod arguments;
 mod cache;
@@ -23,7 +23,8 @@ mod kernel;
 mod nvidia;
 mod pass;
 mod scratch;
-mod shape;
+#[cfg(test)]
+mod tests;
 
 #[cfg(not(feature = "cuda"))]
 use emulated as gpu;
@@ -32,23 +33,21 @@ use nvidia as gpu;
 
 use candle_core::Tensor;
 
+use super::cuda_shape as shape;
 use super::layered::Stored;
 use super::layers::MatrixData;
 use crate::checkpoint::StorageType;
 use crate::config::Config;
+use crate::decode::Input;
 use crate::error::{Error, Result};
 use crate::kernels::Layout;
 use arguments::{NormArgs, PlaceArgs};
 pub use cache::Cache;
 pub use gpu::Gpu;
 use gpu::Memory;
+use kernel::Kernel;
 pub use kernel::NumberType;
-use kernel::{Kernel, TILE_OUTPUTS};
-use scratch::Scratch;
-use shape::{NetworkShape, padded};
-
-/// Outputs of a matrix are padded to multiples of this, what a block of threads computes of many rows.
-const OUTPUTS: usize = 4 * TILE_OUTPUTS;
+use shape::{NetworkShape, WIDE, matrix_bytes, padded, row_bytes, vector_bytes};
 
 /// Outputs that a launch of `Place` writes a block.
 const PLACE_THREADS: usize = 256;
@@ -125,8 +124,7 @@ impl Builder {
             StorageType::BF16 => 2,
             other => unreachable!("the loader widens {other}"),
         };
-        let row_bytes = padded(data.inputs) * self.numbers.size();
-        let memory = self.gpu.zeros(data.outputs.next_multiple_of(OUTPUTS) * row_bytes)?;
+        let memory = self.gpu.zeros(matrix_bytes(data.outputs, data.inputs, self.numbers))?;
         let from = self.gpu.zeros(data.bytes.len())?;
         self.gpu.upload(&data.bytes, &from, 0)?;
         let arguments = PlaceArgs {
@@ -141,21 +139,21 @@ impl Builder {
         };
         let blocks = (data.outputs * data.inputs).div_ceil(PLACE_THREADS);
         self.gpu.launch(Kernel::Place, self.numbers, [blocks as u32, 1, 1], 0, &arguments, false)?;
-        Ok(Matrix { memory, outputs: data.outputs, row_bytes })
+        Ok(Matrix { memory, outputs: data.outputs, row_bytes: row_bytes(data.inputs, self.numbers) })
     }
 
-    /// A vector, in f32.
+    /// A vector, in f32, padded with zeros.
     ///
     /// # Errors
     /// If the device fails.
     pub fn vector(&self, numbers: &[f32]) -> Result<Memory> {
         let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_ne_bytes()).collect();
-        let memory = self.gpu.zeros(bytes.len())?;
+        let memory = self.gpu.zeros(vector_bytes(numbers.len()))?;
         self.gpu.upload(&bytes, &memory, 0)?;
         Ok(memory)
     }
 
-    /// A layer norm.
+    /// A layer norm, its vectors padded as rows are.
     ///
     /// # Errors
     /// If the device fails.
@@ -177,9 +175,7 @@ impl Builder {
     ) -> Result<Network> {
         let shape = NetworkShape::new(config, self.numbers);
         // Offsets within a block, and within the rows of a pass, are counted in 32 bits.
-        if shape.block_bytes() > i32::MAX as usize
-            || Scratch::most_tokens(&shape) * 3 * shape.padded > i32::MAX as usize
-        {
+        if shape.block_bytes() > i32::MAX as usize || shape.most_tokens(false) * 3 * shape.padded > i32::MAX as usize {
             return Err(Error::Unsupported("the network is too wide for the GPU's kernels; use --device cpu".into()));
         }
         // Uploads have read what they were given, but what comes from files should be let go.
@@ -218,7 +214,7 @@ impl Network {
             NumberType::F16 => StorageType::F16,
             NumberType::BF16 => StorageType::BF16,
         };
-        let stored = |matrix: &Matrix| (dtype, matrix.outputs * matrix.row_bytes);
+        let stored = |matrix: &Matrix| (dtype, matrix.memory.len());
         let matrices =
             self.layers.iter().flat_map(|layer| [&layer.c_attn, &layer.c_proj, &layer.c_fc, &layer.mlp_c_proj]);
         Stored {
@@ -226,6 +222,11 @@ impl Network {
             embeddings: vec![stored(&self.wte), stored(&self.wpe)],
             head: stored(self.head()),
         }
+    }
+
+    /// Whether everything that the inputs ask for is found on the GPU.
+    pub fn finds_all(&self, inputs: &[Input<'_>]) -> bool {
+        self.shape.vocabulary <= kernel::TOP_VOCABULARY || inputs.iter().all(|input| input.top == 0)
     }
 
     fn head(&self) -> &Matrix {
@@ -239,10 +240,14 @@ impl Network {
     pub fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
         let (rows, width) = x.dims2()?;
         let from = self.gpu.memory(x)?;
-        let to = self.gpu.zeros(rows * width * size_of::<f32>())?;
+        let [padded, normed] =
+            [self.shape.padded, width].map(|stride| self.gpu.zeros(rows * stride * size_of::<f32>()));
+        let (padded, normed) = (padded?, normed?);
+        let stride = self.shape.padded;
+        self.copy_rows(rows, (from.address(), width), (padded.address(), stride))?;
         let norm = self.ln_f.arguments(width);
-        self.normalise(rows, norm, (from.address(), width), None, (0, 0), (to.address(), width), false)?;
-        self.gpu.tensor(to, (rows, width))
+        self.normalise(rows, norm, (padded.address(), stride), None, (0, 0), (normed.address(), width), false)?;
+        self.gpu.tensor(normed, (rows, width))
     }
 
     /// The output head: normed hidden states (N, C) -> logits (N, V).
@@ -253,11 +258,11 @@ impl Network {
         let (rows, width) = hidden.dims2()?;
         let from = self.gpu.memory(hidden)?;
         let shape = &self.shape;
-        let x = self.gpu.zeros(rows.next_multiple_of(OUTPUTS) * shape.padded * shape.numbers.size())?;
+        let x = self.gpu.zeros(rows.next_multiple_of(WIDE) * shape.padded * shape.numbers.size())?;
         let as_it_is = NormArgs { width: width as i32, ..NormArgs::default() };
         self.normalise(rows, as_it_is, (from.address(), width), None, (x.address(), shape.padded), (0, 0), false)?;
         let logits = self.gpu.zeros(rows * shape.vocabulary * size_of::<f32>())?;
-        self.project(rows, x.address(), logits.address(), false)?;
+        self.project(rows, x.address(), logits.address(), None)?;
         self.gpu.tensor(logits, (rows, shape.vocabulary))
     }
 
@@ -269,9 +274,9 @@ impl Network {
     pub fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>> {
         let rows = logits.dim(0)?;
         let from = self.gpu.memory(logits)?;
-        let best = self.gpu.zeros(rows * size_of::<u32>())?;
-        self.best(rows, from.address(), best.address(), false)?;
-        let mut bytes = vec![0; rows * size_of::<u32>()];
+        let best = self.gpu.zeros(rows * size_of::<u64>())?;
+        self.best(rows, from.address(), best.address())?;
+        let mut bytes = vec![0; rows * size_of::<u64>()];
         self.gpu.download(&best, 0, &mut bytes)?;
         Ok(pass::ids(&bytes).collect())
     }

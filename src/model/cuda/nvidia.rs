@@ -27,6 +27,7 @@ struct Inner {
     functions: Vec<Option<CudaFunction>>,
     /// Whether a kernel can begin before the one before it has ended: from compute capability 9.0 on.
     overlaps: bool,
+    processors: usize,
 }
 
 /// Memory of the GPU.
@@ -114,12 +115,26 @@ impl Gpu {
             )));
         }
         let module = context.load_module(cudarc::nvrtc::Ptx::from_binary(KERNELS.to_vec())).w()?;
-        let functions = Kernel::all().map(|(kernel, numbers)| {
-            kernel.name(numbers).map(|name| module.load_function(&name).w().map_err(Error::from)).transpose()
-        });
-        let functions = functions.collect::<Result<_>>()?;
-        let overlaps = major >= 9 && std::env::var_os("GPT2_NO_OVERLAP").is_none();
-        Ok(Some(Self(Arc::new(Inner { device: device.clone(), stream, functions, overlaps }))))
+        let load = |kernel: Kernel, name: String| -> Result<CudaFunction> {
+            let function = module.load_function(&name).w()?;
+            if kernel.most_shared() > 0 {
+                let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                function.set_attribute(most, kernel.most_shared() as i32).w()?;
+            }
+            Ok(function)
+        };
+        let functions = Kernel::all()
+            .map(|(kernel, numbers)| kernel.name(numbers).map(|name| load(kernel, name)).transpose())
+            .collect::<Result<_>>()?;
+        let overlaps = major >= 9;
+        let processors = context.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).w()?;
+        let processors = usize::try_from(processors).unwrap_or(1);
+        Ok(Some(Self(Arc::new(Inner { device: device.clone(), stream, functions, overlaps, processors }))))
+    }
+
+    /// How many multiprocessors it has.
+    pub fn processors(&self) -> usize {
+        self.0.processors
     }
 
     /// candle's name for it.
@@ -182,7 +197,7 @@ impl Gpu {
             gridDimX: grid[0],
             gridDimY: grid[1],
             gridDimZ: grid[2],
-            blockDimX: kernel.threads(),
+            blockDimX: kernel.threads(numbers),
             blockDimY: 1,
             blockDimZ: 1,
             sharedMemBytes: shared as u32,
@@ -284,9 +299,6 @@ impl Gpu {
     /// # Errors
     /// If the device fails.
     pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Option<Graph>> {
-        if std::env::var_os("GPT2_NO_GRAPH").is_some() {
-            return Ok(None);
-        }
         let stream = &self.0.stream;
         stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
         let worked = work();
@@ -333,13 +345,5 @@ impl Gpu {
         // SAFETY: both have these many bytes.
         unsafe { result::memcpy_dtod_async(copy.address, from, bytes, stream) }.w()?;
         Ok(copy)
-    }
-
-    /// Bytes of memory that are free, and that there are.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn memory_info(&self) -> Result<(usize, usize)> {
-        Ok(self.0.stream.context().mem_get_info().w()?)
     }
 }

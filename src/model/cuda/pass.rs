@@ -4,19 +4,24 @@
 
 use candle_core::Tensor;
 
-use super::arguments::{AttentionArgs, BestArgs, EmbedArgs, Into, MatmulArgs, NormArgs, NormaliseArgs, Queries};
+use super::arguments::{
+    AttentionArgs, BestArgs, EmbedArgs, Into, MatmulArgs, NormArgs, NormaliseArgs, Queries, TopArgs,
+};
 use super::cache::{Cache, GraphKey};
 use super::gpu::Memory;
-use super::kernel::{BLOCK_POSITIONS, Kernel, NORM_WARPS, NumberType, TILE_OUTPUTS, TILE_ROWS};
-use super::scratch::{Plan, Scratch, at};
-use super::shape::padded;
-use super::{Layer, Linear, Matrix, Network, Norm, OUTPUTS};
-use crate::decode::{Input, Output, Positions};
+use super::kernel::{
+    BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, MOST_NORMED_SHARED, MOST_ROWS_SHARED, NORM_WARPS, NumberType, TILE_OUTPUTS,
+    TILE_ROWS,
+};
+use super::scratch::{Plan, Wanted, at};
+use super::shape::{WIDE, padded};
+use super::{Layer, Linear, Matrix, Network, Norm};
+use crate::decode::{Input, Output, Positions, Top};
 use crate::error::{Error, Result};
 use crate::model::{Segment, Trace};
 
-/// The most bytes of shared memory that a kernel gets without asking, less what the products have for themselves.
-const SHARED_BYTES: usize = 43 << 10;
+/// Bytes of a row of weights from which on their reading is what a product of few rows waits for.
+const DEEP_ROW_BYTES: usize = 2048;
 
 /// Rows up to which weights are what a product waits for.
 const FEW_ROWS: usize = 64;
@@ -25,7 +30,9 @@ const FEW_ROWS: usize = 64;
 /// nothing.
 const GRAPH_BLOCKS: usize = 4;
 
-/// Floats that go through memory.
+/// Threads that look for the best token of a row: blocks of them.
+const BEST_BLOCKS: u32 = 16;
+
 const FLOAT: usize = size_of::<f32>();
 
 /// New tokens of one row that are run together, and what is wanted of them.
@@ -35,8 +42,8 @@ struct Part<'a> {
     ids: &'a [u32],
     /// Positions before them.
     past: usize,
-    /// For which of the tokens logits, best tokens and hidden states are wanted: from this one on.
-    wanted_from: [usize; 3],
+    /// For which of the tokens logits, the most probable tokens, the best one and hidden states are wanted: from this one on.
+    wanted_from: [usize; 4],
     /// Which of the segments it belongs to.
     segment: usize,
 }
@@ -54,9 +61,23 @@ struct Record {
     starts: Vec<(usize, Segment)>,
 }
 
-/// Token ids as `BestTokens` writes them; none where there is none.
+/// Token ids of what `rank_of` in `kernels.cu` ranked highest; none where a logit was not finite.
 pub fn ids(bytes: &[u8]) -> impl Iterator<Item = Option<u32>> {
-    bytes.as_chunks().0.iter().map(|bytes| Some(u32::from_ne_bytes(*bytes)).filter(|id| *id != u32::MAX))
+    let ranks = bytes.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes));
+    ranks.map(|rank| (rank != u64::MAX).then_some(!(rank as u32)))
+}
+
+/// The most probable tokens as `TopTokens` writes them; none where a logit was not finite.
+fn read_top(bytes: &[u8]) -> Option<Top> {
+    let (sum, ranks) = bytes.split_first_chunk()?;
+    let ranks = ranks.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes));
+    let best = ranks.map(|rank| (rank != u64::MAX).then_some((!(rank as u32), logit((rank >> 32) as u32))));
+    Some(Top { best: best.collect::<Option<_>>()?, log_sum: f64::from_ne_bytes(*sum).ln() as f32 })
+}
+
+/// The logit that orders like this: what `rank_of` in `kernels.cu` does, undone.
+fn logit(ordered: u32) -> f32 {
+    f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
 }
 
 fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
@@ -79,13 +100,11 @@ impl Network {
     pub fn forward(&self, inputs: &[(usize, &[u32])], cache: &mut Cache, trace: Option<&mut Trace>) -> Result<Tensor> {
         let segments = segments(inputs.iter().copied(), cache);
         cache.rows.reserve(&segments)?;
-        let nothing = |segment: &Segment| [segment.len; 3];
-        let parts: Vec<Part<'_>> = segments
-            .iter()
-            .zip(inputs)
-            .enumerate()
-            .flat_map(|(i, (segment, (_, ids)))| self.parts(segment, i, ids, nothing(segment)))
-            .collect();
+        let most = self.shape.most_tokens(trace.is_some());
+        let parts = segments.iter().zip(inputs).enumerate();
+        // Nothing is wanted but the residual stream.
+        let parts = parts.flat_map(|(i, (segment, (_, ids)))| split(segment, i, ids, [segment.len; 4], most));
+        let parts: Vec<Part<'_>> = parts.collect();
         let tokens: usize = segments.iter().map(|s| s.len).sum();
         let width = self.shape.width;
         let x = self.gpu.zeros(tokens * width * FLOAT)?;
@@ -94,8 +113,8 @@ impl Network {
             None => None,
         };
         let mut first = 0;
-        for parts in self.passes(&parts) {
-            let plan = self.prepare(parts, cache, record.as_ref())?;
+        for parts in passes(&parts, most) {
+            let plan = self.prepare(parts, 0, cache, record.as_ref())?;
             self.launch(&plan, cache, parts, first, record.as_ref(), None)?;
             let rows = (at(&cache.scratch.x), self.shape.padded);
             self.copy_rows(plan.tokens, rows, (x.address() + (first * width * FLOAT) as u64, width))?;
@@ -119,70 +138,47 @@ impl Network {
             Positions::Last => len - 1,
             Positions::All => 0,
         };
+        let most = self.shape.most_tokens(false);
         let parts = segments.iter().zip(inputs).enumerate().flat_map(|(i, (segment, input))| {
-            let wanted = [input.logits, input.best, input.hidden].map(|positions| from(positions, segment.len));
-            self.parts(segment, i, input.ids, wanted)
+            let top = if input.top > 0 { Positions::Last } else { Positions::None };
+            let wanted = [input.logits, top, input.best, input.hidden].map(|positions| from(positions, segment.len));
+            split(segment, i, input.ids, wanted, most)
         });
         let parts: Vec<Part<'_>> = parts.collect();
+        let count = inputs.iter().map(|input| input.top).max().unwrap_or(0).min(self.shape.vocabulary);
         let mut output = Output::default();
-        for parts in self.passes(&parts) {
-            let plan = self.prepare(parts, cache, None)?;
+        for parts in passes(&parts, most) {
+            let plan = self.prepare(parts, count, cache, None)?;
             self.launch_or_replay(&plan, cache, parts)?;
             self.gpu.synchronize()?;
             self.collect(&plan, cache, &mut output);
+        }
+        let counts = inputs.iter().map(|input| input.top).filter(|count| *count > 0);
+        for (top, count) in output.top.iter_mut().zip(counts) {
+            if let Some(top) = top {
+                top.best.truncate(count);
+            }
         }
         cache.rows.commit(&segments);
         Ok(output)
     }
 
-    /// A segment in pieces that fit into a pass.
-    fn parts<'a>(
-        &self,
-        segment: &Segment,
-        number: usize,
-        ids: &'a [u32],
-        wanted_from: [usize; 3],
-    ) -> impl Iterator<Item = Part<'a>> + use<'a> {
-        let (row, past, most) = (segment.row, segment.past, Scratch::most_tokens(&self.shape));
-        ids.chunks(most).enumerate().map(move |(i, ids)| Part {
-            row,
-            ids,
-            past: past + i * most,
-            wanted_from: wanted_from.map(|from| from.saturating_sub(i * most).min(ids.len())),
-            segment: number,
-        })
-    }
-
-    /// Parts that are run together.
-    fn passes<'p, 'a>(&self, parts: &'p [Part<'a>]) -> impl Iterator<Item = &'p [Part<'a>]> + use<'p, 'a> {
-        let most = Scratch::most_tokens(&self.shape);
-        let mut rest = parts;
-        std::iter::from_fn(move || {
-            let mut tokens = 0;
-            let fits = |part: &&Part<'_>| {
-                tokens += part.ids.len();
-                tokens <= most
-            };
-            let (now, later) = rest.split_at(rest.iter().take_while(fits).count());
-            rest = later;
-            (!now.is_empty()).then_some(now)
-        })
-    }
-
-    /// Writes the tables of a pass and makes room for it.
-    fn prepare(&self, parts: &[Part<'_>], cache: &mut Cache, record: Option<&Record>) -> Result<Plan> {
+    /// Writes the tables of a pass and makes room for it; `count` is how many of the most probable tokens are wanted.
+    fn prepare(&self, parts: &[Part<'_>], count: usize, cache: &mut Cache, record: Option<&Record>) -> Result<Plan> {
         let shape = &self.shape;
         let most_blocks = shape.most_blocks();
-        let tile = tile_queries(parts);
+        let (attention, tile) = self.attention(parts, record.is_some());
+        let splits = attention == Kernel::AttentionSplit;
         let tokens = parts.iter().map(|part| part.ids.len()).sum();
         let tiles = parts.iter().map(|part| part.ids.len().div_ceil(tile)).sum();
-        let wanted = [0, 1, 2].map(|i| parts.iter().map(|part| part.ids.len() - part.wanted_from[i]).sum());
+        let [logits, top, best, hidden] =
+            [0, 1, 2, 3].map(|i| parts.iter().map(|part| part.ids.len() - part.wanted_from[i]).sum());
+        let wanted = Wanted { logits, top, best, hidden, count: if top > 0 { count } else { 0 } };
         let plan = Plan::new(parts.len(), tokens, tiles, wanted, most_blocks);
-        let [logits, best, hidden] = wanted;
-        let results = (best + logits * shape.vocabulary + hidden * shape.width) * FLOAT;
+        let results = wanted.result_bytes(shape).into_iter().sum();
         // The buffers may still be in use by the pass before.
         self.gpu.synchronize()?;
-        cache.scratch.reserve(&plan, results)?;
+        cache.scratch.reserve(&plan, splits, results)?;
         let bytes = cache.scratch.plan_host.as_mut().expect("reserved").bytes_mut();
         let mut queries = Vec::with_capacity(tiles);
         let mut first = 0;
@@ -213,20 +209,20 @@ impl Network {
                     weights_at: number(weights_at)?,
                     weights_stride: number(stride)?,
                     weights_head: number(head)?,
-                    unused: 0,
+                    past: part.past as i32,
                 });
             }
             first += part.ids.len();
         }
         for (i, tile) in queries.iter().enumerate() {
-            let Queries { first, count, position, table, weights_at, weights_stride, weights_head, unused } = *tile;
-            let fields = [first, count, position, table, weights_at, weights_stride, weights_head, unused];
+            let Queries { first, count, position, table, weights_at, weights_stride, weights_head, past } = *tile;
+            let fields = [first, count, position, table, weights_at, weights_stride, weights_head, past];
             for (j, field) in fields.into_iter().enumerate() {
                 put(bytes, plan.queries, i * fields.len() + j, field.to_ne_bytes());
             }
         }
         let mut row = 0;
-        for kind in 0..3 {
+        for kind in 0..4 {
             let mut first = 0;
             for part in parts {
                 for token in part.wanted_from[kind]..part.ids.len() {
@@ -237,6 +233,19 @@ impl Network {
             }
         }
         Ok(plan)
+    }
+
+    /// Which kernel attends, and how many queries it takes at a time. Blocks of positions go side by side where their order
+    /// leaves processors without work, and where probabilities are wanted.
+    fn attention(&self, parts: &[Part<'_>], traced: bool) -> (Kernel, usize) {
+        if traced {
+            return (Kernel::AttentionSplit, TILE_ROWS);
+        }
+        if parts.iter().any(|part| part.ids.len() > TILE_ROWS) {
+            return (Kernel::Attention32, 4 * TILE_ROWS);
+        }
+        let in_order = parts.len() * self.shape.heads >= 2 * self.gpu.processors();
+        (if in_order { Kernel::Attention8 } else { Kernel::AttentionSplit }, TILE_ROWS)
     }
 
     /// Runs a pass, by its graph if there is one.
@@ -291,15 +300,18 @@ impl Network {
             ids,
             positions,
             x,
+            best: at(&scratch.best),
             stride: shape.padded as i32,
             width: shape.width as i32,
+            best_count: plan.wanted.best as i32,
+            unused: 0,
         };
         self.gpu.launch(Kernel::Embed, shape.numbers, [plan.tokens as u32, 1, 1], 0, &embed, false)?;
         if let Some(record) = record {
             self.record_rows(plan.tokens, x, &record.embed, first)?;
         }
         let (rows, stride) = (plan.tokens, shape.padded);
-        let tile = tile_queries(parts);
+        let (attention, _) = self.attention(parts, record.is_some());
         let blocks = blocks.unwrap_or(most_positions(parts).div_ceil(BLOCK_POSITIONS));
         for (i, layer) in self.layers.iter().enumerate() {
             let Layer { ln_1, c_attn, c_proj, ln_2, c_fc, mlp_c_proj, scale } = layer;
@@ -316,7 +328,7 @@ impl Network {
                 ..MatmulArgs::default()
             };
             self.linear(rows, c_attn, Some(ln_1), (x, y), (q, shape.heads * shape.key_dim), Into::Qkv, cached)?;
-            let attention = AttentionArgs {
+            let arguments = AttentionArgs {
                 q,
                 blocks: tables,
                 queries,
@@ -336,9 +348,12 @@ impl Network {
                 key_dim: shape.key_dim as i32,
                 value_dim: shape.value_dim as i32,
             };
-            let kernel = if tile == TILE_ROWS { Kernel::Attention8 } else { Kernel::Attention32 };
-            let grid = [plan.tiles as u32, shape.heads as u32, blocks as u32];
-            self.gpu.launch(kernel, shape.numbers, grid, 0, &attention, true)?;
+            let deep = match attention {
+                Kernel::AttentionSplit => blocks,
+                _ => shape.value_dim.div_ceil(MIXED_NUMBERS),
+            };
+            let grid = [plan.tiles as u32, shape.heads as u32, deep as u32];
+            self.gpu.launch(attention, shape.numbers, grid, 0, &arguments, true)?;
             let plain = MatmulArgs { activation: self.activation, ..MatmulArgs::default() };
             self.linear(rows, c_proj, None, (y, y), (x, stride), Into::Residual, plain)?;
             self.linear(rows, c_fc, Some(ln_2), (x, y), (inner, padded(shape.inner)), Into::Activated, plain)?;
@@ -354,45 +369,59 @@ impl Network {
     fn ends(&self, plan: &Plan, cache: &mut Cache) -> Result<()> {
         let shape = &self.shape;
         let scratch = &mut cache.scratch;
-        let [logits, best, hidden] = plan.wanted;
+        let Wanted { logits, top, best, hidden, count } = plan.wanted;
+        let [best_bytes, top_bytes, logits_bytes, hidden_bytes] = plan.wanted.result_bytes(shape);
         let rows = at(&scratch.plan) + plan.rows as u64;
-        let (x, y, stride) = (at(&scratch.x), at(&scratch.y), shape.padded);
+        let (x, picked, stride) = (at(&scratch.x), at(&scratch.picked), shape.padded);
         let norm = self.ln_f.arguments(shape.width);
         let results = scratch.results.as_mut().expect("reserved");
-        if logits + best > 0 {
+        let projected = plan.wanted.projected();
+        if projected > 0 {
             let all = at(&scratch.logits);
-            self.normalise(logits + best, norm, (x, stride), Some(rows), (y, stride), (0, 0), true)?;
-            self.project(logits + best, y, all, true)?;
+            let ranks = (best > 0).then_some((logits + top, at(&scratch.best)));
+            if !self.project_normed(projected, norm, (x, stride), rows, all, ranks)? {
+                self.normalise(projected, norm, (x, stride), Some(rows), (picked, stride), (0, 0), true)?;
+                self.project(projected, picked, all, ranks)?;
+            }
+            if top > 0 {
+                let arguments = TopArgs {
+                    logits: all + logits_bytes as u64,
+                    top: at(&scratch.top),
+                    vocabulary: shape.vocabulary as i32,
+                    count: count as i32,
+                };
+                self.gpu.launch(Kernel::TopTokens, NumberType::F32, [top as u32, 1, 1], 0, &arguments, true)?;
+                self.gpu.receive(scratch.top.as_ref().expect("reserved"), top_bytes, results, best_bytes)?;
+            }
             if best > 0 {
-                let from = all + (logits * shape.vocabulary * FLOAT) as u64;
-                self.best(best, from, at(&scratch.best), true)?;
-                self.gpu.receive(scratch.best.as_ref().expect("reserved"), best * FLOAT, results, 0)?;
+                self.gpu.receive(scratch.best.as_ref().expect("reserved"), best_bytes, results, 0)?;
             }
             if logits > 0 {
                 let from = scratch.logits.as_ref().expect("reserved");
-                self.gpu.receive(from, logits * shape.vocabulary * FLOAT, results, best * FLOAT)?;
+                self.gpu.receive(from, logits_bytes, results, best_bytes + top_bytes)?;
             }
         }
         if hidden > 0 {
-            let rows = rows + ((logits + best) * size_of::<u32>()) as u64;
+            let rows = rows + (projected * size_of::<u32>()) as u64;
             let exact = (at(&scratch.hidden), shape.width);
             self.normalise(hidden, norm, (x, stride), Some(rows), (0, 0), exact, false)?;
-            let before = (best + logits * shape.vocabulary) * FLOAT;
             let from = scratch.hidden.as_ref().expect("reserved");
-            self.gpu.receive(from, hidden * shape.width * FLOAT, results, before)?;
+            self.gpu.receive(from, hidden_bytes, results, best_bytes + top_bytes + logits_bytes)?;
         }
         Ok(())
     }
 
     /// Appends what came back to the output.
     fn collect(&self, plan: &Plan, cache: &Cache, output: &mut Output) {
-        let [logits, best, hidden] = plan.wanted;
+        let [best, top, logits, hidden] = plan.wanted.result_bytes(&self.shape);
         let bytes = cache.scratch.results.as_ref().expect("reserved").bytes();
-        let (tokens, bytes) = bytes.split_at(best * FLOAT);
-        let (scores, bytes) = bytes.split_at(logits * self.shape.vocabulary * FLOAT);
-        output.best.extend(ids(tokens));
+        let (ranks, bytes) = bytes.split_at(best);
+        let (tops, bytes) = bytes.split_at(top);
+        let (scores, bytes) = bytes.split_at(logits);
+        output.best.extend(ids(ranks));
+        output.top.extend(tops.chunks_exact(plan.wanted.top_bytes()).map(read_top));
         output.logits.extend(floats(scores));
-        output.hidden.extend(floats(&bytes[..hidden * self.shape.width * FLOAT]));
+        output.hidden.extend(floats(&bytes[..hidden]));
     }
 
     /// A layer norm, if there is one, and a product. `from` is the residual stream and where normed rows go, or twice where
@@ -409,7 +438,7 @@ impl Network {
         rest: MatmulArgs,
     ) -> Result<()> {
         let shape = &self.shape;
-        let mut arguments = MatmulArgs {
+        let arguments = MatmulArgs {
             bias: linear.bias.as_ref().map_or(0, Memory::address),
             y: to.0,
             y_stride: to.1 as i32,
@@ -417,45 +446,114 @@ impl Network {
             ..rest
         };
         let Some(norm) = norm else {
-            return self.product(rows, &linear.weight, MatmulArgs { x: from.1, ..arguments }, true);
+            return self.product(rows, &linear.weight, MatmulArgs { x: from.1, ..arguments });
         };
         let norm = norm.arguments(shape.width);
-        let shared = TILE_ROWS * (linear.weight.row_bytes + 16);
-        if rows <= TILE_ROWS && shared <= SHARED_BYTES {
-            arguments = MatmulArgs { x: from.0, norm, norm_stride: shape.padded as i32, ..arguments };
-            let arguments = complete(rows, &linear.weight, arguments);
-            let grid = [1, linear.weight.outputs.div_ceil(TILE_OUTPUTS) as u32, 1];
-            return self.gpu.launch(Kernel::Matmul8Normed, shape.numbers, grid, shared, &arguments, true);
+        let normed = MatmulArgs { x: from.0, norm, norm_stride: shape.padded as i32, ..arguments };
+        if self.product_normed(rows, &linear.weight, normed)? {
+            return Ok(());
         }
         self.normalise(rows, norm, (from.0, shape.padded), None, (from.1, shape.padded), (0, 0), true)?;
-        self.product(rows, &linear.weight, MatmulArgs { x: from.1, ..arguments }, true)
+        self.product(rows, &linear.weight, MatmulArgs { x: from.1, ..arguments })
+    }
+
+    /// A layer norm and a product in one, if there are few rows; says whether there were.
+    fn product_normed(&self, rows: usize, weight: &Matrix, arguments: MatmulArgs) -> Result<bool> {
+        let shared = TILE_ROWS * (weight.row_bytes + 16) + 2 * self.shape.padded * FLOAT;
+        if rows > TILE_ROWS || shared > MOST_NORMED_SHARED {
+            return Ok(false);
+        }
+        let arguments = complete(rows, weight, arguments);
+        let grid = [1, self.blocks_of_tiles(weight), 1];
+        self.gpu.launch(Kernel::Matmul8Normed, self.shape.numbers, grid, shared, &arguments, true)?;
+        Ok(true)
+    }
+
+    /// How many blocks of threads share the outputs of a matrix where each begins with work of its own: two a processor.
+    fn blocks_of_tiles(&self, weight: &Matrix) -> u32 {
+        weight.outputs.div_ceil(TILE_OUTPUTS).min(2 * self.gpu.processors()) as u32
     }
 
     /// A product: who computes it depends on the number of rows, what is computed does not.
-    fn product(&self, rows: usize, weight: &Matrix, arguments: MatmulArgs, overlaps: bool) -> Result<()> {
+    fn product(&self, rows: usize, weight: &Matrix, arguments: MatmulArgs) -> Result<()> {
+        let (numbers, processors) = (self.shape.numbers, self.gpu.processors());
         let arguments = complete(rows, weight, arguments);
-        let narrow = |kernel, tile: usize| (kernel, rows.div_ceil(tile), weight.outputs.div_ceil(TILE_OUTPUTS));
-        let wide_rows = if self.shape.numbers == NumberType::F32 { 4 * TILE_ROWS } else { 8 * TILE_ROWS };
-        let (kernel, across, down) = match rows {
-            0..=8 => narrow(Kernel::Matmul8, TILE_ROWS),
-            9..=16 => narrow(Kernel::Matmul16, 2 * TILE_ROWS),
-            17..=FEW_ROWS => narrow(Kernel::Matmul32, 4 * TILE_ROWS),
-            _ => (Kernel::MatmulWide, rows.div_ceil(wide_rows), weight.outputs.div_ceil(OUTPUTS)),
+        if rows > FEW_ROWS {
+            let grid = |wide: usize| [rows.div_ceil(wide) as u32, weight.outputs.div_ceil(wide) as u32, 1];
+            let [across, down, _] = grid(WIDE);
+            // Wider tiles read less; a third of the processors may stay without work for that.
+            let wide = numbers != NumberType::F32 && 3 * (across * down) as usize >= 2 * processors;
+            let (kernel, grid) = match wide {
+                true => (Kernel::Matmul128x128, grid(WIDE)),
+                false => (Kernel::Matmul64x64, grid(WIDE / 2)),
+            };
+            return self.gpu.launch(kernel, numbers, grid, kernel.most_shared(), &arguments, true);
+        }
+        let tiles = weight.outputs.div_ceil(TILE_OUTPUTS);
+        let shared = 4 * TILE_ROWS * (weight.row_bytes + 16);
+        if rows > 2 * TILE_ROWS && tiles >= 8 * processors && shared <= MOST_ROWS_SHARED {
+            let grid = [rows.div_ceil(4 * TILE_ROWS) as u32, self.blocks_of_tiles(weight), 1];
+            return self.gpu.launch(Kernel::Matmul32Shared, numbers, grid, shared, &arguments, true);
+        }
+        // As many rows at a time as leave work for every processor: weights are then read least often.
+        let keeps_busy = |tile: usize| rows > tile / 2 && rows.div_ceil(tile) * tiles >= processors;
+        let deep = weight.row_bytes > DEEP_ROW_BYTES && tiles < processors;
+        let (kernel, tile) = match deep {
+            _ if keeps_busy(4 * TILE_ROWS) => (Kernel::Matmul32, 4 * TILE_ROWS),
+            _ if keeps_busy(2 * TILE_ROWS) => (Kernel::Matmul16, 2 * TILE_ROWS),
+            true => (Kernel::Matmul8Deep, TILE_ROWS),
+            false => (Kernel::Matmul8, TILE_ROWS),
         };
-        self.gpu.launch(kernel, self.shape.numbers, [across as u32, down as u32, 1], 0, &arguments, overlaps)
+        let grid = [rows.div_ceil(tile) as u32, tiles as u32, 1];
+        self.gpu.launch(kernel, numbers, grid, 0, &arguments, true)
     }
 
-    /// The output head over rows as products have them: (N, padded C) -> (N, V).
-    pub fn project(&self, rows: usize, x: u64, logits: u64, overlaps: bool) -> Result<()> {
-        let y_stride = self.shape.vocabulary as i32;
-        let arguments = MatmulArgs { x, y: logits, y_stride, into: Into::Logits as i32, ..MatmulArgs::default() };
-        self.product(rows, self.head(), arguments, overlaps)
+    /// The output head over rows as products have them: (N, padded C) -> (N, V). `best` is the first row whose best token is
+    /// wanted, and the address of what is zeroed for the ranks.
+    pub fn project(&self, rows: usize, x: u64, logits: u64, best: Option<(usize, u64)>) -> Result<()> {
+        // The kernels for many rows find no best tokens.
+        let finds = rows <= FEW_ROWS;
+        let arguments = self.to_logits(logits, best.filter(|_| finds));
+        self.product(rows, self.head(), MatmulArgs { x, ..arguments })?;
+        match best {
+            Some((from, ranks)) if !finds => {
+                self.best(rows - from, logits + (from * self.shape.vocabulary * FLOAT) as u64, ranks)
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// The best token of each of so many rows of logits.
-    pub fn best(&self, rows: usize, logits: u64, best: u64, overlaps: bool) -> Result<()> {
+    /// The final norm and the head of the rows of `x` that are picked, if they are few; says whether they were.
+    fn project_normed(
+        &self,
+        rows: usize,
+        norm: NormArgs,
+        (x, stride): (u64, usize),
+        picked: u64,
+        logits: u64,
+        best: Option<(usize, u64)>,
+    ) -> Result<bool> {
+        let arguments = self.to_logits(logits, best);
+        let arguments = MatmulArgs { x, norm, norm_stride: stride as i32, picked, ..arguments };
+        self.product_normed(rows, self.head(), arguments)
+    }
+
+    fn to_logits(&self, logits: u64, best: Option<(usize, u64)>) -> MatmulArgs {
+        let (best_from, ranks) = best.unwrap_or_default();
+        MatmulArgs {
+            y: logits,
+            y_stride: self.shape.vocabulary as i32,
+            into: Into::Logits as i32,
+            best: ranks,
+            best_from: best_from as i32,
+            ..MatmulArgs::default()
+        }
+    }
+
+    /// Ranks the best token of each of so many rows of logits, into what is zeroed.
+    pub fn best(&self, rows: usize, logits: u64, best: u64) -> Result<()> {
         let arguments = BestArgs { logits, best, vocabulary: self.shape.vocabulary as i32, unused: 0 };
-        self.gpu.launch(Kernel::BestTokens, NumberType::F32, [rows as u32, 1, 1], 0, &arguments, overlaps)
+        self.gpu.launch(Kernel::BestTokens, NumberType::F32, [rows as u32, BEST_BLOCKS, 1], 0, &arguments, true)
     }
 
     /// Layer norm: `from`, `to` and `exact` are addresses and how many numbers a row has there; `picked` is the address of the
@@ -487,7 +585,7 @@ impl Network {
     }
 
     /// Copies rows of C numbers; `from` and `to` are addresses and how many numbers a row has there.
-    fn copy_rows(&self, rows: usize, from: (u64, usize), to: (u64, usize)) -> Result<()> {
+    pub fn copy_rows(&self, rows: usize, from: (u64, usize), to: (u64, usize)) -> Result<()> {
         let as_they_are = NormArgs { width: self.shape.width as i32, ..NormArgs::default() };
         self.normalise(rows, as_they_are, from, None, (0, 0), to, false)
     }
@@ -538,6 +636,39 @@ impl Network {
     }
 }
 
+/// A segment in pieces of at most `most` tokens.
+fn split<'a>(
+    segment: &Segment,
+    number: usize,
+    ids: &'a [u32],
+    wanted_from: [usize; 4],
+    most: usize,
+) -> impl Iterator<Item = Part<'a>> + use<'a> {
+    let (row, past) = (segment.row, segment.past);
+    ids.chunks(most).enumerate().map(move |(i, ids)| Part {
+        row,
+        ids,
+        past: past + i * most,
+        wanted_from: wanted_from.map(|from| from.saturating_sub(i * most).min(ids.len())),
+        segment: number,
+    })
+}
+
+/// Parts that are run together: at most `most` tokens.
+fn passes<'p, 'a>(parts: &'p [Part<'a>], most: usize) -> impl Iterator<Item = &'p [Part<'a>]> {
+    let mut rest = parts;
+    std::iter::from_fn(move || {
+        let mut tokens = 0;
+        let fits = |part: &&Part<'_>| {
+            tokens += part.ids.len();
+            tokens <= most
+        };
+        let (now, later) = rest.split_at(rest.iter().take_while(fits).count());
+        rest = later;
+        (!now.is_empty()).then_some(now)
+    })
+}
+
 impl Record {
     /// Where the probabilities of the part's queries from the `from`th on begin, and how far the next query's and the next
     /// head's are.
@@ -561,11 +692,6 @@ fn complete(rows: usize, weight: &Matrix, arguments: MatmulArgs) -> MatmulArgs {
         outputs: weight.outputs as i32,
         ..arguments
     }
-}
-
-/// Queries of a tile of attention.
-fn tile_queries(parts: &[Part<'_>]) -> usize {
-    if parts.iter().all(|part| part.ids.len() <= TILE_ROWS) { TILE_ROWS } else { 4 * TILE_ROWS }
 }
 
 /// The most positions that a row holds after the pass.

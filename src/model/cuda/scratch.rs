@@ -2,17 +2,8 @@
 
 use super::arguments::Queries;
 use super::gpu::{Gpu, Memory, Staging};
-use super::shape::{NetworkShape, padded};
+use super::shape::{NetworkShape, PassBytes, PassRoom};
 use crate::error::Result;
-
-/// Rows are computed in whole tiles of at most this many.
-const ROWS: usize = 64;
-
-/// Bytes of what blocks leave for each other in attention; passes are split so that it stays below this.
-const PARTIAL_BYTES: usize = 64 << 20;
-
-/// The most tokens of a pass.
-const MOST_TOKENS: usize = 1024;
 
 /// Buffers of a pass.
 #[derive(Debug)]
@@ -21,9 +12,7 @@ pub struct Scratch {
     shape: NetworkShape,
     /// Counts the times that buffers were replaced.
     pub generation: usize,
-    tokens: usize,
-    tiles: usize,
-    wanted: usize,
+    room: PassRoom,
     /// The residual stream, (N, padded C) in f32.
     pub x: Option<Memory>,
     /// Normed or attended, (N, padded C).
@@ -37,10 +26,14 @@ pub struct Scratch {
     pub totals: Option<Memory>,
     /// Blocks that are done, by tile and head.
     pub done: Option<Memory>,
+    /// The rows that are wanted, normed, (wanted, padded C).
+    pub picked: Option<Memory>,
     /// (wanted, V) in f32.
     pub logits: Option<Memory>,
-    /// (wanted) ids.
+    /// (wanted), as `rank_of` in `kernels.cu` has them.
     pub best: Option<Memory>,
+    /// Sums and the most probable tokens, (wanted).
+    pub top: Option<Memory>,
     /// (wanted, C) in f32.
     pub hidden: Option<Memory>,
     /// The [`Plan`], on the GPU and where it is written.
@@ -62,9 +55,7 @@ impl Scratch {
             gpu: gpu.clone(),
             shape,
             generation: 0,
-            tokens: 0,
-            tiles: 0,
-            wanted: 0,
+            room: PassRoom::default(),
             x: None,
             y: None,
             q: None,
@@ -72,8 +63,10 @@ impl Scratch {
             partial: None,
             totals: None,
             done: None,
+            picked: None,
             logits: None,
             best: None,
+            top: None,
             hidden: None,
             plan: None,
             plan_host: None,
@@ -81,51 +74,47 @@ impl Scratch {
         }
     }
 
-    /// The most tokens that a pass of this network has.
-    pub fn most_tokens(shape: &NetworkShape) -> usize {
-        let partial = shape.heads * shape.most_blocks() * shape.value_dim * size_of::<f32>();
-        (PARTIAL_BYTES / partial.max(1)).clamp(ROWS, MOST_TOKENS)
-    }
-
-    /// Makes room.
+    /// Makes room; `splits` says whether attention is split along positions.
     ///
     /// # Errors
     /// If there is not enough memory.
-    pub fn reserve(&mut self, plan: &Plan, results: usize) -> Result<()> {
-        let shape = self.shape;
-        let bytes = shape.numbers.size();
-        let float = size_of::<f32>();
-        let (tokens, tiles, wanted) = (plan.tokens.next_multiple_of(ROWS), plan.tiles, plan.wanted_total());
-        if tokens > self.tokens {
+    pub fn reserve(&mut self, plan: &Plan, splits: bool, results: usize) -> Result<()> {
+        let room = PassRoom::new(plan.tokens, splits, plan.tiles, plan.wanted.total());
+        let bytes = PassBytes::new(&self.shape, room);
+        if room.tokens > self.room.tokens {
             self.generation += 1;
             // The old ones first, lest both be there.
-            for memory in [&mut self.x, &mut self.y, &mut self.q, &mut self.inner, &mut self.partial, &mut self.totals]
-            {
+            for memory in [&mut self.x, &mut self.y, &mut self.q, &mut self.inner] {
                 *memory = None;
             }
-            self.tokens = 0;
-            let partials = tokens * shape.heads * shape.most_blocks();
-            self.x = Some(self.gpu.zeros(tokens * shape.padded * float)?);
-            self.y = Some(self.gpu.zeros(tokens * shape.padded * bytes)?);
-            self.q = Some(self.gpu.zeros(tokens * shape.heads * shape.key_dim * bytes)?);
-            self.inner = Some(self.gpu.zeros(tokens * padded(shape.inner) * bytes)?);
-            self.partial = Some(self.gpu.zeros(partials * shape.value_dim * float)?);
-            self.totals = Some(self.gpu.zeros(partials * 2 * float)?);
-            self.tokens = tokens;
+            self.room.tokens = 0;
+            self.x = Some(self.gpu.zeros(bytes.x)?);
+            self.y = Some(self.gpu.zeros(bytes.y)?);
+            self.q = Some(self.gpu.zeros(bytes.q)?);
+            self.inner = Some(self.gpu.zeros(bytes.inner)?);
+            self.room.tokens = room.tokens;
         }
-        if tiles > self.tiles {
+        if room.split_tokens > self.room.split_tokens {
             self.generation += 1;
-            self.done = Some(self.gpu.zeros(tiles.next_power_of_two() * shape.heads * float)?);
-            self.tiles = tiles.next_power_of_two();
+            (self.partial, self.room.split_tokens) = (None, 0);
+            self.partial = Some(self.gpu.zeros(bytes.partial)?);
+            self.totals = Some(self.gpu.zeros(bytes.totals)?);
+            self.room.split_tokens = room.split_tokens;
         }
-        if wanted > self.wanted {
+        if room.tiles > self.room.tiles {
             self.generation += 1;
-            let room = wanted.next_power_of_two();
-            (self.logits, self.wanted) = (None, 0);
-            self.logits = Some(self.gpu.zeros(room * shape.vocabulary * float)?);
-            self.best = Some(self.gpu.zeros(room * float)?);
-            self.hidden = Some(self.gpu.zeros(room * shape.width * float)?);
-            self.wanted = room;
+            self.done = Some(self.gpu.zeros(bytes.done)?);
+            self.room.tiles = room.tiles;
+        }
+        if room.wanted > self.room.wanted {
+            self.generation += 1;
+            (self.logits, self.room.wanted) = (None, 0);
+            self.logits = Some(self.gpu.zeros(bytes.logits)?);
+            self.picked = Some(self.gpu.zeros(bytes.picked)?);
+            self.best = Some(self.gpu.zeros(bytes.best)?);
+            self.top = Some(self.gpu.zeros(bytes.top)?);
+            self.hidden = Some(self.gpu.zeros(bytes.hidden)?);
+            self.room.wanted = room.wanted;
         }
         if self.plan.as_ref().is_none_or(|memory| memory.len() < plan.bytes) {
             self.generation += 1;
@@ -141,13 +130,51 @@ impl Scratch {
     }
 }
 
+/// Of how many positions what is wanted. Logits are computed of the first three kinds, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Wanted {
+    pub logits: usize,
+    pub top: usize,
+    pub best: usize,
+    pub hidden: usize,
+    /// How many of the most probable tokens of each of `top`.
+    pub count: usize,
+}
+
+impl Wanted {
+    /// Positions of all kinds.
+    pub fn total(&self) -> usize {
+        self.projected() + self.hidden
+    }
+
+    /// Positions of which logits are computed.
+    pub fn projected(&self) -> usize {
+        self.logits + self.top + self.best
+    }
+
+    /// Bytes of one of `top`: the sum, and the tokens' ranks.
+    pub fn top_bytes(&self) -> usize {
+        (1 + self.count) * size_of::<u64>()
+    }
+
+    /// Bytes of best tokens, of the most probable ones, of logits and of hidden states, in the order in which they come back.
+    pub fn result_bytes(&self, shape: &NetworkShape) -> [usize; 4] {
+        let float = size_of::<f32>();
+        [
+            self.best * size_of::<u64>(),
+            self.top * self.top_bytes(),
+            self.logits * shape.vocabulary * float,
+            self.hidden * shape.width * float,
+        ]
+    }
+}
+
 /// Where a pass's tables lie in the buffer that is sent to the GPU: offsets in bytes, which depend on the counts alone.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub tokens: usize,
     pub tiles: usize,
-    /// Positions of which logits, best tokens and hidden states are wanted.
-    pub wanted: [usize; 3],
+    pub wanted: Wanted,
     /// Addresses of blocks, by segment.
     pub tables: usize,
     /// Of each token, the address of the block that takes its key and value.
@@ -165,7 +192,7 @@ pub struct Plan {
 
 impl Plan {
     /// For so many segments with so many tokens in all.
-    pub fn new(segments: usize, tokens: usize, tiles: usize, wanted: [usize; 3], most_blocks: usize) -> Self {
+    pub fn new(segments: usize, tokens: usize, tiles: usize, wanted: Wanted, most_blocks: usize) -> Self {
         let mut bytes = 0;
         let mut part = |count: usize, size: usize| {
             let at = bytes;
@@ -176,12 +203,7 @@ impl Plan {
         let token_blocks = part(tokens, 8);
         let queries = part(tiles, size_of::<Queries>());
         let [token_offsets, ids, positions] = [part(tokens, 4), part(tokens, 4), part(tokens, 4)];
-        let rows = part(wanted.iter().sum(), 4);
+        let rows = part(wanted.total(), 4);
         Self { tokens, tiles, wanted, tables, token_blocks, token_offsets, ids, positions, queries, rows, bytes }
-    }
-
-    /// Wanted positions of all kinds.
-    pub fn wanted_total(&self) -> usize {
-        self.wanted.iter().sum()
     }
 }

@@ -1,0 +1,291 @@
+//! How much of an NVIDIA GPU's memory a model takes, known without one, and how much is free.
+
+use serde::Serialize;
+
+use super::{megabytes, numbers};
+use crate::checkpoint::{Checkpoint, StorageType};
+use crate::config::Config;
+use crate::device::Backend;
+use crate::error::{Error, Result};
+use crate::kernels::quantized::QuantizedType;
+use crate::model::cuda_shape::{NetworkShape, NumberType, PassBytes, PassRoom, matrix_bytes, vector_bytes};
+use crate::model::{FIRST_MATRIX, Placement, WeightType, tensor_shapes};
+
+/// What CUDA and its libraries take before there is a model.
+const CONTEXT_BYTES: u64 = 0;
+
+/// What a model takes of a GPU's memory. Parts that are candle's business, where weights are quantised, are not known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeviceFootprint {
+    /// The kind of device: `cuda`.
+    pub device: &'static str,
+    /// The type of the weight matrices: `f32`, `f16`, `bf16`, or that of most of them where they are quantised.
+    pub dtype: String,
+    /// Matrices, padded as the kernels want them, norms and biases.
+    pub weight_bytes: u64,
+    /// Bytes that one position of one row takes in the key-value cache.
+    pub kv_cache_bytes_per_token: u64,
+    /// The cache of one row that fills the context, in the pieces that are asked for.
+    pub kv_cache_bytes: u64,
+    /// Buffers of a pass, when the prompt of one row fills the context.
+    pub scratch_bytes: Option<u64>,
+    /// What CUDA and its libraries take before there is a model.
+    pub context_bytes: u64,
+    /// The most while loading: the weights so far, and one matrix as the file has it.
+    pub load_peak_bytes: Option<u64>,
+    /// The most that a run takes with one row whose prompt fills the context.
+    pub peak_bytes: Option<u64>,
+    /// The least that must be free: to load it, and to run one token.
+    #[serde(skip)]
+    least_bytes: u64,
+}
+
+impl DeviceFootprint {
+    /// Of a checkpoint whose matrices are loaded as `weights`.
+    #[must_use]
+    pub fn of_checkpoint(config: &Config, checkpoint: &Checkpoint, weights: WeightType) -> Self {
+        let stored = |name: &str| checkpoint.get(name).map_or(StorageType::F32, |tensor| tensor.dtype);
+        let quantized = checkpoint.tensors.iter().any(|tensor| QuantizedType::of(tensor.dtype).is_some());
+        match NumberType::of(weights, quantized) {
+            Some(numbers) => Self::of_kernels(config, stored, numbers),
+            None => Self::of_candle(config, stored, weights),
+        }
+    }
+
+    /// Of an f32 checkpoint of this configuration.
+    #[must_use]
+    pub fn of_config(config: &Config, weights: WeightType) -> Self {
+        let stored = |_: &str| StorageType::F32;
+        match NumberType::of(weights, false) {
+            Some(numbers) => Self::of_kernels(config, stored, numbers),
+            None => Self::of_candle(config, stored, weights),
+        }
+    }
+
+    fn of_kernels(config: &Config, stored: impl Fn(&str) -> StorageType, dtype: NumberType) -> Self {
+        let (mut weight_bytes, mut load_peak) = (0, 0);
+        for (name, shape) in tensor_shapes(config) {
+            let [rows, columns] = *shape else {
+                weight_bytes += vector_bytes(shape[0]) as u64;
+                continue;
+            };
+            let (outputs, inputs) = if name.starts_with("h.") { (columns, rows) } else { (rows, columns) };
+            weight_bytes += matrix_bytes(outputs, inputs, dtype) as u64;
+            // Sent as it is stored, but for what is widened on the way, and let go once it is placed.
+            let sent = Placement::of(&name, [rows, columns], stored(&name), false, WeightType::F32).dtype;
+            load_peak = load_peak.max(weight_bytes + bytes(sent, &shape));
+        }
+        let shape = NetworkShape::new(config, dtype);
+        let scratch = |tokens| PassBytes::new(&shape, PassRoom::of_prompt(&shape, tokens)).total() as u64;
+        let (kv_cache_bytes, scratch_bytes) = (shape.full_cache_bytes() as u64, scratch(config.n_positions));
+        let running = weight_bytes + kv_cache_bytes + scratch_bytes;
+        Self {
+            device: "cuda",
+            dtype: dtype.name().to_owned(),
+            weight_bytes,
+            kv_cache_bytes_per_token: shape.position_bytes() as u64,
+            kv_cache_bytes,
+            scratch_bytes: Some(scratch_bytes),
+            context_bytes: CONTEXT_BYTES,
+            load_peak_bytes: Some(CONTEXT_BYTES + load_peak),
+            peak_bytes: Some(CONTEXT_BYTES + running.max(load_peak)),
+            least_bytes: load_peak.max(weight_bytes + shape.slab_bytes() as u64 + scratch(1)),
+        }
+    }
+
+    /// With quantised weights, for which there are no kernels but candle's.
+    fn of_candle(config: &Config, stored: impl Fn(&str) -> StorageType, weights: WeightType) -> Self {
+        let mut weight_bytes = 0;
+        let mut first_matrix = StorageType::F32;
+        for (name, shape) in tensor_shapes(config) {
+            let [rows, columns] = *shape else {
+                weight_bytes += 4 * numbers(&shape);
+                continue;
+            };
+            let dtype = Placement::of(&name, [rows, columns], stored(&name), false, weights).dtype;
+            if name == FIRST_MATRIX {
+                first_matrix = dtype;
+            }
+            let is_head = name == "wte.weight" && config.tie_word_embeddings;
+            weight_bytes += match QuantizedType::of(dtype) {
+                // The host looks up the rows of quantised embeddings.
+                Some(_) if matches!(&*name, "wte.weight" | "wpe.weight") && !is_head => 0,
+                Some(_) => bytes(dtype, &shape),
+                None => 4 * numbers(&shape),
+            };
+        }
+        let kv_cache_bytes_per_token = (config.n_layer * 2 * config.n_embd * size_of::<f32>()) as u64;
+        Self {
+            device: "cuda",
+            dtype: first_matrix.to_string().to_lowercase(),
+            weight_bytes,
+            kv_cache_bytes_per_token,
+            kv_cache_bytes: config.n_positions as u64 * kv_cache_bytes_per_token,
+            scratch_bytes: None,
+            context_bytes: CONTEXT_BYTES,
+            load_peak_bytes: None,
+            peak_bytes: None,
+            least_bytes: weight_bytes,
+        }
+    }
+}
+
+/// Bytes of the GPU's memory that are free; none where main memory is used, or the driver does not tell.
+#[must_use]
+pub fn free_on(backend: &Backend) -> Option<u64> {
+    match backend {
+        #[cfg(feature = "cuda")]
+        Backend::Candle(candle_core::Device::Cuda(device)) => {
+            let (free, _) = device.cuda_stream().context().mem_get_info().ok()?;
+            Some(free as u64)
+        }
+        _ => None,
+    }
+}
+
+/// Refuses a model that cannot fit what is free of a GPU's memory, naming the types that would; `footprint` gives what it
+/// takes by type.
+///
+/// # Errors
+/// [`Error::Unsupported`], with what is needed and what is free.
+pub fn require_on(
+    backend: &Backend,
+    name: &str,
+    weights: WeightType,
+    footprint: impl Fn(WeightType) -> DeviceFootprint,
+) -> Result<()> {
+    match free_on(backend) {
+        Some(free) => check(name, weights, footprint, free),
+        None => Ok(()),
+    }
+}
+
+fn check(name: &str, weights: WeightType, footprint: impl Fn(WeightType) -> DeviceFootprint, free: u64) -> Result<()> {
+    let needed = footprint(weights).least_bytes;
+    if needed <= free {
+        return Ok(());
+    }
+    let types = [("--dtype f16", WeightType::F16), ("--dtype bf16", WeightType::BF16)];
+    let fitting = types.into_iter().filter_map(|(flag, weights)| {
+        let other = footprint(weights).least_bytes;
+        (other <= free).then(|| format!("{flag} ({})", megabytes(other)))
+    });
+    let fitting: Vec<String> = fitting.collect();
+    let way_out = match fitting.as_slice() {
+        [] => "no --dtype makes it fit; use --quantize, a smaller model, or --device cpu".to_owned(),
+        fitting => format!("would fit: {}", fitting.join(", ")),
+    };
+    Err(Error::Unsupported(format!(
+        "{name} takes {} of GPU memory and {} are free; {way_out}",
+        megabytes(needed),
+        megabytes(free)
+    )))
+}
+
+/// Bytes of a matrix, either way round.
+fn bytes(dtype: StorageType, shape: &[usize]) -> u64 {
+    numbers(shape) / dtype.block_len() as u64 * dtype.block_bytes() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Gpt2, LoadOptions};
+
+    /// Widths and a vocabulary that have to be padded.
+    fn config(tied: bool) -> Config {
+        Config {
+            vocab_size: 301,
+            n_positions: 70,
+            n_embd: 72,
+            n_inner: 100,
+            n_layer: 2,
+            n_head: 3,
+            tie_word_embeddings: tied,
+            ..Config::named("gpt2").unwrap()
+        }
+    }
+
+    /// What the loaded model says that its matrices take, and its vectors, padded to multiples of `padding`.
+    fn loaded(config: &Config, weights: WeightType, backend: Backend, padding: usize) -> u64 {
+        let checkpoint = Checkpoint::random(config, WeightType::F32, 0).unwrap();
+        let model = Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, backend }).unwrap();
+        let matrices: usize = model.weight_bytes().iter().map(|(_, bytes)| bytes).sum();
+        let vectors = checkpoint.tensors.iter().filter(|t| t.shape.len() == 1);
+        let vectors: usize = vectors.map(|t| 4 * t.shape[0].next_multiple_of(padding)).sum();
+        (matrices + vectors) as u64
+    }
+
+    #[cfg(all(feature = "emulator", not(feature = "cuda")))]
+    #[test]
+    fn weights_take_what_was_foretold() {
+        for tied in [true, false] {
+            let config = config(tied);
+            for weights in [WeightType::Stored, WeightType::F32, WeightType::F16, WeightType::BF16] {
+                let foretold = DeviceFootprint::of_config(&config, weights).weight_bytes;
+                assert_eq!(foretold, loaded(&config, weights, Backend::Emulator, 32), "{weights:?}");
+            }
+        }
+    }
+
+    /// On candle's CPU backend, which is loaded like a GPU.
+    #[test]
+    fn quantised_weights_take_what_was_foretold_and_the_rest_is_not_known() {
+        for kind in [QuantizedType::Q8_0, QuantizedType::Q4K] {
+            let config = Config { n_embd: 256, n_head: 4, ..config(true) };
+            let weights = WeightType::Quantized(kind);
+            let foretold = DeviceFootprint::of_config(&config, weights);
+            assert_eq!(foretold.weight_bytes, loaded(&config, weights, Backend::Candle(candle_core::Device::Cpu), 1));
+            assert_eq!(foretold.dtype, kind.storage().to_string().to_lowercase());
+            assert_eq!((foretold.scratch_bytes, foretold.peak_bytes), (None, None));
+            // An embedding that is no head stays with the host.
+            let untied = Config { tie_word_embeddings: false, ..config };
+            assert_eq!(DeviceFootprint::of_config(&untied, weights).weight_bytes, foretold.weight_bytes);
+        }
+    }
+
+    /// Counted by hand.
+    #[test]
+    fn gpt2_takes_its_weights_its_cache_and_its_buffers() {
+        let config = Config::named("gpt2").unwrap();
+        let foretold = DeviceFootprint::of_config(&config, WeightType::F16);
+        let (c, layers, vectors) = (768, 12, 13 * 768);
+        assert_eq!(
+            foretold.weight_bytes,
+            2 * ((50304 + 1024) * c + layers * 12 * c * c) + 4 * (layers * vectors + 2 * c)
+        );
+        assert_eq!(foretold.kv_cache_bytes_per_token, 2 * layers * 2 * c);
+        // Blocks of 64 positions, as many as slabs of 64 MiB hold: the context has 16 of them.
+        let block = 64 * foretold.kv_cache_bytes_per_token;
+        assert_eq!(foretold.kv_cache_bytes, 16 * block);
+        let running = foretold.weight_bytes + foretold.kv_cache_bytes + foretold.scratch_bytes.unwrap();
+        assert_eq!(foretold.peak_bytes, Some(foretold.context_bytes + running));
+        // One matrix lies there as the file has it while it is placed, the largest of them first.
+        assert!(foretold.load_peak_bytes.unwrap() - foretold.context_bytes > foretold.weight_bytes);
+        let in_f32 = DeviceFootprint::of_config(&config, WeightType::Stored);
+        assert_eq!((&*in_f32.dtype, in_f32.kv_cache_bytes), ("f32", 28 * 2 * block));
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_what_would() {
+        let config = Config::named("gpt2-xl").unwrap();
+        let refusal = |megabytes: u64| {
+            let footprint = |weights| DeviceFootprint::of_config(&config, weights);
+            check("gpt2-xl", WeightType::F32, footprint, megabytes * 1_000_000).err().map(|e| e.to_string())
+        };
+        assert_eq!(refusal(7000), None);
+        assert_eq!(
+            refusal(4000).unwrap(),
+            "gpt2-xl takes 6280 MB of GPU memory and 4000 MB are free; would fit: --dtype f16 (3185 MB), --dtype bf16 (3185 MB)"
+        );
+        let none = refusal(1000).unwrap();
+        assert!(
+            none.ends_with(
+                "1000 MB are free; no --dtype makes it fit; use --quantize, a smaller model, or --device cpu"
+            )
+        );
+        // What has no limit refuses nothing.
+        let footprint = |weights| DeviceFootprint::of_config(&config, weights);
+        assert!(require_on(&Backend::Kernels, "gpt2-xl", WeightType::F32, footprint).is_ok());
+    }
+}

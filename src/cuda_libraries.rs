@@ -99,8 +99,9 @@ impl Library {
 
 /// Where the toolkit may be without the loader's knowing.
 fn toolkit_folders() -> impl Iterator<Item = PathBuf> {
-    let home = env::var_os("CUDA_HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-    let homes = home.into_iter().flat_map(|home| [home.join("lib64"), home.join("lib")]);
+    let home = |variable| env::var_os(variable).filter(|home| !home.is_empty()).map(PathBuf::from);
+    let homes =
+        ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(home).flat_map(|home| [home.join("lib64"), home.join("lib")]);
     homes.chain([PathBuf::from("/usr/local/cuda/lib64")])
 }
 

@@ -29,18 +29,22 @@ impl Backend {
     pub fn memory_bandwidth(&self, passes: usize) -> Result<f64> {
         /// Numbers that are copied: far more than caches hold.
         const COPIED: usize = 1 << 26;
+        /// Copies a pass.
+        const COPIES: usize = 4;
         let Self::Candle(device) = self else { return Ok(kernels::memory_bandwidth(passes)) };
-        let numbers = Tensor::zeros(COPIED, DType::F32, device)?;
+        let (from, to) = (Tensor::zeros(COPIED, DType::F32, device)?, Tensor::zeros(COPIED, DType::F32, device)?);
         let mut fastest = f64::INFINITY;
         for _ in 0..passes {
             device.synchronize()?;
             let start = Instant::now();
-            let copy = numbers.copy()?;
+            // Several, beside which waiting for the device is nothing.
+            for _ in 0..COPIES {
+                to.slice_set(&from, 0, 0)?;
+            }
             device.synchronize()?;
             fastest = fastest.min(start.elapsed().as_secs_f64());
-            drop(copy);
         }
-        Ok((2 * COPIED * size_of::<f32>()) as f64 / fastest)
+        Ok((COPIES * 2 * COPIED * size_of::<f32>()) as f64 / fastest)
     }
 }
 
@@ -105,8 +109,21 @@ impl DeviceChoice {
 
 /// The first GPU that is compiled in and present.
 fn best() -> Option<Device> {
-    let cuda = cfg!(feature = "cuda").then(|| open_cuda(0).ok()).flatten();
+    let cuda = cfg!(feature = "cuda").then(|| open_cuda(0).ok()).flatten().filter(runs_the_kernels);
     cuda.or_else(|| cfg!(feature = "metal").then(|| open_metal().ok()).flatten())
+}
+
+/// Whether an NVIDIA GPU can run this library's kernels: from compute capability 8.0 on.
+#[cfg(feature = "cuda")]
+fn runs_the_kernels(device: &Device) -> bool {
+    let Device::Cuda(device) = device else { return false };
+    device.cuda_stream().context().compute_capability().is_ok_and(|(major, _)| major >= 8)
+}
+
+/// This program was built without them.
+#[cfg(not(feature = "cuda"))]
+fn runs_the_kernels(_: &Device) -> bool {
+    false
 }
 
 /// An NVIDIA GPU, or why there is none.

@@ -137,6 +137,16 @@ impl<'a> Scores<'a> {
         places.into_iter().map(candidate).collect()
     }
 
+    /// Whether the `k` best continuations may be others than [`Self::best`] knows of: tokens that it does not know may be
+    /// equal to the last one that counts.
+    fn are_in_doubt(&self, task: &Task<'_>, k: usize) -> bool {
+        let Self::Top(rows) = self else { return false };
+        let in_doubt = |row: &Vec<(u32, f32)>| {
+            row.len() < task.vocab_size && row.len() > k && row[k - 1].1 == row[row.len() - 1].1
+        };
+        rows.iter().any(in_doubt)
+    }
+
     /// The beam that `candidate` makes, with this score.
     pub(super) fn extend(&self, task: &Task<'_>, from: &[Hypothesis], candidate: Candidate, score: f32) -> Hypothesis {
         let Hypothesis { mut ids, mut logprobs, .. } = from[candidate.beam].clone();
@@ -173,6 +183,15 @@ impl BeamRows {
         }
     }
 
+    /// Runs what ran last once more, after [`Self::plan`]: the prompt, or the newest token of each beam.
+    fn repeat(&mut self, task: &Task<'_>, beams: &[Hypothesis]) -> Vec<(usize, usize)> {
+        if beams[0].ids.len() == task.prompt.len() {
+            self.started = false;
+            return vec![(0, 0)];
+        }
+        beams.iter().enumerate().map(|(row, beam)| (row, beam.ids.len() - 1)).collect()
+    }
+
     /// Says that the beam in row `to` continues the one in row `from`.
     pub(super) fn follow(&mut self, to: usize, from: usize) {
         if to != from {
@@ -190,6 +209,10 @@ pub(super) struct BeamSearch {
     finished: Vec<(Hypothesis, Option<Finish>)>,
     /// Whether a running beam may still beat a finished one.
     improvable: bool,
+    /// Whether too many tokens were equal to go on with the most probable ones.
+    needs_rows: bool,
+    /// What rows are cut back to before they are run again.
+    truncations: Vec<(usize, usize)>,
 }
 
 impl BeamSearch {
@@ -201,6 +224,8 @@ impl BeamSearch {
             finished: vec![(place, None); params.num_beams],
             beams,
             improvable: true,
+            needs_rows: false,
+            truncations: vec![],
             params,
         }
     }
@@ -215,7 +240,7 @@ impl BeamSearch {
     fn enough(&self, task: &Task<'_>) -> Option<usize> {
         let Decoding { processors, logprobs, .. } = &*task.decoding;
         let k = (self.candidates(task) + FEW_MORE).min(task.vocab_size);
-        let is_plain = !self.params.sample && processors.is_empty() && logprobs.is_none();
+        let is_plain = !self.params.sample && !self.needs_rows && processors.is_empty() && logprobs.is_none();
         (is_plain && k <= MOST_TOP).then_some(k)
     }
 
@@ -273,6 +298,7 @@ impl Search for BeamSearch {
     }
 
     fn plan(&mut self, task: &Task<'_>, plan: &mut Plan) {
+        plan.truncations.append(&mut self.truncations);
         self.rows.plan(task, self.beams.iter().enumerate(), plan);
         if let Some(k) = self.enough(task) {
             plan.only_top(k);
@@ -290,6 +316,11 @@ impl Search for BeamSearch {
             top => Scores::of_top(top)?,
         };
         let k = self.candidates(task);
+        if scores.are_in_doubt(task, k) {
+            self.needs_rows = true;
+            self.truncations = self.rows.repeat(task, &self.beams);
+            return Ok(None);
+        }
         let candidates = if self.params.sample {
             let step = self.beams[0].ids.len() - task.prompt.len();
             scores.drawn(&self.beams, k, Noise { seed: task.decoding.seed, row: 0, step: step as u64 })

@@ -100,7 +100,7 @@ pub struct Input<'a> {
     /// For which of the new positions the last hidden state (after the final norm) is returned.
     pub hidden: Positions,
     /// How many of the most probable next tokens are returned, with what their log-probabilities are made of, for the last
-    /// of the new positions: all that beam search needs. 0: none; at most [`MOST_TOP`].
+    /// of the new positions: all that beam search and sampling among the best need. 0: none; at most [`MOST_TOP`].
     pub top: usize,
 }
 

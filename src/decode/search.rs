@@ -109,8 +109,9 @@ impl Task<'_> {
     }
 }
 
-/// Numbers that differ may be equal once they are processed, and then go by the order of their ids: so many tokens more than
-/// are needed say whether there are such.
+/// Scores that differ by a rounding may be equal once they are processed, and equal ones go by their ids: with so many
+/// tokens more than are needed those that are picked are the same as of a whole row. If even these are equal to the last one
+/// that is needed, a search asks for whole rows from there on.
 pub(super) const FEW_MORE: usize = 8;
 
 /// What a search wants of a model: first the moves, then the truncations, then the inputs.

@@ -39,6 +39,8 @@ pub(super) struct SingleSearch {
     assistant_forks: Vec<usize>,
     /// Whether the second model has run the prompt.
     assistant_ready: bool,
+    /// Whether too many tokens were equal to go on with the most probable ones: rows that did not go on are run again.
+    needs_rows: bool,
 }
 
 /// What the next token is chosen by.
@@ -81,6 +83,7 @@ impl SingleSearch {
             forks: vec![],
             assistant_forks: vec![],
             assistant_ready: false,
+            needs_rows: false,
             params,
         }
     }
@@ -93,7 +96,7 @@ impl SingleSearch {
     /// How many of the most probable tokens are enough to choose from, if anything less than all logits is.
     fn enough(&self, task: &Task<'_>) -> Option<usize> {
         let k = task.decoding.processors.keeps_best()? + FEW_MORE;
-        (self.params.draft == Draft::None && k <= MOST_TOP).then_some(k.min(task.vocab_size))
+        (self.params.draft == Draft::None && !self.needs_rows && k <= MOST_TOP).then_some(k.min(task.vocab_size))
     }
 
     /// The token at place `generated` of `sequence`.
@@ -135,11 +138,12 @@ impl SingleSearch {
 }
 
 impl<'a> Scores<'a> {
-    /// Of the token after `ids`, from what the model says of it.
-    fn new(task: &Task<'_>, next: NextToken<'a>, ids: &[u32]) -> Result<Self> {
+    /// Of the token after `ids`, from what the model says of it; none if that is not enough.
+    fn new(task: &Task<'_>, next: NextToken<'a>, ids: &[u32]) -> Result<Option<Self>> {
         let logits = match next {
             NextToken::Best(id) => {
-                return Ok(Self { logits: Cow::Borrowed(&[]), best: id.ok_or_else(numeric::not_finite)? as usize });
+                let best = id.ok_or_else(numeric::not_finite)? as usize;
+                return Ok(Some(Self { logits: Cow::Borrowed(&[]), best }));
             }
             NextToken::Logits(logits) => {
                 numeric::check_finite(logits)?;
@@ -149,16 +153,22 @@ impl<'a> Scores<'a> {
             NextToken::Top(top) => {
                 // The processors rule out all others.
                 let mut logits = vec![f32::NEG_INFINITY; task.vocab_size];
-                for (id, x) in &top.as_ref().ok_or_else(numeric::not_finite)?.best {
+                let known = &top.as_ref().ok_or_else(numeric::not_finite)?.best;
+                for (id, x) in known {
                     logits[*id as usize] = *x;
                 }
                 task.process(&mut logits, ids);
+                // Where the last one is left others may be equal to it.
+                let last = known.last().map_or(f32::NEG_INFINITY, |(id, _)| logits[*id as usize]);
+                if known.len() < logits.len() && last > f32::NEG_INFINITY {
+                    return Ok(None);
+                }
                 Cow::Owned(logits)
             }
         };
         let best = numeric::argmax(&logits);
         numeric::check_choice(logits[best])?;
-        Ok(Self { logits, best })
+        Ok(Some(Self { logits, best }))
     }
 }
 
@@ -254,7 +264,7 @@ impl Search for SingleSearch {
             let Some(next) = next_tokens.next() else { break };
             let line = &self.running[i];
             let all = [&line.ids[..], &line.guess].concat();
-            let scores = Scores::new(task, next, &all)?;
+            let Some(scores) = Scores::new(task, next, &all)? else { continue };
             let id = self.choose(task, &scores, line.sequence, all.len() - task.prompt.len()) as u32;
             let line = &mut self.running[i];
             line.guess.push(id);
@@ -265,6 +275,7 @@ impl Search for SingleSearch {
 
     fn plan(&mut self, task: &Task<'_>, plan: &mut Plan) {
         if self.first.is_none() && self.next == 0 {
+            plan.truncations.extend(self.needs_rows.then_some((0, 0)));
             plan.extend(task, 0, &task.prompt, 0);
         }
         plan.moves.extend(self.forks.drain(..).map(|row| (row, 0)));
@@ -272,8 +283,8 @@ impl Search for SingleSearch {
             if let Draft::PromptLookup(_) = self.params.draft {
                 line.guess = lookup(&line.ids, line.room(task, task.n_positions)).to_vec();
             }
-            if self.params.draft != Draft::None {
-                // The row may still hold guesses of the last step that were wrong.
+            if self.params.draft != Draft::None || self.needs_rows {
+                // The row may still hold guesses of the last step that were wrong, or the token that it could not go on from.
                 plan.truncations.push((line.row, line.seen));
             }
             if line.guess.is_empty() {
@@ -300,23 +311,33 @@ impl Search for SingleSearch {
         if self.next == 0
             && let Some(next) = next_tokens.next()
         {
-            let Scores { logits, best } = Scores::new(task, next, &task.prompt)?;
-            self.first = Some(Scores { logits: Cow::Owned(logits.into_owned()), best });
+            match Scores::new(task, next, &task.prompt)? {
+                Some(Scores { logits, best }) => {
+                    self.first = Some(Scores { logits: Cow::Owned(logits.into_owned()), best });
+                }
+                None => self.needs_rows = true,
+            }
         }
         for mut line in std::mem::take(&mut self.running) {
             let before = line.ids.len();
             let mut finish = None;
             let mut right = 0;
+            let mut goes_on = true;
             for (checked, next) in next_tokens.by_ref().take(line.guess.len() + 1).enumerate() {
                 if finish.is_some() || right < checked {
                     continue;
                 }
-                let scores = Scores::new(task, next, &line.ids)?;
+                let Some(scores) = Scores::new(task, next, &line.ids)? else {
+                    (self.needs_rows, goes_on) = (true, false);
+                    continue;
+                };
                 let id = self.choose(task, &scores, line.sequence, line.ids.len() - task.prompt.len());
                 finish = line.push(task, &scores.logits, id, tokens);
                 right += usize::from(line.guess.get(checked) == Some(&(id as u32)));
             }
-            line.settle(before, right);
+            if goes_on {
+                line.settle(before, right);
+            }
             match finish {
                 Some(finish) => self.retire(task, line, finish),
                 None => self.running.push(line),

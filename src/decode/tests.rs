@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::table::{TableModel, scrambled};
+use super::table::{TableModel, hash, scrambled};
 use super::*;
 use crate::error::Error;
 
@@ -356,6 +356,48 @@ fn few_choices_are_enough_for_many_beams() {
         let mut best = ids(&found[..4]);
         best.sort();
         assert_eq!(best, [[2, 2], [2, 3], [3, 2], [3, 3]]);
+    }
+}
+
+/// Logits on a coarse grid, so that many are equal, or so near each other that their log-probabilities are: what is found
+/// with the most probable tokens is what is found with whole rows, for which the other runs ask.
+#[test]
+fn equal_tokens_are_picked_as_from_whole_rows() {
+    const TOKENS: usize = 200;
+    for (seed, grid, scale) in [(1, 2.0, 1.0), (2, 1.0, 1.0), (3, 0.0, 1e-6), (4, 8.0, 1.0), (5, 0.0, 1.0)] {
+        let model = || {
+            TableModel::new(TOKENS, 40, move |ids: &[u32]| {
+                let near = &ids[ids.len().saturating_sub(2)..];
+                let logit = |id: u32| hash(near.iter().copied().chain([seed, id]));
+                let on_grid = |x: f32| if grid > 0.0 { (x * grid).round() / grid } else { x };
+                (0..TOKENS as u32).map(|id| scale * on_grid(logit(id))).collect()
+            })
+        };
+        let found =
+            |config: &GenerationConfig| ids(&generate(&mut model(), &NoText, &[3], &checked(config), |_| ()).unwrap());
+        for num_beams in [2, 5] {
+            let config = GenerationConfig {
+                num_beams,
+                num_return_sequences: num_beams,
+                max_new_tokens: 7,
+                ..Default::default()
+            };
+            let rows = GenerationConfig { logprobs: Some(1), ..config.clone() };
+            assert_eq!(found(&config), found(&rows), "{seed}");
+        }
+        for (top_k, num_return_sequences) in [(1, 1), (4, 3), (20, 2)] {
+            let config = GenerationConfig {
+                do_sample: true,
+                top_k: Some(top_k),
+                temperature: Some(0.7),
+                num_return_sequences,
+                seed: 5,
+                max_new_tokens: 9,
+                ..Default::default()
+            };
+            let rows = GenerationConfig { prompt_lookup_num_tokens: Some(3), ..config.clone() };
+            assert_eq!(found(&config), found(&rows), "{seed}");
+        }
     }
 }
 

@@ -11,7 +11,7 @@ pub const TILE_ROWS: usize = 8;
 /// Positions in a block of the cache.
 pub const BLOCK_POSITIONS: usize = 64;
 /// The most outputs, and rows, of a product that a block of threads computes; matrices are padded to multiples.
-pub const WIDE: usize = 128;
+pub const WIDE: usize = 64;
 
 /// Bytes of the cache that are asked for at a time, about.
 const SLAB_BYTES: usize = 64 << 20;
@@ -189,24 +189,27 @@ pub struct PassRoom {
     pub split_tokens: usize,
     /// Tiles of queries.
     pub tiles: usize,
-    /// Positions of which logits, best tokens or hidden states are wanted.
-    pub wanted: usize,
+    /// Positions of which logits are computed.
+    pub projected: usize,
+    /// Positions of which hidden states are wanted.
+    pub hidden: usize,
 }
 
 impl PassRoom {
     /// For a pass of so many, rounded so that buffers are seldom replaced.
-    pub fn new(tokens: usize, splits: bool, tiles: usize, wanted: usize) -> Self {
+    pub fn new(tokens: usize, splits: bool, tiles: usize, projected: usize, hidden: usize) -> Self {
         let rounded = |n: usize| if n == 0 { 0 } else { n.next_power_of_two() };
         let tokens = tokens.next_multiple_of(WIDE);
-        Self { tokens, split_tokens: if splits { tokens } else { 0 }, tiles: rounded(tiles), wanted: rounded(wanted) }
+        let [tiles, projected, hidden] = [tiles, projected, hidden].map(rounded);
+        Self { tokens, split_tokens: if splits { tokens } else { 0 }, tiles, projected, hidden }
     }
 
     /// For the passes over a prompt of so many tokens, of which the next one is wanted.
     pub fn of_prompt(shape: &NetworkShape, tokens: usize) -> Self {
         let tokens = tokens.min(shape.most_tokens(false));
         // What is decoded after it splits.
-        let split_tokens = Self::new(1, true, 1, 1).split_tokens;
-        Self { split_tokens, ..Self::new(tokens, false, tokens.div_ceil(4 * TILE_ROWS), 1) }
+        let split_tokens = Self::new(1, true, 1, 1, 0).split_tokens;
+        Self { split_tokens, ..Self::new(tokens, false, tokens.div_ceil(4 * TILE_ROWS), 1, 0) }
     }
 }
 
@@ -231,21 +234,22 @@ impl PassBytes {
     /// Of buffers with this room.
     pub fn new(shape: &NetworkShape, room: PassRoom) -> Self {
         let (number, float) = (shape.numbers.size(), size_of::<f32>());
-        let PassRoom { tokens, split_tokens, tiles, wanted } = room;
+        let PassRoom { tokens, split_tokens, tiles, projected, hidden } = room;
         let partials = split_tokens * shape.heads * shape.most_blocks();
         Self {
             x: tokens * shape.padded * float,
             y: tokens * shape.padded * number,
-            q: tokens * shape.heads * shape.key_dim * number,
+            // Attention reads whole tiles of queries, from any token on.
+            q: (tokens + 4 * TILE_ROWS) * shape.heads * shape.key_dim * number,
             inner: tokens * padded(shape.inner) * number,
             partial: partials * shape.value_dim * float,
             totals: partials * 2 * float,
             done: tiles * shape.heads * size_of::<u32>(),
-            picked: wanted.next_multiple_of(WIDE) * shape.padded * number,
-            logits: wanted * shape.vocabulary * float,
-            best: wanted * size_of::<u64>(),
-            top: wanted * (1 + MOST_TOP) * size_of::<u64>(),
-            hidden: wanted * shape.width * float,
+            picked: projected.next_multiple_of(WIDE) * shape.padded * number,
+            logits: projected * shape.vocabulary * float,
+            best: projected * size_of::<u64>(),
+            top: projected * (1 + MOST_TOP) * size_of::<u64>(),
+            hidden: hidden * shape.width * float,
         }
     }
 

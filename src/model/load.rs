@@ -28,8 +28,9 @@ pub struct LoadOptions {
     /// and sums, but for products with quantised weights: there activations are rounded to 8 bits, 32 with one scale. Keys
     /// and values are kept as f16 where weights are quantised or rounded to 16 bits, else as f32.
     ///
-    /// On a candle device [`F16`](WeightType::F16) and [`BF16`](WeightType::BF16) are the type of everything, activations
-    /// and cache included, as in transformers; else everything but quantised matrices is f32.
+    /// On an NVIDIA GPU [`F16`](WeightType::F16) and [`BF16`](WeightType::BF16) are the type of weights, keys, values and the
+    /// factors of products; the residual stream, norms, biases and sums are f32. On another device of candle's they are the
+    /// type of everything, as in transformers. Else everything but quantised matrices is f32.
     pub weights: WeightType,
     /// What computes.
     pub backend: Backend,

@@ -4,8 +4,9 @@
 //! [`forward`](Gpt2::forward), for one row or many, for a prompt or a single token, traced or not. It takes a ragged
 //! batch: the new tokens of all rows one after the other, (N, C), so that no row is padded.
 //!
-//! What differs between the CPU and a GPU is behind the layers with weights and the cache:
-//! [`Backend`](crate::device::Backend) picks between `host`, over this library's kernels, and `device`, over candle's.
+//! [`Backend`](crate::device::Backend) picks who computes. The layers with weights and the cache hide what differs between
+//! `host`, over this library's kernels for the CPU, and `device`, over candle's; `cuda` is the network on an NVIDIA GPU, over
+//! kernels of its own.
 //!
 //! Reference: transformers 5.23.0, `models/gpt2/modeling_gpt2.py`.
 
@@ -29,7 +30,7 @@ mod weights;
 use candle_core::{DType, Tensor};
 
 use crate::config::Config;
-use crate::decode::{Input, Output};
+use crate::decode::{Input, MOST_TOP, Output};
 use crate::error::{Error, Result};
 pub use cache::{KvCache, Segment};
 use layered::Layered;
@@ -112,6 +113,9 @@ impl Gpt2 {
     /// Those of [`forward`](Self::forward).
     fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache) -> Result<Output> {
         let rows: Vec<(usize, &[u32])> = inputs.iter().map(|input| (input.row, input.ids)).collect();
+        if let Some(input) = inputs.iter().find(|input| input.top > MOST_TOP) {
+            return Err(Error::Usage(format!("{} most probable tokens are more than {MOST_TOP}", input.top)));
+        }
         #[cfg(cuda_kernels)]
         if let Network::Cuda(network) = &self.network
             && network.finds_all(inputs)

@@ -163,7 +163,10 @@ impl<M: BlockMemory> PagedRows<M> {
             return Ok(id);
         }
         let copy = self.take()?;
-        self.memory.copy(id, copy)?;
+        if let Err(error) = self.memory.copy(id, copy) {
+            self.release(copy);
+            return Err(error);
+        }
         self.release(id);
         Ok(copy)
     }

@@ -22,9 +22,9 @@ pub struct BenchRecord {
     pub load_s: f64,
     /// The most memory in use, mapped files included; null where the system does not tell.
     pub peak_memory_bytes: Option<u64>,
-    /// The most of the GPU's memory in use, less what the driver takes by itself; null on the CPU.
+    /// The most of the GPU's memory in use after a measurement, less what the driver takes by itself; null on the CPU.
     pub peak_device_memory_bytes: Option<u64>,
-    /// Bytes a second that all threads together read from main memory.
+    /// Bytes a second that all threads together read from main memory, or that a copy on the GPU reads and writes.
     pub bandwidth_bytes_per_s: f64,
     /// Sequences that ran side by side; all speeds count the tokens of all of them.
     pub batch_size: usize,

@@ -1,7 +1,8 @@
 //! The network as it runs on a GPU, against transformers' numbers and against the kernels of the CPU.
 //!
 //! `GPT2_TEST_DEVICE` says where: candle's operations on its CPU backend (`cpu`, or unset); the kernels for NVIDIA's GPUs
-//! on the first GPU (`cuda`) or on the CPU (`emulator`), in builds that have them.
+//! on the first GPU (`cuda`) or on the CPU (`emulator`), or candle's operations on a Mac's GPU (`metal`), in builds that
+//! have them.
 //!
 //! Tolerances: f32 is held to what the kernels are held to. In 16 bits transformers itself is up to 0.013 (f16) and 0.127
 //! (bf16) from its own f32 logits on these checkpoints, which go up to 7.5; bf16 is allowed half as much again, and f16
@@ -45,14 +46,13 @@ fn open() -> Backend {
     let name = std::env::var_os("GPT2_TEST_DEVICE").unwrap_or_else(|| "cpu".into());
     match name.to_str() {
         Some("cpu") => Backend::Candle(Device::Cpu),
-        Some("cuda") => match DeviceChoice::Cuda(0).open() {
-            Ok(Backend::Kernels) => panic!("GPT2_TEST_DEVICE is cuda, which came to the CPU"),
-            Ok(backend) => backend,
-            Err(error) => panic!("GPT2_TEST_DEVICE is cuda: {error}"),
-        },
+        Some(gpu @ ("cuda" | "metal")) => {
+            let choice = if gpu == "cuda" { DeviceChoice::Cuda(0) } else { DeviceChoice::Metal };
+            choice.open().unwrap_or_else(|error| panic!("GPT2_TEST_DEVICE is {gpu}: {error}"))
+        }
         #[cfg(feature = "emulator")]
         Some("emulator") => Backend::Emulator,
-        _ => panic!("GPT2_TEST_DEVICE is {name:?}, not cpu, cuda or emulator, or this build lacks it"),
+        _ => panic!("GPT2_TEST_DEVICE is {name:?}, not cpu, cuda, metal or emulator, or this build lacks it"),
     }
 }
 

@@ -161,8 +161,9 @@ mod tests {
             let slabs: usize = cache.rows.memory.slabs.iter().map(super::Memory::len).sum();
             assert_eq!(slabs as u64, foretold.kv_cache_bytes);
             let s = &cache.scratch;
-            let buffers = [&s.x, &s.y, &s.q, &s.inner, &s.partial, &s.totals, &s.done, &s.logits, &s.best, &s.hidden];
-            let buffers: usize = buffers.into_iter().flatten().map(super::Memory::len).sum();
+            let of_layers = [&s.x, &s.y, &s.q, &s.inner, &s.partial, &s.totals, &s.done];
+            let of_ends = [&s.picked, &s.logits, &s.best, &s.top, &s.hidden];
+            let buffers: usize = of_layers.into_iter().chain(of_ends).flatten().map(super::Memory::len).sum();
             assert_eq!(Some(buffers as u64), foretold.scratch_bytes);
         }
     }

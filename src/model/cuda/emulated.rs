@@ -83,6 +83,11 @@ impl Gpu {
         4
     }
 
+    /// The dynamic shared memory that a kernel may be launched with.
+    pub fn most_shared(&self, kernel: Kernel, _numbers: NumberType) -> usize {
+        kernel.most_shared()
+    }
+
     /// Zeroed memory.
     pub fn zeros(&self, bytes: usize) -> Result<Memory> {
         let len = bytes.max(1);

@@ -26,8 +26,6 @@ pub enum Kernel {
     Matmul32Shared,
     /// A product of many rows, 64 outputs of 64 rows at a time.
     Matmul64x64,
-    /// The same, 128 outputs of 128 rows at a time; in 16 bits alone.
-    Matmul128x128,
     /// Attention of up to 8 queries a tile, the blocks of positions side by side.
     AttentionSplit,
     /// Attention of up to 8 queries a tile, the blocks of positions one after the other.
@@ -44,7 +42,7 @@ pub enum Kernel {
 pub const WARP: u32 = 32;
 /// Rows that `Normalise` takes a block.
 pub const NORM_WARPS: usize = 4;
-/// Numbers of a head that a block of `Attention32` mixes.
+/// Numbers of a head that a block of `Attention8` or `Attention32` mixes.
 pub const MIXED_NUMBERS: usize = 64;
 /// The largest vocabulary of which `TopTokens` finds the best.
 pub const TOP_VOCABULARY: usize = 1 << 17;
@@ -55,7 +53,7 @@ pub const MOST_ROWS_SHARED: usize = 128 << 10;
 
 #[cfg(feature = "cuda")]
 impl Kernel {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 15] = [
         Self::Place,
         Self::Embed,
         Self::Normalise,
@@ -66,7 +64,6 @@ impl Kernel {
         Self::Matmul32,
         Self::Matmul32Shared,
         Self::Matmul64x64,
-        Self::Matmul128x128,
         Self::AttentionSplit,
         Self::Attention8,
         Self::Attention32,
@@ -100,8 +97,6 @@ impl Kernel {
             Self::Matmul32 => "matmul_32",
             Self::Matmul32Shared => "matmul_32_shared",
             Self::Matmul64x64 => "matmul_64x64",
-            Self::Matmul128x128 if numbers != NumberType::F32 => "matmul_128x128",
-            Self::Matmul128x128 => return None,
             Self::AttentionSplit => "attention_split",
             Self::Attention8 => "attention_8",
             Self::Attention32 => "attention_32",
@@ -125,8 +120,7 @@ impl Kernel {
             | Self::Matmul16
             | Self::Matmul32
             | Self::Matmul32Shared
-            | Self::Matmul64x64
-            | Self::Matmul128x128 => 8 * WARP,
+            | Self::Matmul64x64 => 8 * WARP,
             Self::AttentionSplit | Self::Attention8 | Self::Attention32 => 4 * WARP,
         }
     }
@@ -136,8 +130,7 @@ impl Kernel {
         match self {
             Self::Matmul8Normed => MOST_NORMED_SHARED,
             Self::Matmul32Shared => MOST_ROWS_SHARED,
-            Self::Matmul64x64 => 64 << 10,
-            Self::Matmul128x128 => 96 << 10,
+            Self::Matmul64x64 => 48 << 10,
             _ => 0,
         }
     }

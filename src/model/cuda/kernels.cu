@@ -398,7 +398,7 @@ struct MatmulArgs {
     // (rows, inputs) as T, rows of `row_bytes`; f32 of `norm_stride` numbers a row where the kernel applies a norm first.
     const char* x;
     // Where outputs go, rows of `y_stride` numbers: INTO_QKV queries (rows, H, padded D) as T, INTO_RESIDUAL added to f32,
-    // INTO_ACTIVATED as T, INTO_LOGITS as f32.
+    // INTO_ACTIVATED as T, INTO_LOGITS as f32, or nowhere if it is null.
     void* y;
     // INTO_QKV: the block of the cache that takes each row, and its position there.
     const unsigned long long* blocks;
@@ -485,7 +485,8 @@ template <class T> struct Destination {
             break;
         case INTO_RESIDUAL: ((float*)a.y)[at] += y; break;
         case INTO_ACTIVATED: ((Bits*)a.y)[at] = T::store(activate(a.activation, y)); break;
-        default: ((float*)a.y)[at] = y;
+        default:
+            if (a.y) ((float*)a.y)[at] = y;
         }
     }
 };
@@ -552,6 +553,9 @@ template <class T, int R, int AHEAD, Source SOURCE> __device__ void matmul_narro
         x = shared;
     }
     const int output = threadIdx.x % TILE_OUTPUTS;
+    // The best of the thread's outputs so far, for each of its rows.
+    constexpr int SUMS = TILE_OUTPUTS * TILE_ROWS * R, OWN_ROWS = (SUMS + WARP * SLICES - 1) / (WARP * SLICES);
+    unsigned long long best[OWN_ROWS] = {};
     while (true) {
         const int own_output = tile * TILE_OUTPUTS + output;
         const Destination<T> destination(a, own_output);
@@ -579,31 +583,40 @@ template <class T, int R, int AHEAD, Source SOURCE> __device__ void matmul_narro
             for (int i = 0; i < 4; i++)
                 sums[warp()][(r * TILE_ROWS + 2 * t + i % 2) * SUMS_PITCH + g + i / 2 * 8] = c[0][r][i];
         __syncthreads();
-        // Whole warps: there are 128 sums a tile. A thread has the same output of each.
-        for (int i = threadIdx.x; i < TILE_OUTPUTS * TILE_ROWS * R; i += WARP * SLICES) {
+        // Whole warps: there are 128 sums a tile of rows. A thread has the same output of each.
+#pragma unroll
+        for (int own = 0; own < OWN_ROWS; own++) {
+            const int i = threadIdx.x + own * WARP * SLICES;
+            if (i >= SUMS) break;
             const int row = i / TILE_OUTPUTS;
             float y = 0.0f;
 #pragma unroll
             for (int slice = 0; slice < SLICES; slice++) y += sums[slice][row * SUMS_PITCH + output];
             destination.put(a, first_row + row, y);
-            if (a.best) {
-                unsigned long long best = own_output < a.outputs ? rank_of(y, own_output) : 0;
-                for (int distance = TILE_OUTPUTS / 2; distance > 0; distance /= 2)
-                    best = larger(best, __shfl_xor_sync(0xffffffff, best, distance));
-                const int wanted = first_row + row - a.best_from;
-                if (output == 0 && wanted >= 0 && first_row + row < a.rows) atomicMax(a.best + wanted, best);
-            }
+            if (a.best && own_output < a.outputs) best[own] = larger(best[own], rank_of(y, own_output));
         }
         if (tile >= tiles) break;
         __syncthreads();
+    }
+    if (!a.best) return;
+#pragma unroll
+    for (int own = 0; own < OWN_ROWS; own++) {
+        const int i = threadIdx.x + own * WARP * SLICES;
+        if (i >= SUMS) break;
+        const int row = first_row + i / TILE_OUTPUTS, wanted = row - a.best_from;
+        for (int distance = TILE_OUTPUTS / 2; distance > 0; distance /= 2)
+            best[own] = larger(best[own], __shfl_xor_sync(0xffffffff, best[own], distance));
+        if (output == 0 && wanted >= 0 && row < a.rows) atomicMax(a.best + wanted, best[own]);
     }
 }
 
 // Many rows: a block computes WIDE outputs of WIDE rows, each warp 32 outputs of 8 * R rows, one slice after the other.
 // Weights and activations come through shared memory, STAGES of two steps at a time.
+constexpr int WIDE = 64;
 constexpr int STAGE_STEPS = 2;
+constexpr int STAGES = 3;
 
-template <class T, int WIDE, int R, int STAGES> __device__ void matmul_wide(const MatmulArgs& a) {
+template <class T, int R> __device__ void matmul_wide(const MatmulArgs& a) {
     constexpr int M = 2;
     constexpr int DOWN = WIDE / (TILE_OUTPUTS * M);
     constexpr int WARPS = DOWN * WIDE / (TILE_ROWS * R);
@@ -1143,7 +1156,7 @@ __device__ __forceinline__ float exp_as_on_the_host(float x) {
     const float clamped = x > -87.0f ? x : -87.0f;
     const float rounded = clamped * 1.44269504088896340736f + round;
     const float n = rounded - round;
-    const float r = clamped - n * 0.6933594f - n * -2.121944e-4f;
+    const float r = clamped - n * 0.6933594f - n * -2.1219444e-4f;
     float p = 1.9875691e-4f;
     p = p * r + 1.3981999e-3f;
     p = p * r + 8.333452e-3f;
@@ -1265,7 +1278,7 @@ template <class T> __device__ void place(const PlaceArgs& a) {
     KERNEL(matmul_32_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 4, 4, AS_THEY_ARE>))                         \
     KERNEL(matmul_32_shared_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 4, 4, SHARED>))                       \
     KERNEL(matmul_64x64_##type, sizeof(T::Bits) == 4 ? 256 : 128, MatmulArgs,                                          \
-           (matmul_wide<T, 64, sizeof(T::Bits) == 4 ? 2 : 4, 4>))                                                      \
+           (matmul_wide<T, sizeof(T::Bits) == 4 ? 2 : 4>))                                                          \
     KERNEL(attention_split_##type, WARP * ATTENTION_WARPS, AttentionArgs, (attention_split<T, 1>))                     \
     KERNEL(attention_8_##type, WARP * ATTENTION_WARPS, AttentionArgs, (attention_whole<T, 1>))                         \
     KERNEL(attention_32_##type, WARP * ATTENTION_WARPS, AttentionArgs, (attention_whole<T, 4>))
@@ -1273,9 +1286,6 @@ template <class T> __device__ void place(const PlaceArgs& a) {
 KERNELS_OF(F32, f32)
 KERNELS_OF(F16, f16)
 KERNELS_OF(BF16, bf16)
-// In f32 the larger tile would not fit into the registers.
-KERNEL(matmul_128x128_f16, 256, MatmulArgs, (matmul_wide<F16, 128, 8, 3>))
-KERNEL(matmul_128x128_bf16, 256, MatmulArgs, (matmul_wide<BF16, 128, 8, 3>))
 KERNEL(best_tokens_f32, WARP * BEST_WARPS, BestArgs, best_tokens)
 KERNEL(top_tokens_f32, TOP_THREADS, TopArgs, top_tokens)
 
@@ -1298,8 +1308,6 @@ KERNEL(top_tokens_f32, TOP_THREADS, TopArgs, top_tokens)
     NAMES_OF(K, f32)                                                                                                   \
     NAMES_OF(K, f16)                                                                                                   \
     NAMES_OF(K, bf16)                                                                                                  \
-    K(matmul_128x128_f16, MatmulArgs)                                                                                  \
-    K(matmul_128x128_bf16, MatmulArgs)                                                                                 \
     K(best_tokens_f32, BestArgs)                                                                                       \
     K(top_tokens_f32, TopArgs)
 EMULATE(KERNELS)

@@ -45,8 +45,8 @@ use arguments::{NormArgs, PlaceArgs};
 pub use cache::Cache;
 pub use gpu::Gpu;
 use gpu::Memory;
-use kernel::Kernel;
 pub use kernel::NumberType;
+use kernel::{Kernel, TILE_OUTPUTS};
 use shape::{NetworkShape, WIDE, matrix_bytes, padded, row_bytes, vector_bytes};
 
 /// Outputs that a launch of `Place` writes a block.
@@ -174,8 +174,10 @@ impl Builder {
         lm_head: Option<Matrix>,
     ) -> Result<Network> {
         let shape = NetworkShape::new(config, self.numbers);
-        // Offsets within a block, and within the rows of a pass, are counted in 32 bits.
-        if shape.block_bytes() > i32::MAX as usize || shape.most_tokens(false) * 3 * shape.padded > i32::MAX as usize {
+        // Offsets within a block and within the rows of a pass are counted in 32 bits, tiles of outputs in 16.
+        let widest = (3 * shape.padded).max(shape.inner).max(shape.vocabulary);
+        let offsets = shape.block_bytes().max(shape.most_tokens(false) * 3 * shape.padded);
+        if offsets > i32::MAX as usize || widest.div_ceil(TILE_OUTPUTS) > u16::MAX.into() {
             return Err(Error::Unsupported("the network is too wide for the GPU's kernels; use --device cpu".into()));
         }
         // Uploads have read what they were given, but what comes from files should be let go.

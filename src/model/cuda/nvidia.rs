@@ -25,6 +25,8 @@ struct Inner {
     stream: Arc<CudaStream>,
     /// By kernel and type.
     functions: Vec<Option<CudaFunction>>,
+    /// Dynamic shared memory that each may be launched with.
+    shared: Vec<usize>,
     /// Whether a kernel can begin before the one before it has ended: from compute capability 9.0 on.
     overlaps: bool,
     processors: usize,
@@ -115,26 +117,39 @@ impl Gpu {
             )));
         }
         let module = context.load_module(cudarc::nvrtc::Ptx::from_binary(KERNELS.to_vec())).w()?;
-        let load = |kernel: Kernel, name: String| -> Result<CudaFunction> {
+        // 227 KiB on a 9.0, 99 KiB on an 8.6: what a kernel's arrays take comes off.
+        let per_block =
+            context.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN).w()?;
+        let load = |kernel: Kernel, name: String| -> Result<(CudaFunction, usize)> {
             let function = module.load_function(&name).w()?;
-            if kernel.most_shared() > 0 {
-                let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-                function.set_attribute(most, kernel.most_shared() as i32).w()?;
+            if kernel.most_shared() == 0 {
+                return Ok((function, 0));
             }
-            Ok(function)
+            let left = per_block.saturating_sub(function.shared_size_bytes().w()?).max(0);
+            let shared = left.min(kernel.most_shared() as i32);
+            let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(most, shared).w()?;
+            Ok((function, shared as usize))
         };
-        let functions = Kernel::all()
+        let loaded = Kernel::all()
             .map(|(kernel, numbers)| kernel.name(numbers).map(|name| load(kernel, name)).transpose())
-            .collect::<Result<_>>()?;
+            .collect::<Result<Vec<_>>>()?;
+        let shared = loaded.iter().map(|loaded| loaded.as_ref().map_or(0, |(_, shared)| *shared)).collect();
+        let functions = loaded.into_iter().map(|loaded| loaded.map(|(function, _)| function)).collect();
         let overlaps = major >= 9;
         let processors = context.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).w()?;
         let processors = usize::try_from(processors).unwrap_or(1);
-        Ok(Some(Self(Arc::new(Inner { device: device.clone(), stream, functions, overlaps, processors }))))
+        Ok(Some(Self(Arc::new(Inner { device: device.clone(), stream, functions, shared, overlaps, processors }))))
     }
 
     /// How many multiprocessors it has.
     pub fn processors(&self) -> usize {
         self.0.processors
+    }
+
+    /// The dynamic shared memory that a kernel may be launched with.
+    pub fn most_shared(&self, kernel: Kernel, numbers: NumberType) -> usize {
+        self.0.shared[kernel.index(numbers)]
     }
 
     /// candle's name for it.

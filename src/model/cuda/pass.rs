@@ -9,10 +9,7 @@ use super::arguments::{
 };
 use super::cache::{Cache, GraphKey};
 use super::gpu::Memory;
-use super::kernel::{
-    BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, MOST_NORMED_SHARED, MOST_ROWS_SHARED, NORM_WARPS, NumberType, TILE_OUTPUTS,
-    TILE_ROWS,
-};
+use super::kernel::{BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, NORM_WARPS, NumberType, TILE_OUTPUTS, TILE_ROWS};
 use super::scratch::{Plan, Wanted, at};
 use super::shape::{WIDE, padded};
 use super::{Layer, Linear, Matrix, Network, Norm};
@@ -68,7 +65,7 @@ pub fn ids(bytes: &[u8]) -> impl Iterator<Item = Option<u32>> {
 }
 
 /// The most probable tokens as `TopTokens` writes them; none where a logit was not finite.
-fn read_top(bytes: &[u8]) -> Option<Top> {
+pub fn read_top(bytes: &[u8]) -> Option<Top> {
     let (sum, ranks) = bytes.split_first_chunk()?;
     let ranks = ranks.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes));
     let best = ranks.map(|rank| (rank != u64::MAX).then_some((!(rank as u32), logit((rank >> 32) as u32))));
@@ -377,7 +374,8 @@ impl Network {
         let results = scratch.results.as_mut().expect("reserved");
         let projected = plan.wanted.projected();
         if projected > 0 {
-            let all = at(&scratch.logits);
+            // Where the best tokens are all that is wanted they are found on the way, unless there are many rows.
+            let all = if logits + top > 0 || best > FEW_ROWS { at(&scratch.logits) } else { 0 };
             let ranks = (best > 0).then_some((logits + top, at(&scratch.best)));
             if !self.project_normed(projected, norm, (x, stride), rows, all, ranks)? {
                 self.normalise(projected, norm, (x, stride), Some(rows), (picked, stride), (0, 0), true)?;
@@ -460,7 +458,7 @@ impl Network {
     /// A layer norm and a product in one, if there are few rows; says whether there were.
     fn product_normed(&self, rows: usize, weight: &Matrix, arguments: MatmulArgs) -> Result<bool> {
         let shared = TILE_ROWS * (weight.row_bytes + 16) + 2 * self.shape.padded * FLOAT;
-        if rows > TILE_ROWS || shared > MOST_NORMED_SHARED {
+        if rows > TILE_ROWS || shared > self.gpu.most_shared(Kernel::Matmul8Normed, self.shape.numbers) {
             return Ok(false);
         }
         let arguments = complete(rows, weight, arguments);
@@ -479,19 +477,16 @@ impl Network {
         let (numbers, processors) = (self.shape.numbers, self.gpu.processors());
         let arguments = complete(rows, weight, arguments);
         if rows > FEW_ROWS {
-            let grid = |wide: usize| [rows.div_ceil(wide) as u32, weight.outputs.div_ceil(wide) as u32, 1];
-            let [across, down, _] = grid(WIDE);
-            // Wider tiles read less; a third of the processors may stay without work for that.
-            let wide = numbers != NumberType::F32 && 3 * (across * down) as usize >= 2 * processors;
-            let (kernel, grid) = match wide {
-                true => (Kernel::Matmul128x128, grid(WIDE)),
-                false => (Kernel::Matmul64x64, grid(WIDE / 2)),
-            };
+            let grid = [rows.div_ceil(WIDE) as u32, weight.outputs.div_ceil(WIDE) as u32, 1];
+            let kernel = Kernel::Matmul64x64;
             return self.gpu.launch(kernel, numbers, grid, kernel.most_shared(), &arguments, true);
         }
         let tiles = weight.outputs.div_ceil(TILE_OUTPUTS);
         let shared = 4 * TILE_ROWS * (weight.row_bytes + 16);
-        if rows > 2 * TILE_ROWS && tiles >= 8 * processors && shared <= MOST_ROWS_SHARED {
+        if rows > 2 * TILE_ROWS
+            && tiles >= 8 * processors
+            && shared <= self.gpu.most_shared(Kernel::Matmul32Shared, numbers)
+        {
             let grid = [rows.div_ceil(4 * TILE_ROWS) as u32, self.blocks_of_tiles(weight), 1];
             return self.gpu.launch(Kernel::Matmul32Shared, numbers, grid, shared, &arguments, true);
         }

@@ -79,7 +79,7 @@ impl Scratch {
     /// # Errors
     /// If there is not enough memory.
     pub fn reserve(&mut self, plan: &Plan, splits: bool, results: usize) -> Result<()> {
-        let room = PassRoom::new(plan.tokens, splits, plan.tiles, plan.wanted.total());
+        let room = PassRoom::new(plan.tokens, splits, plan.tiles, plan.wanted.projected(), plan.wanted.hidden);
         let bytes = PassBytes::new(&self.shape, room);
         if room.tokens > self.room.tokens {
             self.generation += 1;
@@ -106,21 +106,25 @@ impl Scratch {
             self.done = Some(self.gpu.zeros(bytes.done)?);
             self.room.tiles = room.tiles;
         }
-        if room.wanted > self.room.wanted {
+        if room.projected > self.room.projected {
             self.generation += 1;
-            (self.logits, self.room.wanted) = (None, 0);
+            (self.logits, self.room.projected) = (None, 0);
             self.logits = Some(self.gpu.zeros(bytes.logits)?);
             self.picked = Some(self.gpu.zeros(bytes.picked)?);
             self.best = Some(self.gpu.zeros(bytes.best)?);
             self.top = Some(self.gpu.zeros(bytes.top)?);
+            self.room.projected = room.projected;
+        }
+        if room.hidden > self.room.hidden {
+            self.generation += 1;
             self.hidden = Some(self.gpu.zeros(bytes.hidden)?);
-            self.room.wanted = room.wanted;
+            self.room.hidden = room.hidden;
         }
         if self.plan.as_ref().is_none_or(|memory| memory.len() < plan.bytes) {
             self.generation += 1;
             let room = plan.bytes.next_power_of_two();
-            self.plan = Some(self.gpu.zeros(room)?);
-            self.plan_host = Some(self.gpu.staging(room)?);
+            let (memory, staging) = (self.gpu.zeros(room)?, self.gpu.staging(room)?);
+            (self.plan, self.plan_host) = (Some(memory), Some(staging));
         }
         if self.results.as_ref().is_none_or(|memory| memory.bytes().len() < results) {
             self.generation += 1;

@@ -13,6 +13,7 @@ use half::{bf16, f16};
 
 use super::arguments::{
     Arguments, AttentionArgs, BestArgs, EmbedArgs, Into, MatmulArgs, NormArgs, NormaliseArgs, PlaceArgs, Queries,
+    TopArgs,
 };
 use super::cache::Cache;
 use super::gpu::{Gpu, Memory};
@@ -23,6 +24,7 @@ use super::kernel::{
 use super::shape::{NetworkShape, WIDE, padded};
 use super::{PLACE_THREADS, pass};
 use crate::config::Config;
+use crate::decode::Top;
 use crate::model::Segment;
 use NumberType::{BF16, F16, F32};
 
@@ -224,7 +226,7 @@ fn within(memory: &Memory, width: usize, stride: usize) -> Vec<f32> {
 /// The products that there are for a type and a width.
 fn products(numbers: NumberType, inputs: usize) -> impl Iterator<Item = Kernel> {
     let fits = rows_shared(padded(inputs) * numbers.size()) <= MOST_ROWS_SHARED;
-    let all = NARROW.into_iter().chain([Kernel::Matmul64x64, Kernel::Matmul128x128]);
+    let all = NARROW.into_iter().chain([Kernel::Matmul64x64]);
     all.filter(move |kernel| kernel.name(numbers).is_some() && (fits || *kernel != Kernel::Matmul32Shared))
 }
 
@@ -241,7 +243,6 @@ fn multiply(kernel: Kernel, numbers: NumberType, arguments: &MatmulArgs) {
         Kernel::Matmul32 => (4 * TILE_ROWS, tiles, 0),
         Kernel::Matmul32Shared => (4 * TILE_ROWS, tiles.min(3), rows_shared(row_bytes)),
         Kernel::Matmul64x64 => (64, outputs.div_ceil(64), kernel.most_shared()),
-        Kernel::Matmul128x128 => (128, outputs.div_ceil(128), kernel.most_shared()),
         _ => unreachable!("no product"),
     };
     launch(kernel, numbers, [rows.div_ceil(tile_rows), down, 1], shared, arguments);
@@ -1004,6 +1005,60 @@ fn the_best_token_is_the_first_of_the_largest_and_none_where_a_logit_is_not_fini
 fn best_token(logits: &[f32]) -> Option<u32> {
     let larger = |best, i: usize| if logits[i] > logits[best] { i } else { best };
     logits.iter().all(|x| x.is_finite()).then(|| (0..logits.len()).fold(0, larger) as u32)
+}
+
+/// To the bit: what decoding takes from here is what it would find in the row.
+#[test]
+#[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
+fn the_most_probable_tokens_and_the_sum_are_those_of_the_host() {
+    for (vocabulary, count) in [(1, 1), (7, 7), (90, 64), (1024, 16), (1030, 3), (50257, 18)] {
+        let mut rows: Vec<Vec<f32>> =
+            (0..3).map(|seed| noise(vocabulary, 60 + seed).iter().map(|x| 9.0 * x - 40.0).collect()).collect();
+        // Ties, an outlier beyond which e^x is 0, numbers of one sign and of both zeros.
+        rows.push(noise(vocabulary, 70).iter().map(|x| (4.0 * x).round()).collect());
+        rows.push(rows[0].clone());
+        rows[4][vocabulary / 2] = 200.0;
+        rows.push((0..vocabulary).map(|i| if i % 3 == 0 { -0.0 } else { 0.0 }).collect());
+        rows.push(rows[1].clone());
+        rows[6][vocabulary - 1] = f32::NAN;
+        rows.push(rows[1].clone());
+        rows[7][0] = f32::NEG_INFINITY;
+
+        let logits = upload(&bytes(F32, &rows.concat()));
+        let top_bytes = (1 + count) * 8;
+        let top = untouched((rows.len() + 1) * top_bytes);
+        let arguments = TopArgs {
+            logits: logits.address(),
+            top: top.address(),
+            vocabulary: vocabulary as i32,
+            count: count as i32,
+        };
+        launch(Kernel::TopTokens, F32, [rows.len(), 1, 1], 0, &arguments);
+        let bytes = download(&top);
+        let (ours, beyond) = bytes.split_at(rows.len() * top_bytes);
+        assert_eq!(beyond, vec![UNTOUCHED; top_bytes]);
+        for (i, (ours, row)) in ours.chunks(top_bytes).zip(&rows).enumerate() {
+            let (ours, host) = (pass::read_top(ours), Top::of(row, count));
+            assert_eq!(ours.is_some(), i < 6, "row {i} of {vocabulary}");
+            // -0 comes back as 0, which is equal.
+            assert_eq!(ours, host, "row {i} of {vocabulary}");
+        }
+    }
+}
+
+/// In short rows with a peak an exponential that is off by one unit shows in the sum.
+#[test]
+#[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
+fn the_sums_of_short_rows_are_those_of_the_host() {
+    const ROWS: usize = 4000;
+    const VOCABULARY: usize = 10;
+    let rows: Vec<f32> = noise(ROWS * VOCABULARY, 90).iter().map(|x| 12.0 * x).collect();
+    let (logits, top) = (upload(&bytes(F32, &rows)), untouched(ROWS * 16));
+    let arguments = TopArgs { logits: logits.address(), top: top.address(), vocabulary: VOCABULARY as i32, count: 1 };
+    launch(Kernel::TopTokens, F32, [ROWS, 1, 1], 0, &arguments);
+    for (ours, row) in download(&top).chunks(16).zip(rows.chunks(VOCABULARY)) {
+        assert_eq!(pass::read_top(ours), Top::of(row, 1), "{row:?}");
+    }
 }
 
 /// With ties, and a row of NaN.

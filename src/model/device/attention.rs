@@ -134,16 +134,11 @@ impl Cache {
         for run in runs {
             let [q, k, v] = self.split(run, qkv)?;
             let (keys, values) = self.append(run, layer, &k, &v)?;
-            let mixed = match fused(run, &q, &keys, &values, scale, traced)? {
-                Some(mixed) => mixed,
-                None => {
-                    let probabilities = run.weights(&q, &keys, scale)?;
-                    if traced {
-                        run.split_weights(&probabilities, &mut weights)?;
-                    }
-                    probabilities.matmul(&values)?.transpose(1, 2)?
-                }
-            };
+            let probabilities = run.weights(&q, &keys, scale)?;
+            if traced {
+                run.split_weights(&probabilities, &mut weights)?;
+            }
+            let mixed = probabilities.matmul(&values)?.transpose(1, 2)?;
             outputs.push(mixed.reshape(((), self.shape.heads * self.shape.head_dim))?);
         }
         let output = if outputs.len() == 1 { outputs.remove(0) } else { Tensor::cat(&outputs, 0)? };
@@ -192,26 +187,6 @@ impl Run {
         }
         Ok(())
     }
-}
-
-/// Mixed values (R, T, H, D) by FlashAttention (Dao 2023, arXiv 2307.08691), for which numbers must have 16 bits and rows
-/// one length, and which shows nobody its weights.
-#[cfg(feature = "flash-attn")]
-fn fused(run: &Run, q: &Tensor, k: &Tensor, v: &Tensor, scale: f32, traced: bool) -> Result<Option<Tensor>> {
-    let head_dim = q.dim(3)?;
-    let one_length = run.totals.iter().all(|total| *total == run.total);
-    let fits = q.dtype() != DType::F32 && head_dim.is_multiple_of(8) && head_dim <= 256 && one_length;
-    if traced || !fits || !q.device().is_cuda() {
-        return Ok(None);
-    }
-    let (q, k, v) = (q.transpose(1, 2)?, k.transpose(1, 2)?, v.transpose(1, 2)?);
-    Ok(Some(candle_flash_attn::flash_attn(&q, &k, &v, scale, run.new.1 > 1)?))
-}
-
-/// This program was built without a fused kernel.
-#[cfg(not(feature = "flash-attn"))]
-fn fused(_: &Run, _: &Tensor, _: &Tensor, _: &Tensor, _: f32, _: bool) -> Result<Option<Tensor>> {
-    Ok(None)
 }
 
 /// Over the last axis, sums in f32: as candle has it on a GPU, where on the CPU it sums 16-bit numbers in 16 bits.

@@ -22,8 +22,6 @@ pub enum Kernel {
     Matmul16,
     /// A product of rows, 32 at a time.
     Matmul32,
-    /// The same with the rows in shared memory, for many outputs.
-    Matmul32Shared,
     /// A product of many rows, 64 outputs of 64 rows at a time.
     Matmul64x64,
     /// Attention of up to 8 queries a tile, the blocks of positions side by side.
@@ -48,12 +46,10 @@ pub const MIXED_NUMBERS: usize = 64;
 pub const TOP_VOCABULARY: usize = 1 << 17;
 /// Dynamic shared memory up to which `Matmul8Normed` holds its rows there.
 pub const MOST_NORMED_SHARED: usize = 72 << 10;
-/// Dynamic shared memory up to which `Matmul32Shared` holds its rows there.
-pub const MOST_ROWS_SHARED: usize = 128 << 10;
 
 #[cfg(feature = "cuda")]
 impl Kernel {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 14] = [
         Self::Place,
         Self::Embed,
         Self::Normalise,
@@ -62,7 +58,6 @@ impl Kernel {
         Self::Matmul8Deep,
         Self::Matmul16,
         Self::Matmul32,
-        Self::Matmul32Shared,
         Self::Matmul64x64,
         Self::AttentionSplit,
         Self::Attention8,
@@ -95,7 +90,6 @@ impl Kernel {
             Self::Matmul8Deep => "matmul_8_deep",
             Self::Matmul16 => "matmul_16",
             Self::Matmul32 => "matmul_32",
-            Self::Matmul32Shared => "matmul_32_shared",
             Self::Matmul64x64 => "matmul_64x64",
             Self::AttentionSplit => "attention_split",
             Self::Attention8 => "attention_8",
@@ -119,7 +113,6 @@ impl Kernel {
             | Self::Matmul8Deep
             | Self::Matmul16
             | Self::Matmul32
-            | Self::Matmul32Shared
             | Self::Matmul64x64 => 8 * WARP,
             Self::AttentionSplit | Self::Attention8 | Self::Attention32 => 4 * WARP,
         }
@@ -129,7 +122,6 @@ impl Kernel {
     pub fn most_shared(self) -> usize {
         match self {
             Self::Matmul8Normed => MOST_NORMED_SHARED,
-            Self::Matmul32Shared => MOST_ROWS_SHARED,
             Self::Matmul64x64 => 48 << 10,
             _ => 0,
         }

@@ -494,12 +494,10 @@ template <class T> struct Destination {
 // Between the rows of sums in shared memory: without bank conflicts.
 constexpr int SUMS_PITCH = 20;
 
-// Where a product of few rows has its activations: as they are, in shared memory, or there after a layer norm.
-enum Source { AS_THEY_ARE, SHARED, NORMED };
-
 // Few rows: a block computes 16 outputs of up to 8 * R rows at a time, each warp a slice of the inputs. AHEAD steps of
-// weights are asked for before the kernel waits for its activations, and before it is done with the outputs before.
-template <class T, int R, int AHEAD, Source SOURCE> __device__ void matmul_narrow(const MatmulArgs& a) {
+// weights are asked for before the kernel waits for its activations, and before it is done with the outputs before. With NORM
+// the layer norm comes first, for the block's own rows in shared memory.
+template <class T, int R, int AHEAD, bool NORM> __device__ void matmul_narrow(const MatmulArgs& a) {
     using Bits = typename T::Bits;
     __shared__ float sums[SLICES][TILE_ROWS * R * SUMS_PITCH];
     let_next_start();
@@ -520,33 +518,28 @@ template <class T, int R, int AHEAD, Source SOURCE> __device__ void matmul_narro
     ask(tile);
     const char* x = a.x + (size_t)first_row * a.row_bytes;
     int stride = a.row_bytes;
-    if (SOURCE == AS_THEY_ARE) {
+    if (!NORM) {
         wait_for_previous();
     } else {
         // The norm's own weights, then rows, which begin 16 bytes apart in the banks.
         float* weight = (float*)dynamic_shared();
         float* bias = weight + a.norm_stride;
-        char* shared = SOURCE == NORMED ? (char*)(bias + a.norm_stride) : dynamic_shared();
+        char* shared = (char*)(bias + a.norm_stride);
         stride = a.row_bytes + 16;
-        if (SOURCE == NORMED) {
-            for (int c = threadIdx.x; c < a.norm_stride; c += WARP * SLICES) {
-                weight[c] = a.norm.weight[c];
-                bias[c] = a.norm.bias[c];
-            }
+        for (int c = threadIdx.x; c < a.norm_stride; c += WARP * SLICES) {
+            weight[c] = a.norm.weight[c];
+            bias[c] = a.norm.bias[c];
         }
         wait_for_previous();
         __syncthreads();
         for (int row = warp(); row < TILE_ROWS * R; row += SLICES) {
             char* to = shared + row * stride;
-            const bool is_row = first_row + row < a.rows;
-            if (SOURCE == NORMED && is_row) {
+            if (first_row + row < a.rows) {
                 const Norm norm = {weight, bias, a.norm.epsilon, a.norm.width};
                 const size_t from = a.picked ? a.picked[first_row + row] : first_row + row;
                 normalise_row<T>(norm, (const float*)a.x + from * a.norm_stride, a.norm_stride, (Bits*)to, nullptr);
             } else {
-                const uint4* from = (const uint4*)(x + (size_t)row * a.row_bytes);
-                for (int i = lane(); i < a.row_bytes / 16; i += WARP)
-                    ((uint4*)to)[i] = SOURCE == SHARED && is_row ? from[i] : make_uint4(0, 0, 0, 0);
+                for (int i = lane(); i < a.row_bytes / 16; i += WARP) ((uint4*)to)[i] = make_uint4(0, 0, 0, 0);
             }
         }
         __syncthreads();
@@ -1271,14 +1264,13 @@ template <class T> __device__ void place(const PlaceArgs& a) {
     KERNEL(place_##type, 256, PlaceArgs, place<T>)                                                                     \
     KERNEL(embed_##type, 256, EmbedArgs, embed<T>)                                                                     \
     KERNEL(normalise_##type, WARP * NORM_WARPS, NormArgs, normalise<T>)                                                \
-    KERNEL(matmul_8_normed_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 1, 4, NORMED>))                        \
-    KERNEL(matmul_8_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 1, 4, AS_THEY_ARE>))                          \
-    KERNEL(matmul_8_deep_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 1, 12, AS_THEY_ARE>))                    \
-    KERNEL(matmul_16_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 2, 4, AS_THEY_ARE>))                         \
-    KERNEL(matmul_32_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 4, 4, AS_THEY_ARE>))                         \
-    KERNEL(matmul_32_shared_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 4, 4, SHARED>))                       \
+    KERNEL(matmul_8_normed_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 1, 4, true>))                          \
+    KERNEL(matmul_8_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 1, 4, false>))                                \
+    KERNEL(matmul_8_deep_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 1, 12, false>))                          \
+    KERNEL(matmul_16_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 2, 4, false>))                               \
+    KERNEL(matmul_32_##type, WARP * SLICES, MatmulArgs, (matmul_narrow<T, 4, 4, false>))                               \
     KERNEL(matmul_64x64_##type, sizeof(T::Bits) == 4 ? 256 : 128, MatmulArgs,                                          \
-           (matmul_wide<T, sizeof(T::Bits) == 4 ? 2 : 4>))                                                          \
+           (matmul_wide<T, sizeof(T::Bits) == 4 ? 2 : 4>))                                                             \
     KERNEL(attention_split_##type, WARP * ATTENTION_WARPS, AttentionArgs, (attention_split<T, 1>))                     \
     KERNEL(attention_8_##type, WARP * ATTENTION_WARPS, AttentionArgs, (attention_whole<T, 1>))                         \
     KERNEL(attention_32_##type, WARP * ATTENTION_WARPS, AttentionArgs, (attention_whole<T, 4>))
@@ -1299,7 +1291,6 @@ KERNEL(top_tokens_f32, TOP_THREADS, TopArgs, top_tokens)
     K(matmul_8_deep_##type, MatmulArgs)                                                                                \
     K(matmul_16_##type, MatmulArgs)                                                                                    \
     K(matmul_32_##type, MatmulArgs)                                                                                    \
-    K(matmul_32_shared_##type, MatmulArgs)                                                                             \
     K(matmul_64x64_##type, MatmulArgs)                                                                                 \
     K(attention_split_##type, AttentionArgs)                                                                           \
     K(attention_8_##type, AttentionArgs)                                                                               \

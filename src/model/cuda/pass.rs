@@ -482,14 +482,6 @@ impl Network {
             return self.gpu.launch(kernel, numbers, grid, kernel.most_shared(), &arguments, true);
         }
         let tiles = weight.outputs.div_ceil(TILE_OUTPUTS);
-        let shared = 4 * TILE_ROWS * (weight.row_bytes + 16);
-        if rows > 2 * TILE_ROWS
-            && tiles >= 8 * processors
-            && shared <= self.gpu.most_shared(Kernel::Matmul32Shared, numbers)
-        {
-            let grid = [rows.div_ceil(4 * TILE_ROWS) as u32, self.blocks_of_tiles(weight), 1];
-            return self.gpu.launch(Kernel::Matmul32Shared, numbers, grid, shared, &arguments, true);
-        }
         // As many rows at a time as leave work for every processor: weights are then read least often.
         let keeps_busy = |tile: usize| rows > tile / 2 && rows.div_ceil(tile) * tiles >= processors;
         let deep = weight.row_bytes > DEEP_ROW_BYTES && tiles < processors;

@@ -18,8 +18,7 @@ use super::arguments::{
 use super::cache::Cache;
 use super::gpu::{Gpu, Memory};
 use super::kernel::{
-    BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, MOST_NORMED_SHARED, MOST_ROWS_SHARED, NORM_WARPS, NumberType, TILE_OUTPUTS,
-    TILE_ROWS,
+    BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, MOST_NORMED_SHARED, NORM_WARPS, NumberType, TILE_OUTPUTS, TILE_ROWS,
 };
 use super::shape::{NetworkShape, WIDE, padded};
 use super::{PLACE_THREADS, pass};
@@ -31,8 +30,7 @@ use NumberType::{BF16, F16, F32};
 const TYPES: [NumberType; 3] = [F32, F16, BF16];
 
 /// Products of few rows that are normed already.
-const NARROW: [Kernel; 5] =
-    [Kernel::Matmul8, Kernel::Matmul8Deep, Kernel::Matmul16, Kernel::Matmul32, Kernel::Matmul32Shared];
+const NARROW: [Kernel; 4] = [Kernel::Matmul8, Kernel::Matmul8Deep, Kernel::Matmul16, Kernel::Matmul32];
 
 /// What an operation in f32 is off by: twice what rounding to nearest is, as tensor cores cut off.
 const EPSILON: f64 = 1.0 / (1 << 23) as f64;
@@ -223,11 +221,9 @@ fn within(memory: &Memory, width: usize, stride: usize) -> Vec<f32> {
     rows
 }
 
-/// The products that there are for a type and a width.
-fn products(numbers: NumberType, inputs: usize) -> impl Iterator<Item = Kernel> {
-    let fits = rows_shared(padded(inputs) * numbers.size()) <= MOST_ROWS_SHARED;
-    let all = NARROW.into_iter().chain([Kernel::Matmul64x64]);
-    all.filter(move |kernel| kernel.name(numbers).is_some() && (fits || *kernel != Kernel::Matmul32Shared))
+/// The products of rows that are normed already.
+fn products() -> impl Iterator<Item = Kernel> {
+    NARROW.into_iter().chain([Kernel::Matmul64x64])
 }
 
 /// Launches a product.
@@ -241,7 +237,6 @@ fn multiply(kernel: Kernel, numbers: NumberType, arguments: &MatmulArgs) {
         Kernel::Matmul8Normed => (TILE_ROWS, tiles.min(3), normed_shared(row_bytes, arguments.norm_stride as usize)),
         Kernel::Matmul16 => (2 * TILE_ROWS, tiles, 0),
         Kernel::Matmul32 => (4 * TILE_ROWS, tiles, 0),
-        Kernel::Matmul32Shared => (4 * TILE_ROWS, tiles.min(3), rows_shared(row_bytes)),
         Kernel::Matmul64x64 => (64, outputs.div_ceil(64), kernel.most_shared()),
         _ => unreachable!("no product"),
     };
@@ -251,10 +246,6 @@ fn multiply(kernel: Kernel, numbers: NumberType, arguments: &MatmulArgs) {
 /// Rows that are normed, and weights and biases of the norm.
 fn normed_shared(row_bytes: usize, norm_stride: usize) -> usize {
     TILE_ROWS * (row_bytes + 16) + 2 * norm_stride * 4
-}
-
-fn rows_shared(row_bytes: usize) -> usize {
-    4 * TILE_ROWS * (row_bytes + 16)
 }
 
 fn bits(numbers: &[f32]) -> Vec<u32> {
@@ -290,7 +281,7 @@ fn products_are_right_and_the_same_bits_in_every_kernel_and_for_a_row_alone() {
                 let off = (inputs + 9) as f64 * EPSILON * (terms.clone().map(f64::abs).sum::<f64>() + b.abs());
                 near(F32, *y, terms.sum::<f64>() + b, off, || format!("{numbers:?}, {rows} x {inputs}, output {i}"));
             }
-            for kernel in products(numbers, inputs) {
+            for kernel in products() {
                 let what = format!("{kernel:?}, {numbers:?}, {inputs} -> {outputs}");
                 assert_eq!(bits(&product.outputs(kernel, 0, rows)), bits(&first), "{what}, {rows} rows");
                 for row in (0..rows).step_by(rows.div_ceil(5)) {
@@ -309,7 +300,7 @@ fn outputs_are_added_to_the_residual_stream_or_activated() {
     for numbers in TYPES {
         let product = Product::new(numbers, rows, inputs, outputs, true);
         let plain = product.outputs(Kernel::Matmul8, 0, rows);
-        for kernel in products(numbers, inputs) {
+        for kernel in products() {
             let stream = noise(rows * outputs, 4);
             let untouched_f32 = f32::from_ne_bytes([UNTOUCHED; 4]);
             let to = upload(&bytes(F32, &spread(&stream, outputs, stride, untouched_f32)));
@@ -387,7 +378,7 @@ fn queries_keys_and_values_go_to_their_places_and_nothing_else_is_written() {
                     _ => blocks[block * block_bytes + value * size..][..size].copy_from_slice(y),
                 }
             }
-            for kernel in products(numbers, width) {
+            for kernel in products() {
                 let [our_q, our_blocks] = [untouched(q.len()), untouched(blocks.len())];
                 let address = |block: usize| our_blocks.address() + (block * block_bytes) as u64;
                 let block_of_row = words(&places, |place| address(place.0).to_ne_bytes());

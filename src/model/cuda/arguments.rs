@@ -1,5 +1,7 @@
 //! The arguments of the kernels, as `kernels.cu` declares them. Addresses are those of GPU memory, 0 for none.
 
+use super::shape::NetworkShape;
+
 /// Marks what a kernel takes as its one argument.
 ///
 /// # Safety
@@ -31,6 +33,18 @@ pub struct NormaliseArgs {
     pub count: i32,
 }
 
+/// Where a layer's keys and values lie in a block of the cache; the same fields in `MatmulArgs` and `AttentionArgs`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CachedArgs {
+    pub keys_at: i32,
+    pub values_at: i32,
+    pub heads: i32,
+    pub head_dim: i32,
+    pub key_dim: i32,
+    pub value_dim: i32,
+}
+
 /// `MatmulArgs`: y = x W^T + b, and where it goes.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,12 +65,7 @@ pub struct MatmulArgs {
     pub y_stride: i32,
     pub into: i32,
     pub activation: i32,
-    pub keys_at: i32,
-    pub values_at: i32,
-    pub heads: i32,
-    pub head_dim: i32,
-    pub key_dim: i32,
-    pub value_dim: i32,
+    pub cached: CachedArgs,
     pub best_from: i32,
 }
 
@@ -99,12 +108,7 @@ pub struct AttentionArgs {
     pub q_stride: i32,
     pub y_stride: i32,
     pub most_blocks: i32,
-    pub keys_at: i32,
-    pub values_at: i32,
-    pub heads: i32,
-    pub head_dim: i32,
-    pub key_dim: i32,
-    pub value_dim: i32,
+    pub cached: CachedArgs,
 }
 
 /// `EmbedArgs`: ids and positions -> their vectors.
@@ -155,6 +159,16 @@ pub struct PlaceArgs {
     pub stored: i32,
     pub transposed: i32,
     pub unused: i32,
+}
+
+impl CachedArgs {
+    /// Of one layer.
+    pub fn new(shape: &NetworkShape, layer: usize) -> Self {
+        let (keys_at, values_at) = shape.layer_at(layer);
+        let [keys_at, values_at, heads, head_dim, key_dim, value_dim] =
+            [keys_at, values_at, shape.heads, shape.head_dim, shape.key_dim, shape.value_dim].map(|n| n as i32);
+        Self { keys_at, values_at, heads, head_dim, key_dim, value_dim }
+    }
 }
 
 // SAFETY: each has the fields of its namesake in `kernels.cu` in their order, with C's layout on both sides.

@@ -11,6 +11,7 @@
 //! | `nvidia.rs`, `emulated.rs` | memory, copies, launches: of a GPU, or of the CPU in its stead |
 //! | `kernels.cu`, `kernel.rs`, `arguments.rs` | the kernels, their names, what they take |
 //! | `pass.rs` | a pass: from ids to logits |
+//! | `operations.rs`, `record.rs` | what it is made of, and what it leaves behind for a trace |
 //! | `cache.rs`, `scratch.rs` | what a run remembers, and what a pass writes |
 //! | `../cuda_shape.rs` | sizes, of which every build foretells memory |
 
@@ -21,7 +22,9 @@ mod emulated;
 mod kernel;
 #[cfg(feature = "cuda")]
 mod nvidia;
+mod operations;
 mod pass;
+mod record;
 mod scratch;
 #[cfg(test)]
 mod tests;

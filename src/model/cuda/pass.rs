@@ -4,31 +4,21 @@
 
 use candle_core::Tensor;
 
-use super::arguments::{
-    AttentionArgs, BestArgs, EmbedArgs, Into, MatmulArgs, NormArgs, NormaliseArgs, Queries, TopArgs,
-};
+use super::arguments::{AttentionArgs, CachedArgs, EmbedArgs, Into, MatmulArgs, Queries, TopArgs};
 use super::cache::{Cache, GraphKey};
-use super::gpu::Memory;
-use super::kernel::{BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, NORM_WARPS, NumberType, TILE_OUTPUTS, TILE_ROWS};
+use super::kernel::{BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, NumberType, TILE_ROWS};
+use super::operations::FEW_ROWS;
+use super::record::Record;
 use super::scratch::{Plan, Wanted, at};
-use super::shape::{WIDE, padded};
-use super::{Layer, Linear, Matrix, Network, Norm};
+use super::shape::padded;
+use super::{Layer, Network};
 use crate::decode::{Input, Output, Positions, Top};
 use crate::error::{Error, Result};
 use crate::model::{Segment, Trace};
 
-/// Bytes of a row of weights from which on their reading is what a product of few rows waits for.
-const DEEP_ROW_BYTES: usize = 2048;
-
-/// Rows up to which weights are what a product waits for.
-const FEW_ROWS: usize = 64;
-
 /// Blocks of positions that attention goes through are counted in steps of this in graphs: blocks that are not there cost
 /// nothing.
 const GRAPH_BLOCKS: usize = 4;
-
-/// Threads that look for the best token of a row: blocks of them.
-const BEST_BLOCKS: u32 = 16;
 
 const FLOAT: usize = size_of::<f32>();
 
@@ -43,19 +33,6 @@ struct Part<'a> {
     wanted_from: [usize; 4],
     /// Which of the segments it belongs to.
     segment: usize,
-}
-
-/// What a pass records for those who want to look inside, in f32.
-struct Record {
-    /// (N, C).
-    embed: Memory,
-    /// (N, C) after each block.
-    hidden: Vec<Memory>,
-    /// Of each traced layer, (H, T, S) of each segment.
-    attention: Vec<Memory>,
-    first_layer: usize,
-    /// Where each segment's probabilities begin, in numbers.
-    starts: Vec<(usize, Segment)>,
 }
 
 /// Token ids of what `rank_of` in `kernels.cu` ranked highest; none where a logit was not finite.
@@ -195,7 +172,7 @@ impl Network {
             }
             for from in (0..part.ids.len()).step_by(tile) {
                 let (weights_at, stride, head) = match record {
-                    Some(record) => record.place(part, from),
+                    Some(record) => record.place(part.segment, part.past + from),
                     None => (0, 0, 0),
                 };
                 queries.push(Queries {
@@ -312,19 +289,10 @@ impl Network {
         let blocks = blocks.unwrap_or(most_positions(parts).div_ceil(BLOCK_POSITIONS));
         for (i, layer) in self.layers.iter().enumerate() {
             let Layer { ln_1, c_attn, c_proj, ln_2, c_fc, mlp_c_proj, scale } = layer;
-            let (keys_at, values_at) = shape.layer_at(i);
-            let cached = MatmulArgs {
-                blocks: token_blocks,
-                positions: token_offsets,
-                keys_at: keys_at as i32,
-                values_at: values_at as i32,
-                heads: shape.heads as i32,
-                head_dim: shape.head_dim as i32,
-                key_dim: shape.key_dim as i32,
-                value_dim: shape.value_dim as i32,
-                ..MatmulArgs::default()
-            };
-            self.linear(rows, c_attn, Some(ln_1), (x, y), (q, shape.heads * shape.key_dim), Into::Qkv, cached)?;
+            let cached = CachedArgs::new(shape, i);
+            let to_cache =
+                MatmulArgs { blocks: token_blocks, positions: token_offsets, cached, ..MatmulArgs::default() };
+            self.linear(rows, c_attn, Some(ln_1), (x, y), (q, shape.heads * shape.key_dim), Into::Qkv, to_cache)?;
             let arguments = AttentionArgs {
                 q,
                 blocks: tables,
@@ -338,12 +306,7 @@ impl Network {
                 q_stride: (shape.heads * shape.key_dim) as i32,
                 y_stride: stride as i32,
                 most_blocks: shape.most_blocks() as i32,
-                keys_at: keys_at as i32,
-                values_at: values_at as i32,
-                heads: shape.heads as i32,
-                head_dim: shape.head_dim as i32,
-                key_dim: shape.key_dim as i32,
-                value_dim: shape.value_dim as i32,
+                cached,
             };
             let deep = match attention {
                 Kernel::AttentionSplit => blocks,
@@ -421,206 +384,6 @@ impl Network {
         output.logits.extend(floats(scores));
         output.hidden.extend(floats(&bytes[..hidden]));
     }
-
-    /// A layer norm, if there is one, and a product. `from` is the residual stream and where normed rows go, or twice where
-    /// the rows are; `to` is where outputs go and how many numbers a row has there.
-    #[expect(clippy::too_many_arguments, reason = "a product has these")]
-    fn linear(
-        &self,
-        rows: usize,
-        linear: &Linear,
-        norm: Option<&Norm>,
-        from: (u64, u64),
-        to: (u64, usize),
-        into: Into,
-        rest: MatmulArgs,
-    ) -> Result<()> {
-        let shape = &self.shape;
-        let arguments = MatmulArgs {
-            bias: linear.bias.as_ref().map_or(0, Memory::address),
-            y: to.0,
-            y_stride: to.1 as i32,
-            into: into as i32,
-            ..rest
-        };
-        let Some(norm) = norm else {
-            return self.product(rows, &linear.weight, MatmulArgs { x: from.1, ..arguments });
-        };
-        let norm = norm.arguments(shape.width);
-        let normed = MatmulArgs { x: from.0, norm, norm_stride: shape.padded as i32, ..arguments };
-        if self.product_normed(rows, &linear.weight, normed)? {
-            return Ok(());
-        }
-        self.normalise(rows, norm, (from.0, shape.padded), None, (from.1, shape.padded), (0, 0), true)?;
-        self.product(rows, &linear.weight, MatmulArgs { x: from.1, ..arguments })
-    }
-
-    /// A layer norm and a product in one, if there are few rows; says whether there were.
-    fn product_normed(&self, rows: usize, weight: &Matrix, arguments: MatmulArgs) -> Result<bool> {
-        let shared = TILE_ROWS * (weight.row_bytes + 16) + 2 * self.shape.padded * FLOAT;
-        if rows > TILE_ROWS || shared > self.gpu.most_shared(Kernel::Matmul8Normed, self.shape.numbers) {
-            return Ok(false);
-        }
-        let arguments = complete(rows, weight, arguments);
-        let grid = [1, self.blocks_of_tiles(weight), 1];
-        self.gpu.launch(Kernel::Matmul8Normed, self.shape.numbers, grid, shared, &arguments, true)?;
-        Ok(true)
-    }
-
-    /// How many blocks of threads share the outputs of a matrix where each begins with work of its own: two a processor.
-    fn blocks_of_tiles(&self, weight: &Matrix) -> u32 {
-        weight.outputs.div_ceil(TILE_OUTPUTS).min(2 * self.gpu.processors()) as u32
-    }
-
-    /// A product: who computes it depends on the number of rows, what is computed does not.
-    fn product(&self, rows: usize, weight: &Matrix, arguments: MatmulArgs) -> Result<()> {
-        let (numbers, processors) = (self.shape.numbers, self.gpu.processors());
-        let arguments = complete(rows, weight, arguments);
-        if rows > FEW_ROWS {
-            let grid = [rows.div_ceil(WIDE) as u32, weight.outputs.div_ceil(WIDE) as u32, 1];
-            let kernel = Kernel::Matmul64x64;
-            return self.gpu.launch(kernel, numbers, grid, kernel.most_shared(), &arguments, true);
-        }
-        let tiles = weight.outputs.div_ceil(TILE_OUTPUTS);
-        // As many rows at a time as leave work for every processor: weights are then read least often.
-        let keeps_busy = |tile: usize| rows > tile / 2 && rows.div_ceil(tile) * tiles >= processors;
-        let deep = weight.row_bytes > DEEP_ROW_BYTES && tiles < processors;
-        let (kernel, tile) = match deep {
-            _ if keeps_busy(4 * TILE_ROWS) => (Kernel::Matmul32, 4 * TILE_ROWS),
-            _ if keeps_busy(2 * TILE_ROWS) => (Kernel::Matmul16, 2 * TILE_ROWS),
-            true => (Kernel::Matmul8Deep, TILE_ROWS),
-            false => (Kernel::Matmul8, TILE_ROWS),
-        };
-        let grid = [rows.div_ceil(tile) as u32, tiles as u32, 1];
-        self.gpu.launch(kernel, numbers, grid, 0, &arguments, true)
-    }
-
-    /// The output head over rows as products have them: (N, padded C) -> (N, V). `best` is the first row whose best token is
-    /// wanted, and the address of what is zeroed for the ranks.
-    pub fn project(&self, rows: usize, x: u64, logits: u64, best: Option<(usize, u64)>) -> Result<()> {
-        // The kernels for many rows find no best tokens.
-        let finds = rows <= FEW_ROWS;
-        let arguments = self.to_logits(logits, best.filter(|_| finds));
-        self.product(rows, self.head(), MatmulArgs { x, ..arguments })?;
-        match best {
-            Some((from, ranks)) if !finds => {
-                self.best(rows - from, logits + (from * self.shape.vocabulary * FLOAT) as u64, ranks)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The final norm and the head of the rows of `x` that are picked, if they are few; says whether they were.
-    fn project_normed(
-        &self,
-        rows: usize,
-        norm: NormArgs,
-        (x, stride): (u64, usize),
-        picked: u64,
-        logits: u64,
-        best: Option<(usize, u64)>,
-    ) -> Result<bool> {
-        let arguments = self.to_logits(logits, best);
-        let arguments = MatmulArgs { x, norm, norm_stride: stride as i32, picked, ..arguments };
-        self.product_normed(rows, self.head(), arguments)
-    }
-
-    fn to_logits(&self, logits: u64, best: Option<(usize, u64)>) -> MatmulArgs {
-        let (best_from, ranks) = best.unwrap_or_default();
-        MatmulArgs {
-            y: logits,
-            y_stride: self.shape.vocabulary as i32,
-            into: Into::Logits as i32,
-            best: ranks,
-            best_from: best_from as i32,
-            ..MatmulArgs::default()
-        }
-    }
-
-    /// Ranks the best token of each of so many rows of logits, into what is zeroed.
-    pub fn best(&self, rows: usize, logits: u64, best: u64) -> Result<()> {
-        let arguments = BestArgs { logits, best, vocabulary: self.shape.vocabulary as i32, unused: 0 };
-        self.gpu.launch(Kernel::BestTokens, NumberType::F32, [rows as u32, BEST_BLOCKS, 1], 0, &arguments, true)
-    }
-
-    /// Layer norm: `from`, `to` and `exact` are addresses and how many numbers a row has there; `picked` is the address of the
-    /// numbers of rows.
-    #[expect(clippy::too_many_arguments, reason = "two results, each with its own rows")]
-    pub fn normalise(
-        &self,
-        rows: usize,
-        norm: NormArgs,
-        from: (u64, usize),
-        picked: Option<u64>,
-        to: (u64, usize),
-        exact: (u64, usize),
-        overlaps: bool,
-    ) -> Result<()> {
-        let arguments = NormaliseArgs {
-            x: from.0,
-            rows: picked.unwrap_or(0),
-            y: to.0,
-            exact: exact.0,
-            norm,
-            x_stride: from.1 as i32,
-            y_stride: to.1 as i32,
-            exact_stride: exact.1 as i32,
-            count: rows as i32,
-        };
-        let grid = [rows.div_ceil(NORM_WARPS) as u32, 1, 1];
-        self.gpu.launch(Kernel::Normalise, self.shape.numbers, grid, 0, &arguments, overlaps)
-    }
-
-    /// Copies rows of C numbers; `from` and `to` are addresses and how many numbers a row has there.
-    pub fn copy_rows(&self, rows: usize, from: (u64, usize), to: (u64, usize)) -> Result<()> {
-        let as_they_are = NormArgs { width: self.shape.width as i32, ..NormArgs::default() };
-        self.normalise(rows, as_they_are, from, None, (0, 0), to, false)
-    }
-
-    fn record_rows(&self, rows: usize, x: u64, to: &Memory, first: usize) -> Result<()> {
-        let width = self.shape.width;
-        self.copy_rows(rows, (x, self.shape.padded), (to.address() + (first * width * FLOAT) as u64, width))
-    }
-
-    /// Room for what a trace wants of the segments.
-    fn record(&self, trace: &Trace, segments: &[Segment]) -> Result<Record> {
-        let tokens: usize = segments.iter().map(|s| s.len).sum();
-        let rows = || self.gpu.zeros(tokens * self.shape.width * FLOAT);
-        let mut starts = vec![];
-        let mut numbers = 0;
-        for s in segments {
-            starts.push((numbers, *s));
-            numbers += self.shape.heads * s.len * s.total();
-        }
-        let traced =
-            trace.attention_layers.start.min(self.shape.layers)..trace.attention_layers.end.min(self.shape.layers);
-        Ok(Record {
-            embed: rows()?,
-            hidden: (0..self.shape.layers).map(|_| rows()).collect::<Result<_>>()?,
-            first_layer: traced.start,
-            attention: traced.map(|_| self.gpu.zeros(numbers * FLOAT)).collect::<Result<_>>()?,
-            starts,
-        })
-    }
-
-    /// Hands over what was recorded.
-    fn keep(&self, trace: &mut Trace, record: Record, tokens: usize) -> Result<()> {
-        let shape = (tokens, self.shape.width);
-        trace.embed = Some(self.gpu.tensor(record.embed, shape)?);
-        for hidden in record.hidden {
-            trace.hidden.push(self.gpu.tensor(hidden, shape)?);
-        }
-        for layer in record.attention {
-            for (start, s) in &record.starts {
-                let shape = (self.shape.heads, s.len, s.total());
-                let bytes = shape.0 * shape.1 * shape.2 * FLOAT;
-                let own = self.gpu.zeros(bytes)?;
-                self.gpu.copy((&layer, start * FLOAT), (&own, 0), bytes)?;
-                trace.attention.push(self.gpu.tensor(own, shape)?);
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A segment in pieces of at most `most` tokens.
@@ -654,31 +417,6 @@ fn passes<'p, 'a>(parts: &'p [Part<'a>], most: usize) -> impl Iterator<Item = &'
         rest = later;
         (!now.is_empty()).then_some(now)
     })
-}
-
-impl Record {
-    /// Where the probabilities of the part's queries from the `from`th on begin, and how far the next query's and the next
-    /// head's are.
-    fn place(&self, part: &Part<'_>, from: usize) -> (usize, usize, usize) {
-        let (start, s) = &self.starts[part.segment];
-        (start + (part.past + from - s.past) * s.total(), s.total(), s.len * s.total())
-    }
-
-    /// Where the probabilities of a layer go; 0 if nobody wants them.
-    fn weights(&self, layer: usize) -> u64 {
-        layer.checked_sub(self.first_layer).and_then(|i| self.attention.get(i)).map_or(0, Memory::address)
-    }
-}
-
-/// The rest of a product's arguments.
-fn complete(rows: usize, weight: &Matrix, arguments: MatmulArgs) -> MatmulArgs {
-    MatmulArgs {
-        weight: weight.memory.address(),
-        row_bytes: weight.row_bytes as i32,
-        rows: rows as i32,
-        outputs: weight.outputs as i32,
-        ..arguments
-    }
 }
 
 /// The most positions that a row holds after the pass.

@@ -1,0 +1,258 @@
+//! Attention over blocks of positions.
+
+use super::products::{Product, cached, shape};
+use super::*;
+
+/// Attention of layer 1 over blocks.
+struct Attend<'a> {
+    shape: NetworkShape,
+    q: &'a Memory,
+    tokens: usize,
+    table: &'a Memory,
+    /// Blocks of positions that are gone through side by side.
+    blocks: usize,
+}
+
+const SCALE: f32 = 0.3;
+
+impl Attend<'_> {
+    fn run(&self, kernel: Kernel, queries: &[Queries], weights: Option<&Memory>) -> Vec<u8> {
+        let shape = &self.shape;
+        let (width, most_blocks) = (shape.width, shape.most_blocks());
+        let partials = self.tokens * shape.heads * most_blocks;
+        // What is read before it is written is NaN.
+        let [partial, totals] = [partials * shape.value_dim * 4, partials * 8].map(|bytes| upload(&vec![0xff; bytes]));
+        let done = upload(&vec![0; queries.len() * shape.heads * 4]);
+        let y = untouched(self.tokens * shape.padded * shape.numbers.size());
+        let fields = queries.iter().flat_map(|tile| {
+            let Queries { first, count, position, table, weights_at, weights_stride, weights_head, past } = *tile;
+            [first, count, position, table, weights_at, weights_stride, weights_head, past]
+        });
+        let queries_memory = words(&fields.collect::<Vec<_>>(), |field| field.to_ne_bytes());
+        let arguments = AttentionArgs {
+            q: self.q.address(),
+            blocks: self.table.address(),
+            queries: queries_memory.address(),
+            y: y.address(),
+            partial: partial.address(),
+            totals: totals.address(),
+            done: done.address(),
+            weights: weights.map_or(0, Memory::address),
+            scale: SCALE,
+            q_stride: (shape.heads * shape.key_dim) as i32,
+            y_stride: shape.padded as i32,
+            most_blocks: most_blocks as i32,
+            cached: CachedArgs::new(shape, 1),
+        };
+        let deep = match kernel {
+            Kernel::AttentionSplit => self.blocks,
+            _ => shape.value_dim.div_ceil(MIXED_NUMBERS),
+        };
+        launch(kernel, shape.numbers, [queries.len(), shape.heads, deep], 0, &arguments);
+        assert!(download(&done).iter().all(|byte| *byte == 0), "counters are as they were");
+        let mut rows = vec![];
+        for row in download(&y).chunks(shape.padded * shape.numbers.size()) {
+            let (inside, outside) = row.split_at(width * shape.numbers.size());
+            assert!(outside.iter().all(|byte| *byte == UNTOUCHED), "written beyond a row");
+            rows.extend_from_slice(inside);
+        }
+        rows
+    }
+}
+
+/// New positions of rows: what each had before, and how many come.
+type Parts = [(usize, usize)];
+
+/// Tiles of up to so many queries.
+fn tiles(shape: &NetworkShape, parts: &Parts, most: usize) -> Vec<Queries> {
+    let (mut first, mut weights_at) = (0, 0);
+    let mut tiles = vec![];
+    for (i, (past, len)) in parts.iter().copied().enumerate() {
+        let total = past + len;
+        for from in (0..len).step_by(most) {
+            tiles.push(Queries {
+                first: (first + from) as i32,
+                count: most.min(len - from) as i32,
+                position: (past + from) as i32,
+                table: (i * shape.most_blocks()) as i32,
+                weights_at: (weights_at + from * total) as i32,
+                weights_stride: total as i32,
+                weights_head: (len * total) as i32,
+                past: past as i32,
+            });
+        }
+        first += len;
+        weights_at += shape.heads * len * total;
+    }
+    tiles
+}
+
+#[test]
+#[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
+fn attention_is_right_and_the_same_bits_in_every_kernel_and_for_a_query_alone() {
+    let parts = [(0, 1), (0, 7), (3, 8), (60, 9), (63, 1), (64, 1), (126, 3), (150, 33), (0, 65), (198, 5)];
+    for numbers in TYPES {
+        for (heads, head_dim) in [(3, 2), (2, 24), (1, 64), (2, 80)] {
+            attention_is_right(shape(numbers, heads, head_dim, 4 * BLOCK_POSITIONS + 9), &parts);
+        }
+        // More blocks than are mixed at a time.
+        let blocks = 64 * BLOCK_POSITIONS;
+        attention_is_right(shape(numbers, 1, 5, blocks + 200), &[(blocks + 130, 3), (blocks - 2, 9), (70, 1)]);
+    }
+}
+
+fn attention_is_right(shape: NetworkShape, parts: &Parts) {
+    let NetworkShape { numbers, heads, head_dim, key_dim, value_dim, .. } = shape;
+    let width = heads * head_dim;
+    let tokens: usize = parts.iter().map(|(_, len)| len).sum();
+    // Large scores, so that blocks weigh differently.
+    let q: Vec<f32> = noise_of(numbers, tokens * width, 8).iter().map(|q| 4.0 * q).collect();
+    let mut padded_q = spread(&q, head_dim, key_dim, 0.0);
+    // Tiles are whole; no query sees what is there.
+    padded_q.resize((tokens + 32) * heads * key_dim, f32::NAN);
+    let most_blocks = shape.most_blocks();
+    let block_numbers = shape.block_bytes() / numbers.size();
+    let (keys_at, values_at) = shape.layer_at(1);
+    // Each row's blocks, in an order of their own, with the numbers of somebody else where the row has no positions.
+    let mut memory = noise_of(numbers, parts.len() * most_blocks * block_numbers, 9);
+    let place = |row: usize, block: usize| (row * most_blocks + block) * 7 % (parts.len() * most_blocks);
+    let key_at = |row: usize, head: usize, position: usize| {
+        let block = place(row, position / BLOCK_POSITIONS) * block_numbers;
+        block + keys_at + (head * BLOCK_POSITIONS + position % BLOCK_POSITIONS) * key_dim
+    };
+    let value_at = |row: usize, head: usize, position: usize, d: usize| {
+        let block = place(row, position / BLOCK_POSITIONS) * block_numbers;
+        block + values_at + (head * value_dim + d) * BLOCK_POSITIONS + position % BLOCK_POSITIONS
+    };
+    for (row, head) in (0..parts.len()).flat_map(|row| (0..heads).map(move |head| (row, head))) {
+        for position in 0..most_blocks * BLOCK_POSITIONS {
+            memory[key_at(row, head, position)..][head_dim..key_dim].fill(0.0);
+            (head_dim..value_dim).for_each(|d| memory[value_at(row, head, position, d)] = 0.0);
+        }
+    }
+    let [q_memory, blocks_memory] = [&padded_q, &memory].map(|x| upload(&bytes(numbers, x)));
+    let places: Vec<usize> = (0..parts.len() * most_blocks).map(|i| place(i / most_blocks, i % most_blocks)).collect();
+    let table =
+        words(&places, |i| (blocks_memory.address() + (i * block_numbers * numbers.size()) as u64).to_ne_bytes());
+    let needed = parts.iter().map(|(past, len)| (past + len).div_ceil(BLOCK_POSITIONS)).max().unwrap();
+    let attend = Attend { shape, q: &q_memory, tokens, table: &table, blocks: needed };
+    let probabilities: usize = parts.iter().map(|(past, len)| heads * len * (past + len)).sum();
+
+    let weights = untouched(probabilities * 4);
+    let y = attend.run(Kernel::AttentionSplit, &tiles(&shape, parts, 8), Some(&weights));
+    let weights = download(&weights);
+    for (kernel, most, blocks, traced) in [
+        (Kernel::AttentionSplit, 8, needed, false),
+        (Kernel::AttentionSplit, 1, needed, true),
+        (Kernel::AttentionSplit, 5, most_blocks, true),
+        (Kernel::Attention8, 8, 0, false),
+        (Kernel::Attention8, 1, 0, false),
+        (Kernel::Attention32, 32, 0, false),
+        (Kernel::Attention32, 19, 0, false),
+        (Kernel::Attention32, 1, 0, false),
+    ] {
+        let attend = Attend { blocks, ..attend };
+        let other = untouched(weights.len());
+        let what = format!("{kernel:?}, {numbers:?}, {heads} x {head_dim}, {most} at a time");
+        assert!(attend.run(kernel, &tiles(&shape, parts, most), traced.then_some(&other)) == y, "{what}");
+        assert!(!traced || download(&other) == weights, "{what}: probabilities");
+    }
+
+    let (y, weights) = (floats(numbers, &y), floats(F32, &weights));
+    let rows = parts.iter().zip(tiles(&shape, parts, usize::MAX)).enumerate();
+    for (row, ((past, len), tile)) in rows {
+        for (query, head) in (0..*len).flat_map(|query| (0..heads).map(move |head| (query, head))) {
+            let token = tile.first as usize + query;
+            let q = &q[(token * heads + head) * head_dim..][..head_dim];
+            let (mut scores, mut largest) = (vec![], 0f64);
+            for position in 0..=past + query {
+                let key = &memory[key_at(row, head, position)..][..head_dim];
+                let terms = q.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k) * f64::from(SCALE));
+                scores.push(terms.clone().sum::<f64>());
+                largest = largest.max(terms.map(f64::abs).sum());
+            }
+            let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let total: f64 = scores.iter().map(|score| (score - most).exp()).sum();
+            let p: Vec<f64> = scores.iter().map(|score| (score - most).exp() / total).collect();
+            // A score is a sum of `head_dim` products, scaled, less the largest, which is one, too. Its exponential is off
+            // by as large a part of itself, and so is the sum of them all; both are mixed twice, within a block and of
+            // blocks, over all positions.
+            let part = EPSILON * (4.0 * (head_dim + 4) as f64 * largest + (2 * p.len() + 32) as f64);
+            let what = || format!("{numbers:?}, {heads} x {head_dim}, row {row}, query {query}, head {head}");
+            let at = tile.weights_at + head as i32 * tile.weights_head + query as i32 * tile.weights_stride;
+            let (ours, later) = weights[at as usize..][..past + len].split_at(p.len());
+            for (ours, p) in ours.iter().zip(&p) {
+                near(F32, *ours, *p, p * part + f64::from(f32::MIN_POSITIVE), what);
+            }
+            assert!(later.iter().all(|x| x.to_ne_bytes() == [UNTOUCHED; 4]), "{}: written beyond", what());
+            for d in 0..head_dim {
+                let values = (0..p.len()).map(|position| f64::from(memory[value_at(row, head, position, d)]));
+                let size = |p: f64, value: f64| (p * value).abs();
+                let (mut exact, mut sizes, mut all) = (0.0, 0.0, 0.0);
+                for (p, value) in p.iter().zip(values) {
+                    exact += p * value;
+                    sizes += size(*p, value);
+                    all += value.abs();
+                }
+                // Probabilities are stored to be multiplied, before they are divided by a total of at least 1.
+                let off = (part + unit(numbers)) * sizes + least(numbers) * all;
+                near(numbers, y[token * width + head * head_dim + d], exact, off, || format!("{}, {d}", what()));
+            }
+        }
+    }
+}
+
+/// What beams are: row 1 is row 0 with a block of its own at its end, and row 2 read the same by itself.
+#[test]
+#[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
+fn a_row_with_a_copied_block_attends_to_what_it_holds_and_leaves_the_other_row_alone() {
+    for numbers in TYPES {
+        let shape = shape(numbers, 3, 4, 100);
+        let mut cache = GPU.with(|gpu| Cache::new(gpu, shape));
+        let (len, past) = (71, 70);
+        let product = Product::new(numbers, len + 1, shape.width, 3 * shape.width, false);
+        let q_stride = shape.heads * shape.key_dim;
+        let q = upload(&vec![0; (len + 1 + 32) * q_stride * numbers.size()]);
+        // Puts tokens from the `first` on into a row.
+        let read = |cache: &mut Cache, row, first: usize, len: usize, past: usize| {
+            let segment = [Segment { row, first: 0, len, past }];
+            cache.rows.reserve(&segment).unwrap();
+            let places: Vec<usize> = (past..past + len).collect();
+            let address = |at: &usize| cache.rows.memory.address(cache.rows.blocks(row)[at / BLOCK_POSITIONS]);
+            let blocks = words(&places, |at| address(at).to_ne_bytes());
+            let positions = words(&places, |at| ((at % BLOCK_POSITIONS) as u32).to_ne_bytes());
+            let mut to = cached(&shape, 1, (&q, q_stride), &blocks, &positions);
+            to.y += (first * q_stride * numbers.size()) as u64;
+            product.run(if len > 1 { Kernel::Matmul64x64 } else { Kernel::Matmul8 }, first, len, to);
+            cache.rows.commit(&segment);
+        };
+        // What the query of a token sees from a position of a row on.
+        let attend = |cache: &Cache, row, token: usize, position: usize| {
+            let table = words(cache.rows.blocks(row), |id| cache.rows.memory.address(*id).to_ne_bytes());
+            let attend = Attend { shape, q: &q, tokens: len + 1, table: &table, blocks: 2 };
+            let tile = Queries {
+                first: token as i32,
+                count: 1,
+                position: position as i32,
+                past: position as i32,
+                ..Queries::default()
+            };
+            let row_bytes = shape.width * numbers.size();
+            attend.run(Kernel::AttentionSplit, &[tile], None)[token * row_bytes..][..row_bytes].to_vec()
+        };
+        read(&mut cache, 0, 0, past, 0);
+        let before = attend(&cache, 0, past - 1, past - 1);
+        cache.assign(&[(1, 0)]);
+        read(&mut cache, 1, past, 1, past);
+        assert_eq!(cache.rows.blocks(0)[0], cache.rows.blocks(1)[0]);
+        assert_ne!(cache.rows.blocks(0)[1], cache.rows.blocks(1)[1]);
+        // Row 0 goes another way.
+        read(&mut cache, 0, past + 1, 1, past);
+        assert_eq!(attend(&cache, 0, past - 1, past - 1), before, "{numbers:?}");
+        assert_eq!(attend(&cache, 1, past - 1, past - 1), before, "{numbers:?}");
+        let [other, copied] = [0, 1].map(|row| attend(&cache, row, past, past));
+        read(&mut cache, 2, 0, len, 0);
+        assert_eq!(copied, attend(&cache, 2, past, past), "{numbers:?}");
+        assert_ne!(copied, other, "{numbers:?}: they do not hold the same");
+    }
+}

@@ -1,0 +1,152 @@
+//! Each kernel against plain loops in f64 over the same numbers, and against those that promise the same bits: on the CPU in
+//! builds with `emulator`, on the first GPU in builds with `cuda`.
+//!
+//! Tolerances are bounds of what rounding does, not of what was seen:
+//! - A sum of n numbers in f32, in any order, is off by at most n [`EPSILON`] of the sum of their absolute values; so is one
+//!   of n products.
+//! - A number that is stored in 16 bits is off by [`unit`] of itself, or in f16 by half of the smallest number.
+//! - tanh, erf and exp are off by two units in the last place.
+
+mod attention;
+mod ends;
+mod norm;
+mod products;
+
+use std::mem::ManuallyDrop;
+
+use half::{bf16, f16};
+
+use super::arguments::{
+    Arguments, AttentionArgs, BestArgs, CachedArgs, EmbedArgs, Into, MatmulArgs, NormArgs, NormaliseArgs, PlaceArgs,
+    Queries, TopArgs,
+};
+use super::cache::Cache;
+use super::gpu::{Gpu, Memory};
+use super::kernel::{
+    BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, MOST_NORMED_SHARED, NORM_WARPS, NumberType, TILE_OUTPUTS, TILE_ROWS,
+};
+use super::shape::{NetworkShape, WIDE, padded};
+use super::{PLACE_THREADS, pass};
+use crate::config::Config;
+use crate::decode::Top;
+use crate::model::Segment;
+use NumberType::{BF16, F16, F32};
+
+const TYPES: [NumberType; 3] = [F32, F16, BF16];
+
+/// Products of few rows that are normed already.
+const NARROW: [Kernel; 4] = [Kernel::Matmul8, Kernel::Matmul8Deep, Kernel::Matmul16, Kernel::Matmul32];
+
+/// What an operation in f32 is off by: twice what rounding to nearest is, as tensor cores cut off.
+const EPSILON: f64 = 1.0 / (1 << 23) as f64;
+
+/// Fills memory that kernels write to, and is still there where they must not.
+const UNTOUCHED: u8 = 0x55;
+
+// ---- The device ----
+
+thread_local! {
+    /// A test has a thread, and so a device, of its own, which ends with the process: a thread's last moments are no time
+    /// to call a driver.
+    static GPU: ManuallyDrop<Gpu> = ManuallyDrop::new(open());
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open() -> Gpu {
+    Gpu
+}
+
+#[cfg(feature = "cuda")]
+fn open() -> Gpu {
+    use crate::device::{Backend, DeviceChoice};
+    let Backend::Candle(device) = DeviceChoice::Cuda(0).open().expect("a GPU") else { unreachable!("it is a GPU") };
+    Gpu::of(&device).expect("one that can run the kernels").expect("one of NVIDIA's")
+}
+
+fn launch(kernel: Kernel, numbers: NumberType, grid: [usize; 3], shared: usize, arguments: &impl Arguments) {
+    GPU.with(|gpu| gpu.launch(kernel, numbers, grid.map(|n| n as u32), shared, arguments, false)).unwrap();
+}
+
+fn upload(bytes: &[u8]) -> Memory {
+    GPU.with(|gpu| {
+        let memory = gpu.zeros(bytes.len()).unwrap();
+        gpu.upload(bytes, &memory, 0).unwrap();
+        memory
+    })
+}
+
+fn untouched(bytes: usize) -> Memory {
+    upload(&vec![UNTOUCHED; bytes])
+}
+
+fn download(memory: &Memory) -> Vec<u8> {
+    let mut bytes = vec![0; memory.len()];
+    GPU.with(|gpu| gpu.download(memory, 0, &mut bytes)).unwrap();
+    bytes
+}
+
+// ---- Numbers ----
+
+/// Numbers spread evenly over -1..1, different for each `seed`.
+fn noise(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    std::iter::repeat_with(next).take(n).collect()
+}
+
+fn bytes(numbers: NumberType, from: &[f32]) -> Vec<u8> {
+    match numbers {
+        F32 => from.iter().flat_map(|x| x.to_ne_bytes()).collect(),
+        F16 => from.iter().flat_map(|x| f16::from_f32(*x).to_ne_bytes()).collect(),
+        BF16 => from.iter().flat_map(|x| bf16::from_f32(*x).to_ne_bytes()).collect(),
+    }
+}
+
+fn floats(numbers: NumberType, from: &[u8]) -> Vec<f32> {
+    match numbers {
+        F32 => from.as_chunks().0.iter().map(|x| f32::from_ne_bytes(*x)).collect(),
+        F16 => from.as_chunks().0.iter().map(|x| f16::from_ne_bytes(*x).to_f32()).collect(),
+        BF16 => from.as_chunks().0.iter().map(|x| bf16::from_ne_bytes(*x).to_f32()).collect(),
+    }
+}
+
+/// Noise that the type holds exactly.
+fn noise_of(numbers: NumberType, n: usize, seed: u64) -> Vec<f32> {
+    floats(numbers, &bytes(numbers, &noise(n, seed)))
+}
+
+fn words<const N: usize, W>(from: &[W], to_bytes: impl Fn(&W) -> [u8; N]) -> Memory {
+    upload(&from.iter().flat_map(to_bytes).collect::<Vec<u8>>())
+}
+
+/// What storing a number changes, as a part of it.
+fn unit(numbers: NumberType) -> f64 {
+    match numbers {
+        F32 => 0.0,
+        F16 => 1.0 / 2048.0,
+        BF16 => 1.0 / 256.0,
+    }
+}
+
+/// Half of the smallest number where that is one that counts.
+fn least(numbers: NumberType) -> f64 {
+    if numbers == F16 { 2f64.powi(-25) } else { 0.0 }
+}
+
+#[track_caller]
+fn near(numbers: NumberType, ours: f32, exact: f64, off: f64, what: impl FnOnce() -> String) {
+    let tolerance = off + unit(numbers) * (exact.abs() + off) + least(numbers);
+    assert!((f64::from(ours) - exact).abs() <= tolerance, "{}: {ours}, not {exact} ± {tolerance:e}", what());
+}
+
+/// Rows of `width` numbers as rows of `stride`.
+fn spread(from: &[f32], width: usize, stride: usize, fill: f32) -> Vec<f32> {
+    let mut to = vec![fill; from.len() / width * stride];
+    for (to, from) in to.chunks_mut(stride).zip(from.chunks(width)) {
+        to[..width].copy_from_slice(from);
+    }
+    to
+}

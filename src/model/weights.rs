@@ -7,12 +7,13 @@
 
 use rustc_hash::FxHashMap;
 
+use super::layers::Layout;
 use super::random::shapes;
 use crate::checkpoint::{Bytes, Checkpoint, StorageType, Tensor};
 use crate::config::Config;
 use crate::error::Result;
 use crate::kernels::quantized::QuantizedType;
-use crate::kernels::{FloatType, Layout, panels};
+use crate::kernels::{FloatType, panels};
 use crate::pages::{has_large_pages, large_pages};
 
 /// The type in which weight matrices are held.

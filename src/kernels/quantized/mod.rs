@@ -19,8 +19,8 @@ mod tiles;
 
 pub use convert::{dequantize, quantize};
 pub use packed::pack;
+pub use product::matmul;
 
-use super::matmul::Epilogue;
 use super::simd::LANES;
 use crate::checkpoint::{Bytes, StorageType};
 
@@ -138,15 +138,6 @@ impl QuantizedMatrix {
     pub fn row(&self, row: usize, out: &mut [f32]) {
         let bytes = packed::unpack_row(self.kind, self.group(row / GROUP), row % GROUP);
         dequantize(self.kind.storage(), &bytes, out);
-    }
-
-    /// `epilogue(x W + bias)`, (M, N): `x` is (M, K), both row-major; `bias` (N).
-    ///
-    /// # Panics
-    /// If the lengths do not fit the matrix.
-    #[must_use]
-    pub fn matmul(&self, x: &[f32], bias: Option<&[f32]>, epilogue: Epilogue<'_>) -> Vec<f32> {
-        product::matmul(x, self, bias, epilogue)
     }
 }
 

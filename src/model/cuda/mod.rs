@@ -38,12 +38,11 @@ use candle_core::Tensor;
 
 use super::cuda_shape as shape;
 use super::layered::Stored;
-use super::layers::MatrixData;
+use super::layers::{Layout, MatrixData};
 use crate::checkpoint::StorageType;
 use crate::config::Config;
 use crate::decode::Input;
 use crate::error::{Error, Result};
-use crate::kernels::Layout;
 use arguments::{NormArgs, PlaceArgs};
 pub use cache::Cache;
 pub use gpu::Gpu;

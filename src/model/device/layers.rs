@@ -11,9 +11,8 @@ use super::{Place, stored};
 use crate::checkpoint::{Bytes, StorageType};
 use crate::config::Activation;
 use crate::error::Result;
-use crate::kernels::Layout;
 use crate::kernels::quantized::{QuantizedType, dequantize};
-use crate::model::layers::MatrixData;
+use crate::model::layers::{Layout, MatrixData};
 
 /// `y = x W + b`.
 #[derive(Debug)]

@@ -14,10 +14,12 @@
 mod activation;
 mod attention;
 mod bandwidth;
-mod matmul;
+mod float;
 mod norm;
 pub mod pool;
+mod product;
 pub mod quantized;
+mod share;
 mod simd;
 mod stored;
 mod weight;
@@ -25,8 +27,9 @@ mod weight;
 pub use activation::activate;
 pub use attention::{Batch, CacheMemory, CacheShape, PAGE_POSITIONS, PageId, append, attend};
 pub use bandwidth::memory_bandwidth;
-pub use matmul::{Epilogue, FloatType, Matrix, panels};
+pub use float::{FloatType, Matrix, panels};
 pub use norm::layer_norm;
+pub use product::Epilogue;
 pub use simd::level;
 pub use weight::Weight;
 

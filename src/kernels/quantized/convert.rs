@@ -7,9 +7,9 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{CpuStorage, Device, Tensor};
 
 use super::QuantizedType;
-use super::level::{Integers, dispatch};
 use crate::checkpoint::StorageType;
 use crate::error::Result;
+use crate::kernels::simd::{Kernel, Simd, dispatch};
 
 /// candle's name for a quantised format.
 fn candle_type(dtype: StorageType) -> Option<GgmlDType> {
@@ -53,8 +53,7 @@ pub fn quantize(kind: QuantizedType, numbers: &[f32]) -> Result<Vec<u8>> {
     let dtype = match kind {
         QuantizedType::Q8_0 => {
             let mut blocks = vec![0; numbers.len() / 32 * 34];
-            // SAFETY: the kernel asks for nothing but the level's instructions.
-            unsafe { quantize_q8_0_dispatch(numbers, &mut blocks) };
+            dispatch(QuantizeQ8_0 { numbers, blocks: &mut blocks });
             return Ok(blocks);
         }
         QuantizedType::Q4K => GgmlDType::Q4K,
@@ -65,25 +64,29 @@ pub fn quantize(kind: QuantizedType, numbers: &[f32]) -> Result<Vec<u8>> {
     Ok(tensor.data()?.into_owned())
 }
 
-dispatch! { unsafe fn quantize_q8_0_dispatch = quantize_q8_0(numbers: &[f32], blocks: &mut [u8]) }
-
 /// ggml's `quantize_row_q8_0_ref`.
-///
-/// # Safety
-/// The processor has the instructions of `S`.
-#[inline(always)]
-unsafe fn quantize_q8_0<S: Integers>(numbers: &[f32], blocks: &mut [u8]) {
-    for (numbers, block) in numbers.chunks_exact(32).zip(blocks.chunks_exact_mut(34)) {
-        let mut largest = 0f32;
-        for x in numbers {
-            largest = if x.abs() > largest { x.abs() } else { largest };
-        }
-        let scale = largest / 127.0;
-        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-        let (head, bytes) = block.split_at_mut(2);
-        head.copy_from_slice(&half::f16::from_f32(scale).to_le_bytes());
-        for (byte, x) in bytes.iter_mut().zip(numbers) {
-            *byte = (x * inverse).round() as i8 as u8;
+struct QuantizeQ8_0<'a> {
+    numbers: &'a [f32],
+    blocks: &'a mut [u8],
+}
+
+impl Kernel for QuantizeQ8_0<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for (numbers, block) in self.numbers.chunks_exact(32).zip(self.blocks.chunks_exact_mut(34)) {
+            let mut largest = 0f32;
+            for x in numbers {
+                largest = if x.abs() > largest { x.abs() } else { largest };
+            }
+            let scale = largest / 127.0;
+            let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+            let (head, bytes) = block.split_at_mut(2);
+            head.copy_from_slice(&half::f16::from_f32(scale).to_le_bytes());
+            for (byte, x) in bytes.iter_mut().zip(numbers) {
+                *byte = (x * inverse).round() as i8 as u8;
+            }
         }
     }
 }

@@ -1,143 +1,153 @@
-//! Weights as small integers in blocks with a scale, as ggml defines them, packed when they are loaded.
+//! Products of activations (M, K) with a weight matrix of small integers in blocks with a scale, as ggml defines them.
 //!
 //! Activations are rounded to 8 bits, 32 with one scale, so that the products are of integers, which processors
 //! multiply four times as fast as floating-point numbers; and 4 or 8 bits a weight are read in a fraction of the time
-//! of 32.
+//! of 32. Matrices are packed into [`panels`] when they are loaded.
+//!
+//! A single row is multiplied with the weights as they are unpacked ([`row`]); for more rows a part of two panels at a
+//! time is unpacked into the first-level cache, and multiplied in registers ([`tiles`]) or, where the processor has a matrix
+//! unit and there are rows enough, there ([`unit`]). In each way an output is one chain of sums over its groups of inputs,
+//! so it has the same bits whatever the batch.
 //!
 //! Reference: ggml, `ggml-common.h` and `ggml-quants.c`.
 
 mod activations;
 mod convert;
 mod format;
-mod level;
-mod packed;
-mod panel;
-mod product;
-mod registers;
+mod matrix;
+mod panels;
 mod row;
 mod tiles;
+mod unit;
+mod unpacked;
+
+use std::cell::RefCell;
 
 pub use convert::{dequantize, quantize};
-pub use packed::pack;
-pub use product::matmul;
+pub use matrix::{QuantizedMatrix, QuantizedType};
+pub use panels::{PANEL, pack};
 
-use super::simd::LANES;
-use crate::checkpoint::{Bytes, StorageType};
+use super::pool;
+use super::product::{self, Epilogue};
+use super::share::{Columns, for_each_columns};
+use super::simd::{Kernel, MatrixUnit, Simd, dispatch};
+use activations::Activations;
+use format::{Format, Q4K, Q5K, Q6K, Q8_0};
+use panels::{Ahead, PAIR};
+use unpacked::{CHUNK, DEPTH, Unpacked};
 
-/// The formats that have a kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QuantizedType {
-    /// 8 bits in blocks of 32: 8.5 bits a weight.
-    Q8_0,
-    /// 6 bits in blocks of 256: 6.56 bits a weight.
-    Q6K,
-    /// 5 bits in blocks of 256: 5.5 bits a weight.
-    Q5K,
-    /// 4 bits in blocks of 256: 4.5 bits a weight.
-    Q4K,
+/// Pairs of panels that one thread takes at a time, at most.
+const PAIRS: usize = 16;
+
+/// Shares of the work for each thread, at least.
+const SHARES: usize = 8;
+
+/// A product with a quantised matrix.
+type Product<'a> = product::Product<'a, Activations, QuantizedMatrix>;
+
+thread_local! {
+    static ACTIVATIONS: RefCell<Activations> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { unpacked: Unpacked::new(), ring: unit::EMPTY }) };
 }
 
-impl QuantizedType {
-    /// The format as checkpoints name it.
-    #[must_use]
-    pub fn storage(self) -> StorageType {
-        match self {
-            Self::Q8_0 => StorageType::Q8_0,
-            Self::Q6K => StorageType::Q6K,
-            Self::Q5K => StorageType::Q5K,
-            Self::Q4K => StorageType::Q4K,
+/// What a thread keeps between calls.
+struct Scratch {
+    unpacked: Unpacked,
+    /// Sums that come from a matrix unit.
+    ring: unit::Ring,
+}
+
+/// `y = epilogue(x W + bias)`: `x` is (M, K), `y` (M, N), both row-major; `bias` (N).
+///
+/// # Panics
+/// If the lengths do not fit the matrix.
+pub fn matmul(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>, y: &mut [f32]) {
+    let (rows, outputs) = (product::rows_of(x, w.inputs()), w.outputs());
+    ACTIVATIONS.with_borrow_mut(|activations| {
+        activations.set(x, w.inputs());
+        let job = &Product::new((activations, w), (rows, outputs), bias, epilogue, y);
+        // Shares small enough that no thread waits long for another.
+        let width = outputs.div_ceil(PAIR).div_ceil(SHARES * pool::threads()).clamp(1, PAIRS) * PAIR;
+        for_each_columns(rows * w.inputs() * outputs, y, rows, width, |columns| {
+            // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
+            SCRATCH.with_borrow_mut(|scratch| dispatch(MultiplyColumns { job, columns, scratch }));
+        });
+    });
+}
+
+/// Some outputs of all rows, from a multiple of [`PAIR`] on.
+struct MultiplyColumns<'a> {
+    job: &'a Product<'a>,
+    columns: Columns<'a>,
+    scratch: &'a mut Scratch,
+}
+
+impl Kernel for MultiplyColumns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        match self.job.w.dtype() {
+            QuantizedType::Q8_0 => self.multiply::<S, Q8_0>(simd),
+            QuantizedType::Q4K => self.multiply::<S, Q4K>(simd),
+            QuantizedType::Q5K => self.multiply::<S, Q5K>(simd),
+            QuantizedType::Q6K => self.multiply::<S, Q6K>(simd),
         }
-    }
-
-    /// The type of a matrix whose rows have `inputs` numbers and which shall be quantised: this one, or `Q8_0` where
-    /// they are not whole blocks of it, or `F16` where they are not whole blocks of that either. (llama.cpp does the
-    /// same.)
-    #[must_use]
-    pub fn fitting(self, inputs: usize) -> StorageType {
-        let fits = |dtype: &StorageType| inputs.is_multiple_of(dtype.block_len());
-        [self.storage(), StorageType::Q8_0].into_iter().find(fits).unwrap_or(StorageType::F16)
-    }
-
-    /// The format in which a checkpoint stores a tensor, if it has a kernel.
-    #[must_use]
-    pub fn of(storage: StorageType) -> Option<Self> {
-        [Self::Q8_0, Self::Q6K, Self::Q5K, Self::Q4K].into_iter().find(|kind| kind.storage() == storage)
+        self.job.finish(&mut self.columns);
     }
 }
 
-/// Rows that are packed together.
-pub const GROUP: usize = LANES;
-
-/// A quantised weight matrix: (out, in), rows of whole blocks, packed.
-#[derive(Debug, Clone)]
-pub struct QuantizedMatrix {
-    bytes: Bytes,
-    kind: QuantizedType,
-    inputs: usize,
-    outputs: usize,
+/// Part of the inputs of a pair of panels.
+#[derive(Clone, Copy)]
+struct Part {
+    /// The first of the outputs.
+    column: usize,
+    /// The first of the chunks of inputs.
+    first: usize,
+    chunks: usize,
 }
 
-impl QuantizedMatrix {
-    /// Packs `rows`, which must hold `outputs` rows of `inputs` numbers as they are stored.
-    ///
-    /// # Panics
-    /// If the length is wrong: loading checks it.
-    #[must_use]
-    pub fn new(rows: &[u8], kind: QuantizedType, inputs: usize, outputs: usize) -> Self {
-        let len = kind.storage().byte_len(&[outputs, inputs]);
-        assert_eq!(Some(rows.len()), len, "length of a quantised matrix");
-        let row_bytes = rows.len() / outputs.max(1);
-        let mut packed = vec![0; outputs.next_multiple_of(packed::WIDTH) * row_bytes];
-        for (rows, group) in rows.chunks(GROUP * row_bytes).zip(packed.chunks_mut(GROUP * row_bytes)) {
-            pack(kind, row_bytes, rows, group);
+impl MultiplyColumns<'_> {
+    #[inline(always)]
+    fn multiply<S: Simd, F: Format>(&mut self, simd: S) {
+        let unit = if self.job.rows < unit::SIDE { None } else { S::Unit::configure(F::GROUP) };
+        self.multiply_with::<S, F, _>(simd, unit.as_ref());
+    }
+
+    /// The same, by `unit` where there is one for the groups of `F`, and 16 rows.
+    #[inline(always)]
+    fn multiply_with<S: Simd, F: Format, U: MatrixUnit>(&mut self, simd: S, unit: Option<&U>) {
+        let Self { job, columns, scratch: Scratch { unpacked, ring } } = self;
+        let (w, range) = (job.w, columns.range());
+        let mut ahead = Ahead::of(w.panel(range.start / PANEL));
+        for column in range.step_by(PAIR) {
+            let pair = [w.panel(column / PANEL), w.panel(column / PANEL + 1)];
+            if job.rows == 1 {
+                for (side, panel) in pair.iter().enumerate() {
+                    let sums = row::multiply::<S, F>(simd, job.x.row(0), panel, &mut ahead);
+                    columns.store(simd, 0, column + side * PANEL, sums);
+                }
+                continue;
+            }
+            for first in (0..w.inputs()).step_by(DEPTH) {
+                let inputs = DEPTH.min(w.inputs() - first);
+                for (side, panel) in pair.iter().enumerate() {
+                    let blocks = panel.chunks_exact(F::SIZE * PANEL).skip(first / F::LEN).take(inputs / F::LEN);
+                    for (i, block) in blocks.enumerate() {
+                        ahead.prefetch(simd, F::SIZE * PANEL);
+                        F::unpack(simd, block, &mut unpacked.block::<F>(i, side));
+                    }
+                }
+                let part = Part { column, first: first / CHUNK, chunks: inputs / CHUNK };
+                match unit {
+                    Some(unit) => {
+                        unit::center::<S, F>(unpacked);
+                        unit::multiply::<S, F, U>(simd, unit, job.x, job.rows, columns, unpacked, part, ring);
+                    }
+                    None => tiles::multiply::<S, F>(simd, job.x, job.rows, columns, unpacked, part),
+                }
+            }
         }
-        Self::packed(packed.into(), kind, inputs, outputs)
-    }
-
-    /// A matrix over `bytes` that were [packed](pack). They need no alignment.
-    ///
-    /// # Panics
-    /// If the length is wrong: loading checks it.
-    #[must_use]
-    pub fn packed(bytes: Bytes, kind: QuantizedType, inputs: usize, outputs: usize) -> Self {
-        assert_eq!(Some(bytes.len()), kind.packed_bytes(inputs, outputs), "length of a packed matrix");
-        Self { bytes, kind, inputs, outputs }
-    }
-
-    /// Sixteen rows, packed.
-    fn group(&self, i: usize) -> &[u8] {
-        let bytes = GROUP * (self.bytes.len() / self.outputs.next_multiple_of(packed::WIDTH));
-        &self.bytes[i * bytes..(i + 1) * bytes]
-    }
-
-    /// `K`, the length of an input row.
-    #[must_use]
-    pub fn inputs(&self) -> usize {
-        self.inputs
-    }
-
-    /// `N`, the length of an output row.
-    #[must_use]
-    pub fn outputs(&self) -> usize {
-        self.outputs
-    }
-
-    /// The format.
-    #[must_use]
-    pub fn kind(&self) -> QuantizedType {
-        self.kind
-    }
-
-    /// Bytes that the matrix takes.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Writes row `row`, as numbers, into `out`: an embedding's vector.
-    pub fn row(&self, row: usize, out: &mut [f32]) {
-        let bytes = packed::unpack_row(self.kind, self.group(row / GROUP), row % GROUP);
-        dequantize(self.kind.storage(), &bytes, out);
     }
 }
 

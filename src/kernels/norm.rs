@@ -1,7 +1,7 @@
 //! Layer norm over the last axis.
 
 use super::share::for_each_chunk;
-use super::simd::{Kernel, LANES, Simd, dispatch};
+use super::simd::{Kernel, Simd, dispatch};
 
 /// Rows that one thread takes at a time.
 const ROWS: usize = 16;
@@ -50,8 +50,13 @@ impl Kernel for NormRow<'_> {
 #[inline(always)]
 fn sum<S: Simd>(simd: S, x: &[f32], squares: bool) -> f32 {
     let mut sum = simd.splat(0.0);
-    for x in x.chunks(LANES) {
-        let v = simd.load_up_to(x);
+    let (whole, rest) = x.as_chunks();
+    for x in whole {
+        let v = simd.load(x);
+        sum = if squares { simd.fma(v, v, sum) } else { simd.add(sum, v) };
+    }
+    if !rest.is_empty() {
+        let v = simd.load_first(rest);
         sum = if squares { simd.fma(v, v, sum) } else { simd.add(sum, v) };
     }
     simd.sum(sum)

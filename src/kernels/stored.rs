@@ -94,7 +94,12 @@ pub fn widen<S: Simd, T: Stored>(simd: S, numbers: &[T::Number], out: &mut Vec<f
     if out.len() < numbers.len() {
         out.resize(numbers.len(), 0.0);
     }
-    for (numbers, out) in numbers.chunks(LANES).zip(out.chunks_mut(LANES)) {
-        simd.store_up_to(&mut out[..numbers.len()], T::load_up_to(simd, numbers));
+    let (whole, rest) = numbers.as_chunks();
+    let (wide, wide_rest) = out[..numbers.len()].as_chunks_mut();
+    for (numbers, wide) in whole.iter().zip(wide) {
+        simd.store(wide, T::load(simd, numbers));
+    }
+    for (number, wide) in rest.iter().zip(wide_rest) {
+        *wide = T::to_f32(*number);
     }
 }

@@ -14,7 +14,7 @@ const COLUMNS: usize = 256;
 /// Shares of the work for each thread, at least.
 const SHARES: usize = 8;
 
-/// Rows that one pass covers, so that they stay in the second-level cache.
+/// Rows that one pass covers, so that they stay in the L2 cache.
 const ROWS: usize = 64;
 
 /// The product of any number of rows with an (out, in) weight.
@@ -151,43 +151,43 @@ fn tile<S: Simd, T: Stored, const R: usize, const N: usize>(
     column: usize,
 ) {
     let k = job.w.inputs();
-    let (mut x, mut x_rest) = ([&[][..]; R], [&[][..]; R]);
-    for (r, (x, rest)) in x.iter_mut().zip(&mut x_rest).enumerate() {
-        (*x, *rest) = job.x[(m + r) * k..][..k].as_chunks();
-    }
-    let (mut weights, mut w_rest) = ([&[][..]; N], [&[][..]; N]);
-    for (c, (weights, rest)) in weights.iter_mut().zip(&mut w_rest).enumerate() {
-        (*weights, *rest) = w[c * k..][..k].as_chunks();
-    }
+    let (x, whole) = (&job.x[m * k..][..R * k], k - k % LANES);
+    let w = &w[..N * k];
     let mut sums = [[simd.splat(0.0); R]; N];
-    for i in 0..k / LANES {
+    for i in (0..whole).step_by(LANES) {
         let mut inputs = [simd.splat(0.0); R];
-        for (input, x) in inputs.iter_mut().zip(&x) {
-            *input = simd.load(&x[i]);
+        for (r, input) in inputs.iter_mut().enumerate() {
+            // SAFETY: `x` has `R` rows of `k` numbers, and `w` `N`; `i + 16 <= whole <= k`.
+            *input = simd.load(unsafe { &*x.as_ptr().add(r * k + i).cast() });
         }
-        for (sums, w) in sums.iter_mut().zip(&weights) {
-            add_products(simd, inputs, T::load(simd, &w[i]), sums);
+        for (c, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: as above.
+            let w = T::load(simd, unsafe { &*w.as_ptr().add(c * k + i).cast() });
+            add_products(simd, inputs, w, sums);
         }
     }
-    if !k.is_multiple_of(LANES) {
+    if whole < k {
         let mut inputs = [simd.splat(0.0); R];
-        for (input, rest) in inputs.iter_mut().zip(x_rest) {
-            *input = simd.load_first(rest);
+        for (input, x) in inputs.iter_mut().zip(x.chunks_exact(k)) {
+            *input = simd.load_first(&x[whole..]);
         }
-        for (sums, rest) in sums.iter_mut().zip(w_rest) {
-            add_products(simd, inputs, T::load_up_to(simd, rest), sums);
+        for (sums, w) in sums.iter_mut().zip(w.chunks_exact(k)) {
+            add_products(simd, inputs, T::load_up_to(simd, &w[whole..]), sums);
         }
     }
-    let skip = column - columns.range().start;
-    for (part, vectors) in sums.as_flattened().chunks(LANES).enumerate() {
+    // Output by output, as many as there are registers of sums at most.
+    let mut totals = [0.0; 2 * LANES];
+    for (totals, vectors) in totals.chunks_mut(LANES).zip(sums.as_flattened().chunks(LANES)) {
         let mut whole = [simd.splat(0.0); LANES];
         for (whole, v) in whole.iter_mut().zip(vectors) {
             *whole = *v;
         }
-        let totals = simd.lanes(simd.sums(whole));
-        for (i, total) in totals.iter().enumerate().take(vectors.len()) {
-            let i = part * LANES + i;
-            columns.row(m + i % R)[skip + i / R] = *total;
+        totals.copy_from_slice(&simd.lanes(simd.sums(whole)));
+    }
+    let skip = column - columns.range().start;
+    for r in 0..R {
+        for (c, y) in columns.row(m + r)[skip..][..N].iter_mut().enumerate() {
+            *y = totals[c * R + r];
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::kernels::share::{Columns, for_each_columns};
 use crate::kernels::simd::{Kernel, LANES, Simd, dispatch};
 use crate::kernels::stored::{BF16, F16, F32, Stored, widen, widened};
 
-/// Inputs of a part, which are summed on their own: few enough that they stay in the first-level cache.
+/// Inputs of a part, which are summed on their own: few enough that they stay in the L1 cache.
 const DEPTH: usize = 128;
 
 /// Rows from which numbers are widened once for all; fewer widen them as they go.
@@ -116,17 +116,29 @@ fn row_of_tiles<S: Simd, T: Stored, const R: usize, const V: usize>(
                 *number = T::load(simd, &w[v + j]);
             }
             for (x, sums) in x.iter().zip(&mut sums) {
-                let x = simd.splat(x[i]);
+                // SAFETY: each row of `x` is as long as `w`.
+                let x = simd.splat(unsafe { *x.get_unchecked(i) });
                 for (sum, number) in sums.iter_mut().zip(numbers) {
                     *sum = simd.fma(x, number, *sum);
                 }
             }
         }
-        for (r, sums) in sums.iter().enumerate() {
-            for (j, sum) in sums.iter().enumerate() {
-                let column = columns.range().start + (v + j) * LANES;
-                let sum = if first == 0 { *sum } else { simd.add(columns.load(simd, m + r, column), *sum) };
-                columns.store(simd, m + r, column, sum);
+        if columns.range().len() == PANEL {
+            for (r, sums) in sums.iter().enumerate() {
+                let y = &mut columns.row(m + r).as_chunks_mut().0[v..][..V];
+                for (y, sum) in y.iter_mut().zip(sums) {
+                    let sum = if first == 0 { *sum } else { simd.add(simd.load(y), *sum) };
+                    simd.store(y, sum);
+                }
+            }
+        } else {
+            // From a copy, for they stay in registers only where all loops over them are unrolled.
+            let sums = sums;
+            for (r, sums) in sums.iter().enumerate() {
+                for (y, sum) in columns.row(m + r).chunks_mut(LANES).skip(v).zip(sums) {
+                    let sum = if first == 0 { *sum } else { simd.add(simd.load_up_to(y), *sum) };
+                    simd.store_up_to(y, sum);
+                }
             }
         }
     }

@@ -52,6 +52,8 @@ pub struct QuantizedMatrix {
     dtype: QuantizedType,
     inputs: usize,
     outputs: usize,
+    /// Bytes of a panel.
+    panel_bytes: usize,
 }
 
 impl QuantizedMatrix {
@@ -78,13 +80,13 @@ impl QuantizedMatrix {
     #[must_use]
     pub fn packed(bytes: Bytes, dtype: QuantizedType, inputs: usize, outputs: usize) -> Self {
         assert_eq!(Some(bytes.len()), dtype.packed_bytes(inputs, outputs), "length of a packed matrix");
-        Self { bytes, dtype, inputs, outputs }
+        let panels = outputs.next_multiple_of(PAIR) / PANEL;
+        Self { panel_bytes: bytes.len() / panels.max(1), bytes, dtype, inputs, outputs }
     }
 
     /// The bytes of panel `i`: there are panels for an even number of times 16 outputs.
     pub(super) fn panel(&self, i: usize) -> &[u8] {
-        let bytes = PANEL * (self.bytes.len() / self.outputs.next_multiple_of(PAIR));
-        &self.bytes[i * bytes..(i + 1) * bytes]
+        &self.bytes[i * self.panel_bytes..][..self.panel_bytes]
     }
 
     /// `K`, the length of an input row.

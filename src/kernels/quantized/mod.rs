@@ -5,7 +5,7 @@
 //! of 32. Matrices are packed into [`panels`] when they are loaded.
 //!
 //! A single row is multiplied with the weights as they are unpacked ([`row`]); for more rows a part of two panels at a
-//! time is unpacked into the first-level cache, and multiplied in registers ([`tiles`]) or, where the processor has a matrix
+//! time is unpacked into the L1 cache, and multiplied in registers ([`tiles`]) or, where the processor has a matrix
 //! unit and there are rows enough, there ([`unit`]). In each way an output is one chain of sums over its groups of inputs,
 //! so it has the same bits whatever the batch.
 //!
@@ -22,6 +22,7 @@ mod unit;
 mod unpacked;
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 
 pub use convert::{dequantize, quantize};
 pub use matrix::{QuantizedMatrix, QuantizedType};
@@ -34,7 +35,7 @@ use super::simd::{Kernel, MatrixUnit, Simd, dispatch};
 use activations::Activations;
 use format::{Format, Q4K, Q5K, Q6K, Q8_0};
 use panels::{Ahead, PAIR};
-use unpacked::{CHUNK, DEPTH, Unpacked};
+use unpacked::{CHUNK, DEPTH, Place, Unpacked};
 
 /// Pairs of panels that one thread takes at a time, at most.
 const PAIRS: usize = 16;
@@ -47,7 +48,7 @@ type Product<'a> = product::Product<'a, Activations, QuantizedMatrix>;
 
 thread_local! {
     static ACTIVATIONS: RefCell<Activations> = RefCell::default();
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { unpacked: Unpacked::new(), ring: unit::EMPTY }) };
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { unpacked: unpacked::EMPTY, ring: unit::EMPTY }) };
 }
 
 /// What a thread keeps between calls.
@@ -70,29 +71,31 @@ pub fn matmul(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilogue: Ep
         let width = outputs.div_ceil(PAIR).div_ceil(SHARES * pool::threads()).clamp(1, PAIRS) * PAIR;
         for_each_columns(rows * w.inputs() * outputs, y, rows, width, |columns| {
             // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
-            SCRATCH.with_borrow_mut(|scratch| dispatch(MultiplyColumns { job, columns, scratch }));
+            SCRATCH.with_borrow_mut(|scratch| match w.dtype() {
+                QuantizedType::Q8_0 => dispatch(MultiplyColumns::<Q8_0>::new(job, columns, scratch)),
+                QuantizedType::Q4K => dispatch(MultiplyColumns::<Q4K>::new(job, columns, scratch)),
+                QuantizedType::Q5K => dispatch(MultiplyColumns::<Q5K>::new(job, columns, scratch)),
+                QuantizedType::Q6K => dispatch(MultiplyColumns::<Q6K>::new(job, columns, scratch)),
+            });
         });
     });
 }
 
-/// Some outputs of all rows, from a multiple of [`PAIR`] on.
-struct MultiplyColumns<'a> {
+/// Some outputs of all rows, from a multiple of [`PAIR`] on, the weights being stored as `F`.
+struct MultiplyColumns<'a, F> {
     job: &'a Product<'a>,
     columns: Columns<'a>,
     scratch: &'a mut Scratch,
+    format: PhantomData<F>,
 }
 
-impl Kernel for MultiplyColumns<'_> {
+impl<F: Format> Kernel for MultiplyColumns<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        match self.job.w.dtype() {
-            QuantizedType::Q8_0 => self.multiply::<S, Q8_0>(simd),
-            QuantizedType::Q4K => self.multiply::<S, Q4K>(simd),
-            QuantizedType::Q5K => self.multiply::<S, Q5K>(simd),
-            QuantizedType::Q6K => self.multiply::<S, Q6K>(simd),
-        }
+        let unit = if self.job.rows < unit::SIDE { None } else { S::Unit::configure(F::GROUP) };
+        self.multiply(simd, unit.as_ref());
         self.job.finish(&mut self.columns);
     }
 }
@@ -107,17 +110,15 @@ struct Part {
     chunks: usize,
 }
 
-impl MultiplyColumns<'_> {
-    #[inline(always)]
-    fn multiply<S: Simd, F: Format>(&mut self, simd: S) {
-        let unit = if self.job.rows < unit::SIDE { None } else { S::Unit::configure(F::GROUP) };
-        self.multiply_with::<S, F, _>(simd, unit.as_ref());
+impl<'a, F: Format> MultiplyColumns<'a, F> {
+    fn new(job: &'a Product<'a>, columns: Columns<'a>, scratch: &'a mut Scratch) -> Self {
+        Self { job, columns, scratch, format: PhantomData }
     }
 
-    /// The same, by `unit` where there is one for the groups of `F`, and 16 rows.
+    /// The outputs, by `unit` where there is one for the groups of `F`, and 16 rows.
     #[inline(always)]
-    fn multiply_with<S: Simd, F: Format, U: MatrixUnit>(&mut self, simd: S, unit: Option<&U>) {
-        let Self { job, columns, scratch: Scratch { unpacked, ring } } = self;
+    fn multiply<S: Simd, U: MatrixUnit>(&mut self, simd: S, unit: Option<&U>) {
+        let Self { job, columns, scratch: Scratch { unpacked, ring }, .. } = self;
         let (w, range) = (job.w, columns.range());
         let mut ahead = Ahead::of(w.panel(range.start / PANEL));
         for column in range.step_by(PAIR) {
@@ -132,10 +133,10 @@ impl MultiplyColumns<'_> {
             for first in (0..w.inputs()).step_by(DEPTH) {
                 let inputs = DEPTH.min(w.inputs() - first);
                 for (side, panel) in pair.iter().enumerate() {
-                    let blocks = panel.chunks_exact(F::SIZE * PANEL).skip(first / F::LEN).take(inputs / F::LEN);
-                    for (i, block) in blocks.enumerate() {
+                    for i in 0..inputs / F::LEN {
                         ahead.prefetch(simd, F::SIZE * PANEL);
-                        F::unpack(simd, block, &mut unpacked.block::<F>(i, side));
+                        let block = &panel[(first / F::LEN + i) * F::SIZE * PANEL..][..F::SIZE * PANEL];
+                        F::unpack(simd, block, &mut Place::<F>::new(unpacked, i, side == 1));
                     }
                 }
                 let part = Part { column, first: first / CHUNK, chunks: inputs / CHUNK };

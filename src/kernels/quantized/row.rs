@@ -12,9 +12,10 @@ use crate::kernels::simd::Simd;
 #[inline(always)]
 pub(super) fn multiply<S: Simd, F: Format>(simd: S, x: &[Chunk], panel: &[u8], ahead: &mut Ahead) -> S::V {
     let mut sums = simd.splat(0.0);
-    for (x, block) in x.chunks_exact(F::LEN / CHUNK).zip(panel.chunks_exact(F::SIZE * PANEL)) {
+    for (i, x) in x.chunks_exact(F::LEN / CHUNK).enumerate() {
+        let block = &panel[i * F::SIZE * PANEL..][..F::SIZE * PANEL];
         ahead.prefetch(simd, F::SIZE * PANEL);
-        let mut products = Products::<S, F>::new(simd, x);
+        let mut products = Products::<S, F>::new(simd, &x[..F::LEN / CHUNK]);
         F::unpack(simd, block, &mut products);
         sums = products.add_to(simd, sums);
     }

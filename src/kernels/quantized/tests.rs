@@ -25,10 +25,10 @@ fn product(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilogue: Epilo
 /// What `x` becomes in [`activations`]: the definition, in f64.
 fn rounded(x: &[f32]) -> Vec<f64> {
     x.chunks(32)
-        .flat_map(|block| {
-            let largest = block.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+        .flat_map(|chunk| {
+            let largest = chunk.iter().fold(0f32, |largest, x| largest.max(x.abs()));
             let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-            block.iter().map(move |x| f64::from((x * inverse).round_ties_even()) * f64::from(largest / 127.0))
+            chunk.iter().map(move |x| f64::from((x * inverse).round_ties_even()) * f64::from(largest / 127.0))
         })
         .collect()
 }
@@ -111,19 +111,14 @@ impl MatrixUnit for Plain {
 }
 
 /// [`MultiplyColumns`] with that unit.
-struct WithPlain<'a>(MultiplyColumns<'a>);
+struct WithPlain<'a, F>(MultiplyColumns<'a, F>);
 
-impl Kernel for WithPlain<'_> {
+impl<F: Format> Kernel for WithPlain<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        match self.0.job.w.dtype() {
-            QuantizedType::Q8_0 => self.0.multiply_with::<S, Q8_0, _>(simd, Plain::configure(Q8_0::GROUP).as_ref()),
-            QuantizedType::Q4K => self.0.multiply_with::<S, Q4K, _>(simd, Plain::configure(Q4K::GROUP).as_ref()),
-            QuantizedType::Q5K => self.0.multiply_with::<S, Q5K, _>(simd, Plain::configure(Q5K::GROUP).as_ref()),
-            QuantizedType::Q6K => self.0.multiply_with::<S, Q6K, _>(simd, Plain::configure(Q6K::GROUP).as_ref()),
-        }
+        self.0.multiply(simd, Plain::configure(F::GROUP).as_ref());
     }
 }
 
@@ -141,8 +136,13 @@ fn a_matrix_unit_gives_the_bits_of_tiles() {
             let mut y = vec![f32::NAN; rows * outputs];
             let job = &Product::new((&activations, &w), (rows, outputs), None, Epilogue::None, &y);
             for_each_columns(0, &mut y, rows, outputs.next_multiple_of(PAIR), |columns| {
-                let scratch = &mut Scratch { unpacked: Unpacked::new(), ring: unit::EMPTY };
-                dispatch(WithPlain(MultiplyColumns { job, columns, scratch }));
+                let scratch = &mut Scratch { unpacked: unpacked::EMPTY, ring: unit::EMPTY };
+                match kind {
+                    QuantizedType::Q8_0 => dispatch(WithPlain(MultiplyColumns::<Q8_0>::new(job, columns, scratch))),
+                    QuantizedType::Q4K => dispatch(WithPlain(MultiplyColumns::<Q4K>::new(job, columns, scratch))),
+                    QuantizedType::Q5K => dispatch(WithPlain(MultiplyColumns::<Q5K>::new(job, columns, scratch))),
+                    QuantizedType::Q6K => dispatch(WithPlain(MultiplyColumns::<Q6K>::new(job, columns, scratch))),
+                }
             });
             assert_eq!(y, expected, "{kind:?} {rows}x{inputs}x{outputs}");
         }

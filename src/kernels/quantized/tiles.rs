@@ -51,15 +51,12 @@ fn tile<S: Simd, F: Format, const R: usize>(
             *sums = [columns.load(simd, m + r, part.column), right];
         }
     }
-    let groups = CHUNK / F::GROUP;
-    let weights = unpacked.bytes.chunks_exact(CHUNK / 4).zip(unpacked.scales.chunks_exact(groups));
-    let weights = weights.zip(&unpacked.minima).take(part.chunks);
-    for (chunk, ((bytes, scales), minima)) in weights.enumerate() {
+    for (i, w) in unpacked[..part.chunks].iter().enumerate() {
         let mut x = [&NO_CHUNK; R];
         for (x, row) in x.iter_mut().zip(&rows) {
-            *x = &row[chunk];
+            *x = &row[i];
         }
-        for (group, scales) in scales.iter().enumerate() {
+        for group in 0..CHUNK / F::GROUP {
             let mut whole = [[simd.splat_i(0); 2]; R];
             if offset::<S, F>() != 0 {
                 for (x, whole) in x.iter().zip(&mut whole) {
@@ -67,13 +64,13 @@ fn tile<S: Simd, F: Format, const R: usize>(
                 }
             }
             for i in group * (F::GROUP / 4)..(group + 1) * (F::GROUP / 4) {
-                let w = [simd.load_i(&bytes[i][0]), simd.load_i(&bytes[i][1])];
+                let bytes = [simd.load_i(&w.bytes[i][0]), simd.load_i(&w.bytes[i][1])];
                 for (x, whole) in x.iter().zip(&mut whole) {
                     let x = simd.splat_i(x.fours[i]);
-                    *whole = [dot::<S, F>(simd, whole[0], w[0], x), dot::<S, F>(simd, whole[1], w[1], x)];
+                    *whole = [dot::<S, F>(simd, whole[0], bytes[0], x), dot::<S, F>(simd, whole[1], bytes[1], x)];
                 }
             }
-            let scales = [simd.load(&scales[0]), simd.load(&scales[1])];
+            let scales = [simd.load(&w.scales[group][0]), simd.load(&w.scales[group][1])];
             for (x, (sums, whole)) in x.iter().zip(sums.iter_mut().zip(&whole)) {
                 let scale = simd.splat(x.scale);
                 for v in 0..2 {
@@ -82,7 +79,7 @@ fn tile<S: Simd, F: Format, const R: usize>(
             }
         }
         if F::MINIMA {
-            let minima = [simd.load(&minima[0]), simd.load(&minima[1])];
+            let minima = [simd.load(&w.minima[0]), simd.load(&w.minima[1])];
             for (x, sums) in x.iter().zip(&mut sums) {
                 let factor = simd.splat(x.total);
                 *sums = [simd.fma(factor, minima[0], sums[0]), simd.fma(factor, minima[1], sums[1])];

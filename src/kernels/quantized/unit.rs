@@ -60,7 +60,7 @@ pub(super) fn multiply<S: Simd, F: Format, U: MatrixUnit>(
 #[inline(always)]
 pub(super) fn center<S: Simd, F: Format>(unpacked: &mut Unpacked) {
     if offset::<S, F>() != 0 {
-        for four in unpacked.bytes.as_flattened_mut().as_flattened_mut() {
+        for four in unpacked.iter_mut().flat_map(|chunk| chunk.bytes.as_flattened_mut().as_flattened_mut()) {
             *four = i32::from_ne_bytes(four.to_ne_bytes().map(|byte| byte.wrapping_sub(offset::<S, F>() as u8)));
         }
     }
@@ -94,20 +94,21 @@ fn sixteen_rows<S: Simd, F: Format, U: MatrixUnit>(
         *sums = simd.load(kept);
     }
     let row_chunks = x.row(m).len();
-    let rows = &x.rows(m)[..SIDE * row_chunks];
-    let (bytes, x) = (&unpacked.bytes[..groups * (F::GROUP / 4)], rows.as_ptr().wrapping_add(part.first));
     assert!(part.first + part.chunks <= row_chunks, "chunks of a row");
+    let (weights, rows) = (&unpacked[..part.chunks], &x.rows(m)[..SIDE * row_chunks]);
+    let x = rows[part.first..].as_ptr();
     let start = |group: usize, ring: &mut Ring| {
-        let x = x.cast::<i8>().wrapping_add(group * F::GROUP / CHUNK * size_of::<Chunk>() + group * F::GROUP % CHUNK);
-        let w = bytes[group * (F::GROUP / 4)..][..F::GROUP / 4].as_ptr().cast::<i32>().wrapping_add(side * LANES);
-        // SAFETY: `rows` has 16 rows of chunks, each of which begins with 32 bytes, and the part's are among them; `bytes`
-        // has the group's fours of two panels.
+        let (chunk, first) = (group / (CHUNK / F::GROUP), group % (CHUNK / F::GROUP) * (F::GROUP / 4));
+        let w = weights[chunk].bytes[first..][..F::GROUP / 4].as_flattened().as_flattened()[side * LANES..].as_ptr();
+        // SAFETY: `rows` has 16 rows of `row_chunks`, of which the part's are `part.chunks` from `x` on in the first; the
+        // group's numbers are `GROUP` bytes of a chunk, and those of its weights `GROUP / 4` pairs of 64.
         unsafe {
-            unit.multiply(x, row_chunks * size_of::<Chunk>(), w, 4 * 2 * LANES, &mut ring[group % RING].0);
+            let x = (&raw const (*x.add(chunk)).fours).cast::<i32>().add(first).cast();
+            unit.multiply(x, row_chunks * size_of::<Chunk>(), w, 2 * 4 * LANES, &mut ring[group % RING].0);
         }
     };
-    // SAFETY: as above: row `r < 16` has so many chunks.
-    let chunk = |r: usize, chunk: usize| unsafe { &*x.add(r * row_chunks + chunk) };
+    // SAFETY: as above.
+    let chunk = |r: usize, i: usize| unsafe { &*x.add(r * row_chunks + i) };
     for group in 0..groups.min(AHEAD) {
         start(group, ring);
     }
@@ -117,13 +118,13 @@ fn sixteen_rows<S: Simd, F: Format, U: MatrixUnit>(
             start(group + AHEAD, ring);
         }
         let at = group / (CHUNK / F::GROUP);
-        let scales = simd.load(&unpacked.scales[group][side]);
+        let scales = simd.load(&weights[at].scales[group % (CHUNK / F::GROUP)][side]);
         for (r, (sums, whole)) in sums.iter_mut().zip(&ring[group % RING].0).enumerate() {
             let scale = simd.splat(chunk(r, at).scale);
             *sums = simd.fma(simd.to_float(simd.load_i(whole)), simd.mul(scales, scale), *sums);
         }
         if F::MINIMA {
-            let minima = simd.load(&unpacked.minima[at][side]);
+            let minima = simd.load(&weights[at].minima[side]);
             for (r, sums) in sums.iter_mut().enumerate() {
                 *sums = simd.fma(simd.splat(chunk(r, at).total), minima, *sums);
             }

@@ -205,7 +205,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The lower half of each lane, an f16, as f32.
     fn half_to_float(self, a: Self::I) -> Self::V;
 
-    /// Asks for the cache line at `p`, which need not be valid, into the second-level cache.
+    /// Asks for the cache line at `p`, which need not be valid, into the L2 cache.
     #[inline(always)]
     fn prefetch(self, _p: *const u8) {}
 

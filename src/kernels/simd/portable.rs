@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 
+use half::slice::HalfFloatSliceExt;
+
 use super::{Kernel, LANES, Simd};
 
 /// Plain Rust.
@@ -42,7 +44,9 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn load_f16(self, p: &[[u8; 2]; LANES]) -> Self::V {
-        std::array::from_fn(|i| half::f16::from_ne_bytes(p[i]).to_f32())
+        let mut wide = [0.0; LANES];
+        p.map(half::f16::from_ne_bytes).convert_to_f32_slice(&mut wide);
+        wide
     }
     #[inline(always)]
     fn load_bf16(self, p: &[[u8; 2]; LANES]) -> Self::V {

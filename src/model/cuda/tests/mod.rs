@@ -28,7 +28,7 @@ use super::kernel::{
 use super::shape::{NetworkShape, WIDE, padded};
 use super::{PLACE_THREADS, pass};
 use crate::config::Config;
-use crate::decode::Top;
+use crate::logits::Top;
 use crate::model::Segment;
 use NumberType::{BF16, F16, F32};
 

@@ -10,6 +10,8 @@
 //! | [`tokenizer`] | GPT-2's byte-level BPE, `tokenizer.json`, byte-exact streaming decode |
 //! | [`model`] | the network: embeddings, blocks, head, key-value cache, probe |
 //! | [`kernels`] | CPU kernels under the model |
+//! | [`logits`] | arithmetic over one row of logits: softmax, ranks, the best tokens |
+//! | [`language_model`] | what decoding needs of a model |
 //! | [`decode`] | logits processors, greedy, sampling, beam, contrastive and assisted decoding, stop rules |
 //! | [`analysis`] | scores, perplexity, logit lens, parameter and memory arithmetic |
 //! | [`memory`] | what a model takes in memory, and what there is |
@@ -34,6 +36,8 @@ pub mod error;
 pub mod files;
 pub mod inventory;
 pub mod kernels;
+pub mod language_model;
+pub mod logits;
 pub mod memory;
 pub mod model;
 

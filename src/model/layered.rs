@@ -9,8 +9,8 @@ use super::layers::{Embedding, LayerNorm, Linear};
 use super::{Trace, with_slice};
 use crate::base::{DType, FloatType};
 use crate::config::Config;
-use crate::decode::numeric;
 use crate::error::Result;
+use crate::logits;
 
 /// Embeddings, blocks and head. Field names are the checkpoint's.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Layered {
             return place.best_tokens(logits);
         }
         let vocabulary = logits.dim(1)?;
-        let best = |row: &[f32]| numeric::check_finite(row).is_ok().then(|| numeric::argmax(row) as u32);
+        let best = |row: &[f32]| logits::check_finite(row).is_ok().then(|| logits::argmax(row) as u32);
         with_slice(logits, |logits| logits.chunks_exact(vocabulary).map(best).collect())
     }
 

@@ -31,8 +31,8 @@ mod weights;
 use candle_core::{DType, Tensor};
 
 use crate::config::Config;
-use crate::decode::{Input, MOST_TOP, Output};
 use crate::error::{Error, Result};
+use crate::language_model::{Input, MOST_TOP, Output};
 pub use cache::{KvCache, Segment};
 use layered::Layered;
 pub use load::LoadOptions;

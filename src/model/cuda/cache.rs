@@ -134,8 +134,8 @@ impl Graphs {
 mod tests {
     use crate::checkpoint::Checkpoint;
     use crate::config::Config;
-    use crate::decode::{Input, Positions};
     use crate::device::Backend;
+    use crate::language_model::{Input, Positions};
     use crate::memory::DeviceFootprint;
     use crate::model::{Gpt2, LoadOptions, WeightType};
 

@@ -13,8 +13,9 @@ use super::scratch::{Plan, Wanted, at};
 use super::shape::padded;
 use super::{Layer, Network};
 use crate::base::FloatType;
-use crate::decode::{Input, Output, Positions, Top};
 use crate::error::{Error, Result};
+use crate::language_model::{Input, Output, Positions};
+use crate::logits::Top;
 use crate::model::{Segment, Trace};
 
 /// Blocks of positions that attention goes through are counted in steps of this in graphs: blocks that are not there cost
@@ -104,7 +105,7 @@ impl Network {
         self.gpu.tensor(x, (tokens, width))
     }
 
-    /// What [`crate::decode::LanguageModel::forward`] says, of inputs that were checked.
+    /// What [`crate::language_model::LanguageModel::forward`] says, of inputs that were checked.
     pub fn run(&self, inputs: &[Input<'_>], cache: &mut Cache) -> Result<Output> {
         let segments = segments(inputs.iter().map(|input| (input.row, input.ids)), cache);
         cache.rows.reserve(&segments)?;

@@ -7,10 +7,10 @@ use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use gpt2::checkpoint::Bytes;
+use gpt2::base::{Bytes, FloatType, QuantizedType, ggml::quantize};
 use gpt2::config::Activation;
-use gpt2::kernels::quantized::{QuantizedMatrix, QuantizedType, quantize};
-use gpt2::kernels::{self, BLOCK_POSITIONS, CacheShape, Epilogue, FloatType, Layout, Matrix, Query};
+use gpt2::kernels::quantized::QuantizedMatrix;
+use gpt2::kernels::{self, BLOCK_POSITIONS, CacheShape, Epilogue, Layout, Matrix, Query};
 
 const WIDTH: usize = 768;
 const HEADS: usize = 12;

@@ -6,9 +6,9 @@
 use candle_core::Tensor;
 
 use super::activations::{Activations, Hidden};
+use crate::base::pool;
 use crate::decode::numeric;
 use crate::error::Result;
-use crate::kernels::pool;
 use crate::model::{Gpt2, with_slice};
 
 /// Positions whose logits are held at once.

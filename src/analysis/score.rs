@@ -6,9 +6,9 @@
 use candle_core::Tensor;
 
 use super::perplexity::{Sliding, Window, perplexity};
+use crate::base::pool;
 use crate::decode::numeric;
 use crate::error::{Error, Result};
-use crate::kernels::pool;
 use crate::model::{Gpt2, select_rows, with_slice};
 
 /// Tokens that share a forward pass, unless a single window is longer: enough for full speed, little enough that keys,

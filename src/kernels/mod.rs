@@ -16,7 +16,7 @@ mod attention;
 mod bandwidth;
 mod matmul;
 mod norm;
-pub mod pool;
+
 pub mod quantized;
 mod simd;
 mod stored;
@@ -24,7 +24,7 @@ mod stored;
 pub use activation::activate;
 pub use attention::{BLOCK_POSITIONS, CacheShape, HeadBlock, Query, attend};
 pub use bandwidth::memory_bandwidth;
-pub use matmul::{Epilogue, FloatType, Layout, Matrix, matmul, panels};
+pub use matmul::{Epilogue, Layout, Matrix, matmul, panels};
 pub use norm::layer_norm;
 pub use simd::level;
 

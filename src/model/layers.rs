@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::device::{self, Place};
 use super::host;
-use crate::checkpoint::{Bytes, StorageType};
+use crate::base::{Bytes, DType};
 use crate::config::Activation;
 use crate::error::Result;
 use crate::kernels::Layout;
@@ -13,7 +13,7 @@ use crate::kernels::Layout;
 #[derive(Debug)]
 pub(super) struct MatrixData {
     pub bytes: Bytes,
-    pub dtype: StorageType,
+    pub dtype: DType,
     pub layout: Layout,
     pub inputs: usize,
     pub outputs: usize,
@@ -35,7 +35,7 @@ impl Linear {
     }
 
     /// The type of the weights, and the bytes that they take.
-    pub fn stored(&self) -> (StorageType, usize) {
+    pub fn stored(&self) -> (DType, usize) {
         match self {
             Self::Host(linear) => linear.weight.stored(),
             Self::Device(linear) => linear.stored,
@@ -115,7 +115,7 @@ impl Embedding {
     }
 
     /// The type of the table, and the bytes that it takes.
-    pub fn stored(&self) -> (StorageType, usize) {
+    pub fn stored(&self) -> (DType, usize) {
         match self {
             Self::Host(embedding) => embedding.weight.stored(),
             Self::Device(embedding) => embedding.stored(),

@@ -21,6 +21,7 @@ mod host;
 mod layered;
 mod layers;
 mod load;
+mod packing;
 mod paging;
 mod random;
 mod session;
@@ -35,11 +36,10 @@ use crate::error::{Error, Result};
 pub use cache::{KvCache, Segment};
 use layered::Layered;
 pub use load::LoadOptions;
-pub(crate) use random::shapes as tensor_shapes;
 pub use session::Session;
 pub use trace::Trace;
+pub(crate) use weights::Placement;
 pub use weights::WeightType;
-pub(crate) use weights::{FIRST_MATRIX, Placement};
 
 /// GPT-2 with its weights.
 #[derive(Debug)]

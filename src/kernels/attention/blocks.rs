@@ -3,7 +3,7 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::kernels::FloatType;
+use crate::base::FloatType;
 use crate::kernels::simd::LANES;
 
 /// Positions in a block of the cache.

@@ -10,10 +10,12 @@ use std::cell::RefCell;
 
 pub use blocks::{BLOCK_POSITIONS, CacheShape, HeadBlock};
 
-use super::FloatType;
-use super::pool::{self, Shareable};
 use super::simd::{LANES, Simd, dispatch, exp};
 use super::stored::{BF16, F16, F32, Stored};
+use crate::base::{
+    FloatType,
+    pool::{self, Shareable},
+};
 
 /// Queries that one task covers.
 const TASK_QUERIES: usize = 32;

@@ -14,46 +14,8 @@ use std::ops::Range;
 use super::activation::{activate_slice, add_slice};
 use super::simd::{LANES, Simd};
 use super::stored::{Stored, load_up_to, store_up_to};
-use crate::checkpoint::{Bytes, StorageType};
+use crate::base::{Bytes, FloatType};
 use crate::config::Activation;
-
-/// The type of a weight's numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FloatType {
-    /// 32-bit.
-    F32,
-    /// 16-bit IEEE.
-    F16,
-    /// 16-bit, the upper half of an `F32`.
-    BF16,
-}
-
-impl FloatType {
-    /// Bytes of one number.
-    #[must_use]
-    pub fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::BF16 => 2,
-        }
-    }
-
-    /// The type as checkpoints name it.
-    #[must_use]
-    pub fn storage(self) -> StorageType {
-        match self {
-            Self::F32 => StorageType::F32,
-            Self::F16 => StorageType::F16,
-            Self::BF16 => StorageType::BF16,
-        }
-    }
-
-    /// The type of numbers that a checkpoint stores as `storage`, if it is one of these.
-    #[must_use]
-    pub fn of(storage: StorageType) -> Option<Self> {
-        [Self::F32, Self::F16, Self::BF16].into_iter().find(|dtype| dtype.storage() == storage)
-    }
-}
 
 /// How the numbers of a matrix lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,6 @@
 use std::cell::RefCell;
 
 use super::super::matmul::{Epilogue, new_output};
-use super::super::pool;
 use super::super::simd::{LANES, Simd};
 use super::activations::Activations;
 use super::format::{Format, Q4K, Q5K, Q6K, Q8_0, Rows};
@@ -16,7 +15,8 @@ use super::level::{Integers, Tiles, dispatch};
 use super::packed::WIDTH;
 use super::panel::{BLOCK, DEPTH, Half, Panel};
 use super::row::multiply_row;
-use super::{QuantizedMatrix, QuantizedType, registers, tiles};
+use super::{QuantizedMatrix, registers, tiles};
+use crate::base::{QuantizedType, pool};
 
 /// Panels that one thread takes at a time, at most.
 const PANELS: usize = 16;
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn tiles_give_the_bits_of_registers() {
         for kind in KINDS {
-            let block = kind.storage().block_len();
+            let block = kind.dtype().block_len();
             for (rows, inputs, outputs) in [(16, block, 1), (17, 3 * block, 33), (31, 768, 48), (40, 1280, 70)] {
                 let (w, _) = matrix(kind, inputs, outputs);
                 let x = test_numbers(rows * inputs, 6);

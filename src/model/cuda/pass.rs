@@ -6,12 +6,13 @@ use candle_core::Tensor;
 
 use super::arguments::{AttentionArgs, CachedArgs, EmbedArgs, Into, MatmulArgs, Queries, TopArgs};
 use super::cache::{Cache, GraphKey};
-use super::kernel::{BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, NumberType, TILE_ROWS};
+use super::kernel::{BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, TILE_ROWS};
 use super::operations::FEW_ROWS;
 use super::record::Record;
 use super::scratch::{Plan, Wanted, at};
 use super::shape::padded;
 use super::{Layer, Network};
+use crate::base::FloatType;
 use crate::decode::{Input, Output, Positions, Top};
 use crate::error::{Error, Result};
 use crate::model::{Segment, Trace};
@@ -351,7 +352,7 @@ impl Network {
                     vocabulary: shape.vocabulary as i32,
                     count: count as i32,
                 };
-                self.gpu.launch(Kernel::TopTokens, NumberType::F32, [top as u32, 1, 1], 0, &arguments, true)?;
+                self.gpu.launch(Kernel::TopTokens, FloatType::F32, [top as u32, 1, 1], 0, &arguments, true)?;
                 self.gpu.receive(scratch.top.as_ref().expect("reserved"), top_bytes, results, best_bytes)?;
             }
             if best > 0 {

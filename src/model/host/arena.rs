@@ -2,9 +2,9 @@
 
 use memmap2::MmapMut;
 
+use crate::base::pages::large_pages;
 use crate::error::Result;
 use crate::model::paging::{BlockId, BlockMemory};
-use crate::pages::large_pages;
 
 /// Bytes that are asked for at a time, about. The system gives them as they are first written.
 const SLAB: usize = 16 << 20;

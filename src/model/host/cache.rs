@@ -1,9 +1,10 @@
 //! The keys and values of past positions on the CPU, in blocks of 16 positions that rows share.
 
 use super::arena::Arena;
+use crate::base::{FloatType, pool};
 use crate::config::Config;
 use crate::error::Result;
-use crate::kernels::{self, BLOCK_POSITIONS, CacheShape, FloatType};
+use crate::kernels::{BLOCK_POSITIONS, CacheShape};
 use crate::model::Segment;
 use crate::model::paging::PagedRows;
 
@@ -73,7 +74,7 @@ impl Cache {
         });
         let mut parts: Vec<_> = parts.collect();
         // Heads are split over the threads as attention splits them, so that what a thread writes it has read before.
-        kernels::pool::for_each(WRITING * qkv.len(), &mut parts, |(s, i, at, head)| {
+        pool::for_each(WRITING * qkv.len(), &mut parts, |(s, i, at, head)| {
             let (from, to) = (s.past.max(*i * BLOCK_POSITIONS), s.total().min((*i + 1) * BLOCK_POSITIONS));
             for position in from..to {
                 let token = &qkv[(s.first + position - s.past) * 3 * c..][..3 * c];

@@ -2,11 +2,11 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::checkpoint::StorageType;
+use crate::base::{DType, FloatType, QuantizedType};
 use crate::config::Activation;
 use crate::error::Result;
-use crate::kernels::quantized::{QuantizedMatrix, QuantizedType};
-use crate::kernels::{self, Epilogue, FloatType, Matrix};
+use crate::kernels::quantized::QuantizedMatrix;
+use crate::kernels::{self, Epilogue, Matrix};
 use crate::model::layers::MatrixData;
 use crate::model::with_slice;
 
@@ -28,10 +28,10 @@ impl Weight {
     }
 
     /// The type of the stored numbers, and the bytes that they take.
-    pub fn stored(&self) -> (StorageType, usize) {
+    pub fn stored(&self) -> (DType, usize) {
         match self {
-            Self::Float(matrix) => (matrix.dtype().storage(), matrix.size()),
-            Self::Quantized(matrix) => (matrix.kind().storage(), matrix.size()),
+            Self::Float(matrix) => (matrix.dtype().dtype(), matrix.size()),
+            Self::Quantized(matrix) => (matrix.kind().dtype(), matrix.size()),
         }
     }
 

@@ -7,7 +7,17 @@ use super::host;
 use crate::base::{Bytes, DType};
 use crate::config::Activation;
 use crate::error::Result;
-use crate::kernels::Layout;
+
+/// How the numbers of a matrix lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// (in, out): the outputs of one input lie side by side.
+    InOut,
+    /// (out, in): the inputs of one output lie side by side.
+    OutIn,
+    /// Packed as the CPU's kernels want it.
+    Panels,
+}
 
 /// The numbers of a matrix (in, out), in the type that they shall have in memory.
 #[derive(Debug)]
@@ -37,7 +47,7 @@ impl Linear {
     /// The type of the weights, and the bytes that they take.
     pub fn stored(&self) -> (DType, usize) {
         match self {
-            Self::Host(linear) => linear.weight.stored(),
+            Self::Host(linear) => (linear.weight.dtype(), linear.weight.size()),
             Self::Device(linear) => linear.stored,
         }
     }
@@ -117,7 +127,7 @@ impl Embedding {
     /// The type of the table, and the bytes that it takes.
     pub fn stored(&self) -> (DType, usize) {
         match self {
-            Self::Host(embedding) => embedding.weight.stored(),
+            Self::Host(embedding) => (embedding.weight.dtype(), embedding.weight.size()),
             Self::Device(embedding) => embedding.stored(),
         }
     }

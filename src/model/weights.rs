@@ -7,13 +7,14 @@
 
 use rustc_hash::FxHashMap;
 
+use super::layers::Layout;
 use super::packing::{pack_floats, pack_quantized};
 use crate::base::{Bytes, DType, FloatType, QuantizedType, pages::has_large_pages, pages::large_pages};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::config::Config;
 use crate::error::Result;
 use crate::inventory::TensorId;
-use crate::kernels::{Layout, panels};
+use crate::kernels::panels;
 
 /// The type in which weight matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -38,11 +38,11 @@ use candle_core::Tensor;
 
 use super::cuda_shape as shape;
 use super::layered::Stored;
-use super::layers::MatrixData;
+
+use super::layers::{Layout, MatrixData};
 use crate::base::{DType, FloatType};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kernels::Layout;
 use crate::language_model::Input;
 use arguments::{NormArgs, PlaceArgs};
 pub use cache::Cache;

@@ -159,7 +159,7 @@ impl Network {
         let mut queries = Vec::with_capacity(tiles);
         let mut first = 0;
         for (i, part) in parts.iter().enumerate() {
-            let blocks = cache.rows.blocks(part.row);
+            let blocks = cache.rows.pages(part.row);
             let address = |block: usize| cache.rows.memory.address(blocks[block]);
             let total = part.past + part.ids.len();
             for block in 0..total.div_ceil(BLOCK_POSITIONS) {

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernels::quantized::QuantizedType;
 
-/// A model to be written: a checkpoint that fits its configuration ([`crate::model::Gpt2::load`] checks that).
+/// A model to be written: a checkpoint that fits its configuration ([`Config::check`]).
 #[derive(Debug, Clone, Copy)]
 pub struct Export<'a> {
     /// The weights.
@@ -73,6 +73,17 @@ impl<'a> Export<'a> {
             .collect();
         let specs: Vec<TensorSpec> = parts.iter().map(|part| part.spec.clone()).collect();
         safetensors::write(path, &[("format", "pt")], &specs, |place| self.bytes(&parts[place]))
+    }
+
+    /// The most memory that writing takes: one tensor after the other is converted, and of the file only that one is read.
+    #[must_use]
+    pub fn working_bytes(&self) -> u64 {
+        let converted = |tensor: &Tensor| {
+            let numbers: u64 = tensor.shape.iter().map(|n| *n as u64).product();
+            // What the type does not fit becomes another one, of at most 4 bytes a number.
+            self.dtype.byte_len(&tensor.shape).map_or(4 * numbers, |bytes| bytes as u64)
+        };
+        self.tensors().map(|tensor| tensor.bytes.len() as u64 + converted(tensor)).max().unwrap_or_default()
     }
 
     /// The tensors of the model; a tied head is not one of them.

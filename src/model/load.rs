@@ -1,8 +1,4 @@
-//! From a checkpoint's tensors to a model: every tensor is found and checked against the configuration.
-
-use std::cell::RefCell;
-
-use rustc_hash::FxHashSet;
+//! From a checkpoint's tensors, checked against the configuration, to a model.
 
 use super::block::{Attention, Block, Mlp};
 #[cfg(cuda_kernels)]
@@ -47,6 +43,7 @@ impl Gpt2 {
     /// disagree; [`Error::Format`] for a tensor that is not stored as floating-point numbers; [`Error::Unsupported`] for a
     /// model that cannot fit the GPU's free memory.
     pub fn load(config: Config, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Self> {
+        config.check(checkpoint)?;
         #[cfg(cuda_kernels)]
         if let Some((gpu, numbers)) = gpu(&options, checkpoint)? {
             memory::require_on(&options.backend, &checkpoint.origin, options.weights, |weights| {
@@ -62,7 +59,7 @@ impl Gpt2 {
             Backend::Emulator => Some(Place::new(&candle_core::Device::Cpu, options.weights, config.vocab_size)?),
         };
         let weights = Weights::place(checkpoint, &config, options.weights, place.is_none())?;
-        let loader = Loader { checkpoint, weights, place: place.as_ref(), used: RefCell::default() };
+        let loader = Loader { checkpoint, weights, place: place.as_ref() };
         let (c, v) = (config.n_embd, config.vocab_size);
         let table = loader.table("wte.weight", v, c)?;
         let wte = Embedding::new(&table, loader.place)?;
@@ -70,12 +67,10 @@ impl Gpt2 {
         let h = (0..config.n_layer).map(|i| loader.block(&config, i)).collect::<Result<_>>()?;
         let ln_f = loader.norm("ln_f", &config)?;
         let lm_head = if config.tie_word_embeddings {
-            loader.ignore("lm_head.weight");
             wte.tied_head(&table, loader.place)?
         } else {
             Linear::new(&loader.table("lm_head.weight", v, c)?, None, loader.place)?
         };
-        loader.all_used()?;
         let cache_type = options.weights.cache_type(checkpoint.get(FIRST_MATRIX).map(|tensor| tensor.dtype));
         let layered = Layered { cache_type, wte, wpe, h, ln_f, lm_head, place };
         Ok(Self { config, network: Network::Layered(layered) })
@@ -107,7 +102,7 @@ fn gpu(options: &LoadOptions, checkpoint: &Checkpoint) -> Result<Option<(cuda::G
 #[cfg(cuda_kernels)]
 fn on_gpu(config: &Config, checkpoint: &Checkpoint, builder: cuda::Builder) -> Result<cuda::Network> {
     let weights = Weights::place(checkpoint, config, WeightType::F32, false)?;
-    let loader = Loader { checkpoint, weights, place: None, used: RefCell::default() };
+    let loader = Loader { checkpoint, weights, place: None };
     let (c, v, inner) = (config.n_embd, config.vocab_size, config.n_inner);
     let table = |name: &str, entries| builder.matrix(&loader.table(name, entries, c)?);
     let norm = |name: &str| {
@@ -134,13 +129,7 @@ fn on_gpu(config: &Config, checkpoint: &Checkpoint, builder: cuda::Builder) -> R
     let embeddings = [table("wte.weight", v)?, table("wpe.weight", config.n_positions)?];
     let layers = (0..config.n_layer).map(layer).collect::<Result<_>>()?;
     let ln_f = norm("ln_f")?;
-    let lm_head = if config.tie_word_embeddings {
-        loader.ignore("lm_head.weight");
-        None
-    } else {
-        Some(table("lm_head.weight", v)?)
-    };
-    loader.all_used()?;
+    let lm_head = if config.tie_word_embeddings { None } else { Some(table("lm_head.weight", v)?) };
     builder.finish(config, embeddings, layers, ln_f, lm_head)
 }
 
@@ -180,7 +169,6 @@ struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     weights: Weights,
     place: Option<&'a Place>,
-    used: RefCell<FxHashSet<String>>,
 }
 
 impl Loader<'_> {
@@ -260,33 +248,12 @@ impl Loader<'_> {
         self.checkpoint.get(name).is_some()
     }
 
-    /// The tensor `name`, which must have the shape `expected`.
+    /// The tensor `name`, which has the shape `expected`, as was checked.
     fn tensor(&self, name: &str, expected: &[usize]) -> Result<&Tensor> {
-        let (origin, name, expected) = (self.checkpoint.origin.clone(), name.to_owned(), expected.to_vec());
-        let Some(tensor) = self.checkpoint.get(&name) else {
-            return Err(Error::MissingTensor { origin, name, expected });
-        };
-        if tensor.shape != expected {
-            return Err(Error::TensorShape { origin, name, expected, found: tensor.shape.clone() });
-        }
-        self.used.borrow_mut().insert(name);
-        Ok(tensor)
-    }
-
-    /// Counts a tensor as used, if it is there.
-    fn ignore(&self, name: &str) {
-        self.used.borrow_mut().insert(name.to_owned());
-    }
-
-    fn all_used(&self) -> Result<()> {
-        let used = self.used.borrow();
-        match self.checkpoint.tensors.iter().find(|tensor| !used.contains(&tensor.name)) {
-            None => Ok(()),
-            Some(tensor) => Err(Error::UnexpectedTensor {
-                origin: self.checkpoint.origin.clone(),
-                name: tensor.name.clone(),
-                found: tensor.shape.clone(),
-            }),
-        }
+        self.checkpoint.get(name).ok_or_else(|| Error::MissingTensor {
+            origin: self.checkpoint.origin.clone(),
+            name: name.to_owned(),
+            expected: expected.to_vec(),
+        })
     }
 }

@@ -12,6 +12,7 @@
 
 mod block;
 mod cache;
+mod check;
 #[cfg(cuda_kernels)]
 mod cuda;
 #[cfg_attr(not(cuda_kernels), expect(dead_code, reason = "only the kernels ask where things lie"))]

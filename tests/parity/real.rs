@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use gpt2::checkpoint::Checkpoint;
 use gpt2::decode::numeric::{log_softmax, softmax};
 use gpt2::decode::{GenerationConfig, Input, LanguageModel, NoText, Positions, generate};
 use gpt2::model::{Gpt2, LoadOptions, Session, to_host};
-use gpt2::source::{SourceOptions, resolve};
+use gpt2::source::{SourceOptions, open};
 use gpt2::tokenizer::Tokenizer;
 use serde_json::Value;
 
@@ -18,12 +17,11 @@ fn real() -> Value {
 /// The model from the cache; none, with a word about it, if it is not there.
 fn cached(name: &str) -> Option<Gpt2> {
     let options = SourceOptions { offline: true, ..SourceOptions::default() };
-    let Ok(files) = resolve(name, &options) else {
+    let Ok(opened) = open(name, &options) else {
         eprintln!("skipped: {name} is not in the hub's cache; `gpt2 info -m {name}` fetches it");
         return None;
     };
-    let checkpoint = Checkpoint::open(&files.weights).unwrap();
-    Some(Gpt2::load(files.read_config().unwrap(), &checkpoint, LoadOptions::default()).unwrap())
+    Some(opened.load_network(LoadOptions::default()).unwrap())
 }
 
 fn encode(text: &Value) -> Vec<u32> {

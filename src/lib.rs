@@ -11,6 +11,8 @@
 //! | [`tokenizer`] | GPT-2's byte-level BPE, `tokenizer.json`, byte-exact streaming decode |
 //! | [`model`] | the network: embeddings, blocks, head, key-value cache, probe |
 //! | [`kernels`] | CPU kernels under the model |
+//! | [`logits`] | arithmetic over one row of logits: softmax, ranks, the best tokens |
+//! | [`language_model`] | what decoding needs of a model |
 //! | [`decode`] | logits processors, greedy, sampling, beam, contrastive and assisted decoding, stop rules |
 //! | [`analysis`] | scores, perplexity, logit lens, parameter and memory arithmetic |
 //! | [`memory`] | what a model takes in memory, and what there is |
@@ -24,6 +26,7 @@
 #![deny(missing_docs)]
 
 pub mod analysis;
+pub mod base;
 pub mod checkpoint;
 pub mod config;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
@@ -32,10 +35,12 @@ pub mod decode;
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod inventory;
 pub mod kernels;
+pub mod language_model;
+pub mod logits;
 pub mod memory;
 pub mod model;
-mod pages;
 pub mod pipeline;
 pub mod source;
 pub mod tokenizer;

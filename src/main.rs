@@ -49,8 +49,6 @@ fn print_error(error: &anyhow::Error) {
     let mut stderr = anstream::stderr().lock();
     let bold_red = anstyle::AnsiColor::Red.on_default().bold();
     // If stderr is gone there is nobody to tell.
-    let _ = writeln!(stderr, "{bold_red}error:{bold_red:#} {error}");
-    for cause in error.chain().skip(1) {
-        let _ = writeln!(stderr, "  caused by: {cause}");
-    }
+    let _ = write!(stderr, "{bold_red}error:{bold_red:#} ");
+    let _ = writeln!(stderr, "{}", output::causes(error).join("\n  caused by: "));
 }

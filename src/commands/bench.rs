@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use anyhow::Result;
 use gpt2::Error;
+use gpt2::base::pool;
 use gpt2::checkpoint::Checkpoint;
-use gpt2::decode::{Input, LanguageModel, Positions};
 use gpt2::device::Backend;
-use gpt2::kernels::{self, pool};
+use gpt2::kernels;
+use gpt2::language_model::{Input, LanguageModel};
 use gpt2::memory::{self, Footprint};
 use gpt2::model::{Gpt2, LoadOptions, Session};
 
@@ -113,18 +114,7 @@ fn measure(model: &Gpt2, prompt: usize, args: &BenchArgs, backend: &Backend) -> 
 
 /// Runs new tokens of each row; returns the most probable next one of each.
 fn step(session: &mut Session<'_>, rows: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
-    let inputs: Vec<Input<'_>> = rows
-        .iter()
-        .enumerate()
-        .map(|(row, ids)| Input {
-            row,
-            ids,
-            logits: Positions::None,
-            best: Positions::Last,
-            hidden: Positions::None,
-            ..Input::default()
-        })
-        .collect();
+    let inputs: Vec<Input<'_>> = rows.iter().enumerate().map(|(row, ids)| Input::best(row, ids)).collect();
     // Weights that give no finite numbers cost as much as others.
     Ok(session.forward(&inputs)?.best.iter().map(|id| vec![id.unwrap_or(0)]).collect())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use gpt2::Error;
-use gpt2::checkpoint::StorageType;
+use gpt2::base::DType;
 use gpt2::checkpoint::export::Export;
 use gpt2::checkpoint::gguf::Vocabulary;
 use gpt2::memory;
@@ -23,11 +23,11 @@ enum Kind {
 }
 
 pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
-    let dtype = StorageType::from(args.to);
+    let dtype = DType::from(args.to);
     let kind = kind(args, dtype)?;
     load::set_up(&args.model)?;
     let opened = load::open(&args.model, verbosity)?;
-    opened.config.check(&opened.checkpoint)?;
+    opened.checkpoint.check(&opened.config)?;
     let export = Export { checkpoint: &opened.checkpoint, config: &opened.config, dtype };
     memory::require_bytes(&format!("converting {}", opened.name), export.working_bytes())?;
     match kind {
@@ -53,7 +53,7 @@ pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
 }
 
 /// Checks what is asked for.
-fn kind(args: &ConvertArgs, dtype: StorageType) -> Result<Kind> {
+fn kind(args: &ConvertArgs, dtype: DType) -> Result<Kind> {
     let usage = |message: String| Err(Error::Usage(message).into());
     if args.model.dtype.is_some() || args.model.quantize.is_some() {
         return usage("convert takes the type from --to; leave out --dtype and --quantize".into());

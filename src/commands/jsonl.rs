@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::output::{ErrorRecord, Stdout};
+use crate::output::{self, ErrorRecord, Stdout};
 
 /// The most bytes of a line: what has no end must not fill memory.
 const LONGEST_LINE: u64 = 1 << 28;
@@ -166,8 +166,7 @@ impl Sink {
 
     /// Writes that a row failed, and why.
     pub fn error(&mut self, id: Value, error: &anyhow::Error) -> Result<()> {
-        let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-        self.line(&ErrorRecord { id, error: causes.join(": ") })
+        self.line(&ErrorRecord { id, error: output::causes(error).join(": ") })
     }
 }
 

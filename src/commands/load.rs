@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use gpt2::Error;
+use gpt2::base::pool;
 use gpt2::device::Backend;
-use gpt2::kernels::pool;
 use gpt2::model::{Gpt2, LoadOptions, WeightType};
 use gpt2::pipeline::Pipeline;
 use gpt2::source::{self, OpenedModel, Progress, SourceOptions};
@@ -167,7 +167,7 @@ fn note_fallback(args: &ModelArgs, model: &Gpt2, verbosity: Verbosity) {
     let mut widths = vec![config.n_embd, config.n_inner];
     widths.dedup();
     for width in widths {
-        let (wanted, found) = (wanted.storage(), wanted.fitting(width));
+        let (wanted, found) = (wanted.dtype(), wanted.fitting(width));
         if found != wanted {
             let block = wanted.block_len();
             say(format_args!("note: matrices with {width} inputs are {found}: {wanted} takes multiples of {block}"));

@@ -6,9 +6,9 @@ use candle_core::Tensor;
 use super::cuda;
 use super::device::{self, Place};
 use super::host;
+use crate::base::FloatType;
 use crate::config::Config;
 use crate::error::Result;
-use crate::kernels::FloatType;
 
 /// A cache for any number of rows; a row comes into being, empty, when it is first named.
 #[derive(Debug)]

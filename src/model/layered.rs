@@ -1,17 +1,16 @@
 //! The network as layers that hide where they compute: on the kernels of the CPU, or on one of candle's devices.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::block::Block;
 use super::cache::{KvCache, Segment};
 use super::device::Place;
 use super::layers::{Embedding, LayerNorm, Linear};
 use super::{Trace, with_slice};
-use crate::checkpoint::StorageType;
+use crate::base::{DType, FloatType};
 use crate::config::Config;
-use crate::decode::numeric;
 use crate::error::Result;
-use crate::kernels::FloatType;
+use crate::logits;
 
 /// Embeddings, blocks and head. Field names are the checkpoint's.
 #[derive(Debug)]
@@ -66,7 +65,7 @@ impl Layered {
 
     /// Normed hidden states (N, C) -> logits (N, V), in f32.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(self.lm_head.forward(hidden)?.to_dtype(DType::F32)?)
+        Ok(self.lm_head.forward(hidden)?.to_dtype(FloatType::F32.candle())?)
     }
 
     /// What [`super::Gpt2::best_tokens`] says.
@@ -75,7 +74,7 @@ impl Layered {
             return place.best_tokens(logits);
         }
         let vocabulary = logits.dim(1)?;
-        let best = |row: &[f32]| numeric::check_finite(row).is_ok().then(|| numeric::argmax(row) as u32);
+        let best = |row: &[f32]| logits::check_finite(row).is_ok().then(|| logits::argmax(row) as u32);
         with_slice(logits, |logits| logits.chunks_exact(vocabulary).map(best).collect())
     }
 
@@ -94,7 +93,7 @@ impl Layered {
 
 /// Type and bytes of the matrices.
 pub(super) struct Stored {
-    pub blocks: Vec<(StorageType, usize)>,
-    pub embeddings: Vec<(StorageType, usize)>,
-    pub head: (StorageType, usize),
+    pub blocks: Vec<(DType, usize)>,
+    pub embeddings: Vec<(DType, usize)>,
+    pub head: (DType, usize),
 }

@@ -4,16 +4,26 @@ use candle_core::Tensor;
 
 use super::device::{self, Place};
 use super::host;
-use crate::checkpoint::{Bytes, StorageType};
+use crate::base::{Bytes, DType};
 use crate::config::Activation;
 use crate::error::Result;
-use crate::kernels::Layout;
+
+/// How the numbers of a matrix lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// (in, out): the outputs of one input lie side by side.
+    InOut,
+    /// (out, in): the inputs of one output lie side by side.
+    OutIn,
+    /// Packed as the CPU's kernels want it.
+    Panels,
+}
 
 /// The numbers of a matrix (in, out), in the type that they shall have in memory.
 #[derive(Debug)]
 pub(super) struct MatrixData {
     pub bytes: Bytes,
-    pub dtype: StorageType,
+    pub dtype: DType,
     pub layout: Layout,
     pub inputs: usize,
     pub outputs: usize,
@@ -35,9 +45,9 @@ impl Linear {
     }
 
     /// The type of the weights, and the bytes that they take.
-    pub fn stored(&self) -> (StorageType, usize) {
+    pub fn stored(&self) -> (DType, usize) {
         match self {
-            Self::Host(linear) => linear.weight.stored(),
+            Self::Host(linear) => (linear.weight.dtype(), linear.weight.size()),
             Self::Device(linear) => linear.stored,
         }
     }
@@ -115,9 +125,9 @@ impl Embedding {
     }
 
     /// The type of the table, and the bytes that it takes.
-    pub fn stored(&self) -> (StorageType, usize) {
+    pub fn stored(&self) -> (DType, usize) {
         match self {
-            Self::Host(embedding) => embedding.weight.stored(),
+            Self::Host(embedding) => (embedding.weight.dtype(), embedding.weight.size()),
             Self::Device(embedding) => embedding.stored(),
         }
     }

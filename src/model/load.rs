@@ -1,4 +1,4 @@
-//! From a checkpoint's tensors, checked against the configuration, to a model.
+//! From a checkpoint's tensors to a model: every tensor is found and checked against the configuration.
 
 use super::block::{Attention, Block, Mlp};
 #[cfg(cuda_kernels)]
@@ -6,14 +6,16 @@ use super::cuda;
 use super::device::Place;
 use super::layered::{Layered, Stored};
 use super::layers::{Embedding, LayerNorm, Linear, MatrixData};
-use super::weights::{FIRST_MATRIX, WeightType, Weights};
+use super::weights::{WeightType, Weights};
 use super::{Gpt2, Network};
-use crate::checkpoint::{Checkpoint, StorageType, Tensor};
+use crate::base::DType;
+#[cfg(cuda_kernels)]
+use crate::base::{FloatType, QuantizedType};
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::device::Backend;
 use crate::error::{Error, Result};
-#[cfg(cuda_kernels)]
-use crate::kernels::quantized::QuantizedType;
+use crate::inventory::{Kind, Part, TensorId};
 #[cfg(cuda_kernels)]
 use crate::memory::{self, DeviceFootprint};
 
@@ -43,7 +45,6 @@ impl Gpt2 {
     /// disagree; [`Error::Format`] for a tensor that is not stored as floating-point numbers; [`Error::Unsupported`] for a
     /// model that cannot fit the GPU's free memory.
     pub fn load(config: Config, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Self> {
-        config.check(checkpoint)?;
         #[cfg(cuda_kernels)]
         if let Some((gpu, numbers)) = gpu(&options, checkpoint)? {
             memory::require_on(&options.backend, &checkpoint.origin, options.weights, |weights| {
@@ -58,20 +59,21 @@ impl Gpt2 {
             #[cfg(feature = "emulator")]
             Backend::Emulator => Some(Place::new(&candle_core::Device::Cpu, options.weights, config.vocab_size)?),
         };
+        checkpoint.check(&config)?;
         let weights = Weights::place(checkpoint, &config, options.weights, place.is_none())?;
-        let loader = Loader { checkpoint, weights, place: place.as_ref() };
-        let (c, v) = (config.n_embd, config.vocab_size);
-        let table = loader.table("wte.weight", v, c)?;
+        let loader = Loader { checkpoint, config: &config, weights, place: place.as_ref() };
+        let table = loader.matrix(TensorId::WTE)?;
         let wte = Embedding::new(&table, loader.place)?;
-        let wpe = Embedding::new(&loader.table("wpe.weight", config.n_positions, c)?, loader.place)?;
-        let h = (0..config.n_layer).map(|i| loader.block(&config, i)).collect::<Result<_>>()?;
-        let ln_f = loader.norm("ln_f", &config)?;
+        let wpe = Embedding::new(&loader.matrix(TensorId::WPE)?, loader.place)?;
+        let h = (0..config.n_layer).map(|i| loader.block(i)).collect::<Result<_>>()?;
+        let ln_f = loader.norm(None, Part::LnF)?;
         let lm_head = if config.tie_word_embeddings {
             wte.tied_head(&table, loader.place)?
         } else {
-            Linear::new(&loader.table("lm_head.weight", v, c)?, None, loader.place)?
+            Linear::new(&loader.matrix(TensorId::LM_HEAD)?, None, loader.place)?
         };
-        let cache_type = options.weights.cache_type(checkpoint.get(FIRST_MATRIX).map(|tensor| tensor.dtype));
+        let cache_type =
+            options.weights.cache_type(checkpoint.tensor(TensorId::FIRST_MATRIX).map(|tensor| tensor.dtype));
         let layered = Layered { cache_type, wte, wpe, h, ln_f, lm_head, place };
         Ok(Self { config, network: Network::Layered(layered) })
     }
@@ -80,10 +82,9 @@ impl Gpt2 {
 /// The GPU that runs the network, and the type of its numbers; none where candle or the CPU does: there are no kernels for
 /// quantised weights.
 #[cfg(cuda_kernels)]
-fn gpu(options: &LoadOptions, checkpoint: &Checkpoint) -> Result<Option<(cuda::Gpu, cuda::NumberType)>> {
-    let quantized = |tensor: &Tensor| QuantizedType::of(tensor.dtype).is_some();
-    let quantized = checkpoint.tensors.iter().any(quantized);
-    let Some(numbers) = cuda::NumberType::of(options.weights, quantized) else { return Ok(None) };
+fn gpu(options: &LoadOptions, checkpoint: &Checkpoint) -> Result<Option<(cuda::Gpu, FloatType)>> {
+    let quantized = checkpoint.tensors.iter().any(|tensor| QuantizedType::of(tensor.dtype).is_some());
+    let Some(numbers) = options.weights.on_gpu(quantized) else { return Ok(None) };
     let gpu = match &options.backend {
         Backend::Kernels => None,
         #[cfg(feature = "cuda")]
@@ -101,45 +102,44 @@ fn gpu(options: &LoadOptions, checkpoint: &Checkpoint) -> Result<Option<(cuda::G
 /// Puts a checkpoint on a GPU, where its numbers are converted.
 #[cfg(cuda_kernels)]
 fn on_gpu(config: &Config, checkpoint: &Checkpoint, builder: cuda::Builder) -> Result<cuda::Network> {
+    checkpoint.check(config)?;
     let weights = Weights::place(checkpoint, config, WeightType::F32, false)?;
-    let loader = Loader { checkpoint, weights, place: None };
-    let (c, v, inner) = (config.n_embd, config.vocab_size, config.n_inner);
-    let table = |name: &str, entries| builder.matrix(&loader.table(name, entries, c)?);
-    let norm = |name: &str| {
-        let [weight, bias] = loader.norm_vectors(name, config)?;
+    let loader = Loader { checkpoint, config, weights, place: None };
+    let table = |id| builder.matrix(&loader.matrix(id)?);
+    let norm = |layer, part| {
+        let [weight, bias] = loader.norm_vectors(layer, part)?;
         builder.norm(&weight, &bias, config.layer_norm_epsilon as f32)
     };
-    let linear = |name: &str, inputs, outputs, has_bias| {
-        let (weight, bias) = loader.linear_data(name, inputs, outputs, has_bias)?;
+    let linear = |layer, part| {
+        let (weight, bias) = loader.linear_data(layer, part)?;
         let bias = bias.map(|bias| builder.vector(&bias)).transpose()?;
         Ok::<_, Error>(cuda::Linear { weight: builder.matrix(&weight)?, bias })
     };
     let layer = |i: usize| {
-        let name = |part: &str| format!("h.{i}.{part}");
         Ok(cuda::Layer {
-            ln_1: norm(&name("ln_1"))?,
-            c_attn: linear(&name("attn.c_attn"), c, 3 * c, loader.has(&name("attn.c_attn.bias")))?,
-            c_proj: linear(&name("attn.c_proj"), c, c, true)?,
-            ln_2: norm(&name("ln_2"))?,
-            c_fc: linear(&name("mlp.c_fc"), c, inner, true)?,
-            mlp_c_proj: linear(&name("mlp.c_proj"), inner, c, true)?,
+            ln_1: norm(Some(i), Part::Ln1)?,
+            c_attn: linear(i, Part::CAttn)?,
+            c_proj: linear(i, Part::AttnCProj)?,
+            ln_2: norm(Some(i), Part::Ln2)?,
+            c_fc: linear(i, Part::CFc)?,
+            mlp_c_proj: linear(i, Part::MlpCProj)?,
             scale: config.attention_scale(i),
         })
     };
-    let embeddings = [table("wte.weight", v)?, table("wpe.weight", config.n_positions)?];
+    let embeddings = [table(TensorId::WTE)?, table(TensorId::WPE)?];
     let layers = (0..config.n_layer).map(layer).collect::<Result<_>>()?;
-    let ln_f = norm("ln_f")?;
-    let lm_head = if config.tie_word_embeddings { None } else { Some(table("lm_head.weight", v)?) };
+    let ln_f = norm(None, Part::LnF)?;
+    let lm_head = (!config.tie_word_embeddings).then(|| table(TensorId::LM_HEAD)).transpose()?;
     builder.finish(config, embeddings, layers, ln_f, lm_head)
 }
 
 impl Gpt2 {
     /// The bytes of the weight matrices in memory, or in the mapped file, by type; a tied head counts once.
     #[must_use]
-    pub fn weight_bytes(&self) -> Vec<(StorageType, usize)> {
+    pub fn weight_bytes(&self) -> Vec<(DType, usize)> {
         let Stored { blocks, embeddings, head } = self.stored();
         let head = (!self.config.tie_word_embeddings).then_some(head);
-        let mut bytes: Vec<(StorageType, usize)> = vec![];
+        let mut bytes: Vec<(DType, usize)> = vec![];
         for (dtype, size) in blocks.into_iter().chain(embeddings).chain(head) {
             match bytes.iter_mut().find(|(other, _)| *other == dtype) {
                 Some((_, sum)) => *sum += size,
@@ -165,95 +165,72 @@ impl Gpt2 {
     }
 }
 
+/// Hands out the tensors of a checkpoint that fits its configuration.
 struct Loader<'a> {
     checkpoint: &'a Checkpoint,
+    config: &'a Config,
     weights: Weights,
     place: Option<&'a Place>,
 }
 
 impl Loader<'_> {
-    fn block(&self, config: &Config, i: usize) -> Result<Block> {
-        let (c, inner) = (config.n_embd, config.n_inner);
-        let name = |part: &str| format!("h.{i}.{part}");
+    fn block(&self, i: usize) -> Result<Block> {
         Ok(Block {
-            ln_1: self.norm(&name("ln_1"), config)?,
+            ln_1: self.norm(Some(i), Part::Ln1)?,
             attn: Attention {
-                // Some models have no bias on queries, keys and values.
-                c_attn: self.linear(&name("attn.c_attn"), c, 3 * c, self.has(&name("attn.c_attn.bias")))?,
-                c_proj: self.linear(&name("attn.c_proj"), c, c, true)?,
-                scale: config.attention_scale(i),
+                c_attn: self.linear(i, Part::CAttn)?,
+                c_proj: self.linear(i, Part::AttnCProj)?,
+                scale: self.config.attention_scale(i),
             },
-            ln_2: self.norm(&name("ln_2"), config)?,
+            ln_2: self.norm(Some(i), Part::Ln2)?,
             mlp: Mlp {
-                c_fc: self.linear(&name("mlp.c_fc"), c, inner, true)?,
-                c_proj: self.linear(&name("mlp.c_proj"), inner, c, true)?,
-                act: config.activation_function,
+                c_fc: self.linear(i, Part::CFc)?,
+                c_proj: self.linear(i, Part::MlpCProj)?,
+                act: self.config.activation_function,
             },
         })
     }
 
-    fn norm(&self, name: &str, config: &Config) -> Result<LayerNorm> {
-        let [weight, bias] = self.norm_vectors(name, config)?;
-        LayerNorm::new(weight, bias, config.layer_norm_epsilon as f32, self.place)
+    fn norm(&self, layer: Option<usize>, part: Part) -> Result<LayerNorm> {
+        let [weight, bias] = self.norm_vectors(layer, part)?;
+        LayerNorm::new(weight, bias, self.config.layer_norm_epsilon as f32, self.place)
     }
 
     /// Weight and bias of a layer norm, (C).
-    fn norm_vectors(&self, name: &str, config: &Config) -> Result<[Vec<f32>; 2]> {
-        let vector = |part: &str| self.vector(&format!("{name}.{part}"), config.n_embd);
-        Ok([vector("weight")?, vector("bias")?])
+    fn norm_vectors(&self, layer: Option<usize>, part: Part) -> Result<[Vec<f32>; 2]> {
+        let vector = |kind| self.vector(TensorId { layer, part, kind });
+        Ok([vector(Kind::Weight)?, vector(Kind::Bias)?])
     }
 
-    /// A `Conv1D`: weight (in, out), bias (out).
-    fn linear(&self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Linear> {
-        let (weight, bias) = self.linear_data(name, inputs, outputs, bias)?;
+    fn linear(&self, layer: usize, part: Part) -> Result<Linear> {
+        let (weight, bias) = self.linear_data(layer, part)?;
         Linear::new(&weight, bias, self.place)
     }
 
     /// Weight and, if it has one, bias of a `Conv1D`.
-    fn linear_data(
-        &self,
-        name: &str,
-        inputs: usize,
-        outputs: usize,
-        bias: bool,
-    ) -> Result<(MatrixData, Option<Vec<f32>>)> {
-        let tensor = self.tensor(&format!("{name}.weight"), &[inputs, outputs])?;
-        let weight = self.matrix(tensor, inputs, outputs)?;
-        let bias = bias.then(|| self.vector(&format!("{name}.bias"), outputs)).transpose()?;
-        Ok((weight, bias))
+    fn linear_data(&self, layer: usize, part: Part) -> Result<(MatrixData, Option<Vec<f32>>)> {
+        let bias = TensorId::in_block(layer, part, Kind::Bias);
+        let has_bias = !bias.is_optional() || self.checkpoint.tensor(bias).is_some();
+        let bias = has_bias.then(|| self.vector(bias)).transpose()?;
+        Ok((self.matrix(TensorId::in_block(layer, part, Kind::Weight))?, bias))
     }
 
-    /// A table of `entries` vectors, (entries, C): an embedding, or the head.
-    fn table(&self, name: &str, entries: usize, width: usize) -> Result<MatrixData> {
-        self.matrix(self.tensor(name, &[entries, width])?, width, entries)
-    }
-
-    fn matrix(&self, tensor: &Tensor, inputs: usize, outputs: usize) -> Result<MatrixData> {
-        let (bytes, placement) = self.weights.get(&tensor.name).cloned().ok_or_else(|| Error::MissingTensor {
+    fn matrix(&self, id: TensorId) -> Result<MatrixData> {
+        let tensor = self.checkpoint.expect(id, self.config)?;
+        let (bytes, placement) = self.weights.get(id).cloned().ok_or_else(|| Error::MissingTensor {
             origin: self.checkpoint.origin.clone(),
             name: tensor.name.clone(),
             expected: tensor.shape.clone(),
         })?;
+        let (rows, columns) = (tensor.shape[0], tensor.shape[1]);
+        let (inputs, outputs) = if id.is_conv1d() { (rows, columns) } else { (columns, rows) };
         Ok(MatrixData { bytes, dtype: placement.dtype, layout: placement.layout, inputs, outputs })
     }
 
-    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let tensor = self.tensor(name, &[len])?;
-        let mut out = vec![0.0; len];
+    fn vector(&self, id: TensorId) -> Result<Vec<f32>> {
+        let tensor = self.checkpoint.expect(id, self.config)?;
+        let mut out = vec![0.0; tensor.shape[0]];
         tensor.read(&self.checkpoint.origin, 0, &mut out)?;
         Ok(out)
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.checkpoint.get(name).is_some()
-    }
-
-    /// The tensor `name`, which has the shape `expected`, as was checked.
-    fn tensor(&self, name: &str, expected: &[usize]) -> Result<&Tensor> {
-        self.checkpoint.get(name).ok_or_else(|| Error::MissingTensor {
-            origin: self.checkpoint.origin.clone(),
-            name: name.to_owned(),
-            expected: expected.to_vec(),
-        })
     }
 }

@@ -12,7 +12,6 @@
 
 mod block;
 mod cache;
-mod check;
 #[cfg(cuda_kernels)]
 mod cuda;
 #[cfg_attr(not(cuda_kernels), expect(dead_code, reason = "only the kernels ask where things lie"))]
@@ -22,6 +21,7 @@ mod host;
 mod layered;
 mod layers;
 mod load;
+mod packing;
 mod paging;
 mod random;
 mod session;
@@ -31,16 +31,15 @@ mod weights;
 use candle_core::{DType, Tensor};
 
 use crate::config::Config;
-use crate::decode::{Input, MOST_TOP, Output};
 use crate::error::{Error, Result};
+use crate::language_model::{Input, MOST_TOP, Output};
 pub use cache::{KvCache, Segment};
 use layered::Layered;
 pub use load::LoadOptions;
-pub(crate) use random::shapes as tensor_shapes;
 pub use session::Session;
 pub use trace::Trace;
+pub(crate) use weights::Placement;
 pub use weights::WeightType;
-pub(crate) use weights::{FIRST_MATRIX, Placement};
 
 /// GPT-2 with its weights.
 #[derive(Debug)]

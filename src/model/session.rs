@@ -3,8 +3,9 @@
 use candle_core::Tensor;
 
 use super::{Gpt2, KvCache, select_rows, to_host, with_slice};
-use crate::decode::{Input, LanguageModel, Output, Positions, Top};
 use crate::error::Result;
+use crate::language_model::{Input, LanguageModel, Output, Positions};
+use crate::logits::Top;
 
 /// A run of a model: rows with their past. Implements [`LanguageModel`].
 #[derive(Debug)]

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::device::Backend;
 use crate::error::{Error, Result};
 use crate::files::SmallFile;
+use crate::inventory::TensorId;
 use crate::memory::{self, Footprint};
 use crate::model::{Gpt2, LoadOptions};
 use crate::tokenizer::{Tokenizer, TokenizerFiles};
@@ -93,7 +94,7 @@ impl OpenedModel {
         tokenizer: TokenizerFiles,
         generation_config: Option<SmallFile>,
     ) -> Self {
-        config.qkv_bias = checkpoint.get("h.0.attn.c_attn.bias").is_some();
+        config.qkv_bias = checkpoint.tensor(TensorId::FIRST_QKV_BIAS).is_some();
         Self { name: name.to_owned(), config, checkpoint, tokenizer, tokenizer_is_given: false, generation_config }
     }
 
@@ -308,7 +309,7 @@ mod tests {
     #[test]
     fn the_demo_is_complete_and_aligned() {
         let demo = open("demo", &SourceOptions::default()).expect("the demo");
-        demo.config.check(&demo.checkpoint).expect("all tensors");
+        demo.checkpoint.check(&demo.config).expect("all tensors");
         assert!(DEMO_WEIGHTS.0.as_ptr().cast::<u64>().is_aligned());
         assert!(matches!(demo.tokenizer, TokenizerFiles::BuiltIn));
         let revision = SourceOptions { revision: Some("v1".to_owned()), ..SourceOptions::default() };

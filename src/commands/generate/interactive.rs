@@ -10,7 +10,7 @@ use rustyline::{DefaultEditor, history::History};
 
 use super::{Generator, interrupt_flag, rand_seed};
 use crate::cli::Prompt;
-use crate::output::{Stdout, say};
+use crate::output::{self, Stdout, say};
 
 pub fn run(generator: &Generator<'_>) -> Result<()> {
     let mut editor = DefaultEditor::new()?;
@@ -43,7 +43,7 @@ pub fn run(generator: &Generator<'_>) -> Result<()> {
         out.finish()?;
         if let Err(error) = outcome {
             // A prompt that cannot be run does not end the session.
-            say(format_args!("error: {error:#}"));
+            say(format_args!("error: {}", output::causes(&error).join(": ")));
         }
     }
     if let Some(history) = history.filter(|_| !editor.history().is_empty()) {

@@ -38,17 +38,16 @@ use candle_core::Tensor;
 
 use super::cuda_shape as shape;
 use super::layered::Stored;
-use super::layers::MatrixData;
-use crate::checkpoint::StorageType;
+
+use super::layers::{Layout, MatrixData};
+use crate::base::{DType, FloatType};
 use crate::config::Config;
-use crate::decode::Input;
 use crate::error::{Error, Result};
-use crate::kernels::Layout;
+use crate::language_model::Input;
 use arguments::{NormArgs, PlaceArgs};
 pub use cache::Cache;
 pub use gpu::Gpu;
 use gpu::Memory;
-pub use kernel::NumberType;
 use kernel::{Kernel, TILE_OUTPUTS};
 use shape::{NetworkShape, WIDE, matrix_bytes, padded, row_bytes, vector_bytes};
 
@@ -107,12 +106,12 @@ pub struct Layer {
 /// Puts weights on the GPU.
 pub struct Builder {
     gpu: Gpu,
-    numbers: NumberType,
+    numbers: FloatType,
 }
 
 impl Builder {
     /// In the given type.
-    pub fn new(gpu: Gpu, numbers: NumberType) -> Self {
+    pub fn new(gpu: Gpu, numbers: FloatType) -> Self {
         Self { gpu, numbers }
     }
 
@@ -122,9 +121,9 @@ impl Builder {
     /// If the device fails.
     pub fn matrix(&self, data: &MatrixData) -> Result<Matrix> {
         let stored = match data.dtype {
-            StorageType::F32 => 0,
-            StorageType::F16 => 1,
-            StorageType::BF16 => 2,
+            DType::F32 => 0,
+            DType::F16 => 1,
+            DType::BF16 => 2,
             other => unreachable!("the loader widens {other}"),
         };
         let memory = self.gpu.zeros(matrix_bytes(data.outputs, data.inputs, self.numbers))?;
@@ -214,11 +213,7 @@ impl Network {
 
     /// Type and bytes of the matrices.
     pub fn stored(&self) -> Stored {
-        let dtype = match self.shape.numbers {
-            NumberType::F32 => StorageType::F32,
-            NumberType::F16 => StorageType::F16,
-            NumberType::BF16 => StorageType::BF16,
-        };
+        let dtype = self.shape.numbers.dtype();
         let stored = |matrix: &Matrix| (dtype, matrix.memory.len());
         let matrices =
             self.layers.iter().flat_map(|layer| [&layer.c_attn, &layer.c_proj, &layer.c_fc, &layer.mlp_c_proj]);

@@ -6,14 +6,16 @@ use candle_core::Tensor;
 
 use super::arguments::{AttentionArgs, CachedArgs, EmbedArgs, Into, MatmulArgs, Queries, TopArgs};
 use super::cache::{Cache, GraphKey};
-use super::kernel::{BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, NumberType, TILE_ROWS};
+use super::kernel::{BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, TILE_ROWS};
 use super::operations::FEW_ROWS;
 use super::record::Record;
 use super::scratch::{Plan, Wanted, at};
 use super::shape::padded;
 use super::{Layer, Network};
-use crate::decode::{Input, Output, Positions, Top};
+use crate::base::FloatType;
 use crate::error::{Error, Result};
+use crate::language_model::{Input, Output, Positions};
+use crate::logits::Top;
 use crate::model::{Segment, Trace};
 
 /// Blocks of positions that attention goes through are counted in steps of this in graphs: blocks that are not there cost
@@ -103,7 +105,7 @@ impl Network {
         self.gpu.tensor(x, (tokens, width))
     }
 
-    /// What [`crate::decode::LanguageModel::forward`] says, of inputs that were checked.
+    /// What [`crate::language_model::LanguageModel::forward`] says, of inputs that were checked.
     pub fn run(&self, inputs: &[Input<'_>], cache: &mut Cache) -> Result<Output> {
         let segments = segments(inputs.iter().map(|input| (input.row, input.ids)), cache);
         cache.rows.reserve(&segments)?;
@@ -157,7 +159,7 @@ impl Network {
         let mut queries = Vec::with_capacity(tiles);
         let mut first = 0;
         for (i, part) in parts.iter().enumerate() {
-            let blocks = cache.rows.blocks(part.row);
+            let blocks = cache.rows.pages(part.row);
             let address = |block: usize| cache.rows.memory.address(blocks[block]);
             let total = part.past + part.ids.len();
             for block in 0..total.div_ceil(BLOCK_POSITIONS) {
@@ -351,7 +353,7 @@ impl Network {
                     vocabulary: shape.vocabulary as i32,
                     count: count as i32,
                 };
-                self.gpu.launch(Kernel::TopTokens, NumberType::F32, [top as u32, 1, 1], 0, &arguments, true)?;
+                self.gpu.launch(Kernel::TopTokens, FloatType::F32, [top as u32, 1, 1], 0, &arguments, true)?;
                 self.gpu.receive(scratch.top.as_ref().expect("reserved"), top_bytes, results, best_bytes)?;
             }
             if best > 0 {

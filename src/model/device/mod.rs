@@ -10,7 +10,7 @@ mod layers;
 use candle_core::{DType, Device, Tensor};
 
 use super::WeightType;
-use crate::checkpoint::StorageType;
+use crate::base::{self, FloatType};
 use crate::error::Result;
 pub(super) use cache::Cache;
 pub(super) use layers::{Embedding, LayerNorm, Linear, activate};
@@ -28,9 +28,8 @@ impl Place {
     /// On `device`, in the type that `weights` calls for, for a model with so many tokens.
     pub fn new(device: &Device, weights: WeightType, vocab_size: usize) -> Result<Self> {
         let dtype = match weights {
-            WeightType::F16 => DType::F16,
-            WeightType::BF16 => DType::BF16,
-            WeightType::Stored | WeightType::F32 | WeightType::Quantized(_) => DType::F32,
+            WeightType::Float(float) => float.candle(),
+            WeightType::Stored | WeightType::Quantized(_) => DType::F32,
         };
         Ok(Self { device: device.clone(), dtype, ids: Tensor::arange(0, vocab_size as u32, device)? })
     }
@@ -54,12 +53,8 @@ impl Place {
     }
 }
 
-/// The bytes of a tensor, and their type by the name that files have for it.
-fn stored(tensor: &Tensor) -> (StorageType, usize) {
-    let dtype = match tensor.dtype() {
-        DType::F16 => StorageType::F16,
-        DType::BF16 => StorageType::BF16,
-        _ => StorageType::F32,
-    };
-    (dtype, tensor.elem_count() * dtype.block_bytes())
+/// The bytes of a tensor, and the type of its numbers.
+fn stored(tensor: &Tensor) -> (base::DType, usize) {
+    let float = FloatType::ALL.into_iter().find(|float| float.candle() == tensor.dtype()).unwrap_or(FloatType::F32);
+    (float.dtype(), tensor.elem_count() * float.size())
 }

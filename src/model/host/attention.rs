@@ -1,10 +1,10 @@
-//! Attention over the blocks of the cache.
+//! Attention over the pages of the cache.
 
 use candle_core::{Device, Tensor};
 
 use super::Cache;
 use crate::error::Result;
-use crate::kernels::{self, Query};
+use crate::kernels;
 use crate::model::{Segment, with_slice};
 
 impl Cache {
@@ -18,28 +18,17 @@ impl Cache {
         traced: bool,
     ) -> Result<(Tensor, Vec<Tensor>)> {
         let (n, width) = qkv.dims2()?;
-        let shape = self.shape();
+        let Self { rows, batch } = self;
+        let heads = rows.memory.shape().heads;
         let mut out = vec![0f32; n * width / 3];
-        let mut weights: Vec<Option<Vec<f32>>> =
-            segments.iter().map(|s| traced.then(|| vec![0f32; shape.heads * s.len * s.total()])).collect();
+        let mut weights = traced.then(|| vec![0f32; batch.weights(heads).last().map_or(0, |last| last.end)]);
         with_slice(qkv, |qkv| {
-            self.append(layer, segments, qkv);
-            let mut queries: Vec<Query<'_>> = segments
-                .iter()
-                .zip(&mut weights)
-                .map(|(s, weights)| Query {
-                    first: s.first,
-                    len: s.len,
-                    past: s.past,
-                    blocks: self.blocks(layer, s.row).collect(),
-                    weights: weights.as_deref_mut(),
-                })
-                .collect();
-            kernels::attend(shape, scale, qkv, width, &mut queries, &mut out);
+            kernels::append(&mut rows.memory, layer, batch, qkv);
+            kernels::attend(&rows.memory, layer, batch, scale, qkv, weights.as_deref_mut(), &mut out);
         })?;
-        let weights = segments.iter().zip(weights).filter_map(|(s, weights)| {
-            let dims = (shape.heads, s.len, s.total());
-            weights.map(|weights| Tensor::from_vec(weights, dims, &Device::Cpu))
+        let weights = segments.iter().zip(batch.weights(heads)).filter_map(|(s, part)| {
+            let weights = weights.as_ref()?[part].to_vec();
+            Some(Tensor::from_vec(weights, (heads, s.len, s.total()), &Device::Cpu))
         });
         let weights = weights.collect::<Result<_, _>>()?;
         Ok((Tensor::from_vec(out, (n, width / 3), &Device::Cpu)?, weights))

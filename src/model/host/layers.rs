@@ -2,69 +2,21 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::checkpoint::StorageType;
+use crate::base::{FloatType, QuantizedType};
 use crate::config::Activation;
 use crate::error::Result;
-use crate::kernels::quantized::{QuantizedMatrix, QuantizedType};
-use crate::kernels::{self, Epilogue, FloatType, Matrix};
-use crate::model::layers::MatrixData;
+use crate::kernels::quantized::QuantizedMatrix;
+use crate::kernels::{self, Epilogue, Matrix, Weight};
+use crate::model::layers::{Layout, MatrixData};
 use crate::model::with_slice;
 
-/// A weight matrix (in, out), whatever it is stored as.
-#[derive(Debug)]
-pub(in crate::model) enum Weight {
-    Float(Matrix),
-    Quantized(QuantizedMatrix),
-}
-
-impl Weight {
-    fn new(data: &MatrixData) -> Self {
-        let (bytes, inputs, outputs) = (data.bytes.clone(), data.inputs, data.outputs);
-        let dtype = FloatType::of(data.dtype).unwrap_or(FloatType::F32);
-        match QuantizedType::of(data.dtype) {
-            Some(kind) => Self::Quantized(QuantizedMatrix::packed(bytes, kind, inputs, outputs)),
-            None => Self::Float(Matrix::new(bytes, dtype, data.layout, inputs, outputs)),
-        }
-    }
-
-    /// The type of the stored numbers, and the bytes that they take.
-    pub fn stored(&self) -> (StorageType, usize) {
-        match self {
-            Self::Float(matrix) => (matrix.dtype().storage(), matrix.size()),
-            Self::Quantized(matrix) => (matrix.kind().storage(), matrix.size()),
-        }
-    }
-
-    /// The length of an input row.
-    fn inputs(&self) -> usize {
-        match self {
-            Self::Float(matrix) => matrix.inputs(),
-            Self::Quantized(matrix) => matrix.inputs(),
-        }
-    }
-
-    /// The length of an output row.
-    fn outputs(&self) -> usize {
-        match self {
-            Self::Float(matrix) => matrix.outputs(),
-            Self::Quantized(matrix) => matrix.outputs(),
-        }
-    }
-
-    /// Copies the weights of output `index` into `out` (in).
-    fn row(&self, index: usize, out: &mut [f32]) {
-        match self {
-            Self::Float(matrix) => matrix.row(index, out),
-            Self::Quantized(matrix) => matrix.row(index, out),
-        }
-    }
-
-    /// `epilogue(x W + bias)`.
-    fn matmul(&self, x: &[f32], bias: Option<&[f32]>, epilogue: Epilogue<'_>) -> Vec<f32> {
-        match self {
-            Self::Float(matrix) => kernels::matmul(x, matrix, bias, epilogue),
-            Self::Quantized(matrix) => matrix.matmul(x, bias, epilogue),
-        }
+/// The weight of the kernels that `data` becomes.
+fn weight(data: &MatrixData) -> Weight {
+    let (bytes, inputs, outputs) = (data.bytes.clone(), data.inputs, data.outputs);
+    let dtype = FloatType::of(data.dtype).unwrap_or(FloatType::F32);
+    match QuantizedType::of(data.dtype) {
+        Some(kind) => Weight::Quantized(QuantizedMatrix::packed(bytes, kind, inputs, outputs)),
+        None => Weight::Float(Matrix::new(bytes, dtype, data.layout == Layout::Panels, inputs, outputs)),
     }
 }
 
@@ -76,8 +28,8 @@ pub struct Linear {
 }
 
 impl Linear {
-    pub fn new(weight: &MatrixData, bias: Option<Vec<f32>>) -> Self {
-        Self { weight: Weight::new(weight), bias }
+    pub fn new(data: &MatrixData, bias: Option<Vec<f32>>) -> Self {
+        Self { weight: weight(data), bias }
     }
 
     /// (N, in) -> (N, out).
@@ -97,7 +49,8 @@ impl Linear {
 
     fn forward_with(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
         let (n, _) = x.dims2()?;
-        let y = with_slice(x, |x| self.weight.matmul(x, self.bias.as_deref(), epilogue))?;
+        let mut y = vec![0f32; n * self.weight.outputs()];
+        with_slice(x, |x| self.weight.matmul(x, self.bias.as_deref(), epilogue, &mut y))?;
         Ok(Tensor::from_vec(y, (n, self.weight.outputs()), &Device::Cpu)?)
     }
 }
@@ -127,7 +80,7 @@ pub struct Embedding {
 
 impl Embedding {
     pub fn new(table: &MatrixData) -> Self {
-        Self { weight: Weight::new(table) }
+        Self { weight: weight(table) }
     }
 
     /// Entries by index: (N) -> (N, C).

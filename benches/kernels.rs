@@ -7,7 +7,7 @@ use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use gpt2::base::{Bytes, QuantizedType, ggml::quantize};
+use gpt2::base::{Bytes, FloatType, QuantizedType, ggml::quantize};
 use gpt2::config::Activation;
 use gpt2::kernels::quantized::QuantizedMatrix;
 use gpt2::kernels::{self, Batch, CacheMemory, CacheShape, Epilogue, Matrix, PAGE_POSITIONS, PageId, Weight, panels};

@@ -66,8 +66,7 @@ pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
 /// The model and its name.
 fn model(args: &BenchArgs, backend: Backend, verbosity: Verbosity) -> Result<(String, Gpt2)> {
     let Some(size) = args.random else {
-        let files = load::find(&args.model, verbosity)?;
-        return Ok((files.name.clone(), load::network(&args.model, &files, backend, verbosity)?));
+        return load::network(&args.model, backend, verbosity);
     };
     load::set_up(&args.model)?;
     let weights = args.model.weights();

@@ -139,13 +139,13 @@ impl Tokenizer {
     /// than byte-level BPE.
     #[must_use]
     pub fn merges(&self) -> Option<Vec<String>> {
-        let encoder = match &self.encoder {
-            Encoder::ByteLevel(encoder) => encoder,
+        let merges = match &self.encoder {
+            Encoder::ByteLevel(encoder) => encoder.merges(),
             #[cfg(feature = "tokenizers")]
             Encoder::Library(_) => return None,
         };
         let piece = |id| self.piece(id).unwrap_or_default();
-        Some(encoder.merges().into_iter().map(|(left, right)| format!("{} {}", piece(left), piece(right))).collect())
+        Some(merges.into_iter().map(|(left, right)| format!("{} {}", piece(left), piece(right))).collect())
     }
 
     /// One more than the largest id.

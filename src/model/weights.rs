@@ -7,7 +7,6 @@
 
 use rustc_hash::FxHashMap;
 
-use super::layers::Layout;
 use super::packing::{pack_floats, pack_quantized};
 use crate::base::{Bytes, DType, FloatType, QuantizedType, pages::has_large_pages, pages::large_pages};
 use crate::checkpoint::{Checkpoint, Tensor};
@@ -58,6 +57,27 @@ impl WeightType {
             Self::Stored | Self::Float(FloatType::F32) => FloatType::F32,
         }
     }
+}
+
+/// How the numbers of a matrix lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// (in, out): the outputs of one input lie side by side.
+    InOut,
+    /// (out, in): the inputs of one output lie side by side.
+    OutIn,
+    /// Packed as the CPU's kernels want it.
+    Panels,
+}
+
+/// The numbers of a matrix (in, out), in the type that they shall have in memory.
+#[derive(Debug)]
+pub(crate) struct MatrixData {
+    pub bytes: Bytes,
+    pub dtype: DType,
+    pub layout: Layout,
+    pub inputs: usize,
+    pub outputs: usize,
 }
 
 /// Matrices begin at multiples of this, a cache line.

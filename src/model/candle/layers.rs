@@ -11,7 +11,7 @@ use super::{Place, stored};
 use crate::base::{self, Bytes, FloatType, QuantizedType, ggml};
 use crate::config::Activation;
 use crate::error::Result;
-use crate::model::layers::{Layout, MatrixData};
+use crate::model::weights::{Layout, MatrixData};
 
 /// `y = x W + b`.
 #[derive(Debug)]

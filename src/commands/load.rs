@@ -157,6 +157,13 @@ impl Loaded {
         })
     }
 
+    /// What makes ids of texts among the decoding parameters, if the model has a tokenizer.
+    pub fn encoder(&self) -> Option<impl Fn(&str) -> gpt2::Result<Vec<u32>>> {
+        self.tokenizer
+            .as_ref()
+            .map(|tokenizer| |text: &str| Ok(tokenizer.encode(text, true)?.into_iter().map(|token| token.id).collect()))
+    }
+
     /// The text of a token, U+FFFD where it is not UTF-8 alone.
     pub fn token_text(&self, id: u32) -> Option<String> {
         self.tokenizer.as_ref()?.bytes(id).map(|bytes| String::from_utf8_lossy(bytes).into_owned())

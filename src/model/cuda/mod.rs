@@ -181,7 +181,7 @@ impl Builder {
         let widest = (3 * shape.padded).max(shape.inner).max(shape.vocabulary);
         let offsets = shape.block_bytes().max(shape.most_tokens(false) * 3 * shape.padded);
         if offsets > i32::MAX as usize || widest.div_ceil(TILE_OUTPUTS) > u16::MAX.into() {
-            return Err(Error::Unsupported("the network is too wide for the GPU's kernels; use --device cpu".into()));
+            return Err(Error::Unsupported("the network is too wide for the GPU's kernels; run it on the CPU".into()));
         }
         // Uploads have read what they were given, but what comes from files should be let go.
         self.gpu.synchronize()?;

@@ -139,22 +139,52 @@ pub enum Error {
         fitting: Vec<(&'static str, u64)>,
     },
 
-    /// A GPU's memory is used up.
+    /// A GPU has no memory left for weights, cache or intermediate results.
     #[error("the GPU has too little memory")]
-    DeviceMemory(#[source] candle_core::Error),
+    DeviceMemory(#[source] BackendError),
 
-    /// An error inside candle.
+    /// A tensor operation failed, or the device that it ran on.
     #[error(transparent)]
-    Candle(candle_core::Error),
+    Backend(BackendError),
 }
 
+/// What went wrong in the tensor library or in the driver of a device; its text says more.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct BackendError(candle_core::Error);
+
+/// For `?` in this library. Callers can use it for candle's errors of their own, but need not know candle to handle
+/// [`Error`].
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        // What CUDA's driver, cuBLAS and candle's Metal backend call it; candle has no variant of its own for it.
-        const NAMES: [&str; 3] =
-            ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "Failed to create metal resource"];
-        let text = error.to_string();
-        if NAMES.iter().any(|name| text.contains(name)) { Self::DeviceMemory(error) } else { Self::Candle(error) }
+        let full = is_out_of_memory(&error);
+        let error = BackendError(error);
+        if full { Self::DeviceMemory(error) } else { Self::Backend(error) }
+    }
+}
+
+/// Whether a device had no memory left, for which candle has no error of its own.
+fn is_out_of_memory(error: &candle_core::Error) -> bool {
+    use candle_core::Error as Candle;
+    match error {
+        Candle::Context { inner, .. } | Candle::WithPath { inner, .. } | Candle::WithBacktrace { inner, .. } => {
+            is_out_of_memory(inner)
+        }
+        #[cfg(feature = "cuda")]
+        Candle::Cuda(error) => {
+            use candle_core::cuda::CudaError;
+            use candle_core::cuda::cudarc::{cublas, driver};
+            match error.downcast_ref() {
+                Some(CudaError::Cuda(error) | CudaError::Load { cuda: error, .. }) => {
+                    error.0 == driver::sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY
+                }
+                Some(CudaError::Cublas(error)) => error.0 == cublas::sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED,
+                _ => false,
+            }
+        }
+        // By its text: the type, of candle-metal-kernels, is not one that candle-core exports.
+        Candle::Metal(error) => error.to_string().contains("Failed to create metal resource: Buffer"),
+        _ => false,
     }
 }
 
@@ -207,9 +237,27 @@ mod tests {
 
     #[test]
     fn a_full_gpu_is_told_from_other_failures() {
-        let cuda = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
-        assert!(matches!(Error::from(candle_core::Error::msg(cuda)), Error::DeviceMemory(_)));
-        assert!(matches!(Error::from(candle_core::Error::msg("shape mismatch")), Error::Candle(_)));
+        use candle_core::Error as Candle;
+        let metal = |text: &str| Candle::Metal(text.to_owned().into()).context("in a layer");
+        let full = Error::from(metal("Failed to create metal resource: Buffer"));
+        assert!(matches!(full, Error::DeviceMemory(_)));
+        assert!(std::error::Error::source(&full).unwrap().to_string().contains("metal resource"));
+        assert!(matches!(Error::from(metal("Failed to create pipeline")), Error::Backend(_)));
+        assert!(matches!(Error::from(Candle::msg("a text about CUDA_ERROR_OUT_OF_MEMORY")), Error::Backend(_)));
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_full_nvidia_gpu_is_told_by_the_code_of_its_driver() {
+        use candle_core::cuda::cudarc::cublas::{result::CublasError, sys::cublasStatus_t};
+        use candle_core::cuda::cudarc::driver::{DriverError, sys::CUresult};
+        use candle_core::cuda::{CudaError, WrapErr};
+        let driver = |code| Err::<(), _>(DriverError(code)).w().unwrap_err().into();
+        assert!(matches!(driver(CUresult::CUDA_ERROR_OUT_OF_MEMORY), Error::DeviceMemory(_)));
+        assert!(matches!(driver(CUresult::CUDA_ERROR_INVALID_VALUE), Error::Backend(_)));
+        let cublas = |code| candle_core::Error::from(CudaError::Cublas(CublasError(code))).into();
+        assert!(matches!(cublas(cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED), Error::DeviceMemory(_)));
+        assert!(matches!(cublas(cublasStatus_t::CUBLAS_STATUS_INTERNAL_ERROR), Error::Backend(_)));
     }
 
     #[test]

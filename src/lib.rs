@@ -25,6 +25,7 @@
 #![deny(missing_docs)]
 
 pub mod analysis;
+pub mod base;
 pub mod checkpoint;
 pub mod config;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
@@ -33,12 +34,13 @@ pub mod decode;
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod inventory;
 pub mod kernels;
 pub mod language_model;
 pub mod logits;
 pub mod memory;
 pub mod model;
-mod pages;
+
 pub mod source;
 pub mod tokenizer;
 

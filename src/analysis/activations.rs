@@ -8,7 +8,8 @@ use std::path::Path;
 
 use candle_core::Tensor;
 
-use crate::checkpoint::{StorageType, TensorSpec, safetensors};
+use crate::base::DType;
+use crate::checkpoint::{TensorSpec, safetensors};
 use crate::error::Result;
 use crate::model::{Gpt2, Trace, with_slice};
 
@@ -98,7 +99,7 @@ impl Activations {
         let all: Vec<(String, &Tensor)> = hidden.chain(attention).chain([("logits".to_owned(), &logits)]).collect();
         let spec = |(name, tensor): &(String, &Tensor)| TensorSpec {
             name: name.clone(),
-            dtype: StorageType::F32,
+            dtype: DType::F32,
             shape: tensor.dims().to_vec(),
         };
         let specs: Vec<TensorSpec> = all.iter().map(spec).collect();

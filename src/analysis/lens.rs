@@ -6,8 +6,8 @@
 use candle_core::Tensor;
 
 use super::activations::{Activations, Hidden};
+use crate::base::pool;
 use crate::error::Result;
-use crate::kernels::pool;
 use crate::logits;
 use crate::model::{Gpt2, with_slice};
 

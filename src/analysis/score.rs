@@ -6,8 +6,8 @@
 use candle_core::Tensor;
 
 use super::perplexity::{Sliding, Window, perplexity};
+use crate::base::pool;
 use crate::error::{Error, Result};
-use crate::kernels::pool;
 use crate::logits;
 use crate::model::{Gpt2, select_rows, with_slice};
 

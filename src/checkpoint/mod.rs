@@ -4,28 +4,29 @@
 //! mean is the model's business; this module knows names, types, shapes and bytes, and trusts none of them before it
 //! has checked them against the file's length.
 
+mod check;
 pub mod export;
 mod file;
 #[cfg(test)]
 mod fuzz;
 pub mod gguf;
 mod numbers;
-mod packing;
 mod pytorch;
 pub mod safetensors;
 mod shards;
-mod storage;
 mod write;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 pub use shards::ShardIndex;
-pub use storage::{Bytes, StorageType};
 pub use write::TensorSpec;
 
+use crate::base::{Bytes, DType};
 use crate::error::{Error, Result};
+use crate::inventory::TensorId;
 use file::File;
+pub(crate) use numbers::STEP;
 
 /// One tensor of a checkpoint.
 #[derive(Debug, Clone)]
@@ -33,7 +34,7 @@ pub struct Tensor {
     /// The name without the `transformer.` prefix, in Hugging Face's terms also for GGUF: `h.0.attn.c_attn.weight`.
     pub name: String,
     /// How the numbers are stored.
-    pub dtype: StorageType,
+    pub dtype: DType,
     /// The shape in Hugging Face's terms: matrices of the blocks are (in, out), embeddings and `lm_head.weight` (V, C).
     pub shape: Vec<usize>,
     /// Whether the bytes of a matrix run over the transposed shape: GGUF stores (out, in) where Hugging Face has (in, out).
@@ -108,6 +109,12 @@ impl Checkpoint {
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.by_name.get(name).and_then(|&place| self.tensors.get(place))
     }
+
+    /// The tensor `id`, if it is there.
+    #[must_use]
+    pub fn tensor(&self, id: TensorId) -> Option<&Tensor> {
+        self.get(&id.to_string())
+    }
 }
 
 /// Reads one file of a sharded checkpoint; the ending of its name says what it is.
@@ -125,15 +132,6 @@ fn plain_name(name: &str) -> &str {
     name.strip_prefix("transformer.").unwrap_or(name)
 }
 
-/// Whether a tensor is one of the causal-mask buffers that old versions of transformers saved with the weights:
-/// `h.N.attn.bias`, `h.N.attn.masked_bias`. (The bias of a projection is `h.N.attn.c_attn.bias`.)
-fn is_causal_mask(plain_name: &str) -> bool {
-    let Some((block, buffer)) = plain_name.strip_prefix("h.").and_then(|rest| rest.split_once('.')) else {
-        return false;
-    };
-    !block.is_empty() && block.bytes().all(|c| c.is_ascii_digit()) && matches!(buffer, "attn.bias" | "attn.masked_bias")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,9 +144,9 @@ mod tests {
     fn opens_every_format_of_the_fixtures() {
         // Embeddings and final norm are 4 tensors, a block has 12, an untied head is one more.
         for (files, count, dtype, vocab) in [
-            (WeightFiles::Safetensors(tiny("base/model.safetensors")), 4 + 12 * 3, StorageType::F32, 211),
-            (WeightFiles::Sharded(tiny("untied_f16/model.safetensors.index.json")), 5 + 12 * 3, StorageType::F16, 211),
-            (WeightFiles::PyTorch(tiny("inverse/pytorch_model.bin")), 4 + 12 * 4, StorageType::F32, 211),
+            (WeightFiles::Safetensors(tiny("base/model.safetensors")), 4 + 12 * 3, DType::F32, 211),
+            (WeightFiles::Sharded(tiny("untied_f16/model.safetensors.index.json")), 5 + 12 * 3, DType::F16, 211),
+            (WeightFiles::PyTorch(tiny("inverse/pytorch_model.bin")), 4 + 12 * 4, DType::F32, 211),
         ] {
             let checkpoint = Checkpoint::open(&files).unwrap();
             assert_eq!(checkpoint.tensors.len(), count, "{files:?}");
@@ -157,14 +155,5 @@ mod tests {
             assert_eq!(wte.bytes.len(), dtype.byte_len(&wte.shape).unwrap());
             assert!(checkpoint.get("h.0.attn.c_attn.bias").is_some());
         }
-    }
-
-    #[test]
-    fn leaves_out_mask_buffers_but_not_biases() {
-        assert!(is_causal_mask("h.0.attn.bias"));
-        assert!(is_causal_mask("h.11.attn.masked_bias"));
-        assert!(!is_causal_mask("h.0.attn.c_attn.bias"));
-        assert!(!is_causal_mask("h.0.attn.c_proj.bias"));
-        assert!(!is_causal_mask("h..attn.bias"));
     }
 }

@@ -7,8 +7,9 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use super::file::File;
-use super::{Tensor, is_causal_mask, plain_name, read_weights};
+use super::{Tensor, plain_name, read_weights};
 use crate::error::{Error, Result};
+use crate::inventory::is_causal_mask;
 
 /// A checked index: which shard holds which tensor.
 #[derive(Debug, Clone)]
@@ -107,7 +108,8 @@ fn is_inside(shard: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{StorageType, TensorSpec, safetensors};
+    use crate::base::DType;
+    use crate::checkpoint::{TensorSpec, safetensors};
 
     /// A folder with two shards, holding `a` and `b`, and this weight map.
     fn folder(weight_map: &str) -> tempfile::TempDir {
@@ -115,7 +117,7 @@ mod tests {
         for (shard, names) in
             [("1.safetensors", &["a"][..]), ("2.safetensors", &["transformer.b"]), ("both.safetensors", &["a", "c"])]
         {
-            let spec = |name: &&str| TensorSpec { name: (*name).into(), dtype: StorageType::U8, shape: vec![1] };
+            let spec = |name: &&str| TensorSpec { name: (*name).into(), dtype: DType::U8, shape: vec![1] };
             let specs: Vec<_> = names.iter().map(spec).collect();
             safetensors::write(&folder.path().join(shard), &[], &specs, |_| Ok(vec![7].into())).unwrap();
         }

@@ -144,6 +144,16 @@ mod tests {
     }
 
     #[test]
+    fn a_full_gpu_comes_with_advice_in_flags() {
+        let full = candle_core::Error::Metal("Failed to create metal resource: Buffer".to_owned().into());
+        let error = anyhow::Error::from(Error::from(full)).context("row 3");
+        let lines = lines(&error, "generate", Spelling::Flags);
+        assert_eq!(lines[0], "row 3");
+        assert!(lines[1].starts_with("the GPU has too little memory; try --dtype bf16 "), "{lines:?}");
+        assert_eq!(lines[2], "Metal error Failed to create metal resource: Buffer");
+    }
+
+    #[test]
     fn what_a_file_says_is_left_alone() {
         let error = Error::format("f", "tensor `stop` is missing");
         assert_eq!(of(error, "generate", Spelling::Flags), "f: tensor `stop` is missing");

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use gpt2::checkpoint::StorageType;
+use gpt2::base::DType;
 
 use super::{Format, ModelArgs};
 
@@ -46,7 +46,7 @@ pub enum Target {
     Q4K,
 }
 
-impl From<Target> for StorageType {
+impl From<Target> for DType {
     fn from(target: Target) -> Self {
         match target {
             Target::F32 => Self::F32,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use gpt2::kernels::quantized::QuantizedType;
+use gpt2::base::QuantizedType;
 use gpt2::model::WeightType;
 
 #[derive(Debug, Clone, Args)]

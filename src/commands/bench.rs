@@ -5,10 +5,11 @@ use std::time::Instant;
 use anyhow::Result;
 use gpt2::Error;
 use gpt2::analysis::bench::{Times, Workload, measure};
+use gpt2::base::pool;
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::device::Backend;
-use gpt2::kernels::{self, pool};
+use gpt2::kernels;
 use gpt2::memory::{self, Footprint};
 use gpt2::model::{Gpt2, LoadOptions};
 

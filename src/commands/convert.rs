@@ -4,10 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use gpt2::Error;
+use gpt2::base::DType;
+use gpt2::checkpoint::Checkpoint;
 use gpt2::checkpoint::export::Export;
 use gpt2::checkpoint::gguf::Vocabulary;
-use gpt2::checkpoint::{Checkpoint, StorageType};
-use gpt2::model::{Gpt2, LoadOptions};
+use gpt2::inventory::TensorId;
 use gpt2::source::ModelFiles;
 use gpt2::tokenizer::Tokenizer;
 
@@ -23,14 +24,14 @@ enum Kind {
 }
 
 pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
-    let dtype = StorageType::from(args.to);
+    let dtype = DType::from(args.to);
     let kind = kind(args, dtype)?;
     let files = load::find(&args.model, verbosity)?;
     let checkpoint = Checkpoint::open(&files.weights)?;
     let mut config = files.read_config()?;
     // Refuses weights that do not fit the configuration.
-    Gpt2::load(config.clone(), &checkpoint, LoadOptions::default())?;
-    config.qkv_bias = checkpoint.get("h.0.attn.c_attn.bias").is_some();
+    checkpoint.check(&config)?;
+    config.qkv_bias = checkpoint.tensor(TensorId::FIRST_QKV_BIAS).is_some();
     let export = Export { checkpoint: &checkpoint, config: &config, dtype };
     match kind {
         Kind::Gguf => gguf(export, &files, &args.output, verbosity)?,
@@ -55,7 +56,7 @@ pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
 }
 
 /// Checks what is asked for.
-fn kind(args: &ConvertArgs, dtype: StorageType) -> Result<Kind> {
+fn kind(args: &ConvertArgs, dtype: DType) -> Result<Kind> {
     let usage = |message: String| Err(Error::Usage(message).into());
     if args.model.dtype.is_some() || args.model.quantize.is_some() {
         return usage("convert takes the type from --to; leave out --dtype and --quantize".into());

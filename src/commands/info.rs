@@ -5,6 +5,7 @@ use gpt2::analysis::parameters::{Costs, Parameters};
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::device::DeviceChoice;
+use gpt2::inventory::TensorId;
 use gpt2::memory::{self, DeviceFootprint, Footprint};
 
 use super::load;
@@ -62,7 +63,7 @@ fn of_model(args: &InfoArgs, verbosity: Verbosity) -> Result<Described> {
     let files = load::locate(&args.model, verbosity)?;
     let checkpoint = Checkpoint::open(&files.weights)?;
     let mut config = files.read_config()?;
-    config.qkv_bias = checkpoint.get("h.0.attn.c_attn.bias").is_some();
+    config.qkv_bias = checkpoint.tensor(TensorId::FIRST_QKV_BIAS).is_some();
     let tensors = if args.tensors { checkpoint.tensors.iter().map(record).collect() } else { vec![] };
     let weights = args.model.weights();
     let footprint = Footprint::of_checkpoint(&config, &checkpoint, weights);

@@ -5,12 +5,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use gpt2::Error;
+use gpt2::base::{QuantizedType, pool};
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::{Config, LARGEST_CONFIG};
 use gpt2::device::Backend;
 use gpt2::files::read_at_most;
-use gpt2::kernels::pool;
-use gpt2::kernels::quantized::QuantizedType;
 use gpt2::memory::{self, Footprint};
 use gpt2::model::{Gpt2, LoadOptions, WeightType};
 use gpt2::source::{self, ModelFiles, SourceOptions, TokenizerFiles};
@@ -214,7 +213,7 @@ fn note_fallback(model: &Gpt2, wanted: QuantizedType) {
     let mut widths = vec![config.n_embd, config.n_inner];
     widths.dedup();
     for width in widths {
-        let (wanted, found) = (wanted.storage(), wanted.fitting(width));
+        let (wanted, found) = (wanted.dtype(), wanted.fitting(width));
         if found != wanted {
             let block = wanted.block_len();
             say(format_args!("note: matrices with {width} inputs are {found}: {wanted} takes multiples of {block}"));

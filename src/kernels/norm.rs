@@ -1,7 +1,7 @@
 //! Layer norm over the last axis.
 
-use super::pool::{self, Shareable};
 use super::simd::{LANES, Simd, dispatch};
+use crate::base::pool::{self, Shareable};
 
 /// Rows that one thread takes at a time.
 const ROWS: usize = 16;

@@ -7,11 +7,12 @@ pub use available::{Available, available, peak};
 pub use device::{DeviceFootprint, free_on, require_on};
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, StorageType, TensorSpec};
+use crate::base::{DType, QuantizedType};
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kernels::quantized::QuantizedType;
-use crate::model::{FIRST_MATRIX, Placement, WeightType, tensor_shapes};
+use crate::inventory::TensorId;
+use crate::model::{Placement, WeightType};
 
 /// What the program takes by itself: code, the tokenizer's tables, buffers that do not grow with the model. Measured.
 const PROGRAM_BYTES: u64 = 11 << 20;
@@ -37,10 +38,10 @@ pub struct Footprint {
 }
 
 /// One tensor as it is stored.
-struct Stored<'a> {
-    name: &'a str,
-    dtype: StorageType,
-    shape: &'a [usize],
+struct Stored {
+    id: TensorId,
+    dtype: DType,
+    shape: Vec<usize>,
     transposed: bool,
     bytes: u64,
     /// Whether it lies in a mapped file, and not in memory that it does not give back.
@@ -51,13 +52,15 @@ impl Footprint {
     /// Of a checkpoint whose matrices are loaded as `weights`.
     #[must_use]
     pub fn of_checkpoint(config: &Config, checkpoint: &Checkpoint, weights: WeightType) -> Self {
-        let stored = checkpoint.tensors.iter().map(|tensor| Stored {
-            name: &tensor.name,
-            dtype: tensor.dtype,
-            shape: &tensor.shape,
-            transposed: tensor.transposed,
-            bytes: tensor.bytes.len() as u64,
-            mapped: tensor.bytes.is_mapped(),
+        let stored = checkpoint.tensors.iter().filter_map(|tensor| {
+            Some(Stored {
+                id: TensorId::named(&tensor.name)?,
+                dtype: tensor.dtype,
+                shape: tensor.shape.clone(),
+                transposed: tensor.transposed,
+                bytes: tensor.bytes.len() as u64,
+                mapped: tensor.bytes.is_mapped(),
+            })
         });
         Self::new(config, stored, weights)
     }
@@ -65,33 +68,28 @@ impl Footprint {
     /// Of an f32 checkpoint of this configuration.
     #[must_use]
     pub fn of_config(config: &Config, weights: WeightType) -> Self {
-        let specs = tensor_shapes(config).into_iter();
-        let specs: Vec<_> = specs.map(|(name, shape)| TensorSpec { name, dtype: StorageType::F32, shape }).collect();
-        let stored = specs.iter().map(|spec| Stored {
-            name: &spec.name,
-            dtype: spec.dtype,
-            shape: &spec.shape,
-            transposed: false,
-            bytes: 4 * numbers(&spec.shape),
-            mapped: true,
+        let stored = config.tensors().map(|id| {
+            let shape = id.shape(config);
+            let bytes = 4 * numbers(&shape);
+            Stored { id, dtype: DType::F32, shape, transposed: false, bytes, mapped: true }
         });
         Self::new(config, stored, weights)
     }
 
-    fn new<'a>(config: &Config, tensors: impl Iterator<Item = Stored<'a>>, weights: WeightType) -> Self {
+    fn new(config: &Config, tensors: impl Iterator<Item = Stored>, weights: WeightType) -> Self {
         let [c, inner, layers, positions] =
             [config.n_embd, config.n_inner, config.n_layer, config.n_positions].map(|n| n as u64);
         let (mut mapped, mut loaded, mut load_peak) = (0, 0, 0);
         let mut first_matrix = None;
-        for tensor in tensors.filter(|t| !(config.tie_word_embeddings && t.name == "lm_head.weight")) {
-            let [outer, width] = *tensor.shape else {
-                loaded += 4 * numbers(tensor.shape);
+        for tensor in tensors.filter(|t| !(config.tie_word_embeddings && t.id == TensorId::LM_HEAD)) {
+            let [outer, width] = tensor.shape[..] else {
+                loaded += 4 * numbers(&tensor.shape);
                 continue;
             };
-            if tensor.name == FIRST_MATRIX {
+            if tensor.id == TensorId::FIRST_MATRIX {
                 first_matrix = Some(tensor.dtype);
             }
-            let place = Placement::of(tensor.name, [outer, width], tensor.dtype, tensor.transposed, weights);
+            let place = Placement::of(tensor.id, [outer, width], tensor.dtype, tensor.transposed, weights);
             match (place.as_stored, tensor.mapped) {
                 (true, true) => mapped += tensor.bytes,
                 (true, false) => loaded += tensor.bytes,

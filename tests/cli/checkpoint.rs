@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use gpt2::checkpoint::gguf::{self, Metadata, Vocabulary};
 use gpt2::checkpoint::{Checkpoint, TensorSpec, WeightFiles};
 use gpt2::config::Config;
+use gpt2::inventory::TensorId;
 
 use crate::harness::{Done, gpt2, tiny};
 
@@ -95,7 +96,7 @@ fn as_gguf(folder: &Path) -> PathBuf {
             if is_turned(&tensor.name, &shape) {
                 shape.reverse();
             }
-            TensorSpec { name: gguf::gguf_name(&tensor.name).unwrap(), dtype: tensor.dtype, shape }
+            TensorSpec { name: TensorId::named(&tensor.name).unwrap().gguf_name(), dtype: tensor.dtype, shape }
         })
         .collect();
     let bytes_of = |place: usize| {

@@ -12,11 +12,11 @@
 use std::mem::ManuallyDrop;
 
 use candle_core::{Device, Tensor};
+use gpt2::base::QuantizedType;
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::decode::{Engine, GenerationConfig, NoText};
 use gpt2::device::{Backend, DeviceChoice};
-use gpt2::kernels::quantized::QuantizedType;
 use gpt2::language_model::{Input, LanguageModel, Positions};
 use gpt2::model::{Gpt2, LoadOptions, Session, Trace, WeightType, to_host};
 

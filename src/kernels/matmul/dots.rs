@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::{FloatType, Product, SCRATCH, widen};
-use crate::kernels::pool;
+use super::{Product, SCRATCH, widen};
+use crate::base::{FloatType, pool};
 use crate::kernels::simd::{LANES, Simd, dispatch};
 use crate::kernels::stored::{BF16, F16, F32, Stored, load_up_to, read_up_to, store_up_to};
 

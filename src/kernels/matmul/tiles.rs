@@ -1,8 +1,8 @@
 //! Packed weights: panels go past the rows block by block, in tiles of sums in registers.
 
 use super::panels::PANEL;
-use super::{BLOCK_INPUTS, FloatType, Product, SCRATCH, widen};
-use crate::kernels::pool;
+use super::{BLOCK_INPUTS, Product, SCRATCH, widen};
+use crate::base::{FloatType, pool};
 use crate::kernels::simd::{LANES, Simd, dispatch};
 use crate::kernels::stored::{BF16, F16, F32, Stored, read_up_to, store_up_to};
 

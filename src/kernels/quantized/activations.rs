@@ -1,9 +1,9 @@
 //! Activations as 8-bit integers, 32 with one scale.
 
-use super::super::pool::{self, Shareable};
 use super::super::simd::LANES;
 use super::level::{Integers, dispatch};
 use super::panel::BLOCK;
+use crate::base::pool::{self, Shareable};
 
 /// Rows of `K` activations, `K` a multiple of 32: `x ≈ scale * number`.
 #[derive(Default)]

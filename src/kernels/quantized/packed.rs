@@ -4,7 +4,7 @@
 //! A group of 16 rows has, block by block, the first four bytes of every row, then the next four, and so on, and then the
 //! f16 of every row: one run of memory, not a byte longer than the rows themselves. Rows beyond the last output are zeros.
 
-use super::QuantizedType;
+use crate::base::QuantizedType;
 use crate::kernels::simd::LANES;
 
 /// Outputs that a matrix is filled up to.
@@ -24,7 +24,7 @@ impl QuantizedType {
     /// the number does not fit a `usize`.
     #[must_use]
     pub fn packed_bytes(self, inputs: usize, outputs: usize) -> Option<usize> {
-        self.storage().byte_len(&[outputs.checked_next_multiple_of(WIDTH)?, inputs])
+        self.dtype().byte_len(&[outputs.checked_next_multiple_of(WIDTH)?, inputs])
     }
 }
 
@@ -40,7 +40,7 @@ struct BlockParts {
 
 impl BlockParts {
     fn of(kind: QuantizedType) -> Self {
-        let (size, half) = (kind.storage().block_bytes(), kind.lone_half());
+        let (size, half) = (kind.dtype().block_bytes(), kind.lone_half());
         let start = if half == Some(0) { 2 } else { 0 };
         Self { size, fours: (start, size / 4), half }
     }

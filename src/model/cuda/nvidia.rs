@@ -9,7 +9,8 @@ use candle_core::cuda::{CudaDevice, CudaStorage, WrapErr, cudarc};
 use candle_core::{DType, Device, Shape, Storage, Tensor};
 
 use super::arguments::Arguments;
-use super::kernel::{Kernel, NumberType};
+use super::kernel::Kernel;
+use crate::base::FloatType;
 use crate::error::{Error, Result};
 
 /// Machine code for compute capability 8.0 and 9.0, and PTX for later ones.
@@ -148,7 +149,7 @@ impl Gpu {
     }
 
     /// The dynamic shared memory that a kernel may be launched with.
-    pub fn most_shared(&self, kernel: Kernel, numbers: NumberType) -> usize {
+    pub fn most_shared(&self, kernel: Kernel, numbers: FloatType) -> usize {
         self.0.shared[kernel.index(numbers)]
     }
 
@@ -195,7 +196,7 @@ impl Gpu {
     pub fn launch<A: Arguments>(
         &self,
         kernel: Kernel,
-        numbers: NumberType,
+        numbers: FloatType,
         grid: [u32; 3],
         shared: usize,
         arguments: &A,

@@ -109,7 +109,7 @@ pub fn run(n: usize, f: impl Fn(usize) + Sync) {
 
 /// As [`run`], but on the calling thread alone where all of the work, in multiplications, costs less than handing it
 /// out.
-pub(super) fn run_costing(work: usize, n: usize, f: impl Fn(usize) + Sync) {
+pub(crate) fn run_costing(work: usize, n: usize, f: impl Fn(usize) + Sync) {
     /// About three microseconds' worth.
     const WORTH_SHARING: usize = 1 << 17;
     if work < WORTH_SHARING {
@@ -130,7 +130,7 @@ pub fn for_each<T: Send>(work: usize, items: &mut [T], f: impl Fn(&mut T) + Sync
 }
 
 /// A pointer to an output that several threads write in disjoint parts.
-pub(super) struct Shareable<T>(pub *mut T);
+pub(crate) struct Shareable<T>(pub *mut T);
 
 impl<T> Clone for Shareable<T> {
     fn clone(&self) -> Self {

@@ -5,7 +5,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`config`] | `config.json` as a validated [`Config`](config::Config), named sizes |
-//! | [`source`] | hub id, folder, GGUF or demo → the files of a model; the only code that knows the network |
+//! | [`pipeline`] | a model with all that belongs to it: text in, text out |
+//! | [`source`] | hub id, folder, GGUF or demo → an opened model; the only code that knows the network |
 //! | [`checkpoint`] | safetensors, PyTorch `.bin` and GGUF → named tensors, where they lie in the mapped file |
 //! | [`tokenizer`] | GPT-2's byte-level BPE, `tokenizer.json`, byte-exact streaming decode |
 //! | [`model`] | the network: embeddings, blocks, head, key-value cache, probe |
@@ -40,7 +41,7 @@ pub mod language_model;
 pub mod logits;
 pub mod memory;
 pub mod model;
-
+pub mod pipeline;
 pub mod source;
 pub mod tokenizer;
 

@@ -80,9 +80,11 @@ fn check(args: &BenchArgs, config: &Config) -> Result<(), Error> {
 /// The model and its name.
 fn model(args: &BenchArgs, backend: Backend, verbosity: Verbosity) -> Result<(String, Gpt2)> {
     let Some(size) = args.random else {
-        let files = load::find(&args.model, verbosity)?;
-        check(args, &files.read_config()?)?;
-        return Ok((files.name.clone(), load::network(&args.model, &files, backend, verbosity)?));
+        load::set_up(&args.model)?;
+        let opened = load::open(&args.model, verbosity)?;
+        check(args, &opened.config)?;
+        let model = load::network(&args.model, &opened, backend, verbosity)?;
+        return Ok((opened.name, model));
     };
     load::set_up(&args.model)?;
     let weights = args.model.weights();

@@ -17,7 +17,7 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     let loaded = Loaded::load(&args.model, verbosity)?;
     let ids = loaded.prompt_ids(&prompt, &args.text, verbosity)?;
     let mut config = args.processors.config.clone();
-    config.encode_texts(loaded.encoder())?;
+    loaded.encode_texts(&mut config)?;
     let vocab_size = loaded.model.config().vocab_size;
     let query = Query {
         k: args.k.min(vocab_size),

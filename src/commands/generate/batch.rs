@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Generator, Request, TokenText, interrupt_flag, rand_seed};
+use super::{Generator, Request, interrupt_flag, rand_seed};
 use crate::cli::Prompt;
 use crate::commands::Interrupted;
 use crate::commands::jsonl::{self, Line, Sink};
@@ -25,8 +25,7 @@ pub fn run(generator: &Generator<'_>, rows: Receiver<Line>) -> Result<()> {
     let progress = jsonl::progress(args.input.as_deref(), generator.verbosity.quiet)?;
     let mut session = Session::new(&generator.loaded.model);
     let mut assistant = generator.assistant.map(Session::new);
-    let text = TokenText(generator.loaded.tokenizer.as_ref());
-    let mut engine = Engine::new(&mut session, &text).with_batch_size(args.batch_size);
+    let mut engine = Engine::new(&mut session, generator.loaded.pipeline()).with_batch_size(args.batch_size);
     if let Some(assistant) = &mut assistant {
         engine = engine.with_assistant(assistant)?;
     }

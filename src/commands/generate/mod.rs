@@ -10,13 +10,13 @@ use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use anyhow::Result;
-use gpt2::decode::{Decoding, Detokenize, Engine, Event, FinishReason, GenerationConfig, Sequence};
+use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, Sequence};
 use gpt2::model::{Gpt2, Session};
-use gpt2::tokenizer::{TextStream, Tokenizer};
+use gpt2::tokenizer::TextStream;
 
 use super::Interrupted;
 use super::jsonl::{self, Line};
-use super::load::Loaded;
+use super::load::{self, Loaded};
 use crate::cli::{Format, GenerateArgs, ModelArgs, Prompt, Verbosity};
 use crate::output::generate::{GenerateRecord, LogprobRecord, SequenceRecord, Timings, write_logprobs};
 use crate::output::{Stdout, say};
@@ -54,7 +54,8 @@ enum Work {
 fn assistant(args: &GenerateArgs, verbosity: Verbosity) -> Result<Option<Gpt2>> {
     let Some(model) = &args.assistant_model else { return Ok(None) };
     let args = ModelArgs { model: model.clone(), revision: None, tokenizer: None, ..args.model.clone() };
-    Ok(Some(Loaded::load(&args, verbosity)?.model))
+    let opened = load::open(&args, verbosity)?;
+    Ok(Some(load::network(&args, &opened, args.device.open()?, verbosity)?))
 }
 
 /// Set by Ctrl-C: the step at work is finished, then generation ends. A second Ctrl-C ends the program at once.
@@ -69,15 +70,6 @@ fn interrupt_flag() -> Result<Arc<AtomicBool>> {
 
 /// The exit code after a second Ctrl-C.
 const INTERRUPTED: i32 = 130;
-
-/// The texts of tokens, as decoding wants them: special tokens have none.
-struct TokenText<'a>(Option<&'a Tokenizer>);
-
-impl Detokenize for TokenText<'_> {
-    fn token_bytes(&self, id: u32) -> &[u8] {
-        self.0.filter(|tokenizer| !tokenizer.is_special(id)).and_then(|tokenizer| tokenizer.bytes(id)).unwrap_or(&[])
-    }
-}
 
 /// A loaded model and the flags.
 struct Generator<'a> {
@@ -129,7 +121,7 @@ impl Generator<'_> {
     fn request(&self, prompt: &Prompt, config: &GenerationConfig, seed: u64) -> Result<Request> {
         let loaded = self.loaded;
         let mut config = GenerationConfig { eos_token_id: loaded.eos_token_id.clone(), ..config.clone() };
-        config.encode_texts(loaded.encoder())?;
+        loaded.encode_texts(&mut config)?;
         let seed = *config.seed.get_or_insert(seed);
         let prompt_ids = loaded.prompt_ids(prompt, &self.args.text, self.verbosity)?;
         let text = match prompt {
@@ -149,8 +141,7 @@ impl Generator<'_> {
     ) -> Result<Option<(Vec<Sequence>, Timings)>> {
         let mut session = Session::new(&self.loaded.model);
         let mut assistant = self.assistant.map(Session::new);
-        let text = TokenText(self.loaded.tokenizer.as_ref());
-        let mut engine = Engine::new(&mut session, &text);
+        let mut engine = Engine::new(&mut session, self.loaded.pipeline());
         if let Some(assistant) = &mut assistant {
             engine = engine.with_assistant(assistant)?;
         }

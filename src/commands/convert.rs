@@ -23,7 +23,7 @@ enum Kind {
 }
 
 pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
-    let dtype = DType::from(args.to);
+    let dtype = args.to;
     let kind = kind(args, dtype)?;
     load::set_up(&args.model)?;
     let opened = load::open(&args.model, verbosity)?;

@@ -15,8 +15,6 @@ use crate::config::Config;
 use crate::device::Backend;
 use crate::error::{Error, Result};
 use crate::inventory::{Kind, Part, TensorId};
-#[cfg(cuda_kernels)]
-use crate::memory::{self, DeviceFootprint};
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
@@ -40,8 +38,8 @@ impl Gpt2 {
     /// are sent there from where the mapped file has them.
     ///
     /// # Errors
-    /// Those of [`Checkpoint::check`]; [`Error::Format`] for a tensor that is not stored as floating-point numbers;
-    /// [`Error::Unsupported`] for a model that cannot fit the GPU's free memory.
+    /// Those of [`Checkpoint::check`]; [`Error::Format`] for a tensor that is not stored as floating-point numbers. Whether
+    /// there is memory enough is for the caller to ask ([`memory`](crate::memory)).
     pub fn load(config: Config, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Self> {
         checkpoint.check(&config)?;
         let network = network(&config, checkpoint, &options)?;
@@ -74,9 +72,6 @@ impl Gpt2 {
 fn network(config: &Config, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Network>> {
     #[cfg(cuda_kernels)]
     if let Some((gpu, numbers)) = gpu(options, checkpoint)? {
-        memory::require_on(&options.backend, &checkpoint.origin, options.weights, |weights| {
-            DeviceFootprint::of_checkpoint(config, checkpoint, weights)
-        })?;
         let loader = Loader::new(checkpoint, config, WeightType::F32, false)?;
         return Ok(Box::new(cuda::Network::load(&loader, gpu, numbers)?));
     }

@@ -25,7 +25,7 @@ use crate::device::Backend;
 use crate::error::{Error, Result};
 use crate::files::SmallFile;
 use crate::inventory::TensorId;
-use crate::memory::{self, Footprint};
+use crate::memory::{self, DeviceFootprint, Footprint};
 use crate::model::{Gpt2, LoadOptions};
 use crate::tokenizer::{Tokenizer, TokenizerFiles};
 
@@ -103,10 +103,13 @@ impl OpenedModel {
     /// # Errors
     /// [`Error::Unsupported`], saying what would fit, if it does not; and those of [`Gpt2::load`].
     pub fn load_network(&self, options: LoadOptions) -> Result<Gpt2> {
-        // What a GPU has is known to its driver: `Gpt2::load` asks it.
+        let (config, checkpoint) = (&self.config, &self.checkpoint);
         if matches!(options.backend, Backend::Kernels) {
-            let footprint = |weights| Footprint::of_checkpoint(&self.config, &self.checkpoint, weights);
+            let footprint = |weights| Footprint::of_checkpoint(config, checkpoint, weights);
             memory::require(&self.name, options.weights, footprint)?;
+        } else {
+            let footprint = |weights| DeviceFootprint::of_checkpoint(config, checkpoint, weights);
+            memory::require_on(&options.backend, &self.name, options.weights, footprint)?;
         }
         Gpt2::load(self.config.clone(), &self.checkpoint, options)
     }

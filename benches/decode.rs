@@ -58,10 +58,10 @@ impl LanguageModel for Instant {
 }
 
 fn config(name: &str) -> GenerationConfig {
-    let base = GenerationConfig { max_new_tokens: usize::MAX, seed: 1, ..GenerationConfig::default() };
+    let base = GenerationConfig { max_new_tokens: usize::MAX, seed: Some(1), ..GenerationConfig::default() };
     match name {
         "greedy" => base,
-        "sample" => GenerationConfig { do_sample: true, ..base },
+        "sample" => GenerationConfig { sample: true, ..base },
         "top_k 50" => GenerationConfig { top_k: Some(50), ..base },
         "top_p 0.9" => GenerationConfig { top_p: Some(0.9), ..base },
         "typical_p 0.9" => GenerationConfig { typical_p: Some(0.9), ..base },
@@ -69,7 +69,7 @@ fn config(name: &str) -> GenerationConfig {
         "eta 0.001" => GenerationConfig { eta_cutoff: Some(0.001), ..base },
         "repetition" => GenerationConfig { repetition_penalty: 1.2, no_repeat_ngram_size: 3, ..base },
         "4 beams" => GenerationConfig { num_beams: 4, ..base },
-        "4 beams sampled" => GenerationConfig { num_beams: 4, do_sample: true, ..base },
+        "4 beams sampled" => GenerationConfig { num_beams: 4, sample: true, ..base },
         "4 beams in 2 groups" => {
             GenerationConfig { num_beams: 4, num_beam_groups: 2, diversity_penalty: Some(1.0), ..base }
         }

@@ -91,17 +91,57 @@ pub enum Error {
     #[error("{0}")]
     Tokenizer(String),
 
-    /// A parameter outside its range, or parameters that exclude each other: a mistake of the caller.
+    /// A parameter outside its range, or at odds with another one: a mistake of the caller.
+    #[error("{message}")]
+    Parameter {
+        /// The parameter at fault.
+        parameter: &'static str,
+        /// What is wrong with it and what is allowed. Parameters stand in backticks, so that whoever shows the message
+        /// can write them as they were given: as flags, or as keys.
+        message: String,
+    },
+
+    /// A text longer than the model's context: a mistake of the caller.
+    #[error("the text has {tokens} tokens, the model's context {context}")]
+    Context {
+        /// Tokens of the text.
+        tokens: usize,
+        /// The most that the model sees.
+        context: usize,
+    },
+
+    /// Any other mistake of the caller. Parameters stand in backticks, as in [`Error::Parameter`].
     #[error("{0}")]
     Usage(String),
 
-    /// Numbers that cannot be used: logits that are not finite, or a distribution without a token to choose.
+    /// Numbers that cannot be used: logits that are not finite, or a distribution without a token to choose. Parameters
+    /// stand in backticks, as in [`Error::Parameter`].
     #[error("{0}")]
     Numerics(String),
 
     /// Something that this build or machine does not offer.
     #[error("{0}")]
     Unsupported(String),
+
+    /// A device that this program was built without, or that this machine does not have.
+    #[error("device {device}: {problem}")]
+    Device {
+        /// The device: `cuda`, `cuda:1`, `metal`.
+        device: String,
+        /// Why it cannot be used.
+        problem: String,
+    },
+
+    /// A model that does not fit into memory. Nothing was loaded.
+    #[error("{message}")]
+    Memory {
+        /// What the model takes and what there is.
+        message: String,
+        /// Whether the memory is that of a GPU.
+        gpu: bool,
+        /// The types of weights with which it would fit (`f16`, `q8_0`), and what it takes then in bytes.
+        fitting: Vec<(&'static str, u64)>,
+    },
 
     /// A GPU has no memory left for weights, cache or intermediate results.
     #[error("the GPU has too little memory")]
@@ -153,6 +193,17 @@ fn is_out_of_memory(error: &candle_core::Error) -> bool {
 }
 
 impl Error {
+    /// Whether the caller asked for what cannot be: a parameter, an id or a text out of range.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Parameter { .. } | Self::Context { .. } | Self::Usage(_))
+    }
+
+    /// An [`Error::Parameter`] whose message is the parameter and then `problem`.
+    pub fn parameter(parameter: &'static str, problem: impl std::fmt::Display) -> Self {
+        Self::Parameter { parameter, message: format!("`{parameter}` {problem}") }
+    }
+
     /// An [`Error::Io`] for `path`, to be used with `map_err`.
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

@@ -98,7 +98,7 @@ pub(crate) fn check_finite(row: &[f32]) -> Result<()> {
 pub(crate) fn not_finite() -> Error {
     Error::Numerics(
         "the model gave logits that are not finite numbers: its weights are damaged, or overflow in this number type; \
-         try --dtype f32"
+         try f32"
             .into(),
     )
 }
@@ -181,6 +181,16 @@ pub fn top_k(row: &[f32], k: usize) -> Vec<(usize, f32)> {
     best
 }
 
+/// Where token `id` stands in `row`, 1 for the best: one more than the number of tokens with a larger logit, of equal
+/// tokens those with a smaller id coming first. So the token of rank `r` is the `r`-th of [`top_k`], and the one of rank
+/// 1 is what greedy search takes.
+#[must_use]
+pub fn rank(row: &[f32], id: usize) -> usize {
+    let own = row[id];
+    let (before, after) = row.split_at(id);
+    1 + before.iter().filter(|x| **x >= own).count() + after.iter().filter(|x| **x > own).count()
+}
+
 /// The `k`-th largest value, counted from 1; the smallest if there are fewer.
 pub(crate) fn kth_largest(row: &[f32], k: usize) -> f32 {
     top_k(row, k.max(1)).last().map_or(f32::NEG_INFINITY, |&(_, x)| x)
@@ -258,6 +268,14 @@ mod tests {
             sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
             sorted.truncate(k);
             prop_assert_eq!(top_k(&row, k), sorted);
+        }
+
+        #[test]
+        fn a_rank_is_the_place_in_the_list_of_the_best(row in row()) {
+            for (place, (id, _)) in top_k(&row, row.len()).into_iter().enumerate() {
+                prop_assert_eq!(rank(&row, id), place + 1);
+            }
+            prop_assert_eq!(rank(&row, argmax(&row)), 1);
         }
 
         #[test]

@@ -147,13 +147,22 @@ impl Pipeline {
         GenerationConfig { eos_token_id: self.eos_token_id.clone(), ..GenerationConfig::default() }
     }
 
+    /// Makes ids of the texts among the parameters: see [`GenerationConfig::encode_texts`].
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for a text that needs a tokenizer if there is none; those of [`ids`](Self::ids).
+    pub fn encode_texts(&self, config: &mut GenerationConfig) -> Result<()> {
+        config.encode_texts(self.tokenizer.as_ref().map(|_| |text: &str| self.ids(text, true)))
+    }
+
     /// Continues a text; an empty one starts from [`start_token`](Self::start_token). The sequences hold what follows the
     /// text.
     ///
     /// # Errors
     /// Those of [`ids`](Self::ids), [`GenerationConfig::validate`] and [`generate`]; [`Error::Usage`] for an empty text if the
     /// model has no token to start from.
-    pub fn generate(&self, text: &str, config: GenerationConfig) -> Result<Vec<Sequence>> {
+    pub fn generate(&self, text: &str, mut config: GenerationConfig) -> Result<Vec<Sequence>> {
+        self.encode_texts(&mut config)?;
         let decoding = Arc::new(config.validate()?);
         let mut ids = self.ids(text, true)?;
         if ids.is_empty() {

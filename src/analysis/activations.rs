@@ -114,7 +114,7 @@ impl Attention {
     /// One head's weights: for each token that looks, those on all tokens.
     ///
     /// # Errors
-    /// If there is no such head.
+    /// If the layer does not have this head.
     pub fn weights(&self, head: usize) -> Result<Vec<Vec<f32>>> {
         Ok(self.tensor.get(head)?.to_vec2()?)
     }
@@ -124,7 +124,7 @@ impl Hidden {
     /// The state's summary with `n` numbers of each excerpt.
     ///
     /// # Errors
-    /// If the state is no matrix in main memory.
+    /// If the state cannot be copied to main memory.
     pub fn summary(&self, n: usize) -> Result<Summary> {
         let shape = self.tensor.dims2()?;
         with_slice(&self.tensor, |x| {

@@ -26,6 +26,13 @@ pub struct Loaded {
     pub load_s: f64,
 }
 
+impl Loaded {
+    /// The model with what belongs to it.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+}
+
 impl std::ops::Deref for Loaded {
     type Target = Pipeline;
 
@@ -51,16 +58,14 @@ pub fn open(args: &ModelArgs, verbosity: Verbosity) -> Result<OpenedModel> {
         tokenizer: args.tokenizer.clone(),
         progress: Some(&|progress| bar.show(progress)),
     };
-    source::open(&args.model, &options).map_err(advise)
+    Ok(source::open(&args.model, &options)?)
 }
 
-/// Loads a network without its tokenizer, for a device that this program was built for.
-pub fn network(args: &ModelArgs, backend: Backend, verbosity: Verbosity) -> Result<(String, Gpt2)> {
-    set_up(args)?;
-    let opened = open(args, verbosity)?;
+/// Loads a network without its tokenizer.
+pub fn network(args: &ModelArgs, opened: &OpenedModel, backend: Backend, verbosity: Verbosity) -> Result<Gpt2> {
     let model = opened.load_network(LoadOptions { weights: args.weights(), backend })?;
     note_fallback(args, &model, verbosity);
-    Ok((opened.name, model))
+    Ok(model)
 }
 
 /// The tokenizer that the flags ask for; GPT-2's if they ask for none.
@@ -72,7 +77,7 @@ pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<Tokenizer
         tokenizer: args.tokenizer.clone(),
         progress: Some(&|progress| bar.show(progress)),
     };
-    let files = source::find_tokenizer(args.model.as_deref(), &options).map_err(advise)?;
+    let files = source::find_tokenizer(args.model.as_deref(), &options)?;
     Tokenizer::load(&files).map_err(|error| match error {
         fault @ (Error::Tokenizer(_) | Error::Format { .. }) if args.tokenizer.is_none() => {
             Error::Tokenizer(format!("{fault}: give one with --tokenizer")).into()
@@ -143,17 +148,6 @@ impl Loaded {
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         let advise = |fault| Error::Tokenizer(format!("{fault}: give ids with --ids, or a tokenizer with --tokenizer"));
         Ok(self.pipeline.tokenizer().map_err(advise)?)
-    }
-}
-
-/// The error, with the flags that lead out of it.
-fn advise(error: Error) -> anyhow::Error {
-    match error {
-        Error::Hub(problem) => {
-            let advice = "without the hub, use `--model demo` or a local folder (`--model FOLDER`)";
-            Error::Hub(format!("{problem}; {advice}")).into()
-        }
-        error => error.into(),
     }
 }
 

@@ -9,18 +9,19 @@ use gpt2::tokenizer::{Token, Tokenizer};
 use regex::Regex;
 
 use super::load;
-use crate::cli::{Format, Prompt, TokenizeArgs, TokenizeFormat, Verbosity, parse_ids, read_text};
+use crate::cli::{Format, Prompt, TokenizeArgs, TokenizeFormat, Verbosity, flag_ids, read_text};
 use crate::output::Stdout;
 use crate::output::tokenize::{PieceRecord, TokenRecord, TokenizeRecord, write_vocabulary};
 
 pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
     if args.vocab {
-        return list(&load::tokenizer(&args.tokenizer, verbosity)?, args);
+        let pattern = args.grep.as_deref().map(pattern).transpose()?;
+        return list(&load::tokenizer(&args.tokenizer, verbosity)?, pattern.as_ref(), args);
     }
     let prompt = match &args.decode {
         None => args.text.prompt()?,
-        Some(Some(ids)) => Prompt::Ids(parse_ids(ids, "--decode")?),
-        Some(None) => Prompt::Ids(parse_ids(&read_text(args.text.file.as_deref())?, "--decode")?),
+        Some(Some(ids)) => Prompt::Ids(flag_ids(ids, "--decode")?),
+        Some(None) => Prompt::Ids(flag_ids(&read_text(args.text.file.as_deref())?, "--decode")?),
     };
     let tokenizer = load::tokenizer(&args.tokenizer, verbosity)?;
     let (text, mut tokens) = match prompt {
@@ -75,10 +76,9 @@ fn write(args: &TokenizeArgs, tokenizer: &Tokenizer, text: &[u8], tokens: &[Toke
 }
 
 /// Writes the vocabulary, or what of it matches.
-fn list(tokenizer: &Tokenizer, args: &TokenizeArgs) -> Result<()> {
-    let pattern = args.grep.as_deref().map(pattern).transpose()?;
+fn list(tokenizer: &Tokenizer, pattern: Option<&Regex>, args: &TokenizeArgs) -> Result<()> {
     let pieces = (0..tokenizer.vocab_size() as u32).map(|id| piece(tokenizer, id));
-    let matches = |piece: &PieceRecord<'_>| pattern.as_ref().is_none_or(|pattern| pattern.is_match(piece.piece));
+    let matches = |piece: &PieceRecord<'_>| pattern.is_none_or(|pattern| pattern.is_match(piece.piece));
     let pieces: Vec<_> = pieces.filter(matches).collect();
     let mut out = Stdout::lock();
     match args.format {
@@ -95,7 +95,7 @@ fn pattern(text: &str) -> Result<Regex, Error> {
     Regex::new(text).map_err(|e| {
         let e = e.to_string();
         let reason = e.rsplit("error: ").next().unwrap_or(&e).trim();
-        Error::Usage(format!("--grep: `{text}` is no regular expression: {reason}"))
+        Error::Usage(format!("--grep: `{text}` is not a regular expression: {reason}"))
     })
 }
 

@@ -7,9 +7,11 @@
 
 use std::sync::Arc;
 
-use super::config::{Beam, Decoding, EarlyStopping};
+use super::decoding::{Beam, Decoding};
+use super::parameters::EarlyStopping;
+use super::processors::check_choice;
 use super::random::Noise;
-use super::search::{FEW_MORE, NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob, check_choice};
+use super::search::{FEW_MORE, NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
 use super::stop::Finish;
 use crate::error::Result;
 use crate::language_model::MOST_TOP;

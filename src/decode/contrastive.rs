@@ -9,8 +9,9 @@
 
 use std::sync::Arc;
 
-use super::config::OnContextLimit;
-use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob, check_choice};
+use super::parameters::OnContextLimit;
+use super::processors::check_choice;
+use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
 use super::stop::{Finish, FinishReason, Outflow};
 use crate::error::Result;
 use crate::language_model::Positions;

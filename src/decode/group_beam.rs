@@ -5,8 +5,10 @@
 //! search: finished scores are `f64`, and what is unfinished at the limit competes with what has ended.
 
 use super::beam::{BEHIND, BeamRows, Candidate, Hypothesis, Scores};
-use super::config::{Beam, EarlyStopping};
-use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task, check_choice};
+use super::decoding::Beam;
+use super::parameters::EarlyStopping;
+use super::processors::check_choice;
+use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task};
 use super::stop::{Finish, FinishReason};
 use crate::error::Result;
 

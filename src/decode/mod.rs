@@ -21,7 +21,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `config` | parameters, their ranges, which exclude each other |
+//! | `parameters` | the table of parameters: names, types, defaults, ranges, descriptions |
+//! | `decoding` | what a configuration adds up to: which parameters exclude each other, the strategy |
 //! | `processors` | what changes the scores of the next token: penalties, bans, temperature, truncations |
 //! | `single` | greedy search and sampling, with or without guesses (`lookup`, or a second model) |
 //! | `beam`, `group_beam` | beam search and beam sample, diverse beam search |
@@ -33,11 +34,12 @@
 //! Reference: transformers 5.23.0, `generation/utils.py` and `generation/logits_process.py`.
 
 mod beam;
-mod config;
 mod contrastive;
+mod decoding;
 mod engine;
 mod group_beam;
 mod lookup;
+mod parameters;
 mod processors;
 mod random;
 mod search;
@@ -48,8 +50,12 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Decoding, EarlyStopping, GenerationConfig, OnContextLimit};
+pub use decoding::Decoding;
 pub use engine::{Engine, Event, RequestId, generate};
+pub use parameters::{
+    EarlyStopping, GenerationConfig, Group, OnContextLimit, PARAMETERS, Parameter, Takes, Word, parse_ids,
+};
 pub use processors::Processors;
+pub(crate) use processors::check_choice;
 pub use search::{Sequence, TokenLogprob};
 pub use stop::{Detokenize, FinishReason, NoText};

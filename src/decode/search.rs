@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use super::config::{Decoding, OnContextLimit};
+use super::decoding::Decoding;
+use super::parameters::OnContextLimit;
 use super::stop::{Detokenize, Finish, FinishReason, bytes};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::language_model::Positions;
 use crate::logits::{self, Top};
 
@@ -114,18 +115,6 @@ impl Task<'_> {
 /// tokens more than are needed those that are picked are the same as of a whole row. If even these are equal to the last one
 /// that is needed, a search asks for whole rows from there on.
 pub(super) const FEW_MORE: usize = 8;
-
-/// Fails if `largest`, the best score after the processors, says that they left nothing to choose from.
-pub(super) fn check_choice(largest: f32) -> Result<()> {
-    if largest.is_finite() {
-        return Ok(());
-    }
-    Err(Error::Numerics(if largest == f32::NEG_INFINITY {
-        "every token is ruled out: loosen --bad-words, --no-repeat-ngram-size or --min-new-tokens".into()
-    } else {
-        "the scores overflow: raise --temperature, or bring --repetition-penalty closer to 1".into()
-    }))
-}
 
 /// What a search wants of a model: first the moves, then the truncations, then the inputs.
 #[derive(Default)]
@@ -263,17 +252,4 @@ pub(super) trait Search: Send {
         output: StepOutput<'_>,
         tokens: &mut Vec<NewToken>,
     ) -> Result<Option<Vec<Sequence>>>;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::check_choice;
-
-    #[test]
-    fn something_has_to_be_left_to_choose_from() {
-        assert!(check_choice(-4.0).is_ok());
-        for largest in [f32::NEG_INFINITY, f32::INFINITY, f32::NAN] {
-            assert!(check_choice(largest).is_err(), "{largest}");
-        }
-    }
 }

@@ -11,12 +11,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::config::{Draft, Single};
+use super::decoding::{Draft, Single};
 use super::lookup::lookup;
+use super::processors::check_choice;
 use super::random::Noise;
-use super::search::{
-    FEW_MORE, NewToken, NextToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob, check_choice,
-};
+use super::search::{FEW_MORE, NewToken, NextToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
 use super::stop::{Finish, Outflow};
 use crate::error::Result;
 use crate::language_model::{MOST_TOP, Positions};

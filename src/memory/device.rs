@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{megabytes, numbers};
+use super::{numbers, readable};
 use crate::base::{DType, FloatType, QuantizedType};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
@@ -149,7 +149,7 @@ pub fn free_on(backend: &Backend) -> Option<u64> {
 /// takes by type.
 ///
 /// # Errors
-/// [`Error::Unsupported`], with what is needed and what is free.
+/// [`Error::Memory`], with what is needed and what is free.
 pub fn require_on(
     backend: &Backend,
     name: &str,
@@ -167,21 +167,17 @@ fn check(name: &str, weights: WeightType, footprint: impl Fn(WeightType) -> Devi
     if needed <= free {
         return Ok(());
     }
-    let types = [("--dtype f16", WeightType::F16), ("--dtype bf16", WeightType::BF16)];
-    let fitting = types.into_iter().filter_map(|(flag, weights)| {
+    let types = [("f16", WeightType::F16), ("bf16", WeightType::BF16)];
+    let fitting = types.into_iter().filter_map(|(dtype, weights)| {
         let other = footprint(weights).least_bytes;
-        (other <= free).then(|| format!("{flag} ({})", megabytes(other)))
+        (other <= free).then_some((dtype, other))
     });
-    let fitting: Vec<String> = fitting.collect();
-    let way_out = match fitting.as_slice() {
-        [] => "no --dtype makes it fit; use --quantize, a smaller model, or --device cpu".to_owned(),
-        fitting => format!("would fit: {}", fitting.join(", ")),
-    };
-    Err(Error::Unsupported(format!(
-        "{name} takes {} of GPU memory and {} are free; {way_out}",
-        megabytes(needed),
-        megabytes(free)
-    )))
+    let (needed, free) = (readable(needed), readable(free));
+    Err(Error::Memory {
+        message: format!("{name} takes {needed} of GPU memory and {free} are free"),
+        gpu: true,
+        fitting: fitting.collect(),
+    })
 }
 
 /// Bytes of a matrix, either way round.
@@ -273,25 +269,19 @@ mod tests {
         let config = Config::named("gpt2-xl").unwrap();
         let refusal = |megabytes: u64| {
             let footprint = |weights| DeviceFootprint::of_config(&config, weights);
-            check("gpt2-xl", WeightType::F32, footprint, megabytes * 1_000_000).err().map(|e| e.to_string())
+            match check("gpt2-xl", WeightType::F32, footprint, megabytes * 1_000_000) {
+                Err(Error::Memory { message, gpu: true, fitting }) => Some((message, fitting)),
+                other => other.map(|()| None).expect("no other error"),
+            }
         };
         assert_eq!(refusal(7000), None);
-        let [f32, f16] = [WeightType::F32, WeightType::F16]
-            .map(|weights| DeviceFootprint::of_config(&config, weights).least_bytes.div_ceil(1_000_000));
-        assert!((6200..6500).contains(&f32) && (3100..3300).contains(&f16), "{f32} {f16}");
-        assert_eq!(
-            refusal(4000).unwrap(),
-            format!(
-                "gpt2-xl takes {f32} MB of GPU memory and 4000 MB are free; \
-                 would fit: --dtype f16 ({f16} MB), --dtype bf16 ({f16} MB)"
-            )
-        );
-        let none = refusal(1000).unwrap();
-        assert!(
-            none.ends_with(
-                "1000 MB are free; no --dtype makes it fit; use --quantize, a smaller model, or --device cpu"
-            )
-        );
+        let [f32, f16] =
+            [WeightType::F32, WeightType::F16].map(|weights| DeviceFootprint::of_config(&config, weights).least_bytes);
+        let megabytes = |bytes| bytes / 1_000_000;
+        assert!((6200..6500).contains(&megabytes(f32)) && (3100..3300).contains(&megabytes(f16)), "{f32} {f16}");
+        let message = format!("gpt2-xl takes {} of GPU memory and 4.00 GB are free", readable(f32));
+        assert_eq!(refusal(4000).unwrap(), (message, vec![("f16", f16), ("bf16", f16)]));
+        assert_eq!(refusal(1000).unwrap().1, []);
         // What has no limit refuses nothing.
         let footprint = |weights| DeviceFootprint::of_config(&config, weights);
         assert!(require_on(&Backend::Kernels, "gpt2-xl", WeightType::F32, footprint).is_ok());

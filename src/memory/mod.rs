@@ -139,7 +139,7 @@ impl Footprint {
 /// Refuses a model that cannot fit, naming the types that would; `footprint` gives what it takes by type.
 ///
 /// # Errors
-/// [`Error::Unsupported`], with what is needed and what is available.
+/// [`Error::Memory`], with what is needed and what is available.
 pub fn require(name: &str, weights: WeightType, footprint: impl Fn(WeightType) -> Footprint) -> Result<()> {
     match available() {
         Some(available) => check(name, weights, footprint, &available),
@@ -162,8 +162,8 @@ pub fn require_bytes(what: &str, bytes: u64) -> Result<()> {
     }
     Err(Error::Unsupported(format!(
         "{what} takes {} of memory and {} are available ({limit})",
-        megabytes(bytes),
-        megabytes(left)
+        readable(bytes),
+        readable(left)
     )))
 }
 
@@ -182,36 +182,36 @@ fn check(
         _ => (own.least_bytes(), available.bytes, available.limit),
     };
     let types = [
-        ("--dtype f32", WeightType::F32),
-        ("--dtype f16", WeightType::F16),
-        ("--quantize q8_0", WeightType::Quantized(QuantizedType::Q8_0)),
-        ("--quantize q6_k", WeightType::Quantized(QuantizedType::Q6K)),
-        ("--quantize q4_k", WeightType::Quantized(QuantizedType::Q4K)),
+        ("f32", WeightType::F32),
+        ("f16", WeightType::F16),
+        ("q8_0", WeightType::Quantized(QuantizedType::Q8_0)),
+        ("q6_k", WeightType::Quantized(QuantizedType::Q6K)),
+        ("q4_k", WeightType::Quantized(QuantizedType::Q4K)),
     ];
-    let fitting = types.into_iter().filter_map(|(flag, weights)| {
+    let fitting = types.into_iter().filter_map(|(dtype, weights)| {
         let other = footprint(weights);
-        other.fits(available).then(|| format!("{flag} ({})", megabytes(other.least_bytes())))
+        other.fits(available).then(|| (dtype, other.least_bytes()))
     });
-    let fitting: Vec<String> = fitting.collect();
-    let way_out = match fitting.as_slice() {
-        [] => {
-            "no --dtype or --quantize makes it fit; use a smaller model, or raise the limit if there is one".to_owned()
-        }
-        fitting => format!("would fit: {}", fitting.join(", ")),
-    };
-    Err(Error::Unsupported(format!(
-        "{name} takes {} of memory and {} are available ({limit}); {way_out}",
-        megabytes(needed),
-        megabytes(left)
-    )))
+    let (needed, left) = (readable(needed), readable(left));
+    Err(Error::Memory {
+        message: format!("{name} takes {needed} of memory and {left} are available ({limit})"),
+        gpu: false,
+        fitting: fitting.collect(),
+    })
 }
 
 fn numbers(shape: &[usize]) -> u64 {
     shape.iter().map(|n| *n as u64).product()
 }
 
-fn megabytes(bytes: u64) -> String {
-    format!("{} MB", bytes.div_ceil(1_000_000))
+/// A number of bytes as people read it: `36.86 kB`, `497.76 MB`, `6.23 GB`, in powers of 1000.
+#[must_use]
+pub fn readable(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    match [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")].into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.2} {name}", bytes / unit),
+        None => format!("{bytes} B"),
+    }
 }
 
 #[cfg(test)]
@@ -267,17 +267,28 @@ mod tests {
             let address_space = address_space.map(|n| n * 1_000_000);
             let available = Available { bytes: megabytes * 1_000_000, limit: "machine", address_space };
             let footprint = |weights| Footprint::of_config(&config, weights);
-            check("m", WeightType::F32, footprint, &available).err().map(|e| e.to_string())
+            match check("m", WeightType::F32, footprint, &available) {
+                Err(Error::Memory { message, gpu: false, fitting }) => Some((message, fitting)),
+                other => other.map(|()| None).expect("no other error"),
+            }
         };
         assert_eq!(refusal(520, None), None);
-        assert_eq!(
-            refusal(505, None).unwrap(),
-            "m takes 510 MB of memory and 505 MB are available (machine); \
-             would fit: --dtype f16 (271 MB), --quantize q8_0 (207 MB), --quantize q6_k (198 MB), --quantize q4_k (188 MB)"
-        );
-        let none = refusal(30, None).unwrap();
-        assert!(none.contains("; no --dtype or --quantize makes it fit; use a smaller model"), "{none}");
+        let (message, fitting) = refusal(505, None).unwrap();
+        assert_eq!(message, "m takes 509.29 MB of memory and 505.00 MB are available (machine)");
+        let megabytes: Vec<_> = fitting.iter().map(|(dtype, bytes)| (*dtype, bytes.div_ceil(1_000_000))).collect();
+        assert_eq!(megabytes, [("f16", 271), ("q8_0", 207), ("q6_k", 198), ("q4_k", 188)]);
+        assert_eq!(refusal(30, None).unwrap().1, []);
         assert_eq!(refusal(9000, Some(520)), None);
-        assert!(refusal(9000, Some(500)).unwrap().contains("500 MB are available (address space (ulimit -v))"));
+        let (message, _) = refusal(9000, Some(500)).unwrap();
+        assert!(message.contains("500.00 MB are available (address space (ulimit -v))"), "{message}");
+    }
+
+    #[test]
+    fn bytes_are_readable() {
+        for (bytes, text) in
+            [(0, "0 B"), (999, "999 B"), (36_864, "36.86 kB"), (497_760_000, "497.76 MB"), (6_230_000_000, "6.23 GB")]
+        {
+            assert_eq!(readable(bytes), text);
+        }
     }
 }

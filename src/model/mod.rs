@@ -75,8 +75,8 @@ impl Gpt2 {
     /// The cache holds the new positions afterwards; after an error it holds what it held before.
     ///
     /// # Errors
-    /// [`Error::Usage`] if an id lies outside the vocabulary, an input is empty, a row is named twice, or a row would
-    /// outgrow the context.
+    /// [`Error::Context`] if a row would outgrow the context; [`Error::Usage`] if an id lies outside the vocabulary, an
+    /// input is empty, or a row is named twice.
     pub fn forward(
         &self,
         inputs: &[(usize, &[u32])],
@@ -141,9 +141,7 @@ impl Gpt2 {
             }
             let length = cache.len(row) + ids.len();
             if length > context {
-                return Err(Error::Usage(format!(
-                    "{length} tokens do not fit into the context of {context}; shorten the text"
-                )));
+                return Err(Error::Context { tokens: length, context });
             }
         }
         Ok(())

@@ -102,15 +102,16 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(gpt2::files::atomically(path, |file| file.write_all(bytes).map_err(write))?)
 }
 
-/// An error and its causes, each as a person reads it: with the flags that help where there are some.
-pub fn causes(error: &anyhow::Error) -> Vec<String> {
-    let advice = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref() {
-        Some(gpt2::Error::DeviceMemory(_)) => {
-            ": try --dtype bf16 or --quantize q8_0, a smaller --batch-size, fewer beams, or --device cpu"
-        }
-        _ => "",
-    };
-    error.chain().map(|cause| format!("{cause}{}", advice(cause))).collect()
+/// Checks that there is a folder for a file to be written, so that it is not found out at the end of the work.
+pub fn check_folder(path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let missing = |error| gpt2::Error::io("create", path)(error);
+    match std::fs::metadata(folder) {
+        Ok(folder) if folder.is_dir() => Ok(()),
+        Ok(_) => Err(missing(io::ErrorKind::NotADirectory.into()).into()),
+        Err(error) => Err(missing(error).into()),
+    }
 }
 
 /// Whether an error says that nobody reads standard output any more.
@@ -132,19 +133,4 @@ pub fn visible(text: &str) -> String {
     text.chars()
         .map(|c| if tokens::is_unprintable(c) { c.escape_default().to_string() } else { c.to_string() })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_gpu_comes_with_advice_in_flags() {
-        let full = candle_core::Error::Metal("Failed to create metal resource: Buffer".to_owned().into());
-        let error = anyhow::Error::from(gpt2::Error::from(full)).context("row 3");
-        let causes = causes(&error);
-        assert_eq!(causes[0], "row 3");
-        assert!(causes[1].starts_with("the GPU has too little memory: try --dtype bf16 "), "{causes:?}");
-        assert_eq!(causes[2], "Metal error Failed to create metal resource: Buffer");
-    }
 }

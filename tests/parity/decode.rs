@@ -212,7 +212,8 @@ fn a_batch_gives_what_each_request_gives_alone() {
             .map(|case| (case.ids.clone(), case.params.config(eos, case.max_new_tokens)))
             .collect();
         for (seed, case) in (0..).zip(golden.generate.iter().step_by(5)) {
-            let sample = GenerationConfig { seed, do_sample: true, num_return_sequences: 2, ..Default::default() };
+            let sample =
+                GenerationConfig { seed: Some(seed), sample: true, num_return_sequences: 2, ..Default::default() };
             requests.push((case.ids.clone(), GenerationConfig { top_p: Some(0.9), ..sample.clone() }));
             requests.push((case.ids.clone(), GenerationConfig { num_beams: 3, top_k: Some(30), ..sample }));
         }
@@ -233,10 +234,10 @@ fn assisted_decoding_gives_what_plain_decoding_gives() {
     for (name, model, golden) in &models {
         for case in golden.generate.iter().filter(|case| case.params.num_beams.is_none()) {
             let greedy = case.params.config(&model.config().eos_token_id, 40);
-            let sampled = GenerationConfig { do_sample: true, temperature: Some(0.8), seed: 3, ..greedy.clone() };
+            let sampled = GenerationConfig { sample: true, temperature: Some(0.8), seed: Some(3), ..greedy.clone() };
             for plain in [greedy, sampled] {
                 let expected = run(model, &case.ids, &plain);
-                let lookup = GenerationConfig { prompt_lookup_num_tokens: Some(6), ..plain.clone() };
+                let lookup = GenerationConfig { prompt_lookup: Some(6), ..plain.clone() };
                 assert_eq!(run(model, &case.ids, &lookup), expected, "{name}: {:?}, looked up", case.params);
                 let assisted = GenerationConfig { assistant: true, ..plain };
                 for assistant in [model, other] {
@@ -257,8 +258,8 @@ fn samples_follow_the_processed_distribution() {
     let (model, golden) = (golden::model("base"), golden::golden::<Golden>("base"));
     for case in &golden.distribution {
         let config = GenerationConfig {
-            do_sample: true,
-            seed: 20_240_229,
+            sample: true,
+            seed: Some(20_240_229),
             num_return_sequences: DRAWS,
             ..case.params.config(&[], 1)
         };

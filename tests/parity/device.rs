@@ -118,7 +118,7 @@ fn guesses_change_no_token() {
         for case in golden.generate.iter().filter(|case| case.params.num_beams.is_none()) {
             let plain = case.params.config(&model.config().eos_token_id, 40);
             let expected = &decode::run(&model, &case.ids, &plain)[0].ids;
-            let lookup = GenerationConfig { prompt_lookup_num_tokens: Some(6), ..plain.clone() };
+            let lookup = GenerationConfig { prompt_lookup: Some(6), ..plain.clone() };
             assert_eq!(&decode::run(&model, &case.ids, &lookup)[0].ids, expected, "{name}: looked up");
             let assisted = GenerationConfig { assistant: true, ..plain };
             let (mut session, mut assistant) = (Session::new(&model), Session::new(&other));

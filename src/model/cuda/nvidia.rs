@@ -114,7 +114,7 @@ impl Gpu {
         let (major, minor) = context.compute_capability().w()?;
         if major < 8 {
             return Err(Error::Unsupported(format!(
-                "this GPU has compute capability {major}.{minor}; the kernels need 8.0 or more, use --device cpu"
+                "this GPU has compute capability {major}.{minor}; the kernels need 8.0 or more; run on the CPU"
             )));
         }
         let module = context.load_module(cudarc::nvrtc::Ptx::from_binary(KERNELS.to_vec())).w()?;

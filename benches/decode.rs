@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use divan::{Bencher, black_box};
 use gpt2::Result;
-use gpt2::decode::{Engine, GenerationConfig, Input, LanguageModel, NoText, Output, Positions, Top, numeric};
+use gpt2::decode::{Engine, GenerationConfig, NoText};
+use gpt2::language_model::{Input, LanguageModel, Output, Positions};
+use gpt2::logits::{self, Top};
 
 const VOCAB: usize = 50257;
 
@@ -96,17 +98,17 @@ fn copy(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn log_softmax(bencher: Bencher<'_, '_>) {
     let mut logits = logits();
-    bencher.bench_local(|| numeric::log_softmax(black_box(&mut logits)));
+    bencher.bench_local(|| logits::log_softmax(black_box(&mut logits)));
 }
 
 #[divan::bench]
 fn softmax(bencher: Bencher<'_, '_>) {
     let (logits, mut probs) = (logits(), vec![]);
-    bencher.bench_local(|| numeric::softmax(black_box(&logits), &mut probs));
+    bencher.bench_local(|| logits::softmax(black_box(&logits), &mut probs));
 }
 
 #[divan::bench(args = [1, 8, 50, 1000])]
 fn top_k(bencher: Bencher<'_, '_>, k: usize) {
     let logits = logits();
-    bencher.bench_local(|| numeric::top_k(black_box(&logits), k));
+    bencher.bench_local(|| logits::top_k(black_box(&logits), k));
 }

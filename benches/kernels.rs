@@ -7,10 +7,11 @@ use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use gpt2::base::{Bytes, FloatType, QuantizedType, ggml::quantize};
+use gpt2::base::ggml::quantize;
+use gpt2::base::{Bytes, FloatType, QuantizedType};
 use gpt2::config::Activation;
 use gpt2::kernels::quantized::QuantizedMatrix;
-use gpt2::kernels::{self, BLOCK_POSITIONS, CacheShape, Epilogue, Layout, Matrix, Query};
+use gpt2::kernels::{self, Batch, CacheMemory, CacheShape, Epilogue, Matrix, PAGE_POSITIONS, PageId, Weight, panels};
 
 const WIDTH: usize = 768;
 const HEADS: usize = 12;
@@ -35,43 +36,38 @@ fn tensor(dims: (usize, usize)) -> Tensor {
 
 /// What a matrix is, with its inputs and outputs: the weights of a block and the tied head.
 #[derive(Debug, Clone, Copy)]
-enum Weight {
+enum Shape {
     /// `mlp.c_fc`.
     Mlp,
     /// `lm_head`.
     Head,
 }
 
-impl Weight {
+impl Shape {
     fn dims(self) -> (usize, usize) {
         match self {
             Self::Mlp => (WIDTH, 4 * WIDTH),
             Self::Head => (WIDTH, 50257),
         }
     }
-
-    fn layout(self) -> Layout {
-        match self {
-            Self::Mlp => Layout::InOut,
-            Self::Head => Layout::OutIn,
-        }
-    }
 }
 
 /// Matrices and rows that are measured.
-const PRODUCTS: [(Weight, usize); 6] = [
-    (Weight::Mlp, 1),
-    (Weight::Mlp, 16),
-    (Weight::Mlp, 512),
-    (Weight::Head, 1),
-    (Weight::Head, 16),
-    (Weight::Head, 512),
-];
+const PRODUCTS: [(Shape, usize); 6] =
+    [(Shape::Mlp, 1), (Shape::Mlp, 16), (Shape::Mlp, 512), (Shape::Head, 1), (Shape::Head, 16), (Shape::Head, 512)];
+
+/// The product of `rows` rows with a weight.
+fn product(bencher: Bencher<'_, '_>, w: &Weight, rows: usize) {
+    let (x, mut y) = (numbers(rows * w.inputs()), vec![0.0; rows * w.outputs()]);
+    bencher
+        .counter(ItemsCount::new(x.len() * w.outputs()))
+        .bench_local(|| w.matmul(black_box(&x), None, Epilogue::None, &mut y));
+}
 
 mod matmul {
     use super::*;
 
-    fn floats(bencher: Bencher<'_, '_>, (weight, rows): (Weight, usize), dtype: FloatType) {
+    fn floats(bencher: Bencher<'_, '_>, (weight, rows): (Shape, usize), dtype: FloatType) {
         let (inputs, outputs) = weight.dims();
         let number = |x: f32| match dtype {
             FloatType::F32 => x.to_le_bytes().to_vec(),
@@ -79,34 +75,40 @@ mod matmul {
             FloatType::BF16 => half::bf16::from_f32(x).to_le_bytes().to_vec(),
         };
         let bytes: Vec<u8> = numbers(inputs * outputs).into_iter().flat_map(number).collect();
-        let w = Matrix::new(Bytes::from(bytes), dtype, weight.layout(), inputs, outputs);
-        let x = numbers(rows * inputs);
-        bencher
-            .counter(ItemsCount::new(rows * inputs * outputs))
-            .bench_local(|| kernels::matmul(black_box(&x), &w, None, Epilogue::None));
+        let w = match weight {
+            Shape::Mlp => {
+                let mut packed = vec![0; panels::packed_bytes(dtype, inputs, outputs).expect("a length")];
+                for part in &mut panels::parts(dtype, inputs, inputs, &mut packed) {
+                    panels::pack(dtype, outputs, &bytes, part);
+                }
+                Matrix::new(Bytes::from(packed), dtype, true, inputs, outputs)
+            }
+            Shape::Head => Matrix::new(Bytes::from(bytes), dtype, false, inputs, outputs),
+        };
+        product(bencher, &Weight::Float(w), rows);
     }
 
     #[divan::bench(args = PRODUCTS)]
-    fn f32(bencher: Bencher<'_, '_>, shape: (Weight, usize)) {
+    fn f32(bencher: Bencher<'_, '_>, shape: (Shape, usize)) {
         floats(bencher, shape, FloatType::F32);
     }
 
     #[divan::bench(args = PRODUCTS)]
-    fn f16(bencher: Bencher<'_, '_>, shape: (Weight, usize)) {
+    fn f16(bencher: Bencher<'_, '_>, shape: (Shape, usize)) {
         floats(bencher, shape, FloatType::F16);
     }
 
     #[divan::bench(args = PRODUCTS)]
-    fn bf16(bencher: Bencher<'_, '_>, shape: (Weight, usize)) {
+    fn bf16(bencher: Bencher<'_, '_>, shape: (Shape, usize)) {
         floats(bencher, shape, FloatType::BF16);
     }
 
     #[divan::bench(args = PRODUCTS)]
-    fn candle_f32(bencher: Bencher<'_, '_>, (weight, rows): (Weight, usize)) {
+    fn candle_f32(bencher: Bencher<'_, '_>, (weight, rows): (Shape, usize)) {
         let (inputs, outputs) = weight.dims();
         let w = match weight {
-            Weight::Mlp => tensor((inputs, outputs)),
-            Weight::Head => tensor((outputs, inputs)).t().expect("a matrix"),
+            Shape::Mlp => tensor((inputs, outputs)),
+            Shape::Head => tensor((outputs, inputs)).t().expect("a matrix"),
         };
         let x = tensor((rows, inputs));
         bencher.counter(ItemsCount::new(rows * inputs * outputs)).bench_local(|| black_box(&x).matmul(&w));
@@ -121,25 +123,22 @@ mod quantized {
         (QuantizedType::Q6K, GgmlDType::Q6K),
         (QuantizedType::Q4K, GgmlDType::Q4K),
     ];
-    const SHAPES: [(Weight, usize); 4] = [(Weight::Mlp, 1), (Weight::Mlp, 512), (Weight::Head, 1), (Weight::Head, 16)];
+    const SHAPES: [(Shape, usize); 4] = [(Shape::Mlp, 1), (Shape::Mlp, 512), (Shape::Head, 1), (Shape::Head, 16)];
 
-    fn cases() -> impl Iterator<Item = (QuantizedType, GgmlDType, Weight, usize)> {
+    fn cases() -> impl Iterator<Item = (QuantizedType, GgmlDType, Shape, usize)> {
         FORMATS.into_iter().flat_map(|(kind, theirs)| SHAPES.map(|(weight, rows)| (kind, theirs, weight, rows)))
     }
 
     #[divan::bench(args = cases())]
-    fn ours(bencher: Bencher<'_, '_>, (kind, _, weight, rows): (QuantizedType, GgmlDType, Weight, usize)) {
+    fn ours(bencher: Bencher<'_, '_>, (kind, _, weight, rows): (QuantizedType, GgmlDType, Shape, usize)) {
         let (inputs, outputs) = weight.dims();
         let bytes = quantize(kind, &numbers(inputs * outputs)).expect("whole blocks");
         let w = QuantizedMatrix::new(&bytes, kind, inputs, outputs);
-        let x = numbers(rows * inputs);
-        bencher
-            .counter(ItemsCount::new(rows * inputs * outputs))
-            .bench_local(|| w.matmul(black_box(&x), None, Epilogue::None));
+        product(bencher, &Weight::Quantized(w), rows);
     }
 
     #[divan::bench(args = cases())]
-    fn candle(bencher: Bencher<'_, '_>, (_, kind, weight, rows): (QuantizedType, GgmlDType, Weight, usize)) {
+    fn candle(bencher: Bencher<'_, '_>, (_, kind, weight, rows): (QuantizedType, GgmlDType, Shape, usize)) {
         let (inputs, outputs) = weight.dims();
         let w = QTensor::quantize(&tensor((outputs, inputs)), kind).and_then(QMatMul::from_qtensor).expect("a matrix");
         let x = tensor((rows, inputs));
@@ -156,30 +155,31 @@ mod attention {
 
     #[divan::bench(args = CASES)]
     fn f32(bencher: Bencher<'_, '_>, case: (usize, usize)) {
-        ours(bencher, case, FloatType::F32);
+        ours(bencher, case, false);
     }
 
     #[divan::bench(args = CASES)]
     fn f16(bencher: Bencher<'_, '_>, case: (usize, usize)) {
-        ours(bencher, case, FloatType::F16);
+        ours(bencher, case, true);
     }
 
-    /// Over a cache of this type.
-    fn ours(bencher: Bencher<'_, '_>, (new, past): (usize, usize), dtype: FloatType) {
-        let shape = CacheShape { heads: HEADS, head_dim: WIDTH / HEADS, dtype };
-        let qkv = numbers(new * 3 * WIDTH);
-        let mut cache = vec![vec![0; shape.block_bytes()]; (new + past).div_ceil(BLOCK_POSITIONS)];
-        for position in 0..new + past {
-            for mut head in shape.heads_mut(&mut cache[position / BLOCK_POSITIONS]) {
-                head.write(&numbers(shape.head_dim), &numbers(shape.head_dim), position % BLOCK_POSITIONS);
-            }
+    /// Over a cache in f16 or f32.
+    fn ours(bencher: Bencher<'_, '_>, (new, past): (usize, usize), half: bool) {
+        let shape = CacheShape { heads: HEADS, head_dim: WIDTH / HEADS, half };
+        let pages: Vec<_> = (0..(new + past).div_ceil(PAGE_POSITIONS)).map(PageId).collect();
+        let mut memory = CacheMemory::new(shape, 1, pages.len());
+        let mut there = 0;
+        while there < pages.len() {
+            there += memory.grow().expect("memory");
         }
-        let mut out = vec![0.0; new * WIDTH];
-        bencher.counter(ItemsCount::new(2 * new * (past + new) * WIDTH)).bench_local(|| {
-            let blocks = cache.iter().map(Vec::as_slice).collect();
-            let query = Query { first: 0, len: new, past, blocks, weights: None };
-            kernels::attend(shape, 0.125, black_box(&qkv), 3 * WIDTH, &mut [query], &mut out);
-        });
+        let mut batch = Batch::default();
+        batch.set([(0, new + past, &pages[..])]);
+        kernels::append(&mut memory, 0, &batch, &numbers((new + past) * 3 * WIDTH));
+        batch.set([(past, new, &pages[..])]);
+        let (qkv, mut out) = (numbers(new * 3 * WIDTH), vec![0.0; new * WIDTH]);
+        bencher
+            .counter(ItemsCount::new(2 * new * (past + new) * WIDTH))
+            .bench_local(|| kernels::attend(&memory, 0, &batch, 0.125, black_box(&qkv), None, &mut out));
     }
 
     #[divan::bench(args = CASES)]

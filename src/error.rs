@@ -83,6 +83,10 @@ pub enum Error {
     #[error("{0}")]
     Source(String),
 
+    /// A model that would have to come from the hub, which is not reached or not allowed to be asked.
+    #[error("{0}")]
+    Hub(String),
+
     /// A tokenizer file that cannot be used, or text or ids that the tokenizer cannot take.
     #[error("{0}")]
     Tokenizer(String),

@@ -7,8 +7,8 @@ use candle_core::Tensor;
 
 use super::perplexity::{Sliding, Window, perplexity};
 use crate::base::pool;
-use crate::decode::numeric;
 use crate::error::{Error, Result};
+use crate::logits;
 use crate::model::{Gpt2, select_rows, with_slice};
 
 /// Tokens that share a forward pass, unless a single window is longer: enough for full speed, little enough that keys,
@@ -211,11 +211,11 @@ fn read(logits: &Tensor, targets: &[Target], options: &ScoreOptions) -> Result<V
 /// One token's score, and the best tokens in its place, from a row of logits.
 fn place(row: &[f32], id: u32, alternatives: usize) -> Result<Place> {
     let own = row[id as usize];
-    numeric::check_finite(row)?;
-    let logprob = numeric::log_probability(row, id as usize);
+    logits::check_finite(row)?;
+    let logprob = logits::log_probability(row, id as usize);
     let rank = 1 + row.iter().filter(|other| **other > own).count();
     let log_sum = own - logprob;
-    let best = numeric::top_k(row, alternatives);
+    let best = logits::top_k(row, alternatives);
     let best = best.into_iter().map(|(id, logit)| (id as u32, logit - log_sum)).collect();
     Ok((TokenScore { logprob, rank }, best))
 }

@@ -73,6 +73,17 @@ impl<'a> Export<'a> {
         safetensors::write(path, &[("format", "pt")], &specs, |place| self.bytes(&parts[place]))
     }
 
+    /// The most memory that writing takes: one tensor after the other is converted, and of the file only that one is read.
+    #[must_use]
+    pub fn working_bytes(&self) -> u64 {
+        let converted = |tensor: &Tensor| {
+            let numbers: u64 = tensor.shape.iter().map(|n| *n as u64).product();
+            // What the type does not fit becomes another one, of at most 4 bytes a number.
+            self.dtype.byte_len(&tensor.shape).map_or(4 * numbers, |bytes| bytes as u64)
+        };
+        self.tensors().map(|(_, tensor)| tensor.bytes.len() as u64 + converted(tensor)).max().unwrap_or_default()
+    }
+
     /// The tensors of the model; a tied head is not one of them.
     fn tensors(&self) -> impl Iterator<Item = (TensorId, &'a Tensor)> {
         let tied = self.config.tie_word_embeddings;

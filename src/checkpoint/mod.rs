@@ -54,17 +54,15 @@ pub struct Checkpoint {
     by_name: HashMap<String, usize>,
 }
 
-/// Where the weights of a model lie.
+/// Where the weights of a model lie, if not in a GGUF file ([`gguf::Gguf`]), which also holds configuration and tokenizer.
 #[derive(Debug, Clone)]
 pub enum WeightFiles {
     /// `model.safetensors`.
     Safetensors(PathBuf),
-    /// A `*.index.json` (of safetensors or `.bin` files); its shards lie beside it ([`ShardIndex`] names them).
-    Sharded(PathBuf),
+    /// A `*.index.json` (of safetensors or `.bin` files), whose shards lie beside it.
+    Sharded(ShardIndex),
     /// `pytorch_model.bin`.
     PyTorch(PathBuf),
-    /// A GGUF file, which also holds configuration and tokenizer.
-    Gguf(PathBuf),
     /// A safetensors file in memory, such as the demo model built into the program.
     Static(&'static [u8]),
 }
@@ -79,14 +77,21 @@ impl Checkpoint {
         let (path, tensors) = match files {
             WeightFiles::Safetensors(path) => (path.as_path(), safetensors::read(&File::open(path)?)?),
             WeightFiles::PyTorch(path) => (path.as_path(), pytorch::read(&File::open(path)?)?),
-            WeightFiles::Sharded(path) => (path.as_path(), ShardIndex::read(path)?.open()?),
-            WeightFiles::Gguf(path) => (path.as_path(), gguf::Gguf::open(path)?.tensors),
+            WeightFiles::Sharded(index) => (index.path(), index.open()?),
             WeightFiles::Static(bytes) => {
                 let path = Path::new("the built-in model");
                 (path, safetensors::read(&File { path: path.to_owned(), bytes: Bytes::from(*bytes) })?)
             }
         };
         Self::new(path.display().to_string(), tensors)
+    }
+
+    /// The weights in a GGUF file.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn from_gguf(gguf: &gguf::Gguf) -> Result<Self> {
+        Self::new(gguf.path.display().to_string(), gguf.tensors.clone())
     }
 
     /// A checkpoint of the given tensors; `origin` says in error messages where they come from.
@@ -142,10 +147,11 @@ mod tests {
 
     #[test]
     fn opens_every_format_of_the_fixtures() {
+        let index = ShardIndex::read(&tiny("untied_f16/model.safetensors.index.json")).unwrap();
         // Embeddings and final norm are 4 tensors, a block has 12, an untied head is one more.
         for (files, count, dtype, vocab) in [
             (WeightFiles::Safetensors(tiny("base/model.safetensors")), 4 + 12 * 3, DType::F32, 211),
-            (WeightFiles::Sharded(tiny("untied_f16/model.safetensors.index.json")), 5 + 12 * 3, DType::F16, 211),
+            (WeightFiles::Sharded(index), 5 + 12 * 3, DType::F16, 211),
             (WeightFiles::PyTorch(tiny("inverse/pytorch_model.bin")), 4 + 12 * 4, DType::F32, 211),
         ] {
             let checkpoint = Checkpoint::open(&files).unwrap();

@@ -30,12 +30,23 @@ impl ShardIndex {
     /// Reads an index file and checks its names.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read; [`Error::Format`] if it is no index, or names a file outside of its folder.
+    /// [`Error::Io`] if it cannot be read; otherwise as [`parse`](Self::parse).
     pub fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path)?;
+        Self::of(&File::open(path)?)
+    }
+
+    /// Parses the content of the index file at `path` and checks its names.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if it is not an index, or names a file outside of its folder.
+    pub fn parse(path: &Path, content: &[u8]) -> Result<Self> {
+        Self::of(&File { path: path.to_owned(), bytes: content.to_vec().into() })
+    }
+
+    fn of(file: &File) -> Result<Self> {
         let raw: Raw = serde_json::from_slice(&file.bytes)
             .map_err(|e| file.error(format!("not an index of a sharded checkpoint: {e}")))?;
-        let mut index = Self { path: path.to_owned(), tensors: Vec::new(), shards: Vec::new() };
+        let mut index = Self { path: file.path.clone(), tensors: Vec::new(), shards: Vec::new() };
         let mut numbers = HashMap::new();
         for (name, shard) in &raw.weight_map {
             file.check_name(name)?;
@@ -57,6 +68,12 @@ impl ShardIndex {
             return Err(file.error("its weight_map is empty"));
         }
         Ok(index)
+    }
+
+    /// The index file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The names of the shards, relative to the folder of the index, in the order in which it first names them.

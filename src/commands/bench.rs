@@ -6,9 +6,9 @@ use anyhow::Result;
 use gpt2::Error;
 use gpt2::base::pool;
 use gpt2::checkpoint::Checkpoint;
-use gpt2::decode::{Input, LanguageModel, Positions};
 use gpt2::device::Backend;
 use gpt2::kernels;
+use gpt2::language_model::{Input, LanguageModel};
 use gpt2::memory::{self, Footprint};
 use gpt2::model::{Gpt2, LoadOptions, Session};
 
@@ -66,8 +66,7 @@ pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
 /// The model and its name.
 fn model(args: &BenchArgs, backend: Backend, verbosity: Verbosity) -> Result<(String, Gpt2)> {
     let Some(size) = args.random else {
-        let files = load::find(&args.model, verbosity)?;
-        return Ok((files.name.clone(), load::network(&args.model, &files, backend, verbosity)?));
+        return load::network(&args.model, backend, verbosity);
     };
     load::set_up(&args.model)?;
     let weights = args.model.weights();
@@ -115,18 +114,7 @@ fn measure(model: &Gpt2, prompt: usize, args: &BenchArgs, backend: &Backend) -> 
 
 /// Runs new tokens of each row; returns the most probable next one of each.
 fn step(session: &mut Session<'_>, rows: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
-    let inputs: Vec<Input<'_>> = rows
-        .iter()
-        .enumerate()
-        .map(|(row, ids)| Input {
-            row,
-            ids,
-            logits: Positions::None,
-            best: Positions::Last,
-            hidden: Positions::None,
-            ..Input::default()
-        })
-        .collect();
+    let inputs: Vec<Input<'_>> = rows.iter().enumerate().map(|(row, ids)| Input::best(row, ids)).collect();
     // Weights that give no finite numbers cost as much as others.
     Ok(session.forward(&inputs)?.best.iter().map(|id| vec![id.unwrap_or(0)]).collect())
 }

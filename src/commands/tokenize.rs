@@ -1,28 +1,28 @@
 //! `gpt2 tokenize`: text to tokens, ids to text, and the vocabulary.
 
 use std::borrow::Cow;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use anyhow::{Context, Result};
 use gpt2::Error;
-use gpt2::source::{SourceOptions, resolve_tokenizer};
 use gpt2::tokenizer::{Token, Tokenizer};
 use regex::Regex;
 
-use crate::cli::{Format, Prompt, TokenizeArgs, TokenizeFormat, TokenizerArgs, Verbosity, parse_ids, read_text};
+use super::load;
+use crate::cli::{Format, Prompt, TokenizeArgs, TokenizeFormat, Verbosity, parse_ids, read_text};
 use crate::output::Stdout;
 use crate::output::tokenize::{PieceRecord, TokenRecord, TokenizeRecord, write_vocabulary};
 
 pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
     if args.vocab {
-        return list(&load(&args.tokenizer, verbosity)?, args);
+        return list(&load::tokenizer(&args.tokenizer, verbosity)?, args);
     }
     let prompt = match &args.decode {
         None => args.text.prompt()?,
         Some(Some(ids)) => Prompt::Ids(parse_ids(ids, "--decode")?),
         Some(None) => Prompt::Ids(parse_ids(&read_text(args.text.file.as_deref())?, "--decode")?),
     };
-    let tokenizer = load(&args.tokenizer, verbosity)?;
+    let tokenizer = load::tokenizer(&args.tokenizer, verbosity)?;
     let (text, mut tokens) = match prompt {
         Prompt::Text(text) => {
             let tokens = tokenizer.encode(&text, !args.text.no_special)?;
@@ -110,15 +110,4 @@ fn write_ids(ids: impl Iterator<Item = u32>, out: &mut Stdout) -> Result<()> {
         write!(out, "{before}{id}")?;
     }
     Ok(writeln!(out)?)
-}
-
-/// The tokenizer that the flags ask for; GPT-2's if they ask for none.
-fn load(args: &TokenizerArgs, verbosity: Verbosity) -> Result<Tokenizer> {
-    let options = SourceOptions {
-        revision: args.revision.clone(),
-        offline: args.is_offline(),
-        tokenizer: args.tokenizer.clone(),
-        progress: !verbosity.quiet && std::io::stderr().is_terminal(),
-    };
-    Ok(Tokenizer::load(&resolve_tokenizer(args.model.as_deref(), &options)?)?)
 }

@@ -2,7 +2,9 @@
 
 use anyhow::{Result, bail};
 use gpt2::Error;
-use gpt2::decode::{Input, LanguageModel, Positions, Processors, numeric};
+use gpt2::decode::Processors;
+use gpt2::language_model::{Input, LanguageModel};
+use gpt2::logits;
 use gpt2::model::{Session, select_rows, to_host};
 
 use super::load::Loaded;
@@ -187,8 +189,7 @@ impl Query<'_> {
 }
 
 fn last_logits(session: &mut Session<'_>, row: usize, ids: &[u32]) -> Result<Vec<f32>> {
-    let input =
-        Input { row, ids, logits: Positions::Last, best: Positions::None, hidden: Positions::None, ..Input::default() };
+    let input = Input::logits(row, ids);
     Ok(session.forward(&[input])?.logits)
 }
 
@@ -202,7 +203,7 @@ impl<'a> Distribution<'a> {
     fn new(logits: &'a mut [f32], processors: &Processors, ids: &[u32]) -> Result<Self> {
         processors.apply(logits, ids, 0);
         let mut logprobs = logits.to_vec();
-        numeric::log_softmax(&mut logprobs);
+        logits::log_softmax(&mut logprobs);
         if logprobs.iter().any(|p| p.is_nan()) {
             bail!("the model gives no numbers (NaN) after token {}; are its weights broken?", ids.len() - 1);
         }
@@ -211,7 +212,7 @@ impl<'a> Distribution<'a> {
 
     /// The `k` best tokens that the processors left, best first, the lower id first where they are equal.
     fn best(&self, k: usize) -> Vec<u32> {
-        let best = numeric::top_k(&self.logprobs, k);
+        let best = logits::top_k(&self.logprobs, k);
         best.into_iter().filter(|(_, p)| *p > f32::NEG_INFINITY).map(|(id, _)| id as u32).collect()
     }
 

@@ -14,8 +14,8 @@ use super::group_beam::GroupBeamSearch;
 use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task};
 use super::single::SingleSearch;
 use super::stop::Detokenize;
-use super::{Input, LanguageModel, Output};
 use crate::error::{Error, Result};
+use crate::language_model::{Input, LanguageModel, Output};
 
 /// Names a request: they are numbered in the order in which they are submitted.
 pub type RequestId = usize;

@@ -6,8 +6,7 @@
 
 use super::beam::{BEHIND, BeamRows, Candidate, Hypothesis, Scores};
 use super::config::{Beam, EarlyStopping};
-use super::numeric;
-use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task};
+use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task, check_choice};
 use super::stop::{Finish, FinishReason};
 use crate::error::Result;
 
@@ -69,7 +68,7 @@ impl Group {
         let size = self.beams.len();
         let candidates = scores.best(&self.beams, size * (1 + task.decoding.stop.eos_token_id.len()).max(2));
         let best = candidates.first().map_or(f32::NEG_INFINITY, |candidate| candidate.score);
-        numeric::check_choice(best)?;
+        check_choice(best)?;
         let mut next: Vec<Candidate> = vec![];
         let mut ended: Vec<Candidate> = vec![];
         for (rank, &candidate) in candidates.iter().enumerate() {

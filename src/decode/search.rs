@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::config::{Decoding, OnContextLimit};
 use super::stop::{Detokenize, Finish, FinishReason, bytes};
-use super::{Positions, Top, numeric};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::language_model::Positions;
+use crate::logits::{self, Top};
 
 /// A finished sequence.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,14 +40,14 @@ pub struct TokenLogprob {
 impl TokenLogprob {
     /// From `row`, log-probabilities (V) up to the constant `shift`.
     fn new(row: &[f32], shift: f32, id: usize, k: usize) -> Arc<Self> {
-        let finite = numeric::top_k(row, k).into_iter().filter(|(_, x)| x.is_finite());
+        let finite = logits::top_k(row, k).into_iter().filter(|(_, x)| x.is_finite());
         let top = finite.map(|(id, x)| (id as u32, x - shift)).collect();
         Arc::new(Self { id: id as u32, logprob: row[id] - shift, top })
     }
 
     /// From processed logits (V), of which `id` was chosen.
     pub(super) fn from_logits(logits: &[f32], id: usize, k: usize) -> Arc<Self> {
-        Self::new(logits, logits[id] - numeric::log_probability(logits, id), id, k)
+        Self::new(logits, logits[id] - logits::log_probability(logits, id), id, k)
     }
 
     /// From processed log-probabilities (V) as they stand.
@@ -114,6 +115,18 @@ impl Task<'_> {
 /// that is needed, a search asks for whole rows from there on.
 pub(super) const FEW_MORE: usize = 8;
 
+/// Fails if `largest`, the best score after the processors, says that they left nothing to choose from.
+pub(super) fn check_choice(largest: f32) -> Result<()> {
+    if largest.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Numerics(if largest == f32::NEG_INFINITY {
+        "every token is ruled out: loosen --bad-words, --no-repeat-ngram-size or --min-new-tokens".into()
+    } else {
+        "the scores overflow: raise --temperature, or bring --repetition-penalty closer to 1".into()
+    }))
+}
+
 /// What a search wants of a model: first the moves, then the truncations, then the inputs.
 #[derive(Default)]
 pub(super) struct Plan {
@@ -124,7 +137,7 @@ pub(super) struct Plan {
     pub inputs: Vec<PlannedInput>,
 }
 
-/// An [`Input`](super::Input) to be.
+/// An [`Input`](crate::language_model::Input) to be.
 pub(super) struct PlannedInput {
     pub row: usize,
     pub ids: Vec<u32>,
@@ -186,7 +199,7 @@ impl Plan {
 pub(super) struct StepOutput<'a> {
     /// Logits, (positions, V).
     pub logits: &'a mut [f32],
-    /// Best tokens, (positions); see [`Output::best`](super::Output::best).
+    /// Best tokens, (positions); see [`Output::best`](crate::language_model::Output::best).
     pub best: &'a [Option<u32>],
     /// Hidden states, (positions, C).
     pub hidden: &'a [f32],
@@ -250,4 +263,17 @@ pub(super) trait Search: Send {
         output: StepOutput<'_>,
         tokens: &mut Vec<NewToken>,
     ) -> Result<Option<Vec<Sequence>>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_choice;
+
+    #[test]
+    fn something_has_to_be_left_to_choose_from() {
+        assert!(check_choice(-4.0).is_ok());
+        for largest in [f32::NEG_INFINITY, f32::INFINITY, f32::NAN] {
+            assert!(check_choice(largest).is_err(), "{largest}");
+        }
+    }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::table::{TableModel, hash, scrambled};
 use super::*;
 use crate::error::Error;
+use crate::language_model::{Input, LanguageModel, Positions};
+use crate::logits;
 
 const VOCAB: usize = 40;
 const EOS: u32 = 7;
@@ -180,7 +182,7 @@ fn a_wide_beam_search_finds_the_best_sequence_of_all() {
                 .skip(1)
                 .zip(&ids)
                 .map(|(row, &id)| {
-                    numeric::log_softmax(row);
+                    logits::log_softmax(row);
                     row[id as usize]
                 })
                 .sum();

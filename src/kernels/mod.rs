@@ -16,17 +16,18 @@ mod attention;
 mod bandwidth;
 mod matmul;
 mod norm;
-
 pub mod quantized;
 mod simd;
 mod stored;
+mod weight;
 
 pub use activation::activate;
-pub use attention::{BLOCK_POSITIONS, CacheShape, HeadBlock, Query, attend};
+pub use attention::{Batch, CacheMemory, CacheShape, PAGE_POSITIONS, PageId, append, attend};
 pub use bandwidth::memory_bandwidth;
-pub use matmul::{Epilogue, Layout, Matrix, matmul, panels};
+pub use matmul::{Epilogue, Matrix, panels};
 pub use norm::layer_norm;
 pub use simd::level;
+pub use weight::Weight;
 
 /// Numbers for tests, spread evenly over -1..1: a multiplicative congruence, different for each `seed`.
 #[cfg(test)]

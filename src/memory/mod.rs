@@ -147,6 +147,26 @@ pub fn require(name: &str, weights: WeightType, footprint: impl Fn(WeightType) -
     }
 }
 
+/// Refuses work, called `what`, that takes more memory than there is beside the program.
+///
+/// # Errors
+/// [`Error::Unsupported`], with what is needed and what is available.
+pub fn require_bytes(what: &str, bytes: u64) -> Result<()> {
+    let Some(available) = available() else { return Ok(()) };
+    let (left, limit) = match available.address_space {
+        Some(left) if left < available.bytes => (left, "address space (ulimit -v)"),
+        _ => (available.bytes, available.limit),
+    };
+    if bytes <= left {
+        return Ok(());
+    }
+    Err(Error::Unsupported(format!(
+        "{what} takes {} of memory and {} are available ({limit})",
+        megabytes(bytes),
+        megabytes(left)
+    )))
+}
+
 fn check(
     name: &str,
     weights: WeightType,

@@ -2,7 +2,7 @@
 
 use crate::base::FloatType;
 use crate::config::Config;
-use crate::decode::MOST_TOP;
+use crate::language_model::MOST_TOP;
 
 /// Outputs are computed 16 at a time.
 pub const TILE_OUTPUTS: usize = 16;

@@ -1,13 +1,12 @@
-//! From a checkpoint's tensors to a model: every tensor is found and checked against the configuration.
+//! From a checkpoint to a model: who computes is chosen here, and gets its tensors from a [`Loader`].
 
-use super::block::{Attention, Block, Mlp};
+use super::Gpt2;
+use super::candle::CandleNetwork;
 #[cfg(cuda_kernels)]
 use super::cuda;
-use super::device::Place;
-use super::layered::{Layered, Stored};
-use super::layers::{Embedding, LayerNorm, Linear, MatrixData};
-use super::weights::{WeightType, Weights};
-use super::{Gpt2, Network};
+use super::host::HostNetwork;
+use super::network::{Network, Stored};
+use super::weights::{MatrixData, WeightType, Weights};
 use crate::base::DType;
 #[cfg(cuda_kernels)]
 use crate::base::{FloatType, QuantizedType};
@@ -16,8 +15,6 @@ use crate::config::Config;
 use crate::device::Backend;
 use crate::error::{Error, Result};
 use crate::inventory::{Kind, Part, TensorId};
-#[cfg(cuda_kernels)]
-use crate::memory::{self, DeviceFootprint};
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
@@ -41,42 +38,55 @@ impl Gpt2 {
     /// are sent there from where the mapped file has them.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`] where checkpoint and configuration
-    /// disagree; [`Error::Format`] for a tensor that is not stored as floating-point numbers; [`Error::Unsupported`] for a
-    /// model that cannot fit the GPU's free memory.
+    /// Those of [`Checkpoint::check`]; [`Error::Format`] for a tensor that is not stored as floating-point numbers. Whether
+    /// there is memory enough is for the caller to ask ([`memory`](crate::memory)).
     pub fn load(config: Config, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Self> {
-        #[cfg(cuda_kernels)]
-        if let Some((gpu, numbers)) = gpu(&options, checkpoint)? {
-            memory::require_on(&options.backend, &checkpoint.origin, options.weights, |weights| {
-                DeviceFootprint::of_checkpoint(&config, checkpoint, weights)
-            })?;
-            let network = on_gpu(&config, checkpoint, cuda::Builder::new(gpu, numbers))?;
-            return Ok(Self { config, network: Network::Cuda(network) });
-        }
-        let place = match &options.backend {
-            Backend::Kernels => None,
-            Backend::Candle(device) => Some(Place::new(device, options.weights, config.vocab_size)?),
-            #[cfg(feature = "emulator")]
-            Backend::Emulator => Some(Place::new(&candle_core::Device::Cpu, options.weights, config.vocab_size)?),
-        };
         checkpoint.check(&config)?;
-        let weights = Weights::place(checkpoint, &config, options.weights, place.is_none())?;
-        let loader = Loader { checkpoint, config: &config, weights, place: place.as_ref() };
-        let table = loader.matrix(TensorId::WTE)?;
-        let wte = Embedding::new(&table, loader.place)?;
-        let wpe = Embedding::new(&loader.matrix(TensorId::WPE)?, loader.place)?;
-        let h = (0..config.n_layer).map(|i| loader.block(i)).collect::<Result<_>>()?;
-        let ln_f = loader.norm(None, Part::LnF)?;
-        let lm_head = if config.tie_word_embeddings {
-            wte.tied_head(&table, loader.place)?
-        } else {
-            Linear::new(&loader.matrix(TensorId::LM_HEAD)?, None, loader.place)?
-        };
-        let cache_type =
-            options.weights.cache_type(checkpoint.tensor(TensorId::FIRST_MATRIX).map(|tensor| tensor.dtype));
-        let layered = Layered { cache_type, wte, wpe, h, ln_f, lm_head, place };
-        Ok(Self { config, network: Network::Layered(layered) })
+        let network = network(&config, checkpoint, &options)?;
+        Ok(Self { config, network })
     }
+
+    /// The bytes of the weight matrices in memory, or in the mapped file, by type; a tied head counts once.
+    #[must_use]
+    pub fn weight_bytes(&self) -> Vec<(DType, usize)> {
+        let Stored { blocks, embeddings, head } = self.network.stored();
+        let head = (!self.config.tie_word_embeddings).then_some(head);
+        let mut bytes: Vec<(DType, usize)> = vec![];
+        for (dtype, size) in blocks.into_iter().chain(embeddings).chain(head) {
+            match bytes.iter_mut().find(|(other, _)| *other == dtype) {
+                Some((_, sum)) => *sum += size,
+                None => bytes.push((dtype, size)),
+            }
+        }
+        bytes
+    }
+
+    /// The bytes of weights that a decoded token reads: the matrices of the blocks and the head.
+    #[must_use]
+    pub fn bytes_per_token(&self) -> usize {
+        let Stored { blocks, head, .. } = self.network.stored();
+        blocks.into_iter().chain([head]).map(|(_, size)| size).sum()
+    }
+}
+
+fn network(config: &Config, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Network>> {
+    #[cfg(cuda_kernels)]
+    if let Some((gpu, numbers)) = gpu(options, checkpoint)? {
+        let loader = Loader::new(checkpoint, config, WeightType::F32, false)?;
+        return Ok(Box::new(cuda::Network::load(&loader, gpu, numbers)?));
+    }
+    let device = match &options.backend {
+        Backend::Kernels => {
+            let stored = checkpoint.tensor(TensorId::FIRST_MATRIX).map(|tensor| tensor.dtype);
+            let loader = Loader::new(checkpoint, config, options.weights, true)?;
+            return Ok(Box::new(HostNetwork::load(&loader, options.weights.cache_type(stored))?));
+        }
+        Backend::Candle(device) => device,
+        #[cfg(feature = "emulator")]
+        Backend::Emulator => &candle_core::Device::Cpu,
+    };
+    let loader = Loader::new(checkpoint, config, options.weights, false)?;
+    Ok(Box::new(CandleNetwork::load(&loader, device, options.weights)?))
 }
 
 /// The GPU that runs the network, and the type of its numbers; none where candle or the CPU does: there are no kernels for
@@ -99,123 +109,35 @@ fn gpu(options: &LoadOptions, checkpoint: &Checkpoint) -> Result<Option<(cuda::G
     Ok(gpu.map(|gpu| (gpu, numbers)))
 }
 
-/// Puts a checkpoint on a GPU, where its numbers are converted.
-#[cfg(cuda_kernels)]
-fn on_gpu(config: &Config, checkpoint: &Checkpoint, builder: cuda::Builder) -> Result<cuda::Network> {
-    checkpoint.check(config)?;
-    let weights = Weights::place(checkpoint, config, WeightType::F32, false)?;
-    let loader = Loader { checkpoint, config, weights, place: None };
-    let table = |id| builder.matrix(&loader.matrix(id)?);
-    let norm = |layer, part| {
-        let [weight, bias] = loader.norm_vectors(layer, part)?;
-        builder.norm(&weight, &bias, config.layer_norm_epsilon as f32)
-    };
-    let linear = |layer, part| {
-        let (weight, bias) = loader.linear_data(layer, part)?;
-        let bias = bias.map(|bias| builder.vector(&bias)).transpose()?;
-        Ok::<_, Error>(cuda::Linear { weight: builder.matrix(&weight)?, bias })
-    };
-    let layer = |i: usize| {
-        Ok(cuda::Layer {
-            ln_1: norm(Some(i), Part::Ln1)?,
-            c_attn: linear(i, Part::CAttn)?,
-            c_proj: linear(i, Part::AttnCProj)?,
-            ln_2: norm(Some(i), Part::Ln2)?,
-            c_fc: linear(i, Part::CFc)?,
-            mlp_c_proj: linear(i, Part::MlpCProj)?,
-            scale: config.attention_scale(i),
-        })
-    };
-    let embeddings = [table(TensorId::WTE)?, table(TensorId::WPE)?];
-    let layers = (0..config.n_layer).map(layer).collect::<Result<_>>()?;
-    let ln_f = norm(None, Part::LnF)?;
-    let lm_head = (!config.tie_word_embeddings).then(|| table(TensorId::LM_HEAD)).transpose()?;
-    builder.finish(config, embeddings, layers, ln_f, lm_head)
-}
-
-impl Gpt2 {
-    /// The bytes of the weight matrices in memory, or in the mapped file, by type; a tied head counts once.
-    #[must_use]
-    pub fn weight_bytes(&self) -> Vec<(DType, usize)> {
-        let Stored { blocks, embeddings, head } = self.stored();
-        let head = (!self.config.tie_word_embeddings).then_some(head);
-        let mut bytes: Vec<(DType, usize)> = vec![];
-        for (dtype, size) in blocks.into_iter().chain(embeddings).chain(head) {
-            match bytes.iter_mut().find(|(other, _)| *other == dtype) {
-                Some((_, sum)) => *sum += size,
-                None => bytes.push((dtype, size)),
-            }
-        }
-        bytes
-    }
-
-    /// The bytes of weights that a decoded token reads: the matrices of the blocks and the head.
-    #[must_use]
-    pub fn bytes_per_token(&self) -> usize {
-        let Stored { blocks, head, .. } = self.stored();
-        blocks.into_iter().chain([head]).map(|(_, size)| size).sum()
-    }
-
-    fn stored(&self) -> Stored {
-        match &self.network {
-            Network::Layered(layered) => layered.stored(),
-            #[cfg(cuda_kernels)]
-            Network::Cuda(network) => network.stored(),
-        }
-    }
-}
-
 /// Hands out the tensors of a checkpoint that fits its configuration.
-struct Loader<'a> {
+pub(super) struct Loader<'a> {
+    pub config: &'a Config,
     checkpoint: &'a Checkpoint,
-    config: &'a Config,
     weights: Weights,
-    place: Option<&'a Place>,
 }
 
-impl Loader<'_> {
-    fn block(&self, i: usize) -> Result<Block> {
-        Ok(Block {
-            ln_1: self.norm(Some(i), Part::Ln1)?,
-            attn: Attention {
-                c_attn: self.linear(i, Part::CAttn)?,
-                c_proj: self.linear(i, Part::AttnCProj)?,
-                scale: self.config.attention_scale(i),
-            },
-            ln_2: self.norm(Some(i), Part::Ln2)?,
-            mlp: Mlp {
-                c_fc: self.linear(i, Part::CFc)?,
-                c_proj: self.linear(i, Part::MlpCProj)?,
-                act: self.config.activation_function,
-            },
-        })
-    }
-
-    fn norm(&self, layer: Option<usize>, part: Part) -> Result<LayerNorm> {
-        let [weight, bias] = self.norm_vectors(layer, part)?;
-        LayerNorm::new(weight, bias, self.config.layer_norm_epsilon as f32, self.place)
+impl<'a> Loader<'a> {
+    /// Places the matrices as `weights`; `packed` for the kernels of the CPU.
+    fn new(checkpoint: &'a Checkpoint, config: &'a Config, weights: WeightType, packed: bool) -> Result<Self> {
+        Ok(Self { config, checkpoint, weights: Weights::place(checkpoint, config, weights, packed)? })
     }
 
     /// Weight and bias of a layer norm, (C).
-    fn norm_vectors(&self, layer: Option<usize>, part: Part) -> Result<[Vec<f32>; 2]> {
+    pub fn norm(&self, layer: Option<usize>, part: Part) -> Result<[Vec<f32>; 2]> {
         let vector = |kind| self.vector(TensorId { layer, part, kind });
         Ok([vector(Kind::Weight)?, vector(Kind::Bias)?])
     }
 
-    fn linear(&self, layer: usize, part: Part) -> Result<Linear> {
-        let (weight, bias) = self.linear_data(layer, part)?;
-        Linear::new(&weight, bias, self.place)
-    }
-
     /// Weight and, if it has one, bias of a `Conv1D`.
-    fn linear_data(&self, layer: usize, part: Part) -> Result<(MatrixData, Option<Vec<f32>>)> {
+    pub fn linear(&self, layer: usize, part: Part) -> Result<(MatrixData, Option<Vec<f32>>)> {
         let bias = TensorId::in_block(layer, part, Kind::Bias);
         let has_bias = !bias.is_optional() || self.checkpoint.tensor(bias).is_some();
         let bias = has_bias.then(|| self.vector(bias)).transpose()?;
         Ok((self.matrix(TensorId::in_block(layer, part, Kind::Weight))?, bias))
     }
 
-    fn matrix(&self, id: TensorId) -> Result<MatrixData> {
+    /// A matrix or a table.
+    pub fn matrix(&self, id: TensorId) -> Result<MatrixData> {
         let tensor = self.checkpoint.expect(id, self.config)?;
         let (bytes, placement) = self.weights.get(id).cloned().ok_or_else(|| Error::MissingTensor {
             origin: self.checkpoint.origin.clone(),

@@ -1,35 +1,32 @@
-//! Positions of rows in blocks: a copy of a row shares all of its blocks and pays for the one it writes to next. So beams
+//! Positions of rows in pages: a copy of a row shares all of its pages and pays for the one it writes to next. So beams
 //! share their prompt, a row that is dropped frees what no other row uses, and rows of any mixture of lengths take no more
 //! than they need. (The idea is vLLM's paged attention, arXiv 2309.06180.)
 //!
-//! Where blocks lie is the business of [`BlockMemory`].
+//! Where pages lie is the business of [`PageMemory`].
 
 use super::Segment;
 use crate::error::Result;
+pub use crate::kernels::PageId;
 
-/// Names a block of some memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlockId(pub usize);
-
-/// Memory in blocks of one size, numbered from 0.
-pub trait BlockMemory {
-    /// Adds blocks, at least one, and returns how many.
+/// Memory in pages of one size, numbered from 0.
+pub trait PageMemory {
+    /// Adds pages, at least one, and returns how many.
     ///
     /// # Errors
     /// If there is no memory.
     fn grow(&mut self) -> Result<usize>;
 
-    /// Makes a block hold what another holds.
+    /// Makes a page hold what another holds.
     ///
     /// # Errors
     /// If the device fails.
-    fn copy(&mut self, from: BlockId, to: BlockId) -> Result<()>;
+    fn copy(&mut self, from: PageId, to: PageId) -> Result<()>;
 
-    /// Prepares a block that starts anew; it holds what is left over from others.
+    /// Prepares a page that starts anew; it holds what is left over from others.
     ///
     /// # Errors
     /// If the device fails.
-    fn renew(&mut self, _id: BlockId) -> Result<()> {
+    fn renew(&mut self, _id: PageId) -> Result<()> {
         Ok(())
     }
 }
@@ -37,26 +34,26 @@ pub trait BlockMemory {
 /// Any number of rows; a row comes into being, empty, when it is first named.
 #[derive(Debug)]
 pub struct PagedRows<M> {
-    /// Where the blocks lie.
+    /// Where the pages lie.
     pub memory: M,
-    /// Positions in a block.
-    block_positions: usize,
-    /// How many rows refer to each block.
+    /// Positions in a page.
+    page_positions: usize,
+    /// How many rows refer to each page.
     references: Vec<usize>,
-    free: Vec<BlockId>,
+    free: Vec<PageId>,
     rows: Vec<Row>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Row {
-    blocks: Vec<BlockId>,
+    pages: Vec<PageId>,
     len: usize,
 }
 
-impl<M: BlockMemory> PagedRows<M> {
+impl<M: PageMemory> PagedRows<M> {
     /// Without rows.
-    pub fn new(memory: M, block_positions: usize) -> Self {
-        Self { memory, block_positions, references: vec![], free: vec![], rows: vec![] }
+    pub fn new(memory: M, page_positions: usize) -> Self {
+        Self { memory, page_positions, references: vec![], free: vec![], rows: vec![] }
     }
 
     /// Positions that `row` holds.
@@ -64,9 +61,9 @@ impl<M: BlockMemory> PagedRows<M> {
         self.rows.get(row).map_or(0, |row| row.len)
     }
 
-    /// The blocks of `row`, in the order of its positions.
-    pub fn blocks(&self, row: usize) -> &[BlockId] {
-        &self.rows[row].blocks
+    /// The pages of `row`, in the order of its positions.
+    pub fn pages(&self, row: usize) -> &[PageId] {
+        &self.rows[row].pages
     }
 
     /// Drops the positions of `row` from `len` on.
@@ -81,12 +78,12 @@ impl<M: BlockMemory> PagedRows<M> {
     pub fn assign(&mut self, moves: &[(usize, usize)]) {
         let sources: Vec<Row> =
             moves.iter().map(|(_, from)| self.rows.get(*from).cloned().unwrap_or_default()).collect();
-        // Shared before anything is released, lest a block get free in between.
-        sources.iter().flat_map(|source| &source.blocks).for_each(|id| self.references[id.0] += 1);
+        // Shared before anything is released, lest a page get free in between.
+        sources.iter().flat_map(|source| &source.pages).for_each(|id| self.references[id.0] += 1);
         for ((to, _), source) in moves.iter().zip(sources) {
             self.name(*to);
             let old = std::mem::replace(&mut self.rows[*to], source);
-            old.blocks.into_iter().for_each(|id| self.release(id));
+            old.pages.into_iter().for_each(|id| self.release(id));
         }
     }
 
@@ -97,22 +94,30 @@ impl<M: BlockMemory> PagedRows<M> {
     pub fn reserve(&mut self, segments: &[Segment]) -> Result<()> {
         for s in segments {
             self.name(s.row);
-            // Of a pass that failed.
+            // Of a pass that failed and was not rolled back.
             self.drop_left_overs(s.row);
-            if !s.past.is_multiple_of(self.block_positions)
-                && let Some(last) = self.rows[s.row].blocks.last().copied()
+            if !s.past.is_multiple_of(self.page_positions)
+                && let Some(last) = self.rows[s.row].pages.last().copied()
             {
                 let own = self.own(last)?;
-                self.rows[s.row].blocks.pop();
-                self.rows[s.row].blocks.push(own);
+                self.rows[s.row].pages.pop();
+                self.rows[s.row].pages.push(own);
             }
-            while self.rows[s.row].blocks.len() < s.total().div_ceil(self.block_positions) {
+            while self.rows[s.row].pages.len() < s.total().div_ceil(self.page_positions) {
                 let id = self.take()?;
-                self.rows[s.row].blocks.push(id);
+                self.rows[s.row].pages.push(id);
                 self.memory.renew(id)?;
             }
         }
         Ok(())
+    }
+
+    /// Gives back the room that was made for new positions.
+    pub fn roll_back(&mut self, segments: &[Segment]) {
+        for s in segments {
+            self.name(s.row);
+            self.drop_left_overs(s.row);
+        }
     }
 
     /// The new positions are there.
@@ -128,37 +133,37 @@ impl<M: BlockMemory> PagedRows<M> {
         }
     }
 
-    /// Releases blocks beyond the length of a row.
+    /// Releases pages beyond the length of a row.
     fn drop_left_overs(&mut self, row: usize) {
-        let Row { blocks, len } = &mut self.rows[row];
-        let needed = len.div_ceil(self.block_positions).min(blocks.len());
-        let left_over = blocks.split_off(needed);
+        let Row { pages, len } = &mut self.rows[row];
+        let needed = len.div_ceil(self.page_positions).min(pages.len());
+        let left_over = pages.split_off(needed);
         left_over.into_iter().for_each(|id| self.release(id));
     }
 
-    /// A block that nobody else refers to.
-    fn take(&mut self) -> Result<BlockId> {
+    /// A page that nobody else refers to.
+    fn take(&mut self) -> Result<PageId> {
         if self.free.is_empty() {
             let first = self.references.len();
             let more = self.memory.grow()?;
             self.references.resize(first + more, 0);
             // The first is given out first.
-            self.free.extend((first..first + more).rev().map(BlockId));
+            self.free.extend((first..first + more).rev().map(PageId));
         }
         let id = self.free.pop().expect("just filled");
         self.references[id.0] = 1;
         Ok(id)
     }
 
-    fn release(&mut self, id: BlockId) {
+    fn release(&mut self, id: PageId) {
         self.references[id.0] -= 1;
         if self.references[id.0] == 0 {
             self.free.push(id);
         }
     }
 
-    /// The block itself if nobody else refers to it, or else a copy in its stead.
-    fn own(&mut self, id: BlockId) -> Result<BlockId> {
+    /// The page itself if nobody else refers to it, or else a copy in its stead.
+    fn own(&mut self, id: PageId) -> Result<PageId> {
         if self.references[id.0] == 1 {
             return Ok(id);
         }
@@ -176,71 +181,71 @@ impl<M: BlockMemory> PagedRows<M> {
 mod tests {
     use super::*;
 
-    /// Blocks of one number, three at a time.
+    /// Pages of one number, three at a time.
     #[derive(Default)]
     struct Numbers(Vec<i32>);
 
-    impl BlockMemory for Numbers {
+    impl PageMemory for Numbers {
         fn grow(&mut self) -> Result<usize> {
             self.0.extend([0; 3]);
             Ok(3)
         }
 
-        fn copy(&mut self, from: BlockId, to: BlockId) -> Result<()> {
+        fn copy(&mut self, from: PageId, to: PageId) -> Result<()> {
             self.0[to.0] = self.0[from.0];
             Ok(())
         }
 
-        fn renew(&mut self, id: BlockId) -> Result<()> {
+        fn renew(&mut self, id: PageId) -> Result<()> {
             self.0[id.0] = -1;
             Ok(())
         }
     }
 
-    /// Appends `len` positions to `row` and writes `number` into its last block.
+    /// Appends `len` positions to `row` and writes `number` into its last page.
     fn append(rows: &mut PagedRows<Numbers>, row: usize, len: usize, number: i32) {
         let segment = Segment { row, first: 0, len, past: rows.len(row) };
         rows.reserve(&[segment]).unwrap();
-        let last = *rows.blocks(row).last().unwrap();
+        let last = *rows.pages(row).last().unwrap();
         rows.memory.0[last.0] = number;
         rows.commit(&[segment]);
     }
 
     fn numbers(rows: &PagedRows<Numbers>, row: usize) -> Vec<i32> {
-        rows.blocks(row).iter().map(|id| rows.memory.0[id.0]).collect()
+        rows.pages(row).iter().map(|id| rows.memory.0[id.0]).collect()
     }
 
     #[test]
-    fn a_shared_block_is_copied_before_it_is_written() {
+    fn a_shared_page_is_copied_before_it_is_written() {
         let mut rows = PagedRows::new(Numbers::default(), 4);
         append(&mut rows, 0, 4, 1);
         append(&mut rows, 0, 2, 2);
         rows.assign(&[(1, 0), (2, 0)]);
-        assert_eq!(rows.blocks(1), rows.blocks(0));
+        assert_eq!(rows.pages(1), rows.pages(0));
         append(&mut rows, 1, 1, 3);
         assert_eq!((numbers(&rows, 0), numbers(&rows, 1), numbers(&rows, 2)), (vec![1, 2], vec![1, 3], vec![1, 2]));
-        assert_eq!(rows.blocks(1)[0], rows.blocks(0)[0]);
+        assert_eq!(rows.pages(1)[0], rows.pages(0)[0]);
         // Rows that swap share nothing that they did not share before.
         rows.assign(&[(0, 1), (1, 0)]);
         assert_eq!((numbers(&rows, 0), numbers(&rows, 1)), (vec![1, 3], vec![1, 2]));
-        // The only row left with a block writes where it is.
-        let own = rows.blocks(0)[1];
+        // The only row left with a page writes where it is.
+        let own = rows.pages(0)[1];
         append(&mut rows, 0, 1, 4);
-        assert_eq!(rows.blocks(0)[1], own);
+        assert_eq!(rows.pages(0)[1], own);
     }
 
     #[test]
-    fn a_block_is_given_out_again_when_the_last_has_released_it() {
+    fn a_page_is_given_out_again_when_the_last_has_released_it() {
         let mut rows = PagedRows::new(Numbers::default(), 4);
         append(&mut rows, 0, 12, 1);
         rows.assign(&[(1, 0)]);
-        let first = rows.blocks(0)[2];
+        let first = rows.pages(0)[2];
         rows.truncate(0, 8);
         append(&mut rows, 2, 1, 5);
-        assert_ne!(rows.blocks(2)[0], first);
+        assert_ne!(rows.pages(2)[0], first);
         rows.truncate(1, 0);
         append(&mut rows, 3, 1, 6);
-        assert_eq!(rows.blocks(3)[0], first);
+        assert_eq!(rows.pages(3)[0], first);
         assert_eq!(rows.memory.0.len(), 6);
     }
 
@@ -249,9 +254,9 @@ mod tests {
         let mut rows = PagedRows::new(Numbers::default(), 4);
         append(&mut rows, 0, 3, 1);
         rows.reserve(&[Segment { row: 0, first: 0, len: 9, past: 3 }]).unwrap();
-        assert_eq!((rows.len(0), rows.blocks(0).len()), (3, 3));
+        assert_eq!((rows.len(0), rows.pages(0).len()), (3, 3));
         append(&mut rows, 0, 1, 2);
-        assert_eq!((rows.len(0), rows.blocks(0).len()), (4, 1));
+        assert_eq!((rows.len(0), rows.pages(0).len()), (4, 1));
         append(&mut rows, 0, 1, 3);
         assert_eq!(rows.memory.0.len(), 3);
     }

@@ -13,7 +13,7 @@ use crate::checkpoint::{Checkpoint, Tensor};
 use crate::config::Config;
 use crate::error::Result;
 use crate::inventory::TensorId;
-use crate::kernels::{Layout, panels};
+use crate::kernels::panels;
 
 /// The type in which weight matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,6 +57,27 @@ impl WeightType {
             Self::Stored | Self::Float(FloatType::F32) => FloatType::F32,
         }
     }
+}
+
+/// How the numbers of a matrix lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// (in, out): the outputs of one input lie side by side.
+    InOut,
+    /// (out, in): the inputs of one output lie side by side.
+    OutIn,
+    /// Packed as the CPU's kernels want it.
+    Panels,
+}
+
+/// The numbers of a matrix (in, out), in the type that they shall have in memory.
+#[derive(Debug)]
+pub(crate) struct MatrixData {
+    pub bytes: Bytes,
+    pub dtype: DType,
+    pub layout: Layout,
+    pub inputs: usize,
+    pub outputs: usize,
 }
 
 /// Matrices begin at multiples of this, a cache line.

@@ -20,6 +20,7 @@ mod words;
 
 use byte_level::ByteLevel;
 use library::Library;
+pub use load::TokenizerFiles;
 pub use stream::TextStream;
 use vocabulary::Vocabulary;
 

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use gpt2::decode::{
-    Decoding, EarlyStopping, Engine, Event, GenerationConfig, Input, LanguageModel, NoText, OnContextLimit, Positions,
-    Sequence, generate, numeric,
+    Decoding, EarlyStopping, Engine, Event, GenerationConfig, NoText, OnContextLimit, Sequence, generate,
 };
+use gpt2::language_model::{Input, LanguageModel};
+use gpt2::logits;
 use gpt2::model::{Gpt2, Session};
 use serde::Deserialize;
 
@@ -183,19 +184,12 @@ pub fn check_endings(load: impl Fn(&str) -> Gpt2) {
 fn distributions_after_the_processors_agree() {
     for (name, model, golden) in cases() {
         for case in &golden.distribution {
-            let input = Input {
-                row: 0,
-                ids: &case.ids,
-                logits: Positions::Last,
-                best: Positions::None,
-                hidden: Positions::None,
-                ..Input::default()
-            };
+            let input = Input::logits(0, &case.ids);
             let mut logits = Session::new(&model).forward(&[input]).unwrap().logits;
             let config = case.params.config(&model.config().eos_token_id, 1);
             config.processors().unwrap().apply(&mut logits, &case.ids, 0);
             let mut probs = vec![];
-            numeric::softmax(&logits, &mut probs);
+            logits::softmax(&logits, &mut probs);
             for (id, (&p, logit)) in probs.iter().zip(&logits).enumerate() {
                 let theirs = case.probs.get(&id).copied();
                 assert_eq!(logit.is_finite(), theirs.is_some(), "{name}: {:?}, token {id}", case.params);

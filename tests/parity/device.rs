@@ -15,8 +15,9 @@ use candle_core::{Device, Tensor};
 use gpt2::base::QuantizedType;
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
-use gpt2::decode::{Engine, GenerationConfig, Input, LanguageModel, NoText, Positions};
+use gpt2::decode::{Engine, GenerationConfig, NoText};
 use gpt2::device::{Backend, DeviceChoice};
+use gpt2::language_model::{Input, LanguageModel, Positions};
 use gpt2::model::{Gpt2, LoadOptions, Session, Trace, WeightType, to_host};
 
 use crate::golden::{self, Golden, NAMES, assert_close};
@@ -129,7 +130,7 @@ fn guesses_change_no_token() {
 }
 
 fn last(row: usize, ids: &[u32]) -> Input<'_> {
-    Input { row, ids, logits: Positions::Last, best: Positions::None, hidden: Positions::None, ..Input::default() }
+    Input::logits(row, ids)
 }
 
 /// Splits, copies, cuts, rows in any order and of any lengths, over the step in which room grows: what the cache holds is
@@ -189,7 +190,7 @@ fn a_row_does_not_see_who_was_there_before() {
     bytes[16..20].copy_from_slice(&f32::NAN.to_le_bytes());
     wte.bytes = bytes.into();
     let model = Gpt2::load(config, &checkpoint, options(WeightType::F32)).unwrap();
-    let hidden = |row, ids| Input { hidden: Positions::Last, logits: Positions::None, ..last(row, ids) };
+    let hidden = |row, ids| Input { row, ids, hidden: Positions::Last, ..Input::default() };
     let mut session = Session::new(&model);
     let first = session.forward(&[hidden(0, &[1; 8]), hidden(1, &[2; 8])]).unwrap().hidden;
     assert!(first[..4].iter().all(|x| x.is_nan()) && first[4..].iter().all(|x| x.is_finite()), "{first:?}");

@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use gpt2::checkpoint::Checkpoint;
-use gpt2::decode::numeric::{log_softmax, softmax};
-use gpt2::decode::{GenerationConfig, Input, LanguageModel, NoText, Positions, generate};
+use gpt2::decode::{GenerationConfig, NoText, generate};
+use gpt2::language_model::{Input, LanguageModel, Positions};
+use gpt2::logits::{log_softmax, softmax};
 use gpt2::model::{Gpt2, LoadOptions, Session, to_host};
-use gpt2::source::{SourceOptions, resolve};
+use gpt2::source::{SourceOptions, open};
 use gpt2::tokenizer::Tokenizer;
 use serde_json::Value;
 
@@ -19,9 +19,8 @@ fn real() -> Value {
 /// The model from the cache.
 fn cached(name: &str) -> Gpt2 {
     let options = SourceOptions { offline: true, ..SourceOptions::default() };
-    let files = resolve(name, &options).unwrap_or_else(|error| panic!("`gpt2 info -m {name}` fetches it: {error}"));
-    let checkpoint = Checkpoint::open(&files.weights).unwrap();
-    Gpt2::load(files.read_config().unwrap(), &checkpoint, LoadOptions::default()).unwrap()
+    let opened = open(name, &options).unwrap_or_else(|error| panic!("`gpt2 info -m {name}` fetches it: {error}"));
+    opened.load_network(LoadOptions::default()).unwrap()
 }
 
 fn encode(text: &Value) -> Vec<u32> {
@@ -38,14 +37,7 @@ fn prompt(case: &Value) -> Vec<u32> {
 }
 
 fn logits(model: &Gpt2, ids: &[u32]) -> Vec<Vec<f32>> {
-    let input = Input {
-        row: 0,
-        ids,
-        logits: Positions::All,
-        best: Positions::None,
-        hidden: Positions::None,
-        ..Input::default()
-    };
+    let input = Input { logits: Positions::All, ..Input::logits(0, ids) };
     let output = Session::new(model).forward(&[input]).unwrap();
     output.logits.chunks(model.config().vocab_size).map(<[f32]>::to_vec).collect()
 }

@@ -13,7 +13,7 @@ use gpt2::decode::{Decoding, Detokenize, Engine, Event, FinishReason, Sequence};
 use gpt2::model::{Gpt2, Session};
 use gpt2::tokenizer::{TextStream, Tokenizer};
 
-use super::load::Loaded;
+use super::load::{self, Loaded};
 use crate::cli::{DecodingArgs, Format, GenerateArgs, ModelArgs, Prompt, Verbosity};
 use crate::output::generate::{GenerateRecord, LogprobRecord, SequenceRecord, Timings, write_logprobs};
 use crate::output::{Stdout, say};
@@ -35,7 +35,8 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
 fn assistant(args: &GenerateArgs, verbosity: Verbosity) -> Result<Option<Gpt2>> {
     let Some(model) = &args.assistant_model else { return Ok(None) };
     let args = ModelArgs { model: model.clone(), revision: None, tokenizer: None, ..args.model.clone() };
-    Ok(Some(Loaded::load(&args, verbosity)?.model))
+    let (_, model) = load::network(&args, args.device.open()?, verbosity)?;
+    Ok(Some(model))
 }
 
 /// Set by Ctrl-C: the step at work is finished, then generation ends. A second Ctrl-C ends the program at once.

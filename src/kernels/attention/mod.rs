@@ -1,24 +1,21 @@
-//! Causal attention over a cache that is kept in blocks of 16 positions.
+//! Causal attention over a cache that is kept in [pages](memory) of 16 positions.
 //!
-//! Within a block keys are stored as (H, D, 16), so that the scores of 16 positions are one vector and need no
-//! horizontal sums; values are stored as (H, 16, D rounded up to 16). Reference: transformers,
-//! `modeling_gpt2.py::eager_attention_forward`.
+//! Reference: transformers, `modeling_gpt2.py::eager_attention_forward`.
 
-mod blocks;
+mod append;
+mod batch;
+mod memory;
 
 use std::cell::RefCell;
 
-pub use blocks::{BLOCK_POSITIONS, CacheShape, HeadBlock};
+pub use append::append;
+pub use batch::Batch;
+use batch::Task;
+pub use memory::{CacheMemory, CacheShape, PAGE_POSITIONS, PageId};
 
 use super::simd::{LANES, Simd, dispatch, exp};
-use super::stored::{BF16, F16, F32, Stored};
-use crate::base::{
-    FloatType,
-    pool::{self, Shareable},
-};
-
-/// Queries that one task covers.
-const TASK_QUERIES: usize = 32;
+use super::stored::{F16, F32, Stored};
+use crate::base::pool::{self, Shareable};
 
 /// Queries that share a pass over the keys.
 const TOGETHER: usize = 4;
@@ -26,85 +23,53 @@ const TOGETHER: usize = 4;
 /// What reading a cached number costs, in multiplications.
 const READING: usize = 8;
 
-/// The queries of one row and the past that they look at.
-#[derive(Debug)]
-pub struct Query<'a> {
-    /// The first of the row's new positions in the batch, and how many there are (`T`).
-    pub first: usize,
-    /// `T`.
-    pub len: usize,
-    /// Positions that the row held before them.
-    pub past: usize,
-    /// One layer's part of each of the row's blocks, which hold the new positions too.
-    pub blocks: Vec<&'a [u8]>,
-    /// Where the attention probabilities go, (H, T, past + T), if they are wanted.
-    pub weights: Option<&'a mut [f32]>,
-}
-
-/// Attention of every query over its row's past and itself: `q` is (N, stride) with the queries in the first H * D
-/// columns, `out` (N, H * D). Scores are multiplied by `scale`.
+/// Attention of every new position over its row's past and itself, in layer `layer` of the cache, which holds the new
+/// positions' keys and values already: `qkv` is (N, 3C) with the queries in the first C columns, `out` (N, C). Scores are
+/// multiplied by `scale`. `weights`, if wanted, is filled with the attention probabilities as [`Batch::weights`] says.
 ///
 /// # Panics
-/// If a query lies outside the batch, begins before the end of the one before, or lacks blocks; if a length is 0.
-pub fn attend(shape: CacheShape, scale: f32, q: &[f32], stride: usize, queries: &mut [Query<'_>], out: &mut [f32]) {
-    let c = shape.heads.saturating_mul(shape.head_dim);
-    assert!(c <= stride, "width of the queries");
-    let rows = (q.len() / stride).min(out.len() / c);
-    let work = queries.iter().map(|query| 2 * (query.len + READING) * (query.past + query.len) * c).sum();
-    let mut tasks = Vec::new();
-    let mut end = 0;
-    for query in queries.iter_mut() {
-        let total = query.past + query.len;
-        assert!((end..=rows).contains(&query.first) && query.len <= rows - query.first, "rows of a query");
-        end = query.first + query.len;
-        assert!(query.blocks.len() * BLOCK_POSITIONS >= total, "blocks of a row");
-        assert!(query.blocks.iter().all(|block| block.len() == shape.block_bytes()), "length of a block");
-        assert!(query.weights.as_ref().is_none_or(|w| w.len() == shape.heads * query.len * total));
-        let weights = query.weights.as_mut().map(|w| Shareable(w.as_mut_ptr()));
-        for head in 0..shape.heads {
-            for from in (0..query.len).step_by(TASK_QUERIES) {
-                let to = query.len.min(from + TASK_QUERIES);
-                tasks.push(Task {
-                    query: Past { first: query.first, past: query.past, len: query.len, blocks: &query.blocks },
-                    weights,
-                    head,
-                    from,
-                    to,
-                });
-            }
-        }
-    }
-    let job = Attend { shape, scale, q, stride, out: Shareable(out.as_mut_ptr()) };
-    pool::run_costing(work, tasks.len(), |i| {
+/// If a length is another, or if the memory lacks the layer or a page.
+pub fn attend(
+    memory: &CacheMemory,
+    layer: usize,
+    batch: &Batch,
+    scale: f32,
+    qkv: &[f32],
+    weights: Option<&mut [f32]>,
+    out: &mut [f32],
+) {
+    let shape = memory.shape();
+    let (c, n, heads) = (shape.width(), batch.positions(), shape.heads);
+    assert_eq!((qkv.len(), out.len()), (3 * c * n, c * n), "lengths of attention");
+    let all_weights = batch.weights(heads).last().map_or(0, |last| last.end);
+    assert!(weights.as_ref().is_none_or(|weights| weights.len() == all_weights), "length of the attention weights");
+    let work = batch.spans().iter().map(|span| 2 * (span.len + READING) * span.total() * c).sum();
+    let weights = weights.map(|weights| Shareable(weights.as_mut_ptr()));
+    let job = Attend { memory, layer, shape, scale, q: qkv, stride: 3 * c, weights, out: Shareable(out.as_mut_ptr()) };
+    pool::run_costing(work, batch.tasks() * heads, |i| {
         // The scratch is fetched here: a closure inside the kernel would be compiled without its instructions.
-        // SAFETY: the lengths were checked above; a task writes its own head's columns of its own rows, as no row is in
-        // two queries, and its own rows of the weights, which no two queries share.
-        SCORES.with_borrow_mut(|scores| unsafe { attend_dispatch(&job, &tasks[i], scores) });
+        // SAFETY: the lengths were checked above; a task writes its own head's columns of its own rows, and its own rows of
+        // the weights.
+        SCORES.with_borrow_mut(|scores| unsafe { attend_dispatch(&job, &batch.task(i, heads), scores) });
     });
 }
 
-struct Past<'a> {
-    first: usize,
-    past: usize,
-    len: usize,
-    blocks: &'a [&'a [u8]],
-}
-
-/// Queries `from..to` of a row, of one head.
-struct Task<'a> {
-    query: Past<'a>,
-    weights: Option<Shareable<f32>>,
-    head: usize,
-    from: usize,
-    to: usize,
-}
-
 struct Attend<'a> {
+    memory: &'a CacheMemory,
+    layer: usize,
     shape: CacheShape,
     scale: f32,
     q: &'a [f32],
     stride: usize,
+    weights: Option<Shareable<f32>>,
     out: Shareable<f32>,
+}
+
+impl<'a> Attend<'a> {
+    #[inline(always)]
+    fn page(&self, id: PageId) -> &'a [u8] {
+        self.memory.layer(id, self.layer)
+    }
 }
 
 dispatch! { unsafe fn attend_dispatch = attend_task(job: &Attend<'_>, task: &Task<'_>, scores: &mut Vec<f32>) }
@@ -119,16 +84,16 @@ thread_local! {
 /// thread is the only one at this task. The functions below rest on this, too.
 #[inline(always)]
 unsafe fn attend_task<S: Simd>(job: &Attend<'_>, task: &Task<'_>, scores: &mut Vec<f32>) {
-    let needed = TOGETHER * task.query.blocks.len() * BLOCK_POSITIONS;
+    let needed = TOGETHER * task.pages.len() * PAGE_POSITIONS;
     if scores.len() < needed {
         scores.resize(needed, 0.0);
     }
     // SAFETY: the caller's promises; the type is that of the cached numbers.
     unsafe {
-        match job.shape.dtype {
-            FloatType::F32 => attend_all::<S, F32>(job, task, scores),
-            FloatType::F16 => attend_all::<S, F16>(job, task, scores),
-            FloatType::BF16 => attend_all::<S, BF16>(job, task, scores),
+        if job.shape.half {
+            attend_all::<S, F16>(job, task, scores);
+        } else {
+            attend_all::<S, F32>(job, task, scores);
         }
     }
 }
@@ -136,14 +101,14 @@ unsafe fn attend_task<S: Simd>(job: &Attend<'_>, task: &Task<'_>, scores: &mut V
 /// All queries of a task, over keys and values that are stored as `T`.
 #[inline(always)]
 unsafe fn attend_all<S: Simd, T: Stored>(job: &Attend<'_>, task: &Task<'_>, scores: &mut [f32]) {
-    let mut t = task.from;
-    // SAFETY: the caller's promises; the queries lie in `from..to`.
+    let mut t = task.queries.start;
+    // SAFETY: the caller's promises; the queries are the task's.
     unsafe {
-        while t + TOGETHER <= task.to {
+        while t + TOGETHER <= task.queries.end {
             attend_queries::<S, T, TOGETHER>(job, task, t, scores);
             t += TOGETHER;
         }
-        while t < task.to {
+        while t < task.queries.end {
             attend_queries::<S, T, 1>(job, task, t, scores);
             t += 1;
         }
@@ -158,81 +123,86 @@ unsafe fn attend_queries<S: Simd, T: Stored, const Q: usize>(
     t: usize,
     scores: &mut [f32],
 ) {
-    let (d, past) = (job.shape.head_dim, &task.query);
-    let seen = past.past + t + Q;
-    let blocks = &past.blocks[..seen.div_ceil(BLOCK_POSITIONS)];
-    let width = blocks.len() * BLOCK_POSITIONS;
+    let (d, span) = (job.shape.head_dim, &task.span);
+    let seen = span.past + t + Q;
+    let pages = &task.pages[..seen.div_ceil(PAGE_POSITIONS)];
+    let width = pages.len() * PAGE_POSITIONS;
     // SAFETY: `attend` checked the lengths of `q` and the weights, and `t + Q <= len`; `width` was made room for.
     unsafe {
-        let q = job.q.as_ptr().add((past.first + t) * job.stride + task.head * d);
-        score::<S, T, Q>(job, task.head, blocks, q, scores);
+        let q = job.q.as_ptr().add((span.first + t) * job.stride + task.head * d);
+        score::<S, T, Q>(job, task.head, pages, q, scores);
         for i in 0..Q {
             let row = &mut scores[i * width..(i + 1) * width];
-            let visible = past.past + t + i + 1;
+            let visible = span.past + t + i + 1;
             row[visible..].fill(f32::NEG_INFINITY);
             softmax::<S>(row);
-            if let Some(weights) = task.weights {
-                let total = past.past + past.len;
-                let out = weights.get().add((task.head * past.len + t + i) * total);
+            if let Some(weights) = job.weights {
+                let total = span.total();
+                let at = Batch::weights_of(span, task.head, job.shape.heads) + (t + i) * total;
+                let out = weights.get().add(at);
                 let out = std::slice::from_raw_parts_mut(out, total);
                 out.fill(0.0);
                 out[..visible].copy_from_slice(&row[..visible]);
             }
         }
-        mix::<S, T, Q>(job, task, blocks, seen, t, scores);
+        mix::<S, T, Q>(job, task, pages, seen, t, scores);
     }
 }
 
-/// Scaled scores of the queries against every position of the blocks, (Q, positions).
+/// Scaled scores of the queries against every position of the pages, (Q, positions).
 #[inline(always)]
 unsafe fn score<S: Simd, T: Stored, const Q: usize>(
     job: &Attend<'_>,
     head: usize,
-    blocks: &[&[u8]],
+    pages: &[PageId],
     q: *const f32,
     scores: &mut [f32],
 ) {
-    let width = blocks.len() * BLOCK_POSITIONS;
-    // SAFETY: `B` blocks are left; the caller's promises.
+    let width = pages.len() * PAGE_POSITIONS;
+    // SAFETY: `B` pages are left; the caller's promises.
     unsafe {
         let mut b = 0;
-        while 4 * Q <= S::SUMS && b + 4 <= blocks.len() {
-            score_blocks::<S, T, Q, 4>(job, head, &blocks[b..], q, &mut scores[b * LANES..], width);
+        while 4 * Q <= S::SUMS && b + 4 <= pages.len() {
+            score_pages::<S, T, Q, 4>(job, head, &pages[b..], q, &mut scores[b * LANES..], width);
             b += 4;
         }
-        while b < blocks.len() {
-            score_blocks::<S, T, Q, 1>(job, head, &blocks[b..], q, &mut scores[b * LANES..], width);
+        while b < pages.len() {
+            score_pages::<S, T, Q, 1>(job, head, &pages[b..], q, &mut scores[b * LANES..], width);
             b += 1;
         }
     }
 }
 
-/// Scores against the first `B` blocks.
+/// Scores against the first `B` pages.
 #[inline(always)]
-unsafe fn score_blocks<S: Simd, T: Stored, const Q: usize, const B: usize>(
+unsafe fn score_pages<S: Simd, T: Stored, const Q: usize, const B: usize>(
     job: &Attend<'_>,
     head: usize,
-    blocks: &[&[u8]],
+    pages: &[PageId],
     q: *const f32,
     scores: &mut [f32],
     width: usize,
 ) {
     let d = job.shape.head_dim;
-    let (blocks, ahead) = blocks.split_at(B);
-    // SAFETY: every block begins with (H, D, 16) keys, as `attend` checked; `q` points to `Q` rows of `D` numbers, each
+    let (pages, ahead) = pages.split_at(B);
+    let mut keys = [&[][..]; B];
+    for (keys, id) in keys.iter_mut().zip(pages) {
+        *keys = job.page(*id);
+    }
+    // SAFETY: every page begins with (H, D, 16) keys; `q` points to `Q` rows of `D` numbers, each
     // `stride` after the one before.
     unsafe {
         let mut sums = [[S::splat(0.0); B]; Q];
         for i in 0..d {
             let at = (head * d + i) * LANES;
             let mut k = [S::splat(0.0); B];
-            for (k, block) in k.iter_mut().zip(blocks) {
-                *k = T::load::<S>(block.as_ptr().cast::<T::Number>().add(at));
+            for (k, page) in k.iter_mut().zip(keys) {
+                *k = T::load::<S>(page.as_ptr().cast::<T::Number>().add(at));
             }
             if Q == 1 {
-                // A single query waits for memory, and blocks lie apart.
-                for block in ahead.iter().take(B) {
-                    S::prefetch(block.as_ptr().cast::<T::Number>().add(at).cast());
+                // A single query waits for memory, and pages lie apart.
+                for page in ahead.iter().take(B) {
+                    S::prefetch(job.page(*page).as_ptr().cast::<T::Number>().add(at).cast());
                 }
             }
             for (t, sums) in sums.iter_mut().enumerate() {
@@ -280,7 +250,7 @@ unsafe fn softmax<S: Simd>(row: &mut [f32]) {
 unsafe fn mix<S: Simd, T: Stored, const Q: usize>(
     job: &Attend<'_>,
     task: &Task<'_>,
-    blocks: &[&[u8]],
+    pages: &[PageId],
     seen: usize,
     t: usize,
     scores: &[f32],
@@ -290,11 +260,11 @@ unsafe fn mix<S: Simd, T: Stored, const Q: usize>(
     unsafe {
         let mut v = 0;
         while 4 * Q <= S::SUMS && v + 4 <= vectors {
-            mix_vectors::<S, T, Q, 4>(job, task, blocks, seen, t, scores, v);
+            mix_vectors::<S, T, Q, 4>(job, task, pages, seen, t, scores, v);
             v += 4;
         }
         while v < vectors {
-            mix_vectors::<S, T, Q, 1>(job, task, blocks, seen, t, scores, v);
+            mix_vectors::<S, T, Q, 1>(job, task, pages, seen, t, scores, v);
             v += 1;
         }
     }
@@ -305,24 +275,24 @@ unsafe fn mix<S: Simd, T: Stored, const Q: usize>(
 unsafe fn mix_vectors<S: Simd, T: Stored, const Q: usize, const V: usize>(
     job: &Attend<'_>,
     task: &Task<'_>,
-    blocks: &[&[u8]],
+    pages: &[PageId],
     seen: usize,
     t: usize,
     scores: &[f32],
     v: usize,
 ) {
-    let (shape, width) = (job.shape, blocks.len() * BLOCK_POSITIONS);
+    let (shape, width) = (job.shape, pages.len() * PAGE_POSITIONS);
     let value_dim = shape.value_dim();
-    let head = shape.keys_len() + task.head * BLOCK_POSITIONS * value_dim + v * LANES;
-    // SAFETY: every block holds (H, 16, value_dim) values behind its keys, as `attend` checked; `scores` has `Q` rows
+    let head = shape.heads * shape.head_dim * PAGE_POSITIONS + task.head * PAGE_POSITIONS * value_dim + v * LANES;
+    // SAFETY: every page holds (H, 16, value_dim) values behind its keys; `scores` has `Q` rows
     // of `width`; the output's rows and columns are the task's own, and what is stored of a value ends with the head.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; Q];
-        for (b, block) in blocks.iter().enumerate() {
-            let values = block.as_ptr().cast::<T::Number>().add(head);
-            let ahead = blocks.get(b + 2).unwrap_or(block).as_ptr().cast::<T::Number>().add(head);
-            let first = b * BLOCK_POSITIONS;
-            for s in 0..BLOCK_POSITIONS.min(seen - first) {
+        for (b, page) in pages.iter().enumerate() {
+            let values = job.page(*page).as_ptr().cast::<T::Number>().add(head);
+            let ahead = job.page(*pages.get(b + 2).unwrap_or(page)).as_ptr().cast::<T::Number>().add(head);
+            let first = b * PAGE_POSITIONS;
+            for s in 0..PAGE_POSITIONS.min(seen - first) {
                 let mut x = [S::splat(0.0); V];
                 for (i, x) in x.iter_mut().enumerate() {
                     let at = s * value_dim + i * LANES;
@@ -341,7 +311,7 @@ unsafe fn mix_vectors<S: Simd, T: Stored, const Q: usize, const V: usize>(
         }
         let c = shape.heads * shape.head_dim;
         for (i, sums) in sums.iter().enumerate() {
-            let row = job.out.get().add((task.query.first + t + i) * c + task.head * shape.head_dim);
+            let row = job.out.get().add((task.span.first + t + i) * c + task.head * shape.head_dim);
             for (j, sum) in sums.iter().enumerate() {
                 let at = (v + j) * LANES;
                 match shape.head_dim - at {

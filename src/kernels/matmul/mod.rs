@@ -17,17 +17,6 @@ use super::stored::{Stored, load_up_to, store_up_to};
 use crate::base::{Bytes, FloatType};
 use crate::config::Activation;
 
-/// How the numbers of a matrix lie in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
-    /// (in, out): the outputs of one input lie side by side.
-    InOut,
-    /// (out, in): the inputs of one output lie side by side.
-    OutIn,
-    /// (in, out) in [`panels`].
-    Panels,
-}
-
 /// A weight matrix, where it is stored or in panels.
 #[derive(Debug, Clone)]
 pub struct Matrix {
@@ -65,29 +54,19 @@ impl Epilogue<'_> {
 }
 
 impl Matrix {
-    /// A matrix over `bytes`, which must hold its numbers in this layout. They need no alignment: files align nothing.
-    /// From (in, out) panels are packed, which takes memory; the others are used where they lie.
+    /// A matrix over `bytes`, (in, out) in [`panels`] if `is_packed`, or else (out, in). They need no alignment: files align
+    /// nothing.
     ///
     /// # Panics
     /// If the length is wrong: loading checks it.
     #[must_use]
-    pub fn new(bytes: Bytes, dtype: FloatType, layout: Layout, inputs: usize, outputs: usize) -> Self {
-        let len = match layout {
-            Layout::InOut | Layout::OutIn => inputs.checked_mul(outputs).and_then(|n| n.checked_mul(dtype.size())),
-            Layout::Panels => panels::packed_bytes(dtype, inputs, outputs),
+    pub fn new(bytes: Bytes, dtype: FloatType, is_packed: bool, inputs: usize, outputs: usize) -> Self {
+        let len = match is_packed {
+            true => panels::packed_bytes(dtype, inputs, outputs),
+            false => inputs.checked_mul(outputs).and_then(|n| n.checked_mul(dtype.size())),
         };
         assert_eq!(Some(bytes.len()), len, "length of a weight matrix");
-        let bytes = match layout {
-            Layout::OutIn | Layout::Panels => bytes,
-            Layout::InOut => {
-                let mut packed = vec![0; outputs.next_multiple_of(panels::PANEL) * inputs * dtype.size()];
-                for part in &mut panels::parts(dtype, inputs, inputs.max(1), &mut packed) {
-                    panels::pack(dtype, outputs, &bytes, part);
-                }
-                packed.into()
-            }
-        };
-        Self { bytes, dtype, is_packed: layout != Layout::OutIn, inputs, outputs }
+        Self { bytes, dtype, is_packed, inputs, outputs }
     }
 
     /// `K`, the length of an input row.
@@ -117,9 +96,9 @@ impl Matrix {
     /// Copies row `row` of an (out, in) matrix into `out` as f32: an embedding's vector where that is (V, C).
     ///
     /// # Panics
-    /// If the matrix is packed.
+    /// If the matrix is packed, has no such row, or the length is another.
     pub fn row(&self, row: usize, out: &mut [f32]) {
-        assert!(!self.is_packed, "a row of a packed matrix");
+        assert!(!self.is_packed && out.len() == self.inputs, "a row of a matrix in rows");
         let width = out.len() * self.dtype.size();
         let bytes = &self.bytes[row * width..(row + 1) * width];
         let two = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
@@ -147,42 +126,35 @@ impl Matrix {
 /// cache.
 const BLOCK_INPUTS: usize = 128;
 
-/// `epilogue(x W + bias)`, (M, N): `x` is (M, K), both row-major; `bias` (N).
+/// `y = epilogue(x W + bias)`: `x` is (M, K), `y` (M, N), both row-major; `bias` (N).
 ///
 /// # Panics
 /// If the lengths do not fit the matrix.
-#[must_use]
-pub fn matmul(x: &[f32], w: &Matrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>) -> Vec<f32> {
-    let rows = x.len() / w.inputs;
-    assert_eq!(x.len(), rows * w.inputs, "length of the input");
-    assert!(bias.is_none_or(|b| b.len() == w.outputs), "length of the bias");
-    new_output(rows, w.outputs, epilogue, |y| {
-        let job = &Product { x: x.as_ptr(), y, rows, w, bias, epilogue };
-        if w.is_packed { tiles::run(job) } else { dots::run(job) }
-    })
+pub fn matmul(x: &[f32], w: &Matrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>, y: &mut [f32]) {
+    let rows = check(x, (w.inputs, w.outputs), bias, epilogue, y);
+    let job = &Product { x: x.as_ptr(), y: y.as_mut_ptr(), rows, w, bias, epilogue };
+    if w.is_packed { tiles::run(job) } else { dots::run(job) }
 }
 
-/// The output (M, N) of a product that writes every number of it. No zeros are written before, for they would go from one
-/// thread's cache to another's.
+/// The rows of a product with a matrix of (K, N).
 ///
 /// # Panics
-/// If the length is no `usize`, or that of a residual is another.
-pub(super) fn new_output(
-    rows: usize,
-    outputs: usize,
+/// If the lengths do not fit each other.
+pub(super) fn check(
+    x: &[f32],
+    (inputs, outputs): (usize, usize),
+    bias: Option<&[f32]>,
     epilogue: Epilogue<'_>,
-    product: impl FnOnce(*mut f32),
-) -> Vec<f32> {
-    let len = rows.checked_mul(outputs).expect("length of the output");
+    y: &[f32],
+) -> usize {
+    let rows = x.len() / inputs;
+    assert_eq!(x.len(), rows * inputs, "length of the input");
+    assert_eq!(Some(y.len()), rows.checked_mul(outputs), "length of the output");
+    assert!(bias.is_none_or(|bias| bias.len() == outputs), "length of the bias");
     if let Epilogue::Add(residual) = epilogue {
-        assert_eq!(residual.len(), len, "length of the residual");
+        assert_eq!(residual.len(), y.len(), "length of the residual");
     }
-    let mut y = Vec::with_capacity(len);
-    product(y.as_mut_ptr());
-    // SAFETY: there is room for `len` numbers, and the product has written all of them: each output of each row is summed
-    // in a register, from at least one input, and stored before it is read.
-    unsafe { y.set_len(len) };
-    y
+    rows
 }
 
 /// One call of [`matmul`], whose lengths it has checked: `x` points to (`rows`, K) numbers, K above 0, `y` to room for

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use super::super::test_numbers;
 use super::*;
 
-fn matrix(layout: Layout, dtype: FloatType, inputs: usize, outputs: usize) -> (Matrix, Tensor) {
+fn matrix(is_packed: bool, dtype: FloatType, inputs: usize, outputs: usize) -> (Matrix, Tensor) {
     let numbers = test_numbers(inputs * outputs, 7);
     // One byte too many in front: files align nothing.
     let mut bytes = vec![0u8];
@@ -26,18 +26,34 @@ fn matrix(layout: Layout, dtype: FloatType, inputs: usize, outputs: usize) -> (M
             }
         }
     }
+    if is_packed {
+        const STEP: usize = 5;
+        let mut packed = vec![0; 1 + panels::packed_bytes(dtype, inputs, outputs).unwrap()];
+        let rows = bytes[1..].chunks(STEP * outputs * dtype.size());
+        for (rows, part) in rows.zip(&mut panels::parts(dtype, inputs, STEP, &mut packed[1..])) {
+            panels::pack(dtype, outputs, rows, part);
+        }
+        bytes = packed;
+    }
     let len = bytes.len();
     let bytes = Bytes::from(bytes).slice(1..len).unwrap();
-    let dims = if layout == Layout::InOut { (inputs, outputs) } else { (outputs, inputs) };
+    let dims = if is_packed { (inputs, outputs) } else { (outputs, inputs) };
     let reference = Tensor::from_vec(rounded, dims, &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
-    let reference = if layout == Layout::InOut { reference } else { reference.t().unwrap().contiguous().unwrap() };
-    (Matrix::new(bytes, dtype, layout, inputs, outputs), reference)
+    let reference = if is_packed { reference } else { reference.t().unwrap().contiguous().unwrap() };
+    (Matrix::new(bytes, dtype, is_packed, inputs, outputs), reference)
+}
+
+/// The product in a new vector.
+fn product(x: &[f32], w: &Matrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>) -> Vec<f32> {
+    let mut y = vec![f32::NAN; x.len() / w.inputs() * w.outputs()];
+    matmul(x, w, bias, epilogue, &mut y);
+    y
 }
 
 /// Against candle's matmul in f64, on sizes that leave rests everywhere.
 #[test]
 fn products_agree_with_candle() {
-    for layout in [Layout::InOut, Layout::OutIn] {
+    for is_packed in [true, false] {
         for dtype in [FloatType::F32, FloatType::F16, FloatType::BF16] {
             for (rows, inputs, outputs) in [
                 (1, 1, 1),
@@ -49,10 +65,10 @@ fn products_agree_with_candle() {
                 (13, 100, 50),
                 (70, 21, 300),
             ] {
-                let (w, reference) = matrix(layout, dtype, inputs, outputs);
+                let (w, reference) = matrix(is_packed, dtype, inputs, outputs);
                 let x = test_numbers(rows * inputs, 1);
                 let bias = test_numbers(outputs, 2);
-                let y = matmul(&x, &w, Some(&bias), Epilogue::None);
+                let y = product(&x, &w, Some(&bias), Epilogue::None);
                 let x = Tensor::from_vec(x, (rows, inputs), &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
                 let bias = Tensor::new(bias, &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
                 let expected = x.matmul(&reference).unwrap().broadcast_add(&bias).unwrap();
@@ -60,7 +76,7 @@ fn products_agree_with_candle() {
                 for (y, e) in y.iter().zip(expected) {
                     assert!(
                         (f64::from(*y) - e).abs() < 1e-5 * (inputs as f64).sqrt(),
-                        "{layout:?} {dtype:?} {rows}x{inputs}x{outputs}: {y} {e}"
+                        "packed {is_packed} {dtype:?} {rows}x{inputs}x{outputs}: {y} {e}"
                     );
                 }
             }
@@ -71,19 +87,23 @@ fn products_agree_with_candle() {
 /// The promise of this module: a row's product does not depend on the rows beside it.
 #[test]
 fn a_row_gives_the_same_bits_alone_and_in_any_batch() {
-    for layout in [Layout::InOut, Layout::OutIn] {
+    for is_packed in [true, false] {
         for dtype in [FloatType::F32, FloatType::F16, FloatType::BF16] {
             let (rows, inputs, outputs) = (67, 531, 403);
-            let (w, _) = matrix(layout, dtype, inputs, outputs);
+            let (w, _) = matrix(is_packed, dtype, inputs, outputs);
             let x = test_numbers(rows * inputs, 3);
             let residual = test_numbers(rows * outputs, 4);
-            let together = matmul(&x, &w, None, Epilogue::Add(&residual));
+            let together = product(&x, &w, None, Epilogue::Add(&residual));
             for batch in [1, 2, 5, 6, 7, 8, 9, 30] {
                 for first in (0..rows).step_by(batch) {
                     let n = batch.min(rows - first);
                     let residual = &residual[first * outputs..(first + n) * outputs];
-                    let y = matmul(&x[first * inputs..(first + n) * inputs], &w, None, Epilogue::Add(residual));
-                    assert_eq!(y, together[first * outputs..(first + n) * outputs], "{layout:?} {dtype:?} {batch}");
+                    let y = product(&x[first * inputs..(first + n) * inputs], &w, None, Epilogue::Add(residual));
+                    assert_eq!(
+                        y,
+                        together[first * outputs..(first + n) * outputs],
+                        "packed {is_packed} {dtype:?} {batch}"
+                    );
                 }
             }
         }
@@ -94,5 +114,5 @@ fn a_row_gives_the_same_bits_alone_and_in_any_batch() {
 #[test]
 #[should_panic(expected = "length of a weight matrix")]
 fn a_matrix_whose_size_overflows_is_refused() {
-    let _ = Matrix::new(Vec::new().into(), FloatType::F32, Layout::InOut, 1 << 32, 1 << 32);
+    let _ = Matrix::new(Vec::new().into(), FloatType::F32, true, 1 << 32, 1 << 32);
 }

@@ -17,8 +17,8 @@ mod row;
 mod tiles;
 
 pub use packed::pack;
+pub use product::matmul;
 
-use super::matmul::Epilogue;
 use super::simd::LANES;
 use crate::base::{Bytes, QuantizedType, ggml};
 
@@ -95,15 +95,6 @@ impl QuantizedMatrix {
     pub fn row(&self, row: usize, out: &mut [f32]) {
         let bytes = packed::unpack_row(self.kind, self.group(row / GROUP), row % GROUP);
         ggml::dequantize(self.kind.dtype(), &bytes, out).expect("a matrix has rows of whole blocks");
-    }
-
-    /// `epilogue(x W + bias)`, (M, N): `x` is (M, K), both row-major; `bias` (N).
-    ///
-    /// # Panics
-    /// If the lengths do not fit the matrix.
-    #[must_use]
-    pub fn matmul(&self, x: &[f32], bias: Option<&[f32]>, epilogue: Epilogue<'_>) -> Vec<f32> {
-        product::matmul(x, self, bias, epilogue)
     }
 }
 

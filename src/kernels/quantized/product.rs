@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 
-use super::super::matmul::{Epilogue, new_output};
+use super::super::matmul::{Epilogue, check};
 use super::super::simd::{LANES, Simd};
 use super::activations::Activations;
 use super::format::{Format, Q4K, Q5K, Q6K, Q8_0, Rows};
@@ -27,19 +27,16 @@ const PARTS: usize = 8;
 /// How many bytes ahead weights are asked for.
 const AHEAD: usize = 16 << 10;
 
-/// `epilogue(x W + bias)`, (M, N): `x` is (M, K), both row-major; `bias` (N).
+/// `y = epilogue(x W + bias)`: `x` is (M, K), `y` (M, N), both row-major; `bias` (N).
 ///
 /// # Panics
 /// If the lengths do not fit the matrix.
-pub(super) fn matmul(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>) -> Vec<f32> {
-    let rows = x.len() / w.inputs;
-    assert_eq!(x.len(), rows * w.inputs, "length of the input");
-    assert!(bias.is_none_or(|b| b.len() == w.outputs), "length of the bias");
+pub fn matmul(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>, y: &mut [f32]) {
+    let rows = check(x, (w.inputs, w.outputs), bias, epilogue, y);
     ACTIVATIONS.with_borrow_mut(|activations| {
         activations.set(x, w.inputs);
-        let product = |y| multiply_all(&Product { x: activations, y, rows, w, bias, epilogue });
-        new_output(rows, w.outputs, epilogue, product)
-    })
+        multiply_all(&Product { x: activations, y: y.as_mut_ptr(), rows, w, bias, epilogue });
+    });
 }
 
 /// All outputs, in parallel.
@@ -257,7 +254,7 @@ impl Product<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{KINDS, matrix};
+    use super::super::tests::{KINDS, matrix, product};
     use super::*;
     use crate::kernels::test_numbers;
 
@@ -303,7 +300,7 @@ mod tests {
             for (rows, inputs, outputs) in [(16, block, 1), (17, 3 * block, 33), (31, 768, 48), (40, 1280, 70)] {
                 let (w, _) = matrix(kind, inputs, outputs);
                 let x = test_numbers(rows * inputs, 6);
-                let expected = w.matmul(&x, None, Epilogue::None);
+                let expected = product(&x, &w, None, Epilogue::None);
                 let mut activations = Activations::default();
                 activations.set(&x, inputs);
                 let mut y = vec![f32::NAN; rows * outputs];

@@ -8,7 +8,8 @@ use super::kernel::BLOCK_POSITIONS;
 use super::scratch::{Scratch, Wanted};
 use super::shape::NetworkShape;
 use crate::error::Result;
-use crate::model::paging::{BlockId, BlockMemory, PagedRows};
+use crate::model::network;
+use crate::model::paging::{PageId, PageMemory, PagedRows};
 
 /// Graphs that are kept; more shapes of passes than these are hardly ever repeated.
 const MOST_GRAPHS: usize = 64;
@@ -33,19 +34,18 @@ impl Cache {
             graphs: Graphs::default(),
         }
     }
+}
 
-    /// Positions that `row` holds.
-    pub fn len(&self, row: usize) -> usize {
+impl network::Cache for Cache {
+    fn len(&self, row: usize) -> usize {
         self.rows.len(row)
     }
 
-    /// Drops the positions of `row` from `len` on.
-    pub fn truncate(&mut self, row: usize, len: usize) {
+    fn truncate(&mut self, row: usize, len: usize) {
         self.rows.truncate(row, len);
     }
 
-    /// Makes each `to` hold what `from` held before the call; `moves` are `(to, from)`.
-    pub fn assign(&mut self, moves: &[(usize, usize)]) {
+    fn assign(&mut self, moves: &[(usize, usize)]) {
         self.rows.assign(moves);
     }
 }
@@ -62,28 +62,28 @@ pub struct Blocks {
 
 impl Blocks {
     /// Where a block lies.
-    pub fn address(&self, id: BlockId) -> u64 {
+    pub fn address(&self, id: PageId) -> u64 {
         let (slab, at) = self.place(id);
         slab.address() + at as u64
     }
 
-    fn place(&self, id: BlockId) -> (&Memory, usize) {
+    fn place(&self, id: PageId) -> (&Memory, usize) {
         (&self.slabs[id.0 / self.blocks_per_slab], id.0 % self.blocks_per_slab * self.bytes)
     }
 }
 
-impl BlockMemory for Blocks {
+impl PageMemory for Blocks {
     fn grow(&mut self) -> Result<usize> {
         self.slabs.push(self.gpu.zeros(self.blocks_per_slab * self.bytes)?);
         Ok(self.blocks_per_slab)
     }
 
-    fn copy(&mut self, from: BlockId, to: BlockId) -> Result<()> {
+    fn copy(&mut self, from: PageId, to: PageId) -> Result<()> {
         self.gpu.copy(self.place(from), self.place(to), self.bytes)
     }
 
     /// Positions that a row does not have yet get a weight of 0, which does not hide NaN.
-    fn renew(&mut self, id: BlockId) -> Result<()> {
+    fn renew(&mut self, id: PageId) -> Result<()> {
         let (slab, at) = self.place(id);
         self.gpu.clear(slab, at, self.bytes)
     }
@@ -134,8 +134,8 @@ impl Graphs {
 mod tests {
     use crate::checkpoint::Checkpoint;
     use crate::config::Config;
-    use crate::decode::{Input, Positions};
     use crate::device::Backend;
+    use crate::language_model::{Input, Positions};
     use crate::memory::DeviceFootprint;
     use crate::model::{Gpt2, LoadOptions, WeightType};
 
@@ -157,7 +157,7 @@ mod tests {
             }
 
             let foretold = DeviceFootprint::of_config(&config, weights);
-            let cache = cache.as_cuda().unwrap();
+            let cache = cache.own::<super::Cache>().unwrap();
             let slabs: usize = cache.rows.memory.slabs.iter().map(super::Memory::len).sum();
             assert_eq!(slabs as u64, foretold.kv_cache_bytes);
             let s = &cache.scratch;

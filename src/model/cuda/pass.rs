@@ -13,8 +13,10 @@ use super::scratch::{Plan, Wanted, at};
 use super::shape::padded;
 use super::{Layer, Network};
 use crate::base::FloatType;
-use crate::decode::{Input, Output, Positions, Top};
 use crate::error::{Error, Result};
+use crate::language_model::{Input, Output, Positions};
+use crate::logits::Top;
+use crate::model::network::segments;
 use crate::model::{Segment, Trace};
 
 /// Blocks of positions that attention goes through are counted in steps of this in graphs: blocks that are not there cost
@@ -59,21 +61,15 @@ fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
     bytes.as_chunks().0.iter().map(|bytes| f32::from_ne_bytes(*bytes))
 }
 
-/// The segments of a pass over `inputs`, `(row, ids)`.
-fn segments<'a>(inputs: impl Iterator<Item = (usize, &'a [u32])>, cache: &Cache) -> Vec<Segment> {
-    let mut first = 0;
-    let segment = |(row, ids): (usize, &[u32])| {
-        let segment = Segment { row, first, len: ids.len(), past: cache.len(row) };
-        first += ids.len();
-        segment
-    };
-    inputs.map(segment).collect()
-}
-
 impl Network {
     /// What [`crate::model::Gpt2::forward`] says, of inputs that it has checked.
-    pub fn forward(&self, inputs: &[(usize, &[u32])], cache: &mut Cache, trace: Option<&mut Trace>) -> Result<Tensor> {
-        let segments = segments(inputs.iter().copied(), cache);
+    pub fn residual_stream(
+        &self,
+        inputs: &[(usize, &[u32])],
+        cache: &mut Cache,
+        trace: Option<&mut Trace>,
+    ) -> Result<Tensor> {
+        let segments: Vec<Segment> = segments(inputs.iter().copied(), |row| cache.rows.len(row)).collect();
         cache.rows.reserve(&segments)?;
         let most = self.shape.most_tokens(trace.is_some());
         let parts = segments.iter().zip(inputs).enumerate();
@@ -104,9 +100,10 @@ impl Network {
         self.gpu.tensor(x, (tokens, width))
     }
 
-    /// What [`crate::decode::LanguageModel::forward`] says, of inputs that were checked.
-    pub fn run(&self, inputs: &[Input<'_>], cache: &mut Cache) -> Result<Output> {
-        let segments = segments(inputs.iter().map(|input| (input.row, input.ids)), cache);
+    /// What [`crate::language_model::LanguageModel::forward`] says, of inputs that were checked.
+    pub fn outputs(&self, inputs: &[Input<'_>], cache: &mut Cache) -> Result<Output> {
+        let rows = inputs.iter().map(|input| (input.row, input.ids));
+        let segments: Vec<Segment> = segments(rows, |row| cache.rows.len(row)).collect();
         cache.rows.reserve(&segments)?;
         let from = |positions: Positions, len: usize| match positions {
             Positions::None => len,
@@ -158,7 +155,7 @@ impl Network {
         let mut queries = Vec::with_capacity(tiles);
         let mut first = 0;
         for (i, part) in parts.iter().enumerate() {
-            let blocks = cache.rows.blocks(part.row);
+            let blocks = cache.rows.pages(part.row);
             let address = |block: usize| cache.rows.memory.address(blocks[block]);
             let total = part.past + part.ids.len();
             for block in 0..total.div_ceil(BLOCK_POSITIONS) {

@@ -218,7 +218,7 @@ fn a_row_with_a_copied_block_attends_to_what_it_holds_and_leaves_the_other_row_a
             let segment = [Segment { row, first: 0, len, past }];
             cache.rows.reserve(&segment).unwrap();
             let places: Vec<usize> = (past..past + len).collect();
-            let address = |at: &usize| cache.rows.memory.address(cache.rows.blocks(row)[at / BLOCK_POSITIONS]);
+            let address = |at: &usize| cache.rows.memory.address(cache.rows.pages(row)[at / BLOCK_POSITIONS]);
             let blocks = words(&places, |at| address(at).to_ne_bytes());
             let positions = words(&places, |at| ((at % BLOCK_POSITIONS) as u32).to_ne_bytes());
             let mut to = cached(&shape, 1, (&q, q_stride), &blocks, &positions);
@@ -228,7 +228,7 @@ fn a_row_with_a_copied_block_attends_to_what_it_holds_and_leaves_the_other_row_a
         };
         // What the query of a token sees from a position of a row on.
         let attend = |cache: &Cache, row, token: usize, position: usize| {
-            let table = words(cache.rows.blocks(row), |id| cache.rows.memory.address(*id).to_ne_bytes());
+            let table = words(cache.rows.pages(row), |id| cache.rows.memory.address(*id).to_ne_bytes());
             let attend = Attend { shape, q: &q, tokens: len + 1, table: &table, blocks: 2 };
             let tile = Queries {
                 first: token as i32,
@@ -242,10 +242,10 @@ fn a_row_with_a_copied_block_attends_to_what_it_holds_and_leaves_the_other_row_a
         };
         read(&mut cache, 0, 0, past, 0);
         let before = attend(&cache, 0, past - 1, past - 1);
-        cache.assign(&[(1, 0)]);
+        cache.rows.assign(&[(1, 0)]);
         read(&mut cache, 1, past, 1, past);
-        assert_eq!(cache.rows.blocks(0)[0], cache.rows.blocks(1)[0]);
-        assert_ne!(cache.rows.blocks(0)[1], cache.rows.blocks(1)[1]);
+        assert_eq!(cache.rows.pages(0)[0], cache.rows.pages(1)[0]);
+        assert_ne!(cache.rows.pages(0)[1], cache.rows.pages(1)[1]);
         // Row 0 goes another way.
         read(&mut cache, 0, past + 1, 1, past);
         assert_eq!(attend(&cache, 0, past - 1, past - 1), before, "{numbers:?}");

@@ -27,7 +27,7 @@ use super::shape::{NetworkShape, WIDE, padded};
 use super::{PLACE_THREADS, pass};
 use crate::base::FloatType;
 use crate::config::Config;
-use crate::decode::Top;
+use crate::logits::Top;
 use crate::model::Segment;
 use FloatType::{BF16, F16, F32};
 

@@ -11,8 +11,7 @@ use super::{Place, stored};
 use crate::base::{self, Bytes, FloatType, QuantizedType, ggml};
 use crate::config::Activation;
 use crate::error::Result;
-use crate::kernels::Layout;
-use crate::model::layers::MatrixData;
+use crate::model::weights::{Layout, MatrixData};
 
 /// `y = x W + b`.
 #[derive(Debug)]

@@ -55,17 +55,6 @@ fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f64 {
     total
 }
 
-/// The scalar product of two vectors of the same length.
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
-    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
-        for ((lane, x), y) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += x * y;
-        }
-    }
-    lanes.iter().sum()
-}
-
 /// The largest value; `-inf` of an empty row.
 pub(crate) fn max(row: &[f32]) -> f32 {
     #[inline(always)]
@@ -112,18 +101,6 @@ pub(crate) fn not_finite() -> Error {
          try --dtype f32"
             .into(),
     )
-}
-
-/// Fails if `largest`, the best score after the processors, says that they left nothing to choose from.
-pub(crate) fn check_choice(largest: f32) -> Result<()> {
-    if largest.is_finite() {
-        return Ok(());
-    }
-    Err(Error::Numerics(if largest == f32::NEG_INFINITY {
-        "every token is ruled out: loosen --bad-words, --no-repeat-ngram-size or --min-new-tokens".into()
-    } else {
-        "the scores overflow: raise --temperature, or bring --repetition-penalty closer to 1".into()
-    }))
 }
 
 /// The logarithm of the sum of `e^(x - max)`.
@@ -209,6 +186,31 @@ pub(crate) fn kth_largest(row: &[f32], k: usize) -> f32 {
     top_k(row, k.max(1)).last().map_or(f32::NEG_INFINITY, |&(_, x)| x)
 }
 
+/// The most probable next tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Top {
+    /// Ids and logits, the best first, equal ones by id.
+    pub best: Vec<(u32, f32)>,
+    /// The logarithm of the sum of `e^(x - largest)` over all logits `x`.
+    pub log_sum: f32,
+}
+
+impl Top {
+    /// Of a row of logits (V); none if they are not finite numbers.
+    #[must_use]
+    pub fn of(logits: &[f32], k: usize) -> Option<Self> {
+        check_finite(logits).ok()?;
+        let best = top_k(logits, k).into_iter().map(|(id, x)| (id as u32, x)).collect();
+        Some(Self { best, log_sum: log_sum(logits) })
+    }
+
+    /// Log-probabilities of the tokens.
+    pub(crate) fn log_probs(&self) -> impl Iterator<Item = (u32, f32)> {
+        let largest = self.best.first().map_or(0.0, |(_, x)| *x);
+        self.best.iter().map(move |(id, x)| (*id, x - largest - self.log_sum))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,8 +249,6 @@ mod tests {
             row[99] = bad;
             assert!(check_finite(&row).is_err(), "{bad}");
         }
-        assert!(check_choice(max(&[f32::NEG_INFINITY; 3])).is_err());
-        assert!(check_choice(max(&[f32::NEG_INFINITY, -4.0])).is_ok());
     }
 
     proptest! {

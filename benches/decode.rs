@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use divan::{Bencher, black_box};
 use gpt2::Result;
-use gpt2::decode::{Engine, GenerationConfig, Input, LanguageModel, NoText, Output, Positions, Top, numeric};
+use gpt2::decode::{Engine, GenerationConfig, NoText};
+use gpt2::language_model::{Input, LanguageModel, Output, Positions};
+use gpt2::logits::{self, Top};
 
 const VOCAB: usize = 50257;
 
@@ -56,10 +58,10 @@ impl LanguageModel for Instant {
 }
 
 fn config(name: &str) -> GenerationConfig {
-    let base = GenerationConfig { max_new_tokens: usize::MAX, seed: 1, ..GenerationConfig::default() };
+    let base = GenerationConfig { max_new_tokens: usize::MAX, seed: Some(1), ..GenerationConfig::default() };
     match name {
         "greedy" => base,
-        "sample" => GenerationConfig { do_sample: true, ..base },
+        "sample" => GenerationConfig { sample: true, ..base },
         "top_k 50" => GenerationConfig { top_k: Some(50), ..base },
         "top_p 0.9" => GenerationConfig { top_p: Some(0.9), ..base },
         "typical_p 0.9" => GenerationConfig { typical_p: Some(0.9), ..base },
@@ -67,7 +69,7 @@ fn config(name: &str) -> GenerationConfig {
         "eta 0.001" => GenerationConfig { eta_cutoff: Some(0.001), ..base },
         "repetition" => GenerationConfig { repetition_penalty: 1.2, no_repeat_ngram_size: 3, ..base },
         "4 beams" => GenerationConfig { num_beams: 4, ..base },
-        "4 beams sampled" => GenerationConfig { num_beams: 4, do_sample: true, ..base },
+        "4 beams sampled" => GenerationConfig { num_beams: 4, sample: true, ..base },
         "4 beams in 2 groups" => {
             GenerationConfig { num_beams: 4, num_beam_groups: 2, diversity_penalty: Some(1.0), ..base }
         }
@@ -96,17 +98,17 @@ fn copy(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn log_softmax(bencher: Bencher<'_, '_>) {
     let mut logits = logits();
-    bencher.bench_local(|| numeric::log_softmax(black_box(&mut logits)));
+    bencher.bench_local(|| logits::log_softmax(black_box(&mut logits)));
 }
 
 #[divan::bench]
 fn softmax(bencher: Bencher<'_, '_>) {
     let (logits, mut probs) = (logits(), vec![]);
-    bencher.bench_local(|| numeric::softmax(black_box(&logits), &mut probs));
+    bencher.bench_local(|| logits::softmax(black_box(&logits), &mut probs));
 }
 
 #[divan::bench(args = [1, 8, 50, 1000])]
 fn top_k(bencher: Bencher<'_, '_>, k: usize) {
     let logits = logits();
-    bencher.bench_local(|| numeric::top_k(black_box(&logits), k));
+    bencher.bench_local(|| logits::top_k(black_box(&logits), k));
 }

@@ -7,12 +7,11 @@ use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use gpt2::checkpoint::Bytes;
+use gpt2::base::ggml::quantize;
+use gpt2::base::{Bytes, FloatType, QuantizedType};
 use gpt2::config::Activation;
-use gpt2::kernels::quantized::{QuantizedMatrix, QuantizedType, quantize};
-use gpt2::kernels::{
-    self, Batch, CacheMemory, CacheShape, Epilogue, FloatType, Matrix, PAGE_POSITIONS, PageId, Weight, panels,
-};
+use gpt2::kernels::quantized::QuantizedMatrix;
+use gpt2::kernels::{self, Batch, CacheMemory, CacheShape, Epilogue, Matrix, PAGE_POSITIONS, PageId, Weight, panels};
 
 const WIDTH: usize = 768;
 const HEADS: usize = 12;

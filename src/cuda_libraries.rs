@@ -50,7 +50,7 @@ static LIBRARIES: &[Library] = &[
         files: &["libcuda.so.1", "libcuda.so"],
         functions: DRIVER,
         lacking: driver_lacks,
-        advice: "install NVIDIA's driver, or use --device cpu",
+        advice: "install NVIDIA's driver",
     },
     of_toolkit(&["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"], CUBLASLT),
     of_toolkit(&["libcublas.so.13", "libcublas.so.12", "libcublas.so"], CUBLAS),
@@ -60,7 +60,7 @@ static LIBRARIES: &[Library] = &[
 ];
 
 const fn of_toolkit(files: &'static [&'static str], functions: &'static [Function]) -> Library {
-    let advice = "install CUDA's toolkit, or put its libraries' folder into LD_LIBRARY_PATH, or use --device cpu";
+    let advice = "install CUDA's toolkit, or put its libraries' folder into LD_LIBRARY_PATH";
     Library { files, functions, lacking: toolkit_lacks, advice }
 }
 

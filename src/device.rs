@@ -73,7 +73,7 @@ impl FromStr for DeviceChoice {
             None if text == "cuda" => Ok(Self::Cuda(0)),
             None if text == "metal" => Ok(Self::Metal),
             Some(("cuda", n)) if number(n).is_some() => Ok(Self::Cuda(number(n).unwrap_or_default())),
-            _ => Err(Error::Usage(format!("`{text}` is no device; use auto, cpu, cuda, cuda:N or metal"))),
+            _ => Err(Error::Usage(format!("`{text}` is not a device; use auto, cpu, cuda, cuda:N or metal"))),
         }
     }
 }
@@ -82,7 +82,7 @@ impl DeviceChoice {
     /// Checks that the device is compiled in.
     ///
     /// # Errors
-    /// [`Error::Unsupported`], which says how to get it.
+    /// [`Error::Device`], which says how to get it.
     pub fn require(self) -> Result<()> {
         match self {
             Self::Cuda(_) if cfg!(not(feature = "cuda")) => Err(not_compiled_in("cuda")),
@@ -94,10 +94,10 @@ impl DeviceChoice {
     /// Opens the device.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a device that this program was built without, or that the machine does not have.
+    /// [`Error::Device`] for a device that this program was built without, or that the machine does not have.
     pub fn open(self) -> Result<Backend> {
         self.require()?;
-        let missing = |device: String, cause| Error::Unsupported(format!("--device {device} cannot be used: {cause}"));
+        let missing = |device, cause| Error::Device { device, problem: format!("cannot be used: {cause}") };
         match self {
             Self::Cpu => Ok(Backend::Kernels),
             Self::Auto => Ok(best().map_or(Backend::Kernels, Backend::Candle)),
@@ -147,10 +147,10 @@ fn open_metal() -> Result<Device, String> {
 }
 
 fn not_compiled_in(name: &str) -> Error {
-    Error::Unsupported(format!(
-        "--device {name}: this program was built without it; build one that has it with \
-         `cargo install --path . --features {name}`, or use --device cpu"
-    ))
+    let problem = format!(
+        "this program was built without it; build one that has it with `cargo install --path . --features {name}`"
+    );
+    Error::Device { device: name.to_owned(), problem }
 }
 
 /// The first line of a message, which may go on with a trace of calls.

@@ -83,15 +83,39 @@ pub enum Error {
     #[error("{0}")]
     Source(String),
 
+    /// A model that would have to come from the hub, which is not reached or not allowed to be asked.
+    #[error("{0}")]
+    Hub(String),
+
     /// A tokenizer file that cannot be used, or text or ids that the tokenizer cannot take.
     #[error("{0}")]
     Tokenizer(String),
 
-    /// A parameter outside its range, or parameters that exclude each other: a mistake of the caller.
+    /// A parameter outside its range, or at odds with another one: a mistake of the caller.
+    #[error("{message}")]
+    Parameter {
+        /// The parameter at fault.
+        parameter: &'static str,
+        /// What is wrong with it and what is allowed. Parameters stand in backticks, so that whoever shows the message
+        /// can write them as they were given: as flags, or as keys.
+        message: String,
+    },
+
+    /// A text longer than the model's context: a mistake of the caller.
+    #[error("the text has {tokens} tokens, the model's context {context}")]
+    Context {
+        /// Tokens of the text.
+        tokens: usize,
+        /// The most that the model sees.
+        context: usize,
+    },
+
+    /// Any other mistake of the caller. Parameters stand in backticks, as in [`Error::Parameter`].
     #[error("{0}")]
     Usage(String),
 
-    /// Numbers that cannot be used: logits that are not finite, or a distribution without a token to choose.
+    /// Numbers that cannot be used: logits that are not finite, or a distribution without a token to choose. Parameters
+    /// stand in backticks, as in [`Error::Parameter`].
     #[error("{0}")]
     Numerics(String),
 
@@ -99,29 +123,87 @@ pub enum Error {
     #[error("{0}")]
     Unsupported(String),
 
-    /// A GPU's memory is used up.
-    #[error(
-        "the GPU has too little memory: try --dtype bf16 or --quantize q8_0, a smaller --batch-size, fewer beams, or \
-         --device cpu"
-    )]
-    DeviceMemory(#[source] candle_core::Error),
+    /// A device that this program was built without, or that this machine does not have.
+    #[error("device {device}: {problem}")]
+    Device {
+        /// The device: `cuda`, `cuda:1`, `metal`.
+        device: String,
+        /// Why it cannot be used.
+        problem: String,
+    },
 
-    /// An error inside candle.
+    /// A model that does not fit into memory. Nothing was loaded.
+    #[error("{message}")]
+    Memory {
+        /// What the model takes and what there is.
+        message: String,
+        /// Whether the memory is that of a GPU.
+        gpu: bool,
+        /// The types of weights with which it would fit (`f16`, `q8_0`), and what it takes then in bytes.
+        fitting: Vec<(&'static str, u64)>,
+    },
+
+    /// A GPU has no memory left for weights, cache or intermediate results.
+    #[error("the GPU has too little memory")]
+    DeviceMemory(#[source] BackendError),
+
+    /// A tensor operation failed, or the device that it ran on.
     #[error(transparent)]
-    Candle(candle_core::Error),
+    Backend(BackendError),
 }
 
+/// What went wrong in the tensor library or in the driver of a device; its text says more.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct BackendError(candle_core::Error);
+
+/// For `?` in this library. Callers can use it for candle's errors of their own, but need not know candle to handle
+/// [`Error`].
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        // What CUDA's driver, cuBLAS and candle's Metal backend call it; candle has no variant of its own for it.
-        const NAMES: [&str; 3] =
-            ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "Failed to create metal resource"];
-        let text = error.to_string();
-        if NAMES.iter().any(|name| text.contains(name)) { Self::DeviceMemory(error) } else { Self::Candle(error) }
+        let full = is_out_of_memory(&error);
+        let error = BackendError(error);
+        if full { Self::DeviceMemory(error) } else { Self::Backend(error) }
+    }
+}
+
+/// Whether a device had no memory left, for which candle has no error of its own.
+fn is_out_of_memory(error: &candle_core::Error) -> bool {
+    use candle_core::Error as Candle;
+    match error {
+        Candle::Context { inner, .. } | Candle::WithPath { inner, .. } | Candle::WithBacktrace { inner, .. } => {
+            is_out_of_memory(inner)
+        }
+        #[cfg(feature = "cuda")]
+        Candle::Cuda(error) => {
+            use candle_core::cuda::CudaError;
+            use candle_core::cuda::cudarc::{cublas, driver};
+            match error.downcast_ref() {
+                Some(CudaError::Cuda(error) | CudaError::Load { cuda: error, .. }) => {
+                    error.0 == driver::sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY
+                }
+                Some(CudaError::Cublas(error)) => error.0 == cublas::sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED,
+                _ => false,
+            }
+        }
+        // By its text: the type, of candle-metal-kernels, is not one that candle-core exports.
+        Candle::Metal(error) => error.to_string().contains("Failed to create metal resource: Buffer"),
+        _ => false,
     }
 }
 
 impl Error {
+    /// Whether the caller asked for what cannot be: a parameter, an id or a text out of range.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Parameter { .. } | Self::Context { .. } | Self::Usage(_))
+    }
+
+    /// An [`Error::Parameter`] whose message is the parameter and then `problem`.
+    pub fn parameter(parameter: &'static str, problem: impl std::fmt::Display) -> Self {
+        Self::Parameter { parameter, message: format!("`{parameter}` {problem}") }
+    }
+
     /// An [`Error::Io`] for `path`, to be used with `map_err`.
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
@@ -159,9 +241,27 @@ mod tests {
 
     #[test]
     fn a_full_gpu_is_told_from_other_failures() {
-        let cuda = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
-        assert!(matches!(Error::from(candle_core::Error::msg(cuda)), Error::DeviceMemory(_)));
-        assert!(matches!(Error::from(candle_core::Error::msg("shape mismatch")), Error::Candle(_)));
+        use candle_core::Error as Candle;
+        let metal = |text: &str| Candle::Metal(text.to_owned().into()).context("in a layer");
+        let full = Error::from(metal("Failed to create metal resource: Buffer"));
+        assert!(matches!(full, Error::DeviceMemory(_)));
+        assert!(std::error::Error::source(&full).unwrap().to_string().contains("metal resource"));
+        assert!(matches!(Error::from(metal("Failed to create pipeline")), Error::Backend(_)));
+        assert!(matches!(Error::from(Candle::msg("a text about CUDA_ERROR_OUT_OF_MEMORY")), Error::Backend(_)));
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_full_nvidia_gpu_is_told_by_the_code_of_its_driver() {
+        use candle_core::cuda::cudarc::cublas::{result::CublasError, sys::cublasStatus_t};
+        use candle_core::cuda::cudarc::driver::{DriverError, sys::CUresult};
+        use candle_core::cuda::{CudaError, WrapErr};
+        let driver = |code| Err::<(), _>(DriverError(code)).w().unwrap_err().into();
+        assert!(matches!(driver(CUresult::CUDA_ERROR_OUT_OF_MEMORY), Error::DeviceMemory(_)));
+        assert!(matches!(driver(CUresult::CUDA_ERROR_INVALID_VALUE), Error::Backend(_)));
+        let cublas = |code| candle_core::Error::from(CudaError::Cublas(CublasError(code))).into();
+        assert!(matches!(cublas(cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED), Error::DeviceMemory(_)));
+        assert!(matches!(cublas(cublasStatus_t::CUBLAS_STATUS_INTERNAL_ERROR), Error::Backend(_)));
     }
 
     #[test]

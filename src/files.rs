@@ -2,7 +2,8 @@
 
 use std::fs::{File, Permissions};
 use std::io::{BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 
@@ -18,6 +19,47 @@ pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
         return Err(Error::format(path, format!("larger than {limit} bytes, the most that such a file may have")));
     }
     Ok(bytes)
+}
+
+/// A small file, such as a configuration: read when its content is first asked for, and only then. Clones share what was
+/// read.
+#[derive(Debug, Clone)]
+pub struct SmallFile {
+    path: PathBuf,
+    /// The most bytes that it may have.
+    limit: u64,
+    content: Arc<OnceLock<Vec<u8>>>,
+}
+
+impl SmallFile {
+    /// The file at `path`, which may have up to `limit` bytes. It is not opened yet.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>, limit: u64) -> Self {
+        Self { path: path.into(), limit, content: Arc::default() }
+    }
+
+    /// Where the file is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The content.
+    ///
+    /// # Errors
+    /// As [`read_at_most`]; [`Error::Format`] for a Git LFS pointer, which `git clone` leaves in place of large files where
+    /// Git LFS is not installed.
+    pub fn bytes(&self) -> Result<&[u8]> {
+        if let Some(content) = self.content.get() {
+            return Ok(content);
+        }
+        let content = read_at_most(&self.path, self.limit)?;
+        if content.starts_with(b"version https://git-lfs.github.com/spec/") {
+            let problem = "a Git LFS pointer in place of the file; run `git lfs pull` in its folder";
+            return Err(Error::format(&self.path, problem));
+        }
+        Ok(self.content.get_or_init(|| content))
+    }
 }
 
 /// Writes the file at `path` with `fill`: into a temporary file beside it, which takes its name once all is on the disk.
@@ -60,6 +102,22 @@ fn default_permissions() -> Option<Permissions> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_file_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("small");
+        let file = SmallFile::new(&path, 5);
+        assert!(file.bytes().is_err(), "not there yet");
+        std::fs::write(&path, "123456").unwrap();
+        assert!(file.bytes().unwrap_err().to_string().contains("larger than 5 bytes"));
+        std::fs::write(&path, "12345").unwrap();
+        assert_eq!(file.bytes().unwrap(), b"12345");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(file.bytes().unwrap(), b"12345");
+        std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n").unwrap();
+        assert!(SmallFile::new(&path, 100).bytes().unwrap_err().to_string().contains("git lfs pull"));
+    }
 
     fn names(folder: &Path) -> Vec<String> {
         let mut names: Vec<_> =

@@ -5,11 +5,14 @@
 //! | module | holds |
 //! |---|---|
 //! | [`config`] | `config.json` as a validated [`Config`](config::Config), named sizes |
-//! | [`source`] | hub id, folder, GGUF or demo → the files of a model; the only code that knows the network |
+//! | [`pipeline`] | a model with all that belongs to it: text in, text out |
+//! | [`source`] | hub id, folder, GGUF or demo → an opened model; the only code that knows the network |
 //! | [`checkpoint`] | safetensors, PyTorch `.bin` and GGUF → named tensors, where they lie in the mapped file |
 //! | [`tokenizer`] | GPT-2's byte-level BPE, `tokenizer.json`, byte-exact streaming decode |
 //! | [`model`] | the network: embeddings, blocks, head, key-value cache, probe |
 //! | [`kernels`] | CPU kernels under the model |
+//! | [`logits`] | arithmetic over one row of logits: softmax, ranks, the best tokens |
+//! | [`language_model`] | what decoding needs of a model |
 //! | [`decode`] | logits processors, greedy, sampling, beam, contrastive and assisted decoding, stop rules |
 //! | [`analysis`] | scores, perplexity, logit lens, parameter and memory arithmetic |
 //! | [`memory`] | what a model takes in memory, and what there is |
@@ -23,6 +26,7 @@
 #![deny(missing_docs)]
 
 pub mod analysis;
+pub mod base;
 pub mod checkpoint;
 pub mod config;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
@@ -31,10 +35,13 @@ pub mod decode;
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod inventory;
 pub mod kernels;
+pub mod language_model;
+pub mod logits;
 pub mod memory;
 pub mod model;
-mod pages;
+pub mod pipeline;
 pub mod source;
 pub mod tokenizer;
 

@@ -6,16 +6,24 @@ mod output;
 
 use std::process::ExitCode;
 
+use cli::advice::{self, Spelling};
+use commands::Interrupted;
+
+/// The exit code after Ctrl-C, as shells have it: 128 and the signal's number.
+const INTERRUPTED: u8 = 130;
+
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
+    let subcommand = cli.command.name();
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Interrupted>() => ExitCode::from(INTERRUPTED),
         Err(error) => {
-            print_error(&error);
+            print_error(&advice::lines(&error, subcommand, Spelling::Flags));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -25,7 +33,7 @@ fn main() -> ExitCode {
 fn refuse(error: &clap::Error) -> ExitCode {
     match error.print() {
         Err(failed) if !error.use_stderr() && failed.kind() != std::io::ErrorKind::BrokenPipe => {
-            print_error(&anyhow::anyhow!("cannot write to stdout: {failed}"));
+            print_error(&[format!("cannot write to stdout: {failed}")]);
             ExitCode::FAILURE
         }
         _ => ExitCode::from(error.exit_code() as u8),
@@ -39,18 +47,20 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 
 /// 2 for a mistake on the command line, 1 for everything else.
 fn exit_code(error: &anyhow::Error) -> u8 {
-    let usage = error.chain().any(|cause| matches!(cause.downcast_ref(), Some(gpt2::Error::Usage(_))));
+    let usage = error.chain().filter_map(|cause| cause.downcast_ref()).any(gpt2::Error::is_usage);
     if usage { 2 } else { 1 }
 }
 
-/// One line, and the causes below it.
-fn print_error(error: &anyhow::Error) {
+/// What went wrong on one line, and the causes below it.
+fn print_error(lines: &[String]) {
     use std::io::Write;
     let mut stderr = anstream::stderr().lock();
     let bold_red = anstyle::AnsiColor::Red.on_default().bold();
     // If stderr is gone there is nobody to tell.
-    let _ = writeln!(stderr, "{bold_red}error:{bold_red:#} {error}");
-    for cause in error.chain().skip(1) {
-        let _ = writeln!(stderr, "  caused by: {cause}");
+    for (i, line) in lines.iter().enumerate() {
+        let _ = match i {
+            0 => writeln!(stderr, "{bold_red}error:{bold_red:#} {line}"),
+            _ => writeln!(stderr, "  caused by: {line}"),
+        };
     }
 }

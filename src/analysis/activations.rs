@@ -8,7 +8,8 @@ use std::path::Path;
 
 use candle_core::Tensor;
 
-use crate::checkpoint::{StorageType, TensorSpec, safetensors};
+use crate::base::DType;
+use crate::checkpoint::{TensorSpec, safetensors};
 use crate::error::Result;
 use crate::model::{Gpt2, Trace, with_slice};
 
@@ -98,7 +99,7 @@ impl Activations {
         let all: Vec<(String, &Tensor)> = hidden.chain(attention).chain([("logits".to_owned(), &logits)]).collect();
         let spec = |(name, tensor): &(String, &Tensor)| TensorSpec {
             name: name.clone(),
-            dtype: StorageType::F32,
+            dtype: DType::F32,
             shape: tensor.dims().to_vec(),
         };
         let specs: Vec<TensorSpec> = all.iter().map(spec).collect();
@@ -113,7 +114,7 @@ impl Attention {
     /// One head's weights: for each token that looks, those on all tokens.
     ///
     /// # Errors
-    /// If there is no such head.
+    /// If the layer does not have this head.
     pub fn weights(&self, head: usize) -> Result<Vec<Vec<f32>>> {
         Ok(self.tensor.get(head)?.to_vec2()?)
     }
@@ -123,7 +124,7 @@ impl Hidden {
     /// The state's summary with `n` numbers of each excerpt.
     ///
     /// # Errors
-    /// If the state is no matrix in main memory.
+    /// If the state cannot be copied to main memory.
     pub fn summary(&self, n: usize) -> Result<Summary> {
         let shape = self.tensor.dims2()?;
         with_slice(&self.tensor, |x| {

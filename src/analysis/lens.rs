@@ -6,9 +6,9 @@
 use candle_core::Tensor;
 
 use super::activations::{Activations, Hidden};
-use crate::decode::numeric;
+use crate::base::pool;
 use crate::error::Result;
-use crate::kernels::pool;
+use crate::logits;
 use crate::model::{Gpt2, with_slice};
 
 /// Positions whose logits are held at once.
@@ -77,10 +77,10 @@ fn read_rows(logits: &Tensor, outcome: impl Fn(usize) -> Option<u32> + Sync, k: 
 }
 
 fn reading(logits: &[f32], outcome: Option<u32>, k: usize) -> Result<LensReading> {
-    numeric::check_finite(logits)?;
-    let best = numeric::top_k(logits, k);
+    logits::check_finite(logits)?;
+    let best = logits::top_k(logits, k);
     let (first, largest) = best[0];
-    let scale = numeric::log_probability(logits, first).exp();
+    let scale = logits::log_probability(logits, first).exp();
     let prob = |logit: f32| (logit - largest).exp() * scale;
     let outcome = outcome.map_or(largest, |id| logits[id as usize]);
     Ok(LensReading { top: best.iter().map(|(id, logit)| (*id as u32, prob(*logit))).collect(), outcome: prob(outcome) })

@@ -27,13 +27,19 @@ impl Sliding {
     /// A sliding window for a model that sees at most `n_positions` tokens.
     ///
     /// # Errors
-    /// [`Error::Usage`] unless `1 <= stride <= context <= n_positions`: a longer stride would leave tokens out.
+    /// [`Error::Parameter`] unless `1 <= stride <= context <= n_positions`: a longer stride would leave tokens out.
     pub fn new(context: usize, stride: usize, n_positions: usize) -> Result<Self> {
         if context == 0 || context > n_positions {
-            return Err(Error::Usage(format!("--context {context}: the model's context allows 1 to {n_positions}")));
+            return Err(Error::parameter(
+                "context",
+                format!("{context}: the model's context allows 1 to {n_positions}"),
+            ));
         }
         if stride == 0 || stride > context {
-            return Err(Error::Usage(format!("--stride {stride}: with a context of {context} use 1 to {context}")));
+            return Err(Error::parameter(
+                "stride",
+                format!("{stride}: with a context of {context} use 1 to {context}"),
+            ));
         }
         Ok(Self { context, stride })
     }
@@ -137,7 +143,7 @@ mod tests {
     #[test]
     fn strides_outside_the_context_are_refused() {
         for (context, stride) in [(0, 1), (4, 0), (4, 5), (11, 4)] {
-            assert!(matches!(Sliding::new(context, stride, 10), Err(Error::Usage(_))), "{context} {stride}");
+            assert!(matches!(Sliding::new(context, stride, 10), Err(Error::Parameter { .. })), "{context} {stride}");
         }
     }
 }

@@ -6,9 +6,9 @@
 use candle_core::Tensor;
 
 use super::perplexity::{Sliding, Window, perplexity};
-use crate::decode::numeric;
+use crate::base::pool;
 use crate::error::{Error, Result};
-use crate::kernels::pool;
+use crate::logits;
 use crate::model::{Gpt2, select_rows, with_slice};
 
 /// Tokens that share a forward pass, unless a single window is longer: enough for full speed, little enough that keys,
@@ -45,7 +45,7 @@ pub struct Score {
 pub struct TokenScore {
     /// Natural log-probability.
     pub logprob: f32,
-    /// One more than the number of tokens with a larger logit.
+    /// Its place in the distribution, 1 for the best, as [`logits::rank`] counts.
     pub rank: usize,
 }
 
@@ -66,7 +66,8 @@ impl Score {
 /// Checks that a text can be scored.
 ///
 /// # Errors
-/// [`Error::Usage`] if an id lies outside the vocabulary, or the text outgrows the context and no window slides.
+/// [`Error::Usage`] if an id lies outside the vocabulary, [`Error::Context`] if the text outgrows the context and no
+/// window slides.
 pub fn check(model: &Gpt2, ids: &[u32], options: &ScoreOptions) -> Result<()> {
     let config = model.config();
     if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab_size) {
@@ -74,12 +75,7 @@ pub fn check(model: &Gpt2, ids: &[u32], options: &ScoreOptions) -> Result<()> {
         return Err(Error::Usage(format!("token id {id} lies outside the model's vocabulary (0 to {last})")));
     }
     if options.sliding.is_none() && ids.len() > config.n_positions {
-        let (len, context) = (ids.len(), config.n_positions);
-        return Err(Error::Usage(format!(
-            "the text has {len} tokens, the model's context {context}: slide a window over it with --stride (such as \
-             --stride {})",
-            context.div_ceil(2)
-        )));
+        return Err(Error::Context { tokens: ids.len(), context: config.n_positions });
     }
     Ok(())
 }
@@ -211,11 +207,11 @@ fn read(logits: &Tensor, targets: &[Target], options: &ScoreOptions) -> Result<V
 /// One token's score, and the best tokens in its place, from a row of logits.
 fn place(row: &[f32], id: u32, alternatives: usize) -> Result<Place> {
     let own = row[id as usize];
-    numeric::check_finite(row)?;
-    let logprob = numeric::log_probability(row, id as usize);
-    let rank = 1 + row.iter().filter(|other| **other > own).count();
+    logits::check_finite(row)?;
+    let logprob = logits::log_probability(row, id as usize);
+    let rank = logits::rank(row, id as usize);
     let log_sum = own - logprob;
-    let best = numeric::top_k(row, alternatives);
+    let best = logits::top_k(row, alternatives);
     let best = best.into_iter().map(|(id, logit)| (id as u32, logit - log_sum)).collect();
     Ok((TokenScore { logprob, rank }, best))
 }
@@ -225,10 +221,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rank_counts_the_larger_logits_alone() {
+    fn equal_tokens_rank_by_their_ids() {
         let row = [1.0, 3.0, 2.0, 3.0, -1.0];
         let sum: f32 = row.iter().map(|x: &f32| x.exp()).sum();
-        for (id, rank) in [(0, 4), (1, 1), (2, 3), (3, 1), (4, 5)] {
+        for (id, rank) in [(0, 4), (1, 1), (2, 3), (3, 2), (4, 5)] {
             let (token, best) = place(&row, id, 2).unwrap();
             assert_eq!(token.rank, rank, "{id}");
             assert!((token.logprob - (row[id as usize] - sum.ln())).abs() < 1e-6, "{id}");

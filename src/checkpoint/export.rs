@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::gguf::{self, Metadata, Value, Vocabulary, gguf_name};
-use super::{Checkpoint, StorageType, Tensor, TensorSpec, safetensors};
+use super::gguf::{self, Metadata, Value, Vocabulary};
+use super::{Checkpoint, Tensor, TensorSpec, safetensors};
+use crate::base::{DType, QuantizedType};
 use crate::config::Config;
-use crate::error::{Error, Result};
-use crate::kernels::quantized::QuantizedType;
+use crate::error::Result;
+use crate::inventory::{self, Kind, TensorId};
 
-/// A model to be written: a checkpoint that fits its configuration ([`crate::model::Gpt2::load`] checks that).
+/// A model to be written: a checkpoint that [fits](Checkpoint::check) its configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Export<'a> {
     /// The weights.
@@ -17,7 +18,7 @@ pub struct Export<'a> {
     /// Their configuration.
     pub config: &'a Config,
     /// The type of the matrices in the file.
-    pub dtype: StorageType,
+    pub dtype: DType,
 }
 
 /// A tensor of the file: what is stored, or biases of zero that the format demands and the model lacks.
@@ -33,14 +34,14 @@ impl<'a> Export<'a> {
     /// ([`QuantizedType::fitting`]) have another; vectors and position embeddings are f32, as llama.cpp wants them.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a model that llama.cpp would compute otherwise, and what writing and converting return.
+    /// [`crate::Error::Unsupported`] for a model that llama.cpp would compute otherwise, and what writing and converting return.
     pub fn to_gguf(&self, path: &Path, name: &str, vocabulary: Option<&Vocabulary<'_>>) -> Result<()> {
         let mut metadata = Metadata::from_config(self.config)?;
         metadata.push("general.name", Value::String(name.to_owned()));
-        if let Some(code) = file_type(self.dtype) {
+        if let Some(code) = self.dtype.llama_file_type() {
             metadata.push("general.file_type", Value::U32(code));
         }
-        if self.dtype.block_len() > 1 {
+        if self.dtype.is_quantized() {
             metadata.push("general.quantization_version", Value::U32(2));
         }
         if let Some(vocabulary) = vocabulary {
@@ -54,16 +55,13 @@ impl<'a> Export<'a> {
     /// Writes a safetensors file: tensors under the names of `GPT2LMHeadModel`, all of the same type.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for quantised types, and what writing and converting return.
+    /// [`crate::Error::Unsupported`] for quantised types, and what writing and converting return.
     pub fn to_safetensors(&self, path: &Path) -> Result<()> {
         let parts: Vec<Part<'_>> = self
             .tensors()
-            .map(|tensor| Part {
+            .map(|(id, tensor)| Part {
                 spec: TensorSpec {
-                    name: match tensor.name.as_str() {
-                        name @ "lm_head.weight" => name.to_owned(),
-                        name => format!("transformer.{name}"),
-                    },
+                    name: if id == TensorId::LM_HEAD { id.to_string() } else { format!("transformer.{id}") },
                     dtype: self.dtype,
                     shape: tensor.shape.clone(),
                 },
@@ -75,40 +73,48 @@ impl<'a> Export<'a> {
         safetensors::write(path, &[("format", "pt")], &specs, |place| self.bytes(&parts[place]))
     }
 
+    /// The most memory that writing takes: one tensor after the other is converted, and of the file only that one is read.
+    #[must_use]
+    pub fn working_bytes(&self) -> u64 {
+        let converted = |tensor: &Tensor| {
+            let numbers: u64 = tensor.shape.iter().map(|n| *n as u64).product();
+            // What the type does not fit becomes another one, of at most 4 bytes a number.
+            self.dtype.byte_len(&tensor.shape).map_or(4 * numbers, |bytes| bytes as u64)
+        };
+        self.tensors().map(|(_, tensor)| tensor.bytes.len() as u64 + converted(tensor)).max().unwrap_or_default()
+    }
+
     /// The tensors of the model; a tied head is not one of them.
-    fn tensors(&self) -> impl Iterator<Item = &'a Tensor> {
+    fn tensors(&self) -> impl Iterator<Item = (TensorId, &'a Tensor)> {
         let tied = self.config.tie_word_embeddings;
-        self.checkpoint.tensors.iter().filter(move |tensor| !(tied && tensor.name == "lm_head.weight"))
+        let known = self.checkpoint.tensors.iter().filter_map(|tensor| Some((TensorId::named(&tensor.name)?, tensor)));
+        known.filter(move |(id, _)| !(tied && *id == TensorId::LM_HEAD))
     }
 
     fn gguf_parts(&self) -> Result<Vec<Part<'a>>> {
         let mut parts = vec![];
-        for tensor in self.tensors() {
-            let name = gguf_name(&tensor.name).ok_or_else(|| {
-                Error::Unsupported(format!(
-                    "tensor `{}` has no name in GGUF; convert to safetensors instead",
-                    tensor.name
-                ))
-            })?;
+        for (id, tensor) in self.tensors() {
             let mut shape = tensor.shape.clone();
-            let in_block = tensor.name.starts_with("h.") && shape.len() == 2;
-            if in_block {
+            if id.is_conv1d() {
                 shape.reverse();
             }
             let dtype = match shape.as_slice() {
-                [_, inputs] if tensor.name != "wpe.weight" => {
+                [_, inputs] if id != TensorId::WPE => {
                     QuantizedType::of(self.dtype).map_or(self.dtype, |kind| kind.fitting(*inputs))
                 }
-                _ => StorageType::F32,
+                _ => DType::F32,
             };
-            let transpose = in_block && !tensor.transposed;
-            parts.push(Part { spec: TensorSpec { name, dtype, shape }, source: Some(tensor), transpose });
+            let transpose = id.is_conv1d() && !tensor.transposed;
+            parts.push(Part {
+                spec: TensorSpec { name: id.gguf_name(), dtype, shape },
+                source: Some(tensor),
+                transpose,
+            });
         }
         // llama.cpp knows no model without a bias on queries, keys and values.
-        for i in (0..self.config.n_layer).filter(|i| self.checkpoint.get(&format!("h.{i}.attn.c_attn.bias")).is_none())
-        {
-            let name = format!("blk.{i}.attn_qkv.bias");
-            let spec = TensorSpec { name, dtype: StorageType::F32, shape: vec![3 * self.config.n_embd] };
+        let qkv_biases = (0..self.config.n_layer).map(|i| TensorId::in_block(i, inventory::Part::CAttn, Kind::Bias));
+        for id in qkv_biases.filter(|id| self.checkpoint.tensor(*id).is_none()) {
+            let spec = TensorSpec { name: id.gguf_name(), dtype: DType::F32, shape: vec![3 * self.config.n_embd] };
             parts.push(Part { spec, source: None, transpose: false });
         }
         Ok(parts)
@@ -121,18 +127,5 @@ impl<'a> Export<'a> {
             Some(tensor) if tensor.dtype == dtype && !part.transpose => Cow::Borrowed(&tensor.bytes),
             Some(tensor) => Cow::Owned(tensor.convert(&self.checkpoint.origin, dtype, part.transpose)?),
         })
-    }
-}
-
-/// llama.cpp's `general.file_type` (`enum llama_ftype`).
-fn file_type(dtype: StorageType) -> Option<u32> {
-    match dtype {
-        StorageType::F32 => Some(0),
-        StorageType::F16 => Some(1),
-        StorageType::Q8_0 => Some(7),
-        StorageType::Q4K => Some(14),
-        StorageType::Q6K => Some(18),
-        StorageType::BF16 => Some(32),
-        _ => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::storage::Bytes;
+use crate::base::Bytes;
 use crate::error::{Error, Result};
 
 /// The longest name of a tensor; GPT-2's have 40 characters.

@@ -4,28 +4,29 @@
 //! mean is the model's business; this module knows names, types, shapes and bytes, and trusts none of them before it
 //! has checked them against the file's length.
 
+mod check;
 pub mod export;
 mod file;
 #[cfg(test)]
 mod fuzz;
 pub mod gguf;
 mod numbers;
-mod packing;
 mod pytorch;
 pub mod safetensors;
 mod shards;
-mod storage;
 mod write;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 pub use shards::ShardIndex;
-pub use storage::{Bytes, StorageType};
 pub use write::TensorSpec;
 
+use crate::base::{Bytes, DType};
 use crate::error::{Error, Result};
+use crate::inventory::TensorId;
 use file::File;
+pub(crate) use numbers::STEP;
 
 /// One tensor of a checkpoint.
 #[derive(Debug, Clone)]
@@ -33,7 +34,7 @@ pub struct Tensor {
     /// The name without the `transformer.` prefix, in Hugging Face's terms also for GGUF: `h.0.attn.c_attn.weight`.
     pub name: String,
     /// How the numbers are stored.
-    pub dtype: StorageType,
+    pub dtype: DType,
     /// The shape in Hugging Face's terms: matrices of the blocks are (in, out), embeddings and `lm_head.weight` (V, C).
     pub shape: Vec<usize>,
     /// Whether the bytes of a matrix run over the transposed shape: GGUF stores (out, in) where Hugging Face has (in, out).
@@ -45,25 +46,21 @@ pub struct Tensor {
 /// An opened checkpoint: its tensors by name. The causal-mask buffers `attn.bias` and `attn.masked_bias` are left out.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
-    /// What was opened, for error messages.
-    pub origin: String,
-    /// The tensors in the order of the files.
-    pub tensors: Vec<Tensor>,
+    origin: String,
+    tensors: Vec<Tensor>,
     /// Places in `tensors`.
     by_name: HashMap<String, usize>,
 }
 
-/// Where the weights of a model lie.
+/// Where the weights of a model lie, if not in a GGUF file ([`gguf::Gguf`]), which also holds configuration and tokenizer.
 #[derive(Debug, Clone)]
 pub enum WeightFiles {
     /// `model.safetensors`.
     Safetensors(PathBuf),
-    /// A `*.index.json` (of safetensors or `.bin` files); its shards lie beside it ([`ShardIndex`] names them).
-    Sharded(PathBuf),
+    /// A `*.index.json` (of safetensors or `.bin` files), whose shards lie beside it.
+    Sharded(ShardIndex),
     /// `pytorch_model.bin`.
     PyTorch(PathBuf),
-    /// A GGUF file, which also holds configuration and tokenizer.
-    Gguf(PathBuf),
     /// A safetensors file in memory, such as the demo model built into the program.
     Static(&'static [u8]),
 }
@@ -78,14 +75,21 @@ impl Checkpoint {
         let (path, tensors) = match files {
             WeightFiles::Safetensors(path) => (path.as_path(), safetensors::read(&File::open(path)?)?),
             WeightFiles::PyTorch(path) => (path.as_path(), pytorch::read(&File::open(path)?)?),
-            WeightFiles::Sharded(path) => (path.as_path(), ShardIndex::read(path)?.open()?),
-            WeightFiles::Gguf(path) => (path.as_path(), gguf::Gguf::open(path)?.tensors),
+            WeightFiles::Sharded(index) => (index.path(), index.open()?),
             WeightFiles::Static(bytes) => {
                 let path = Path::new("the built-in model");
                 (path, safetensors::read(&File { path: path.to_owned(), bytes: Bytes::from(*bytes) })?)
             }
         };
         Self::new(path.display().to_string(), tensors)
+    }
+
+    /// The weights in a GGUF file.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn from_gguf(gguf: &gguf::Gguf) -> Result<Self> {
+        Self::new(gguf.path.display().to_string(), gguf.tensors.clone())
     }
 
     /// A checkpoint of the given tensors; `origin` says in error messages where they come from.
@@ -103,10 +107,28 @@ impl Checkpoint {
         Ok(Self { origin, tensors, by_name })
     }
 
+    /// What was opened, for error messages.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The tensors in the order of the files.
+    #[must_use]
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
     /// The tensor called `name` (without the `transformer.` prefix).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.by_name.get(name).and_then(|&place| self.tensors.get(place))
+    }
+
+    /// The tensor `id`, if it is there.
+    #[must_use]
+    pub fn tensor(&self, id: TensorId) -> Option<&Tensor> {
+        self.get(&id.to_string())
     }
 }
 
@@ -125,15 +147,6 @@ fn plain_name(name: &str) -> &str {
     name.strip_prefix("transformer.").unwrap_or(name)
 }
 
-/// Whether a tensor is one of the causal-mask buffers that old versions of transformers saved with the weights:
-/// `h.N.attn.bias`, `h.N.attn.masked_bias`. (The bias of a projection is `h.N.attn.c_attn.bias`.)
-fn is_causal_mask(plain_name: &str) -> bool {
-    let Some((block, buffer)) = plain_name.strip_prefix("h.").and_then(|rest| rest.split_once('.')) else {
-        return false;
-    };
-    !block.is_empty() && block.bytes().all(|c| c.is_ascii_digit()) && matches!(buffer, "attn.bias" | "attn.masked_bias")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,11 +157,12 @@ mod tests {
 
     #[test]
     fn opens_every_format_of_the_fixtures() {
+        let index = ShardIndex::read(&tiny("untied_f16/model.safetensors.index.json")).unwrap();
         // Embeddings and final norm are 4 tensors, a block has 12, an untied head is one more.
         for (files, count, dtype, vocab) in [
-            (WeightFiles::Safetensors(tiny("base/model.safetensors")), 4 + 12 * 3, StorageType::F32, 211),
-            (WeightFiles::Sharded(tiny("untied_f16/model.safetensors.index.json")), 5 + 12 * 3, StorageType::F16, 211),
-            (WeightFiles::PyTorch(tiny("inverse/pytorch_model.bin")), 4 + 12 * 4, StorageType::F32, 211),
+            (WeightFiles::Safetensors(tiny("base/model.safetensors")), 4 + 12 * 3, DType::F32, 211),
+            (WeightFiles::Sharded(index), 5 + 12 * 3, DType::F16, 211),
+            (WeightFiles::PyTorch(tiny("inverse/pytorch_model.bin")), 4 + 12 * 4, DType::F32, 211),
         ] {
             let checkpoint = Checkpoint::open(&files).unwrap();
             assert_eq!(checkpoint.tensors.len(), count, "{files:?}");
@@ -157,14 +171,5 @@ mod tests {
             assert_eq!(wte.bytes.len(), dtype.byte_len(&wte.shape).unwrap());
             assert!(checkpoint.get("h.0.attn.c_attn.bias").is_some());
         }
-    }
-
-    #[test]
-    fn leaves_out_mask_buffers_but_not_biases() {
-        assert!(is_causal_mask("h.0.attn.bias"));
-        assert!(is_causal_mask("h.11.attn.masked_bias"));
-        assert!(!is_causal_mask("h.0.attn.c_attn.bias"));
-        assert!(!is_causal_mask("h.0.attn.c_proj.bias"));
-        assert!(!is_causal_mask("h..attn.bias"));
     }
 }

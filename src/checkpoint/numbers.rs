@@ -4,13 +4,12 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::{StorageType, Tensor};
+use super::Tensor;
+use crate::base::{DType, QuantizedType, ggml, pool};
 use crate::error::{Error, Result};
-use crate::kernels::pool;
-use crate::kernels::quantized::{QuantizedType, dequantize, quantize};
 
 /// Numbers that one step converts, about.
-pub(super) const STEP: usize = 1 << 16;
+pub(crate) const STEP: usize = 1 << 16;
 
 /// Bytes that one step copies.
 const COPIED: usize = 2 << 20;
@@ -29,20 +28,21 @@ impl Tensor {
         }
         let bytes = &self.bytes;
         match self.dtype {
-            StorageType::F32 => each(bytes, first, out, f32::from_le_bytes),
-            StorageType::F16 => each(bytes, first, out, |b| f16::from_le_bytes(b).to_f32()),
-            StorageType::BF16 => each(bytes, first, out, |b| bf16::from_le_bytes(b).to_f32()),
-            StorageType::F64 => each(bytes, first, out, |b| f64::from_le_bytes(b) as f32),
-            quantized => {
+            DType::F32 => each(bytes, first, out, f32::from_le_bytes),
+            DType::F16 => each(bytes, first, out, |b| f16::from_le_bytes(b).to_f32()),
+            DType::BF16 => each(bytes, first, out, |b| bf16::from_le_bytes(b).to_f32()),
+            DType::F64 => each(bytes, first, out, |b| f64::from_le_bytes(b) as f32),
+            quantized if quantized.is_quantized() => {
                 let start = first / quantized.block_len() * quantized.block_bytes();
                 let len = out.len() / quantized.block_len() * quantized.block_bytes();
-                if !dequantize(quantized, &bytes[start..start + len], out) {
-                    let message = format!(
-                        "tensor `{}` is stored as {quantized}; weights are F32, F16, BF16, F64 or quantised as GGUF has it",
-                        self.name
-                    );
-                    return Err(Error::format(origin, message));
-                }
+                ggml::dequantize(quantized, &bytes[start..start + len], out)?;
+            }
+            other => {
+                let message = format!(
+                    "tensor `{}` is stored as {other}; weights are F32, F16, BF16, F64 or quantised as GGUF has it",
+                    self.name
+                );
+                return Err(Error::format(origin, message));
             }
         }
         Ok(())
@@ -52,7 +52,7 @@ impl Tensor {
     ///
     /// # Errors
     /// As for [`read`](Self::read), and [`Error::Unsupported`] for a type that the numbers do not fit.
-    pub fn convert(&self, origin: &str, dtype: StorageType, transpose: bool) -> Result<Vec<u8>> {
+    pub fn convert(&self, origin: &str, dtype: DType, transpose: bool) -> Result<Vec<u8>> {
         let (rows, columns) = self.stored_dims();
         let (rows, width) = if transpose { (columns, rows) } else { (rows, columns) };
         let len = dtype.byte_len(&[rows, width]).ok_or_else(|| {
@@ -69,7 +69,7 @@ impl Tensor {
     ///
     /// # Errors
     /// As for [`convert`](Self::convert).
-    pub(crate) fn write_as(&self, origin: &str, dtype: StorageType, transpose: bool, out: &mut [u8]) -> Result<()> {
+    pub(crate) fn write_as(&self, origin: &str, dtype: DType, transpose: bool, out: &mut [u8]) -> Result<()> {
         if out.is_empty() {
             return Ok(());
         }
@@ -96,10 +96,10 @@ impl Tensor {
     }
 
     /// Rows of the result of [`convert`](Self::convert).
-    pub(super) fn convert_rows(
+    pub(crate) fn convert_rows(
         &self,
         origin: &str,
-        dtype: StorageType,
+        dtype: DType,
         transpose: bool,
         rows: Range<usize>,
         out: &mut [u8],
@@ -123,7 +123,7 @@ impl Tensor {
     }
 
     /// Rows and columns as the bytes run; one row if there is one axis.
-    pub(super) fn stored_dims(&self) -> (usize, usize) {
+    pub(crate) fn stored_dims(&self) -> (usize, usize) {
         let columns = self.shape.last().copied().unwrap_or(1);
         let rows = self.shape.iter().rev().skip(1).product();
         if self.transposed { (columns, rows) } else { (rows, columns) }
@@ -144,7 +144,7 @@ impl Tensor {
 }
 
 /// Writes `numbers` as `dtype` into `out`. Returns a number that is finite, but not in that type.
-fn encode(dtype: StorageType, numbers: &[f32], out: &mut [u8]) -> Result<Option<f32>> {
+fn encode(dtype: DType, numbers: &[f32], out: &mut [u8]) -> Result<Option<f32>> {
     fn each<const SIZE: usize>(numbers: &[f32], out: &mut [u8], f: impl Fn(f32) -> [u8; SIZE]) {
         for (y, x) in out.chunks_exact_mut(SIZE).zip(numbers) {
             y.copy_from_slice(&f(*x));
@@ -152,9 +152,9 @@ fn encode(dtype: StorageType, numbers: &[f32], out: &mut [u8]) -> Result<Option<
     }
     let mut largest = f32::MAX;
     match dtype {
-        StorageType::F32 => each(numbers, out, f32::to_le_bytes),
-        StorageType::BF16 => each(numbers, out, |x| bf16::from_f32(x).to_le_bytes()),
-        StorageType::F16 => {
+        DType::F32 => each(numbers, out, f32::to_le_bytes),
+        DType::BF16 => each(numbers, out, |x| bf16::from_f32(x).to_le_bytes()),
+        DType::F16 => {
             largest = f16::MAX.to_f32();
             each(numbers, out, |x| f16::from_f32(x).to_le_bytes());
         }
@@ -163,7 +163,7 @@ fn encode(dtype: StorageType, numbers: &[f32], out: &mut [u8]) -> Result<Option<
                 .ok_or_else(|| Error::Unsupported(format!("numbers cannot be written as {other}")))?;
             // The scale of a block is an f16.
             largest = 127.0 * f16::MAX.to_f32();
-            out.copy_from_slice(&quantize(kind, numbers)?);
+            out.copy_from_slice(&ggml::quantize(kind, numbers)?);
         }
     }
     Ok(numbers.iter().copied().find(|x| x.is_finite() && x.abs() > largest))
@@ -173,7 +173,7 @@ fn encode(dtype: StorageType, numbers: &[f32], out: &mut [u8]) -> Result<Option<
 mod tests {
     use super::*;
 
-    fn tensor(dtype: StorageType, shape: &[usize], transposed: bool, bytes: Vec<u8>) -> Tensor {
+    fn tensor(dtype: DType, shape: &[usize], transposed: bool, bytes: Vec<u8>) -> Tensor {
         Tensor { name: "t".into(), dtype, shape: shape.into(), transposed, bytes: bytes.into() }
     }
 
@@ -187,26 +187,25 @@ mod tests {
         let (rows, columns) = (300, 517);
         let numbers: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
         let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let stored = tensor(StorageType::F32, &[rows, columns], false, bytes.clone());
-        let turned = stored.convert("", StorageType::F32, true).unwrap();
+        let stored = tensor(DType::F32, &[rows, columns], false, bytes.clone());
+        let turned = stored.convert("", DType::F32, true).unwrap();
         let found = floats(&turned);
         for (row, column) in [(0, 0), (0, 516), (299, 0), (17, 400), (299, 516)] {
             assert_eq!(found[column * rows + row], numbers[row * columns + column]);
         }
         // The same shape, but stored as its transpose.
-        let back =
-            tensor(StorageType::F32, &[rows, columns], true, turned).convert("", StorageType::F32, true).unwrap();
+        let back = tensor(DType::F32, &[rows, columns], true, turned).convert("", DType::F32, true).unwrap();
         assert_eq!(back, bytes);
-        assert_eq!(stored.convert("", StorageType::F32, false).unwrap(), bytes);
+        assert_eq!(stored.convert("", DType::F32, false).unwrap(), bytes);
     }
 
     #[test]
     fn sixteen_bits_round_to_the_nearest() {
         let numbers = [1.0f32, -0.333_333_34, 65504.0, 1e-8];
-        let t = tensor(StorageType::F32, &[4], false, numbers.iter().flat_map(|x| x.to_le_bytes()).collect());
+        let t = tensor(DType::F32, &[4], false, numbers.iter().flat_map(|x| x.to_le_bytes()).collect());
         let half: Vec<u8> = numbers.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect();
-        assert_eq!(t.convert("", StorageType::F16, false).unwrap(), half);
-        let wide = tensor(StorageType::F16, &[4], false, half).convert("", StorageType::F32, false).unwrap();
+        assert_eq!(t.convert("", DType::F16, false).unwrap(), half);
+        let wide = tensor(DType::F16, &[4], false, half).convert("", DType::F32, false).unwrap();
         assert_eq!(floats(&wide), [1.0, -0.333_251_95, 65504.0, 0.0]);
     }
 
@@ -214,11 +213,11 @@ mod tests {
     #[test]
     fn quantised_numbers_are_widened_and_turned() {
         let numbers: Vec<f32> = (0..70 * 512).map(|i| (i % 97) as f32 - 48.0).collect();
-        let bytes = quantize(QuantizedType::Q4K, &numbers).unwrap();
+        let bytes = ggml::quantize(QuantizedType::Q4K, &numbers).unwrap();
         let mut rounded = vec![0.0; numbers.len()];
-        assert!(dequantize(StorageType::Q4K, &bytes, &mut rounded));
-        let t = tensor(StorageType::Q4K, &[512, 70], true, bytes);
-        let found = floats(&t.convert("", StorageType::F32, true).unwrap());
+        ggml::dequantize(DType::Q4K, &bytes, &mut rounded).unwrap();
+        let t = tensor(DType::Q4K, &[512, 70], true, bytes);
+        let found = floats(&t.convert("", DType::F32, true).unwrap());
         for (input, output) in [(0, 0), (511, 69), (300, 1), (255, 64)] {
             assert_eq!(found[input * 70 + output], rounded[output * 512 + input]);
         }
@@ -226,12 +225,12 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_an_error() {
-        let t = tensor(StorageType::F32, &[1, 32], false, [1e10f32; 32].iter().flat_map(|x| x.to_le_bytes()).collect());
+        let t = tensor(DType::F32, &[1, 32], false, [1e10f32; 32].iter().flat_map(|x| x.to_le_bytes()).collect());
         let refused = |dtype| t.convert("", dtype, false).unwrap_err().to_string();
-        assert!(refused(StorageType::F16).contains("`t` holds 10000000000, too large for F16"));
-        assert!(refused(StorageType::Q8_0).contains("too large for Q8_0"));
-        assert!(refused(StorageType::Q4K).contains("rows of 32 numbers; Q4_K stores multiples of 256"));
-        assert!(refused(StorageType::I8).contains("cannot be written as I8"));
-        assert!(t.convert("", StorageType::BF16, false).is_ok());
+        assert!(refused(DType::F16).contains("`t` holds 10000000000, too large for F16"));
+        assert!(refused(DType::Q8_0).contains("too large for Q8_0"));
+        assert!(refused(DType::Q4K).contains("rows of 32 numbers; Q4_K stores multiples of 256"));
+        assert!(refused(DType::I8).contains("cannot be written as I8"));
+        assert!(t.convert("", DType::BF16, false).is_ok());
     }
 }

@@ -7,8 +7,9 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use super::file::File;
-use super::{Tensor, is_causal_mask, plain_name, read_weights};
+use super::{Tensor, plain_name, read_weights};
 use crate::error::{Error, Result};
+use crate::inventory::is_causal_mask;
 
 /// A checked index: which shard holds which tensor.
 #[derive(Debug, Clone)]
@@ -29,12 +30,23 @@ impl ShardIndex {
     /// Reads an index file and checks its names.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read; [`Error::Format`] if it is no index, or names a file outside of its folder.
+    /// [`Error::Io`] if it cannot be read; otherwise as [`parse`](Self::parse).
     pub fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path)?;
+        Self::of(&File::open(path)?)
+    }
+
+    /// Parses the content of the index file at `path` and checks its names.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if it is not an index, or names a file outside of its folder.
+    pub fn parse(path: &Path, content: &[u8]) -> Result<Self> {
+        Self::of(&File { path: path.to_owned(), bytes: content.to_vec().into() })
+    }
+
+    fn of(file: &File) -> Result<Self> {
         let raw: Raw = serde_json::from_slice(&file.bytes)
             .map_err(|e| file.error(format!("not an index of a sharded checkpoint: {e}")))?;
-        let mut index = Self { path: path.to_owned(), tensors: Vec::new(), shards: Vec::new() };
+        let mut index = Self { path: file.path.clone(), tensors: Vec::new(), shards: Vec::new() };
         let mut numbers = HashMap::new();
         for (name, shard) in &raw.weight_map {
             file.check_name(name)?;
@@ -56,6 +68,12 @@ impl ShardIndex {
             return Err(file.error("its weight_map is empty"));
         }
         Ok(index)
+    }
+
+    /// The index file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The names of the shards, relative to the folder of the index, in the order in which it first names them.
@@ -107,7 +125,8 @@ fn is_inside(shard: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{StorageType, TensorSpec, safetensors};
+    use crate::base::DType;
+    use crate::checkpoint::{TensorSpec, safetensors};
 
     /// A folder with two shards, holding `a` and `b`, and this weight map.
     fn folder(weight_map: &str) -> tempfile::TempDir {
@@ -115,7 +134,7 @@ mod tests {
         for (shard, names) in
             [("1.safetensors", &["a"][..]), ("2.safetensors", &["transformer.b"]), ("both.safetensors", &["a", "c"])]
         {
-            let spec = |name: &&str| TensorSpec { name: (*name).into(), dtype: StorageType::U8, shape: vec![1] };
+            let spec = |name: &&str| TensorSpec { name: (*name).into(), dtype: DType::U8, shape: vec![1] };
             let specs: Vec<_> = names.iter().map(spec).collect();
             safetensors::write(&folder.path().join(shard), &[], &specs, |_| Ok(vec![7].into())).unwrap();
         }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 
-use super::storage::StorageType;
+use crate::base::DType;
 use crate::error::{Error, Result};
 
 /// A tensor to be written; its bytes follow when their turn comes.
@@ -13,7 +13,7 @@ pub struct TensorSpec {
     /// The name in the file.
     pub name: String,
     /// How the numbers are stored.
-    pub dtype: StorageType,
+    pub dtype: DType,
     /// The shape, row-major, as the bytes run.
     pub shape: Vec<usize>,
 }

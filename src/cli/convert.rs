@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use gpt2::checkpoint::StorageType;
+use clap::Args;
+use clap::builder::TypedValueParser;
+use gpt2::base::DType;
 
+use super::model::one_of;
 use super::{Format, ModelArgs};
 
 #[derive(Debug, Args)]
@@ -16,8 +18,8 @@ pub struct ConvertArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Type of the weight matrices in the file; the quantised ones are for GGUF only
-    #[arg(long, value_enum, value_name = "TYPE")]
-    pub to: Target,
+    #[arg(long, value_name = "TYPE", value_parser = target())]
+    pub to: DType,
     /// The file to write: *.gguf, as llama.cpp loads it, or *.safetensors, as transformers does
     #[arg(value_name = "OUT")]
     pub output: PathBuf,
@@ -27,34 +29,13 @@ pub struct ConvertArgs {
 }
 
 /// The types of `--to`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Target {
-    /// 32-bit
-    F32,
-    /// 16-bit IEEE
-    F16,
-    /// 16-bit brain float
-    Bf16,
-    /// 8.5 bits a weight
-    #[value(name = "q8_0")]
-    Q8_0,
-    /// 6.6 bits a weight
-    #[value(name = "q6_k")]
-    Q6K,
-    /// 4.5 bits a weight
-    #[value(name = "q4_k")]
-    Q4K,
-}
-
-impl From<Target> for StorageType {
-    fn from(target: Target) -> Self {
-        match target {
-            Target::F32 => Self::F32,
-            Target::F16 => Self::F16,
-            Target::Bf16 => Self::BF16,
-            Target::Q8_0 => Self::Q8_0,
-            Target::Q6K => Self::Q6K,
-            Target::Q4K => Self::Q4K,
-        }
-    }
+fn target() -> impl TypedValueParser<Value = DType> {
+    one_of([
+        ("f32", "32-bit", DType::F32),
+        ("f16", "16-bit IEEE", DType::F16),
+        ("bf16", "16-bit brain float", DType::BF16),
+        ("q8_0", "8.5 bits a weight", DType::Q8_0),
+        ("q6_k", "6.6 bits a weight", DType::Q6K),
+        ("q4_k", "4.5 bits a weight", DType::Q4K),
+    ])
 }

@@ -1,5 +1,6 @@
 //! The command line: clap's derive structs and nothing else. Flags that several subcommands share are groups.
 
+pub mod advice;
 mod bench;
 mod convert;
 mod decoding;
@@ -19,7 +20,7 @@ pub use convert::ConvertArgs;
 pub use decoding::{DecodingArgs, ProcessorArgs};
 pub use model::{ModelArgs, TokenizerArgs};
 pub use score::ScoreArgs;
-pub use text::{Prompt, TextArgs, parse_ids, read_text};
+pub use text::{Prompt, TextArgs, flag_ids, read_text};
 pub use trace::TraceArgs;
 
 /// GPT-2 on the command line: tokenize, look at the next token, score, generate.
@@ -102,6 +103,28 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// The subcommand's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Generate(_) => "generate",
+            Self::Tokenize(_) => "tokenize",
+            Self::Topk(_) => "topk",
+            Self::Score(_) => "score",
+            Self::Trace(_) => "trace",
+            Self::Info(_) => "info",
+            Self::Convert(_) => "convert",
+            Self::Bench(_) => "bench",
+            Self::Completions { .. } => "completions",
+        }
+    }
+}
+
+/// A parameter's flag, without the dashes before it.
+fn flag_name(parameter: &str) -> String {
+    parameter.replace('_', "-")
 }
 
 /// How results are written to stdout.

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use gpt2::kernels::quantized::QuantizedType;
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use gpt2::base::{FloatType, QuantizedType};
 use gpt2::model::WeightType;
 
 #[derive(Debug, Clone, Args)]
@@ -25,11 +26,11 @@ pub struct ModelArgs {
     #[arg(long, default_value = "auto")]
     pub device: gpt2::device::DeviceChoice,
     /// Type of the weights in memory [default: f32; as stored if the file is quantised]
-    #[arg(long, value_enum, value_name = "TYPE")]
-    pub dtype: Option<Dtype>,
+    #[arg(long, value_name = "TYPE", value_parser = float_type())]
+    pub dtype: Option<FloatType>,
     /// Quantise the weights in memory: smaller and faster, a little less exact
-    #[arg(long, value_enum, value_name = "FORMAT", conflicts_with = "dtype")]
-    pub quantize: Option<Quantization>,
+    #[arg(long, value_name = "FORMAT", conflicts_with = "dtype", value_parser = quantized_type())]
+    pub quantize: Option<QuantizedType>,
     /// Threads to compute with [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -55,56 +56,44 @@ pub struct TokenizerArgs {
 }
 
 /// The number types of `--dtype`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Dtype {
-    /// 32-bit; 16-bit checkpoints are widened on the way into the sums, exactly
-    F32,
-    /// 16-bit IEEE
-    F16,
-    /// 16-bit brain float
-    Bf16,
-}
-
-impl From<Dtype> for WeightType {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::F32,
-            Dtype::F16 => Self::F16,
-            Dtype::Bf16 => Self::BF16,
-        }
-    }
+fn float_type() -> impl TypedValueParser<Value = FloatType> {
+    let help = |float| match float {
+        FloatType::F32 => "32-bit; 16-bit checkpoints are widened on the way into the sums, exactly",
+        FloatType::F16 => "16-bit IEEE",
+        FloatType::BF16 => "16-bit brain float",
+    };
+    one_of(FloatType::ALL.map(|float| (float.name(), help(float), float)))
 }
 
 /// The formats of `--quantize`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Quantization {
-    /// 8.5 bits a weight
-    #[value(name = "q8_0")]
-    Q8_0,
-    /// 6.6 bits a weight
-    #[value(name = "q6_k")]
-    Q6K,
-    /// 4.5 bits a weight
-    #[value(name = "q4_k")]
-    Q4K,
+fn quantized_type() -> impl TypedValueParser<Value = QuantizedType> {
+    one_of([
+        ("q8_0", "8.5 bits a weight", QuantizedType::Q8_0),
+        ("q6_k", "6.6 bits a weight", QuantizedType::Q6K),
+        ("q4_k", "4.5 bits a weight", QuantizedType::Q4K),
+    ])
 }
 
-impl From<Quantization> for QuantizedType {
-    fn from(quantization: Quantization) -> Self {
-        match quantization {
-            Quantization::Q8_0 => Self::Q8_0,
-            Quantization::Q6K => Self::Q6K,
-            Quantization::Q4K => Self::Q4K,
-        }
-    }
+/// A value that is named, each with its help.
+pub(super) fn one_of<T, const N: usize>(
+    values: [(&'static str, &'static str, T); N],
+) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    let names = values.map(|(name, help, _)| PossibleValue::new(name).help(help));
+    PossibleValuesParser::new(names).map(move |given| {
+        let value = values.iter().find(|(name, _, _)| *name == given);
+        value.expect("clap lets through what is listed").2
+    })
 }
 
 impl ModelArgs {
     /// The type that the weights shall have in memory.
     pub fn weights(&self) -> WeightType {
         match (self.dtype, self.quantize) {
-            (_, Some(quantization)) => WeightType::Quantized(quantization.into()),
-            (Some(dtype), None) => dtype.into(),
+            (_, Some(format)) => WeightType::Quantized(format),
+            (Some(float), None) => WeightType::Float(float),
             (None, None) => WeightType::Stored,
         }
     }

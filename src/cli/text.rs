@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use gpt2::decode::parse_ids;
 use gpt2::{Error, memory};
 
 #[derive(Debug, Clone, Default, Args)]
@@ -44,10 +45,10 @@ impl TextArgs {
     /// Gets the prompt from wherever the flags say.
     ///
     /// # Errors
-    /// If a file cannot be read, the text is not UTF-8, an id is no number, or nothing was given.
+    /// If a file cannot be read, the text is not UTF-8, an id is not a number, or nothing was given.
     pub fn prompt(&self) -> anyhow::Result<Prompt> {
         if let Some(ids) = &self.ids {
-            return Ok(Prompt::Ids(parse_ids(ids, "--ids")?));
+            return Ok(Prompt::Ids(flag_ids(ids, "--ids")?));
         }
         if let Some(text) = self.positional.as_ref().or(self.prompt.as_ref()) {
             return Ok(Prompt::Text(text.clone()));
@@ -94,13 +95,10 @@ fn read_limited(reader: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Token ids separated by spaces or commas; `flag` names them in errors.
+/// Token ids given with `flag`, separated by spaces or commas.
 ///
 /// # Errors
-/// A usage error that names the part that is no token id.
-pub fn parse_ids(text: &str, flag: &str) -> Result<Vec<u32>, Error> {
-    text.split(|c: char| c.is_whitespace() || c == ',')
-        .filter(|part| !part.is_empty())
-        .map(|part| part.parse().map_err(|_| Error::Usage(format!("{flag}: `{part}` is no token id"))))
-        .collect()
+/// A usage error that names the flag and the part that is not a token id.
+pub fn flag_ids(text: &str, flag: &str) -> Result<Vec<u32>, Error> {
+    parse_ids(text).map_err(|error| Error::Usage(format!("{flag}: {error}")))
 }

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use gpt2::Error;
+use gpt2::base::DType;
 use gpt2::checkpoint::export::Export;
 use gpt2::checkpoint::gguf::Vocabulary;
-use gpt2::checkpoint::{Checkpoint, StorageType};
-use gpt2::model::{Gpt2, LoadOptions};
-use gpt2::source::ModelFiles;
+use gpt2::memory;
+use gpt2::source::OpenedModel;
 use gpt2::tokenizer::Tokenizer;
 
 use super::load;
@@ -23,21 +23,19 @@ enum Kind {
 }
 
 pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
-    let dtype = StorageType::from(args.to);
+    let dtype = args.to;
     let kind = kind(args, dtype)?;
-    let files = load::find(&args.model, verbosity)?;
-    let checkpoint = Checkpoint::open(&files.weights)?;
-    let mut config = files.read_config()?;
-    // Refuses weights that do not fit the configuration.
-    Gpt2::load(config.clone(), &checkpoint, LoadOptions::default())?;
-    config.qkv_bias = checkpoint.get("h.0.attn.c_attn.bias").is_some();
-    let export = Export { checkpoint: &checkpoint, config: &config, dtype };
+    load::set_up(&args.model)?;
+    let opened = load::open(&args.model, verbosity)?;
+    opened.checkpoint.check(&opened.config)?;
+    let export = Export { checkpoint: &opened.checkpoint, config: &opened.config, dtype };
+    memory::require_bytes(&format!("converting {}", opened.name), export.working_bytes())?;
     match kind {
-        Kind::Gguf => gguf(export, &files, &args.output, verbosity)?,
+        Kind::Gguf => gguf(export, &opened, &args.output, verbosity)?,
         Kind::Safetensors => safetensors(export, &args.output)?,
     }
     let record = ConvertRecord {
-        model: files.name,
+        model: opened.name,
         file: args.output.display().to_string(),
         bytes: std::fs::metadata(&args.output)?.len(),
         format: match kind {
@@ -55,7 +53,7 @@ pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
 }
 
 /// Checks what is asked for.
-fn kind(args: &ConvertArgs, dtype: StorageType) -> Result<Kind> {
+fn kind(args: &ConvertArgs, dtype: DType) -> Result<Kind> {
     let usage = |message: String| Err(Error::Usage(message).into());
     if args.model.dtype.is_some() || args.model.quantize.is_some() {
         return usage("convert takes the type from --to; leave out --dtype and --quantize".into());
@@ -71,13 +69,13 @@ fn kind(args: &ConvertArgs, dtype: StorageType) -> Result<Kind> {
     }
 }
 
-fn gguf(export: Export<'_>, files: &ModelFiles, path: &Path, verbosity: Verbosity) -> Result<()> {
-    let tokenizer = load::tokenizer(&files.tokenizer)?;
+fn gguf(export: Export<'_>, opened: &OpenedModel, path: &Path, verbosity: Verbosity) -> Result<()> {
+    let tokenizer = opened.load_tokenizer()?;
     let parts = tokenizer.as_ref().map(|tokenizer| vocabulary(tokenizer, export.config.vocab_size)).transpose()?;
     if parts.is_none() && !verbosity.quiet {
         say("note: the model has no tokenizer, so the file has none, and llama.cpp will not load it");
     }
-    let name = Path::new(&files.name).file_stem().and_then(|name| name.to_str()).unwrap_or(&files.name);
+    let name = Path::new(&opened.name).file_stem().and_then(|name| name.to_str()).unwrap_or(&opened.name);
     let vocabulary = parts.as_ref().map(|(tokens, merges, special)| Vocabulary {
         tokens: tokens.iter().map(String::as_str).collect(),
         merges: merges.iter().map(String::as_str).collect(),
@@ -89,15 +87,16 @@ fn gguf(export: Export<'_>, files: &ModelFiles, path: &Path, verbosity: Verbosit
 /// Pieces, merges and special tokens for a model with `vocab_size` tokens.
 fn vocabulary(tokenizer: &Tokenizer, vocab_size: usize) -> Result<(Vec<String>, Vec<String>, Vec<u32>)> {
     let merges = tokenizer.merges().ok_or_else(|| {
-        Error::Unsupported("the model's tokenizer is no byte-level BPE, for which GGUF has no form for GPT-2".into())
+        Error::Unsupported("the model's tokenizer is not a byte-level BPE, and GGUF has no other kind for GPT-2".into())
     })?;
     if tokenizer.vocab_size() > vocab_size {
         let count = tokenizer.vocab_size();
-        let message = format!("the tokenizer has {count} tokens and the model only {vocab_size}; GGUF wants as many");
+        let message =
+            format!("the tokenizer has {count} tokens and the model only {vocab_size}; in GGUF both are the same");
         return Err(Error::Unsupported(message).into());
     }
     let ids = 0..vocab_size as u32;
-    // Rows of the embedding that no token uses have names of no text.
+    // Rows of the embedding that no token uses.
     let piece = |id| tokenizer.piece(id).map_or_else(|| format!("[PAD{id}]"), str::to_owned);
     let special = ids.clone().filter(|id| tokenizer.is_special(*id)).collect();
     Ok((ids.map(piece).collect(), merges, special))

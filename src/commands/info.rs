@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use gpt2::analysis::parameters::{Costs, Parameters};
-use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::device::DeviceChoice;
 use gpt2::memory::{self, DeviceFootprint, Footprint};
+use gpt2::source::OpenedModel;
 
 use super::load;
 use crate::cli::{Format, InfoArgs, Verbosity};
@@ -59,15 +59,12 @@ fn may_be_cuda(device: DeviceChoice) -> Result<bool> {
 
 /// The configuration and tensors of a model; its weights stay unread.
 fn of_model(args: &InfoArgs, verbosity: Verbosity) -> Result<Described> {
-    let files = load::locate(&args.model, verbosity)?;
-    let checkpoint = Checkpoint::open(&files.weights)?;
-    let mut config = files.read_config()?;
-    config.qkv_bias = checkpoint.get("h.0.attn.c_attn.bias").is_some();
-    let tensors = if args.tensors { checkpoint.tensors.iter().map(record).collect() } else { vec![] };
+    let OpenedModel { name, config, checkpoint, .. } = load::open(&args.model, verbosity)?;
+    let tensors = if args.tensors { checkpoint.tensors().iter().map(record).collect() } else { vec![] };
     let weights = args.model.weights();
     let footprint = Footprint::of_checkpoint(&config, &checkpoint, weights);
     let device = DeviceFootprint::of_checkpoint(&config, &checkpoint, weights);
-    Ok(Described { model: files.name, config, footprint, device, tensors })
+    Ok(Described { model: name, config, footprint, device, tensors })
 }
 
 fn record(tensor: &gpt2::checkpoint::Tensor) -> TensorRecord {

@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::output::{ErrorRecord, Stdout};
+use crate::cli::advice::{self, Spelling};
+use crate::output::{ErrorRecord, Stdout, check_folder};
 
 /// The most bytes of a line: what has no end must not fill memory.
 const LONGEST_LINE: u64 = 1 << 28;
@@ -99,15 +100,16 @@ fn count_lines(path: &Path) -> Result<u64> {
 }
 
 /// A bar over the rows on a terminal; how many there are is known of a file, not of a pipe.
-pub fn progress(input: &Path, quiet: bool) -> Result<ProgressBar> {
+pub fn progress(input: Option<&Path>, quiet: bool) -> Result<ProgressBar> {
     if quiet || !std::io::stderr().is_terminal() {
         return Ok(ProgressBar::hidden());
     }
-    let bar = if input.is_file() {
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} rows, {msg}, {eta} left")?;
-        ProgressBar::new(count_lines(input)?).with_style(style)
-    } else {
-        ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {pos} rows, {msg}")?)
+    let bar = match input.filter(|input| input.is_file()) {
+        Some(input) => {
+            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} rows, {msg}, {eta} left")?;
+            ProgressBar::new(count_lines(input)?).with_style(style)
+        }
+        None => ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {pos} rows, {msg}")?),
     };
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     Ok(bar)
@@ -123,37 +125,54 @@ pub fn outcome(failed: usize) -> Result<()> {
 }
 
 /// Where the results go, a line each. A line is written whole and at once, so that at most the last one can be torn.
-pub enum Sink {
+pub struct Sink {
+    /// The subcommand, for the advice that goes with an error.
+    subcommand: &'static str,
+    output: Output,
+}
+
+enum Output {
     Stdout(Box<Stdout>),
     File(File, PathBuf),
 }
 
-impl Sink {
-    /// Opens the output, which must not be the input, and says how many rows of each id an earlier run has completed in
-    /// it.
-    pub fn open(input: &Path, output: Option<&Path>, resume: bool) -> Result<(Self, HashMap<String, usize>)> {
-        let Some(path) = output else { return Ok((Self::Stdout(Box::new(Stdout::lock())), HashMap::new())) };
-        if path.is_file() && path.canonicalize().ok() == input.canonicalize().ok() {
-            bail!(Error::Usage(format!("--output {} is the input; give another file", path.display())));
+/// Checks where results are to go, without touching it: not into the input.
+pub fn check_output(input: &Path, output: Option<&Path>) -> Result<()> {
+    match output {
+        Some(path) if path.is_file() && path.canonicalize().ok() == input.canonicalize().ok() => {
+            bail!(Error::Usage(format!("--output {} is the input; give another file", path.display())))
         }
+        output => check_folder(output),
+    }
+}
+
+impl Sink {
+    /// Opens the output and says how many rows of each id an earlier run has completed in it.
+    pub fn open(
+        subcommand: &'static str,
+        output: Option<&Path>,
+        resume: bool,
+    ) -> Result<(Self, HashMap<String, usize>)> {
+        let sink = |output| Self { subcommand, output };
+        let Some(path) = output else { return Ok((sink(Output::Stdout(Box::new(Stdout::lock()))), HashMap::new())) };
         let done = if resume && path.exists() { repair(path)? } else { HashMap::new() };
         let mut options = File::options();
         let options =
             if resume { options.append(true).create(true) } else { options.write(true).create(true).truncate(true) };
         let file = options.open(path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok((Self::File(file, path.to_owned()), done))
+        Ok((sink(Output::File(file, path.to_owned())), done))
     }
 
     /// Writes one result.
     pub fn line<T: Serialize>(&mut self, record: &T) -> Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
-        match self {
-            Self::Stdout(out) => {
+        match &mut self.output {
+            Output::Stdout(out) => {
                 out.write_all(&line)?;
                 out.finish()
             }
-            Self::File(file, path) => {
+            Output::File(file, path) => {
                 let whole = file.metadata().map(|metadata| metadata.len());
                 file.write_all(&line).with_context(|| {
                     // On a full disk part of the line may be there. A device or a pipe cannot take it back.
@@ -166,8 +185,8 @@ impl Sink {
 
     /// Writes that a row failed, and why.
     pub fn error(&mut self, id: Value, error: &anyhow::Error) -> Result<()> {
-        let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-        self.line(&ErrorRecord { id, error: causes.join(": ") })
+        let error = advice::lines(error, self.subcommand, Spelling::Keys).join(": ");
+        self.line(&ErrorRecord { id, error })
     }
 }
 
@@ -180,7 +199,7 @@ fn repair(path: &Path) -> Result<HashMap<String, usize>> {
     let mut kept = Vec::with_capacity(bytes.len());
     for (i, line) in bytes[..whole].split_inclusive(|b| *b == b'\n').enumerate() {
         let record: Map<String, Value> = serde_json::from_slice(line).with_context(|| {
-            format!("{} is not the output of an earlier run: line {} is no JSON object", path.display(), i + 1)
+            format!("{} is not the output of an earlier run: line {} is not a JSON object", path.display(), i + 1)
         })?;
         if let Some(id) = record.get("id").filter(|_| !record.contains_key("error")) {
             *done.entry(id.to_string()).or_default() += 1;

@@ -16,7 +16,15 @@ use clap::CommandFactory;
 use crate::cli::{Cli, Command};
 use crate::output::Stdout;
 
-/// Runs the subcommand.
+/// Ctrl-C ended the run. What was finished until then is written.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
+/// Runs the subcommand. What can be told from the flags alone is checked before a model is looked for.
+///
+/// # Errors
+/// What the user is told, or [`Interrupted`].
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     let verbosity = cli.verbosity;
     match cli.command {

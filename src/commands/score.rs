@@ -1,10 +1,12 @@
 //! `gpt2 score`: what a model makes of a text.
 
 use std::io::IsTerminal;
+use std::sync::mpsc::Receiver;
 
 use anyhow::{Context, Result, anyhow, bail};
+use gpt2::Error;
 use gpt2::analysis::perplexity::Sliding;
-use gpt2::analysis::score::{Score, ScoreOptions, check, score};
+use gpt2::analysis::score::{self, Score, ScoreOptions, score};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,7 +15,7 @@ use super::jsonl::{self, Line, Sink};
 use super::load::Loaded;
 use crate::cli::{Format, Prompt, ScoreArgs, Verbosity};
 use crate::output::score::{Protocol, ScoreRecord};
-use crate::output::{Stdout, html, say};
+use crate::output::{Stdout, check_folder, html, say};
 
 /// Likeliest tokens that the page shows in each place.
 const ALTERNATIVES: usize = 8;
@@ -22,6 +24,12 @@ const ALTERNATIVES: usize = 8;
 const LONG: usize = 4096;
 
 pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
+    check(args)?;
+    let work = match &args.batch.input {
+        // A missing input must not cost the output of an earlier run.
+        Some(input) => Work::Batch(jsonl::read_lines(input)?),
+        None => Work::Single(args.text.prompt()?),
+    };
     let loaded = Loaded::load(&args.model, verbosity)?;
     let n_positions = loaded.model.config().n_positions;
     let sliding = match args.stride {
@@ -30,7 +38,33 @@ pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
     };
     let alternatives = if args.html.is_some() { ALTERNATIVES } else { 0 };
     let scorer = Scorer { args, loaded: &loaded, options: ScoreOptions { sliding, alternatives }, verbosity };
-    if args.batch.input.is_some() { scorer.batch() } else { scorer.single() }
+    match work {
+        Work::Batch(lines) => scorer.batch(&lines),
+        Work::Single(prompt) => scorer.single(&prompt),
+    }
+}
+
+/// What the flags alone tell.
+fn check(args: &ScoreArgs) -> Result<()> {
+    for (name, value) in [("stride", args.stride), ("context", args.context)] {
+        if value == Some(0) {
+            bail!(Error::parameter(name, "0: use at least 1"));
+        }
+    }
+    if let (Some(context), Some(stride)) = (args.context, args.stride) {
+        Sliding::new(context, stride, usize::MAX)?;
+    }
+    check_folder(args.html.as_deref())?;
+    match &args.batch.input {
+        Some(input) => jsonl::check_output(input, args.batch.output.as_deref()),
+        None => Ok(()),
+    }
+}
+
+/// What is to be scored.
+enum Work {
+    Single(Prompt),
+    Batch(Receiver<Line>),
 }
 
 /// A loaded model and the flags.
@@ -42,8 +76,8 @@ struct Scorer<'a> {
 }
 
 impl Scorer<'_> {
-    fn single(&self) -> Result<()> {
-        let ids = self.ids(&self.args.text.prompt()?)?;
+    fn single(&self, prompt: &Prompt) -> Result<()> {
+        let ids = self.ids(prompt)?;
         let progress = self.progress(ids.len())?;
         let scores = score(&self.loaded.model, &[&ids], &self.options, |tokens| progress.inc(tokens as u64));
         progress.finish_and_clear();
@@ -115,13 +149,10 @@ impl Scorer<'_> {
     }
 
     /// Texts from a JSONL file, as many at a time as have arrived and fit the batch.
-    fn batch(&self) -> Result<()> {
+    fn batch(&self, lines: &Receiver<Line>) -> Result<()> {
         let args = &self.args.batch;
-        let Some(input) = &args.input else { return Ok(()) };
-        // A missing input must not cost the output of an earlier run.
-        let lines = jsonl::read_lines(input)?;
-        let (mut sink, mut done) = Sink::open(input, args.output.as_deref(), args.resume)?;
-        let progress = jsonl::progress(input, self.verbosity.quiet)?;
+        let (mut sink, mut done) = Sink::open("score", args.output.as_deref(), args.resume)?;
+        let progress = jsonl::progress(args.input.as_deref(), self.verbosity.quiet)?;
         let mut failed = 0;
         while let Ok(first) = lines.recv() {
             let mut rows = vec![];
@@ -147,7 +178,7 @@ impl Scorer<'_> {
         let (number, raw) = jsonl::parse::<RawRow>(line)?;
         let id = raw.id.clone().unwrap_or_else(|| number.into());
         let ids = raw.prompt().and_then(|prompt| self.ids(&prompt)).and_then(|ids| {
-            check(&self.loaded.model, &ids, &self.options)?;
+            score::check(&self.loaded.model, &ids, &self.options)?;
             Ok(ids)
         });
         match ids {

@@ -1,28 +1,29 @@
 //! `gpt2 tokenize`: text to tokens, ids to text, and the vocabulary.
 
 use std::borrow::Cow;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use anyhow::{Context, Result};
 use gpt2::Error;
-use gpt2::source::{SourceOptions, resolve_tokenizer};
 use gpt2::tokenizer::{Token, Tokenizer};
 use regex::Regex;
 
-use crate::cli::{Format, Prompt, TokenizeArgs, TokenizeFormat, TokenizerArgs, Verbosity, parse_ids, read_text};
+use super::load;
+use crate::cli::{Format, Prompt, TokenizeArgs, TokenizeFormat, Verbosity, flag_ids, read_text};
 use crate::output::Stdout;
 use crate::output::tokenize::{PieceRecord, TokenRecord, TokenizeRecord, write_vocabulary};
 
 pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
     if args.vocab {
-        return list(&load(&args.tokenizer, verbosity)?, args);
+        let pattern = args.grep.as_deref().map(pattern).transpose()?;
+        return list(&load::tokenizer(&args.tokenizer, verbosity)?, pattern.as_ref(), args);
     }
     let prompt = match &args.decode {
         None => args.text.prompt()?,
-        Some(Some(ids)) => Prompt::Ids(parse_ids(ids, "--decode")?),
-        Some(None) => Prompt::Ids(parse_ids(&read_text(args.text.file.as_deref())?, "--decode")?),
+        Some(Some(ids)) => Prompt::Ids(flag_ids(ids, "--decode")?),
+        Some(None) => Prompt::Ids(flag_ids(&read_text(args.text.file.as_deref())?, "--decode")?),
     };
-    let tokenizer = load(&args.tokenizer, verbosity)?;
+    let tokenizer = load::tokenizer(&args.tokenizer, verbosity)?;
     let (text, mut tokens) = match prompt {
         Prompt::Text(text) => {
             let tokens = tokenizer.encode(&text, !args.text.no_special)?;
@@ -75,10 +76,9 @@ fn write(args: &TokenizeArgs, tokenizer: &Tokenizer, text: &[u8], tokens: &[Toke
 }
 
 /// Writes the vocabulary, or what of it matches.
-fn list(tokenizer: &Tokenizer, args: &TokenizeArgs) -> Result<()> {
-    let pattern = args.grep.as_deref().map(pattern).transpose()?;
+fn list(tokenizer: &Tokenizer, pattern: Option<&Regex>, args: &TokenizeArgs) -> Result<()> {
     let pieces = (0..tokenizer.vocab_size() as u32).map(|id| piece(tokenizer, id));
-    let matches = |piece: &PieceRecord<'_>| pattern.as_ref().is_none_or(|pattern| pattern.is_match(piece.piece));
+    let matches = |piece: &PieceRecord<'_>| pattern.is_none_or(|pattern| pattern.is_match(piece.piece));
     let pieces: Vec<_> = pieces.filter(matches).collect();
     let mut out = Stdout::lock();
     match args.format {
@@ -95,7 +95,7 @@ fn pattern(text: &str) -> Result<Regex, Error> {
     Regex::new(text).map_err(|e| {
         let e = e.to_string();
         let reason = e.rsplit("error: ").next().unwrap_or(&e).trim();
-        Error::Usage(format!("--grep: `{text}` is no regular expression: {reason}"))
+        Error::Usage(format!("--grep: `{text}` is not a regular expression: {reason}"))
     })
 }
 
@@ -110,15 +110,4 @@ fn write_ids(ids: impl Iterator<Item = u32>, out: &mut Stdout) -> Result<()> {
         write!(out, "{before}{id}")?;
     }
     Ok(writeln!(out)?)
-}
-
-/// The tokenizer that the flags ask for; GPT-2's if they ask for none.
-fn load(args: &TokenizerArgs, verbosity: Verbosity) -> Result<Tokenizer> {
-    let options = SourceOptions {
-        revision: args.revision.clone(),
-        offline: args.is_offline(),
-        tokenizer: args.tokenizer.clone(),
-        progress: !verbosity.quiet && std::io::stderr().is_terminal(),
-    };
-    Ok(Tokenizer::load(&resolve_tokenizer(args.model.as_deref(), &options)?)?)
 }

@@ -10,7 +10,7 @@ use gpt2::analysis::lens::{LensLayer, LensReading, lens};
 use super::load::Loaded;
 use crate::cli::{Format, TraceArgs, Verbosity};
 use crate::output::trace::{BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, TraceRecord};
-use crate::output::{Stdout, html, svg};
+use crate::output::{Stdout, check_folder, html, svg};
 
 /// Numbers of a hidden state that are reported from each of its ends.
 const EXCERPT: usize = 8;
@@ -20,11 +20,13 @@ const LENS_TOP: usize = 5;
 
 pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
     let views = Views::of(args)?;
+    [&args.svg, &args.html, &args.save].into_iter().try_for_each(|path| check_folder(path.as_deref()))?;
+    let prompt = args.text.prompt()?;
     let loaded = Loaded::load(&args.model, verbosity)?;
     let config = loaded.model.config();
     let layers = selected(args.layer, config.n_layer, "--layer")?;
     let heads = selected(args.head, config.n_head, "--head")?;
-    let ids = loaded.prompt_ids(&args.text.prompt()?, &args.text, verbosity)?;
+    let ids = loaded.prompt_ids(&prompt, &args.text, verbosity)?;
     let recorded = match () {
         () if args.save.is_some() => 0..config.n_layer,
         () if views.attention || args.html.is_some() => layers.clone(),

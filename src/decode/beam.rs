@@ -7,12 +7,15 @@
 
 use std::sync::Arc;
 
-use super::config::{Beam, Decoding, EarlyStopping};
+use super::decoding::{Beam, Decoding};
+use super::parameters::EarlyStopping;
+use super::processors::check_choice;
 use super::random::Noise;
 use super::search::{FEW_MORE, NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
 use super::stop::Finish;
-use super::{MOST_TOP, Top, numeric};
 use crate::error::Result;
+use crate::language_model::MOST_TOP;
+use crate::logits::{self, Top};
 
 /// What is added to a score to put it behind all others.
 pub(super) const BEHIND: f32 = -1e9;
@@ -60,8 +63,8 @@ impl<'a> Scores<'a> {
         adjust: impl Fn(&mut [f32]),
     ) -> Result<Self> {
         for (row, beam) in rows.iter_mut().zip(beams) {
-            numeric::check_finite(row)?;
-            numeric::log_softmax(row);
+            logits::check_finite(row)?;
+            logits::log_softmax(row);
             adjust(row);
             task.process(row, &beam.ids);
         }
@@ -71,7 +74,7 @@ impl<'a> Scores<'a> {
     /// Log-probabilities of the best tokens of each beam.
     fn of_top(top: &[Option<Top>]) -> Result<Self> {
         let row = |top: &Option<Top>| {
-            let mut row: Vec<(u32, f32)> = top.as_ref().ok_or_else(numeric::not_finite)?.log_probs().collect();
+            let mut row: Vec<(u32, f32)> = top.as_ref().ok_or_else(logits::not_finite)?.log_probs().collect();
             // Logits that differ may have one log-probability.
             row.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
             Ok(row)
@@ -99,7 +102,7 @@ impl<'a> Scores<'a> {
     /// The `k` best tokens after `beam`.
     fn best_tokens(&self, beam: usize, k: usize) -> Vec<(usize, f32)> {
         match self {
-            Self::Rows(_) => numeric::top_k(self.row(beam), k),
+            Self::Rows(_) => logits::top_k(self.row(beam), k),
             Self::Top(rows) => rows[self.row_of(beam)].iter().take(k).map(|(id, x)| (*id as usize, *x)).collect(),
         }
     }
@@ -126,10 +129,10 @@ impl<'a> Scores<'a> {
             scores.extend(self.row(b).iter().map(|x| x + beam.score));
         }
         let mut weights = vec![];
-        numeric::weights(&scores, &mut weights);
+        logits::weights(&scores, &mut weights);
         let mut places = noise.race(&weights, k);
         if places.len() < k {
-            let others = numeric::top_k(&scores, 2 * k).into_iter().map(|(place, _)| place);
+            let others = logits::top_k(&scores, 2 * k).into_iter().map(|(place, _)| place);
             let others: Vec<usize> = others.filter(|place| !places.contains(place)).take(k - places.len()).collect();
             places.extend(others);
         }
@@ -327,7 +330,7 @@ impl Search for BeamSearch {
         } else {
             scores.best(&self.beams, k)
         };
-        numeric::check_choice(candidates.iter().map(|c| c.score).fold(f32::NEG_INFINITY, f32::max))?;
+        check_choice(candidates.iter().map(|c| c.score).fold(f32::NEG_INFINITY, f32::max))?;
         let end = |candidate: &Candidate| {
             let mut ids = self.beams[candidate.beam].ids.clone();
             ids.push(candidate.id as u32);

@@ -9,12 +9,13 @@
 
 use std::sync::Arc;
 
-use super::Positions;
-use super::config::OnContextLimit;
-use super::numeric;
+use super::parameters::OnContextLimit;
+use super::processors::check_choice;
 use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
 use super::stop::{Finish, FinishReason, Outflow};
 use crate::error::Result;
+use crate::language_model::Positions;
+use crate::logits;
 
 /// One request.
 pub(super) struct ContrastiveSearch {
@@ -50,12 +51,12 @@ impl ContrastiveSearch {
 
     /// Finds the next candidates in the logits (V) that follow the ids.
     fn recall(&mut self, task: &Task<'_>, logits: &mut [f32]) -> Result<()> {
-        numeric::check_finite(logits)?;
+        logits::check_finite(logits)?;
         task.process(logits, &self.ids);
-        numeric::check_choice(numeric::max(logits))?;
+        check_choice(logits::max(logits))?;
         let mut probs = vec![];
-        numeric::softmax(logits, &mut probs);
-        self.candidates = numeric::top_k(&probs, self.top_k);
+        logits::softmax(logits, &mut probs);
+        self.candidates = logits::top_k(&probs, self.top_k);
         // A token that is ruled out is no candidate, however few there are.
         self.candidates.retain(|&(id, _)| logits[id].is_finite());
         self.logits.clear();
@@ -66,7 +67,7 @@ impl ContrastiveSearch {
     /// The candidate with the best score; `hidden` are theirs (candidates, C), each of length 1.
     fn choose(&self, hidden: &[f32], n_embd: usize) -> usize {
         let degeneration = |h: &[f32]| {
-            let cosines = self.context.chunks_exact(n_embd).map(|past| numeric::dot(past, h));
+            let cosines = self.context.chunks_exact(n_embd).map(|past| dot(past, h));
             cosines.fold(f32::NEG_INFINITY, f32::max)
         };
         let scores: Vec<f32> = hidden
@@ -74,7 +75,7 @@ impl ContrastiveSearch {
             .zip(&self.candidates)
             .map(|(h, &(_, p))| (1.0 - self.penalty_alpha) * p - self.penalty_alpha * degeneration(h))
             .collect();
-        numeric::argmax(&scores)
+        logits::argmax(&scores)
     }
 
     fn end(&self, task: &Task<'_>, finish: Finish) -> Vec<Sequence> {
@@ -82,11 +83,24 @@ impl ContrastiveSearch {
     }
 }
 
+/// The scalar product of two vectors of the same length, summed in a fixed order.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    /// Sums that run side by side.
+    const LANES: usize = 16;
+    let mut lanes = [0.0_f32; LANES];
+    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
+        for ((lane, x), y) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += x * y;
+        }
+    }
+    lanes.iter().sum()
+}
+
 /// `hidden` (positions, C) with each state scaled to length 1.
 fn normalised(hidden: &[f32], n_embd: usize) -> Vec<f32> {
     let mut hidden = hidden.to_vec();
     for h in hidden.chunks_exact_mut(n_embd) {
-        let length = numeric::dot(h, h).sqrt();
+        let length = dot(h, h).sqrt();
         h.iter_mut().for_each(|x| *x /= length);
     }
     hidden
@@ -121,7 +135,7 @@ impl Search for ContrastiveSearch {
         tokens: &mut Vec<NewToken>,
     ) -> Result<Option<Vec<Sequence>>> {
         let n_embd = output.n_embd;
-        numeric::check_finite(output.hidden)?;
+        logits::check_finite(output.hidden)?;
         let hidden = normalised(output.hidden, n_embd);
         if self.row.is_none() {
             self.row = Some(0);

@@ -8,14 +8,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::beam::BeamSearch;
-use super::config::{Decoding, OnContextLimit, Strategy};
 use super::contrastive::ContrastiveSearch;
+use super::decoding::{Decoding, Strategy};
 use super::group_beam::GroupBeamSearch;
+use super::parameters::OnContextLimit;
 use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task};
 use super::single::SingleSearch;
 use super::stop::Detokenize;
-use super::{Input, LanguageModel, Output};
 use crate::error::{Error, Result};
+use crate::language_model::{Input, LanguageModel, Output};
 
 /// Names a request: they are numbered in the order in which they are submitted.
 pub type RequestId = usize;
@@ -210,7 +211,7 @@ impl<'a> Engine<'a> {
         let (ours, theirs) = (self.model.model.vocab_size(), assistant.vocab_size());
         if ours != theirs {
             return Err(Error::Usage(format!(
-                "--assistant-model has {theirs} tokens, the model {ours}; assisted decoding needs the same vocabulary"
+                "the assistant model has {theirs} tokens, the model {ours}; assisted decoding needs the same vocabulary"
             )));
         }
         Ok(Self { assistant: Some(Rows::new(assistant)), ..self })
@@ -219,8 +220,9 @@ impl<'a> Engine<'a> {
     /// Puts a request in line.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the model cannot run it: an empty prompt, ids outside the vocabulary, a prompt longer than
-    /// the context, or no assistant where one is asked for.
+    /// [`Error::Context`] if the prompt is longer than the context; [`Error::Usage`] and [`Error::Parameter`] if the model
+    /// cannot run it for another reason: an empty prompt, ids outside the vocabulary, or no assistant where one is asked
+    /// for.
     pub fn submit(&mut self, prompt: &[u32], decoding: &Arc<Decoding>) -> Result<RequestId> {
         let task = Task {
             decoding: Arc::clone(decoding),
@@ -232,7 +234,7 @@ impl<'a> Engine<'a> {
         };
         check(&task)?;
         if decoding.needs_assistant() && self.assistant.is_none() {
-            return Err(Error::Usage("assisted decoding needs --assistant-model".into()));
+            return Err(Error::Usage("assisted decoding needs an assistant model".into()));
         }
         let search: Box<dyn Search> = match decoding.strategy.clone() {
             Strategy::Single(single) => Box::new(SingleSearch::new(single)),
@@ -337,25 +339,20 @@ fn check(task: &Task<'_>) -> Result<()> {
     let (len, context, vocab_size) = (task.prompt.len(), task.n_positions, task.vocab_size);
     let outside = |id: u32| id as usize >= vocab_size;
     let decoding = &task.decoding;
-    Err(Error::Usage(if task.prompt.is_empty() {
-        "the prompt is empty; give at least one token".into()
-    } else if let Some(id) = task.prompt.iter().find(|&&id| outside(id)) {
-        format!("the prompt holds id {id}, but the vocabulary ends at {}", vocab_size - 1)
-    } else if decoding.least_vocab_size > vocab_size {
-        format!(
-            "--bad-words-ids holds id {}, but the vocabulary ends at {}",
-            decoding.least_vocab_size - 1,
-            vocab_size - 1
-        )
-    } else if len > context && decoding.on_context_limit == OnContextLimit::Stop {
-        format!(
-            "the prompt has {len} tokens, the model's context {context}; shorten it, or use --on-context-limit crop"
-        )
-    } else if context < 2 && matches!(decoding.strategy, Strategy::Contrastive { .. }) {
-        "contrastive search (--penalty-alpha) needs a context of at least 2 tokens".into()
-    } else {
-        return Ok(());
-    }))
+    if task.prompt.is_empty() {
+        return Err(Error::Usage("the prompt is empty; give at least one token".into()));
+    }
+    if let Some(id) = task.prompt.iter().find(|&&id| outside(id)) {
+        return Err(Error::Usage(format!("the prompt holds id {id}, but the vocabulary ends at {}", vocab_size - 1)));
+    }
+    decoding.processors.check(vocab_size)?;
+    if len > context && decoding.on_context_limit == OnContextLimit::Stop {
+        return Err(Error::Context { tokens: len, context });
+    }
+    if context < 2 && matches!(decoding.strategy, Strategy::Contrastive { .. }) {
+        return Err(Error::parameter("penalty_alpha", "(contrastive search) needs a context of at least 2 tokens"));
+    }
+    Ok(())
 }
 
 /// Runs one request to its end and returns its sequences; each token goes to `on_event` as it is generated.

@@ -5,8 +5,9 @@
 //! search: finished scores are `f64`, and what is unfinished at the limit competes with what has ended.
 
 use super::beam::{BEHIND, BeamRows, Candidate, Hypothesis, Scores};
-use super::config::{Beam, EarlyStopping};
-use super::numeric;
+use super::decoding::Beam;
+use super::parameters::EarlyStopping;
+use super::processors::check_choice;
 use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task};
 use super::stop::{Finish, FinishReason};
 use crate::error::Result;
@@ -69,7 +70,7 @@ impl Group {
         let size = self.beams.len();
         let candidates = scores.best(&self.beams, size * (1 + task.decoding.stop.eos_token_id.len()).max(2));
         let best = candidates.first().map_or(f32::NEG_INFINITY, |candidate| candidate.score);
-        numeric::check_choice(best)?;
+        check_choice(best)?;
         let mut next: Vec<Candidate> = vec![];
         let mut ended: Vec<Candidate> = vec![];
         for (rank, &candidate) in candidates.iter().enumerate() {

@@ -13,7 +13,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::numeric;
+use crate::logits;
 
 /// The variates of one step of one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +48,8 @@ impl Noise {
     /// Draws one of the tokens with these `logits`, of which at least one is finite.
     pub(crate) fn draw(self, logits: &[f32]) -> usize {
         let mut weights = vec![];
-        numeric::weights(logits, &mut weights);
-        self.race(&weights, 1).first().copied().unwrap_or_else(|| numeric::argmax(logits))
+        logits::weights(logits, &mut weights);
+        self.race(&weights, 1).first().copied().unwrap_or_else(|| logits::argmax(logits))
     }
 
     /// The first `k` of the race over `weights` (probabilities up to a factor), fewer if fewer are above 0.

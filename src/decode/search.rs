@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
-use super::config::{Decoding, OnContextLimit};
+use super::decoding::Decoding;
+use super::parameters::OnContextLimit;
 use super::stop::{Detokenize, Finish, FinishReason, bytes};
-use super::{Positions, Top, numeric};
 use crate::error::Result;
+use crate::language_model::Positions;
+use crate::logits::{self, Top};
 
 /// A finished sequence.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,14 +41,14 @@ pub struct TokenLogprob {
 impl TokenLogprob {
     /// From `row`, log-probabilities (V) up to the constant `shift`.
     fn new(row: &[f32], shift: f32, id: usize, k: usize) -> Arc<Self> {
-        let finite = numeric::top_k(row, k).into_iter().filter(|(_, x)| x.is_finite());
+        let finite = logits::top_k(row, k).into_iter().filter(|(_, x)| x.is_finite());
         let top = finite.map(|(id, x)| (id as u32, x - shift)).collect();
         Arc::new(Self { id: id as u32, logprob: row[id] - shift, top })
     }
 
     /// From processed logits (V), of which `id` was chosen.
     pub(super) fn from_logits(logits: &[f32], id: usize, k: usize) -> Arc<Self> {
-        Self::new(logits, logits[id] - numeric::log_probability(logits, id), id, k)
+        Self::new(logits, logits[id] - logits::log_probability(logits, id), id, k)
     }
 
     /// From processed log-probabilities (V) as they stand.
@@ -124,7 +126,7 @@ pub(super) struct Plan {
     pub inputs: Vec<PlannedInput>,
 }
 
-/// An [`Input`](super::Input) to be.
+/// An [`Input`](crate::language_model::Input) to be.
 pub(super) struct PlannedInput {
     pub row: usize,
     pub ids: Vec<u32>,
@@ -186,7 +188,7 @@ impl Plan {
 pub(super) struct StepOutput<'a> {
     /// Logits, (positions, V).
     pub logits: &'a mut [f32],
-    /// Best tokens, (positions); see [`Output::best`](super::Output::best).
+    /// Best tokens, (positions); see [`Output::best`](crate::language_model::Output::best).
     pub best: &'a [Option<u32>],
     /// Hidden states, (positions, C).
     pub hidden: &'a [f32],

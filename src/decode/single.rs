@@ -11,13 +11,15 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::config::{Draft, Single};
+use super::decoding::{Draft, Single};
 use super::lookup::lookup;
+use super::processors::check_choice;
 use super::random::Noise;
 use super::search::{FEW_MORE, NewToken, NextToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
 use super::stop::{Finish, Outflow};
-use super::{MOST_TOP, Positions, numeric};
 use crate::error::Result;
+use crate::language_model::{MOST_TOP, Positions};
+use crate::logits;
 
 /// Sequences of one request that run at the same time; more wait for these.
 const MOST_ROWS: usize = 64;
@@ -142,18 +144,18 @@ impl<'a> Scores<'a> {
     fn new(task: &Task<'_>, next: NextToken<'a>, ids: &[u32]) -> Result<Option<Self>> {
         let logits = match next {
             NextToken::Best(id) => {
-                let best = id.ok_or_else(numeric::not_finite)? as usize;
+                let best = id.ok_or_else(logits::not_finite)? as usize;
                 return Ok(Some(Self { logits: Cow::Borrowed(&[]), best }));
             }
             NextToken::Logits(logits) => {
-                numeric::check_finite(logits)?;
+                logits::check_finite(logits)?;
                 task.process(logits, ids);
                 Cow::Borrowed(&*logits)
             }
             NextToken::Top(top) => {
                 // The processors rule out all others.
                 let mut logits = vec![f32::NEG_INFINITY; task.vocab_size];
-                let known = &top.as_ref().ok_or_else(numeric::not_finite)?.best;
+                let known = &top.as_ref().ok_or_else(logits::not_finite)?.best;
                 for (id, x) in known {
                     logits[*id as usize] = *x;
                 }
@@ -166,8 +168,8 @@ impl<'a> Scores<'a> {
                 Cow::Owned(logits)
             }
         };
-        let best = numeric::argmax(&logits);
-        numeric::check_choice(logits[best])?;
+        let best = logits::argmax(&logits);
+        check_choice(logits[best])?;
         Ok(Some(Self { logits, best }))
     }
 }

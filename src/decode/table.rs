@@ -1,7 +1,8 @@
 //! A language model for tests: logits are a function of a row's ids, and misuse of the interface fails loudly.
 
-use super::{Input, LanguageModel, Output, Positions, Top, numeric};
 use crate::error::Result;
+use crate::language_model::{Input, LanguageModel, Output, Positions};
+use crate::logits::{self, Top};
 
 /// A model without a network.
 pub(super) struct TableModel<F> {
@@ -79,8 +80,8 @@ impl<F: Fn(&[u32]) -> Vec<f32>> LanguageModel for TableModel<F> {
                 }
                 if wanted(input.best) {
                     let logits = (self.logits)(&ids);
-                    let finite = numeric::check_finite(&logits).is_ok();
-                    output.best.push(finite.then(|| numeric::argmax(&logits) as u32));
+                    let finite = logits::check_finite(&logits).is_ok();
+                    output.best.push(finite.then(|| logits::argmax(&logits) as u32));
                 }
                 if input.top > 0 && i + 1 == input.ids.len() {
                     output.top.push(Top::of(&(self.logits)(&ids), input.top));

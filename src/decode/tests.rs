@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::table::{TableModel, hash, scrambled};
 use super::*;
 use crate::error::Error;
+use crate::language_model::{Input, LanguageModel, Positions};
+use crate::logits;
 
 const VOCAB: usize = 40;
 const EOS: u32 = 7;
@@ -49,15 +51,15 @@ fn strategies() -> Vec<(&'static str, GenerationConfig)> {
         min_new_tokens: 4,
         ..base()
     };
-    let sample = GenerationConfig { do_sample: true, temperature: Some(1.3), top_k: Some(20), seed: 11, ..base() };
+    let sample = GenerationConfig { sample: true, temperature: Some(1.3), top_k: Some(20), seed: Some(11), ..base() };
     let beams = GenerationConfig { num_beams: 4, num_return_sequences: 3, length_penalty: Some(0.7), ..base() };
     vec![
         ("greedy", base()),
         ("greedy with penalties", penalties.clone()),
         ("sampling", GenerationConfig { num_return_sequences: 3, ..sample.clone() }),
         ("sampling with log-probabilities", GenerationConfig { logprobs: Some(3), ..sample.clone() }),
-        ("prompt lookup", GenerationConfig { prompt_lookup_num_tokens: Some(4), ..penalties.clone() }),
-        ("sampled prompt lookup", GenerationConfig { prompt_lookup_num_tokens: Some(4), ..sample.clone() }),
+        ("prompt lookup", GenerationConfig { prompt_lookup: Some(4), ..penalties.clone() }),
+        ("sampled prompt lookup", GenerationConfig { prompt_lookup: Some(4), ..sample.clone() }),
         ("beams", beams.clone()),
         ("beams, early", GenerationConfig { early_stopping: Some(EarlyStopping::True), ..beams.clone() }),
         ("beams, never early", GenerationConfig { early_stopping: Some(EarlyStopping::Never), ..beams.clone() }),
@@ -119,8 +121,8 @@ fn strategies_mix_in_one_batch_and_rows_are_used_again() {
 fn guesses_change_nothing_and_save_passes() {
     let configs = strategies().into_iter().filter(|(_, c)| c.num_beams == 1 && c.penalty_alpha.is_none());
     for (name, config) in configs {
-        let plain = GenerationConfig { prompt_lookup_num_tokens: None, ..config };
-        let lookup = GenerationConfig { prompt_lookup_num_tokens: Some(5), ..plain.clone() };
+        let plain = GenerationConfig { prompt_lookup: None, ..config };
+        let lookup = GenerationConfig { prompt_lookup: Some(5), ..plain.clone() };
         let assisted = GenerationConfig { assistant: true, ..plain.clone() };
         for prompt in prompts() {
             let mut model = scrambled(VOCAB, 30, 1);
@@ -156,7 +158,7 @@ fn prompt_lookup_saves_passes_where_text_repeats() {
     let config = GenerationConfig { max_new_tokens: 100, ..GenerationConfig::default() };
     let (mut plain, mut guessing) = (cycle(), cycle());
     let expected = run(&mut plain, &[0], &config);
-    let config = GenerationConfig { prompt_lookup_num_tokens: Some(9), ..config };
+    let config = GenerationConfig { prompt_lookup: Some(9), ..config };
     assert_eq!(run(&mut guessing, &[0], &config), expected);
     assert_eq!(plain.passes, 100);
     assert!(guessing.passes < 25, "{} passes", guessing.passes);
@@ -180,7 +182,7 @@ fn a_wide_beam_search_finds_the_best_sequence_of_all() {
                 .skip(1)
                 .zip(&ids)
                 .map(|(row, &id)| {
-                    numeric::log_softmax(row);
+                    logits::log_softmax(row);
                     row[id as usize]
                 })
                 .sum();
@@ -218,7 +220,7 @@ fn log_probabilities_are_those_after_the_processors() {
 
 #[test]
 fn samples_depend_on_seed_and_place_alone() {
-    let config = |seed, n| GenerationConfig { do_sample: true, seed, num_return_sequences: n, ..base() };
+    let config = |seed, n| GenerationConfig { sample: true, seed: Some(seed), num_return_sequences: n, ..base() };
     let of = |seed, n| ids(&run(&mut scrambled(VOCAB, 64, 1), &[4, 4], &config(seed, n)));
     let many = of(5, 150);
     assert_eq!(many.len(), 150);
@@ -301,7 +303,7 @@ fn what_goes_wrong_with_one_request_leaves_the_others_alone() {
     let broken = |ids: &[u32]| vec![if ids.contains(&1) { f32::NAN } else { 0.0 }; 4];
     for config in [
         GenerationConfig::default(),
-        GenerationConfig { do_sample: true, ..Default::default() },
+        GenerationConfig { sample: true, ..Default::default() },
         GenerationConfig { num_beams: 2, ..Default::default() },
         GenerationConfig { num_beams: 2, num_beam_groups: 2, diversity_penalty: Some(1.0), ..Default::default() },
         GenerationConfig { penalty_alpha: Some(0.5), top_k: Some(1), ..Default::default() },
@@ -328,9 +330,9 @@ fn nothing_to_choose_from_is_an_error() {
     let all_banned = (0..4).map(|id| vec![id]).collect::<Vec<_>>();
     for config in [
         GenerationConfig::default(),
-        GenerationConfig { do_sample: true, ..Default::default() },
+        GenerationConfig { sample: true, ..Default::default() },
         GenerationConfig { num_beams: 2, ..Default::default() },
-        GenerationConfig { num_beams: 2, do_sample: true, ..Default::default() },
+        GenerationConfig { num_beams: 2, sample: true, ..Default::default() },
         GenerationConfig { num_beams: 2, num_beam_groups: 2, diversity_penalty: Some(1.0), ..Default::default() },
         GenerationConfig { penalty_alpha: Some(0.5), top_k: Some(3), ..Default::default() },
     ] {
@@ -347,7 +349,7 @@ fn few_choices_are_enough_for_many_beams() {
         let config = GenerationConfig {
             num_beams: 5,
             num_return_sequences: 5,
-            do_sample: sample,
+            sample,
             max_new_tokens: 2,
             bad_words_ids: vec![vec![0], vec![1]],
             ..Default::default()
@@ -387,15 +389,15 @@ fn equal_tokens_are_picked_as_from_whole_rows() {
         }
         for (top_k, num_return_sequences) in [(1, 1), (4, 3), (20, 2)] {
             let config = GenerationConfig {
-                do_sample: true,
+                sample: true,
                 top_k: Some(top_k),
                 temperature: Some(0.7),
                 num_return_sequences,
-                seed: 5,
+                seed: Some(5),
                 max_new_tokens: 9,
                 ..Default::default()
             };
-            let rows = GenerationConfig { prompt_lookup_num_tokens: Some(3), ..config.clone() };
+            let rows = GenerationConfig { prompt_lookup: Some(3), ..config.clone() };
             assert_eq!(found(&config), found(&rows), "{seed}");
         }
     }
@@ -408,14 +410,14 @@ fn requests_that_the_model_cannot_run_are_refused() {
     assert!(matches!(Engine::new(&mut model, &NoText).with_assistant(&mut assistant), Err(Error::Usage(_))));
     let mut engine = Engine::new(&mut model, &NoText);
     let mut refused = |prompt: &[u32], config: GenerationConfig| match engine.submit(prompt, &checked(&config)) {
-        Err(Error::Usage(message)) => message,
+        Err(error) if error.is_usage() => error.to_string(),
         other => panic!("expected a usage error, got {other:?}"),
     };
     assert!(refused(&[], base()).contains("empty"));
     assert!(refused(&[VOCAB as u32], base()).contains("id 40"));
     assert!(refused(&[1; 9], base()).contains("9 tokens"));
     assert!(refused(&[1], GenerationConfig { bad_words_ids: vec![vec![1, 99]], ..base() }).contains("id 99"));
-    assert!(refused(&[1], GenerationConfig { assistant: true, ..base() }).contains("--assistant-model"));
+    assert!(refused(&[1], GenerationConfig { assistant: true, ..base() }).contains("assistant model"));
 }
 
 #[test]

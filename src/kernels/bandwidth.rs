@@ -3,9 +3,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use super::pool;
 use super::simd::{Kernel, LANES, Simd, dispatch};
-use crate::pages::large_pages;
+use crate::base::pages::large_pages;
+use crate::base::pool;
 
 /// Bytes that are read: more than any cache of this size of machine holds.
 const SIZE: usize = 256 << 20;

@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::pool::{self, Shareable};
 use super::simd::Simd;
+use crate::base::pool::{self, Shareable};
 
 /// Calls `f(i, chunk)` on each chunk of `size` items, of which the last may have fewer, in any order, on all threads. `work`
 /// is what all of it costs, in multiplications.

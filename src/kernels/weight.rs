@@ -3,7 +3,7 @@
 use super::float::{self, Matrix};
 use super::product::Epilogue;
 use super::quantized::{self, QuantizedMatrix};
-use crate::checkpoint::StorageType;
+use crate::base::DType;
 
 /// A weight matrix (in, out): `K` inputs, `N` outputs.
 #[derive(Debug, Clone)]
@@ -35,10 +35,10 @@ impl Weight {
 
     /// The type of the stored numbers.
     #[must_use]
-    pub fn dtype(&self) -> StorageType {
+    pub fn dtype(&self) -> DType {
         match self {
-            Self::Float(matrix) => matrix.dtype().storage(),
-            Self::Quantized(matrix) => matrix.dtype().storage(),
+            Self::Float(matrix) => matrix.dtype().dtype(),
+            Self::Quantized(matrix) => matrix.dtype().dtype(),
         }
     }
 

@@ -2,14 +2,15 @@
 
 use serde::Serialize;
 
-use super::{megabytes, numbers};
-use crate::checkpoint::{Checkpoint, StorageType};
+use super::{numbers, readable};
+use crate::base::{DType, FloatType, QuantizedType};
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::device::Backend;
 use crate::error::{Error, Result};
-use crate::kernels::quantized::QuantizedType;
-use crate::model::cuda_shape::{NetworkShape, NumberType, PassBytes, PassRoom, matrix_bytes, vector_bytes};
-use crate::model::{FIRST_MATRIX, Placement, WeightType, tensor_shapes};
+use crate::inventory::TensorId;
+use crate::model::cuda_shape::{NetworkShape, PassBytes, PassRoom, matrix_bytes, vector_bytes};
+use crate::model::{Placement, WeightType};
 
 /// What CUDA, its libraries and the kernels take beside the model: 563 to 642 MiB more than the rest were in use on an H200
 /// (driver 580, CUDA 13.0).
@@ -45,9 +46,9 @@ impl DeviceFootprint {
     /// Of a checkpoint whose matrices are loaded as `weights`.
     #[must_use]
     pub fn of_checkpoint(config: &Config, checkpoint: &Checkpoint, weights: WeightType) -> Self {
-        let stored = |name: &str| checkpoint.get(name).map_or(StorageType::F32, |tensor| tensor.dtype);
-        let quantized = checkpoint.tensors.iter().any(|tensor| QuantizedType::of(tensor.dtype).is_some());
-        match NumberType::of(weights, quantized) {
+        let stored = |id| checkpoint.tensor(id).map_or(DType::F32, |tensor| tensor.dtype);
+        let quantized = checkpoint.tensors().iter().any(|tensor| QuantizedType::of(tensor.dtype).is_some());
+        match weights.on_gpu(quantized) {
             Some(numbers) => Self::of_kernels(config, stored, numbers),
             None => Self::of_candle(config, stored, weights),
         }
@@ -56,24 +57,24 @@ impl DeviceFootprint {
     /// Of an f32 checkpoint of this configuration.
     #[must_use]
     pub fn of_config(config: &Config, weights: WeightType) -> Self {
-        let stored = |_: &str| StorageType::F32;
-        match NumberType::of(weights, false) {
+        let stored = |_| DType::F32;
+        match weights.on_gpu(false) {
             Some(numbers) => Self::of_kernels(config, stored, numbers),
             None => Self::of_candle(config, stored, weights),
         }
     }
 
-    fn of_kernels(config: &Config, stored: impl Fn(&str) -> StorageType, dtype: NumberType) -> Self {
+    fn of_kernels(config: &Config, stored: impl Fn(TensorId) -> DType, dtype: FloatType) -> Self {
         let (mut weight_bytes, mut load_peak) = (0, 0);
-        for (name, shape) in tensor_shapes(config) {
+        for (id, shape) in config.tensors().map(|id| (id, id.shape(config))) {
             let [rows, columns] = *shape else {
                 weight_bytes += vector_bytes(shape[0]) as u64;
                 continue;
             };
-            let (outputs, inputs) = if name.starts_with("h.") { (columns, rows) } else { (rows, columns) };
+            let (outputs, inputs) = if id.is_conv1d() { (columns, rows) } else { (rows, columns) };
             weight_bytes += matrix_bytes(outputs, inputs, dtype) as u64;
             // Sent as it is stored, but for what is widened on the way, and let go once it is placed.
-            let sent = Placement::of(&name, [rows, columns], stored(&name), false, WeightType::F32).dtype;
+            let sent = Placement::of(id, [rows, columns], stored(id), false, WeightType::F32).dtype;
             load_peak = load_peak.max(weight_bytes + bytes(sent, &shape));
         }
         let shape = NetworkShape::new(config, dtype);
@@ -95,22 +96,22 @@ impl DeviceFootprint {
     }
 
     /// With quantised weights, for which there are no kernels but candle's.
-    fn of_candle(config: &Config, stored: impl Fn(&str) -> StorageType, weights: WeightType) -> Self {
+    fn of_candle(config: &Config, stored: impl Fn(TensorId) -> DType, weights: WeightType) -> Self {
         let mut weight_bytes = 0;
-        let mut first_matrix = StorageType::F32;
-        for (name, shape) in tensor_shapes(config) {
+        let mut first_matrix = DType::F32;
+        for (id, shape) in config.tensors().map(|id| (id, id.shape(config))) {
             let [rows, columns] = *shape else {
                 weight_bytes += 4 * numbers(&shape);
                 continue;
             };
-            let dtype = Placement::of(&name, [rows, columns], stored(&name), false, weights).dtype;
-            if name == FIRST_MATRIX {
+            let dtype = Placement::of(id, [rows, columns], stored(id), false, weights).dtype;
+            if id == TensorId::FIRST_MATRIX {
                 first_matrix = dtype;
             }
-            let is_head = name == "wte.weight" && config.tie_word_embeddings;
+            let is_head = id == TensorId::WTE && config.tie_word_embeddings;
             weight_bytes += match QuantizedType::of(dtype) {
                 // The host looks up the rows of quantised embeddings.
-                Some(_) if matches!(&*name, "wte.weight" | "wpe.weight") && !is_head => 0,
+                Some(_) if matches!(id, TensorId::WTE | TensorId::WPE) && !is_head => 0,
                 Some(_) => bytes(dtype, &shape),
                 None => 4 * numbers(&shape),
             };
@@ -148,7 +149,7 @@ pub fn free_on(backend: &Backend) -> Option<u64> {
 /// takes by type.
 ///
 /// # Errors
-/// [`Error::Unsupported`], with what is needed and what is free.
+/// [`Error::Memory`], with what is needed and what is free.
 pub fn require_on(
     backend: &Backend,
     name: &str,
@@ -166,25 +167,21 @@ fn check(name: &str, weights: WeightType, footprint: impl Fn(WeightType) -> Devi
     if needed <= free {
         return Ok(());
     }
-    let types = [("--dtype f16", WeightType::F16), ("--dtype bf16", WeightType::BF16)];
-    let fitting = types.into_iter().filter_map(|(flag, weights)| {
+    let types = [("f16", WeightType::F16), ("bf16", WeightType::BF16)];
+    let fitting = types.into_iter().filter_map(|(dtype, weights)| {
         let other = footprint(weights).least_bytes;
-        (other <= free).then(|| format!("{flag} ({})", megabytes(other)))
+        (other <= free).then_some((dtype, other))
     });
-    let fitting: Vec<String> = fitting.collect();
-    let way_out = match fitting.as_slice() {
-        [] => "no --dtype makes it fit; use --quantize, a smaller model, or --device cpu".to_owned(),
-        fitting => format!("would fit: {}", fitting.join(", ")),
-    };
-    Err(Error::Unsupported(format!(
-        "{name} takes {} of GPU memory and {} are free; {way_out}",
-        megabytes(needed),
-        megabytes(free)
-    )))
+    let (needed, free) = (readable(needed), readable(free));
+    Err(Error::Memory {
+        message: format!("{name} takes {needed} of GPU memory and {free} are free"),
+        gpu: true,
+        fitting: fitting.collect(),
+    })
 }
 
 /// Bytes of a matrix, either way round.
-fn bytes(dtype: StorageType, shape: &[usize]) -> u64 {
+fn bytes(dtype: DType, shape: &[usize]) -> u64 {
     numbers(shape) / dtype.block_len() as u64 * dtype.block_bytes() as u64
 }
 
@@ -212,7 +209,7 @@ mod tests {
         let checkpoint = Checkpoint::random(config, WeightType::F32, 0).unwrap();
         let model = Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, backend }).unwrap();
         let matrices: usize = model.weight_bytes().iter().map(|(_, bytes)| bytes).sum();
-        let vectors = checkpoint.tensors.iter().filter(|t| t.shape.len() == 1);
+        let vectors = checkpoint.tensors().iter().filter(|t| t.shape.len() == 1);
         let vectors: usize = vectors.map(|t| 4 * t.shape[0].next_multiple_of(padding)).sum();
         (matrices + vectors) as u64
     }
@@ -237,7 +234,7 @@ mod tests {
             let weights = WeightType::Quantized(kind);
             let foretold = DeviceFootprint::of_config(&config, weights);
             assert_eq!(foretold.weight_bytes, loaded(&config, weights, Backend::Candle(candle_core::Device::Cpu), 1));
-            assert_eq!(foretold.dtype, kind.storage().to_string().to_lowercase());
+            assert_eq!(foretold.dtype, kind.dtype().to_string().to_lowercase());
             assert_eq!((foretold.scratch_bytes, foretold.peak_bytes), (None, None));
             // An embedding that is no head stays with the host.
             let untied = Config { tie_word_embeddings: false, ..config };
@@ -272,25 +269,19 @@ mod tests {
         let config = Config::named("gpt2-xl").unwrap();
         let refusal = |megabytes: u64| {
             let footprint = |weights| DeviceFootprint::of_config(&config, weights);
-            check("gpt2-xl", WeightType::F32, footprint, megabytes * 1_000_000).err().map(|e| e.to_string())
+            match check("gpt2-xl", WeightType::F32, footprint, megabytes * 1_000_000) {
+                Err(Error::Memory { message, gpu: true, fitting }) => Some((message, fitting)),
+                other => other.map(|()| None).expect("no other error"),
+            }
         };
         assert_eq!(refusal(7000), None);
-        let [f32, f16] = [WeightType::F32, WeightType::F16]
-            .map(|weights| DeviceFootprint::of_config(&config, weights).least_bytes.div_ceil(1_000_000));
-        assert!((6200..6500).contains(&f32) && (3100..3300).contains(&f16), "{f32} {f16}");
-        assert_eq!(
-            refusal(4000).unwrap(),
-            format!(
-                "gpt2-xl takes {f32} MB of GPU memory and 4000 MB are free; \
-                 would fit: --dtype f16 ({f16} MB), --dtype bf16 ({f16} MB)"
-            )
-        );
-        let none = refusal(1000).unwrap();
-        assert!(
-            none.ends_with(
-                "1000 MB are free; no --dtype makes it fit; use --quantize, a smaller model, or --device cpu"
-            )
-        );
+        let [f32, f16] =
+            [WeightType::F32, WeightType::F16].map(|weights| DeviceFootprint::of_config(&config, weights).least_bytes);
+        let megabytes = |bytes| bytes / 1_000_000;
+        assert!((6200..6500).contains(&megabytes(f32)) && (3100..3300).contains(&megabytes(f16)), "{f32} {f16}");
+        let message = format!("gpt2-xl takes {} of GPU memory and 4.00 GB are free", readable(f32));
+        assert_eq!(refusal(4000).unwrap(), (message, vec![("f16", f16), ("bf16", f16)]));
+        assert_eq!(refusal(1000).unwrap().1, []);
         // What has no limit refuses nothing.
         let footprint = |weights| DeviceFootprint::of_config(&config, weights);
         assert!(require_on(&Backend::Kernels, "gpt2-xl", WeightType::F32, footprint).is_ok());

@@ -7,11 +7,12 @@ pub use available::{Available, available, peak};
 pub use device::{DeviceFootprint, free_on, require_on};
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, StorageType, TensorSpec};
+use crate::base::{DType, QuantizedType};
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kernels::quantized::QuantizedType;
-use crate::model::{FIRST_MATRIX, Placement, WeightType, tensor_shapes};
+use crate::inventory::TensorId;
+use crate::model::{Placement, WeightType};
 
 /// What the program takes by itself: code, the tokenizer's tables, buffers that do not grow with the model. Measured.
 const PROGRAM_BYTES: u64 = 11 << 20;
@@ -37,10 +38,10 @@ pub struct Footprint {
 }
 
 /// One tensor as it is stored.
-struct Stored<'a> {
-    name: &'a str,
-    dtype: StorageType,
-    shape: &'a [usize],
+struct Stored {
+    id: TensorId,
+    dtype: DType,
+    shape: Vec<usize>,
     transposed: bool,
     bytes: u64,
     /// Whether it lies in a mapped file, and not in memory that it does not give back.
@@ -51,13 +52,15 @@ impl Footprint {
     /// Of a checkpoint whose matrices are loaded as `weights`.
     #[must_use]
     pub fn of_checkpoint(config: &Config, checkpoint: &Checkpoint, weights: WeightType) -> Self {
-        let stored = checkpoint.tensors.iter().map(|tensor| Stored {
-            name: &tensor.name,
-            dtype: tensor.dtype,
-            shape: &tensor.shape,
-            transposed: tensor.transposed,
-            bytes: tensor.bytes.len() as u64,
-            mapped: tensor.bytes.is_mapped(),
+        let stored = checkpoint.tensors().iter().filter_map(|tensor| {
+            Some(Stored {
+                id: TensorId::named(&tensor.name)?,
+                dtype: tensor.dtype,
+                shape: tensor.shape.clone(),
+                transposed: tensor.transposed,
+                bytes: tensor.bytes.len() as u64,
+                mapped: tensor.bytes.is_mapped(),
+            })
         });
         Self::new(config, stored, weights)
     }
@@ -65,33 +68,28 @@ impl Footprint {
     /// Of an f32 checkpoint of this configuration.
     #[must_use]
     pub fn of_config(config: &Config, weights: WeightType) -> Self {
-        let specs = tensor_shapes(config).into_iter();
-        let specs: Vec<_> = specs.map(|(name, shape)| TensorSpec { name, dtype: StorageType::F32, shape }).collect();
-        let stored = specs.iter().map(|spec| Stored {
-            name: &spec.name,
-            dtype: spec.dtype,
-            shape: &spec.shape,
-            transposed: false,
-            bytes: 4 * numbers(&spec.shape),
-            mapped: true,
+        let stored = config.tensors().map(|id| {
+            let shape = id.shape(config);
+            let bytes = 4 * numbers(&shape);
+            Stored { id, dtype: DType::F32, shape, transposed: false, bytes, mapped: true }
         });
         Self::new(config, stored, weights)
     }
 
-    fn new<'a>(config: &Config, tensors: impl Iterator<Item = Stored<'a>>, weights: WeightType) -> Self {
+    fn new(config: &Config, tensors: impl Iterator<Item = Stored>, weights: WeightType) -> Self {
         let [c, inner, layers, positions] =
             [config.n_embd, config.n_inner, config.n_layer, config.n_positions].map(|n| n as u64);
         let (mut mapped, mut loaded, mut load_peak) = (0, 0, 0);
         let mut first_matrix = None;
-        for tensor in tensors.filter(|t| !(config.tie_word_embeddings && t.name == "lm_head.weight")) {
-            let [outer, width] = *tensor.shape else {
-                loaded += 4 * numbers(tensor.shape);
+        for tensor in tensors.filter(|t| !(config.tie_word_embeddings && t.id == TensorId::LM_HEAD)) {
+            let [outer, width] = tensor.shape[..] else {
+                loaded += 4 * numbers(&tensor.shape);
                 continue;
             };
-            if tensor.name == FIRST_MATRIX {
+            if tensor.id == TensorId::FIRST_MATRIX {
                 first_matrix = Some(tensor.dtype);
             }
-            let place = Placement::of(tensor.name, [outer, width], tensor.dtype, tensor.transposed, weights);
+            let place = Placement::of(tensor.id, [outer, width], tensor.dtype, tensor.transposed, weights);
             match (place.as_stored, tensor.mapped) {
                 (true, true) => mapped += tensor.bytes,
                 (true, false) => loaded += tensor.bytes,
@@ -141,12 +139,32 @@ impl Footprint {
 /// Refuses a model that cannot fit, naming the types that would; `footprint` gives what it takes by type.
 ///
 /// # Errors
-/// [`Error::Unsupported`], with what is needed and what is available.
+/// [`Error::Memory`], with what is needed and what is available.
 pub fn require(name: &str, weights: WeightType, footprint: impl Fn(WeightType) -> Footprint) -> Result<()> {
     match available() {
         Some(available) => check(name, weights, footprint, &available),
         None => Ok(()),
     }
+}
+
+/// Refuses work, called `what`, that takes more memory than there is beside the program.
+///
+/// # Errors
+/// [`Error::Unsupported`], with what is needed and what is available.
+pub fn require_bytes(what: &str, bytes: u64) -> Result<()> {
+    let Some(available) = available() else { return Ok(()) };
+    let (left, limit) = match available.address_space {
+        Some(left) if left < available.bytes => (left, "address space (ulimit -v)"),
+        _ => (available.bytes, available.limit),
+    };
+    if bytes <= left {
+        return Ok(());
+    }
+    Err(Error::Unsupported(format!(
+        "{what} takes {} of memory and {} are available ({limit})",
+        readable(bytes),
+        readable(left)
+    )))
 }
 
 fn check(
@@ -164,36 +182,36 @@ fn check(
         _ => (own.least_bytes(), available.bytes, available.limit),
     };
     let types = [
-        ("--dtype f32", WeightType::F32),
-        ("--dtype f16", WeightType::F16),
-        ("--quantize q8_0", WeightType::Quantized(QuantizedType::Q8_0)),
-        ("--quantize q6_k", WeightType::Quantized(QuantizedType::Q6K)),
-        ("--quantize q4_k", WeightType::Quantized(QuantizedType::Q4K)),
+        ("f32", WeightType::F32),
+        ("f16", WeightType::F16),
+        ("q8_0", WeightType::Quantized(QuantizedType::Q8_0)),
+        ("q6_k", WeightType::Quantized(QuantizedType::Q6K)),
+        ("q4_k", WeightType::Quantized(QuantizedType::Q4K)),
     ];
-    let fitting = types.into_iter().filter_map(|(flag, weights)| {
+    let fitting = types.into_iter().filter_map(|(dtype, weights)| {
         let other = footprint(weights);
-        other.fits(available).then(|| format!("{flag} ({})", megabytes(other.least_bytes())))
+        other.fits(available).then(|| (dtype, other.least_bytes()))
     });
-    let fitting: Vec<String> = fitting.collect();
-    let way_out = match fitting.as_slice() {
-        [] => {
-            "no --dtype or --quantize makes it fit; use a smaller model, or raise the limit if there is one".to_owned()
-        }
-        fitting => format!("would fit: {}", fitting.join(", ")),
-    };
-    Err(Error::Unsupported(format!(
-        "{name} takes {} of memory and {} are available ({limit}); {way_out}",
-        megabytes(needed),
-        megabytes(left)
-    )))
+    let (needed, left) = (readable(needed), readable(left));
+    Err(Error::Memory {
+        message: format!("{name} takes {needed} of memory and {left} are available ({limit})"),
+        gpu: false,
+        fitting: fitting.collect(),
+    })
 }
 
 fn numbers(shape: &[usize]) -> u64 {
     shape.iter().map(|n| *n as u64).product()
 }
 
-fn megabytes(bytes: u64) -> String {
-    format!("{} MB", bytes.div_ceil(1_000_000))
+/// A number of bytes as people read it: `36.86 kB`, `497.76 MB`, `6.23 GB`, in powers of 1000.
+#[must_use]
+pub fn readable(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    match [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")].into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.2} {name}", bytes / unit),
+        None => format!("{bytes} B"),
+    }
 }
 
 #[cfg(test)]
@@ -225,9 +243,9 @@ mod tests {
         for tied in [true, false] {
             let config = Config { tie_word_embeddings: tied, ..config.clone() };
             let checkpoint = Checkpoint::random(&config, WeightType::F32, 0).unwrap();
-            let stored: u64 = checkpoint.tensors.iter().map(|t| t.bytes.len() as u64).sum();
+            let stored: u64 = checkpoint.tensors().iter().map(|t| t.bytes.len() as u64).sum();
             let vectors: u64 =
-                checkpoint.tensors.iter().filter(|t| t.shape.len() == 1).map(|t| t.bytes.len() as u64).sum();
+                checkpoint.tensors().iter().filter(|t| t.shape.len() == 1).map(|t| t.bytes.len() as u64).sum();
             for weights in TYPES {
                 let model =
                     Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, ..LoadOptions::default() }).unwrap();
@@ -249,17 +267,28 @@ mod tests {
             let address_space = address_space.map(|n| n * 1_000_000);
             let available = Available { bytes: megabytes * 1_000_000, limit: "machine", address_space };
             let footprint = |weights| Footprint::of_config(&config, weights);
-            check("m", WeightType::F32, footprint, &available).err().map(|e| e.to_string())
+            match check("m", WeightType::F32, footprint, &available) {
+                Err(Error::Memory { message, gpu: false, fitting }) => Some((message, fitting)),
+                other => other.map(|()| None).expect("no other error"),
+            }
         };
         assert_eq!(refusal(520, None), None);
-        assert_eq!(
-            refusal(505, None).unwrap(),
-            "m takes 510 MB of memory and 505 MB are available (machine); \
-             would fit: --dtype f16 (271 MB), --quantize q8_0 (207 MB), --quantize q6_k (198 MB), --quantize q4_k (188 MB)"
-        );
-        let none = refusal(30, None).unwrap();
-        assert!(none.contains("; no --dtype or --quantize makes it fit; use a smaller model"), "{none}");
+        let (message, fitting) = refusal(505, None).unwrap();
+        assert_eq!(message, "m takes 509.29 MB of memory and 505.00 MB are available (machine)");
+        let megabytes: Vec<_> = fitting.iter().map(|(dtype, bytes)| (*dtype, bytes.div_ceil(1_000_000))).collect();
+        assert_eq!(megabytes, [("f16", 271), ("q8_0", 207), ("q6_k", 198), ("q4_k", 188)]);
+        assert_eq!(refusal(30, None).unwrap().1, []);
         assert_eq!(refusal(9000, Some(520)), None);
-        assert!(refusal(9000, Some(500)).unwrap().contains("500 MB are available (address space (ulimit -v))"));
+        let (message, _) = refusal(9000, Some(500)).unwrap();
+        assert!(message.contains("500.00 MB are available (address space (ulimit -v))"), "{message}");
+    }
+
+    #[test]
+    fn bytes_are_readable() {
+        for (bytes, text) in
+            [(0, "0 B"), (999, "999 B"), (36_864, "36.86 kB"), (497_760_000, "497.76 MB"), (6_230_000_000, "6.23 GB")]
+        {
+            assert_eq!(readable(bytes), text);
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Sizes of the network as an NVIDIA GPU has it, in every build: what it takes there is foretold without one.
 
-use super::weights::WeightType;
+use crate::base::FloatType;
 use crate::config::Config;
-use crate::decode::MOST_TOP;
+use crate::language_model::MOST_TOP;
 
 /// Outputs are computed 16 at a time.
 pub const TILE_OUTPUTS: usize = 16;
@@ -25,49 +25,11 @@ const MOST_TOKENS: usize = 2048;
 /// Widths are padded to multiples of this with zeros: what a warp multiplies at a time, in the narrowest type.
 const PADDING: usize = 32;
 
-/// The type of weights, of the cache and of the factors of every product; sums are f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NumberType {
-    /// 32-bit IEEE.
-    F32,
-    /// 16-bit IEEE.
-    F16,
-    /// The upper half of an f32.
-    BF16,
-}
-
-impl NumberType {
-    /// Of weights that are asked for as `weights`; `quantized` says whether the checkpoint has matrices that are. None where
-    /// they stay so: there are no kernels for them.
-    pub fn of(weights: WeightType, quantized: bool) -> Option<Self> {
-        match weights {
-            WeightType::Quantized(_) => None,
-            WeightType::Stored if quantized => None,
-            WeightType::Stored | WeightType::F32 => Some(Self::F32),
-            WeightType::F16 => Some(Self::F16),
-            WeightType::BF16 => Some(Self::BF16),
-        }
-    }
-
-    /// Bytes of a number.
-    pub fn size(self) -> usize {
-        if self == Self::F32 { 4 } else { 2 }
-    }
-
-    /// Its name, as `--dtype` and kernels have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::BF16 => "bf16",
-        }
-    }
-}
-
 /// Sizes of the network.
 #[derive(Debug, Clone, Copy)]
 pub struct NetworkShape {
-    pub numbers: NumberType,
+    /// The type of weights, of the cache and of the factors of every product; sums are f32.
+    pub numbers: FloatType,
     pub layers: usize,
     /// `C`.
     pub width: usize,
@@ -95,12 +57,12 @@ pub fn padded(width: usize) -> usize {
 }
 
 /// Bytes of a row of a matrix with so many inputs.
-pub fn row_bytes(inputs: usize, numbers: NumberType) -> usize {
+pub fn row_bytes(inputs: usize, numbers: FloatType) -> usize {
     padded(inputs) * numbers.size()
 }
 
 /// Bytes of a matrix.
-pub fn matrix_bytes(outputs: usize, inputs: usize, numbers: NumberType) -> usize {
+pub fn matrix_bytes(outputs: usize, inputs: usize, numbers: FloatType) -> usize {
     outputs.next_multiple_of(WIDE) * row_bytes(inputs, numbers)
 }
 
@@ -111,7 +73,7 @@ pub fn vector_bytes(len: usize) -> usize {
 
 impl NetworkShape {
     /// Of a configuration, in a type.
-    pub fn new(config: &Config, numbers: NumberType) -> Self {
+    pub fn new(config: &Config, numbers: FloatType) -> Self {
         let head_dim = config.head_dim();
         Self {
             numbers,

@@ -1,25 +1,20 @@
-//! From a checkpoint's tensors to a model: every tensor is found and checked against the configuration.
+//! From a checkpoint to a model: who computes is chosen here, and gets its tensors from a [`Loader`].
 
-use std::cell::RefCell;
-
-use rustc_hash::FxHashSet;
-
-use super::block::{Attention, Block, Mlp};
+use super::Gpt2;
+use super::candle::CandleNetwork;
 #[cfg(cuda_kernels)]
 use super::cuda;
-use super::device::Place;
-use super::layered::{Layered, Stored};
-use super::layers::{Embedding, LayerNorm, Linear, MatrixData};
-use super::weights::{FIRST_MATRIX, WeightType, Weights};
-use super::{Gpt2, Network};
-use crate::checkpoint::{Checkpoint, StorageType, Tensor};
+use super::host::HostNetwork;
+use super::network::{Network, Stored};
+use super::weights::{MatrixData, WeightType, Weights};
+use crate::base::DType;
+#[cfg(cuda_kernels)]
+use crate::base::{FloatType, QuantizedType};
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::device::Backend;
 use crate::error::{Error, Result};
-#[cfg(cuda_kernels)]
-use crate::kernels::quantized::QuantizedType;
-#[cfg(cuda_kernels)]
-use crate::memory::{self, DeviceFootprint};
+use crate::inventory::{Kind, Part, TensorId};
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
@@ -43,52 +38,63 @@ impl Gpt2 {
     /// are sent there from where the mapped file has them.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`] where checkpoint and configuration
-    /// disagree; [`Error::Format`] for a tensor that is not stored as floating-point numbers; [`Error::Unsupported`] for a
-    /// model that cannot fit the GPU's free memory.
+    /// Those of [`Checkpoint::check`]; [`Error::Format`] for a tensor that is not stored as floating-point numbers. Whether
+    /// there is memory enough is for the caller to ask ([`memory`](crate::memory)).
     pub fn load(config: Config, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Self> {
-        #[cfg(cuda_kernels)]
-        if let Some((gpu, numbers)) = gpu(&options, checkpoint)? {
-            memory::require_on(&options.backend, &checkpoint.origin, options.weights, |weights| {
-                DeviceFootprint::of_checkpoint(&config, checkpoint, weights)
-            })?;
-            let network = on_gpu(&config, checkpoint, cuda::Builder::new(gpu, numbers))?;
-            return Ok(Self { config, network: Network::Cuda(network) });
-        }
-        let place = match &options.backend {
-            Backend::Kernels => None,
-            Backend::Candle(device) => Some(Place::new(device, options.weights, config.vocab_size)?),
-            #[cfg(feature = "emulator")]
-            Backend::Emulator => Some(Place::new(&candle_core::Device::Cpu, options.weights, config.vocab_size)?),
-        };
-        let weights = Weights::place(checkpoint, &config, options.weights, place.is_none())?;
-        let loader = Loader { checkpoint, weights, place: place.as_ref(), used: RefCell::default() };
-        let (c, v) = (config.n_embd, config.vocab_size);
-        let table = loader.table("wte.weight", v, c)?;
-        let wte = Embedding::new(&table, loader.place)?;
-        let wpe = Embedding::new(&loader.table("wpe.weight", config.n_positions, c)?, loader.place)?;
-        let h = (0..config.n_layer).map(|i| loader.block(&config, i)).collect::<Result<_>>()?;
-        let ln_f = loader.norm("ln_f", &config)?;
-        let lm_head = if config.tie_word_embeddings {
-            loader.ignore("lm_head.weight");
-            wte.tied_head(&table, loader.place)?
-        } else {
-            Linear::new(&loader.table("lm_head.weight", v, c)?, None, loader.place)?
-        };
-        loader.all_used()?;
-        let cache_type = options.weights.cache_type(checkpoint.get(FIRST_MATRIX).map(|tensor| tensor.dtype));
-        let layered = Layered { cache_type, wte, wpe, h, ln_f, lm_head, place };
-        Ok(Self { config, network: Network::Layered(layered) })
+        checkpoint.check(&config)?;
+        let network = network(&config, checkpoint, &options)?;
+        Ok(Self { config, network })
     }
+
+    /// The bytes of the weight matrices in memory, or in the mapped file, by type; a tied head counts once.
+    #[must_use]
+    pub fn weight_bytes(&self) -> Vec<(DType, usize)> {
+        let Stored { blocks, embeddings, head } = self.network.stored();
+        let head = (!self.config.tie_word_embeddings).then_some(head);
+        let mut bytes: Vec<(DType, usize)> = vec![];
+        for (dtype, size) in blocks.into_iter().chain(embeddings).chain(head) {
+            match bytes.iter_mut().find(|(other, _)| *other == dtype) {
+                Some((_, sum)) => *sum += size,
+                None => bytes.push((dtype, size)),
+            }
+        }
+        bytes
+    }
+
+    /// The bytes of weights that a decoded token reads: the matrices of the blocks and the head.
+    #[must_use]
+    pub fn bytes_per_token(&self) -> usize {
+        let Stored { blocks, head, .. } = self.network.stored();
+        blocks.into_iter().chain([head]).map(|(_, size)| size).sum()
+    }
+}
+
+fn network(config: &Config, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Network>> {
+    #[cfg(cuda_kernels)]
+    if let Some((gpu, numbers)) = gpu(options, checkpoint)? {
+        let loader = Loader::new(checkpoint, config, WeightType::F32, false)?;
+        return Ok(Box::new(cuda::Network::load(&loader, gpu, numbers)?));
+    }
+    let device = match &options.backend {
+        Backend::Kernels => {
+            let stored = checkpoint.tensor(TensorId::FIRST_MATRIX).map(|tensor| tensor.dtype);
+            let loader = Loader::new(checkpoint, config, options.weights, true)?;
+            return Ok(Box::new(HostNetwork::load(&loader, options.weights.cache_type(stored))?));
+        }
+        Backend::Candle(device) => device,
+        #[cfg(feature = "emulator")]
+        Backend::Emulator => &candle_core::Device::Cpu,
+    };
+    let loader = Loader::new(checkpoint, config, options.weights, false)?;
+    Ok(Box::new(CandleNetwork::load(&loader, device, options.weights)?))
 }
 
 /// The GPU that runs the network, and the type of its numbers; none where candle or the CPU does: there are no kernels for
 /// quantised weights.
 #[cfg(cuda_kernels)]
-fn gpu(options: &LoadOptions, checkpoint: &Checkpoint) -> Result<Option<(cuda::Gpu, cuda::NumberType)>> {
-    let quantized = |tensor: &Tensor| QuantizedType::of(tensor.dtype).is_some();
-    let quantized = checkpoint.tensors.iter().any(quantized);
-    let Some(numbers) = cuda::NumberType::of(options.weights, quantized) else { return Ok(None) };
+fn gpu(options: &LoadOptions, checkpoint: &Checkpoint) -> Result<Option<(cuda::Gpu, FloatType)>> {
+    let quantized = checkpoint.tensors().iter().any(|tensor| QuantizedType::of(tensor.dtype).is_some());
+    let Some(numbers) = options.weights.on_gpu(quantized) else { return Ok(None) };
     let gpu = match &options.backend {
         Backend::Kernels => None,
         #[cfg(feature = "cuda")]
@@ -103,190 +109,50 @@ fn gpu(options: &LoadOptions, checkpoint: &Checkpoint) -> Result<Option<(cuda::G
     Ok(gpu.map(|gpu| (gpu, numbers)))
 }
 
-/// Puts a checkpoint on a GPU, where its numbers are converted.
-#[cfg(cuda_kernels)]
-fn on_gpu(config: &Config, checkpoint: &Checkpoint, builder: cuda::Builder) -> Result<cuda::Network> {
-    let weights = Weights::place(checkpoint, config, WeightType::F32, false)?;
-    let loader = Loader { checkpoint, weights, place: None, used: RefCell::default() };
-    let (c, v, inner) = (config.n_embd, config.vocab_size, config.n_inner);
-    let table = |name: &str, entries| builder.matrix(&loader.table(name, entries, c)?);
-    let norm = |name: &str| {
-        let [weight, bias] = loader.norm_vectors(name, config)?;
-        builder.norm(&weight, &bias, config.layer_norm_epsilon as f32)
-    };
-    let linear = |name: &str, inputs, outputs, has_bias| {
-        let (weight, bias) = loader.linear_data(name, inputs, outputs, has_bias)?;
-        let bias = bias.map(|bias| builder.vector(&bias)).transpose()?;
-        Ok::<_, Error>(cuda::Linear { weight: builder.matrix(&weight)?, bias })
-    };
-    let layer = |i: usize| {
-        let name = |part: &str| format!("h.{i}.{part}");
-        Ok(cuda::Layer {
-            ln_1: norm(&name("ln_1"))?,
-            c_attn: linear(&name("attn.c_attn"), c, 3 * c, loader.has(&name("attn.c_attn.bias")))?,
-            c_proj: linear(&name("attn.c_proj"), c, c, true)?,
-            ln_2: norm(&name("ln_2"))?,
-            c_fc: linear(&name("mlp.c_fc"), c, inner, true)?,
-            mlp_c_proj: linear(&name("mlp.c_proj"), inner, c, true)?,
-            scale: config.attention_scale(i),
-        })
-    };
-    let embeddings = [table("wte.weight", v)?, table("wpe.weight", config.n_positions)?];
-    let layers = (0..config.n_layer).map(layer).collect::<Result<_>>()?;
-    let ln_f = norm("ln_f")?;
-    let lm_head = if config.tie_word_embeddings {
-        loader.ignore("lm_head.weight");
-        None
-    } else {
-        Some(table("lm_head.weight", v)?)
-    };
-    loader.all_used()?;
-    builder.finish(config, embeddings, layers, ln_f, lm_head)
-}
-
-impl Gpt2 {
-    /// The bytes of the weight matrices in memory, or in the mapped file, by type; a tied head counts once.
-    #[must_use]
-    pub fn weight_bytes(&self) -> Vec<(StorageType, usize)> {
-        let Stored { blocks, embeddings, head } = self.stored();
-        let head = (!self.config.tie_word_embeddings).then_some(head);
-        let mut bytes: Vec<(StorageType, usize)> = vec![];
-        for (dtype, size) in blocks.into_iter().chain(embeddings).chain(head) {
-            match bytes.iter_mut().find(|(other, _)| *other == dtype) {
-                Some((_, sum)) => *sum += size,
-                None => bytes.push((dtype, size)),
-            }
-        }
-        bytes
-    }
-
-    /// The bytes of weights that a decoded token reads: the matrices of the blocks and the head.
-    #[must_use]
-    pub fn bytes_per_token(&self) -> usize {
-        let Stored { blocks, head, .. } = self.stored();
-        blocks.into_iter().chain([head]).map(|(_, size)| size).sum()
-    }
-
-    fn stored(&self) -> Stored {
-        match &self.network {
-            Network::Layered(layered) => layered.stored(),
-            #[cfg(cuda_kernels)]
-            Network::Cuda(network) => network.stored(),
-        }
-    }
-}
-
-struct Loader<'a> {
+/// Hands out the tensors of a checkpoint that fits its configuration.
+pub(super) struct Loader<'a> {
+    pub config: &'a Config,
     checkpoint: &'a Checkpoint,
     weights: Weights,
-    place: Option<&'a Place>,
-    used: RefCell<FxHashSet<String>>,
 }
 
-impl Loader<'_> {
-    fn block(&self, config: &Config, i: usize) -> Result<Block> {
-        let (c, inner) = (config.n_embd, config.n_inner);
-        let name = |part: &str| format!("h.{i}.{part}");
-        Ok(Block {
-            ln_1: self.norm(&name("ln_1"), config)?,
-            attn: Attention {
-                // Some models have no bias on queries, keys and values.
-                c_attn: self.linear(&name("attn.c_attn"), c, 3 * c, self.has(&name("attn.c_attn.bias")))?,
-                c_proj: self.linear(&name("attn.c_proj"), c, c, true)?,
-                scale: config.attention_scale(i),
-            },
-            ln_2: self.norm(&name("ln_2"), config)?,
-            mlp: Mlp {
-                c_fc: self.linear(&name("mlp.c_fc"), c, inner, true)?,
-                c_proj: self.linear(&name("mlp.c_proj"), inner, c, true)?,
-                act: config.activation_function,
-            },
-        })
-    }
-
-    fn norm(&self, name: &str, config: &Config) -> Result<LayerNorm> {
-        let [weight, bias] = self.norm_vectors(name, config)?;
-        LayerNorm::new(weight, bias, config.layer_norm_epsilon as f32, self.place)
+impl<'a> Loader<'a> {
+    /// Places the matrices as `weights`; `packed` for the kernels of the CPU.
+    fn new(checkpoint: &'a Checkpoint, config: &'a Config, weights: WeightType, packed: bool) -> Result<Self> {
+        Ok(Self { config, checkpoint, weights: Weights::place(checkpoint, config, weights, packed)? })
     }
 
     /// Weight and bias of a layer norm, (C).
-    fn norm_vectors(&self, name: &str, config: &Config) -> Result<[Vec<f32>; 2]> {
-        let vector = |part: &str| self.vector(&format!("{name}.{part}"), config.n_embd);
-        Ok([vector("weight")?, vector("bias")?])
-    }
-
-    /// A `Conv1D`: weight (in, out), bias (out).
-    fn linear(&self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Linear> {
-        let (weight, bias) = self.linear_data(name, inputs, outputs, bias)?;
-        Linear::new(&weight, bias, self.place)
+    pub fn norm(&self, layer: Option<usize>, part: Part) -> Result<[Vec<f32>; 2]> {
+        let vector = |kind| self.vector(TensorId { layer, part, kind });
+        Ok([vector(Kind::Weight)?, vector(Kind::Bias)?])
     }
 
     /// Weight and, if it has one, bias of a `Conv1D`.
-    fn linear_data(
-        &self,
-        name: &str,
-        inputs: usize,
-        outputs: usize,
-        bias: bool,
-    ) -> Result<(MatrixData, Option<Vec<f32>>)> {
-        let tensor = self.tensor(&format!("{name}.weight"), &[inputs, outputs])?;
-        let weight = self.matrix(tensor, inputs, outputs)?;
-        let bias = bias.then(|| self.vector(&format!("{name}.bias"), outputs)).transpose()?;
-        Ok((weight, bias))
+    pub fn linear(&self, layer: usize, part: Part) -> Result<(MatrixData, Option<Vec<f32>>)> {
+        let bias = TensorId::in_block(layer, part, Kind::Bias);
+        let has_bias = !bias.is_optional() || self.checkpoint.tensor(bias).is_some();
+        let bias = has_bias.then(|| self.vector(bias)).transpose()?;
+        Ok((self.matrix(TensorId::in_block(layer, part, Kind::Weight))?, bias))
     }
 
-    /// A table of `entries` vectors, (entries, C): an embedding, or the head.
-    fn table(&self, name: &str, entries: usize, width: usize) -> Result<MatrixData> {
-        self.matrix(self.tensor(name, &[entries, width])?, width, entries)
-    }
-
-    fn matrix(&self, tensor: &Tensor, inputs: usize, outputs: usize) -> Result<MatrixData> {
-        let (bytes, placement) = self.weights.get(&tensor.name).cloned().ok_or_else(|| Error::MissingTensor {
-            origin: self.checkpoint.origin.clone(),
+    /// A matrix or a table.
+    pub fn matrix(&self, id: TensorId) -> Result<MatrixData> {
+        let tensor = self.checkpoint.expect(id, self.config)?;
+        let (bytes, placement) = self.weights.get(id).cloned().ok_or_else(|| Error::MissingTensor {
+            origin: self.checkpoint.origin().to_owned(),
             name: tensor.name.clone(),
             expected: tensor.shape.clone(),
         })?;
+        let (rows, columns) = (tensor.shape[0], tensor.shape[1]);
+        let (inputs, outputs) = if id.is_conv1d() { (rows, columns) } else { (columns, rows) };
         Ok(MatrixData { bytes, dtype: placement.dtype, layout: placement.layout, inputs, outputs })
     }
 
-    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let tensor = self.tensor(name, &[len])?;
-        let mut out = vec![0.0; len];
-        tensor.read(&self.checkpoint.origin, 0, &mut out)?;
+    fn vector(&self, id: TensorId) -> Result<Vec<f32>> {
+        let tensor = self.checkpoint.expect(id, self.config)?;
+        let mut out = vec![0.0; tensor.shape[0]];
+        tensor.read(self.checkpoint.origin(), 0, &mut out)?;
         Ok(out)
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.checkpoint.get(name).is_some()
-    }
-
-    /// The tensor `name`, which must have the shape `expected`.
-    fn tensor(&self, name: &str, expected: &[usize]) -> Result<&Tensor> {
-        let (origin, name, expected) = (self.checkpoint.origin.clone(), name.to_owned(), expected.to_vec());
-        let Some(tensor) = self.checkpoint.get(&name) else {
-            return Err(Error::MissingTensor { origin, name, expected });
-        };
-        if tensor.shape != expected {
-            return Err(Error::TensorShape { origin, name, expected, found: tensor.shape.clone() });
-        }
-        self.used.borrow_mut().insert(name);
-        Ok(tensor)
-    }
-
-    /// Counts a tensor as used, if it is there.
-    fn ignore(&self, name: &str) {
-        self.used.borrow_mut().insert(name.to_owned());
-    }
-
-    fn all_used(&self) -> Result<()> {
-        let used = self.used.borrow();
-        match self.checkpoint.tensors.iter().find(|tensor| !used.contains(&tensor.name)) {
-            None => Ok(()),
-            Some(tensor) => Err(Error::UnexpectedTensor {
-                origin: self.checkpoint.origin.clone(),
-                name: tensor.name.clone(),
-                found: tensor.shape.clone(),
-            }),
-        }
     }
 }

@@ -4,23 +4,26 @@
 //! [`forward`](Gpt2::forward), for one row or many, for a prompt or a single token, traced or not. It takes a ragged
 //! batch: the new tokens of all rows one after the other, (N, C), so that no row is padded.
 //!
-//! [`Backend`](crate::device::Backend) picks who computes. The layers with weights and the cache hide what differs between
-//! `host`, over this library's kernels for the CPU, and `device`, over candle's; `cuda` is the network on an NVIDIA GPU, over
-//! kernels of its own.
+//! | module | holds |
+//! |---|---|
+//! | `network` | the seam: what a backend gives |
+//! | `host` | the network over this library's kernels for the CPU |
+//! | `candle` | the network as candle operations, for the devices that candle has |
+//! | `cuda` | the network on an NVIDIA GPU, over kernels of its own |
+//! | `load`, `weights`, `packing` | from a checkpoint to a model |
+//! | `paging` | rows in pages, as the caches of `host` and `cuda` keep them |
 //!
 //! Reference: transformers 5.23.0, `models/gpt2/modeling_gpt2.py`.
 
-mod block;
-mod cache;
+mod candle;
 #[cfg(cuda_kernels)]
 mod cuda;
 #[cfg_attr(not(cuda_kernels), expect(dead_code, reason = "only the kernels ask where things lie"))]
 pub(crate) mod cuda_shape;
-mod device;
 mod host;
-mod layered;
-mod layers;
 mod load;
+mod network;
+mod packing;
 mod paging;
 mod random;
 mod session;
@@ -30,32 +33,21 @@ mod weights;
 use candle_core::{DType, Tensor};
 
 use crate::config::Config;
-use crate::decode::{Input, MOST_TOP, Output};
 use crate::error::{Error, Result};
-pub use cache::{KvCache, Segment};
-use layered::Layered;
+use crate::language_model::{Input, MOST_TOP, Output};
 pub use load::LoadOptions;
-pub(crate) use random::shapes as tensor_shapes;
+use network::Network;
+pub use network::{KvCache, Segment};
 pub use session::Session;
 pub use trace::Trace;
+pub(crate) use weights::Placement;
 pub use weights::WeightType;
-pub(crate) use weights::{FIRST_MATRIX, Placement};
 
 /// GPT-2 with its weights.
 #[derive(Debug)]
 pub struct Gpt2 {
     config: Config,
-    network: Network,
-}
-
-/// Who computes.
-#[derive(Debug)]
-enum Network {
-    /// The kernels of the CPU, or candle.
-    Layered(Layered),
-    /// The kernels for NVIDIA's GPUs.
-    #[cfg(cuda_kernels)]
-    Cuda(cuda::Network),
+    network: Box<dyn Network>,
 }
 
 impl Gpt2 {
@@ -68,21 +60,13 @@ impl Gpt2 {
     /// An empty cache for this model.
     #[must_use]
     pub fn new_cache(&self) -> KvCache {
-        match &self.network {
-            Network::Layered(layered) => layered.new_cache(&self.config),
-            #[cfg(cuda_kernels)]
-            Network::Cuda(network) => KvCache::of_cuda(network.new_cache()),
-        }
+        KvCache::new(self.network.new_cache())
     }
 
     /// The bytes of the keys and values of a position.
     #[must_use]
     pub fn cache_bytes_per_position(&self) -> usize {
-        match &self.network {
-            Network::Layered(layered) => self.config.n_layer * 2 * self.config.n_embd * layered.cached_size(),
-            #[cfg(cuda_kernels)]
-            Network::Cuda(network) => network.cache_bytes_per_position(),
-        }
+        self.network.cache_bytes_per_position()
     }
 
     /// Runs the blocks over new tokens: `inputs` are `(row, ids)`, the ids of a row follow its positions in the cache.
@@ -91,20 +75,16 @@ impl Gpt2 {
     /// The cache holds the new positions afterwards; after an error it holds what it held before.
     ///
     /// # Errors
-    /// [`Error::Usage`] if an id lies outside the vocabulary, an input is empty, a row is named twice, or a row would
-    /// outgrow the context.
+    /// [`Error::Context`] if a row would outgrow the context; [`Error::Usage`] if an id lies outside the vocabulary, an
+    /// input is empty, or a row is named twice.
     pub fn forward(
         &self,
         inputs: &[(usize, &[u32])],
         cache: &mut KvCache,
         trace: Option<&mut Trace>,
     ) -> Result<Tensor> {
-        self.check(inputs, cache)?;
-        match &self.network {
-            Network::Layered(layered) => layered.forward(inputs, cache, trace),
-            #[cfg(cuda_kernels)]
-            Network::Cuda(network) => network.forward(inputs, cache.as_cuda()?, trace),
-        }
+        self.check(inputs.iter().copied(), cache)?;
+        self.network.forward(inputs, cache, trace)
     }
 
     /// The whole network over new tokens, to what is wanted of each.
@@ -112,18 +92,11 @@ impl Gpt2 {
     /// # Errors
     /// Those of [`forward`](Self::forward).
     fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache) -> Result<Output> {
-        let rows: Vec<(usize, &[u32])> = inputs.iter().map(|input| (input.row, input.ids)).collect();
         if let Some(input) = inputs.iter().find(|input| input.top > MOST_TOP) {
             return Err(Error::Usage(format!("{} most probable tokens are more than {MOST_TOP}", input.top)));
         }
-        #[cfg(cuda_kernels)]
-        if let Network::Cuda(network) = &self.network
-            && network.finds_all(inputs)
-        {
-            self.check(&rows, cache)?;
-            return network.run(inputs, cache.as_cuda()?);
-        }
-        session::ends(self, inputs, &self.forward(&rows, cache, None)?)
+        self.check(inputs.iter().map(|input| (input.row, input.ids)), cache)?;
+        self.network.run(inputs, cache)
     }
 
     /// The final norm: (N, C) -> (N, C).
@@ -131,11 +104,7 @@ impl Gpt2 {
     /// # Errors
     /// If the device fails.
     pub fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
-        match &self.network {
-            Network::Layered(layered) => layered.ln_f.forward(x),
-            #[cfg(cuda_kernels)]
-            Network::Cuda(network) => network.final_norm(x),
-        }
+        self.network.final_norm(x)
     }
 
     /// The output head: normed hidden states (N, C) -> logits (N, V), in f32.
@@ -143,11 +112,7 @@ impl Gpt2 {
     /// # Errors
     /// If the device fails.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        match &self.network {
-            Network::Layered(layered) => layered.logits(hidden),
-            #[cfg(cuda_kernels)]
-            Network::Cuda(network) => network.logits(hidden),
-        }
+        self.network.logits(hidden)
     }
 
     /// The most probable token of each row of logits (N, V), the first one if there are several; none for a row that holds
@@ -156,20 +121,16 @@ impl Gpt2 {
     /// # Errors
     /// If the device fails.
     pub fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>> {
-        match &self.network {
-            Network::Layered(layered) => layered.best_tokens(logits),
-            #[cfg(cuda_kernels)]
-            Network::Cuda(network) => network.best_tokens(logits),
-        }
+        self.network.best_tokens(logits)
     }
 
-    fn check(&self, inputs: &[(usize, &[u32])], cache: &KvCache) -> Result<()> {
+    fn check<'i>(&self, inputs: impl Iterator<Item = (usize, &'i [u32])> + Clone, cache: &KvCache) -> Result<()> {
         let (vocabulary, context) = (self.config.vocab_size, self.config.n_positions);
-        for (i, (row, ids)) in inputs.iter().enumerate() {
+        for (i, (row, ids)) in inputs.clone().enumerate() {
             if ids.is_empty() {
                 return Err(Error::Usage(format!("row {row} has no tokens to run")));
             }
-            if inputs[..i].iter().any(|(other, _)| other == row) {
+            if inputs.clone().take(i).any(|(other, _)| other == row) {
                 return Err(Error::Usage(format!("row {row} is named twice in one pass")));
             }
             if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
@@ -178,11 +139,9 @@ impl Gpt2 {
                     vocabulary - 1
                 )));
             }
-            let length = cache.len(*row) + ids.len();
+            let length = cache.len(row) + ids.len();
             if length > context {
-                return Err(Error::Usage(format!(
-                    "{length} tokens do not fit into the context of {context}; shorten the text"
-                )));
+                return Err(Error::Context { tokens: length, context });
             }
         }
         Ok(())

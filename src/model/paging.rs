@@ -94,7 +94,7 @@ impl<M: PageMemory> PagedRows<M> {
     pub fn reserve(&mut self, segments: &[Segment]) -> Result<()> {
         for s in segments {
             self.name(s.row);
-            // Of a pass that failed.
+            // Of a pass that failed and was not rolled back.
             self.drop_left_overs(s.row);
             if !s.past.is_multiple_of(self.page_positions)
                 && let Some(last) = self.rows[s.row].pages.last().copied()
@@ -110,6 +110,14 @@ impl<M: PageMemory> PagedRows<M> {
             }
         }
         Ok(())
+    }
+
+    /// Gives back the room that was made for new positions.
+    pub fn roll_back(&mut self, segments: &[Segment]) {
+        for s in segments {
+            self.name(s.row);
+            self.drop_left_overs(s.row);
+        }
     }
 
     /// The new positions are there.

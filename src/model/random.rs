@@ -3,10 +3,10 @@
 use half::{bf16, f16};
 
 use super::WeightType;
-use crate::checkpoint::{Checkpoint, StorageType, Tensor};
+use crate::base::{DType, pool};
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::config::Config;
 use crate::error::Result;
-use crate::kernels::pool;
 
 /// The standard deviation of GPT-2's initial weights (`initializer_range`).
 const DEVIATION: f32 = 0.02;
@@ -19,51 +19,22 @@ impl Checkpoint {
     /// None that a valid configuration could cause.
     pub fn random(config: &Config, weights: WeightType, seed: u64) -> Result<Self> {
         let dtype = match weights {
-            WeightType::Stored | WeightType::F32 => StorageType::F32,
-            WeightType::F16 | WeightType::Quantized(_) => StorageType::F16,
-            WeightType::BF16 => StorageType::BF16,
+            WeightType::Stored => DType::F32,
+            WeightType::Float(float) => float.dtype(),
+            WeightType::Quantized(_) => DType::F16,
         };
-        let tensors = shapes(config).into_iter().zip(seed..).map(|((name, shape), seed)| {
+        let tensors = config.tensors().zip(seed..).map(|(id, seed)| {
+            let shape = id.shape(config);
             let len = shape.iter().product();
-            let (dtype, bytes) = match shape.len() {
-                1 => (StorageType::F32, constant(if is_norm(&name) { 1.0 } else { 0.0 }, len)),
-                _ => (dtype, noise(dtype, len, seed)),
+            let (dtype, bytes) = if id.is_matrix() {
+                (dtype, noise(dtype, len, seed))
+            } else {
+                (DType::F32, constant(if id.is_norm_weight() { 1.0 } else { 0.0 }, len))
             };
-            Tensor { name, dtype, shape, transposed: false, bytes: bytes.into() }
+            Tensor { name: id.to_string(), dtype, shape, transposed: false, bytes: bytes.into() }
         });
         Self::new("random weights".into(), tensors.collect())
     }
-}
-
-/// Names and shapes of all tensors.
-pub(crate) fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
-    let (c, v, inner) = (config.n_embd, config.vocab_size, config.n_inner);
-    let mut shapes =
-        vec![("wte.weight".to_owned(), vec![v, c]), ("wpe.weight".to_owned(), vec![config.n_positions, c])];
-    for i in 0..config.n_layer {
-        let mut push = |name: &str, shape: Vec<usize>| shapes.push((format!("h.{i}.{name}"), shape));
-        for norm in ["ln_1", "ln_2"] {
-            push(&format!("{norm}.weight"), vec![c]);
-            push(&format!("{norm}.bias"), vec![c]);
-        }
-        for (name, inputs, outputs) in
-            [("attn.c_attn", c, 3 * c), ("attn.c_proj", c, c), ("mlp.c_fc", c, inner), ("mlp.c_proj", inner, c)]
-        {
-            push(&format!("{name}.weight"), vec![inputs, outputs]);
-            if config.qkv_bias || name != "attn.c_attn" {
-                push(&format!("{name}.bias"), vec![outputs]);
-            }
-        }
-    }
-    shapes.extend([("ln_f.weight".to_owned(), vec![c]), ("ln_f.bias".to_owned(), vec![c])]);
-    if !config.tie_word_embeddings {
-        shapes.push(("lm_head.weight".to_owned(), vec![v, c]));
-    }
-    shapes
-}
-
-fn is_norm(name: &str) -> bool {
-    name.contains("ln_") && name.ends_with("weight")
 }
 
 fn constant(x: f32, len: usize) -> Vec<u8> {
@@ -71,7 +42,7 @@ fn constant(x: f32, len: usize) -> Vec<u8> {
 }
 
 /// Numbers spread evenly around 0.
-fn noise(dtype: StorageType, len: usize, seed: u64) -> Vec<u8> {
+fn noise(dtype: DType, len: usize, seed: u64) -> Vec<u8> {
     /// Numbers that one step makes.
     const STEP: usize = 1 << 16;
     let size = dtype.block_bytes();
@@ -85,8 +56,8 @@ fn noise(dtype: StorageType, len: usize, seed: u64) -> Vec<u8> {
             let uniform = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
             let x = uniform * 3f32.sqrt() * DEVIATION;
             match dtype {
-                StorageType::F16 => out.copy_from_slice(&f16::from_f32(x).to_le_bytes()),
-                StorageType::BF16 => out.copy_from_slice(&bf16::from_f32(x).to_le_bytes()),
+                DType::F16 => out.copy_from_slice(&f16::from_f32(x).to_le_bytes()),
+                DType::BF16 => out.copy_from_slice(&bf16::from_f32(x).to_le_bytes()),
                 _ => out.copy_from_slice(&x.to_le_bytes()),
             }
         }
@@ -98,7 +69,7 @@ fn noise(dtype: StorageType, len: usize, seed: u64) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::analysis::parameters::Parameters;
-    use crate::kernels::quantized::QuantizedType;
+    use crate::base::{FloatType, QuantizedType};
     use crate::model::{Gpt2, LoadOptions};
 
     fn config(tied: bool) -> Config {
@@ -110,9 +81,11 @@ mod tests {
     fn every_parameter_is_there_and_the_model_loads() {
         for tied in [true, false] {
             let config = config(tied);
-            for weights in [WeightType::F32, WeightType::BF16, WeightType::Quantized(QuantizedType::Q4K)] {
+            for weights in
+                [WeightType::Stored, WeightType::Float(FloatType::BF16), WeightType::Quantized(QuantizedType::Q4K)]
+            {
                 let checkpoint = Checkpoint::random(&config, weights, 1).unwrap();
-                let count: usize = checkpoint.tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum();
+                let count: usize = checkpoint.tensors().iter().map(|t| t.shape.iter().product::<usize>()).sum();
                 assert_eq!(count as u64, Parameters::of(&config).total);
                 assert!(Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, ..Default::default() }).is_ok());
             }
@@ -121,7 +94,7 @@ mod tests {
 
     #[test]
     fn numbers_have_gpt2s_deviation() {
-        let bytes = noise(StorageType::F32, 200_000, 3);
+        let bytes = noise(DType::F32, 200_000, 3);
         let numbers = bytes.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
         let (sum, squares) = numbers.fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x));
         assert!((sum / 200_000.0).abs() < 2e-4, "{sum}");

@@ -7,14 +7,13 @@
 
 use rustc_hash::FxHashMap;
 
-use super::layers::Layout;
-use super::random::shapes;
-use crate::checkpoint::{Bytes, Checkpoint, StorageType, Tensor};
+use super::packing::{pack_floats, pack_quantized};
+use crate::base::{Bytes, DType, FloatType, QuantizedType, pages::has_large_pages, pages::large_pages};
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::config::Config;
 use crate::error::Result;
-use crate::kernels::quantized::QuantizedType;
-use crate::kernels::{FloatType, panels};
-use crate::pages::{has_large_pages, large_pages};
+use crate::inventory::TensorId;
+use crate::kernels::panels;
 
 /// The type in which weight matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,30 +22,62 @@ pub enum WeightType {
     /// multiplied as integers, or are f32 if their format has no kernel.
     #[default]
     Stored,
-    /// As exact as f32: 16-bit weights stay as they are, quantised ones are widened.
-    F32,
-    /// Rounded to 16-bit IEEE.
-    F16,
-    /// Rounded to the upper half of an f32.
-    BF16,
+    /// `F32`: as exact as f32; 16-bit weights stay as they are, quantised ones are widened. Else rounded to that type.
+    Float(FloatType),
     /// Quantised, as far as the widths allow ([`QuantizedType::fitting`]). Position embeddings are as exact as f32.
     Quantized(QuantizedType),
 }
 
-/// The matrix whose type in the checkpoint stands for those of all blocks.
-pub(crate) const FIRST_MATRIX: &str = "h.0.attn.c_attn.weight";
-
 impl WeightType {
-    /// The type of keys and values in the cache of the CPU, `stored` being the type of the [`FIRST_MATRIX`] in the
-    /// checkpoint: f16 where weights are coarser than what the checkpoint stands for, or so coarse that f16 adds nothing.
-    /// Half the bytes are read in half the time.
-    pub(crate) fn cache_type(self, stored: Option<StorageType>) -> FloatType {
+    /// As exact as f32.
+    pub const F32: Self = Self::Float(FloatType::F32);
+    /// Rounded to 16-bit IEEE.
+    pub const F16: Self = Self::Float(FloatType::F16);
+    /// Rounded to the upper half of an f32.
+    pub const BF16: Self = Self::Float(FloatType::BF16);
+
+    /// The type of matrices on a GPU that has kernels for them; none where they stay quantised, for which there are none.
+    /// `quantized` says whether the checkpoint has matrices that are.
+    pub(crate) fn on_gpu(self, quantized: bool) -> Option<FloatType> {
         match self {
-            Self::F16 | Self::BF16 | Self::Quantized(_) => FloatType::F16,
-            Self::Stored if stored.is_some_and(|stored| QuantizedType::of(stored).is_some()) => FloatType::F16,
-            Self::Stored | Self::F32 => FloatType::F32,
+            Self::Quantized(_) => None,
+            Self::Stored if quantized => None,
+            Self::Stored => Some(FloatType::F32),
+            Self::Float(float) => Some(float),
         }
     }
+
+    /// The type of keys and values in the cache of the CPU, `stored` being the type of the
+    /// [first matrix](TensorId::FIRST_MATRIX) in the checkpoint: f16 where weights are coarser than what the checkpoint stands for, or so coarse that f16 adds nothing.
+    /// Half the bytes are read in half the time.
+    pub(crate) fn cache_type(self, stored: Option<DType>) -> FloatType {
+        match self {
+            Self::Float(FloatType::F16 | FloatType::BF16) | Self::Quantized(_) => FloatType::F16,
+            Self::Stored if stored.is_some_and(|stored| QuantizedType::of(stored).is_some()) => FloatType::F16,
+            Self::Stored | Self::Float(FloatType::F32) => FloatType::F32,
+        }
+    }
+}
+
+/// How the numbers of a matrix lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// (in, out): the outputs of one input lie side by side.
+    InOut,
+    /// (out, in): the inputs of one output lie side by side.
+    OutIn,
+    /// Packed as the CPU's kernels want it.
+    Panels,
+}
+
+/// The numbers of a matrix (in, out), in the type that they shall have in memory.
+#[derive(Debug)]
+pub(crate) struct MatrixData {
+    pub bytes: Bytes,
+    pub dtype: DType,
+    pub layout: Layout,
+    pub inputs: usize,
+    pub outputs: usize,
 }
 
 /// Matrices begin at multiples of this, a cache line.
@@ -56,7 +87,7 @@ const ALIGNMENT: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Placement {
     /// Its type in memory.
-    pub dtype: StorageType,
+    pub dtype: DType,
     /// How its numbers lie.
     pub layout: Layout,
     /// How they lie in the checkpoint.
@@ -68,23 +99,17 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// Of the matrix `name`, of which shape and storage are given, for the kernels of the CPU.
-    pub fn of(
-        name: &str,
-        [rows, columns]: [usize; 2],
-        stored: StorageType,
-        transposed: bool,
-        weights: WeightType,
-    ) -> Self {
-        let in_block = name.starts_with("h.");
-        let (inputs, outputs) = if in_block { (rows, columns) } else { (columns, rows) };
+    /// Of the matrix `id`, of which shape and storage are given, for the kernels of the CPU.
+    pub fn of(id: TensorId, [rows, columns]: [usize; 2], stored: DType, transposed: bool, weights: WeightType) -> Self {
+        let is_conv1d = id.is_conv1d();
+        let (inputs, outputs) = if is_conv1d { (rows, columns) } else { (columns, rows) };
         let weights = match weights {
             // Position embeddings are so few, and each used alone, that none is given up to quantisation.
-            WeightType::Quantized(_) if name == "wpe.weight" => WeightType::F32,
+            WeightType::Quantized(_) if id == TensorId::WPE => WeightType::Float(FloatType::F32),
             weights => weights,
         };
         let dtype = wanted(weights, stored, inputs);
-        let stored_layout = if in_block && !transposed { Layout::InOut } else { Layout::OutIn };
+        let stored_layout = if is_conv1d && !transposed { Layout::InOut } else { Layout::OutIn };
         let (layout, bytes) = match (QuantizedType::of(dtype), FloatType::of(dtype), stored_layout) {
             (Some(kind), ..) => (Layout::Panels, kind.packed_bytes(inputs, outputs)),
             (None, Some(float), Layout::InOut) => (Layout::Panels, panels::packed_bytes(float, inputs, outputs)),
@@ -95,7 +120,7 @@ impl Placement {
     }
 
     /// The same without panels, which are for the kernels of the CPU; a matrix has `numbers`.
-    fn unpacked(self, stored: StorageType, numbers: usize) -> Self {
+    fn unpacked(self, stored: DType, numbers: usize) -> Self {
         if self.layout != Layout::Panels {
             return self;
         }
@@ -105,9 +130,9 @@ impl Placement {
         Self { layout, as_stored: stored == self.dtype && layout == self.stored_layout, bytes, ..self }
     }
 
-    fn of_tensor(tensor: &Tensor, weights: WeightType, for_kernels: bool) -> Option<Self> {
+    fn of_tensor(id: TensorId, tensor: &Tensor, weights: WeightType, for_kernels: bool) -> Option<Self> {
         let dims @ [rows, columns] = <[usize; 2]>::try_from(tensor.shape.as_slice()).ok()?;
-        let placement = Self::of(&tensor.name, dims, tensor.dtype, tensor.transposed, weights);
+        let placement = Self::of(id, dims, tensor.dtype, tensor.transposed, weights);
         Some(if for_kernels { placement } else { placement.unpacked(tensor.dtype, rows * columns) })
     }
 
@@ -115,68 +140,67 @@ impl Placement {
     fn write(self, origin: &str, tensor: &Tensor, out: &mut [u8]) -> Result<()> {
         match (QuantizedType::of(self.dtype), FloatType::of(self.dtype), self.layout) {
             (Some(kind), _, Layout::Panels) => {
-                tensor.pack_quantized(origin, kind, self.stored_layout == Layout::InOut, out)
+                pack_quantized(tensor, origin, kind, self.stored_layout == Layout::InOut, out)
             }
-            (_, Some(dtype), Layout::Panels) => tensor.pack_floats(origin, dtype, out),
+            (_, Some(dtype), Layout::Panels) => pack_floats(tensor, origin, dtype, out),
             _ => tensor.write_as(origin, self.dtype, self.layout != self.stored_layout, out),
         }
     }
 }
 
 /// The type in memory of a matrix with rows of `inputs` numbers.
-fn wanted(weights: WeightType, stored: StorageType, inputs: usize) -> StorageType {
+fn wanted(weights: WeightType, stored: DType, inputs: usize) -> DType {
     match weights {
         WeightType::Stored if QuantizedType::of(stored).is_some() => stored,
-        WeightType::Stored | WeightType::F32 => match stored {
-            StorageType::F16 | StorageType::BF16 => stored,
-            _ => StorageType::F32,
+        WeightType::Stored | WeightType::Float(FloatType::F32) => match stored {
+            DType::F16 | DType::BF16 => stored,
+            _ => DType::F32,
         },
-        WeightType::F16 => StorageType::F16,
-        WeightType::BF16 => StorageType::BF16,
+        WeightType::Float(rounded) => rounded.dtype(),
         WeightType::Quantized(kind) => kind.fitting(inputs),
     }
 }
 
-/// The bytes of a model's matrices, by name.
+/// The bytes of a model's matrices.
 #[derive(Debug)]
-pub(super) struct Weights(FxHashMap<String, (Bytes, Placement)>);
+pub(super) struct Weights(FxHashMap<TensorId, (Bytes, Placement)>);
 
 impl Weights {
-    /// The matrices of `config` that the checkpoint has; shapes are the loader's to check. For the kernels of the CPU they
-    /// are packed, and copied into large pages even where they could be used in the mapped file.
+    /// The matrices of a checkpoint that [fits](Checkpoint::check) `config`. For the kernels of the CPU they are packed, and
+    /// copied into large pages even where they could be used in the mapped file.
     ///
     /// # Errors
     /// What converting numbers returns, and [`crate::Error::Unsupported`] if there is no memory.
     pub fn place(checkpoint: &Checkpoint, config: &Config, weights: WeightType, for_kernels: bool) -> Result<Self> {
         let copy = for_kernels && has_large_pages();
         let (mut placed, mut copied, mut total) = (FxHashMap::default(), vec![], 0);
-        for (name, shape) in shapes(config) {
-            let Some(tensor) = checkpoint.get(&name).filter(|tensor| tensor.shape == shape) else { continue };
-            let Some(placement) = Placement::of_tensor(tensor, weights, for_kernels) else { continue };
+        for id in config.tensors().filter(|id| id.is_matrix()) {
+            let tensor = checkpoint.expect(id, config)?;
+            let Some(placement) = Placement::of_tensor(id, tensor, weights, for_kernels) else { continue };
             if placement.as_stored && !(copy && tensor.bytes.is_mapped()) {
-                placed.insert(name, (tensor.bytes.clone(), placement));
+                placed.insert(id, (tensor.bytes.clone(), placement));
             } else {
-                copied.push((tensor, placement, total));
+                copied.push((id, tensor, placement, total));
                 total += placement.bytes.next_multiple_of(ALIGNMENT);
             }
         }
         if total > 0 {
             let mut memory = large_pages(total)?;
-            for (tensor, placement, start) in &copied {
+            for (_, tensor, placement, start) in &copied {
                 let out = &mut memory[*start..start + placement.bytes];
-                placement.write(&checkpoint.origin, tensor, out)?;
+                placement.write(checkpoint.origin(), tensor, out)?;
             }
             let all = Bytes::from(memory);
-            for (tensor, placement, start) in copied {
+            for (id, _, placement, start) in copied {
                 let bytes = all.slice(start..start + placement.bytes).expect("within what was allocated");
-                placed.insert(tensor.name.clone(), (bytes, placement));
+                placed.insert(id, (bytes, placement));
             }
         }
         Ok(Self(placed))
     }
 
-    /// A matrix by name; none if the checkpoint lacks it.
-    pub fn get(&self, name: &str) -> Option<&(Bytes, Placement)> {
-        self.0.get(name)
+    /// A matrix; none if the model has no such matrix.
+    pub fn get(&self, id: TensorId) -> Option<&(Bytes, Placement)> {
+        self.0.get(&id)
     }
 }

@@ -3,6 +3,8 @@
 use std::io::Write;
 
 use anyhow::Result;
+use gpt2::analysis::bench::Speed;
+use gpt2::memory::readable;
 use serde::Serialize;
 
 use super::Stdout;
@@ -17,7 +19,7 @@ pub struct BenchRecord {
     /// Threads that compute.
     pub threads: usize,
     /// The instruction set in use: `amx`, `vnni`, `avx512`, `avx2`, `neon` or `portable`.
-    pub simd: String,
+    pub simd: &'static str,
     /// Seconds from the start to a model that is ready. Mapped weights are read when they are first used.
     pub load_s: f64,
     /// The most memory in use, mapped files included; null where the system does not tell.
@@ -58,44 +60,21 @@ pub struct RunRecord {
     pub decode_of_limit: f64,
 }
 
-/// Tokens a second over several measurements.
-#[derive(Debug, Serialize)]
-pub struct Speed {
-    pub median: f64,
-    pub min: f64,
-    pub max: f64,
-}
-
-impl Speed {
-    /// The speeds of runs of `tokens` that took `seconds` each; there is at least one.
-    pub fn of(tokens: usize, seconds: Vec<f64>) -> Self {
-        let mut speeds: Vec<f64> = seconds.into_iter().map(|s| tokens as f64 / s).collect();
-        speeds.sort_by(f64::total_cmp);
-        let middle = speeds.len() / 2;
-        let median = if speeds.len() % 2 == 1 { speeds[middle] } else { (speeds[middle - 1] + speeds[middle]) / 2.0 };
-        Self { median, min: speeds[0], max: speeds[speeds.len() - 1] }
-    }
-
-    fn cell(&self) -> String {
-        format!("{:>8.1}  ({:.1} - {:.1})", self.median, self.min, self.max)
-    }
-}
-
 impl BenchRecord {
     /// A table: median, smallest and largest speed of each length of prompt.
     pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
         let bold = anstyle::Style::new().bold();
         let weights: Vec<String> =
-            self.weights.iter().map(|w| format!("{} {}", w.dtype, megabytes(w.bytes as f64))).collect();
+            self.weights.iter().map(|w| format!("{} {}", w.dtype, readable(w.bytes as u64))).collect();
         let threads = if self.threads == 1 { "thread" } else { "threads" };
         writeln!(out, "{bold}{}{bold:#}, {} {threads}, {}", self.model, self.threads, self.simd)?;
         writeln!(out, "  weights         {}", weights.join(", "))?;
         writeln!(out, "  load            {:.3} s", self.load_s)?;
         if let Some(bytes) = self.peak_memory_bytes {
-            writeln!(out, "  peak memory     {}", megabytes(bytes as f64))?;
+            writeln!(out, "  peak memory     {}", readable(bytes))?;
         }
         if let Some(bytes) = self.peak_device_memory_bytes {
-            writeln!(out, "  GPU memory      {}", megabytes(bytes as f64))?;
+            writeln!(out, "  GPU memory      {}", readable(bytes))?;
         }
         writeln!(out, "  memory reads    {:.1} GB/s", self.bandwidth_bytes_per_s / 1e9)?;
         if self.batch_size > 1 {
@@ -108,8 +87,8 @@ impl BenchRecord {
                 out,
                 "{:>8}  {:<30}  {:<30}  {:.2} of {:.1}",
                 run.prompt_tokens,
-                run.prefill_tokens_per_s.cell(),
-                run.decode_tokens_per_s.cell(),
+                cell(&run.prefill_tokens_per_s),
+                cell(&run.decode_tokens_per_s),
                 run.decode_of_limit,
                 run.decode_limit_tokens_per_s
             )?;
@@ -118,6 +97,6 @@ impl BenchRecord {
     }
 }
 
-fn megabytes(bytes: f64) -> String {
-    format!("{:.1} MB", bytes / 1e6)
+fn cell(speed: &Speed) -> String {
+    format!("{:>8.1}  ({:.1} - {:.1})", speed.median, speed.min, speed.max)
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use gpt2::analysis::parameters::{Costs, Parameters};
 use gpt2::config::Config;
-use gpt2::memory::{DeviceFootprint, Footprint};
+use gpt2::memory::{DeviceFootprint, Footprint, readable};
 use serde::Serialize;
 
 use super::Stdout;
@@ -123,15 +123,15 @@ impl InfoRecord {
         for (name, bytes) in
             [("f32", m.f32_bytes), ("f16", m.f16_bytes), ("q8_0", m.q8_0_bytes), ("q4_k", m.q4_k_bytes)]
         {
-            writeln!(out, "  {name:<5} {}", megabytes(bytes))?;
+            writeln!(out, "  {name:<5} {}", readable(bytes))?;
         }
         writeln!(out, "\nRunning it")?;
         writeln!(out, "  context          {} positions", grouped(c.n_positions as u64))?;
         writeln!(
             out,
             "  key-value cache  {} a token, {} for a full context (f32; half of it in f16)",
-            megabytes(m.kv_cache_bytes_per_token),
-            megabytes(m.kv_cache_bytes_full_context)
+            readable(m.kv_cache_bytes_per_token),
+            readable(m.kv_cache_bytes_full_context)
         )?;
         self.write_running(out)?;
         writeln!(
@@ -150,11 +150,11 @@ impl InfoRecord {
     /// What a run takes, for the shortest prompt and the longest.
     fn write_running(&self, out: &mut Stdout) -> Result<()> {
         let RunningRecord { footprint, available_bytes } = &self.memory.running;
-        let (least, peak) = (megabytes(footprint.least_bytes()), megabytes(footprint.peak_bytes));
+        let (least, peak) = (readable(footprint.least_bytes()), readable(footprint.peak_bytes));
         let name = if self.memory.device.is_some() { "on the CPU" } else { "memory" };
         writeln!(out, "  {name:<16} {least}, {peak} with a prompt that fills the context")?;
         if let Some(bytes) = available_bytes {
-            writeln!(out, "                   of {} available", megabytes(*bytes))?;
+            writeln!(out, "                   of {} available", readable(*bytes))?;
         }
         self.memory.device.as_ref().map_or(Ok(()), |device| write_device(device, out))
     }
@@ -163,11 +163,11 @@ impl InfoRecord {
 /// What a run takes on a GPU, as far as it is known.
 fn write_device(device: &DeviceFootprint, out: &mut Stdout) -> Result<()> {
     let DeviceFootprint { dtype, weight_bytes, kv_cache_bytes, context_bytes, .. } = device;
-    let [weights, cache, context] = [weight_bytes, kv_cache_bytes, context_bytes].map(|bytes| megabytes(*bytes));
+    let [weights, cache, context] = [weight_bytes, kv_cache_bytes, context_bytes].map(|bytes| readable(*bytes));
     let known = format!("{weights} of weights ({dtype}), {cache} of cache");
     match (device.peak_bytes, device.scratch_bytes) {
         (Some(peak), Some(scratch)) => {
-            let (peak, scratch) = (megabytes(peak), megabytes(scratch));
+            let (peak, scratch) = (readable(peak), readable(scratch));
             writeln!(out, "  on a GPU         {peak} with a prompt that fills the context:")?;
             writeln!(out, "                   {known}, {scratch} of buffers, {context} of CUDA")?;
         }
@@ -187,8 +187,4 @@ fn grouped(n: u64) -> String {
         out.push(digit);
     }
     out
-}
-
-fn megabytes(bytes: u64) -> String {
-    indicatif::HumanBytes(bytes).to_string()
 }

@@ -102,6 +102,18 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(gpt2::files::atomically(path, |file| file.write_all(bytes).map_err(write))?)
 }
 
+/// Checks that there is a folder for a file to be written, so that it is not found out at the end of the work.
+pub fn check_folder(path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let missing = |error| gpt2::Error::io("create", path)(error);
+    match std::fs::metadata(folder) {
+        Ok(folder) if folder.is_dir() => Ok(()),
+        Ok(_) => Err(missing(io::ErrorKind::NotADirectory.into()).into()),
+        Err(error) => Err(missing(error).into()),
+    }
+}
+
 /// Whether an error says that nobody reads standard output any more.
 pub fn is_closed_pipe(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe && error.get_ref().is_some_and(|inner| inner.is::<StdoutError>())

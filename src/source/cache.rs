@@ -14,7 +14,7 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use sha1::{Digest, Sha1};
@@ -101,31 +101,35 @@ pub(super) fn etag_of(path: &Path) -> Option<String> {
     std::fs::read_link(path).ok()?.file_name().and_then(OsStr::to_str).map(str::to_owned)
 }
 
-/// Whether the content of `path` is what its ETag says. The hub's ETags are checksums: SHA-256 for what Git LFS or Xet
-/// stores, Git's SHA-1 (or, on a mirror, the plain one) for other files. An ETag of another form says nothing, so
-/// everything matches it.
+/// Whether the content of the file at `path` is what its ETag says.
 pub(super) fn matches_etag(path: &Path, etag: &str) -> io::Result<bool> {
+    content_matches_etag(File::open(path)?, etag)
+}
+
+/// Whether `content` is what its ETag says. The hub's ETags are checksums: SHA-256 for what Git LFS or Xet stores, Git's
+/// SHA-1 (or, on a mirror, the plain one) for other files. An ETag of another form says nothing, so everything matches it.
+pub(super) fn content_matches_etag(mut content: impl Read + Seek, etag: &str) -> io::Result<bool> {
     if !etag.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(true);
     }
-    let file = File::open(path)?;
     let is = |digest: String| digest.eq_ignore_ascii_case(etag);
     match etag.len() {
-        64 => Ok(is(digest(&file, Sha256::new())?)),
+        64 => Ok(is(digest(&mut content, Sha256::new())?)),
         40 => {
-            let blob = Sha1::new_with_prefix(format!("blob {}\0", file.metadata()?.len()));
-            Ok(is(digest(&file, blob)?) || is(digest(&file, Sha1::new())?))
+            let length = content.seek(SeekFrom::End(0))?;
+            let blob = Sha1::new_with_prefix(format!("blob {length}\0"));
+            Ok(is(digest(&mut content, blob)?) || is(digest(&mut content, Sha1::new())?))
         }
         _ => Ok(true),
     }
 }
 
-/// The digest of a file, in hexadecimal.
-fn digest(mut file: &File, mut hash: impl Digest) -> io::Result<String> {
+/// The digest of `content`, in hexadecimal.
+fn digest(content: &mut (impl Read + Seek), mut hash: impl Digest) -> io::Result<String> {
     let mut buffer = vec![0; 1 << 18];
-    file.rewind()?;
+    content.rewind()?;
     loop {
-        match file.read(&mut buffer)? {
+        match content.read(&mut buffer)? {
             0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
             n => hash.update(&buffer[..n]),
         }

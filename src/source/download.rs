@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::StatusCode;
 use tokio::runtime::Runtime;
 
+use super::Progress;
 use super::api::{Api, Listing, Metadata, unusable};
 use super::cache::{Cache, etag_of, matches_etag};
 use super::failure::Failure;
@@ -27,13 +27,18 @@ pub(super) struct Hub<'a> {
     commit: String,
     /// The names of its files, if the hub lists them.
     names: Option<BTreeSet<String>>,
-    progress: bool,
+    progress: Option<&'a dyn Fn(Progress<'_>)>,
     runtime: &'static Runtime,
 }
 
 impl<'a> Hub<'a> {
     /// Asks the hub which commit `revision` of the repository `id` is, and which files it has.
-    pub(super) fn open(cache: &'a Cache, id: &str, revision: &str, progress: bool) -> Result<Self, Failure> {
+    pub(super) fn open(
+        cache: &'a Cache,
+        id: &str,
+        revision: &str,
+        progress: Option<&'a dyn Fn(Progress<'_>)>,
+    ) -> Result<Self, Failure> {
         let api = Api::new(id, revision)?;
         let runtime = runtime()?;
         let listing = runtime.block_on(attempts(false, async || api.listing().await))?;
@@ -60,18 +65,15 @@ impl<'a> Hub<'a> {
         let (blob, partial) = self.cache.blob(&etag);
         let is_complete = || blob.is_file() && matches_etag(&blob, &etag).unwrap_or(false);
         if !is_complete() {
-            let bar = self.bar(name, size);
-            let _lock = self.cache.lock(&etag, || bar.set_message(format!("{name}: another process downloads it")))?;
-            bar.set_message(name.to_owned());
-            if !is_complete() {
-                self.download(name, &etag, size, &partial, &bar).await?;
-                std::fs::rename(&partial, &blob).map_err(|e| self.cache.cannot_write(&blob, &e))?;
-            }
+            let _lock = self.cache.lock(&etag, || self.tell(Progress::Waiting { name }))?;
+            let outcome = if is_complete() { Ok(()) } else { self.download(name, &etag, size, &partial, &blob).await };
+            self.tell(Progress::Ended { name });
+            outcome?;
         }
         Ok(Some(self.cache.link(&self.commit, name, &etag)?))
     }
 
-    /// Makes `partial` the complete content. A download that goes on with what an earlier one left, and ends with the
+    /// Completes `partial` and makes it the content `blob`. A download that goes on with what an earlier one left, and ends with the
     /// wrong checksum, is done once more from the start.
     async fn download(
         &self,
@@ -79,14 +81,14 @@ impl<'a> Hub<'a> {
         etag: &str,
         size: Option<u64>,
         partial: &Path,
-        bar: &ProgressBar,
+        blob: &Path,
     ) -> Result<(), Failure> {
         self.cache.create_parent(partial)?;
         let mut is_fresh = !partial.exists();
         loop {
-            attempts(true, async || self.append(name, size, partial, bar).await).await?;
+            attempts(true, async || self.append(name, size, partial).await).await?;
             if matches_etag(partial, etag).map_err(Error::io("read", partial))? {
-                return Ok(());
+                return Ok(std::fs::rename(partial, blob).map_err(|e| self.cache.cannot_write(blob, &e))?);
             }
             std::fs::remove_file(partial).map_err(|e| self.cache.cannot_write(partial, &e))?;
             if is_fresh {
@@ -100,7 +102,7 @@ impl<'a> Hub<'a> {
     }
 
     /// Appends to `partial` what it lacks of the file's `size` bytes, and sees to it that they are on the disk.
-    async fn append(&self, name: &str, size: Option<u64>, partial: &Path, bar: &ProgressBar) -> Result<(), Failure> {
+    async fn append(&self, name: &str, size: Option<u64>, partial: &Path) -> Result<(), Failure> {
         let cannot_write = |e| Failure::from(self.cache.cannot_write(partial, &e));
         let mut file = File::options().create(true).append(true).open(partial).map_err(cannot_write)?;
         let mut have = file.metadata().map_err(cannot_write)?.len();
@@ -119,7 +121,7 @@ impl<'a> Hub<'a> {
                 return Err(Failure::Passing("the server cannot send the rest of it".to_owned(), None));
             }
             expected = size.or_else(|| Some(have + response.content_length()?));
-            bar.set_position(have);
+            self.tell(Progress::Received { name, bytes: have, total: expected });
             while let Some(chunk) = response.chunk().await.map_err(|error| self.api.target.of_transport(&error))? {
                 have += chunk.len() as u64;
                 if expected.is_some_and(|expected| have > expected) {
@@ -127,7 +129,7 @@ impl<'a> Hub<'a> {
                     break;
                 }
                 file.write_all(&chunk).map_err(cannot_write)?;
-                bar.set_position(have);
+                self.tell(Progress::Received { name, bytes: have, total: expected });
             }
         }
         match expected {
@@ -142,21 +144,17 @@ impl<'a> Hub<'a> {
     fn explain(&self, name: &str, failure: Failure) -> Error {
         match failure {
             Failure::Refused(error) => error,
-            Failure::Unreachable(reason) | Failure::Passing(reason, _) => Error::Source(format!(
-                "cannot download {name} of `{}`: {reason}; run again to go on where it stopped, or use `--model demo` or a local folder",
+            Failure::Unreachable(reason) | Failure::Passing(reason, _) => Error::Hub(format!(
+                "cannot download {name} of `{}`: {reason}; run again to go on where it stopped",
                 self.api.target.id
             )),
         }
     }
 
-    /// A progress bar for the file `name`.
-    fn bar(&self, name: &str, size: Option<u64>) -> ProgressBar {
-        if !self.progress {
-            return ProgressBar::hidden();
+    fn tell(&self, progress: Progress<'_>) {
+        if let Some(listener) = self.progress {
+            listener(progress);
         }
-        let template = "{msg} {wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        ProgressBar::new(size.unwrap_or(0)).with_style(style).with_message(name.to_owned())
     }
 }
 

@@ -3,37 +3,39 @@
 //! A snapshot that is complete in the cache is used as it is, without a request: starting is fast, works offline, and
 //! gives the same model every time. What a branch has become since is asked only when something is missing.
 
+use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 
-use super::cache::{Cache, cache_folder, etag_of, matches_etag};
-use super::local::{self, TOKENIZER, TokenizerChoice};
-use super::{ConfigSource, ModelFiles, SHORT_NAMES, SourceOptions, TokenizerFiles};
-use crate::checkpoint::{Checkpoint, ShardIndex, WeightFiles};
+use super::cache::{Cache, cache_folder, content_matches_etag, etag_of, matches_etag};
+use super::local::{self, Found, TOKENIZER, TokenizerChoice};
+use super::{OpenedModel, SHORT_NAMES, SourceOptions};
 use crate::error::{Error, Result};
+use crate::files::SmallFile;
+use crate::tokenizer::TokenizerFiles;
 
-/// Finds the files of the model `id` (`owner/name`).
-pub(super) fn find(id: &str, options: &SourceOptions) -> Result<ModelFiles> {
+/// Finds and opens the model `id` (`owner/name`).
+pub(super) fn open(id: &str, options: &SourceOptions<'_>, tokenizer: TokenizerChoice) -> Result<OpenedModel> {
     let revision = options.revision.as_deref().unwrap_or("main");
     if !is_revision(revision) {
-        return Err(Error::Usage(format!("`{revision}` is no revision: expected a branch, a tag or a commit")));
+        return Err(Error::Usage(format!("`{revision}` cannot be a revision: expected a branch, a tag or a commit")));
     }
     let Some(folder) = cache_folder() else {
         return Err(Error::Source("no folder to keep models in: set HF_HOME, or HOME".to_owned()));
     };
     let cache = Cache::new(folder, id);
-    let tokenizer = match TokenizerChoice::of(options) {
+    let tokenizer = match tokenizer {
         TokenizerChoice::Own if SHORT_NAMES.iter().any(|(_, known)| *known == id) => TokenizerChoice::BuiltIn,
         choice => choice,
     };
-    let cached = find_cached(&cache, id, revision, &tokenizer);
-    if let Ok(Some(Cached { files, conclusive: true })) = cached {
-        return Ok(files);
+    let cached = open_cached(&cache, id, revision, &tokenizer);
+    if let Ok(Some(Cached { model, conclusive: true })) = cached {
+        return model;
     }
     if options.offline {
         return match cached {
-            Ok(Some(cached)) => Ok(cached.files),
-            Ok(None) => Err(Error::Source(format!(
-                "`{id}` (revision {revision}) is not in the cache {}, and offline it cannot be fetched: go online once, or use a local folder or `--model demo`",
+            Ok(Some(cached)) => cached.model,
+            Ok(None) => Err(Error::Hub(format!(
+                "`{id}` (revision {revision}) is not in the cache {}, and offline it cannot be fetched: go online once",
                 cache.root.display()
             ))),
             Err(Error::Source(missing)) => {
@@ -42,8 +44,8 @@ pub(super) fn find(id: &str, options: &SourceOptions) -> Result<ModelFiles> {
             Err(error) => Err(error),
         };
     }
-    let makeshift = cached.ok().flatten().map(|cached| cached.files);
-    fetch(&cache, id, revision, &tokenizer, options.progress, makeshift)
+    let makeshift = cached.ok().flatten().map(|cached| cached.model);
+    fetch(&cache, id, revision, &tokenizer, options, makeshift)
 }
 
 /// Finds the files on the hub and fetches those that the cache lacks; falls back to `makeshift` if the hub is out of reach.
@@ -53,26 +55,22 @@ fn fetch(
     id: &str,
     revision: &str,
     tokenizer: &TokenizerChoice,
-    progress: bool,
-    makeshift: Option<ModelFiles>,
-) -> Result<ModelFiles> {
+    options: &SourceOptions<'_>,
+    makeshift: Option<Result<OpenedModel>>,
+) -> Result<OpenedModel> {
     use super::download::Hub;
     use super::failure::Failure;
 
-    let hub = match Hub::open(cache, id, revision, progress) {
+    let hub = match Hub::open(cache, id, revision, options.progress) {
         Ok(hub) => hub,
         Err(Failure::Refused(error)) => return Err(error),
         Err(Failure::Unreachable(reason) | Failure::Passing(reason, _)) => {
-            return makeshift.ok_or_else(|| {
-                Error::Source(format!(
-                    "cannot reach the hub for `{id}`: {reason}; without it, use `--model demo` or a local folder (`--model FOLDER`)"
-                ))
-            });
+            return makeshift.unwrap_or_else(|| Err(Error::Hub(format!("cannot reach the hub for `{id}`: {reason}"))));
         }
     };
-    let files = local::find(&hub, id, tokenizer)?;
+    let found = local::find(&hub, id, tokenizer)?;
     cache.set_commit(revision, hub.commit())?;
-    Ok(files)
+    found.open()
 }
 
 #[cfg(not(feature = "hub"))]
@@ -81,74 +79,63 @@ fn fetch(
     id: &str,
     revision: &str,
     _: &TokenizerChoice,
-    _: bool,
-    makeshift: Option<ModelFiles>,
-) -> Result<ModelFiles> {
-    makeshift.ok_or_else(|| {
-        Error::Unsupported(format!(
-            "`{id}` (revision {revision}) is not in the cache {}, and this program was built without the feature `hub`, which could download it: use a local folder or `--model demo`",
+    _: &SourceOptions<'_>,
+    makeshift: Option<Result<OpenedModel>>,
+) -> Result<OpenedModel> {
+    makeshift.unwrap_or_else(|| {
+        Err(Error::Hub(format!(
+            "`{id}` (revision {revision}) is not in the cache {}, and this program was built without the feature `hub`, which could download it",
             cache.root.display()
-        ))
+        )))
     })
 }
 
 /// A model in the cache.
 struct Cached {
-    files: ModelFiles,
+    /// The model, or why its files, which are as the hub has them, cannot be opened.
+    model: Result<OpenedModel>,
     /// Whether the hub could have nothing to add for this commit.
     conclusive: bool,
 }
 
 /// What the cache has of a model; none if it does not have the revision at all.
-fn find_cached(cache: &Cache, id: &str, revision: &str, tokenizer: &TokenizerChoice) -> Result<Option<Cached>> {
+fn open_cached(cache: &Cache, id: &str, revision: &str, tokenizer: &TokenizerChoice) -> Result<Option<Cached>> {
     let Some(commit) = cache.commit(revision) else { return Ok(None) };
     let snapshot = cache.snapshot(commit);
-    let mut files = local::find(&snapshot, id, tokenizer)?;
-    if let Some(path) = damaged(&files) {
+    let found = local::find(&snapshot, id, tokenizer)?;
+    let mut model = found.open();
+    if let Some(path) = damaged(&found, model.is_ok()) {
         return Err(Error::format(path, "the cached file is damaged; go online to fetch it again"));
     }
     // Without an own tokenizer the built-in one is a guess, which is good only if the model is known to have none.
-    if files.tokenizer == TokenizerFiles::BuiltIn && snapshot.is_unknown(TOKENIZER) {
-        files.tokenizer = TokenizerFiles::None;
+    if let Ok(model) = &mut model
+        && matches!(model.tokenizer, TokenizerFiles::BuiltIn)
+        && snapshot.is_unknown(TOKENIZER)
+    {
+        model.tokenizer = TokenizerFiles::None;
     }
-    Ok(Some(Cached { files, conclusive: snapshot.is_conclusive() }))
+    Ok(Some(Cached { model, conclusive: snapshot.is_conclusive() }))
 }
 
 /// The first cached file whose content is not what its checksum says. To start fast, the checksum of a large file is
 /// computed only if the weights cannot be opened, as is so when a part is missing.
-fn damaged(files: &ModelFiles) -> Option<PathBuf> {
+fn damaged(found: &Found, opens: bool) -> Option<PathBuf> {
     const LARGE: u64 = 4 << 20;
-    let opens = Checkpoint::open(&files.weights).is_ok();
     let suspicious = |path: &Path| !opens || path.metadata().is_ok_and(|metadata| metadata.len() < LARGE);
-    let differs =
-        |path: &Path| etag_of(path).is_some_and(|etag| matches_etag(path, &etag).is_ok_and(|matches| !matches));
-    paths(files).into_iter().find(|path| suspicious(path) && differs(path))
-}
-
-/// The files on disk that make up a model.
-fn paths(files: &ModelFiles) -> Vec<PathBuf> {
-    let mut paths = Vec::new();
-    if let ConfigSource::File(path) = &files.config {
-        paths.push(path.clone());
-    }
-    paths.extend(files.generation_config.clone());
-    match &files.tokenizer {
-        TokenizerFiles::TokenizerJson(path) => paths.push(path.clone()),
-        TokenizerFiles::VocabAndMerges(vocab, merges) => paths.extend([vocab.clone(), merges.clone()]),
-        TokenizerFiles::BuiltIn | TokenizerFiles::Gguf(_) | TokenizerFiles::None => {}
-    }
-    match &files.weights {
-        WeightFiles::Safetensors(path) | WeightFiles::PyTorch(path) | WeightFiles::Gguf(path) => {
-            paths.push(path.clone())
-        }
-        WeightFiles::Sharded(index) => {
-            paths.push(index.clone());
-            let shards = ShardIndex::read(index).into_iter().flat_map(|index| index.shards().to_vec());
-            paths.extend(shards.map(|shard| index.with_file_name(shard)));
-        }
-        WeightFiles::Static(_) => {}
-    }
-    paths
+    let is_damaged = |path: &Path, matches: &dyn Fn(&str) -> io::Result<bool>| {
+        suspicious(path) && etag_of(path).is_some_and(|etag| matches(&etag).is_ok_and(|matches| !matches))
+    };
+    // What is read as a whole is read here, and not again.
+    let read = |file: &&SmallFile| {
+        let content = |etag: &str| match file.bytes() {
+            Ok(bytes) => content_matches_etag(Cursor::new(bytes), etag),
+            Err(_) => matches_etag(file.path(), etag),
+        };
+        is_damaged(file.path(), &content)
+    };
+    let mapped = |path: &&PathBuf| is_damaged(path, &|etag| matches_etag(path, etag));
+    let damaged = found.small.iter().find(read).map(|file| file.path().to_owned());
+    damaged.or_else(|| found.weight_files().iter().find(mapped).cloned())
 }
 
 /// Whether `revision` can be the name of a branch, a tag or a commit; such a name is safe as a relative path, too.

@@ -1,8 +1,25 @@
-//! Where models come from: a hub id, a local folder, a GGUF file, or the demo model inside the program.
+//! From a name to an opened model: a hub id, a local folder, a GGUF file, or the demo model inside the program.
 //!
-//! The only code that knows the network. What it hands on are paths of local files. `local` knows which files make a
+//! The only code that knows the network. [`open`] finds the files of a model, downloads what is missing, and opens each
+//! file once; what it hands on is an [`OpenedModel`], whose weights are mapped and unread. `local` knows which files make a
 //! model, `cache` the layout of the cache that is shared with Python's `huggingface_hub`, `hub` when to ask the network;
 //! `download` fetches files through the requests of `api`, and `store` writes them into the cache.
+//!
+//! # Why not through the crate `hf-hub`
+//!
+//! Its downloads cannot be relied on in what goes wrong with networks: `hf-hub` 1.0.0 has no time limits for files, starts
+//! again after every interruption, takes an error page for the file, and its metadata of large files lacks size and checksum,
+//! which the hub gives with a redirect that it follows. So download, cache, locks and checksums are this module's own, and what
+//! was left for `hf-hub` was one request, the listing of a repository (`api`'s `listing`). It cannot be had without its
+//! `hf-xet` and the default features of `reqwest`, among them aws-lc. A cold release build, measured on 2 cores:
+//!
+//! | | crates | CPU seconds of the crates that differ |
+//! |---|---|---|
+//! | listing by `hf-hub` 1.0.0 | 342 | 176 in 107 crates: aws-lc 40, xet 71, redb 9, `hf-hub` itself 5 |
+//! | listing by `reqwest`, TLS by `rustls` with ring | 237 | 10 in 2 crates: ring |
+//!
+//! `hf-hub` 0.5.0 has no xet, but wants another `reqwest` (0.12): a program that does nothing else has 129 crates and took
+//! 107 CPU seconds, against 85 crates and 72 seconds for `reqwest` alone.
 
 #[cfg(feature = "hub")]
 mod api;
@@ -18,79 +35,130 @@ mod store;
 
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::WeightFiles;
-use crate::checkpoint::gguf::Gguf;
+use crate::checkpoint::{Checkpoint, WeightFiles};
 use crate::config::Config;
+use crate::device::Backend;
 use crate::error::{Error, Result};
+use crate::files::SmallFile;
+use crate::inventory::TensorId;
+use crate::memory::{self, DeviceFootprint, Footprint};
+use crate::model::{Gpt2, LoadOptions};
+use crate::tokenizer::{Tokenizer, TokenizerFiles};
 
 pub use cache::cache_folder;
+use local::TokenizerChoice;
 
 /// How to look for a model.
-#[derive(Debug, Clone, Default)]
-pub struct SourceOptions {
+#[derive(Clone, Default)]
+pub struct SourceOptions<'a> {
     /// Branch, tag or commit on the hub; `main` if none.
     pub revision: Option<String>,
     /// Use the cache only; open no connection.
     pub offline: bool,
-    /// `tokenizer.json`, or a folder with tokenizer files, in place of the model's own.
+    /// `tokenizer.json`, a GGUF file, or a folder with tokenizer files, in place of the model's own.
     pub tokenizer: Option<PathBuf>,
-    /// Whether download progress may be drawn on stderr.
-    pub progress: bool,
+    /// Is told how downloads go.
+    pub progress: Option<&'a dyn Fn(Progress<'_>)>,
 }
 
-/// The files of a model, found or fetched.
-#[derive(Debug, Clone)]
-pub struct ModelFiles {
+/// How the download of a file goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// Another process downloads the file, which is waited for.
+    Waiting {
+        /// The file's name in the repository.
+        name: &'a str,
+    },
+    /// So much of the file is here.
+    Received {
+        /// The file's name in the repository.
+        name: &'a str,
+        /// Bytes.
+        bytes: u64,
+        /// Bytes of the whole file, if the hub says so.
+        total: Option<u64>,
+    },
+    /// The file is complete, or the download was given up.
+    Ended {
+        /// The file's name in the repository.
+        name: &'a str,
+    },
+}
+
+/// A model whose files are found and opened. Where its numbers lie is known and checked; the numbers themselves are unread.
+#[derive(Debug)]
+pub struct OpenedModel {
     /// The name the user gave, with short names spelled out: `openai-community/gpt2`, a path, or `demo`.
     pub name: String,
-    /// `config.json`; none where the weights carry it (GGUF) or the model is the demo.
-    pub config: ConfigSource,
+    /// The configuration; `qkv_bias` is as the weights have it.
+    pub config: Config,
     /// The weights.
-    pub weights: WeightFiles,
-    /// The tokenizer.
+    pub checkpoint: Checkpoint,
+    /// Where the tokenizer is; it is read when it is loaded.
     pub tokenizer: TokenizerFiles,
+    /// Whether the tokenizer was asked for, in place of the model's own.
+    pub(crate) tokenizer_is_given: bool,
     /// `generation_config.json`, where there is one.
-    pub generation_config: Option<PathBuf>,
+    generation_config: Option<SmallFile>,
 }
 
-impl ModelFiles {
-    /// Reads and checks the model's configuration, wherever it is.
+impl OpenedModel {
+    fn new(
+        name: &str,
+        mut config: Config,
+        checkpoint: Checkpoint,
+        tokenizer: TokenizerFiles,
+        generation_config: Option<SmallFile>,
+    ) -> Self {
+        config.qkv_bias = checkpoint.tensor(TensorId::FIRST_QKV_BIAS).is_some();
+        Self { name: name.to_owned(), config, checkpoint, tokenizer, tokenizer_is_given: false, generation_config }
+    }
+
+    /// Loads the network, if it fits the memory there is.
     ///
     /// # Errors
-    /// As [`Config::from_file`], or as [`Gguf::open`] and [`Config::from_gguf`].
-    pub fn read_config(&self) -> Result<Config> {
-        match &self.config {
-            ConfigSource::File(path) => Config::from_file(path),
-            ConfigSource::Static(text) => Config::from_json(text.as_bytes(), &self.name),
-            ConfigSource::Gguf(path) => Config::from_gguf(&Gguf::open(path)?),
+    /// [`Error::Unsupported`], saying what would fit, if it does not; and those of [`Gpt2::load`].
+    pub fn load_network(&self, options: LoadOptions) -> Result<Gpt2> {
+        let (config, checkpoint) = (&self.config, &self.checkpoint);
+        if matches!(options.backend, Backend::Kernels) {
+            let footprint = |weights| Footprint::of_checkpoint(config, checkpoint, weights);
+            memory::require(&self.name, options.weights, footprint)?;
+        } else {
+            let footprint = |weights| DeviceFootprint::of_checkpoint(config, checkpoint, weights);
+            memory::require_on(&options.backend, &self.name, options.weights, footprint)?;
+        }
+        Gpt2::load(self.config.clone(), &self.checkpoint, options)
+    }
+
+    /// Loads the tokenizer; none if the model comes without one.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::load`].
+    pub fn load_tokenizer(&self) -> Result<Option<Tokenizer>> {
+        match &self.tokenizer {
+            TokenizerFiles::None => Ok(None),
+            files => Tokenizer::load(files).map(Some),
         }
     }
-}
 
-/// Where a model's configuration is.
-#[derive(Debug, Clone)]
-pub enum ConfigSource {
-    /// A `config.json`.
-    File(PathBuf),
-    /// Text built into the program.
-    Static(&'static str),
-    /// In the metadata of the GGUF file that holds the weights.
-    Gguf(PathBuf),
-}
-
-/// Where a model's tokenizer is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TokenizerFiles {
-    /// GPT-2's, built into the program.
-    BuiltIn,
-    /// A `tokenizer.json`.
-    TokenizerJson(PathBuf),
-    /// `vocab.json` and `merges.txt`.
-    VocabAndMerges(PathBuf, PathBuf),
-    /// In the metadata of a GGUF file.
-    Gguf(PathBuf),
-    /// The folder has none: only ids can be used.
-    None,
+    /// The tokens that end a text: those of the generation configuration, as in transformers, or of the configuration
+    /// where it names none.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Config`] for a `generation_config.json` that cannot be used.
+    pub fn eos_token_id(&self) -> Result<Vec<u32>> {
+        let Some(file) = &self.generation_config else { return Ok(self.config.eos_token_id.clone()) };
+        let wrong = |message: String| Error::config(&file.path().display().to_string(), &message);
+        let json: serde_json::Value =
+            serde_json::from_slice(file.bytes()?).map_err(|e| wrong(format!("not JSON: {e}")))?;
+        let id = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids = match json.get("eos_token_id") {
+            None | Some(serde_json::Value::Null) => return Ok(self.config.eos_token_id.clone()),
+            Some(serde_json::Value::Array(ids)) => ids.iter().map(id).collect(),
+            Some(value) => id(value).map(|id| vec![id]),
+        };
+        ids.ok_or_else(|| wrong("eos_token_id is neither a token id nor a list of them".to_owned()))
+    }
 }
 
 /// The published checkpoints by their short names. Their tokenizer is the built-in one.
@@ -102,44 +170,48 @@ const SHORT_NAMES: [(&str, &str); 5] = [
     ("distilgpt2", "distilbert/distilgpt2"),
 ];
 
-/// Finds the files of `model`: `demo`, a folder, a `.gguf` file, a short name (`gpt2`, `gpt2-medium`, `gpt2-large`,
+/// Finds and opens `model`: `demo`, a folder, a `.gguf` file, a short name (`gpt2`, `gpt2-medium`, `gpt2-large`,
 /// `gpt2-xl`, `distilgpt2`) or `owner/name` on the hub. The cache is asked first; what is missing is downloaded.
 ///
 /// # Errors
-/// [`Error::Source`], saying in one line what was not found or reached and the ways out; [`Error::Config`] and
-/// [`Error::Format`] for a `config.json` or an index of shards that is broken; [`Error::Usage`] for a revision of
-/// something that is not on the hub.
-pub fn resolve(model: &str, options: &SourceOptions) -> Result<ModelFiles> {
+/// [`Error::Source`] or [`Error::Hub`], saying in one line what was not found or reached; [`Error::Usage`] for a revision
+/// of something that is not on the hub; [`Error::Config`] for a configuration that describes no GPT-2; [`Error::Io`] and
+/// [`Error::Format`] for files that cannot be read or are damaged.
+pub fn open(model: &str, options: &SourceOptions<'_>) -> Result<OpenedModel> {
     let origin = origin(model)?;
     if let (Some(revision), false) = (&options.revision, matches!(origin, Origin::Hub(_))) {
         return Err(Error::Usage(format!(
             "revision `{revision}` names a version of a model on the hub, which `{model}` is not"
         )));
     }
-    match origin {
-        Origin::Demo => demo(options),
-        Origin::Gguf(path) => local::gguf_model(model, path, options.tokenizer.as_deref()),
-        Origin::Folder(path) => local::find(&local::Folder(path), model, &local::TokenizerChoice::of(options)),
-        Origin::Hub(id) => hub::find(&id, options),
-    }
+    let tokenizer = TokenizerChoice::of(options)?;
+    let mut opened = match origin {
+        Origin::Demo => demo(tokenizer),
+        Origin::Gguf(path) => local::gguf_model(model, path, &tokenizer).open(),
+        Origin::Folder(path) => local::find(&local::Folder(path), model, &tokenizer)?.open(),
+        Origin::Hub(id) => hub::open(&id, options, tokenizer),
+    }?;
+    opened.tokenizer_is_given = options.tokenizer.is_some();
+    Ok(opened)
 }
 
-/// Finds the tokenizer of `model` (GPT-2's if there is none) as [`resolve`] does, but needs no weights, and no network
-/// for the published checkpoints.
+/// Finds the tokenizer of `model` (GPT-2's if there is none) as [`open`] does, but needs no weights, and no network for the
+/// published checkpoints.
 ///
 /// # Errors
-/// As [`resolve`].
-pub fn resolve_tokenizer(model: Option<&str>, options: &SourceOptions) -> Result<TokenizerFiles> {
-    if let Some(path) = &options.tokenizer {
-        return local::tokenizer_at(path);
+/// As [`open`].
+pub fn find_tokenizer(model: Option<&str>, options: &SourceOptions<'_>) -> Result<TokenizerFiles> {
+    let choice = TokenizerChoice::of(options)?;
+    if let TokenizerChoice::Given(tokenizer) = choice {
+        return Ok(tokenizer);
     }
     let Some(model) = model else { return Ok(TokenizerFiles::BuiltIn) };
     match origin(model)? {
         Origin::Demo => Ok(TokenizerFiles::BuiltIn),
         Origin::Hub(id) if SHORT_NAMES.iter().any(|(_, known)| *known == id) => Ok(TokenizerFiles::BuiltIn),
-        Origin::Gguf(path) => Ok(TokenizerFiles::Gguf(path)),
+        Origin::Gguf(path) => local::tokenizer_in_gguf(&path),
         Origin::Folder(path) => local::tokenizer_of(&local::Folder(path)),
-        Origin::Hub(id) => Ok(hub::find(&id, options)?.tokenizer),
+        Origin::Hub(id) => Ok(hub::open(&id, options, choice)?.tokenizer),
     }
 }
 
@@ -178,7 +250,7 @@ fn origin(model: &str) -> Result<Origin> {
     } else {
         let short = SHORT_NAMES.map(|(short, _)| short).join(", ");
         Err(Error::Source(format!(
-            "`{model}` is no model: looked for a folder or .gguf file of that name; else it must be `demo`, a short name ({short}) or an id on the hub, `owner/name`"
+            "`{model}` is not a model: there is no folder or .gguf file of that name, so it must be `demo`, a short name ({short}) or an id on the hub, `owner/name`"
         )))
     }
 }
@@ -203,17 +275,14 @@ struct Aligned<T: ?Sized>(T);
 
 static DEMO_WEIGHTS: &Aligned<[u8]> = &Aligned(*include_bytes!("../../assets/demo/model.safetensors"));
 
-fn demo(options: &SourceOptions) -> Result<ModelFiles> {
-    Ok(ModelFiles {
-        name: "demo".to_owned(),
-        config: ConfigSource::Static(include_str!("../../assets/demo/config.json")),
-        weights: WeightFiles::Static(&DEMO_WEIGHTS.0),
-        tokenizer: match &options.tokenizer {
-            Some(path) => local::tokenizer_at(path)?,
-            None => TokenizerFiles::BuiltIn,
-        },
-        generation_config: None,
-    })
+fn demo(tokenizer: TokenizerChoice) -> Result<OpenedModel> {
+    let config = Config::from_json(include_bytes!("../../assets/demo/config.json"), "demo")?;
+    let checkpoint = Checkpoint::open(&WeightFiles::Static(&DEMO_WEIGHTS.0))?;
+    let tokenizer = match tokenizer {
+        TokenizerChoice::Given(tokenizer) => tokenizer,
+        TokenizerChoice::BuiltIn | TokenizerChoice::Own => TokenizerFiles::BuiltIn,
+    };
+    Ok(OpenedModel::new("demo", config, checkpoint, tokenizer, None))
 }
 
 #[cfg(test)]
@@ -258,11 +327,11 @@ mod tests {
 
     #[test]
     fn the_demo_is_complete_and_aligned() {
-        let demo = resolve("demo", &SourceOptions::default()).expect("the demo");
-        let WeightFiles::Static(bytes) = demo.weights else { panic!("not in the program") };
-        assert!(bytes.as_ptr().cast::<u64>().is_aligned());
-        assert_eq!(demo.tokenizer, TokenizerFiles::BuiltIn);
+        let demo = open("demo", &SourceOptions::default()).expect("the demo");
+        demo.checkpoint.check(&demo.config).expect("all tensors");
+        assert!(DEMO_WEIGHTS.0.as_ptr().cast::<u64>().is_aligned());
+        assert!(matches!(demo.tokenizer, TokenizerFiles::BuiltIn));
         let revision = SourceOptions { revision: Some("v1".to_owned()), ..SourceOptions::default() };
-        assert!(matches!(resolve("demo", &revision), Err(Error::Usage(_))));
+        assert!(matches!(open("demo", &revision), Err(Error::Usage(_))));
     }
 }

@@ -1,17 +1,46 @@
 //! From tokenizer files to a [`Tokenizer`].
 
-use std::io::Read;
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::tokenizer_json::Entries;
 use super::vocabulary::{in_order, shown};
 use super::{END_OF_TEXT, Tokenizer, tokenizer_json};
 use crate::checkpoint::gguf::{Gguf, Vocabulary};
 use crate::error::{Error, Result};
-use crate::source::TokenizerFiles;
+use crate::files::SmallFile;
 
 /// The largest tokenizer file that is read. Those of the largest vocabularies have some 30 MB.
 const LARGEST_FILE: u64 = 256 << 20;
+
+/// Where a tokenizer comes from.
+#[derive(Debug, Clone)]
+pub enum TokenizerFiles {
+    /// GPT-2's, built into the program.
+    BuiltIn,
+    /// A `tokenizer.json`.
+    TokenizerJson(SmallFile),
+    /// `vocab.json` and `merges.txt`.
+    VocabAndMerges(SmallFile, SmallFile),
+    /// The metadata of a GGUF file.
+    Gguf(Arc<Gguf>),
+    /// There is no tokenizer: only ids can be used.
+    None,
+}
+
+impl TokenizerFiles {
+    /// The `tokenizer.json` at `path`, under whatever name.
+    #[must_use]
+    pub fn tokenizer_json(path: impl Into<PathBuf>) -> Self {
+        Self::TokenizerJson(SmallFile::new(path, LARGEST_FILE))
+    }
+
+    /// `vocab.json` and `merges.txt` at these paths.
+    #[must_use]
+    pub fn vocab_and_merges(vocab: impl Into<PathBuf>, merges: impl Into<PathBuf>) -> Self {
+        Self::VocabAndMerges(SmallFile::new(vocab, LARGEST_FILE), SmallFile::new(merges, LARGEST_FILE))
+    }
+}
 
 impl Tokenizer {
     /// Loads the tokenizer of a model.
@@ -21,46 +50,33 @@ impl Tokenizer {
     pub fn load(files: &TokenizerFiles) -> Result<Self> {
         match files {
             TokenizerFiles::BuiltIn => Ok(Self::gpt2()),
-            TokenizerFiles::TokenizerJson(path) => {
-                tokenizer_json::parse(&read(path)?).map_err(|message| Error::format(path, message))
+            TokenizerFiles::TokenizerJson(file) => {
+                tokenizer_json::parse(file.bytes()?).map_err(|message| Error::format(file.path(), message))
             }
             TokenizerFiles::VocabAndMerges(vocab, merges) => from_vocab_and_merges(vocab, merges),
-            TokenizerFiles::Gguf(path) => from_gguf(path),
-            TokenizerFiles::None => Err(Error::Tokenizer(
-                "the model comes without a tokenizer: give token ids (--ids), or a tokenizer (--tokenizer PATH)".into(),
-            )),
+            TokenizerFiles::Gguf(gguf) => from_gguf(gguf),
+            TokenizerFiles::None => Err(Error::Tokenizer("the model comes without a tokenizer".into())),
         }
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    let mut bytes = Vec::new();
-    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(Error::format(path, format!("larger than {} MiB; this is no tokenizer file", LARGEST_FILE >> 20)));
-    }
-    Ok(bytes)
-}
-
-fn from_vocab_and_merges(vocab: &Path, merges: &Path) -> Result<Tokenizer> {
-    let json = read(vocab)?;
-    let entries: Entries<'_> = serde_json::from_slice(&json)
-        .map_err(|e| Error::format(vocab, format!("not a vocabulary, an object of pieces and ids: {e}")))?;
-    let pieces = in_order(entries.0).map_err(|message| Error::format(vocab, message))?;
-    let text = read(merges)?;
-    let text = std::str::from_utf8(&text).map_err(|e| Error::format(merges, format!("not UTF-8: {e}")))?;
+fn from_vocab_and_merges(vocab: &SmallFile, merges: &SmallFile) -> Result<Tokenizer> {
+    let of_vocab = |message: String| Error::format(vocab.path(), message);
+    let of_merges = |message: String| Error::format(merges.path(), message);
+    let entries: Entries<'_> = serde_json::from_slice(vocab.bytes()?)
+        .map_err(|e| of_vocab(format!("not a vocabulary, an object of pieces and ids: {e}")))?;
+    let pieces = in_order(entries.0).map_err(of_vocab)?;
+    let text = std::str::from_utf8(merges.bytes()?).map_err(|e| of_merges(format!("not UTF-8: {e}")))?;
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with("#version"));
-    from_lines(&pieces, lines, &end_of_text(&pieces)).map_err(|message| Error::format(merges, message))
+    from_lines(&pieces, lines, &end_of_text(&pieces)).map_err(of_merges)
 }
 
-fn from_gguf(path: &Path) -> Result<Tokenizer> {
-    let gguf = Gguf::open(path)?;
+fn from_gguf(gguf: &Gguf) -> Result<Tokenizer> {
     let Vocabulary { tokens, merges, mut special } = gguf.vocabulary()?;
     if special.is_empty() {
         special = end_of_text(&tokens);
     }
-    from_lines(&tokens, merges, &special).map_err(|message| Error::format(path, message))
+    from_lines(&tokens, merges, &special).map_err(|message| Error::format(&gguf.path, message))
 }
 
 /// A tokenizer with merges written as lines of `merges.txt`.
@@ -82,15 +98,14 @@ fn end_of_text<S: AsRef<str>>(pieces: &[S]) -> Vec<u32> {
 pub(super) fn merge(line: &str) -> Result<(&str, &str), String> {
     let pair =
         line.split_once(' ').filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '));
-    pair.ok_or_else(|| format!("{} is no merge, which is two pieces with a space between", shown(line)))
+    pair.ok_or_else(|| format!("{} is not a merge, which is two pieces with a space between", shown(line)))
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use crate::source::TokenizerFiles;
-    use crate::tokenizer::Tokenizer;
+    use crate::tokenizer::{Tokenizer, TokenizerFiles};
 
     /// A folder with these files.
     fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
@@ -130,7 +145,7 @@ mod tests {
             let folder = folder(&[("vocab.json", vocab.as_bytes()), ("merges.txt", b"")]);
             let path = |name| folder.path().join(name);
             assert_refused(
-                &TokenizerFiles::VocabAndMerges(path("vocab.json"), path("merges.txt")),
+                &TokenizerFiles::vocab_and_merges(path("vocab.json"), path("merges.txt")),
                 &["vocab.json: ", words],
             );
         }
@@ -140,9 +155,9 @@ mod tests {
     fn broken_merges_are_refused() {
         let vocab = b"{\"a\": 0, \"b\": 1, \"ab\": 2, \"aba\": 3}";
         for (merges, words) in [
-            (&b"a b\nab"[..], "\"ab\" is no merge"),
-            (b"a b c", "\"a b c\" is no merge"),
-            (b"a ", "\"a \" is no merge"),
+            (&b"a b\nab"[..], "\"ab\" is not a merge"),
+            (b"a b c", "\"a b c\" is not a merge"),
+            (b"a ", "\"a \" is not a merge"),
             (b"a c", "the merge \"a\" \"c\" calls for \"c\""),
             (b"c a", "the merge \"c\" \"a\" calls for \"c\""),
             (b"b a", "the merge \"b\" \"a\" calls for \"ba\""),
@@ -151,12 +166,13 @@ mod tests {
             let folder = folder(&[("vocab.json", vocab), ("merges.txt", merges)]);
             let path = |name| folder.path().join(name);
             assert_refused(
-                &TokenizerFiles::VocabAndMerges(path("vocab.json"), path("merges.txt")),
+                &TokenizerFiles::vocab_and_merges(path("vocab.json"), path("merges.txt")),
                 &["merges.txt: ", words],
             );
         }
     }
 
+    #[cfg(feature = "tokenizers")]
     #[test]
     fn broken_tokenizer_json_is_refused() {
         let byte_level = |added: &str, vocab: &str, merges: &str| {
@@ -174,7 +190,7 @@ mod tests {
             ("{}".into(), "no model"),
             ("[".repeat(100_000), "not a tokenizer"),
             (byte_level("", vocab, r#"["a c"]"#), "the merge \"a\" \"c\" calls for \"c\""),
-            (byte_level("", vocab, r#"["ab"]"#), "\"ab\" is no merge"),
+            (byte_level("", vocab, r#"["ab"]"#), "\"ab\" is not a merge"),
             (byte_level("", vocab, r#"[["", "a"]]"#), "calls for \"\""),
             (byte_level(&added("9"), vocab, merges), "no piece with the id 3; the next one is \"<s>\" with 9"),
             (byte_level(&added("4294967296"), vocab, merges), "with 4294967296"),
@@ -206,15 +222,15 @@ mod tests {
         ] {
             let folder = folder(&[("tokenizer.json", json.as_bytes())]);
             let path = folder.path().join("tokenizer.json");
-            assert_refused(&TokenizerFiles::TokenizerJson(path), &["tokenizer.json: ", words]);
+            assert_refused(&TokenizerFiles::tokenizer_json(path), &["tokenizer.json: ", words]);
         }
     }
 
     #[test]
     fn what_cannot_be_read_is_named() {
-        let missing = TokenizerFiles::TokenizerJson("/nonexistent/tokenizer.json".into());
+        let missing = TokenizerFiles::tokenizer_json("/nonexistent/tokenizer.json");
         assert_refused(&missing, &["cannot read /nonexistent/tokenizer.json"]);
-        assert_refused(&TokenizerFiles::None, &["without a tokenizer", "--tokenizer"]);
+        assert_refused(&TokenizerFiles::None, &["without a tokenizer"]);
     }
 
     proptest! {

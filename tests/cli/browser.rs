@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::harness::requires;
+
 /// How long the browser may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -31,17 +33,15 @@ fn program() -> Option<PathBuf> {
         return Some(named.into());
     }
     let path = std::env::var_os("PATH")?;
-    let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+    let names = ["chromium", "chromium-headless-shell", "chromium-browser", "google-chrome", "google-chrome-stable"];
     std::env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name))).find(|file| file.is_file())
 }
 
 impl Browser {
-    /// Starts a browser; none where there is no Chromium, which is said.
+    /// Starts a browser. Without one the test is skipped, or fails: see [`requires`].
+    #[track_caller]
     pub fn start() -> Option<Self> {
-        let Some(program) = program() else {
-            println!("SKIPPED: no chromium in PATH (CHROMIUM names one)");
-            return None;
-        };
+        let program = requires("browser", program())?;
         let profile = tempfile::tempdir().expect("a folder for the profile");
         let mut process = Command::new("sh")
             // DevTools are spoken on file descriptors 3 and 4.

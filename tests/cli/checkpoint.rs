@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use gpt2::checkpoint::gguf::{self, Metadata, Vocabulary};
 use gpt2::checkpoint::{Checkpoint, TensorSpec, WeightFiles};
 use gpt2::config::Config;
+use gpt2::inventory::TensorId;
 
 use crate::harness::{Done, gpt2, tiny};
 
@@ -88,18 +89,18 @@ fn as_gguf(folder: &Path) -> PathBuf {
     let weights = Checkpoint::open(&WeightFiles::Safetensors(tiny("base").join("model.safetensors"))).unwrap();
     let is_turned = |name: &str, shape: &[usize]| name.starts_with("h.") && shape.len() == 2;
     let specs: Vec<_> = weights
-        .tensors
+        .tensors()
         .iter()
         .map(|tensor| {
             let mut shape = tensor.shape.clone();
             if is_turned(&tensor.name, &shape) {
                 shape.reverse();
             }
-            TensorSpec { name: gguf::gguf_name(&tensor.name).unwrap(), dtype: tensor.dtype, shape }
+            TensorSpec { name: TensorId::named(&tensor.name).unwrap().gguf_name(), dtype: tensor.dtype, shape }
         })
         .collect();
     let bytes_of = |place: usize| {
-        let tensor = &weights.tensors[place];
+        let tensor = &weights.tensors()[place];
         if !is_turned(&tensor.name, &tensor.shape) {
             return Ok(Cow::Borrowed(&*tensor.bytes));
         }

@@ -32,6 +32,29 @@ pub fn gpt2<S: AsRef<OsStr>>(arguments: &[S]) -> Run {
     Run { command, stdin: vec![] }
 }
 
+/// What some tests need and not every machine has.
+const TOOLS: [&str; 2] = ["browser", "strace"];
+
+/// Passes on the tool that was found. Without one the test has to return, which counts as skipped: a line on stderr says
+/// so, past libtest, which would swallow it. `GPT2_TEST_REQUIRE` makes it a failure: a list of [`TOOLS`] between commas,
+/// or `all`.
+#[track_caller]
+pub fn requires<T>(tool: &str, found: Option<T>) -> Option<T> {
+    let required = std::env::var("GPT2_TEST_REQUIRE").unwrap_or_default();
+    let required: Vec<&str> = required.split(',').filter(|name| !name.is_empty()).collect();
+    for name in required.iter().chain([&tool]) {
+        assert!(*name == "all" || TOOLS.contains(name), "`{name}` is not one of {TOOLS:?} or all");
+    }
+    if found.is_none() {
+        let test = std::thread::current();
+        let test = test.name().unwrap_or("a test");
+        assert!(!required.iter().any(|name| ["all", tool].contains(name)), "{test} needs a tool: {tool}");
+        // Not with eprintln, which libtest captures.
+        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: it needs a tool: {tool}");
+    }
+    found
+}
+
 impl Run {
     /// What the binary reads on stdin; nothing if this is not called.
     pub fn stdin(mut self, bytes: impl AsRef<[u8]>) -> Self {

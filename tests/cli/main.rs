@@ -5,6 +5,7 @@ mod bench;
 mod browser;
 mod checkpoint;
 mod convert;
+mod early;
 #[cfg(feature = "hub")]
 mod fake_hub;
 mod generate;

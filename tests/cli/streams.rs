@@ -203,29 +203,23 @@ fn a_closed_stdout_ends_every_subcommand_in_silence() {
     }
 }
 
-/// Runs the binary in an empty folder on a disk of 64 kB, in a mount namespace of its own; what it leaves there is
-/// listed on stdout. None where such a disk cannot be had.
-#[cfg(target_os = "linux")]
-fn on_a_small_disk(input: &Path, arguments: &[&str]) -> Option<std::process::Output> {
-    let script = r#"mount -t tmpfs -o size=64k tmpfs "$1" && cd "$1" || exit 99; shift
+/// Runs the binary in an empty folder where no file can grow beyond 64 KiB; what it leaves there is listed on stdout. A
+/// disk that is full fails the same calls, but takes a mount, for which not every machine has the rights.
+#[cfg(unix)]
+fn with_small_files(input: &Path, arguments: &[&str]) -> std::process::Output {
+    // In blocks of 512 bytes. The signal would end the program before it sees the error.
+    let script = r#"trap '' XFSZ; ulimit -f 128 || exit 99
         "$@" > /dev/null; code=$?; ls -A; test ! -e out.jsonl || cat out.jsonl; exit $code"#;
-    let disk = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
     let program = gpt2(arguments).into_command();
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]).arg(disk.path());
-    command.arg(program.get_program()).args(program.get_args()).stdin(File::open(input).unwrap());
-    let done = command.output().ok()?;
-    let stderr = String::from_utf8_lossy(&done.stderr);
-    if done.status.code() == Some(99) || stderr.starts_with("unshare:") {
-        eprintln!("no disk of its own: {stderr}");
-        return None;
-    }
-    Some(done)
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(program.get_program()).args(program.get_args());
+    command.current_dir(folder.path()).stdin(File::open(input).unwrap()).output().unwrap()
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 #[test]
-fn a_full_disk_leaves_no_half_file() {
+fn a_write_that_fails_leaves_no_half_file() {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("in.jsonl");
     let rows: String =
@@ -241,7 +235,7 @@ fn a_full_disk_leaves_no_half_file() {
         &["convert", "-m", "demo", "--to", "f16", "a.gguf"],
         &["convert", "-m", "demo", "--to", "f16", "a.safetensors"],
     ] {
-        let Some(done) = on_a_small_disk(&input, arguments) else { return };
+        let done = with_small_files(&input, arguments);
         let (stdout, stderr) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
         match done.status.code() {
             // It was small enough.
@@ -249,12 +243,12 @@ fn a_full_disk_leaves_no_half_file() {
             code => {
                 assert_eq!((code, &*stdout), (Some(1), ""), "{arguments:?}: {stderr}");
                 assert!(stderr.starts_with("error: cannot write a."), "{stderr}");
-                assert!(stderr.contains("No space left on device"), "{stderr}");
+                assert!(stderr.contains("File too large"), "{stderr}");
             }
         }
     }
     let batch = ["generate", "-m", "demo", "--input", "-", "--output", "out.jsonl", "-n", "20", "--logprobs", "5"];
-    let Some(done) = on_a_small_disk(&input, &batch) else { return };
+    let done = with_small_files(&input, &batch);
     let (stdout, stderr) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert_eq!(done.status.code(), Some(1), "{stderr}");
     assert!(stderr.starts_with("error: cannot write out.jsonl"), "{stderr}");

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use gpt2::decode::{
-    Decoding, EarlyStopping, Engine, Event, GenerationConfig, Input, LanguageModel, NoText, OnContextLimit, Positions,
-    Sequence, generate, numeric,
+    Decoding, EarlyStopping, Engine, Event, GenerationConfig, NoText, OnContextLimit, Sequence, generate,
 };
+use gpt2::language_model::{Input, LanguageModel};
+use gpt2::logits;
 use gpt2::model::{Gpt2, Session};
 use serde::Deserialize;
 
@@ -183,19 +184,12 @@ pub fn check_endings(load: impl Fn(&str) -> Gpt2) {
 fn distributions_after_the_processors_agree() {
     for (name, model, golden) in cases() {
         for case in &golden.distribution {
-            let input = Input {
-                row: 0,
-                ids: &case.ids,
-                logits: Positions::Last,
-                best: Positions::None,
-                hidden: Positions::None,
-                ..Input::default()
-            };
+            let input = Input::logits(0, &case.ids);
             let mut logits = Session::new(&model).forward(&[input]).unwrap().logits;
             let config = case.params.config(&model.config().eos_token_id, 1);
             config.processors().unwrap().apply(&mut logits, &case.ids, 0);
             let mut probs = vec![];
-            numeric::softmax(&logits, &mut probs);
+            logits::softmax(&logits, &mut probs);
             for (id, (&p, logit)) in probs.iter().zip(&logits).enumerate() {
                 let theirs = case.probs.get(&id).copied();
                 assert_eq!(logit.is_finite(), theirs.is_some(), "{name}: {:?}, token {id}", case.params);
@@ -218,7 +212,8 @@ fn a_batch_gives_what_each_request_gives_alone() {
             .map(|case| (case.ids.clone(), case.params.config(eos, case.max_new_tokens)))
             .collect();
         for (seed, case) in (0..).zip(golden.generate.iter().step_by(5)) {
-            let sample = GenerationConfig { seed, do_sample: true, num_return_sequences: 2, ..Default::default() };
+            let sample =
+                GenerationConfig { seed: Some(seed), sample: true, num_return_sequences: 2, ..Default::default() };
             requests.push((case.ids.clone(), GenerationConfig { top_p: Some(0.9), ..sample.clone() }));
             requests.push((case.ids.clone(), GenerationConfig { num_beams: 3, top_k: Some(30), ..sample }));
         }
@@ -239,10 +234,10 @@ fn assisted_decoding_gives_what_plain_decoding_gives() {
     for (name, model, golden) in &models {
         for case in golden.generate.iter().filter(|case| case.params.num_beams.is_none()) {
             let greedy = case.params.config(&model.config().eos_token_id, 40);
-            let sampled = GenerationConfig { do_sample: true, temperature: Some(0.8), seed: 3, ..greedy.clone() };
+            let sampled = GenerationConfig { sample: true, temperature: Some(0.8), seed: Some(3), ..greedy.clone() };
             for plain in [greedy, sampled] {
                 let expected = run(model, &case.ids, &plain);
-                let lookup = GenerationConfig { prompt_lookup_num_tokens: Some(6), ..plain.clone() };
+                let lookup = GenerationConfig { prompt_lookup: Some(6), ..plain.clone() };
                 assert_eq!(run(model, &case.ids, &lookup), expected, "{name}: {:?}, looked up", case.params);
                 let assisted = GenerationConfig { assistant: true, ..plain };
                 for assistant in [model, other] {
@@ -263,8 +258,8 @@ fn samples_follow_the_processed_distribution() {
     let (model, golden) = (golden::model("base"), golden::golden::<Golden>("base"));
     for case in &golden.distribution {
         let config = GenerationConfig {
-            do_sample: true,
-            seed: 20_240_229,
+            sample: true,
+            seed: Some(20_240_229),
             num_return_sequences: DRAWS,
             ..case.params.config(&[], 1)
         };

@@ -12,11 +12,12 @@
 use std::mem::ManuallyDrop;
 
 use candle_core::{Device, Tensor};
+use gpt2::base::QuantizedType;
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
-use gpt2::decode::{Engine, GenerationConfig, Input, LanguageModel, NoText, Positions};
+use gpt2::decode::{Engine, GenerationConfig, NoText};
 use gpt2::device::{Backend, DeviceChoice};
-use gpt2::kernels::quantized::QuantizedType;
+use gpt2::language_model::{Input, LanguageModel, Positions};
 use gpt2::model::{Gpt2, LoadOptions, Session, Trace, WeightType, to_host};
 
 use crate::golden::{self, Golden, NAMES, assert_close};
@@ -117,7 +118,7 @@ fn guesses_change_no_token() {
         for case in golden.generate.iter().filter(|case| case.params.num_beams.is_none()) {
             let plain = case.params.config(&model.config().eos_token_id, 40);
             let expected = &decode::run(&model, &case.ids, &plain)[0].ids;
-            let lookup = GenerationConfig { prompt_lookup_num_tokens: Some(6), ..plain.clone() };
+            let lookup = GenerationConfig { prompt_lookup: Some(6), ..plain.clone() };
             assert_eq!(&decode::run(&model, &case.ids, &lookup)[0].ids, expected, "{name}: looked up");
             let assisted = GenerationConfig { assistant: true, ..plain };
             let (mut session, mut assistant) = (Session::new(&model), Session::new(&other));
@@ -129,7 +130,7 @@ fn guesses_change_no_token() {
 }
 
 fn last(row: usize, ids: &[u32]) -> Input<'_> {
-    Input { row, ids, logits: Positions::Last, best: Positions::None, hidden: Positions::None, ..Input::default() }
+    Input::logits(row, ids)
 }
 
 /// Splits, copies, cuts, rows in any order and of any lengths, over the step in which room grows: what the cache holds is
@@ -183,13 +184,14 @@ fn rows_survive_a_pass_that_is_refused() {
 #[test]
 fn a_row_does_not_see_who_was_there_before() {
     let config = Config { n_positions: 20, vocab_size: 9, n_embd: 4, n_layer: 1, n_head: 2, ..tiny() };
-    let mut checkpoint = Checkpoint::random(&config, WeightType::F32, 7).unwrap();
-    let wte = checkpoint.tensors.iter_mut().find(|tensor| tensor.name == "wte.weight").unwrap();
+    let mut tensors = Checkpoint::random(&config, WeightType::F32, 7).unwrap().tensors().to_vec();
+    let wte = tensors.iter_mut().find(|tensor| tensor.name == "wte.weight").unwrap();
     let mut bytes = wte.bytes.to_vec();
     bytes[16..20].copy_from_slice(&f32::NAN.to_le_bytes());
     wte.bytes = bytes.into();
+    let checkpoint = Checkpoint::new("changed".into(), tensors).unwrap();
     let model = Gpt2::load(config, &checkpoint, options(WeightType::F32)).unwrap();
-    let hidden = |row, ids| Input { hidden: Positions::Last, logits: Positions::None, ..last(row, ids) };
+    let hidden = |row, ids| Input { row, ids, hidden: Positions::Last, ..Input::default() };
     let mut session = Session::new(&model);
     let first = session.forward(&[hidden(0, &[1; 8]), hidden(1, &[2; 8])]).unwrap().hidden;
     assert!(first[..4].iter().all(|x| x.is_nan()) && first[4..].iter().all(|x| x.is_finite()), "{first:?}");

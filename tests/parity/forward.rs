@@ -1,7 +1,7 @@
 //! One forward pass: logits, hidden states, attention, log-probabilities, and the cache.
 
-use gpt2::decode::numeric::log_softmax;
-use gpt2::decode::{Input, LanguageModel, Positions};
+use gpt2::language_model::{Input, LanguageModel, Positions};
+use gpt2::logits::log_softmax;
 use gpt2::model::{Gpt2, Session, Trace, to_host};
 
 use crate::golden::{self, Forward, Golden, NAMES, assert_close};
@@ -14,14 +14,7 @@ fn cases() -> impl Iterator<Item = (&'static str, Gpt2, Golden)> {
 
 /// Logits of all positions, (T, V).
 pub fn logits(model: &Gpt2, ids: &[u32]) -> Vec<f32> {
-    let input = Input {
-        row: 0,
-        ids,
-        logits: Positions::All,
-        best: Positions::None,
-        hidden: Positions::None,
-        ..Input::default()
-    };
+    let input = Input { logits: Positions::All, ..Input::logits(0, ids) };
     Session::new(model).forward(&[input]).unwrap().logits
 }
 
@@ -103,14 +96,7 @@ fn the_cache_changes_nothing() {
                 let mut session = Session::new(&model);
                 let mut parts = vec![];
                 for ids in [&ids[..split], &ids[split..]] {
-                    let input = Input {
-                        row: 3,
-                        ids,
-                        logits: Positions::All,
-                        best: Positions::None,
-                        hidden: Positions::None,
-                        ..Input::default()
-                    };
+                    let input = Input { logits: Positions::All, ..Input::logits(3, ids) };
                     parts.extend(session.forward(&[input]).unwrap().logits);
                 }
                 assert_eq!(parts, whole, "{name}, split at {split}");
@@ -118,14 +104,8 @@ fn the_cache_changes_nothing() {
             let mut session = Session::new(&model);
             let mut parts = vec![];
             for id in ids {
-                let input = Input {
-                    row: 0,
-                    ids: &[*id],
-                    logits: Positions::Last,
-                    best: Positions::None,
-                    hidden: Positions::None,
-                    ..Input::default()
-                };
+                let ids = [*id];
+                let input = Input::logits(0, &ids);
                 parts.extend(session.forward(&[input]).unwrap().logits);
             }
             assert_eq!(parts, whole, "{name}, token by token");
@@ -139,14 +119,7 @@ fn rows_do_not_disturb_each_other() {
     for (name, model, golden) in cases() {
         let texts: Vec<&[u32]> = golden.forward.iter().map(|case| case.ids.as_slice()).collect();
         let v = model.config().vocab_size;
-        let input = |row, ids| Input {
-            row,
-            ids,
-            logits: Positions::Last,
-            best: Positions::None,
-            hidden: Positions::None,
-            ..Input::default()
-        };
+        let input = |row, ids| Input::logits(row, ids);
         let mut session = Session::new(&model);
         let together = session.forward(&[input(0, texts[0]), input(1, texts[1]), input(2, texts[2])]).unwrap().logits;
         for (row, ids) in texts.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use gpt2::checkpoint::{Checkpoint, WeightFiles};
+use gpt2::checkpoint::{Checkpoint, ShardIndex, WeightFiles};
 use gpt2::config::Config;
 use gpt2::model::{Gpt2, LoadOptions};
 use serde::Deserialize;
@@ -60,7 +60,7 @@ pub fn model(name: &str) -> Gpt2 {
 pub fn load(name: &str, options: LoadOptions) -> Gpt2 {
     let folder = folder(name);
     let weights = match name {
-        "untied_f16" => WeightFiles::Sharded(folder.join("model.safetensors.index.json")),
+        "untied_f16" => WeightFiles::Sharded(ShardIndex::read(&folder.join("model.safetensors.index.json")).unwrap()),
         "inverse" => WeightFiles::PyTorch(folder.join("pytorch_model.bin")),
         _ => WeightFiles::Safetensors(folder.join("model.safetensors")),
     };

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{ARCHITECTURE, Gguf, Metadata, Value};
 use crate::config::{Activation, Config};
 use crate::error::{Error, Result};
+use crate::inventory::TensorId;
 
 /// Keys without the architecture before them.
 mod key {
@@ -39,11 +40,10 @@ impl Config {
         };
         let needed =
             |key: &str| number(key)?.ok_or_else(|| gguf.error(format!("its metadata lacks `{ARCHITECTURE}.{key}`")));
-        let embedding = gguf.tensors.iter().find(|tensor| tensor.name == "wte.weight");
+        let embedding = gguf.tensor(TensorId::WTE);
         let Some(&[vocab_size, _]) = embedding.map(|tensor| tensor.shape.as_slice()) else {
             return Err(gguf.error("it has no token embedding `token_embd.weight` with two dimensions"));
         };
-        let has = |name| gguf.tensors.iter().any(|tensor| tensor.name == name);
         let mut json = json!({
             "vocab_size": vocab_size,
             "n_positions": needed(key::CONTEXT_LENGTH)?,
@@ -52,8 +52,8 @@ impl Config {
             "n_head": needed(key::HEAD_COUNT)?,
             "n_inner": number(key::FEED_FORWARD_LENGTH)?,
             "layer_norm_epsilon": epsilon(gguf)?,
-            "tie_word_embeddings": !has("lm_head.weight"),
-            "qkv_bias": has("h.0.attn.c_attn.bias"),
+            "tie_word_embeddings": gguf.tensor(TensorId::LM_HEAD).is_none(),
+            "qkv_bias": gguf.tensor(TensorId::FIRST_QKV_BIAS).is_some(),
         });
         for (name, key) in [("bos_token_id", BOS), ("eos_token_id", EOS)] {
             if let Some(id) = gguf.metadata.get(key) {

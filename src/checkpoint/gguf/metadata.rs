@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::super::storage::Bytes;
 use super::cursor::Cursor;
+use crate::base::Bytes;
 use crate::error::Result;
 
 /// The metadata of a model, in the order of the file.

@@ -9,7 +9,6 @@
 mod config;
 mod cursor;
 mod metadata;
-mod names;
 mod tensors;
 mod vocabulary;
 mod write;
@@ -17,13 +16,13 @@ mod write;
 use std::path::{Path, PathBuf};
 
 pub use metadata::{Array, Metadata, Value};
-pub use names::gguf_name;
 pub use vocabulary::Vocabulary;
 pub use write::write;
 
 use super::Tensor;
 use super::file::File;
 use crate::error::{Error, Result};
+use crate::inventory::TensorId;
 use cursor::Cursor;
 
 /// The name of GPT-2 among the architectures; its keys begin with it.
@@ -75,6 +74,11 @@ impl Gguf {
         Ok(Self { path: file.path.clone(), metadata, tensors })
     }
 
+    fn tensor(&self, id: TensorId) -> Option<&Tensor> {
+        let name = id.to_string();
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
     /// An error about this file's metadata.
     fn error(&self, message: impl AsRef<str>) -> Error {
         Error::format(&self.path, message)
@@ -107,8 +111,9 @@ fn alignment(file: &File, metadata: &Metadata) -> Result<usize> {
 mod tests {
     use std::borrow::Cow;
 
-    use super::super::{StorageType, TensorSpec};
+    use super::super::TensorSpec;
     use super::*;
+    use crate::base::DType;
     use crate::config::Config;
 
     fn fixture(name: &str) -> PathBuf {
@@ -124,7 +129,7 @@ mod tests {
         let expected = expected["gguf"].as_object().unwrap();
         assert_eq!(gguf.tensors.len(), expected.len());
         for (tensor, (name, entry)) in gguf.tensors.iter().zip(expected) {
-            assert_eq!(gguf_name(&tensor.name).as_ref(), Some(name));
+            assert_eq!(TensorId::named(&tensor.name).map(TensorId::gguf_name).as_ref(), Some(name));
             assert_eq!(tensor.dtype.name(), entry["dtype"], "{name}");
             let mut shape = tensor.shape.clone();
             if tensor.transposed {
@@ -170,9 +175,9 @@ mod tests {
         metadata.push_vocabulary(&Vocabulary { tokens: vec!["a", "b", "<e>"], merges: vec!["a b"], special: vec![2] });
         let spec = |name: &str, dtype, shape: &[usize]| TensorSpec { name: name.into(), dtype, shape: shape.into() };
         let specs = [
-            spec("token_embd.weight", StorageType::Q8_0, &[3, 32]),
-            spec("blk.0.attn_qkv.weight", StorageType::F16, &[96, 32]),
-            spec("blk.0.attn_qkv.bias", StorageType::F32, &[96]),
+            spec("token_embd.weight", DType::Q8_0, &[3, 32]),
+            spec("blk.0.attn_qkv.weight", DType::F16, &[96, 32]),
+            spec("blk.0.attn_qkv.bias", DType::F32, &[96]),
         ];
         let bytes = |place: usize| vec![place as u8 + 1; specs[place].dtype.byte_len(&specs[place].shape).unwrap()];
         let folder = tempfile::tempdir().unwrap();

@@ -5,45 +5,18 @@ use std::ops::Range;
 
 use super::super::Tensor;
 use super::super::file::File;
-use super::super::storage::StorageType;
 use super::cursor::Cursor;
-use super::names::hugging_face_name;
+use crate::base::DType;
 use crate::error::Result;
+use crate::inventory::TensorId;
 
 /// The most dimensions that ggml knows.
 const MOST_DIMENSIONS: u32 = 4;
 
-/// ggml's codes of the types.
-const TYPES: [(u32, StorageType); 18] = [
-    (0, StorageType::F32),
-    (1, StorageType::F16),
-    (2, StorageType::Q4_0),
-    (3, StorageType::Q4_1),
-    (6, StorageType::Q5_0),
-    (7, StorageType::Q5_1),
-    (8, StorageType::Q8_0),
-    (10, StorageType::Q2K),
-    (11, StorageType::Q3K),
-    (12, StorageType::Q4K),
-    (13, StorageType::Q5K),
-    (14, StorageType::Q6K),
-    (24, StorageType::I8),
-    (25, StorageType::I16),
-    (26, StorageType::I32),
-    (27, StorageType::I64),
-    (28, StorageType::F64),
-    (30, StorageType::BF16),
-];
-
-/// ggml's code of a type; none for truth values and bytes, which it does not know.
-pub(super) fn type_code(dtype: StorageType) -> Option<u32> {
-    TYPES.iter().find(|(_, known)| *known == dtype).map(|(code, _)| *code)
-}
-
 /// An entry of the list.
 struct Entry<'f> {
     name: &'f str,
-    dtype: StorageType,
+    dtype: DType,
     /// Row-major, as the bytes lie: GGUF lists the dimensions in the opposite order.
     shape: Vec<usize>,
     /// Counts from the start of the data.
@@ -88,7 +61,7 @@ impl<'f> Entry<'f> {
         }
         shape.reverse();
         let code = cursor.u32()?;
-        let Some(&(_, dtype)) = TYPES.iter().find(|(known, _)| *known == code) else {
+        let Some(dtype) = DType::of_ggml(code) else {
             return Err(file.error(format!(
                 "tensor `{name}` has ggml's type {code}, which is not supported; quantise it as Q8_0, Q4_K or another of \
                  the Q family"
@@ -122,9 +95,10 @@ impl<'f> Entry<'f> {
 
     /// The tensor under Hugging Face's name and with its shape. What has none keeps its own, for the model to refuse.
     fn tensor(self, file: &File, range: Range<usize>) -> Result<Tensor> {
-        let name = hugging_face_name(self.name).unwrap_or_else(|| self.name.to_owned());
+        let id = TensorId::of_gguf(self.name);
+        let name = id.map_or_else(|| self.name.to_owned(), |id| id.to_string());
         // Conv1D has (in, out); llama.cpp keeps (out, in), which lets the products run along the rows.
-        let transposed = self.shape.len() == 2 && name.starts_with("h.");
+        let transposed = self.shape.len() == 2 && id.is_some_and(TensorId::is_conv1d);
         let mut shape = self.shape;
         if transposed {
             shape.reverse();

@@ -40,20 +40,16 @@ impl Gguf {
     pub fn vocabulary(&self) -> Result<Vocabulary<'_>> {
         match self.metadata.get(MODEL).map(Value::as_str) {
             Some(Some(BYTE_LEVEL_BPE)) => {}
-            None => return Err(self.error("it has no tokenizer; give one with --tokenizer PATH")),
+            None => return Err(self.error("it has no tokenizer")),
             Some(other) => {
                 let other = other.unwrap_or_default();
-                return Err(
-                    self.error(format!("its tokenizer is of the kind {other:?}; give GPT-2's with --tokenizer PATH"))
-                );
+                return Err(self.error(format!("its tokenizer is of the kind {other:?}, not GPT-2's")));
             }
         }
         match self.metadata.get(PRE).map(|value| value.as_str().unwrap_or_default()) {
             None | Some("default" | GPT2_WORDS) => {}
             Some(other) => {
-                return Err(self.error(format!(
-                    "its tokenizer splits words as {other:?}, not as GPT-2; give the model's own with --tokenizer PATH"
-                )));
+                return Err(self.error(format!("its tokenizer splits words as {other:?}, not as GPT-2")));
             }
         }
         let strings = |key| match self.metadata.get(key).and_then(Value::as_array).and_then(Array::strings) {

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use super::super::write::{TensorSpec, check_names, write_tensor};
 use super::metadata::{Metadata, encode_string};
-use super::tensors::type_code;
 use super::{DEFAULT_ALIGNMENT, MAGIC};
 use crate::error::{Error, Result};
 use crate::files::atomically;
@@ -14,7 +13,7 @@ use crate::files::atomically;
 const VERSION: u32 = 3;
 
 /// Writes a GGUF file of `metadata` and `tensors`; `bytes_of` is asked for the bytes of each in turn, by its place.
-/// Names are GGUF's ([`super::gguf_name`]), matrices of the blocks have the shape (out, in).
+/// Names are GGUF's ([`gguf_name`](crate::inventory::TensorId::gguf_name)), matrices of the blocks have the shape (out, in).
 ///
 /// The file appears under `path` once it is whole; on an error nothing is left behind.
 ///
@@ -51,7 +50,7 @@ fn header(path: &Path, metadata: &Metadata, tensors: &[TensorSpec]) -> Result<Ve
     metadata.encode(&mut header);
     let mut offset = 0u64;
     for spec in tensors {
-        let Some(code) = type_code(spec.dtype) else {
+        let Some(code) = spec.dtype.ggml_code() else {
             return Err(Error::Unsupported(format!("tensor `{}`: GGUF has no type {}", spec.name, spec.dtype)));
         };
         encode_string(&spec.name, &mut header);

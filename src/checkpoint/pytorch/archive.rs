@@ -9,8 +9,8 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::super::Tensor;
 use super::super::file::File;
-use super::super::storage::Bytes;
 use super::Memory;
+use crate::base::Bytes;
 use crate::error::Result;
 
 /// Reads the tensors of a zip archive.

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use super::super::Tensor;
 use super::super::file::File;
-use super::super::storage::Bytes;
 use super::Memory;
 use super::pickle::{self, Fault, Object, Pickle, Storage, Value};
+use crate::base::Bytes;
 use crate::error::{Error, Result};
 
 /// 0x1950a86a20f9469cfc6c, little-endian.

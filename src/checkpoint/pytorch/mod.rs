@@ -11,9 +11,10 @@ mod legacy;
 mod pickle;
 
 use super::file::File;
-use super::storage::Bytes;
-use super::{Tensor, is_causal_mask, plain_name};
+use super::{Tensor, plain_name};
+use crate::base::Bytes;
 use crate::error::{Error, Result};
+use crate::inventory::is_causal_mask;
 use pickle::{Fault, MOST_INSTRUCTIONS, Object, Pickle, Storage, TensorView, Value};
 
 /// Keys under which training scripts put the state dict of the model.
@@ -173,8 +174,8 @@ mod tests {
 
     use half::{bf16, f16};
 
-    use super::super::StorageType;
     use super::*;
+    use crate::base::DType;
 
     fn fixture(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint").join(name)
@@ -187,11 +188,11 @@ mod tests {
     fn numbers(tensor: &Tensor) -> Vec<f64> {
         let items = tensor.bytes.chunks_exact(tensor.dtype.block_bytes());
         match tensor.dtype {
-            StorageType::F32 => items.map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
-            StorageType::F16 => items.map(|b| f16::from_le_bytes(b.try_into().unwrap()).into()).collect(),
-            StorageType::BF16 => items.map(|b| bf16::from_le_bytes(b.try_into().unwrap()).into()).collect(),
-            StorageType::F64 => items.map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-            StorageType::I64 => items.map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+            DType::F32 => items.map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+            DType::F16 => items.map(|b| f16::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+            DType::BF16 => items.map(|b| bf16::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+            DType::F64 => items.map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+            DType::I64 => items.map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
             other => panic!("{other}"),
         }
     }

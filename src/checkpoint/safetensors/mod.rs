@@ -8,16 +8,16 @@ mod write;
 use std::collections::HashSet;
 use std::fmt;
 
-use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::file::File;
-use super::storage::StorageType;
-use super::{Tensor, is_causal_mask, plain_name};
+use super::{Tensor, plain_name};
+use crate::base::DType;
 pub use write::write;
 
 use crate::error::Result;
+use crate::inventory::is_causal_mask;
 
 /// The largest header, the reference implementation's limit.
 const LARGEST_HEADER: u64 = 100_000_000;
@@ -40,7 +40,7 @@ pub(super) fn read(file: &File) -> Result<Vec<Tensor>> {
         if is_causal_mask(plain) {
             continue;
         }
-        let Some(dtype) = storage_type(info.dtype) else {
+        let Some(dtype) = DType::named(&info.dtype.to_string()) else {
             return Err(file.error(format!("tensor `{name}` has dtype {}, which is not supported", info.dtype)));
         };
         let bytes = file.bytes.slice(data_start + start..data_start + end);
@@ -125,22 +125,6 @@ fn check_range(file: &File, name: &str, info: &TensorInfo, expected_start: usize
         ));
     }
     Ok(())
-}
-
-fn storage_type(dtype: Dtype) -> Option<StorageType> {
-    Some(match dtype {
-        Dtype::F32 => StorageType::F32,
-        Dtype::F16 => StorageType::F16,
-        Dtype::BF16 => StorageType::BF16,
-        Dtype::F64 => StorageType::F64,
-        Dtype::BOOL => StorageType::Bool,
-        Dtype::U8 => StorageType::U8,
-        Dtype::I8 => StorageType::I8,
-        Dtype::I16 => StorageType::I16,
-        Dtype::I32 => StorageType::I32,
-        Dtype::I64 => StorageType::I64,
-        _ => return None,
-    })
 }
 
 /// The header's tensors in the order of the text, duplicates kept, so that they can be refused.
@@ -251,9 +235,9 @@ mod tests {
         let path = folder.path().join("model.safetensors");
         let spec = |name: &str, dtype, shape: &[usize]| TensorSpec { name: name.into(), dtype, shape: shape.into() };
         let specs = [
-            spec("h.0.ln_1.bias", StorageType::F16, &[3]),
-            spec("wte.weight", StorageType::F32, &[2, 2]),
-            spec("scalar", StorageType::I64, &[]),
+            spec("h.0.ln_1.bias", DType::F16, &[3]),
+            spec("wte.weight", DType::F32, &[2, 2]),
+            spec("scalar", DType::I64, &[]),
         ];
         let data: [&[u8]; 3] = [&[1; 6], &[2; 16], &[3; 8]];
         write(&path, &[("format", "pt")], &specs, |place| Ok(data[place].into())).unwrap();
@@ -276,9 +260,9 @@ mod tests {
         let spec = |name: &str, dtype| TensorSpec { name: name.into(), dtype, shape: vec![32] };
         let message =
             |specs: &[TensorSpec]| write(&path, &[], specs, |_| Ok(vec![0; 5].into())).unwrap_err().to_string();
-        assert!(message(&[spec("a", StorageType::Q8_0)]).contains("safetensors has no type Q8_0"));
-        assert!(message(&[spec("a", StorageType::F32)]).contains("needs 128 bytes, not 5"));
-        assert!(message(&[spec("a", StorageType::U8), spec("a", StorageType::U8)]).contains("written twice"));
+        assert!(message(&[spec("a", DType::Q8_0)]).contains("safetensors has no type Q8_0"));
+        assert!(message(&[spec("a", DType::F32)]).contains("needs 128 bytes, not 5"));
+        assert!(message(&[spec("a", DType::U8), spec("a", DType::U8)]).contains("written twice"));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

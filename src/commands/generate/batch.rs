@@ -1,7 +1,6 @@
 //! Many prompts from a JSONL file: read as places become free, written as they finish, resumable.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
@@ -13,28 +12,26 @@ use indicatif::ProgressBar;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Generator, Request, TokenText, interrupt_flag, rand_seed};
+use super::{Generator, Request, interrupt_flag, rand_seed};
 use crate::cli::Prompt;
+use crate::commands::Interrupted;
 use crate::commands::jsonl::{self, Line, Sink};
 use crate::output::generate::Timings;
 
-pub fn run(generator: &Generator<'_>, input: &Path) -> Result<()> {
+pub fn run(generator: &Generator<'_>, rows: Receiver<Line>) -> Result<()> {
     let args = &generator.args.batch;
-    // A missing input must not cost the output of an earlier run.
-    let rows = jsonl::read_lines(input)?;
-    let (mut sink, done) = Sink::open(input, args.output.as_deref(), args.resume)?;
+    let (mut sink, done) = Sink::open("generate", args.output.as_deref(), args.resume)?;
     let interrupted = interrupt_flag()?;
-    let progress = jsonl::progress(input, generator.verbosity.quiet)?;
+    let progress = jsonl::progress(args.input.as_deref(), generator.verbosity.quiet)?;
     let mut session = Session::new(&generator.loaded.model);
     let mut assistant = generator.assistant.map(Session::new);
-    let text = TokenText(generator.loaded.tokenizer.as_ref());
-    let mut engine = Engine::new(&mut session, &text).with_batch_size(args.batch_size);
+    let mut engine = Engine::new(&mut session, generator.loaded.pipeline()).with_batch_size(args.batch_size);
     if let Some(assistant) = &mut assistant {
         engine = engine.with_assistant(assistant)?;
     }
     let mut batch = Batch {
         generator,
-        seed: generator.args.decoding.strategy.seed.unwrap_or_else(rand_seed),
+        seed: generator.config.seed.unwrap_or_else(rand_seed),
         rows,
         done,
         running: HashMap::new(),
@@ -46,7 +43,7 @@ pub fn run(generator: &Generator<'_>, input: &Path) -> Result<()> {
     batch.progress.finish_and_clear();
     outcome?;
     if interrupted.load(Ordering::Relaxed) {
-        std::process::exit(super::INTERRUPTED);
+        return Err(Interrupted.into());
     }
     jsonl::outcome(batch.failed)
 }
@@ -138,8 +135,8 @@ impl Batch<'_> {
             (None, None) => bail!("the row has neither `prompt` nor `prompt_ids`"),
             (Some(_), Some(_)) => bail!("the row has both `prompt` and `prompt_ids`"),
         };
-        let decoding = self.generator.args.decoding.with_overrides(row.overrides)?;
-        self.generator.request(&prompt, &decoding, self.seed)
+        let config = self.generator.config.with_json(&row.overrides)?;
+        self.generator.request(&prompt, &config, self.seed)
     }
 
     fn take(&mut self, event: Event, sink: &mut Sink) -> Result<()> {

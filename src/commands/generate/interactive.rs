@@ -10,6 +10,7 @@ use rustyline::{DefaultEditor, history::History};
 
 use super::{Generator, interrupt_flag, rand_seed};
 use crate::cli::Prompt;
+use crate::cli::advice::{self, Spelling};
 use crate::output::{Stdout, say};
 
 pub fn run(generator: &Generator<'_>) -> Result<()> {
@@ -38,12 +39,12 @@ pub fn run(generator: &Generator<'_>) -> Result<()> {
         interrupted.store(false, Ordering::Relaxed);
         let mut out = Stdout::lock();
         let outcome = generator
-            .request(&Prompt::Text(line), &generator.args.decoding, rand_seed())
+            .request(&Prompt::Text(line), &generator.config, rand_seed())
             .and_then(|request| generator.write_text(&request, &interrupted, &mut out));
         out.finish()?;
         if let Err(error) = outcome {
             // A prompt that cannot be run does not end the session.
-            say(format_args!("error: {error:#}"));
+            say(format_args!("error: {}", advice::lines(&error, "generate", Spelling::Flags).join(": ")));
         }
     }
     if let Some(history) = history.filter(|_| !editor.history().is_empty()) {

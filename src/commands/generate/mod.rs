@@ -6,61 +6,76 @@ mod interactive;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use anyhow::Result;
-use gpt2::decode::{Decoding, Detokenize, Engine, Event, FinishReason, Sequence};
+use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, Sequence};
 use gpt2::model::{Gpt2, Session};
-use gpt2::tokenizer::{TextStream, Tokenizer};
+use gpt2::tokenizer::TextStream;
 
-use super::load::Loaded;
-use crate::cli::{DecodingArgs, Format, GenerateArgs, ModelArgs, Prompt, Verbosity};
+use super::Interrupted;
+use super::jsonl::{self, Line};
+use super::load::{self, Loaded};
+use crate::cli::{Format, GenerateArgs, ModelArgs, Prompt, Verbosity};
 use crate::output::generate::{GenerateRecord, LogprobRecord, SequenceRecord, Timings, write_logprobs};
 use crate::output::{Stdout, say};
 
 pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
+    let config = GenerationConfig { assistant: args.assistant_model.is_some(), ..args.decoding.config.clone() };
+    config.check()?;
+    let work = match &args.batch.input {
+        _ if args.interactive => Work::Interactive,
+        Some(input) => {
+            jsonl::check_output(input, args.batch.output.as_deref())?;
+            // A missing input must not cost the output of an earlier run.
+            Work::Batch(jsonl::read_lines(input)?)
+        }
+        None => Work::Single(args.text.prompt()?),
+    };
     let loaded = Loaded::load(&args.model, verbosity)?;
     let assistant = assistant(args, verbosity)?;
-    let generator = Generator { args, loaded: &loaded, assistant: assistant.as_ref(), verbosity };
-    if args.interactive {
-        return interactive::run(&generator);
+    let generator = Generator { args, config, loaded: &loaded, assistant: assistant.as_ref(), verbosity };
+    match work {
+        Work::Single(prompt) => generator.single(&prompt),
+        Work::Batch(lines) => batch::run(&generator, lines),
+        Work::Interactive => interactive::run(&generator),
     }
-    match &args.batch.input {
-        Some(input) => batch::run(&generator, input),
-        None => generator.single(),
-    }
+}
+
+/// What is to be continued.
+enum Work {
+    Single(Prompt),
+    Batch(Receiver<Line>),
+    Interactive,
 }
 
 /// The model that guesses ahead.
 fn assistant(args: &GenerateArgs, verbosity: Verbosity) -> Result<Option<Gpt2>> {
     let Some(model) = &args.assistant_model else { return Ok(None) };
     let args = ModelArgs { model: model.clone(), revision: None, tokenizer: None, ..args.model.clone() };
-    Ok(Some(Loaded::load(&args, verbosity)?.model))
+    let opened = load::open(&args, verbosity)?;
+    Ok(Some(load::network(&args, &opened, args.device.open()?, verbosity)?))
 }
 
 /// Set by Ctrl-C: the step at work is finished, then generation ends. A second Ctrl-C ends the program at once.
 fn interrupt_flag() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
+    // Called in the order in which they are registered. The first does nothing until the second has set the flag; then it
+    // ends the process where it stands, from the handler of the signal, as nothing else can be relied on there.
     signal_hook::flag::register_conditional_shutdown(signal_hook::consts::SIGINT, INTERRUPTED, Arc::clone(&flag))?;
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&flag))?;
     Ok(flag)
 }
 
-/// The exit code after Ctrl-C.
+/// The exit code after a second Ctrl-C.
 const INTERRUPTED: i32 = 130;
-
-/// The texts of tokens, as decoding wants them: special tokens have none.
-struct TokenText<'a>(Option<&'a Tokenizer>);
-
-impl Detokenize for TokenText<'_> {
-    fn token_bytes(&self, id: u32) -> &[u8] {
-        self.0.filter(|tokenizer| !tokenizer.is_special(id)).and_then(|tokenizer| tokenizer.bytes(id)).unwrap_or(&[])
-    }
-}
 
 /// A loaded model and the flags.
 struct Generator<'a> {
     args: &'a GenerateArgs,
+    /// The decoding parameters that the flags give.
+    config: GenerationConfig,
     loaded: &'a Loaded,
     assistant: Option<&'a Gpt2>,
     verbosity: Verbosity,
@@ -83,9 +98,8 @@ impl Request {
 }
 
 impl Generator<'_> {
-    fn single(&self) -> Result<()> {
-        let prompt = self.args.text.prompt()?;
-        let request = self.request(&prompt, &self.args.decoding, rand_seed())?;
+    fn single(&self, prompt: &Prompt) -> Result<()> {
+        let request = self.request(prompt, &self.config, rand_seed())?;
         let interrupted = interrupt_flag()?;
         let mut out = Stdout::lock();
         let ended = match self.args.format {
@@ -100,24 +114,21 @@ impl Generator<'_> {
             },
         };
         out.finish()?;
-        if !ended {
-            std::process::exit(INTERRUPTED);
-        }
-        Ok(())
+        if ended { Ok(()) } else { Err(Interrupted.into()) }
     }
 
     /// The request for a prompt; `seed` is used where the parameters name none.
-    fn request(&self, prompt: &Prompt, decoding: &DecodingArgs, seed: u64) -> Result<Request> {
+    fn request(&self, prompt: &Prompt, config: &GenerationConfig, seed: u64) -> Result<Request> {
         let loaded = self.loaded;
-        let vocab_size = loaded.model.config().vocab_size;
-        let mut config = decoding.config(loaded.tokenizer.as_ref(), vocab_size, &loaded.eos_token_id, seed)?;
-        config.assistant = self.assistant.is_some();
+        let mut config = GenerationConfig { eos_token_id: loaded.eos_token_id.clone(), ..config.clone() };
+        loaded.encode_texts(&mut config)?;
+        let seed = *config.seed.get_or_insert(seed);
         let prompt_ids = loaded.prompt_ids(prompt, &self.args.text, self.verbosity)?;
         let text = match prompt {
             Prompt::Text(text) => Some(text.clone()),
             Prompt::Ids(ids) => loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids, false)),
         };
-        Ok(Request { prompt: text, prompt_ids, decoding: Arc::new(config.validate()?), seed: config.seed })
+        Ok(Request { prompt: text, prompt_ids, decoding: Arc::new(config.validate()?), seed })
     }
 
     /// Runs a request to its end; none if it was interrupted. Tokens go to `on_event` as they are generated; before
@@ -130,8 +141,7 @@ impl Generator<'_> {
     ) -> Result<Option<(Vec<Sequence>, Timings)>> {
         let mut session = Session::new(&self.loaded.model);
         let mut assistant = self.assistant.map(Session::new);
-        let text = TokenText(self.loaded.tokenizer.as_ref());
-        let mut engine = Engine::new(&mut session, &text);
+        let mut engine = Engine::new(&mut session, self.loaded.pipeline());
         if let Some(assistant) = &mut assistant {
             engine = engine.with_assistant(assistant)?;
         }
@@ -168,7 +178,7 @@ impl Generator<'_> {
             (Some(prompt), _) => prompt.clone(),
             (None, _) => join_ids(&request.prompt_ids),
         };
-        let several = self.args.decoding.strategy.num_return_sequences.unwrap_or(1) > 1;
+        let several = self.config.num_return_sequences > 1;
         let streams = request.decoding.streams() && !several && self.loaded.tokenizer.is_some();
         let mut stream = TextStream::default();
         let outcome = self.generate(request, interrupted, |event| match event {
@@ -197,9 +207,7 @@ impl Generator<'_> {
 
     /// Says on stderr what the result alone does not: the seed that was drawn.
     fn announce(&self, request: &Request) {
-        if let Some(seed) =
-            request.seed().filter(|_| !self.verbosity.quiet && self.args.decoding.strategy.seed.is_none())
-        {
+        if let Some(seed) = request.seed().filter(|_| !self.verbosity.quiet && self.config.seed.is_none()) {
             say(format_args!("seed: {seed}"));
         }
     }

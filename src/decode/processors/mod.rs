@@ -8,7 +8,8 @@
 mod penalties;
 mod warpers;
 
-use super::config::GenerationConfig;
+use super::parameters::GenerationConfig;
+use crate::error::{Error, Result};
 
 /// One step of the chain, with its parameters.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +46,7 @@ impl Processors {
         if config.no_repeat_ngram_size > 0 {
             chain.push(Processor::NoRepeatNgram(config.no_repeat_ngram_size));
         }
-        let ends = |word: &Vec<u32>| matches!(word[..], [id] if config.eos_token_id.contains(&id));
+        let ends = |word: &Vec<u32>| matches!(word[..], [id] if config.ends().contains(&id));
         let bad_words: Vec<_> = config.bad_words_ids.iter().filter(|word| !ends(word)).cloned().collect();
         if !bad_words.is_empty() {
             chain.push(Processor::BadWords(bad_words));
@@ -53,7 +54,7 @@ impl Processors {
         if config.min_new_tokens > 0 {
             chain.push(Processor::MinNewTokens {
                 min_new_tokens: config.min_new_tokens,
-                eos_token_id: config.eos_token_id.clone(),
+                eos_token_id: config.ends().to_vec(),
             });
         }
         if warpers {
@@ -67,6 +68,24 @@ impl Processors {
             chain.extend(given(config.eta_cutoff, 0.0).map(Processor::EtaCutoff));
         }
         Self { chain, min_tokens_to_keep }
+    }
+
+    /// Checks that the ids which the chain names are tokens of a model.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`], with the parameter that names another one.
+    pub fn check(&self, vocab_size: usize) -> Result<()> {
+        let named = self.chain.iter().flat_map(|processor| match processor {
+            Processor::BadWords(words) => words.as_slice(),
+            _ => &[],
+        });
+        match named.flatten().find(|id| **id as usize >= vocab_size) {
+            Some(id) => {
+                let last = vocab_size - 1;
+                Err(Error::parameter("bad_words_ids", format!("holds id {id}, but the vocabulary ends at {last}")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether the chain changes nothing.
@@ -105,6 +124,31 @@ impl Processors {
                 Processor::EpsilonCutoff(epsilon) => warpers::epsilon_cutoff(logits, *epsilon, keep),
                 Processor::EtaCutoff(epsilon) => warpers::eta_cutoff(logits, *epsilon, keep),
             }
+        }
+    }
+}
+
+/// Fails if `largest`, the best score after the processors, says that they left nothing to choose from.
+pub(crate) fn check_choice(largest: f32) -> Result<()> {
+    if largest.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Numerics(if largest == f32::NEG_INFINITY {
+        "every token is ruled out: loosen `bad_words`, `no_repeat_ngram_size` or `min_new_tokens`".into()
+    } else {
+        "the scores overflow: raise `temperature`, or bring `repetition_penalty` closer to 1".into()
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_choice;
+
+    #[test]
+    fn something_has_to_be_left_to_choose_from() {
+        assert!(check_choice(-4.0).is_ok());
+        for largest in [f32::NEG_INFINITY, f32::INFINITY, f32::NAN] {
+            assert!(check_choice(largest).is_err(), "{largest}");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Thresholds are compared in `f32` and sums kept in `f64`, as PyTorch does on a CPU, so that the same tokens survive.
 //! Each truncation leaves at least the best `keep` tokens.
 
-use crate::decode::numeric;
+use crate::logits;
 
 /// Divides all scores by `temperature`: below 1 the distribution gets sharper, above 1 flatter.
 ///
@@ -18,7 +18,7 @@ pub fn temperature(logits: &mut [f32], temperature: f32) {
 ///
 /// `TopKLogitsWarper`; Fan et al. 2018, "Hierarchical Neural Story Generation".
 pub fn top_k(logits: &mut [f32], k: usize) {
-    let lowest = numeric::kth_largest(logits, k);
+    let lowest = logits::kth_largest(logits, k);
     for x in logits {
         if *x < lowest {
             *x = f32::NEG_INFINITY;
@@ -34,10 +34,10 @@ pub fn top_k(logits: &mut [f32], k: usize) {
 pub fn top_p(logits: &mut [f32], p: f64, keep: usize) {
     let removable = 1.0 - p;
     let mut probs = vec![];
-    numeric::softmax(logits, &mut probs);
+    logits::softmax(logits, &mut probs);
     // Together, tokens this unlikely cannot reach what may be removed, so all of them go and need no sorting.
     let negligible = (0.5 * removable / logits.len() as f64) as f32;
-    let best_first = |(i, x): (usize, &f32)| !(u64::from(numeric::order_key(*x)) << 32 | i as u64);
+    let best_first = |(i, x): (usize, &f32)| !(u64::from(logits::order_key(*x)) << 32 | i as u64);
     let candidates = logits.iter().enumerate().filter(|&(i, _)| probs[i] > negligible).map(best_first);
     let mut keys: Vec<u64> = candidates.collect();
     if keys.len() < keep {
@@ -62,9 +62,9 @@ pub fn top_p(logits: &mut [f32], p: f64, keep: usize) {
 /// `MinPLogitsWarper`; Nguyen et al. 2024, "Turning Up the Heat: Min-p Sampling".
 pub fn min_p(logits: &mut [f32], p: f32, keep: usize) {
     let mut probs = vec![];
-    numeric::softmax(logits, &mut probs);
-    let best = numeric::top_k(&probs, keep);
-    let lowest = p * numeric::max(&probs);
+    logits::softmax(logits, &mut probs);
+    let best = logits::top_k(&probs, keep);
+    let lowest = p * logits::max(&probs);
     for (id, (x, prob)) in logits.iter_mut().zip(&probs).enumerate() {
         if *prob < lowest && !best.iter().any(|&(b, _)| b == id) {
             *x = f32::NEG_INFINITY;
@@ -78,8 +78,8 @@ pub fn min_p(logits: &mut [f32], p: f32, keep: usize) {
 /// `TypicalLogitsWarper`; Meister et al. 2022, "Locally Typical Sampling".
 pub fn typical_p(logits: &mut [f32], mass: f32, keep: usize) {
     let mut log_probs = logits.to_vec();
-    numeric::log_softmax(&mut log_probs);
-    let entropy = numeric::entropy(&log_probs);
+    logits::log_softmax(&mut log_probs);
+    let entropy = logits::entropy(&log_probs);
     // The distance is not negative, so its bits order as it does.
     let mut keys: Vec<u64> = log_probs
         .iter()
@@ -110,7 +110,7 @@ pub fn typical_p(logits: &mut [f32], mass: f32, keep: usize) {
 /// `EpsilonLogitsWarper`; Hewitt et al. 2022, "Truncation Sampling as Language Model Desmoothing".
 pub fn epsilon_cutoff(logits: &mut [f32], epsilon: f32, keep: usize) {
     let mut probs = vec![];
-    numeric::softmax(logits, &mut probs);
+    logits::softmax(logits, &mut probs);
     remove_below(logits, &probs, epsilon, keep);
 }
 
@@ -119,16 +119,16 @@ pub fn epsilon_cutoff(logits: &mut [f32], epsilon: f32, keep: usize) {
 /// `EtaLogitsWarper`; Hewitt et al. 2022, "Truncation Sampling as Language Model Desmoothing".
 pub fn eta_cutoff(logits: &mut [f32], epsilon: f32, keep: usize) {
     let mut log_probs = logits.to_vec();
-    numeric::log_softmax(&mut log_probs);
-    let eta = epsilon.min(epsilon.sqrt() * (-numeric::entropy(&log_probs)).exp());
+    logits::log_softmax(&mut log_probs);
+    let eta = epsilon.min(epsilon.sqrt() * (-logits::entropy(&log_probs)).exp());
     let mut probs = vec![];
-    numeric::softmax(logits, &mut probs);
+    logits::softmax(logits, &mut probs);
     remove_below(logits, &probs, eta, keep);
 }
 
 /// Removes tokens less likely than `threshold`, but none that scores as well as the `keep`-th best.
 fn remove_below(logits: &mut [f32], probs: &[f32], threshold: f32, keep: usize) {
-    let protected = numeric::kth_largest(logits, keep);
+    let protected = logits::kth_largest(logits, keep);
     for (x, prob) in logits.iter_mut().zip(probs) {
         if *prob < threshold && *x < protected {
             *x = f32::NEG_INFINITY;
@@ -284,7 +284,7 @@ mod tests {
     /// [`top_p`] by its definition: a whole ascending sort.
     fn top_p_by_sorting(row: &[f32], p: f64, keep: usize) -> Vec<usize> {
         let mut probs = vec![];
-        numeric::softmax(row, &mut probs);
+        logits::softmax(row, &mut probs);
         let mut order: Vec<usize> = (0..row.len()).collect();
         order.sort_by(|&a, &b| row[a].total_cmp(&row[b]));
         let mut cumulative = 0.0;
@@ -328,7 +328,7 @@ mod tests {
                     prop_assert_eq!(&cut, &twice, "{} is idempotent", name);
                 }
                 let mut probs = vec![];
-                numeric::softmax(&cut, &mut probs);
+                logits::softmax(&cut, &mut probs);
                 prop_assert!((probs.iter().sum::<f32>() - 1.0).abs() < 1e-5);
             }
         }

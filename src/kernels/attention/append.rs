@@ -5,7 +5,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::batch::Batch;
 use super::memory::{CacheMemory, PAGE_POSITIONS};
-use crate::kernels::pool;
+use crate::base::pool;
 
 /// What writing a number into the cache costs, in multiplications: numbers of a key lie apart.
 const WRITING: usize = 64;

@@ -5,9 +5,9 @@
 
 use memmap2::MmapRaw;
 
+use crate::base::pages::large_pages;
 use crate::error::Result;
 use crate::kernels::simd::LANES;
-use crate::pages::large_pages;
 
 /// Positions of a page.
 pub const PAGE_POSITIONS: usize = LANES;

@@ -13,9 +13,9 @@ pub use batch::Batch;
 use batch::Task;
 pub use memory::{CacheMemory, CacheShape, PAGE_POSITIONS, PageId};
 
-use super::pool::{self, Shareable};
 use super::simd::{Kernel, LANES, Simd, dispatch, exp};
 use super::stored::{F16, F32, Stored};
+use crate::base::pool::{self, Shareable};
 
 /// Queries that share a pass over the keys.
 const TOGETHER: usize = 4;

@@ -1,46 +1,8 @@
 //! A matrix of floating-point numbers.
 
 use super::panels;
-use crate::checkpoint::{Bytes, StorageType};
+use crate::base::{Bytes, FloatType};
 use crate::kernels::stored::{BF16, F16, F32, Stored};
-
-/// The type of a weight's numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FloatType {
-    /// 32-bit.
-    F32,
-    /// 16-bit IEEE.
-    F16,
-    /// 16-bit, the upper half of an `F32`.
-    BF16,
-}
-
-impl FloatType {
-    /// Bytes of one number.
-    #[must_use]
-    pub fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::BF16 => 2,
-        }
-    }
-
-    /// The type as checkpoints name it.
-    #[must_use]
-    pub fn storage(self) -> StorageType {
-        match self {
-            Self::F32 => StorageType::F32,
-            Self::F16 => StorageType::F16,
-            Self::BF16 => StorageType::BF16,
-        }
-    }
-
-    /// The type of numbers that a checkpoint stores as `storage`, if it is one of these.
-    #[must_use]
-    pub fn of(storage: StorageType) -> Option<Self> {
-        [Self::F32, Self::F16, Self::BF16].into_iter().find(|dtype| dtype.storage() == storage)
-    }
-}
 
 /// A weight matrix, (out, in) where it is stored or (in, out) in panels.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ mod tiles;
 
 use std::cell::RefCell;
 
-pub use matrix::{FloatType, Matrix};
+pub use matrix::Matrix;
 
 use super::product::{self, Epilogue};
 

@@ -4,7 +4,7 @@
 //! So what a product reads of a panel is one run of memory, for one row and for many, and nothing is packed while a
 //! prompt waits.
 
-use super::FloatType;
+use crate::base::FloatType;
 
 /// Outputs of a panel: three vectors.
 pub const PANEL: usize = 48;

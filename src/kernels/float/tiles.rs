@@ -1,7 +1,8 @@
 //! Packed weights: a panel goes past the rows part by part, in tiles of sums in registers.
 
 use super::panels::PANEL;
-use super::{FloatType, Product, SCRATCH};
+use super::{Product, SCRATCH};
+use crate::base::FloatType;
 use crate::kernels::share::{Columns, for_each_columns};
 use crate::kernels::simd::{Kernel, LANES, Simd, dispatch};
 use crate::kernels::stored::{BF16, F16, F32, Stored, widen, widened};
@@ -116,8 +117,7 @@ fn row_of_tiles<S: Simd, T: Stored, const R: usize, const V: usize>(
                 *number = T::load(simd, &w[v + j]);
             }
             for (x, sums) in x.iter().zip(&mut sums) {
-                // SAFETY: each row of `x` is as long as `w`.
-                let x = simd.splat(unsafe { *x.get_unchecked(i) });
+                let x = simd.splat(x[i]);
                 for (sum, number) in sums.iter_mut().zip(numbers) {
                     *sum = simd.fma(x, number, *sum);
                 }

@@ -1,49 +1,7 @@
 //! A quantised matrix.
 
-use super::convert::dequantize;
 use super::panels::{PAIR, PANEL, pack, unpack_row};
-use crate::checkpoint::{Bytes, StorageType};
-
-/// The formats that have a kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QuantizedType {
-    /// 8 bits in blocks of 32: 8.5 bits a weight.
-    Q8_0,
-    /// 6 bits in blocks of 256: 6.56 bits a weight.
-    Q6K,
-    /// 5 bits in blocks of 256: 5.5 bits a weight.
-    Q5K,
-    /// 4 bits in blocks of 256: 4.5 bits a weight.
-    Q4K,
-}
-
-impl QuantizedType {
-    /// The format as checkpoints name it.
-    #[must_use]
-    pub fn storage(self) -> StorageType {
-        match self {
-            Self::Q8_0 => StorageType::Q8_0,
-            Self::Q6K => StorageType::Q6K,
-            Self::Q5K => StorageType::Q5K,
-            Self::Q4K => StorageType::Q4K,
-        }
-    }
-
-    /// The type of a matrix whose rows have `inputs` numbers and which shall be quantised: this one, or `Q8_0` where
-    /// they are not whole blocks of it, or `F16` where they are not whole blocks of that either. (llama.cpp does the
-    /// same.)
-    #[must_use]
-    pub fn fitting(self, inputs: usize) -> StorageType {
-        let fits = |dtype: &StorageType| inputs.is_multiple_of(dtype.block_len());
-        [self.storage(), StorageType::Q8_0].into_iter().find(fits).unwrap_or(StorageType::F16)
-    }
-
-    /// The format in which a checkpoint stores a tensor, if it has a kernel.
-    #[must_use]
-    pub fn of(storage: StorageType) -> Option<Self> {
-        [Self::Q8_0, Self::Q6K, Self::Q5K, Self::Q4K].into_iter().find(|kind| kind.storage() == storage)
-    }
-}
+use crate::base::{Bytes, QuantizedType, ggml};
 
 /// A quantised weight matrix: (out, in), rows of whole blocks, packed in [panels](super::panels).
 #[derive(Debug, Clone)]
@@ -63,7 +21,7 @@ impl QuantizedMatrix {
     /// If the length is wrong: loading checks it.
     #[must_use]
     pub fn new(rows: &[u8], dtype: QuantizedType, inputs: usize, outputs: usize) -> Self {
-        let len = dtype.storage().byte_len(&[outputs, inputs]);
+        let len = dtype.dtype().byte_len(&[outputs, inputs]);
         assert_eq!(Some(rows.len()), len, "length of a quantised matrix");
         let row_bytes = rows.len() / outputs.max(1);
         let mut packed = vec![0; outputs.next_multiple_of(PAIR) * row_bytes];
@@ -120,6 +78,6 @@ impl QuantizedMatrix {
     pub fn row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.outputs, "a row of a matrix");
         let bytes = unpack_row(self.dtype, self.panel(row / PANEL), row % PANEL);
-        dequantize(self.dtype.storage(), &bytes, out);
+        ggml::dequantize(self.dtype.dtype(), &bytes, out).expect("a matrix has rows of whole blocks");
     }
 }

@@ -12,7 +12,6 @@
 //! Reference: ggml, `ggml-common.h` and `ggml-quants.c`.
 
 mod activations;
-mod convert;
 mod format;
 mod matrix;
 mod panels;
@@ -24,14 +23,13 @@ mod unpacked;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 
-pub use convert::{dequantize, quantize};
-pub use matrix::{QuantizedMatrix, QuantizedType};
+pub use matrix::QuantizedMatrix;
 pub use panels::{PANEL, pack};
 
-use super::pool;
 use super::product::{self, Epilogue};
 use super::share::{Columns, for_each_columns};
 use super::simd::{Kernel, MatrixUnit, Simd, dispatch};
+use crate::base::{QuantizedType, pool};
 use activations::Activations;
 use format::{Format, Q4K, Q5K, Q6K, Q8_0};
 use panels::{Ahead, PAIR};

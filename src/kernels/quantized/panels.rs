@@ -5,7 +5,7 @@
 //! block. A panel has, block by block, the first four bytes of every output, then the next four, and so on, and then the f16
 //! of every output: one run of memory, not a byte longer than the rows themselves. Outputs beyond the last are zeros.
 
-use super::QuantizedType;
+use crate::base::QuantizedType;
 use crate::kernels::simd::{LANES, Simd};
 
 /// Outputs of a panel: a vector.
@@ -31,7 +31,7 @@ impl QuantizedType {
     /// the number does not fit a `usize`.
     #[must_use]
     pub fn packed_bytes(self, inputs: usize, outputs: usize) -> Option<usize> {
-        self.storage().byte_len(&[outputs.checked_next_multiple_of(PAIR)?, inputs])
+        self.dtype().byte_len(&[outputs.checked_next_multiple_of(PAIR)?, inputs])
     }
 }
 
@@ -47,7 +47,7 @@ struct BlockParts {
 
 impl BlockParts {
     fn of(kind: QuantizedType) -> Self {
-        let (size, half) = (kind.storage().block_bytes(), kind.lone_half());
+        let (size, half) = (kind.dtype().block_bytes(), kind.lone_half());
         let start = if half == Some(0) { 2 } else { 0 };
         Self { size, fours: (start, size / 4), half }
     }

@@ -2,6 +2,7 @@
 
 use super::super::test_numbers;
 use super::*;
+use crate::base::ggml;
 use crate::config::Activation;
 use crate::kernels::simd::LANES;
 
@@ -9,9 +10,9 @@ const KINDS: [QuantizedType; 4] = [QuantizedType::Q8_0, QuantizedType::Q6K, Quan
 
 /// A matrix of (outputs, inputs), and its numbers.
 fn matrix(kind: QuantizedType, inputs: usize, outputs: usize) -> (QuantizedMatrix, Vec<f32>) {
-    let bytes = quantize(kind, &test_numbers(inputs * outputs, 5)).unwrap();
+    let bytes = ggml::quantize(kind, &test_numbers(inputs * outputs, 5)).unwrap();
     let mut numbers = vec![0.0; inputs * outputs];
-    assert!(dequantize(kind.storage(), &bytes, &mut numbers));
+    ggml::dequantize(kind.dtype(), &bytes, &mut numbers).unwrap();
     (QuantizedMatrix::new(&bytes, kind, inputs, outputs), numbers)
 }
 
@@ -36,7 +37,7 @@ fn rounded(x: &[f32]) -> Vec<f64> {
 #[test]
 fn products_are_those_of_the_numbers() {
     for kind in KINDS {
-        let block = kind.storage().block_len();
+        let block = kind.dtype().block_len();
         for (rows, blocks, outputs) in
             [(1, 1, 1), (1, 3, 33), (2, 1, 16), (3, 2, 31), (5, 1, 64), (7, 2, 130), (13, 1, 700), (1, 20, 40)]
         {
@@ -126,7 +127,7 @@ impl<F: Format> Kernel for WithPlain<'_, F> {
 #[test]
 fn a_matrix_unit_gives_the_bits_of_tiles() {
     for kind in KINDS {
-        let block = kind.storage().block_len();
+        let block = kind.dtype().block_len();
         for (rows, inputs, outputs) in [(16, block, 1), (17, 3 * block, 33), (31, 768, 48), (40, 1280, 70)] {
             let (w, _) = matrix(kind, inputs, outputs);
             let x = test_numbers(rows * inputs, 6);
@@ -187,23 +188,6 @@ fn activations_and_bias_come_after_the_product() {
     let activated = product(&x, &w, Some(&bias), Epilogue::Activate(Activation::Relu));
     let expected: Vec<f32> = plain.iter().map(|y| y.max(0.0)).collect();
     assert_eq!(activated, expected);
-}
-
-/// Against candle's own quantiser, byte for byte, ties and zeros among the numbers.
-#[test]
-fn q8_0_is_ggmls() {
-    let mut numbers = test_numbers(32 * 400, 9);
-    numbers[..32].fill(0.0);
-    for (i, x) in numbers[32..64].iter_mut().enumerate() {
-        *x = i as f32 * 0.5 - 4.0;
-    }
-    numbers[64] = 127.0;
-    for (i, x) in numbers[65..96].iter_mut().enumerate() {
-        *x = i as f32 - 15.5;
-    }
-    let tensor = candle_core::Tensor::from_slice(&numbers, numbers.len(), &candle_core::Device::Cpu).unwrap();
-    let theirs = candle_core::quantized::QTensor::quantize(&tensor, candle_core::quantized::GgmlDType::Q8_0).unwrap();
-    assert_eq!(quantize(QuantizedType::Q8_0, &numbers).unwrap(), *theirs.data().unwrap());
 }
 
 #[test]

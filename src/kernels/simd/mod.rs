@@ -45,6 +45,26 @@ pub enum Level {
     Neon,
 }
 
+impl Level {
+    /// The name that the environment variable `GPT2_SIMD` has for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni => "vnni",
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => "amx",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
+        }
+    }
+}
+
 /// The level in use: the best that the processor offers, or a lower one if the environment variable `GPT2_SIMD`
 /// (`portable`, `avx2`, `avx512`, `vnni`, `amx`, `neon`) asks for it.
 #[must_use]

@@ -8,6 +8,7 @@ use super::kernel::BLOCK_POSITIONS;
 use super::scratch::{Scratch, Wanted};
 use super::shape::NetworkShape;
 use crate::error::Result;
+use crate::model::network;
 use crate::model::paging::{PageId, PageMemory, PagedRows};
 
 /// Graphs that are kept; more shapes of passes than these are hardly ever repeated.
@@ -33,19 +34,18 @@ impl Cache {
             graphs: Graphs::default(),
         }
     }
+}
 
-    /// Positions that `row` holds.
-    pub fn len(&self, row: usize) -> usize {
+impl network::Cache for Cache {
+    fn len(&self, row: usize) -> usize {
         self.rows.len(row)
     }
 
-    /// Drops the positions of `row` from `len` on.
-    pub fn truncate(&mut self, row: usize, len: usize) {
+    fn truncate(&mut self, row: usize, len: usize) {
         self.rows.truncate(row, len);
     }
 
-    /// Makes each `to` hold what `from` held before the call; `moves` are `(to, from)`.
-    pub fn assign(&mut self, moves: &[(usize, usize)]) {
+    fn assign(&mut self, moves: &[(usize, usize)]) {
         self.rows.assign(moves);
     }
 }
@@ -134,8 +134,8 @@ impl Graphs {
 mod tests {
     use crate::checkpoint::Checkpoint;
     use crate::config::Config;
-    use crate::decode::{Input, Positions};
     use crate::device::Backend;
+    use crate::language_model::{Input, Positions};
     use crate::memory::DeviceFootprint;
     use crate::model::{Gpt2, LoadOptions, WeightType};
 
@@ -157,7 +157,7 @@ mod tests {
             }
 
             let foretold = DeviceFootprint::of_config(&config, weights);
-            let cache = cache.as_cuda().unwrap();
+            let cache = cache.own::<super::Cache>().unwrap();
             let slabs: usize = cache.rows.memory.slabs.iter().map(super::Memory::len).sum();
             assert_eq!(slabs as u64, foretold.kv_cache_bytes);
             let s = &cache.scratch;

@@ -7,7 +7,8 @@ use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use candle_core::{Device, Shape, Tensor};
 
 use super::arguments::Arguments;
-use super::kernel::{Kernel, NumberType};
+use super::kernel::Kernel;
+use crate::base::FloatType;
 use crate::error::{Error, Result};
 use crate::model::to_host;
 
@@ -84,7 +85,7 @@ impl Gpu {
     }
 
     /// The dynamic shared memory that a kernel may be launched with.
-    pub fn most_shared(&self, kernel: Kernel, _numbers: NumberType) -> usize {
+    pub fn most_shared(&self, kernel: Kernel, _numbers: FloatType) -> usize {
         kernel.most_shared()
     }
 
@@ -103,7 +104,7 @@ impl Gpu {
     pub fn launch<A: Arguments>(
         &self,
         kernel: Kernel,
-        numbers: NumberType,
+        numbers: FloatType,
         grid: [u32; 3],
         shared: usize,
         arguments: &A,

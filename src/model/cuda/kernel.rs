@@ -1,7 +1,8 @@
 //! The kernels of `kernels.cu`, by name.
 
+use crate::base::FloatType;
 use crate::config::Activation;
-pub use crate::model::cuda_shape::{BLOCK_POSITIONS, NumberType, TILE_OUTPUTS, TILE_ROWS};
+pub use crate::model::cuda_shape::{BLOCK_POSITIONS, TILE_OUTPUTS, TILE_ROWS};
 
 /// What a kernel does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,20 +68,20 @@ impl Kernel {
     ];
 
     /// Every kernel with every type, in the order of [`index`](Self::index).
-    pub fn all() -> impl Iterator<Item = (Self, NumberType)> {
-        let types = [NumberType::F32, NumberType::F16, NumberType::BF16];
+    pub fn all() -> impl Iterator<Item = (Self, FloatType)> {
+        let types = [FloatType::F32, FloatType::F16, FloatType::BF16];
         Self::ALL.into_iter().flat_map(move |kernel| types.map(|numbers| (kernel, numbers)))
     }
 
     /// Its place among all.
-    pub fn index(self, numbers: NumberType) -> usize {
+    pub fn index(self, numbers: FloatType) -> usize {
         self as usize * 3 + numbers as usize
     }
 }
 
 impl Kernel {
     /// Its name in `kernels.cu`; none if there is no such kernel.
-    pub fn name(self, numbers: NumberType) -> Option<String> {
+    pub fn name(self, numbers: FloatType) -> Option<String> {
         let name = match self {
             Self::Place => "place",
             Self::Embed => "embed",
@@ -94,20 +95,20 @@ impl Kernel {
             Self::AttentionSplit => "attention_split",
             Self::Attention8 => "attention_8",
             Self::Attention32 => "attention_32",
-            Self::BestTokens if numbers == NumberType::F32 => "best_tokens",
-            Self::TopTokens if numbers == NumberType::F32 => "top_tokens",
+            Self::BestTokens if numbers == FloatType::F32 => "best_tokens",
+            Self::TopTokens if numbers == FloatType::F32 => "top_tokens",
             Self::BestTokens | Self::TopTokens => return None,
         };
         Some(format!("{name}_{}", numbers.name()))
     }
 
     /// Threads of a block.
-    pub fn threads(self, numbers: NumberType) -> u32 {
+    pub fn threads(self, numbers: FloatType) -> u32 {
         match self {
             Self::Place | Self::Embed | Self::BestTokens => 256,
             Self::Normalise => WARP * NORM_WARPS as u32,
             Self::TopTokens => 1024,
-            Self::Matmul64x64 if numbers != NumberType::F32 => 4 * WARP,
+            Self::Matmul64x64 if numbers != FloatType::F32 => 4 * WARP,
             Self::Matmul8Normed
             | Self::Matmul8
             | Self::Matmul8Deep

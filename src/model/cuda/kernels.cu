@@ -1136,13 +1136,13 @@ struct TopArgs {
 };
 
 constexpr int TOP_THREADS = 1024;
-// Sums of `decode::numeric`: so many numbers at once, so many before an f64 takes over.
+// Sums of `logits.rs`: so many numbers at once, so many before an f64 takes over.
 constexpr int SUM_LANES = 16;
 constexpr int SUM_BLOCK = 1024;
 // The largest vocabulary whose sums fit.
 constexpr int TOP_VOCABULARY = 1 << 17;
 
-// e^x for x <= 0, operation by operation that of `decode::numeric`: log-probabilities are the same bits wherever they are
+// e^x for x <= 0, operation by operation that of `logits.rs`: log-probabilities are the same bits wherever they are
 // computed.
 __device__ __forceinline__ float exp_as_on_the_host(float x) {
     const float round = 12582912.0f;

@@ -36,18 +36,20 @@ use nvidia as gpu;
 
 use candle_core::Tensor;
 
+use super::Trace;
 use super::cuda_shape as shape;
-use super::layered::Stored;
-use super::layers::{Layout, MatrixData};
-use crate::checkpoint::StorageType;
-use crate::config::Config;
-use crate::decode::Input;
+use super::load::Loader;
+use super::network::{self, KvCache, Stored};
+
+use super::weights::{Layout, MatrixData};
+use crate::base::{DType, FloatType};
 use crate::error::{Error, Result};
+use crate::inventory::{Part, TensorId};
+use crate::language_model::{Input, Output};
 use arguments::{NormArgs, PlaceArgs};
 pub use cache::Cache;
 pub use gpu::Gpu;
 use gpu::Memory;
-pub use kernel::NumberType;
 use kernel::{Kernel, TILE_OUTPUTS};
 use shape::{NetworkShape, WIDE, matrix_bytes, padded, row_bytes, vector_bytes};
 
@@ -104,26 +106,21 @@ pub struct Layer {
 }
 
 /// Puts weights on the GPU.
-pub struct Builder {
+struct Builder {
     gpu: Gpu,
-    numbers: NumberType,
+    numbers: FloatType,
 }
 
 impl Builder {
-    /// In the given type.
-    pub fn new(gpu: Gpu, numbers: NumberType) -> Self {
-        Self { gpu, numbers }
-    }
-
     /// A matrix.
     ///
     /// # Errors
     /// If the device fails.
-    pub fn matrix(&self, data: &MatrixData) -> Result<Matrix> {
+    fn matrix(&self, data: &MatrixData) -> Result<Matrix> {
         let stored = match data.dtype {
-            StorageType::F32 => 0,
-            StorageType::F16 => 1,
-            StorageType::BF16 => 2,
+            DType::F32 => 0,
+            DType::F16 => 1,
+            DType::BF16 => 2,
             other => unreachable!("the loader widens {other}"),
         };
         let memory = self.gpu.zeros(matrix_bytes(data.outputs, data.inputs, self.numbers))?;
@@ -148,7 +145,7 @@ impl Builder {
     ///
     /// # Errors
     /// If the device fails.
-    pub fn vector(&self, numbers: &[f32]) -> Result<Memory> {
+    fn vector(&self, numbers: &[f32]) -> Result<Memory> {
         let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_ne_bytes()).collect();
         let memory = self.gpu.zeros(vector_bytes(numbers.len()))?;
         self.gpu.upload(&bytes, &memory, 0)?;
@@ -159,33 +156,8 @@ impl Builder {
     ///
     /// # Errors
     /// If the device fails.
-    pub fn norm(&self, weight: &[f32], bias: &[f32], epsilon: f32) -> Result<Norm> {
+    fn norm(&self, weight: &[f32], bias: &[f32], epsilon: f32) -> Result<Norm> {
         Ok(Norm { weight: self.vector(weight)?, bias: self.vector(bias)?, epsilon })
-    }
-
-    /// The network.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] for sizes that the kernels cannot count.
-    pub fn finish(
-        self,
-        config: &Config,
-        [wte, wpe]: [Matrix; 2],
-        layers: Vec<Layer>,
-        ln_f: Norm,
-        lm_head: Option<Matrix>,
-    ) -> Result<Network> {
-        let shape = NetworkShape::new(config, self.numbers);
-        // Offsets within a block and within the rows of a pass are counted in 32 bits, tiles of outputs in 16.
-        let widest = (3 * shape.padded).max(shape.inner).max(shape.vocabulary);
-        let offsets = shape.block_bytes().max(shape.most_tokens(false) * 3 * shape.padded);
-        if offsets > i32::MAX as usize || widest.div_ceil(TILE_OUTPUTS) > u16::MAX.into() {
-            return Err(Error::Unsupported("the network is too wide for the GPU's kernels; use --device cpu".into()));
-        }
-        // Uploads have read what they were given, but what comes from files should be let go.
-        self.gpu.synchronize()?;
-        let activation = kernel::activation(config.activation_function);
-        Ok(Network { gpu: self.gpu, shape, activation, wte, wpe, layers, ln_f, lm_head })
     }
 }
 
@@ -201,23 +173,73 @@ impl Norm {
 }
 
 impl Network {
-    /// An empty cache.
-    pub fn new_cache(&self) -> Cache {
-        Cache::new(&self.gpu, self.shape)
+    /// The network of a checkpoint, its matrices as wide as f32 or as they are stored; on the GPU they become `numbers`.
+    ///
+    /// # Errors
+    /// If the device fails, and [`Error::Unsupported`] for sizes that the kernels cannot count.
+    pub fn load(loader: &Loader<'_>, gpu: Gpu, numbers: FloatType) -> Result<Self> {
+        let config = loader.config;
+        let builder = Builder { gpu, numbers };
+        let table = |id| builder.matrix(&loader.matrix(id)?);
+        let norm = |layer, part| {
+            let [weight, bias] = loader.norm(layer, part)?;
+            builder.norm(&weight, &bias, config.layer_norm_epsilon as f32)
+        };
+        let linear = |layer, part| {
+            let (weight, bias) = loader.linear(layer, part)?;
+            let bias = bias.map(|bias| builder.vector(&bias)).transpose()?;
+            Ok::<_, Error>(Linear { weight: builder.matrix(&weight)?, bias })
+        };
+        let layer = |i: usize| {
+            Ok(Layer {
+                ln_1: norm(Some(i), Part::Ln1)?,
+                c_attn: linear(i, Part::CAttn)?,
+                c_proj: linear(i, Part::AttnCProj)?,
+                ln_2: norm(Some(i), Part::Ln2)?,
+                c_fc: linear(i, Part::CFc)?,
+                mlp_c_proj: linear(i, Part::MlpCProj)?,
+                scale: config.attention_scale(i),
+            })
+        };
+        let (wte, wpe) = (table(TensorId::WTE)?, table(TensorId::WPE)?);
+        let layers = (0..config.n_layer).map(layer).collect::<Result<_>>()?;
+        let ln_f = norm(None, Part::LnF)?;
+        let lm_head = (!config.tie_word_embeddings).then(|| table(TensorId::LM_HEAD)).transpose()?;
+        let shape = NetworkShape::new(config, numbers);
+        // Offsets within a block and within the rows of a pass are counted in 32 bits, tiles of outputs in 16.
+        let widest = (3 * shape.padded).max(shape.inner).max(shape.vocabulary);
+        let offsets = shape.block_bytes().max(shape.most_tokens(false) * 3 * shape.padded);
+        if offsets > i32::MAX as usize || widest.div_ceil(TILE_OUTPUTS) > u16::MAX.into() {
+            return Err(Error::Unsupported("the network is too wide for the GPU's kernels".into()));
+        }
+        let gpu = builder.gpu;
+        // Uploads have read what they were given, but what comes from files should be let go.
+        gpu.synchronize()?;
+        let activation = kernel::activation(config.activation_function);
+        Ok(Self { gpu, shape, activation, wte, wpe, layers, ln_f, lm_head })
     }
 
-    /// The bytes of the keys and values of a position.
-    pub fn cache_bytes_per_position(&self) -> usize {
+    /// Whether everything that the inputs ask for is found on the GPU.
+    fn finds_all(&self, inputs: &[Input<'_>]) -> bool {
+        self.shape.vocabulary <= kernel::TOP_VOCABULARY || inputs.iter().all(|input| input.top == 0)
+    }
+
+    fn head(&self) -> &Matrix {
+        self.lm_head.as_ref().unwrap_or(&self.wte)
+    }
+}
+
+impl network::Network for Network {
+    fn new_cache(&self) -> Box<dyn network::Cache> {
+        Box::new(Cache::new(&self.gpu, self.shape))
+    }
+
+    fn cache_bytes_per_position(&self) -> usize {
         self.shape.position_bytes()
     }
 
-    /// Type and bytes of the matrices.
-    pub fn stored(&self) -> Stored {
-        let dtype = match self.shape.numbers {
-            NumberType::F32 => StorageType::F32,
-            NumberType::F16 => StorageType::F16,
-            NumberType::BF16 => StorageType::BF16,
-        };
+    fn stored(&self) -> Stored {
+        let dtype = self.shape.numbers.dtype();
         let stored = |matrix: &Matrix| (dtype, matrix.memory.len());
         let matrices =
             self.layers.iter().flat_map(|layer| [&layer.c_attn, &layer.c_proj, &layer.c_fc, &layer.mlp_c_proj]);
@@ -228,20 +250,15 @@ impl Network {
         }
     }
 
-    /// Whether everything that the inputs ask for is found on the GPU.
-    pub fn finds_all(&self, inputs: &[Input<'_>]) -> bool {
-        self.shape.vocabulary <= kernel::TOP_VOCABULARY || inputs.iter().all(|input| input.top == 0)
+    fn forward(&self, inputs: &[(usize, &[u32])], cache: &mut KvCache, trace: Option<&mut Trace>) -> Result<Tensor> {
+        self.residual_stream(inputs, cache.own()?, trace)
     }
 
-    fn head(&self) -> &Matrix {
-        self.lm_head.as_ref().unwrap_or(&self.wte)
+    fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache) -> Result<Output> {
+        if self.finds_all(inputs) { self.outputs(inputs, cache.own()?) } else { self.run_from_logits(inputs, cache) }
     }
 
-    /// The final norm: (N, C) -> (N, C).
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
+    fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
         let (rows, width) = x.dims2()?;
         let from = self.gpu.memory(x)?;
         let [padded, normed] =
@@ -254,11 +271,7 @@ impl Network {
         self.gpu.tensor(normed, (rows, width))
     }
 
-    /// The output head: normed hidden states (N, C) -> logits (N, V).
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let (rows, width) = hidden.dims2()?;
         let from = self.gpu.memory(hidden)?;
         let shape = &self.shape;
@@ -270,12 +283,7 @@ impl Network {
         self.gpu.tensor(logits, (rows, shape.vocabulary))
     }
 
-    /// The most probable token of each row of logits (N, V), the first one if there are several; none for a row that holds
-    /// anything but finite numbers.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>> {
+    fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>> {
         let rows = logits.dim(0)?;
         let from = self.gpu.memory(logits)?;
         let best = self.gpu.zeros(rows * size_of::<u64>())?;

@@ -9,7 +9,8 @@ use candle_core::cuda::{CudaDevice, CudaStorage, WrapErr, cudarc};
 use candle_core::{DType, Device, Shape, Storage, Tensor};
 
 use super::arguments::Arguments;
-use super::kernel::{Kernel, NumberType};
+use super::kernel::Kernel;
+use crate::base::FloatType;
 use crate::error::{Error, Result};
 
 /// Machine code for compute capability 8.0 and 9.0, and PTX for later ones.
@@ -113,7 +114,7 @@ impl Gpu {
         let (major, minor) = context.compute_capability().w()?;
         if major < 8 {
             return Err(Error::Unsupported(format!(
-                "this GPU has compute capability {major}.{minor}; the kernels need 8.0 or more, use --device cpu"
+                "this GPU has compute capability {major}.{minor}; the kernels need 8.0 or more; run on the CPU"
             )));
         }
         let module = context.load_module(cudarc::nvrtc::Ptx::from_binary(KERNELS.to_vec())).w()?;
@@ -148,7 +149,7 @@ impl Gpu {
     }
 
     /// The dynamic shared memory that a kernel may be launched with.
-    pub fn most_shared(&self, kernel: Kernel, numbers: NumberType) -> usize {
+    pub fn most_shared(&self, kernel: Kernel, numbers: FloatType) -> usize {
         self.0.shared[kernel.index(numbers)]
     }
 
@@ -195,7 +196,7 @@ impl Gpu {
     pub fn launch<A: Arguments>(
         &self,
         kernel: Kernel,
-        numbers: NumberType,
+        numbers: FloatType,
         grid: [u32; 3],
         shared: usize,
         arguments: &A,

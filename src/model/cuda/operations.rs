@@ -3,9 +3,10 @@
 
 use super::arguments::{BestArgs, Into, MatmulArgs, NormArgs, NormaliseArgs};
 use super::gpu::Memory;
-use super::kernel::{Kernel, NORM_WARPS, NumberType, TILE_OUTPUTS, TILE_ROWS};
+use super::kernel::{Kernel, NORM_WARPS, TILE_OUTPUTS, TILE_ROWS};
 use super::shape::WIDE;
 use super::{Linear, Matrix, Network, Norm};
+use crate::base::FloatType;
 use crate::error::Result;
 
 /// Bytes of a row of weights from which on their reading is what a product of few rows waits for.
@@ -138,7 +139,7 @@ impl Network {
     /// Ranks the best token of each of so many rows of logits, into what is zeroed.
     pub fn best(&self, rows: usize, logits: u64, best: u64) -> Result<()> {
         let arguments = BestArgs { logits, best, vocabulary: self.shape.vocabulary as i32, unused: 0 };
-        self.gpu.launch(Kernel::BestTokens, NumberType::F32, [rows as u32, BEST_BLOCKS, 1], 0, &arguments, true)
+        self.gpu.launch(Kernel::BestTokens, FloatType::F32, [rows as u32, BEST_BLOCKS, 1], 0, &arguments, true)
     }
 
     /// Layer norm: `from`, `to` and `exact` are addresses and how many numbers a row has there; `picked` is the address of the

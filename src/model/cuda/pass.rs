@@ -6,14 +6,17 @@ use candle_core::Tensor;
 
 use super::arguments::{AttentionArgs, CachedArgs, EmbedArgs, Into, MatmulArgs, Queries, TopArgs};
 use super::cache::{Cache, GraphKey};
-use super::kernel::{BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, NumberType, TILE_ROWS};
+use super::kernel::{BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, TILE_ROWS};
 use super::operations::FEW_ROWS;
 use super::record::Record;
 use super::scratch::{Plan, Wanted, at};
 use super::shape::padded;
 use super::{Layer, Network};
-use crate::decode::{Input, Output, Positions, Top};
+use crate::base::FloatType;
 use crate::error::{Error, Result};
+use crate::language_model::{Input, Output, Positions};
+use crate::logits::Top;
+use crate::model::network::segments;
 use crate::model::{Segment, Trace};
 
 /// Blocks of positions that attention goes through are counted in steps of this in graphs: blocks that are not there cost
@@ -58,21 +61,15 @@ fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
     bytes.as_chunks().0.iter().map(|bytes| f32::from_ne_bytes(*bytes))
 }
 
-/// The segments of a pass over `inputs`, `(row, ids)`.
-fn segments<'a>(inputs: impl Iterator<Item = (usize, &'a [u32])>, cache: &Cache) -> Vec<Segment> {
-    let mut first = 0;
-    let segment = |(row, ids): (usize, &[u32])| {
-        let segment = Segment { row, first, len: ids.len(), past: cache.len(row) };
-        first += ids.len();
-        segment
-    };
-    inputs.map(segment).collect()
-}
-
 impl Network {
     /// What [`crate::model::Gpt2::forward`] says, of inputs that it has checked.
-    pub fn forward(&self, inputs: &[(usize, &[u32])], cache: &mut Cache, trace: Option<&mut Trace>) -> Result<Tensor> {
-        let segments = segments(inputs.iter().copied(), cache);
+    pub fn residual_stream(
+        &self,
+        inputs: &[(usize, &[u32])],
+        cache: &mut Cache,
+        trace: Option<&mut Trace>,
+    ) -> Result<Tensor> {
+        let segments: Vec<Segment> = segments(inputs.iter().copied(), |row| cache.rows.len(row)).collect();
         cache.rows.reserve(&segments)?;
         let most = self.shape.most_tokens(trace.is_some());
         let parts = segments.iter().zip(inputs).enumerate();
@@ -103,9 +100,10 @@ impl Network {
         self.gpu.tensor(x, (tokens, width))
     }
 
-    /// What [`crate::decode::LanguageModel::forward`] says, of inputs that were checked.
-    pub fn run(&self, inputs: &[Input<'_>], cache: &mut Cache) -> Result<Output> {
-        let segments = segments(inputs.iter().map(|input| (input.row, input.ids)), cache);
+    /// What [`crate::language_model::LanguageModel::forward`] says, of inputs that were checked.
+    pub fn outputs(&self, inputs: &[Input<'_>], cache: &mut Cache) -> Result<Output> {
+        let rows = inputs.iter().map(|input| (input.row, input.ids));
+        let segments: Vec<Segment> = segments(rows, |row| cache.rows.len(row)).collect();
         cache.rows.reserve(&segments)?;
         let from = |positions: Positions, len: usize| match positions {
             Positions::None => len,
@@ -351,7 +349,7 @@ impl Network {
                     vocabulary: shape.vocabulary as i32,
                     count: count as i32,
                 };
-                self.gpu.launch(Kernel::TopTokens, NumberType::F32, [top as u32, 1, 1], 0, &arguments, true)?;
+                self.gpu.launch(Kernel::TopTokens, FloatType::F32, [top as u32, 1, 1], 0, &arguments, true)?;
                 self.gpu.receive(scratch.top.as_ref().expect("reserved"), top_bytes, results, best_bytes)?;
             }
             if best > 0 {

@@ -1,18 +1,21 @@
-//! The keys and values of past positions on the CPU, in pages of 16 positions that rows share.
+//! The keys and values of past positions on the CPU, in pages of 16 positions that rows share, and a pass over them.
 
+use super::activations::Activations;
+use crate::base::FloatType;
 use crate::config::Config;
 use crate::error::Result;
-use crate::kernels::{Batch, CacheMemory, CacheShape, FloatType, PAGE_POSITIONS};
-use crate::model::Segment;
-use crate::model::paging::PagedRows;
+use crate::kernels::{Batch, CacheMemory, CacheShape, PAGE_POSITIONS, PageId};
+use crate::model::network::{self, Segment, segments};
+use crate::model::paging::{PageMemory, PagedRows};
 
 /// A cache for any number of rows; a row comes into being, empty, when it is first named.
 #[derive(Debug)]
 pub struct Cache {
-    /// Pages of 16 positions of all layers.
-    pub(super) rows: PagedRows<CacheMemory>,
-    /// The pass for which room was made last.
-    pub(super) batch: Batch,
+    pub rows: PagedRows<CacheMemory>,
+    /// The new positions of the last pass, row by row, and the same with their pages. The buffers are kept from pass to pass.
+    pub segments: Vec<Segment>,
+    pub batch: Batch,
+    pub activations: Activations,
 }
 
 impl Cache {
@@ -21,34 +24,75 @@ impl Cache {
         let half = dtype == FloatType::F16;
         let shape = CacheShape { heads: config.n_head, head_dim: config.head_dim(), half };
         let memory = CacheMemory::new(shape, config.n_layer, config.n_positions.div_ceil(PAGE_POSITIONS));
-        Self { rows: PagedRows::new(memory, PAGE_POSITIONS), batch: Batch::default() }
+        Self {
+            rows: PagedRows::new(memory, PAGE_POSITIONS),
+            segments: vec![],
+            batch: Batch::default(),
+            activations: Activations::new(config),
+        }
     }
 
-    /// Positions that `row` holds.
-    pub fn len(&self, row: usize) -> usize {
+    /// Begins a pass over the new positions of `inputs`, `(row, ids)`: makes room for them that no other row shares.
+    ///
+    /// # Errors
+    /// If there is no memory; then the cache is as it was.
+    pub fn begin(&mut self, inputs: &[(usize, &[u32])]) -> Result<Pass<'_>> {
+        self.segments.clear();
+        let rows = &self.rows;
+        self.segments.extend(segments(inputs.iter().copied(), |row| rows.len(row)));
+        let pass = Pass { cache: self, done: false };
+        let Cache { rows, segments, batch, activations } = &mut *pass.cache;
+        rows.reserve(segments)?;
+        batch.set(segments.iter().map(|s| (s.past, s.len, rows.pages(s.row))));
+        activations.make_room(batch.positions());
+        Ok(pass)
+    }
+}
+
+impl network::Cache for Cache {
+    fn len(&self, row: usize) -> usize {
         self.rows.len(row)
     }
 
-    /// Drops the positions of `row` from `len` on.
-    pub fn truncate(&mut self, row: usize, len: usize) {
+    fn truncate(&mut self, row: usize, len: usize) {
         self.rows.truncate(row, len);
     }
 
-    /// Makes each `to` hold what `from` held before the call; `moves` are `(to, from)`.
-    pub fn assign(&mut self, moves: &[(usize, usize)]) {
+    fn assign(&mut self, moves: &[(usize, usize)]) {
         self.rows.assign(moves);
     }
+}
 
-    /// Makes room for new positions that no other row shares; lengths change only with [`commit`](Self::commit).
-    pub fn reserve(&mut self, segments: &[Segment]) -> Result<()> {
-        self.rows.reserve(segments)?;
-        let rows = &self.rows;
-        self.batch.set(segments.iter().map(|s| (s.past, s.len, rows.pages(s.row))));
-        Ok(())
+/// New positions on their way through the network. They become part of their rows with [`commit`](Self::commit); a pass that
+/// is dropped before leaves the cache as it was.
+pub struct Pass<'c> {
+    pub cache: &'c mut Cache,
+    done: bool,
+}
+
+impl Pass<'_> {
+    /// The new positions are there, in every layer.
+    pub fn commit(mut self) {
+        self.done = true;
+        self.cache.rows.commit(&self.cache.segments);
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.cache.rows.roll_back(&self.cache.segments);
+        }
+    }
+}
+
+impl PageMemory for CacheMemory {
+    fn grow(&mut self) -> Result<usize> {
+        self.grow()
     }
 
-    /// The new positions are there.
-    pub fn commit(&mut self, segments: &[Segment]) {
-        self.rows.commit(segments);
+    fn copy(&mut self, from: PageId, to: PageId) -> Result<()> {
+        self.copy(from, to);
+        Ok(())
     }
 }

@@ -1,9 +1,212 @@
-//! The network's parts on the CPU, over this library's kernels. Tensors hold f32, contiguous, in main memory.
+//! The network on the CPU, over this library's kernels: slices of `f32` in buffers that are kept from pass to pass, so that a
+//! decoded token allocates nothing here. Tensors are made at the boundary, for those who ask for them.
 
-mod attention;
+mod activations;
+mod block;
 mod cache;
 mod layers;
-mod memory;
 
-pub(super) use cache::Cache;
-pub(super) use layers::{Embedding, LayerNorm, Linear};
+use candle_core::{Device, Tensor};
+
+use self::block::{Attention, Block, Mlp};
+use self::cache::{Cache, Pass};
+use self::layers::{LayerNorm, Linear, weight};
+use super::load::Loader;
+use super::network::{self, KvCache, Network, Stored, last_if_top, tops, wanted};
+use super::{Trace, with_slice};
+use crate::base::FloatType;
+use crate::config::Config;
+use crate::error::Result;
+use crate::inventory::{Part, TensorId};
+use crate::kernels::{Epilogue, Weight};
+use crate::language_model::{Input, Output};
+use crate::logits::{self, Top};
+
+/// Embeddings, blocks and head. Field names are the checkpoint's.
+#[derive(Debug)]
+pub(super) struct HostNetwork {
+    config: Config,
+    /// The type of cached keys and values.
+    cache_type: FloatType,
+    wte: Weight,
+    wpe: Weight,
+    h: Vec<Block>,
+    ln_f: LayerNorm,
+    lm_head: Weight,
+}
+
+impl HostNetwork {
+    /// The network of a checkpoint, whose matrices `loader` has packed for the kernels.
+    pub fn load(loader: &Loader<'_>, cache_type: FloatType) -> Result<Self> {
+        let config = loader.config.clone();
+        let linear = |layer, part| {
+            let (data, bias) = loader.linear(layer, part)?;
+            Ok::<_, crate::Error>(Linear { weight: weight(&data), bias })
+        };
+        let norm = |layer, part| {
+            let [weight, bias] = loader.norm(layer, part)?;
+            Ok::<_, crate::Error>(LayerNorm { weight, bias, epsilon: config.layer_norm_epsilon as f32 })
+        };
+        let block = |i| {
+            Ok(Block {
+                ln_1: norm(Some(i), Part::Ln1)?,
+                attn: Attention {
+                    c_attn: linear(i, Part::CAttn)?,
+                    c_proj: linear(i, Part::AttnCProj)?,
+                    scale: config.attention_scale(i),
+                },
+                ln_2: norm(Some(i), Part::Ln2)?,
+                mlp: Mlp {
+                    c_fc: linear(i, Part::CFc)?,
+                    c_proj: linear(i, Part::MlpCProj)?,
+                    act: config.activation_function,
+                },
+            })
+        };
+        let wte = weight(&loader.matrix(TensorId::WTE)?);
+        let wpe = weight(&loader.matrix(TensorId::WPE)?);
+        let h = (0..config.n_layer).map(block).collect::<Result<_>>()?;
+        let ln_f = norm(None, Part::LnF)?;
+        let lm_head = match config.tie_word_embeddings {
+            true => wte.clone(),
+            false => weight(&loader.matrix(TensorId::LM_HEAD)?),
+        };
+        Ok(Self { cache_type, wte, wpe, h, ln_f, lm_head, config })
+    }
+
+    /// Takes new positions from ids to the residual stream after the last block, which is left in the cache's activations.
+    fn pass(&self, inputs: &[(usize, &[u32])], cache: &mut Cache, mut trace: Option<&mut Trace>) -> Result<()> {
+        let mut pass = cache.begin(inputs)?;
+        self.embed(inputs, &mut pass);
+        if let Some(trace) = trace.as_deref_mut() {
+            trace.embed = Some(self.tensor(&pass.cache.activations.x)?);
+        }
+        for (layer, block) in self.h.iter().enumerate() {
+            match trace.as_deref_mut() {
+                None => block.forward(&mut pass, layer, None),
+                Some(trace) => self.traced(block, &mut pass, layer, trace)?,
+            }
+        }
+        pass.commit();
+        Ok(())
+    }
+
+    /// Token plus position embeddings, (N, C).
+    fn embed(&self, inputs: &[(usize, &[u32])], pass: &mut Pass<'_>) {
+        let width = self.config.n_embd;
+        let Cache { segments, activations: a, .. } = &mut *pass.cache;
+        let ids = inputs.iter().flat_map(|(_, ids)| *ids);
+        let positions = segments.iter().flat_map(|s| s.past..s.total());
+        let rows = a.x.chunks_exact_mut(width).zip(a.next_x.chunks_exact_mut(width));
+        for (((x, p), id), position) in rows.zip(ids).zip(positions) {
+            self.wte.row(*id as usize, x);
+            self.wpe.row(position, p);
+            x.iter_mut().zip(p).for_each(|(x, p)| *x += *p);
+        }
+    }
+
+    /// A block's pass, and a record of what it did.
+    fn traced(&self, block: &Block, pass: &mut Pass<'_>, layer: usize, trace: &mut Trace) -> Result<()> {
+        if trace.attention_layers.contains(&layer) {
+            let heads = self.config.n_head;
+            let places: Vec<_> = pass.cache.batch.weights(heads).collect();
+            let mut weights = vec![0.0; places.last().map_or(0, |last| last.end)];
+            block.forward(pass, layer, Some(&mut weights));
+            for (s, place) in pass.cache.segments.iter().zip(places) {
+                let shape = (heads, s.len, s.total());
+                trace.attention.push(Tensor::from_slice(&weights[place], shape, &Device::Cpu)?);
+            }
+        } else {
+            block.forward(pass, layer, None);
+        }
+        trace.hidden.push(self.tensor(&pass.cache.activations.x)?);
+        Ok(())
+    }
+
+    /// Numbers of positions, (N, C), as a tensor.
+    fn tensor(&self, x: &[f32]) -> Result<Tensor> {
+        Ok(Tensor::from_slice(x, (x.len() / self.config.n_embd, self.config.n_embd), &Device::Cpu)?)
+    }
+}
+
+/// The first of the most probable tokens; none if logits are not finite.
+fn best_token(logits: &[f32]) -> Option<u32> {
+    logits::check_finite(logits).is_ok().then(|| logits::argmax(logits) as u32)
+}
+
+impl Network for HostNetwork {
+    fn new_cache(&self) -> Box<dyn network::Cache> {
+        Box::new(Cache::new(&self.config, self.cache_type))
+    }
+
+    fn cache_bytes_per_position(&self) -> usize {
+        self.config.n_layer * 2 * self.config.n_embd * self.cache_type.size()
+    }
+
+    fn stored(&self) -> Stored {
+        let stored = |weight: &Weight| (weight.dtype(), weight.size());
+        let matrices = self.h.iter().flat_map(|b| [&b.attn.c_attn, &b.attn.c_proj, &b.mlp.c_fc, &b.mlp.c_proj]);
+        Stored {
+            blocks: matrices.map(|linear| stored(&linear.weight)).collect(),
+            embeddings: vec![stored(&self.wte), stored(&self.wpe)],
+            head: stored(&self.lm_head),
+        }
+    }
+
+    fn forward(&self, inputs: &[(usize, &[u32])], cache: &mut KvCache, trace: Option<&mut Trace>) -> Result<Tensor> {
+        let cache = cache.own::<Cache>()?;
+        self.pass(inputs, cache, trace)?;
+        self.tensor(&cache.activations.x)
+    }
+
+    fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache) -> Result<Output> {
+        let cache = cache.own::<Cache>()?;
+        let rows: Vec<(usize, &[u32])> = inputs.iter().map(|input| (input.row, input.ids)).collect();
+        self.pass(&rows, cache, None)?;
+        let (width, vocabulary) = (self.config.n_embd, self.config.vocab_size);
+        let a = &mut cache.activations;
+        let mut output = Output::default();
+        // Norm and head run over the wanted positions alone: most of a prompt's logits are never looked at.
+        let [logits, best] = [wanted(inputs, |i| i.logits).count(), wanted(inputs, |i| i.best).count()];
+        let best_and_top = wanted(inputs, |i| i.best).chain(wanted(inputs, last_if_top));
+        a.pick(wanted(inputs, |i| i.logits).chain(best_and_top));
+        if !a.next_x.is_empty() {
+            a.normed.resize(a.next_x.len(), 0.0);
+            self.ln_f.forward(&a.next_x, &mut a.normed);
+            // Logits that are wanted themselves are given away.
+            let mut given = vec![];
+            let all = if logits > 0 { &mut given } else { &mut a.logits };
+            all.resize(a.normed.len() / width * vocabulary, 0.0);
+            self.lm_head.matmul(&a.normed, None, Epilogue::None, all);
+            let mut others = all.chunks_exact(vocabulary).skip(logits);
+            output.best = others.by_ref().take(best).map(best_token).collect();
+            output.top = others.zip(tops(inputs)).map(|(row, k)| Top::of(row, k)).collect();
+            given.truncate(logits * vocabulary);
+            output.logits = given;
+        }
+        a.pick(wanted(inputs, |i| i.hidden));
+        if !a.next_x.is_empty() {
+            output.hidden.resize(a.next_x.len(), 0.0);
+            self.ln_f.forward(&a.next_x, &mut output.hidden);
+        }
+        Ok(output)
+    }
+
+    fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
+        let mut y = vec![0.0; x.elem_count()];
+        with_slice(x, |x| self.ln_f.forward(x, &mut y))?;
+        self.tensor(&y)
+    }
+
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let (n, vocabulary) = (hidden.dim(0)?, self.config.vocab_size);
+        let mut logits = vec![0.0; n * vocabulary];
+        with_slice(hidden, |x| self.lm_head.matmul(x, None, Epilogue::None, &mut logits))?;
+        Ok(Tensor::from_vec(logits, (n, vocabulary), &Device::Cpu)?)
+    }
+
+    fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>> {
+        let vocabulary = logits.dim(1)?;
+        with_slice(logits, |logits| logits.chunks_exact(vocabulary).map(best_token).collect())
+    }
+}

@@ -26,7 +26,7 @@ pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -
         TraceRecord { attention: Some(heads), .. } => attention::draw(&record.model, heads, &labels)?,
         TraceRecord { lens: Some(layers), .. } => lens::draw(&record.model, layers, &labels, tokenizer),
         TraceRecord { hidden: Some(states), .. } => hidden::draw(&record.model, states, &labels),
-        _ => return Err(Error::Usage("--svg: there is no view to draw".into()).into()),
+        _ => return Err(Error::Usage("--svg has no view to draw".into()).into()),
     };
     super::write_file(path, picture.finish().as_bytes())
 }

@@ -9,7 +9,7 @@
 mod machine;
 mod torch;
 
-use super::super::storage::StorageType;
+use crate::base::DType;
 use machine::Machine;
 
 /// The most instructions that are run, which bounds what they build: gpt2-xl's state dict has some 30,000.
@@ -37,7 +37,7 @@ pub enum Global {
     OrderedDict,
     RebuildTensor,
     RebuildParameter,
-    Storage(StorageType),
+    Storage(DType),
 }
 
 /// A composite value in the arena.
@@ -54,7 +54,7 @@ pub enum Object<'a> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Storage<'a> {
     pub key: &'a str,
-    pub dtype: StorageType,
+    pub dtype: DType,
     /// How many numbers it holds.
     pub len: usize,
 }

@@ -1,9 +1,9 @@
 //! What a state dict calls: the few names that are known, each of which builds a value and runs nothing.
 
 use super::super::super::file::MOST_DIMENSIONS;
-use super::super::super::storage::StorageType;
 use super::machine::{Machine, Step};
 use super::{Fault, Global, Object, Storage, TensorView, Value};
+use crate::base::DType;
 
 impl<'a> Machine<'a> {
     /// The instructions that name something, call it, or refer to what lies beside the pickle.
@@ -103,21 +103,14 @@ fn index(value: Value) -> Option<usize> {
 }
 
 fn global<'a>(module: &str, name: &str) -> Step<Value<'a>> {
-    let storage = |dtype| Ok(Value::Global(Global::Storage(dtype)));
     match (module, name) {
         ("collections", "OrderedDict") => Ok(Value::Global(Global::OrderedDict)),
         ("torch._utils", "_rebuild_tensor_v2") => Ok(Value::Global(Global::RebuildTensor)),
         ("torch._utils", "_rebuild_parameter") => Ok(Value::Global(Global::RebuildParameter)),
-        ("torch", "FloatStorage") => storage(StorageType::F32),
-        ("torch", "HalfStorage") => storage(StorageType::F16),
-        ("torch", "BFloat16Storage") => storage(StorageType::BF16),
-        ("torch", "DoubleStorage") => storage(StorageType::F64),
-        ("torch", "BoolStorage") => storage(StorageType::Bool),
-        ("torch", "ByteStorage") => storage(StorageType::U8),
-        ("torch", "CharStorage") => storage(StorageType::I8),
-        ("torch", "ShortStorage") => storage(StorageType::I16),
-        ("torch", "IntStorage") => storage(StorageType::I32),
-        ("torch", "LongStorage") => storage(StorageType::I64),
+        ("torch", class) => match DType::of_torch_storage(class) {
+            Some(dtype) => Ok(Value::Global(Global::Storage(dtype))),
+            None => Err(would_run(module, name)),
+        },
         _ => Err(would_run(module, name)),
     }
 }

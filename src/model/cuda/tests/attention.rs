@@ -242,7 +242,7 @@ fn a_row_with_a_copied_block_attends_to_what_it_holds_and_leaves_the_other_row_a
         };
         read(&mut cache, 0, 0, past, 0);
         let before = attend(&cache, 0, past - 1, past - 1);
-        cache.assign(&[(1, 0)]);
+        cache.rows.assign(&[(1, 0)]);
         read(&mut cache, 1, past, 1, past);
         assert_eq!(cache.rows.pages(0)[0], cache.rows.pages(1)[0]);
         assert_ne!(cache.rows.pages(0)[1], cache.rows.pages(1)[1]);

@@ -22,17 +22,16 @@ use super::arguments::{
 };
 use super::cache::Cache;
 use super::gpu::{Gpu, Memory};
-use super::kernel::{
-    BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, MOST_NORMED_SHARED, NORM_WARPS, NumberType, TILE_OUTPUTS, TILE_ROWS,
-};
+use super::kernel::{BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, MOST_NORMED_SHARED, NORM_WARPS, TILE_OUTPUTS, TILE_ROWS};
 use super::shape::{NetworkShape, WIDE, padded};
 use super::{PLACE_THREADS, pass};
+use crate::base::FloatType;
 use crate::config::Config;
-use crate::decode::Top;
+use crate::logits::Top;
 use crate::model::Segment;
-use NumberType::{BF16, F16, F32};
+use FloatType::{BF16, F16, F32};
 
-const TYPES: [NumberType; 3] = [F32, F16, BF16];
+const TYPES: [FloatType; 3] = [F32, F16, BF16];
 
 /// Products of few rows that are normed already.
 const NARROW: [Kernel; 4] = [Kernel::Matmul8, Kernel::Matmul8Deep, Kernel::Matmul16, Kernel::Matmul32];
@@ -63,7 +62,7 @@ fn open() -> Gpu {
     Gpu::of(&device).expect("one that can run the kernels").expect("one of NVIDIA's")
 }
 
-fn launch(kernel: Kernel, numbers: NumberType, grid: [usize; 3], shared: usize, arguments: &impl Arguments) {
+fn launch(kernel: Kernel, numbers: FloatType, grid: [usize; 3], shared: usize, arguments: &impl Arguments) {
     GPU.with(|gpu| gpu.launch(kernel, numbers, grid.map(|n| n as u32), shared, arguments, false)).unwrap();
 }
 
@@ -97,7 +96,7 @@ fn noise(n: usize, seed: u64) -> Vec<f32> {
     std::iter::repeat_with(next).take(n).collect()
 }
 
-fn bytes(numbers: NumberType, from: &[f32]) -> Vec<u8> {
+fn bytes(numbers: FloatType, from: &[f32]) -> Vec<u8> {
     match numbers {
         F32 => from.iter().flat_map(|x| x.to_ne_bytes()).collect(),
         F16 => from.iter().flat_map(|x| f16::from_f32(*x).to_ne_bytes()).collect(),
@@ -105,7 +104,7 @@ fn bytes(numbers: NumberType, from: &[f32]) -> Vec<u8> {
     }
 }
 
-fn floats(numbers: NumberType, from: &[u8]) -> Vec<f32> {
+fn floats(numbers: FloatType, from: &[u8]) -> Vec<f32> {
     match numbers {
         F32 => from.as_chunks().0.iter().map(|x| f32::from_ne_bytes(*x)).collect(),
         F16 => from.as_chunks().0.iter().map(|x| f16::from_ne_bytes(*x).to_f32()).collect(),
@@ -114,7 +113,7 @@ fn floats(numbers: NumberType, from: &[u8]) -> Vec<f32> {
 }
 
 /// Noise that the type holds exactly.
-fn noise_of(numbers: NumberType, n: usize, seed: u64) -> Vec<f32> {
+fn noise_of(numbers: FloatType, n: usize, seed: u64) -> Vec<f32> {
     floats(numbers, &bytes(numbers, &noise(n, seed)))
 }
 
@@ -123,7 +122,7 @@ fn words<const N: usize, W>(from: &[W], to_bytes: impl Fn(&W) -> [u8; N]) -> Mem
 }
 
 /// What storing a number changes, as a part of it.
-fn unit(numbers: NumberType) -> f64 {
+fn unit(numbers: FloatType) -> f64 {
     match numbers {
         F32 => 0.0,
         F16 => 1.0 / 2048.0,
@@ -132,12 +131,12 @@ fn unit(numbers: NumberType) -> f64 {
 }
 
 /// Half of the smallest number where that is one that counts.
-fn least(numbers: NumberType) -> f64 {
+fn least(numbers: FloatType) -> f64 {
     if numbers == F16 { 2f64.powi(-25) } else { 0.0 }
 }
 
 #[track_caller]
-fn near(numbers: NumberType, ours: f32, exact: f64, off: f64, what: impl FnOnce() -> String) {
+fn near(numbers: FloatType, ours: f32, exact: f64, off: f64, what: impl FnOnce() -> String) {
     let tolerance = off + unit(numbers) * (exact.abs() + off) + least(numbers);
     assert!((f64::from(ours) - exact).abs() <= tolerance, "{}: {ours}, not {exact} ± {tolerance:e}", what());
 }

@@ -32,7 +32,7 @@ impl NormedRows {
 
     fn run(
         &self,
-        numbers: NumberType,
+        numbers: FloatType,
         norm: NormArgs,
         picked: Option<&[u32]>,
         y: Option<&Memory>,
@@ -113,7 +113,7 @@ fn norm_in_f64(x: &[f32], weight: &[f32], bias: &[f32]) -> (Vec<f64>, Vec<f64>) 
 }
 
 /// Rows as `numbers` in rows of `stride`, with what was there before between them.
-fn spread_untouched(numbers: NumberType, from: &[f32], width: usize, stride: usize) -> Vec<u8> {
+fn spread_untouched(numbers: FloatType, from: &[f32], width: usize, stride: usize) -> Vec<u8> {
     let mut to = vec![UNTOUCHED; from.len() / width * stride * numbers.size()];
     let rows = bytes(numbers, from);
     for (to, from) in to.chunks_mut(stride * numbers.size()).zip(rows.chunks(width * numbers.size())) {

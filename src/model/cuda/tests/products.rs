@@ -4,7 +4,7 @@ use super::*;
 
 /// `y = x W^T + b`, with rows of NaN after those of x: no row sees another.
 pub(super) struct Product {
-    pub numbers: NumberType,
+    pub numbers: FloatType,
     pub inputs: usize,
     pub outputs: usize,
     pub w: Vec<f32>,
@@ -16,7 +16,7 @@ pub(super) struct Product {
 }
 
 impl Product {
-    pub fn new(numbers: NumberType, rows: usize, inputs: usize, outputs: usize, bias: bool) -> Self {
+    pub fn new(numbers: FloatType, rows: usize, inputs: usize, outputs: usize, bias: bool) -> Self {
         let w = noise_of(numbers, outputs * inputs, 1);
         let x = noise_of(numbers, rows * inputs, 2);
         let b = noise(outputs, 3).iter().map(|b| if bias { 6.0 * b } else { 0.0 }).collect::<Vec<_>>();
@@ -81,7 +81,7 @@ fn products() -> impl Iterator<Item = Kernel> {
 }
 
 /// Launches a product.
-pub(super) fn multiply(kernel: Kernel, numbers: NumberType, arguments: &MatmulArgs) {
+pub(super) fn multiply(kernel: Kernel, numbers: FloatType, arguments: &MatmulArgs) {
     let row_bytes = arguments.row_bytes as usize;
     let [rows, outputs] = [arguments.rows, arguments.outputs].map(|n| n as usize);
     // Blocks that go through all outputs share them, whatever their number.
@@ -247,7 +247,7 @@ fn queries_keys_and_values_go_to_their_places_and_nothing_else_is_written() {
 }
 
 /// Two layers of a network.
-pub(super) fn shape(numbers: NumberType, heads: usize, head_dim: usize, positions: usize) -> NetworkShape {
+pub(super) fn shape(numbers: FloatType, heads: usize, head_dim: usize, positions: usize) -> NetworkShape {
     let config = Config {
         n_embd: heads * head_dim,
         n_head: heads,

@@ -3,16 +3,15 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
-use candle_core::{DType, Device, Module, Tensor};
+use candle_core::quantized::{QMatMul, QStorage, QTensor};
+use candle_core::{Device, Module, Tensor};
 use candle_nn::ops;
 
 use super::{Place, stored};
-use crate::checkpoint::{Bytes, StorageType};
+use crate::base::{self, Bytes, FloatType, QuantizedType, ggml};
 use crate::config::Activation;
 use crate::error::Result;
-use crate::kernels::quantized::{QuantizedType, dequantize};
-use crate::model::layers::{Layout, MatrixData};
+use crate::model::weights::{Layout, MatrixData};
 
 /// `y = x W + b`.
 #[derive(Debug)]
@@ -20,7 +19,7 @@ pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
     /// The type of the weights, and the bytes that they take.
-    pub stored: (StorageType, usize),
+    pub stored: (base::DType, usize),
 }
 
 /// A weight matrix.
@@ -65,11 +64,7 @@ impl Linear {
 
 /// A matrix on the device as it lies in the file: (in, out) or (out, in).
 fn float(data: &MatrixData, place: &Place) -> Result<Tensor> {
-    let dtype = match data.dtype {
-        StorageType::F16 => DType::F16,
-        StorageType::BF16 => DType::BF16,
-        _ => DType::F32,
-    };
+    let dtype = FloatType::of(data.dtype).unwrap_or(FloatType::F32).candle();
     let shape = match data.layout {
         Layout::OutIn => [data.outputs, data.inputs],
         Layout::InOut | Layout::Panels => [data.inputs, data.outputs],
@@ -78,18 +73,12 @@ fn float(data: &MatrixData, place: &Place) -> Result<Tensor> {
 }
 
 fn quantized(data: &MatrixData, kind: QuantizedType, device: &Device) -> Result<QMatMul> {
-    let dtype = match kind {
-        QuantizedType::Q8_0 => GgmlDType::Q8_0,
-        QuantizedType::Q6K => GgmlDType::Q6K,
-        QuantizedType::Q5K => GgmlDType::Q5K,
-        QuantizedType::Q4K => GgmlDType::Q4K,
-    };
     // candle reads the scales in place; a file may place them anywhere.
     let bytes: Cow<'_, [u8]> = match data.bytes.as_ptr().cast::<u32>().is_aligned() {
         true => Cow::Borrowed(&data.bytes),
         false => Cow::Owned(data.bytes.to_vec()),
     };
-    let storage = QStorage::from_data(bytes, device, dtype)?;
+    let storage = QStorage::from_data(bytes, device, ggml::candle_type(kind.dtype())?)?;
     let tensor = QTensor::new(storage, (data.outputs, data.inputs))?;
     Ok(QMatMul::from_arc(Arc::new(tensor))?)
 }
@@ -119,7 +108,7 @@ pub enum Embedding {
     /// On the device.
     Table(Tensor),
     /// Quantised: candle looks up no rows of such tables, so the host does, in the bytes of the rows.
-    Quantized { rows: Bytes, dtype: StorageType, dims: (usize, usize), place: Place },
+    Quantized { rows: Bytes, dtype: base::DType, dims: (usize, usize), place: Place },
 }
 
 impl Embedding {
@@ -134,7 +123,7 @@ impl Embedding {
     }
 
     /// The type of the table, and the bytes that it takes.
-    pub fn stored(&self) -> (StorageType, usize) {
+    pub fn stored(&self) -> (base::DType, usize) {
         match self {
             Self::Table(table) => stored(table),
             Self::Quantized { rows, dtype, .. } => (*dtype, rows.len()),
@@ -149,7 +138,7 @@ impl Embedding {
                 let bytes = rows.len() / entries;
                 let mut x = vec![0f32; indices.len() * width];
                 for (out, index) in x.chunks_exact_mut(*width).zip(indices) {
-                    dequantize(*dtype, &rows[*index as usize * bytes..][..bytes], out);
+                    ggml::dequantize(*dtype, &rows[*index as usize * bytes..][..bytes], out)?;
                 }
                 Ok(Tensor::from_vec(x, (indices.len(), *width), &place.device)?.to_dtype(place.dtype)?)
             }

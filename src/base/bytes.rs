@@ -1,4 +1,4 @@
-//! How the numbers of a tensor are stored: names and sizes of the types, and the bytes themselves.
+//! Bytes wherever they lie: in a mapped file, in memory of the process, or in the program itself.
 
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -6,129 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-
-/// The type in which a tensor's numbers are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StorageType {
-    /// 32-bit IEEE floating point.
-    F32,
-    /// 16-bit IEEE floating point.
-    F16,
-    /// The upper half of an `F32`.
-    BF16,
-    /// 64-bit IEEE floating point.
-    F64,
-    /// Truth values, a byte each (causal masks).
-    Bool,
-    /// Bytes (causal masks).
-    U8,
-    /// 8-bit integers.
-    I8,
-    /// 16-bit integers.
-    I16,
-    /// 32-bit integers.
-    I32,
-    /// 64-bit integers.
-    I64,
-    /// 32 numbers as 4-bit integers with one f16 scale (GGUF).
-    Q4_0,
-    /// 32 numbers as 4-bit integers with an f16 scale and minimum (GGUF).
-    Q4_1,
-    /// 32 numbers as 5-bit integers with one f16 scale (GGUF).
-    Q5_0,
-    /// 32 numbers as 5-bit integers with an f16 scale and minimum (GGUF).
-    Q5_1,
-    /// 32 numbers as 8-bit integers with one f16 scale (GGUF).
-    Q8_0,
-    /// 256 numbers as 2-bit integers in 16 scaled and shifted groups (GGUF).
-    Q2K,
-    /// 256 numbers as 3-bit integers in 16 scaled groups (GGUF).
-    Q3K,
-    /// 256 numbers as 4-bit integers in 8 scaled and shifted groups (GGUF).
-    Q4K,
-    /// 256 numbers as 5-bit integers in 8 scaled and shifted groups (GGUF).
-    Q5K,
-    /// 256 numbers as 6-bit integers in 16 scaled groups (GGUF).
-    Q6K,
-}
-
-impl StorageType {
-    /// The name that the file formats use: safetensors' for plain numbers, ggml's for quantised ones.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::BF16 => "BF16",
-            Self::F64 => "F64",
-            Self::Bool => "BOOL",
-            Self::U8 => "U8",
-            Self::I8 => "I8",
-            Self::I16 => "I16",
-            Self::I32 => "I32",
-            Self::I64 => "I64",
-            Self::Q4_0 => "Q4_0",
-            Self::Q4_1 => "Q4_1",
-            Self::Q5_0 => "Q5_0",
-            Self::Q5_1 => "Q5_1",
-            Self::Q8_0 => "Q8_0",
-            Self::Q2K => "Q2_K",
-            Self::Q3K => "Q3_K",
-            Self::Q4K => "Q4_K",
-            Self::Q5K => "Q5_K",
-            Self::Q6K => "Q6_K",
-        }
-    }
-
-    /// Numbers in a block, the unit of storage: 1 unless quantised. The rows of a tensor are whole blocks.
-    #[must_use]
-    pub const fn block_len(self) -> usize {
-        match self {
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
-            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
-            _ => 1,
-        }
-    }
-
-    /// Bytes of a block.
-    #[must_use]
-    pub const fn block_bytes(self) -> usize {
-        match self {
-            Self::Bool | Self::U8 | Self::I8 => 1,
-            Self::F16 | Self::BF16 | Self::I16 => 2,
-            Self::F32 | Self::I32 => 4,
-            Self::F64 | Self::I64 => 8,
-            Self::Q4_0 => 18,
-            Self::Q4_1 => 20,
-            Self::Q5_0 => 22,
-            Self::Q5_1 => 24,
-            Self::Q8_0 => 34,
-            Self::Q2K => 84,
-            Self::Q3K => 110,
-            Self::Q4K => 144,
-            Self::Q5K => 176,
-            Self::Q6K => 210,
-        }
-    }
-
-    /// Bytes of a tensor whose rows (of the last axis of `shape`, as stored) are whole blocks; none if they are not, or
-    /// if the number does not fit a `usize`.
-    #[must_use]
-    pub fn byte_len(self, shape: &[usize]) -> Option<usize> {
-        let row = shape.last().copied().unwrap_or(1);
-        if !row.is_multiple_of(self.block_len()) {
-            return None;
-        }
-        let numbers = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n))?;
-        (numbers / self.block_len()).checked_mul(self.block_bytes())
-    }
-}
-
-impl std::fmt::Display for StorageType {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// The bytes of a tensor: part of a mapped file, of the program itself, or of an owned buffer. Cheap to clone.
 ///
@@ -155,7 +32,7 @@ impl Bytes {
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is empty or no file, [`Error::Unsupported`] if it does
     /// not fit the address space.
-    pub(super) fn map(path: &Path) -> Result<Self> {
+    pub(crate) fn map(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
         if !metadata.is_file() {
             return Err(Error::format(path, "not a regular file"));

@@ -1,13 +1,13 @@
-//! Attention over the cache on a device.
+//! How attention sees the rows of the cache on a device.
 //!
 //! Rows that lie side by side in the cache and have the same number of new positions make a run, and a run is one
 //! batched product: all rows of a batch that decodes, whatever their lengths, or one prompt. What all layers need alike
 //! (where new positions go, who sees whom) is made once a pass.
 
 use candle_core::{DType, Tensor};
-use candle_nn::ops;
 
-use super::{Cache, Place};
+use super::Place;
+use super::cache::Pass;
 use crate::error::Result;
 use crate::model::Segment;
 
@@ -25,7 +25,7 @@ pub struct AttentionShape {
 
 /// How a pass sees the rows of the cache.
 #[derive(Debug, Default)]
-pub struct Pass {
+pub struct View {
     runs: Vec<Run>,
     /// The segments, by number, in the order of their rows, if they come in another.
     order: Option<Order>,
@@ -42,7 +42,7 @@ struct Order {
 
 /// `R` rows side by side with `T` new positions each.
 #[derive(Debug)]
-struct Run {
+pub struct Run {
     /// The first row, and how many.
     rows: (usize, usize),
     /// The first new position among those of the pass, by row, and how many a row has.
@@ -57,7 +57,7 @@ struct Run {
     mask: Option<Tensor>,
 }
 
-impl Pass {
+impl View {
     /// For the given segments, each of a row of its own.
     pub fn new(segments: &[Segment], shape: AttentionShape, place: &Place) -> Result<Self> {
         let mut by_row: Vec<usize> = (0..segments.len()).collect();
@@ -121,46 +121,47 @@ fn mask(new: &Tensor, total: usize, place: &Place) -> Result<Tensor> {
     Ok(later.affine(f64::from(f32::MIN), 0.0)?.to_dtype(place.dtype)?)
 }
 
-impl Cache {
-    /// Queries, keys and values (N, 3C) -> mixed values (N, C), and the weights (H, T, S) of each segment if `traced`.
-    pub fn attend(&mut self, layer: usize, scale: f32, qkv: &Tensor, traced: bool) -> Result<(Tensor, Vec<Tensor>)> {
-        let Pass { runs, order } = &self.pass;
-        let qkv = match order {
-            Some(order) => &qkv.index_select(&order.to_rows, 0)?,
-            None => qkv,
-        };
-        let mut outputs = Vec::with_capacity(runs.len());
-        let mut weights = vec![];
-        for run in runs {
-            let [q, k, v] = self.split(run, qkv)?;
-            let (keys, values) = self.append(run, layer, &k, &v)?;
-            let probabilities = run.weights(&q, &keys, scale)?;
-            if traced {
-                run.split_weights(&probabilities, &mut weights)?;
-            }
-            let mixed = probabilities.matmul(&values)?.transpose(1, 2)?;
-            outputs.push(mixed.reshape(((), self.shape.heads * self.shape.head_dim))?);
-        }
-        let output = if outputs.len() == 1 { outputs.remove(0) } else { Tensor::cat(&outputs, 0)? };
-        let Some(order) = order else { return Ok((output, weights)) };
-        let mut weights: Vec<_> = order.segments.iter().zip(weights).collect();
-        weights.sort_by_key(|(segment, _)| **segment);
-        let weights = weights.into_iter().map(|(_, weights)| weights).collect();
-        Ok((output.index_select(&order.to_batch, 0)?, weights))
+impl Pass<'_> {
+    /// The runs, in the order of their rows.
+    pub fn runs(&self) -> &[Run] {
+        &self.view.runs
+    }
+
+    /// Rows of new positions in the order of the rows of the cache.
+    pub fn by_row(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(match &self.view.order {
+            Some(order) => x.index_select(&order.to_rows, 0)?,
+            None => x.clone(),
+        })
+    }
+
+    /// Rows of new positions, and something of each segment, back in the order of the inputs.
+    pub fn by_input(&self, x: Tensor, of_segments: Vec<Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
+        let Some(order) = &self.view.order else { return Ok((x, of_segments)) };
+        let mut of_segments: Vec<_> = order.segments.iter().zip(of_segments).collect();
+        of_segments.sort_by_key(|(segment, _)| **segment);
+        let of_segments = of_segments.into_iter().map(|(_, tensor)| tensor).collect();
+        Ok((x.index_select(&order.to_batch, 0)?, of_segments))
     }
 
     /// The run's queries, keys and values, (R, H, T, D) each, from those of all rows (N, 3C).
-    fn split(&self, run: &Run, qkv: &Tensor) -> Result<[Tensor; 3]> {
+    pub fn split(&self, run: &Run, qkv: &Tensor) -> Result<[Tensor; 3]> {
         let ((_, rows), (first, len)) = (run.rows, run.new);
-        let AttentionShape { heads, head_dim } = self.shape;
+        let AttentionShape { heads, head_dim } = self.cache.shape;
         let qkv = qkv.narrow(0, first, rows * len)?.reshape((rows, len, 3, heads, head_dim))?;
         let parts = qkv.permute((2, 0, 3, 1, 4))?.contiguous()?;
         Ok([parts.get(0)?, parts.get(1)?, parts.get(2)?])
     }
 
+    /// Heads side by side again: (R, H, T, D) -> (R * T, C).
+    pub fn join(&self, x: &Tensor) -> Result<Tensor> {
+        let AttentionShape { heads, head_dim } = self.cache.shape;
+        Ok(x.transpose(1, 2)?.reshape(((), heads * head_dim))?)
+    }
+
     /// Puts the run's new keys and values into the cache. Returns all that it holds for these rows, (R, H, S, D).
-    fn append(&self, run: &Run, layer: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
-        let [keys, values] = &self.layers[layer];
+    pub fn append(&self, run: &Run, layer: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+        let [keys, values] = &self.cache.layers[layer];
         let append = |all: &Tensor, new: &Tensor| {
             let rows = all.narrow(0, run.rows.0, run.rows.1)?;
             rows.scatter_set(&run.index, new, 2)?;
@@ -171,28 +172,19 @@ impl Cache {
 }
 
 impl Run {
-    /// Attention probabilities, (R, H, T, S).
-    fn weights(&self, q: &Tensor, keys: &Tensor, scale: f32) -> Result<Tensor> {
-        let scores = (q * f64::from(scale))?.matmul(&keys.t()?)?;
-        softmax(&match &self.mask {
+    /// Scores (R, H, T, S) from which nothing is left of what a query must not see.
+    pub fn masked(&self, scores: Tensor) -> Result<Tensor> {
+        Ok(match &self.mask {
             Some(mask) => scores.broadcast_add(mask)?,
             None => scores,
         })
     }
 
-    /// The probabilities of each row, (H, T, its S), onto `into`.
-    fn split_weights(&self, probabilities: &Tensor, into: &mut Vec<Tensor>) -> Result<()> {
+    /// The probabilities (R, H, T, S) of each row, (H, T, its S), onto `into`.
+    pub fn split_weights(&self, probabilities: &Tensor, into: &mut Vec<Tensor>) -> Result<()> {
         for (i, total) in self.totals.iter().enumerate() {
             into.push(probabilities.get(i)?.narrow(2, 0, *total)?);
         }
         Ok(())
     }
-}
-
-/// Over the last axis, sums in f32: as candle has it on a GPU, where on the CPU it sums 16-bit numbers in 16 bits.
-fn softmax(x: &Tensor) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        return Ok(ops::softmax_last_dim(x)?);
-    }
-    Ok(ops::softmax_last_dim(&x.to_dtype(DType::F32)?)?.to_dtype(x.dtype())?)
 }

@@ -7,10 +7,10 @@
 use candle_core::Tensor;
 
 use super::Place;
-use super::attention::{AttentionShape, Pass};
+use super::attention::{AttentionShape, View};
 use crate::config::Config;
 use crate::error::Result;
-use crate::model::Segment;
+use crate::model::network::{self, Segment, segments};
 
 /// Room for positions grows in multiples of this.
 const STEP: usize = 128;
@@ -24,8 +24,6 @@ pub struct Cache {
     rows: Vec<Row>,
     /// Keys and values of each layer, (R, H, P, D); none before the first pass, and where no row holds anything.
     pub(super) layers: Vec<[Tensor; 2]>,
-    /// How the pass under way sees its rows.
-    pub(super) pass: Pass,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,35 +38,19 @@ impl Cache {
     pub fn new(config: &Config, place: &Place) -> Self {
         let shape = AttentionShape { heads: config.n_head, head_dim: config.head_dim() };
         let (n_layer, place) = (config.n_layer, place.clone());
-        Self { shape, place, n_layer, rows: vec![], layers: vec![], pass: Pass::default() }
+        Self { shape, place, n_layer, rows: vec![], layers: vec![] }
     }
 
-    /// Positions that `row` holds.
-    pub fn len(&self, row: usize) -> usize {
-        self.rows.get(row).map_or(0, |row| row.len)
-    }
-
-    /// Drops the positions of `row` from `len` on; gives the memory back once nothing is held.
-    pub fn truncate(&mut self, row: usize, len: usize) {
-        if let Some(row) = self.rows.get_mut(row) {
-            row.len = row.len.min(len);
-        }
-        if self.rows.iter().all(|row| row.len == 0) {
-            self.rows.clear();
-            self.layers.clear();
-        }
-    }
-
-    /// Makes each `to` hold what `from` held before the call; `moves` are `(to, from)`. The numbers move with the next
-    /// pass, which can say that memory is short.
-    pub fn assign(&mut self, moves: &[(usize, usize)]) {
-        if let Some(last) = moves.iter().map(|(to, from)| *to.max(from)).max() {
-            self.name(last);
-        }
-        let before = self.rows.clone();
-        for (to, from) in moves {
-            self.rows[*to] = before[*from];
-        }
+    /// Begins a pass over the new positions of `inputs`, `(row, ids)`: makes room for them. Lengths change only with
+    /// [`Pass::commit`].
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn begin(&mut self, inputs: &[(usize, &[u32])]) -> Result<Pass<'_>> {
+        let segments: Vec<Segment> = segments(inputs.iter().copied(), |row| network::Cache::len(self, row)).collect();
+        self.make_room(&segments)?;
+        let view = View::new(&segments, self.shape, &self.place)?;
+        Ok(Pass { cache: self, segments, view })
     }
 
     /// Brings `row`, and all before it, into being.
@@ -76,8 +58,7 @@ impl Cache {
         self.rows.extend((self.rows.len()..=row).map(|slot| Row { len: 0, slot }));
     }
 
-    /// Makes room for new positions; lengths change only with [`commit`](Self::commit).
-    pub fn reserve(&mut self, segments: &[Segment]) -> Result<()> {
+    fn make_room(&mut self, segments: &[Segment]) -> Result<()> {
         segments.iter().for_each(|s| self.name(s.row));
         let positions = segments.iter().map(Segment::total).max().unwrap_or(0);
         if self.layers.is_empty() {
@@ -89,7 +70,6 @@ impl Cache {
             segments.iter().filter(|s| s.past == 0).try_for_each(|s| self.clear(s.row))?;
         }
         self.rows.iter_mut().enumerate().for_each(|(i, row)| row.slot = i);
-        self.pass = Pass::new(segments, self.shape, &self.place)?;
         Ok(())
     }
 
@@ -121,11 +101,54 @@ impl Cache {
         }
         Ok(())
     }
+}
 
-    /// The new positions are there.
-    pub fn commit(&mut self, segments: &[Segment]) {
-        for s in segments {
-            self.rows[s.row].len = s.total();
+impl network::Cache for Cache {
+    fn len(&self, row: usize) -> usize {
+        self.rows.get(row).map_or(0, |row| row.len)
+    }
+
+    /// Gives the memory back once nothing is held.
+    fn truncate(&mut self, row: usize, len: usize) {
+        if let Some(row) = self.rows.get_mut(row) {
+            row.len = row.len.min(len);
+        }
+        if self.rows.iter().all(|row| row.len == 0) {
+            self.rows.clear();
+            self.layers.clear();
+        }
+    }
+
+    /// The numbers move with the next pass, which can say that memory is short.
+    fn assign(&mut self, moves: &[(usize, usize)]) {
+        if let Some(last) = moves.iter().map(|(to, from)| *to.max(from)).max() {
+            self.name(last);
+        }
+        let before = self.rows.clone();
+        for (to, from) in moves {
+            self.rows[*to] = before[*from];
+        }
+    }
+}
+
+/// New positions on their way through the network. They become part of their rows with [`commit`](Self::commit); a pass that
+/// is dropped before leaves the rows as they were.
+pub struct Pass<'c> {
+    pub(super) cache: &'c mut Cache,
+    segments: Vec<Segment>,
+    pub(super) view: View,
+}
+
+impl Pass<'_> {
+    /// The new positions of each row.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The new positions are there, in every layer.
+    pub fn commit(self) {
+        for s in &self.segments {
+            self.cache.rows[s.row].len = s.total();
         }
     }
 }

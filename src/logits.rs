@@ -55,17 +55,6 @@ fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f64 {
     total
 }
 
-/// The scalar product of two vectors of the same length.
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
-    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
-        for ((lane, x), y) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += x * y;
-        }
-    }
-    lanes.iter().sum()
-}
-
 /// The largest value; `-inf` of an empty row.
 pub(crate) fn max(row: &[f32]) -> f32 {
     #[inline(always)]
@@ -109,21 +98,9 @@ pub(crate) fn check_finite(row: &[f32]) -> Result<()> {
 pub(crate) fn not_finite() -> Error {
     Error::Numerics(
         "the model gave logits that are not finite numbers: its weights are damaged, or overflow in this number type; \
-         try --dtype f32"
+         try f32"
             .into(),
     )
-}
-
-/// Fails if `largest`, the best score after the processors, says that they left nothing to choose from.
-pub(crate) fn check_choice(largest: f32) -> Result<()> {
-    if largest.is_finite() {
-        return Ok(());
-    }
-    Err(Error::Numerics(if largest == f32::NEG_INFINITY {
-        "every token is ruled out: loosen --bad-words, --no-repeat-ngram-size or --min-new-tokens".into()
-    } else {
-        "the scores overflow: raise --temperature, or bring --repetition-penalty closer to 1".into()
-    }))
 }
 
 /// The logarithm of the sum of `e^(x - max)`.
@@ -204,9 +181,44 @@ pub fn top_k(row: &[f32], k: usize) -> Vec<(usize, f32)> {
     best
 }
 
+/// Where token `id` stands in `row`, 1 for the best: one more than the number of tokens with a larger logit, of equal
+/// tokens those with a smaller id coming first. So the token of rank `r` is the `r`-th of [`top_k`], and the one of rank
+/// 1 is what greedy search takes.
+#[must_use]
+pub fn rank(row: &[f32], id: usize) -> usize {
+    let own = row[id];
+    let (before, after) = row.split_at(id);
+    1 + before.iter().filter(|x| **x >= own).count() + after.iter().filter(|x| **x > own).count()
+}
+
 /// The `k`-th largest value, counted from 1; the smallest if there are fewer.
 pub(crate) fn kth_largest(row: &[f32], k: usize) -> f32 {
     top_k(row, k.max(1)).last().map_or(f32::NEG_INFINITY, |&(_, x)| x)
+}
+
+/// The most probable next tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Top {
+    /// Ids and logits, the best first, equal ones by id.
+    pub best: Vec<(u32, f32)>,
+    /// The logarithm of the sum of `e^(x - largest)` over all logits `x`.
+    pub log_sum: f32,
+}
+
+impl Top {
+    /// Of a row of logits (V); none if they are not finite numbers.
+    #[must_use]
+    pub fn of(logits: &[f32], k: usize) -> Option<Self> {
+        check_finite(logits).ok()?;
+        let best = top_k(logits, k).into_iter().map(|(id, x)| (id as u32, x)).collect();
+        Some(Self { best, log_sum: log_sum(logits) })
+    }
+
+    /// Log-probabilities of the tokens.
+    pub(crate) fn log_probs(&self) -> impl Iterator<Item = (u32, f32)> {
+        let largest = self.best.first().map_or(0.0, |(_, x)| *x);
+        self.best.iter().map(move |(id, x)| (*id, x - largest - self.log_sum))
+    }
 }
 
 #[cfg(test)]
@@ -247,8 +259,6 @@ mod tests {
             row[99] = bad;
             assert!(check_finite(&row).is_err(), "{bad}");
         }
-        assert!(check_choice(max(&[f32::NEG_INFINITY; 3])).is_err());
-        assert!(check_choice(max(&[f32::NEG_INFINITY, -4.0])).is_ok());
     }
 
     proptest! {
@@ -258,6 +268,14 @@ mod tests {
             sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
             sorted.truncate(k);
             prop_assert_eq!(top_k(&row, k), sorted);
+        }
+
+        #[test]
+        fn a_rank_is_the_place_in_the_list_of_the_best(row in row()) {
+            for (place, (id, _)) in top_k(&row, row.len()).into_iter().enumerate() {
+                prop_assert_eq!(rank(&row, id), place + 1);
+            }
+            prop_assert_eq!(rank(&row, argmax(&row)), 1);
         }
 
         #[test]

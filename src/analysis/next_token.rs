@@ -1,0 +1,265 @@
+//! The distribution of the next token: the best candidates, given tokens' ranks, entropy, and the tree of continuations.
+
+use std::ops::Range;
+
+use crate::decode::{Processors, check_choice};
+use crate::error::{Error, Result};
+use crate::language_model::{Input, LanguageModel};
+use crate::logits;
+use crate::model::{Gpt2, Session, select_rows, to_host};
+
+/// Positions whose logits are held at once.
+const LOGIT_ROWS: usize = 32;
+
+/// The most nodes of a [`tree`]: what a person could still look through, many times over.
+pub const MOST_NODES: u64 = 1_000_000;
+
+/// What is asked about each distribution.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// How many of the best tokens to report.
+    pub k: usize,
+    /// Tokens to report wherever they stand.
+    pub tokens: Vec<u32>,
+    /// What changes the logits first. Tokens that it rules out have no probability.
+    pub processors: Processors,
+}
+
+/// The distribution after one position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NextToken {
+    /// The position after which it comes, from 0.
+    pub position: usize,
+    /// Its entropy in nats.
+    pub entropy: f64,
+    /// The best candidates, best first; those that were ruled out are left out.
+    pub best: Vec<Candidate>,
+    /// The tokens that were asked for, in the order of [`Query::tokens`].
+    pub tokens: Vec<Candidate>,
+}
+
+/// A candidate for the next token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    /// Its place in the distribution, 1 for the best, as [`logits::rank`] counts.
+    pub rank: usize,
+    /// The token.
+    pub id: u32,
+    /// Its logit after the processors; none if they ruled it out.
+    pub logit: Option<f32>,
+    /// The natural logarithm of its probability; none if that is 0.
+    pub logprob: Option<f64>,
+}
+
+/// A token in the tree of continuations.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// The token, with its rank and probability after its parent.
+    pub candidate: Candidate,
+    /// The natural logarithm of the probability of the path from the prompt to here.
+    pub joint_logprob: f64,
+    /// The best continuations after it.
+    pub next: Vec<Node>,
+}
+
+impl Candidate {
+    /// Its probability.
+    #[must_use]
+    pub fn prob(&self) -> f64 {
+        self.logprob.map_or(0.0, f64::exp)
+    }
+}
+
+/// The distributions after the given positions of `ids`, from one forward pass.
+///
+/// # Errors
+/// As [`Gpt2::forward`]; [`Error::Numerics`] if the model gives no numbers.
+pub fn next_tokens(model: &Gpt2, ids: &[u32], positions: Range<usize>, query: &Query) -> Result<Vec<NextToken>> {
+    check(model, query)?;
+    let x = model.forward(&[(0, &ids[..positions.end])], &mut model.new_cache(), None)?;
+    let indices: Vec<u32> = positions.map(|i| i as u32).collect();
+    let mut found = Vec::with_capacity(indices.len());
+    for chunk in indices.chunks(LOGIT_ROWS) {
+        let x = select_rows(&x, chunk)?;
+        let mut logits = to_host(&model.logits(&model.final_norm(&x)?)?)?;
+        for (row, position) in logits.chunks_exact_mut(model.config().vocab_size).zip(chunk) {
+            let position = *position as usize;
+            let distribution = Distribution::new(row, query, &ids[..=position])?;
+            found.push(NextToken {
+                position,
+                entropy: distribution.entropy(),
+                best: distribution.best(query.k),
+                tokens: query.tokens.iter().map(|id| distribution.token(*id)).collect(),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// The `k` best continuations of a prompt, each with its own `k` best, `depth` levels deep, with joint probabilities.
+///
+/// # Errors
+/// [`Error::Usage`] if that is more than [`MOST_NODES`] nodes; otherwise as [`next_tokens`].
+pub fn tree(model: &Gpt2, prompt: &[u32], depth: u64, query: &Query) -> Result<Vec<Node>> {
+    check(model, query)?;
+    let query = Query { k: query.k.min(model.config().vocab_size), ..query.clone() };
+    if node_count(query.k, depth).is_none() {
+        let k = query.k;
+        return Err(Error::Usage(format!(
+            "a tree of {k} tokens a node, {depth} deep, has more than {MOST_NODES} nodes"
+        )));
+    }
+    let mut tree = Tree { session: Session::new(model), query: &query, path: prompt.to_vec() };
+    let logits = tree.logits_after(0, prompt)?;
+    tree.grow(logits, 0.0, depth)
+}
+
+/// How many nodes a [`tree`] has; none if they are more than [`MOST_NODES`].
+#[must_use]
+pub fn node_count(k: usize, depth: u64) -> Option<u64> {
+    // A chain of single tokens is the longest.
+    let depth = u32::try_from(depth).ok().filter(|depth| u64::from(*depth) <= MOST_NODES)?;
+    (1..=depth).try_fold(0u64, |sum, level| {
+        (k as u64).checked_pow(level).and_then(|n| sum.checked_add(n)).filter(|n| *n <= MOST_NODES)
+    })
+}
+
+fn check(model: &Gpt2, query: &Query) -> Result<()> {
+    let vocab_size = model.config().vocab_size;
+    query.processors.check(vocab_size)?;
+    match query.tokens.iter().find(|id| **id as usize >= vocab_size) {
+        Some(id) => Err(Error::Usage(format!("token id {id} lies outside the vocabulary of {vocab_size}"))),
+        None => Ok(()),
+    }
+}
+
+/// A tree while it grows.
+struct Tree<'m, 'q> {
+    session: Session<'m>,
+    query: &'q Query,
+    /// The prompt, and what follows it on the way to the node at work.
+    path: Vec<u32>,
+}
+
+impl Tree<'_, '_> {
+    /// The nodes below the path, whose next token has these `logits` (V), down to `depth` levels; `joint` is the path's own
+    /// log-probability.
+    ///
+    /// Row 0 holds the prompt, row `d` a path that has `d` levels below it: a child shares its parent's past.
+    fn grow(&mut self, mut logits: Vec<f32>, joint: f64, depth: u64) -> Result<Vec<Node>> {
+        let best = Distribution::new(&mut logits, self.query, &self.path)?.best(self.query.k);
+        let full = self.path.len() >= self.session.n_positions();
+        let mut nodes = Vec::with_capacity(best.len());
+        for candidate in best {
+            let joint_logprob = joint + candidate.logprob.unwrap_or(f64::NEG_INFINITY);
+            let mut next = vec![];
+            if depth > 1 && !full {
+                let row = depth as usize;
+                let parent = if self.path.len() == self.session.len(0) { 0 } else { row + 1 };
+                self.session.assign(&[(row, parent)]);
+                let logits = self.logits_after(row, &[candidate.id])?;
+                self.path.push(candidate.id);
+                next = self.grow(logits, joint_logprob, depth - 1)?;
+                self.path.pop();
+            }
+            nodes.push(Node { candidate, joint_logprob, next });
+        }
+        Ok(nodes)
+    }
+
+    fn logits_after(&mut self, row: usize, ids: &[u32]) -> Result<Vec<f32>> {
+        Ok(self.session.forward(&[Input::logits(row, ids)])?.logits)
+    }
+}
+
+/// A distribution over the next token, after the processors.
+struct Distribution<'a> {
+    /// (V).
+    logits: &'a [f32],
+    /// (V), natural logarithms.
+    logprobs: Vec<f32>,
+}
+
+impl<'a> Distribution<'a> {
+    /// Of the token after `ids`, from the model's logits (V).
+    fn new(logits: &'a mut [f32], query: &Query, ids: &[u32]) -> Result<Self> {
+        logits::check_finite(logits)?;
+        query.processors.apply(logits, ids, 0);
+        check_choice(logits::max(logits))?;
+        let mut logprobs = logits.to_vec();
+        logits::log_softmax(&mut logprobs);
+        Ok(Self { logits, logprobs })
+    }
+
+    /// The `k` best candidates that the processors left.
+    fn best(&self, k: usize) -> Vec<Candidate> {
+        let best = logits::top_k(self.logits, k).into_iter().enumerate();
+        let left = best.filter(|(_, (_, logit))| *logit > f32::NEG_INFINITY);
+        left.map(|(place, (id, _))| self.candidate(place + 1, id as u32)).collect()
+    }
+
+    /// A token, wherever it stands.
+    fn token(&self, id: u32) -> Candidate {
+        self.candidate(logits::rank(self.logits, id as usize), id)
+    }
+
+    fn candidate(&self, rank: usize, id: u32) -> Candidate {
+        let finite = |x: f32| x.is_finite().then_some(x);
+        let (logit, logprob) = (self.logits[id as usize], self.logprobs[id as usize]);
+        Candidate { rank, id, logit: finite(logit), logprob: finite(logprob).map(f64::from) }
+    }
+
+    /// In nats, summed in `f64`; what processors need of it ([`logits::entropy`]) they compute in `f32` as PyTorch does.
+    fn entropy(&self) -> f64 {
+        let term = |p: &f32| f64::from(*p) * f64::from(*p).exp();
+        -self.logprobs.iter().filter(|p| p.is_finite()).map(term).sum::<f64>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::GenerationConfig;
+
+    #[test]
+    fn a_given_token_has_the_rank_that_the_full_list_gives_it() {
+        let query = Query { k: 5, ..Query::default() };
+        let mut row = [1.0, 3.0, 2.0, 3.0, -1.0];
+        let distribution = Distribution::new(&mut row, &query, &[0]).unwrap();
+        let best = distribution.best(5);
+        assert_eq!(best.iter().map(|c| (c.rank, c.id)).collect::<Vec<_>>(), [(1, 1), (2, 3), (3, 2), (4, 0), (5, 4)]);
+        for candidate in best {
+            assert_eq!(distribution.token(candidate.id), candidate);
+        }
+    }
+
+    #[test]
+    fn what_is_ruled_out_has_no_probability_and_stands_behind() {
+        let config = GenerationConfig { bad_words_ids: vec![vec![1]], ..GenerationConfig::default() };
+        let query = Query { k: 5, processors: config.processors().unwrap(), ..Query::default() };
+        let mut row = [1.0, 3.0, 1.0];
+        let distribution = Distribution::new(&mut row, &query, &[0]).unwrap();
+        assert_eq!(distribution.best(5).iter().map(|c| c.id).collect::<Vec<_>>(), [0, 2]);
+        let banned = distribution.token(1);
+        assert_eq!((banned.rank, banned.logit, banned.logprob, banned.prob()), (3, None, None, 0.0));
+        assert!((distribution.entropy() - std::f64::consts::LN_2).abs() < 1e-6);
+    }
+
+    #[test]
+    fn rows_that_are_no_numbers_are_refused() {
+        let query = Query::default();
+        assert!(matches!(Distribution::new(&mut [0.0, f32::NAN], &query, &[0]), Err(Error::Numerics(_))));
+        let config = GenerationConfig { bad_words_ids: vec![vec![0], vec![1]], ..GenerationConfig::default() };
+        let query = Query { processors: config.processors().unwrap(), ..Query::default() };
+        assert!(matches!(Distribution::new(&mut [0.0, 1.0], &query, &[0]), Err(Error::Numerics(_))));
+    }
+
+    #[test]
+    fn nodes_are_counted_without_overflow() {
+        assert_eq!(node_count(2, 3), Some(14));
+        assert_eq!(node_count(1, 16), Some(16));
+        assert_eq!(node_count(1000, 2), None);
+        assert_eq!(node_count(1000, 9), None);
+        assert_eq!(node_count(usize::MAX, u64::MAX), None);
+    }
+}

@@ -1,0 +1,335 @@
+//! What a configuration adds up to once it is checked: a strategy, processors, rules for the end.
+//!
+//! [`GenerationConfig`] is what a user writes; [`GenerationConfig::validate`] turns it into a [`Decoding`], in which
+//! every value is in range and every parameter belongs to the one strategy that was chosen.
+
+use super::parameters::{EarlyStopping, GenerationConfig, MOST_BEAMS, OnContextLimit};
+use super::processors::Processors;
+use super::stop::StopRules;
+use crate::error::{Error, Result};
+
+/// A checked configuration: what [`Engine`](super::Engine) runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoding {
+    pub(super) strategy: Strategy,
+    pub(super) processors: Processors,
+    pub(super) stop: StopRules,
+    pub(super) max_new_tokens: usize,
+    pub(super) on_context_limit: OnContextLimit,
+    pub(super) logprobs: Option<usize>,
+    pub(super) seed: u64,
+}
+
+impl Decoding {
+    /// Whether the result depends on the seed.
+    #[must_use]
+    pub fn draws(&self) -> bool {
+        match &self.strategy {
+            Strategy::Single(single) => single.sample,
+            Strategy::Beam(beam) => beam.sample,
+            Strategy::GroupBeam { .. } | Strategy::Contrastive { .. } => false,
+        }
+    }
+
+    /// Whether the tokens are known one by one ([`Event::Token`](super::Event::Token)), and not only at the end.
+    #[must_use]
+    pub fn streams(&self) -> bool {
+        matches!(self.strategy, Strategy::Single(_) | Strategy::Contrastive { .. })
+    }
+
+    /// Whether the engine needs a second model.
+    #[must_use]
+    pub fn needs_assistant(&self) -> bool {
+        matches!(self.strategy, Strategy::Single(Single { draft: Draft::Assistant, .. }))
+    }
+}
+
+/// How the next token is found.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Strategy {
+    /// Greedy search or sampling: each sequence for itself.
+    Single(Single),
+    /// Beam search or beam sample.
+    Beam(Beam),
+    /// Diverse beam search.
+    GroupBeam { beam: Beam, num_beam_groups: usize, diversity_penalty: f32 },
+    /// Contrastive search.
+    Contrastive { penalty_alpha: f32, top_k: usize },
+}
+
+/// Greedy search or sampling.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Single {
+    pub sample: bool,
+    pub num_return_sequences: usize,
+    pub draft: Draft,
+}
+
+/// Where guesses at the next tokens come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Draft {
+    None,
+    /// What followed an earlier occurrence of the last n-gram, up to so many tokens.
+    PromptLookup(usize),
+    /// A second model.
+    Assistant,
+}
+
+/// What beam searches share.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Beam {
+    pub num_beams: usize,
+    pub length_penalty: f64,
+    pub early_stopping: EarlyStopping,
+    pub num_return_sequences: usize,
+    pub sample: bool,
+}
+
+impl GenerationConfig {
+    /// Checks every value and every combination, for which no model is needed.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`]: the parameter, its value and what is allowed.
+    pub fn check(&self) -> Result<()> {
+        self.check_values()?;
+        self.strategy().map(|_| ())
+    }
+
+    /// Checks every value and every combination, and says what they add up to.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`]: the parameter, its value and what is allowed. Texts that have to be ids are not allowed any
+    /// more: see [`encode_texts`](Self::encode_texts).
+    pub fn validate(&self) -> Result<Decoding> {
+        self.check_values()?;
+        self.check_encoded()?;
+        let strategy = self.strategy()?;
+        let eos_token_id = self.ends();
+        let (warpers, min_tokens_to_keep) = match &strategy {
+            Strategy::Single(single) => (single.sample, 1),
+            // With beams, one token that does not end the sequence has to survive.
+            Strategy::Beam(beam) => (beam.sample, eos_token_id.len().max(1) + 1),
+            Strategy::GroupBeam { .. } | Strategy::Contrastive { .. } => (false, 1),
+        };
+        Ok(Decoding {
+            strategy,
+            processors: Processors::new(self, warpers, min_tokens_to_keep),
+            stop: StopRules { eos_token_id: eos_token_id.to_vec(), stop_strings: self.stop.clone() },
+            max_new_tokens: self.max_new_tokens,
+            on_context_limit: self.on_context_limit,
+            logprobs: self.logprobs,
+            seed: self.seed.unwrap_or_default(),
+        })
+    }
+
+    /// The processors that the configuration asks for, those that shape the distribution for sampling among them: what
+    /// the distribution over the next token looks like under them.
+    ///
+    /// # Errors
+    /// As [`Self::validate`].
+    pub fn processors(&self) -> Result<Processors> {
+        self.check_values()?;
+        self.check_encoded()?;
+        Ok(Processors::new(self, true, 1))
+    }
+
+    /// Fails if a text has yet to become ids.
+    fn check_encoded(&self) -> Result<()> {
+        if self.bad_words.is_empty() { Ok(()) } else { Err(Error::parameter("bad_words", "has to be made ids first")) }
+    }
+
+    /// Whether a parameter is given that only sampling uses. `top_k` belongs to contrastive search where that is on.
+    fn shapes_distribution(&self) -> bool {
+        let warpers = [self.temperature, self.top_p, self.min_p, self.typical_p, self.epsilon_cutoff, self.eta_cutoff];
+        warpers.iter().any(Option::is_some) || (self.top_k.is_some() && self.penalty_alpha.is_none())
+    }
+
+    fn strategy(&self) -> Result<Strategy> {
+        let sample = self.sample || self.shapes_distribution();
+        let beams = self.num_beams > 1;
+        let assisted = self.assistant || self.prompt_lookup.is_some();
+        let contrastive = self.penalty_alpha.is_some();
+        let groups = self.num_beam_groups > 1;
+        let excluded = [
+            (contrastive && beams, "penalty_alpha", "(contrastive search) and `num_beams` exclude each other"),
+            (contrastive && sample, "penalty_alpha", "(contrastive search) and sampling exclude each other"),
+            (contrastive && assisted, "penalty_alpha", "(contrastive search) and assisted decoding exclude each other"),
+            (
+                beams && assisted,
+                "num_beams",
+                "and assisted decoding (`assistant_model`, `prompt_lookup`) exclude each other",
+            ),
+            (
+                self.assistant && self.prompt_lookup.is_some(),
+                "prompt_lookup",
+                "and `assistant_model` exclude each other",
+            ),
+            (groups && sample, "num_beam_groups", "(diverse beam search) and sampling exclude each other"),
+            (
+                groups && !self.num_beams.is_multiple_of(self.num_beam_groups),
+                "num_beams",
+                "has to be a multiple of `num_beam_groups`",
+            ),
+            (
+                groups && self.diversity_penalty.is_none(),
+                "num_beam_groups",
+                "needs `diversity_penalty` above 0, or all groups find the same",
+            ),
+            (!groups && self.diversity_penalty.is_some(), "diversity_penalty", "needs `num_beam_groups` above 1"),
+            (!beams && self.length_penalty.is_some(), "length_penalty", "needs `num_beams` above 1"),
+            (!beams && self.early_stopping.is_some(), "early_stopping", "needs `num_beams` above 1"),
+            (
+                self.num_return_sequences > 1 && !beams && !sample,
+                "num_return_sequences",
+                "above 1 needs `sample` or `num_beams`: there is only one greedy sequence",
+            ),
+            (beams && self.num_return_sequences > self.num_beams, "num_return_sequences", "is larger than `num_beams`"),
+        ];
+        if let Some((_, parameter, problem)) = excluded.iter().find(|(excluded, ..)| *excluded) {
+            return Err(Error::parameter(parameter, problem));
+        }
+        if let Some(alpha) = self.penalty_alpha {
+            return match self.top_k {
+                Some(top_k @ 1..=MOST_BEAMS) => Ok(Strategy::Contrastive { penalty_alpha: alpha as f32, top_k }),
+                Some(k) => Err(Error::parameter(
+                    "top_k",
+                    format!("is {k}; with `penalty_alpha` allowed are numbers from 1 to {MOST_BEAMS}"),
+                )),
+                None => Err(Error::parameter("penalty_alpha", "needs `top_k`, the number of candidates")),
+            };
+        }
+        if beams {
+            let beam = Beam {
+                num_beams: self.num_beams,
+                length_penalty: self.length_penalty.unwrap_or(1.0),
+                early_stopping: self.early_stopping.unwrap_or_default(),
+                num_return_sequences: self.num_return_sequences,
+                sample,
+            };
+            return Ok(match self.diversity_penalty {
+                Some(penalty) => Strategy::GroupBeam {
+                    beam,
+                    num_beam_groups: self.num_beam_groups,
+                    diversity_penalty: penalty as f32,
+                },
+                None => Strategy::Beam(beam),
+            });
+        }
+        let draft = match self.prompt_lookup {
+            Some(n) => Draft::PromptLookup(n),
+            None if self.assistant => Draft::Assistant,
+            None => Draft::None,
+        };
+        Ok(Strategy::Single(Single { sample, num_return_sequences: self.num_return_sequences, draft }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::parameters::number;
+
+    /// What is wrong with the configuration that `change` makes.
+    #[track_caller]
+    fn refused(change: impl Fn(&mut GenerationConfig)) -> String {
+        let mut config = GenerationConfig::default();
+        change(&mut config);
+        match config.validate() {
+            Err(Error::Parameter { parameter, message }) => {
+                assert!(message.starts_with(&format!("`{parameter}` ")), "{message}");
+                message
+            }
+            other => panic!("expected an error about a parameter, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_by_name() {
+        type Set = fn(&mut GenerationConfig, f64);
+        let cases: [(&str, Set, &[f64], &[f64]); 10] = [
+            ("`temperature`", |c, x| c.temperature = Some(x), &[0.0, -1.0], &[0.1, 1.0, 100.0]),
+            ("`top_p`", |c, x| c.top_p = Some(x), &[0.0, -0.1, 1.01], &[1e-9, 1.0]),
+            ("`min_p`", |c, x| c.min_p = Some(x), &[-0.1, 1.01], &[0.0, 1.0]),
+            ("`typical_p`", |c, x| c.typical_p = Some(x), &[0.0, 1.01], &[0.2, 1.0]),
+            ("`epsilon_cutoff`", |c, x| c.epsilon_cutoff = Some(x), &[-0.1, 1.0], &[0.0, 0.5]),
+            ("`eta_cutoff`", |c, x| c.eta_cutoff = Some(x), &[-0.1, 1.0], &[0.0, 0.5]),
+            ("`repetition_penalty`", |c, x| c.repetition_penalty = x, &[0.0, -1.0, 1e300, 1e-300], &[0.5, 1.0, 2.0]),
+            ("`penalty_alpha`", |c, x| (c.penalty_alpha, c.top_k) = (Some(x), Some(4)), &[-0.1, 1.1], &[0.0, 0.6, 1.0]),
+            (
+                "`length_penalty`",
+                |c, x| (c.num_beams, c.length_penalty) = (2, Some(x)),
+                &[-1e300, 11.0],
+                &[-1.0, 0.0, 2.0],
+            ),
+            (
+                "`diversity_penalty`",
+                |c, x| (c.num_beams, c.num_beam_groups, c.diversity_penalty) = (4, 2, Some(x)),
+                &[0.0, -1.0],
+                &[0.5],
+            ),
+        ];
+        for (name, set, bad, good) in cases {
+            for &x in bad.iter().chain(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY]) {
+                let message = refused(|c| set(c, x));
+                assert!(message.starts_with(&format!("{name} is {}; allowed are ", number(x))), "{message}");
+            }
+            for &x in good {
+                let mut config = GenerationConfig::default();
+                set(&mut config, x);
+                assert!(config.validate().is_ok(), "{name} {x}");
+            }
+        }
+        assert!(refused(|c| c.max_new_tokens = 0).contains("`max_new_tokens`"));
+        assert!(refused(|c| c.num_beams = 0).contains("`num_beams`"));
+        assert!(refused(|c| c.num_beams = usize::MAX).contains("`num_beams`"));
+        assert!(refused(|c| c.num_return_sequences = 0).contains("`num_return_sequences`"));
+        assert!(refused(|c| c.prompt_lookup = Some(0)).contains("`prompt_lookup`"));
+        assert!(refused(|c| c.stop = vec![String::new()]).contains("`stop`"));
+        assert!(refused(|c| c.bad_words_ids = vec![vec![]]).contains("`bad_words_ids`"));
+    }
+
+    #[test]
+    fn two_strategies_at_once_are_refused() {
+        assert!(refused(|c| c.num_return_sequences = 2).contains("`num_return_sequences`"));
+        assert!(refused(|c| (c.num_beams, c.num_return_sequences) = (2, 3)).contains("`num_return_sequences`"));
+        assert!(
+            refused(|c| (c.num_beams, c.num_beam_groups, c.diversity_penalty) = (5, 2, Some(1.0))).contains("multiple")
+        );
+        assert!(refused(|c| (c.num_beams, c.num_beam_groups) = (4, 2)).contains("`diversity_penalty`"));
+        assert!(refused(|c| c.num_beam_groups = 2).contains("multiple"));
+        assert!(refused(|c| c.diversity_penalty = Some(1.0)).contains("`num_beam_groups`"));
+        assert!(refused(|c| c.length_penalty = Some(1.0)).contains("`num_beams`"));
+        assert!(refused(|c| c.early_stopping = Some(EarlyStopping::Never)).contains("`num_beams`"));
+        assert!(refused(|c| c.penalty_alpha = Some(0.6)).contains("`top_k`"));
+        assert!(refused(|c| (c.penalty_alpha, c.top_k) = (Some(0.6), Some(0))).contains("`top_k`"));
+        let contrastive = |c: &mut GenerationConfig| (c.penalty_alpha, c.top_k) = (Some(0.6), Some(4));
+        for change in [
+            (|c| c.num_beams = 2) as fn(&mut GenerationConfig),
+            |c| c.sample = true,
+            |c| c.temperature = Some(0.7),
+            |c| c.assistant = true,
+            |c| c.prompt_lookup = Some(3),
+            |c| c.num_return_sequences = 2,
+        ] {
+            refused(|c| {
+                contrastive(c);
+                change(c);
+            });
+        }
+        assert!(refused(|c| (c.num_beams, c.assistant) = (2, true)).contains("`assistant_model`"));
+        assert!(refused(|c| (c.num_beams, c.prompt_lookup) = (2, Some(3))).contains("`prompt_lookup`"));
+        assert!(refused(|c| (c.assistant, c.prompt_lookup) = (true, Some(3))).contains("exclude"));
+    }
+
+    #[test]
+    fn a_parameter_of_sampling_samples_unless_the_search_is_contrastive() {
+        let draws = |config: GenerationConfig| config.validate().unwrap().draws();
+        let base = GenerationConfig::default();
+        assert!(!draws(base.clone()));
+        assert!(draws(GenerationConfig { sample: true, ..base.clone() }));
+        assert!(draws(GenerationConfig { top_k: Some(0), ..base.clone() }));
+        assert!(draws(GenerationConfig { temperature: Some(1.0), num_beams: 3, ..base.clone() }));
+        assert!(!draws(GenerationConfig { top_k: Some(4), penalty_alpha: Some(0.6), ..base.clone() }));
+        assert!(!draws(GenerationConfig { repetition_penalty: 1.3, ..base }));
+    }
+}

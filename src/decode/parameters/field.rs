@@ -1,0 +1,346 @@
+//! How the values of parameters are read, whatever their type: from the text of a flag, and from JSON.
+
+use serde_json::Value;
+
+use super::range::number;
+use super::{EarlyStopping, OnContextLimit, Range};
+use crate::error::{Error, Result};
+
+/// What a flag takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Takes {
+    /// `true` or `false`, or nothing for `true`.
+    Switch,
+    /// One value.
+    One,
+    /// One of these words.
+    OneOf(&'static [Word]),
+    /// A value each time that it is given.
+    Many,
+}
+
+/// A word that a parameter can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Word {
+    /// The word.
+    pub name: &'static str,
+    /// What it stands for.
+    pub doc: &'static str,
+}
+
+/// Why a value was not taken, such as `not a whole number`.
+pub(super) type Fault = String;
+
+/// A field of [`GenerationConfig`](super::GenerationConfig) that is a parameter.
+pub(super) trait Field {
+    /// What its flag takes.
+    fn takes(&self) -> Takes;
+
+    /// Takes a flag's value; what can be given several times takes one more.
+    fn read(&mut self, text: &str) -> Result<(), Fault>;
+
+    /// Takes a value from JSON in place of the one it has.
+    fn read_json(&mut self, value: &Value) -> Result<(), Fault>;
+
+    /// Checks the value; an error says what follows the parameter's name: `is 2; allowed are ...`.
+    fn check(&self, range: &Range) -> Result<(), Fault>;
+
+    /// The value in words; none where nothing is set.
+    fn shown(&self) -> Option<String>;
+}
+
+/// A single value.
+trait Scalar: Copy {
+    const TAKES: Takes = Takes::One;
+
+    fn parse(text: &str) -> Result<Self, Fault>;
+
+    fn from_json(value: &Value) -> Result<Self, Fault>;
+
+    /// The number that has to be in the range, if it is one.
+    fn number(self) -> Option<f64> {
+        None
+    }
+
+    fn shown(self) -> Option<String>;
+}
+
+impl<T: Scalar> Field for Option<T> {
+    fn takes(&self) -> Takes {
+        T::TAKES
+    }
+
+    fn read(&mut self, text: &str) -> Result<(), Fault> {
+        *self = Some(T::parse(text)?);
+        Ok(())
+    }
+
+    fn read_json(&mut self, value: &Value) -> Result<(), Fault> {
+        *self = Some(T::from_json(value)?);
+        Ok(())
+    }
+
+    fn check(&self, range: &Range) -> Result<(), Fault> {
+        match self.and_then(T::number).filter(|x| !range.contains(*x)) {
+            Some(x) => Err(format!("is {}; allowed are {range}", number(x))),
+            None => Ok(()),
+        }
+    }
+
+    fn shown(&self) -> Option<String> {
+        self.and_then(T::shown)
+    }
+}
+
+/// Parameters that always have a value.
+macro_rules! always {
+    ($($type:ty),+) => {$(
+        impl Field for $type {
+            fn takes(&self) -> Takes {
+                <$type as Scalar>::TAKES
+            }
+
+            fn read(&mut self, text: &str) -> Result<(), Fault> {
+                *self = Scalar::parse(text)?;
+                Ok(())
+            }
+
+            fn read_json(&mut self, value: &Value) -> Result<(), Fault> {
+                *self = Scalar::from_json(value)?;
+                Ok(())
+            }
+
+            fn check(&self, range: &Range) -> Result<(), Fault> {
+                Some(*self).check(range)
+            }
+
+            fn shown(&self) -> Option<String> {
+                Scalar::shown(*self)
+            }
+        }
+    )+};
+}
+
+always!(bool, f64, usize, OnContextLimit);
+
+impl Scalar for f64 {
+    fn parse(text: &str) -> Result<Self, Fault> {
+        text.parse().map_err(|_| "not a number".into())
+    }
+
+    fn from_json(value: &Value) -> Result<Self, Fault> {
+        value.as_f64().ok_or_else(|| "not a number".into())
+    }
+
+    fn number(self) -> Option<f64> {
+        Some(self)
+    }
+
+    fn shown(self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl Scalar for u64 {
+    fn parse(text: &str) -> Result<Self, Fault> {
+        text.parse().map_err(|_| not_a_count(u64::MAX))
+    }
+
+    fn from_json(value: &Value) -> Result<Self, Fault> {
+        value.as_u64().ok_or_else(|| not_a_count(u64::MAX))
+    }
+
+    fn number(self) -> Option<f64> {
+        Some(self as f64)
+    }
+
+    fn shown(self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl Scalar for usize {
+    fn parse(text: &str) -> Result<Self, Fault> {
+        text.parse().map_err(|_| not_a_count(usize::MAX as u64))
+    }
+
+    fn from_json(value: &Value) -> Result<Self, Fault> {
+        let count = value.as_u64().and_then(|n| usize::try_from(n).ok());
+        count.ok_or_else(|| not_a_count(usize::MAX as u64))
+    }
+
+    fn number(self) -> Option<f64> {
+        Some(self as f64)
+    }
+
+    fn shown(self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+fn not_a_count(largest: u64) -> Fault {
+    format!("not a whole number from 0 to {largest}")
+}
+
+impl Scalar for bool {
+    const TAKES: Takes = Takes::Switch;
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        text.parse().map_err(|_| "neither true nor false".into())
+    }
+
+    fn from_json(value: &Value) -> Result<Self, Fault> {
+        value.as_bool().ok_or_else(|| "neither true nor false".into())
+    }
+
+    fn shown(self) -> Option<String> {
+        self.then(|| "true".into())
+    }
+}
+
+/// An enumeration: its words, in the order of its variants.
+trait Words: Copy + PartialEq + 'static {
+    const WORDS: &'static [Word];
+    const VARIANTS: &'static [Self];
+
+    fn named(text: &str) -> Result<Self, Fault> {
+        let named = Self::WORDS.iter().zip(Self::VARIANTS).find(|(word, _)| word.name == text);
+        named.map(|(_, variant)| *variant).ok_or_else(|| {
+            let words: Vec<&str> = Self::WORDS.iter().map(|word| word.name).collect();
+            format!("not one of {}", words.join(", "))
+        })
+    }
+
+    fn word(self) -> Option<String> {
+        let named = Self::WORDS.iter().zip(Self::VARIANTS).find(|(_, variant)| **variant == self);
+        named.map(|(word, _)| word.name.to_owned())
+    }
+}
+
+impl Words for EarlyStopping {
+    const WORDS: &'static [Word] = &[
+        Word { name: "true", doc: "As soon as there are as many finished sequences as beams" },
+        Word { name: "false", doc: "When better ones are unlikely" },
+        Word { name: "never", doc: "When better ones are impossible" },
+    ];
+    const VARIANTS: &'static [Self] = &[Self::True, Self::False, Self::Never];
+}
+
+impl Words for OnContextLimit {
+    const WORDS: &'static [Word] = &[
+        Word { name: "stop", doc: "End there" },
+        Word { name: "crop", doc: "Let each step see the last n_positions tokens" },
+    ];
+    const VARIANTS: &'static [Self] = &[Self::Stop, Self::Crop];
+}
+
+impl Scalar for EarlyStopping {
+    const TAKES: Takes = Takes::OneOf(Self::WORDS);
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        Self::named(text)
+    }
+
+    fn from_json(value: &Value) -> Result<Self, Fault> {
+        match value {
+            Value::Bool(true) => Ok(Self::True),
+            Value::Bool(false) => Ok(Self::False),
+            value => Self::named(value.as_str().unwrap_or_default()),
+        }
+    }
+
+    fn shown(self) -> Option<String> {
+        self.word()
+    }
+}
+
+impl Scalar for OnContextLimit {
+    const TAKES: Takes = Takes::OneOf(Self::WORDS);
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        Self::named(text)
+    }
+
+    fn from_json(value: &Value) -> Result<Self, Fault> {
+        Self::named(value.as_str().unwrap_or_default())
+    }
+
+    fn shown(self) -> Option<String> {
+        self.word()
+    }
+}
+
+/// Texts.
+impl Field for Vec<String> {
+    fn takes(&self) -> Takes {
+        Takes::Many
+    }
+
+    fn read(&mut self, text: &str) -> Result<(), Fault> {
+        self.push(text.to_owned());
+        Ok(())
+    }
+
+    /// A list of texts, or a single one.
+    fn read_json(&mut self, value: &Value) -> Result<(), Fault> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let texts = match value {
+            Value::Array(values) => values.iter().map(text).collect(),
+            value => text(value).map(|text| vec![text]),
+        };
+        *self = texts.ok_or("not a text or a list of texts")?;
+        Ok(())
+    }
+
+    fn check(&self, _: &Range) -> Result<(), Fault> {
+        if self.iter().any(String::is_empty) { Err("is an empty text".into()) } else { Ok(()) }
+    }
+
+    fn shown(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Sequences of token ids.
+impl Field for Vec<Vec<u32>> {
+    fn takes(&self) -> Takes {
+        Takes::Many
+    }
+
+    fn read(&mut self, text: &str) -> Result<(), Fault> {
+        self.push(parse_ids(text).map_err(|e| e.to_string())?);
+        Ok(())
+    }
+
+    /// A list of sequences: lists of ids, or texts as a flag takes them.
+    fn read_json(&mut self, value: &Value) -> Result<(), Fault> {
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids = |value: &Value| match value {
+            Value::Array(ids) => ids.iter().map(id).collect(),
+            value => value.as_str().and_then(|text| parse_ids(text).ok()),
+        };
+        let sequences = value.as_array().and_then(|sequences| sequences.iter().map(ids).collect());
+        *self = sequences.ok_or("not a list of sequences of token ids")?;
+        Ok(())
+    }
+
+    fn check(&self, _: &Range) -> Result<(), Fault> {
+        let empty = self.iter().any(Vec::is_empty);
+        if empty { Err("holds a sequence without ids; give at least one id".into()) } else { Ok(()) }
+    }
+
+    fn shown(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Token ids in a text, separated by spaces or commas.
+///
+/// # Errors
+/// [`Error::Usage`], with the part that is not a token id.
+pub fn parse_ids(text: &str) -> Result<Vec<u32>> {
+    text.split(|c: char| c.is_whitespace() || c == ',')
+        .filter(|part| !part.is_empty())
+        .map(|part| part.parse().map_err(|_| Error::Usage(format!("`{part}` is not a token id"))))
+        .collect()
+}

@@ -1,0 +1,127 @@
+//! The values that a number may take.
+
+use std::fmt;
+use std::ops::{Bound, RangeBounds};
+
+/// An interval, and how it is told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    low: Bound<f64>,
+    high: Bound<f64>,
+    /// The value that switches the parameter off.
+    off: Option<f64>,
+    /// What is said after the interval.
+    remark: &'static str,
+}
+
+impl Range {
+    /// Any number.
+    pub(super) const ANY: Self = Self { low: Bound::Unbounded, high: Bound::Unbounded, off: None, remark: "" };
+
+    /// From `low` on.
+    pub(super) const fn from(low: f64) -> Self {
+        Self { low: Bound::Included(low), ..Self::ANY }
+    }
+
+    /// Above `low`.
+    pub(super) const fn above(low: f64) -> Self {
+        Self { low: Bound::Excluded(low), ..Self::ANY }
+    }
+
+    /// Up to `high`, itself allowed.
+    pub(super) const fn to(self, high: f64) -> Self {
+        Self { high: Bound::Included(high), ..self }
+    }
+
+    /// Below `high`.
+    pub(super) const fn below(self, high: f64) -> Self {
+        Self { high: Bound::Excluded(high), ..self }
+    }
+
+    /// `off` switches the parameter off.
+    pub(super) const fn off_at(self, off: f64) -> Self {
+        Self { off: Some(off), ..self }
+    }
+
+    /// Adds a remark, which follows a semicolon.
+    pub(super) const fn remark(self, remark: &'static str) -> Self {
+        Self { remark, ..self }
+    }
+
+    /// Whether `x` is allowed: finite and in the interval, also once it is rounded to the `f32` that is computed with.
+    #[must_use]
+    pub fn contains(&self, x: f64) -> bool {
+        let rounded = f64::from(x as f32);
+        let above = match self.low {
+            Bound::Excluded(low) => rounded > low,
+            Bound::Included(_) | Bound::Unbounded => true,
+        };
+        rounded.is_finite() && above && (self.low, self.high).contains(&x)
+    }
+}
+
+/// A number as people write it: very large and very small ones with an exponent.
+pub(in crate::decode) fn number(x: f64) -> String {
+    if x != 0.0 && x.is_finite() && !(1e-4..1e15).contains(&x.abs()) { format!("{x:e}") } else { x.to_string() }
+}
+
+impl fmt::Display for Range {
+    /// `numbers above 0, up to 1 (off)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let off = |bound: f64| if self.off == Some(bound) { " (off)" } else { "" };
+        f.write_str("numbers")?;
+        let from = match self.low {
+            Bound::Included(low) => {
+                write!(f, " from {}{}", number(low), off(low))?;
+                self.off != Some(low)
+            }
+            Bound::Excluded(low) => {
+                write!(f, " above {}", number(low))?;
+                false
+            }
+            Bound::Unbounded => true,
+        };
+        match self.high {
+            Bound::Included(high) if from => write!(f, " to {}{}", number(high), off(high))?,
+            Bound::Included(high) => write!(f, ", up to {}{}", number(high), off(high))?,
+            Bound::Excluded(high) => write!(f, ", below {}", number(high))?,
+            Bound::Unbounded => {}
+        }
+        match self.off {
+            Some(off) if self.low != Bound::Included(off) && self.high != Bound::Included(off) => {
+                write!(f, " ({} is off)", number(off))?;
+            }
+            _ => {}
+        }
+        if self.remark.is_empty() { Ok(()) } else { write!(f, "; {}", self.remark) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Range;
+
+    #[test]
+    fn a_range_is_told_as_it_is() {
+        for (range, words) in [
+            (Range::from(1.0), "numbers from 1"),
+            (Range::from(1.0).to(1024.0), "numbers from 1 to 1024"),
+            (Range::from(-10.0).to(10.0), "numbers from -10 to 10"),
+            (Range::above(0.0).to(1.0).off_at(1.0), "numbers above 0, up to 1 (off)"),
+            (Range::from(0.0).below(1.0).off_at(0.0), "numbers from 0 (off), below 1"),
+            (Range::above(0.0).off_at(1.0), "numbers above 0 (1 is off)"),
+            (Range::from(1e-30).remark("or none"), "numbers from 1e-30; or none"),
+        ] {
+            assert_eq!(range.to_string(), words);
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_in_f32_is_outside() {
+        for x in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, -1e300] {
+            assert!(!Range::ANY.contains(x), "{x}");
+        }
+        assert!(!Range::above(0.0).contains(1e-300), "0 once it is rounded");
+        assert!(Range::above(0.0).contains(1e-9) && Range::ANY.contains(0.0));
+    }
+}

@@ -1,0 +1,56 @@
+//! What the layers of a pass write: buffers that are made once and used by every layer of every pass.
+
+use crate::config::Config;
+
+/// Numbers of `N` positions, row after row.
+#[derive(Debug)]
+pub struct Activations {
+    /// `C`, and the width inside the MLP.
+    width: usize,
+    inner_width: usize,
+    /// The residual stream, (N, C).
+    pub x: Vec<f32>,
+    /// The residual stream after what is at work, (N, C).
+    pub next_x: Vec<f32>,
+    /// What a layer norm gives, (N, C).
+    pub normed: Vec<f32>,
+    /// Queries, keys and values side by side, (N, 3C).
+    pub qkv: Vec<f32>,
+    /// Values as attention mixes them, (N, C).
+    pub mixed: Vec<f32>,
+    /// Inside the MLP, (N, inner).
+    pub inner: Vec<f32>,
+    /// Logits that nobody gets to see, (wanted positions, V).
+    pub logits: Vec<f32>,
+}
+
+impl Activations {
+    /// Without room.
+    pub fn new(config: &Config) -> Self {
+        let (width, inner_width) = (config.n_embd, config.n_inner);
+        let [x, next_x, normed, qkv, mixed, inner, logits] = Default::default();
+        Self { width, inner_width, x, next_x, normed, qkv, mixed, inner, logits }
+    }
+
+    /// Makes room for `n` positions.
+    pub fn make_room(&mut self, n: usize) {
+        for buffer in [&mut self.x, &mut self.next_x, &mut self.normed, &mut self.mixed] {
+            buffer.resize(n * self.width, 0.0);
+        }
+        self.qkv.resize(n * 3 * self.width, 0.0);
+        self.inner.resize(n * self.inner_width, 0.0);
+    }
+
+    /// Copies the residual stream of some positions to `next_x`.
+    pub fn pick(&mut self, positions: impl Iterator<Item = u32>) {
+        self.next_x.clear();
+        for at in positions {
+            self.next_x.extend_from_slice(&self.x[at as usize * self.width..][..self.width]);
+        }
+    }
+
+    /// What was at work becomes the residual stream.
+    pub fn step(&mut self) {
+        std::mem::swap(&mut self.x, &mut self.next_x);
+    }
+}

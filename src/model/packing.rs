@@ -1,0 +1,94 @@
+//! From stored tensors to matrices packed for the kernels of the CPU, step by step, so that no second copy is made.
+//!
+//! The kernels say how a packed matrix lies, the checkpoint gives the numbers: here alone they meet.
+
+use std::ops::Range;
+
+use crate::base::{DType, FloatType, QuantizedType, pool};
+use crate::checkpoint::{STEP, Tensor};
+use crate::error::Result;
+use crate::kernels::{panels, quantized};
+
+/// The numbers of a matrix, (in, out) as it is stored, as `dtype` in [`panels`], into `out`, which holds zeros and has
+/// the length of the result. Of a mapped file, what was read is let go.
+///
+/// # Errors
+/// As for [`convert`](Tensor::convert).
+pub(super) fn pack_floats(tensor: &Tensor, origin: &str, dtype: FloatType, out: &mut [u8]) -> Result<()> {
+    let (inputs, outputs) = tensor.stored_dims();
+    let step = (STEP / outputs.max(1)).max(1);
+    let parts = panels::parts(dtype, inputs, step, out);
+    pack(tensor, origin, dtype.dtype(), false, (inputs, outputs), step, parts, |rows, part| {
+        panels::pack(dtype, outputs, rows, part);
+    })
+}
+
+/// The numbers of a matrix in a quantised format, [packed](quantized::pack), into `out`, which holds zeros and has the
+/// length of the result; `transpose` exchanges the axes of what is stored, to (out, in). Of a mapped file, what was read
+/// is let go.
+///
+/// # Errors
+/// As for [`convert`](Tensor::convert).
+pub(super) fn pack_quantized(
+    tensor: &Tensor,
+    origin: &str,
+    kind: QuantizedType,
+    transpose: bool,
+    out: &mut [u8],
+) -> Result<()> {
+    let (rows, columns) = tensor.stored_dims();
+    let (outputs, inputs) = if transpose { (columns, rows) } else { (rows, columns) };
+    let row_bytes = kind.dtype().byte_len(&[inputs]).unwrap_or_default();
+    let step = (STEP / inputs.max(1)).max(1).next_multiple_of(quantized::PANEL);
+    let parts = out.chunks_mut((step * row_bytes).max(1)).collect();
+    pack(tensor, origin, kind.dtype(), transpose, (outputs, inputs), step, parts, |rows, part| {
+        let panel = quantized::PANEL * row_bytes;
+        for (rows, panel) in rows.chunks(panel).zip(part.chunks_mut(panel)) {
+            quantized::pack(kind, row_bytes, rows, panel);
+        }
+    })
+}
+
+/// Packs `step` rows into each of `parts`; `(rows, width)` are those of the result of [`convert`](Tensor::convert).
+#[allow(clippy::too_many_arguments)]
+fn pack<P: Send>(
+    tensor: &Tensor,
+    origin: &str,
+    dtype: DType,
+    transpose: bool,
+    (rows, width): (usize, usize),
+    step: usize,
+    parts: Vec<P>,
+    pack: impl Fn(&[u8], &mut P) + Sync,
+) -> Result<()> {
+    let mut parts: Vec<_> = parts.into_iter().enumerate().map(|part| (part, Ok(()))).collect();
+    pool::for_each(rows * width, &mut parts, |((i, part), outcome)| {
+        let rows = (*i * step).min(rows)..((*i + 1) * step).min(rows);
+        *outcome = rows_as(tensor, origin, dtype, transpose, rows, width, |bytes| pack(bytes, part));
+    });
+    tensor.bytes.release();
+    parts.into_iter().try_for_each(|(_, outcome)| outcome)
+}
+
+/// Calls `f` with rows of the result of [`convert`](Tensor::convert): where they are stored, if that is what they are.
+fn rows_as(
+    tensor: &Tensor,
+    origin: &str,
+    dtype: DType,
+    transpose: bool,
+    rows: Range<usize>,
+    width: usize,
+    f: impl FnOnce(&[u8]),
+) -> Result<()> {
+    let row_bytes = dtype.byte_len(&[width]).unwrap_or_default();
+    let stored = tensor.bytes.slice(rows.start * row_bytes..rows.end * row_bytes);
+    if let Some(stored) = stored.filter(|_| dtype == tensor.dtype && !transpose) {
+        f(&stored);
+        stored.release();
+        return Ok(());
+    }
+    let mut converted = vec![0; rows.len() * row_bytes];
+    tensor.convert_rows(origin, dtype, transpose, rows, &mut converted)?;
+    f(&converted);
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! A model with all that belongs to it: text in, text out, as the binary does it.
+//!
+//! ```
+//! use gpt2::decode::GenerationConfig;
+//! use gpt2::pipeline::Pipeline;
+//!
+//! # fn main() -> gpt2::Result<()> {
+//! let pipeline = Pipeline::from_pretrained("demo")?;
+//! let config = GenerationConfig { max_new_tokens: 20, ..pipeline.generation_config() };
+//! let sequences = pipeline.generate("Once upon a time", config)?;
+//! println!("{}", pipeline.text(&sequences[0].ids)?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Where more is to be chosen, the steps are taken one by one: [`source::open`] finds the files (revision, tokenizer, offline,
+//! progress of downloads), [`Pipeline::load`] loads them (number type, device).
+
+use std::sync::Arc;
+
+use crate::decode::{Detokenize, GenerationConfig, Sequence, generate};
+use crate::error::{Error, Result};
+use crate::model::{Gpt2, LoadOptions, Session};
+use crate::source::{self, OpenedModel, SourceOptions};
+use crate::tokenizer::Tokenizer;
+
+/// A model, its tokenizer, and the tokens that start and end a text.
+pub struct Pipeline {
+    /// The model's name: `openai-community/gpt2`, a path, or `demo`.
+    pub name: String,
+    /// The network.
+    pub model: Gpt2,
+    /// The tokenizer, if the model has one that can be used. Ids need none.
+    pub tokenizer: Option<Tokenizer>,
+    /// Why the model's tokenizer cannot be used, if that is so.
+    tokenizer_fault: Option<Error>,
+    /// The tokens that end a text: the generation configuration's, where there is one, as in transformers.
+    pub eos_token_id: Vec<u32>,
+}
+
+impl Pipeline {
+    /// Finds, opens and loads `model` with default options: `demo`, `gpt2`, `owner/name` on the hub, a folder, or a `.gguf`
+    /// file (see [`source::open`]).
+    ///
+    /// # Errors
+    /// Those of [`source::open`] and [`load`](Self::load).
+    pub fn from_pretrained(model: &str) -> Result<Self> {
+        Self::load(&source::open(model, &SourceOptions::default())?, LoadOptions::default())
+    }
+
+    /// Loads network and tokenizer side by side. If the model's own tokenizer cannot be used, that is an error only where
+    /// it is used.
+    ///
+    /// # Errors
+    /// Those of [`OpenedModel::load_network`] and [`OpenedModel::eos_token_id`], and of [`OpenedModel::load_tokenizer`] for a
+    /// tokenizer that was asked for ([`SourceOptions::tokenizer`]).
+    pub fn load(opened: &OpenedModel, options: LoadOptions) -> Result<Self> {
+        let eos_token_id = opened.eos_token_id()?;
+        let (tokenizer, model) = std::thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| opened.load_tokenizer());
+            let model = opened.load_network(options);
+            (tokenizer.join(), model)
+        });
+        let tokenizer = tokenizer.unwrap_or_else(|_| Err(Error::Tokenizer("the tokenizer cannot be loaded".into())));
+        let (tokenizer, tokenizer_fault) = match tokenizer {
+            Ok(tokenizer) => (tokenizer, None),
+            Err(fault) if opened.tokenizer_is_given => return Err(fault),
+            Err(fault) => (None, Some(fault)),
+        };
+        Ok(Self { name: opened.name.clone(), model: model?, tokenizer, tokenizer_fault, eos_token_id })
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if the model has none, or none that can be used.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            Error::Tokenizer(match &self.tokenizer_fault {
+                Some(fault) => fault.to_string(),
+                None => format!("{} has no tokenizer", self.name),
+            })
+        })
+    }
+
+    /// Why the model's tokenizer cannot be used, if it has one and that is so.
+    #[must_use]
+    pub fn tokenizer_fault(&self) -> Option<&Error> {
+        self.tokenizer_fault.as_ref()
+    }
+
+    /// The ids of a text. With `special`, the text of special tokens (`<|endoftext|>`) becomes the special token.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if there is no tokenizer or it has no token for a part of the text; those of
+    /// [`check_ids`](Self::check_ids).
+    pub fn ids(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        let tokens = self.tokenizer()?.encode(text, special)?;
+        let ids: Vec<u32> = tokens.into_iter().map(|token| token.id).collect();
+        self.check_ids(&ids)?;
+        Ok(ids)
+    }
+
+    /// Refuses ids that the model does not have.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], naming the id.
+    pub fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        let vocab_size = self.model.config().vocab_size;
+        match ids.iter().find(|id| **id as usize >= vocab_size) {
+            None => Ok(()),
+            Some(id) => Err(Error::Usage(format!(
+                "token id {id} lies outside the model's vocabulary (0 to {})",
+                vocab_size - 1
+            ))),
+        }
+    }
+
+    /// The text of ids without special tokens, U+FFFD where bytes are not UTF-8.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if there is no tokenizer.
+    pub fn text(&self, ids: &[u32]) -> Result<String> {
+        Ok(self.tokenizer()?.decode(ids, true))
+    }
+
+    /// The text of one token, U+FFFD where it is not UTF-8 alone; none without a tokenizer or outside its vocabulary.
+    #[must_use]
+    pub fn token_text(&self, id: u32) -> Option<String> {
+        self.tokenizer.as_ref()?.bytes(id).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+
+    /// The token that starts a text: the configuration's, where it lies inside the vocabulary, else the tokenizer's
+    /// `<|endoftext|>`, else the configuration's first token that ends a text.
+    #[must_use]
+    pub fn start_token(&self) -> Option<u32> {
+        let config = self.model.config();
+        let inside = |id: &u32| (*id as usize) < config.vocab_size;
+        let own = config.bos_token_id.filter(inside);
+        own.or_else(|| self.tokenizer.as_ref().and_then(Tokenizer::end_of_text).filter(inside))
+            .or_else(|| config.eos_token_id.iter().copied().find(inside))
+    }
+
+    /// The default parameters of decoding, with the tokens that end a text of this model.
+    #[must_use]
+    pub fn generation_config(&self) -> GenerationConfig {
+        GenerationConfig { eos_token_id: self.eos_token_id.clone(), ..GenerationConfig::default() }
+    }
+
+    /// Makes ids of the texts among the parameters: see [`GenerationConfig::encode_texts`].
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for a text that needs a tokenizer if there is none; those of [`ids`](Self::ids).
+    pub fn encode_texts(&self, config: &mut GenerationConfig) -> Result<()> {
+        config.encode_texts(self.tokenizer.as_ref().map(|_| |text: &str| self.ids(text, true)))
+    }
+
+    /// Continues a text; an empty one starts from [`start_token`](Self::start_token). The sequences hold what follows the
+    /// text.
+    ///
+    /// # Errors
+    /// Those of [`ids`](Self::ids), [`GenerationConfig::validate`] and [`generate`]; [`Error::Usage`] for an empty text if the
+    /// model has no token to start from.
+    pub fn generate(&self, text: &str, mut config: GenerationConfig) -> Result<Vec<Sequence>> {
+        self.encode_texts(&mut config)?;
+        let decoding = Arc::new(config.validate()?);
+        let mut ids = self.ids(text, true)?;
+        if ids.is_empty() {
+            let none = || Error::Usage("the text is empty and the model has no token to start from".into());
+            ids.push(self.start_token().ok_or_else(none)?);
+        }
+        generate(&mut Session::new(&self.model), self, &ids, &decoding, |_| ())
+    }
+}
+
+/// The text of tokens as decoding wants it: special tokens have none.
+impl Detokenize for Pipeline {
+    fn token_bytes(&self, id: u32) -> &[u8] {
+        let tokenizer = self.tokenizer.as_ref().filter(|tokenizer| !tokenizer.is_special(id));
+        tokenizer.and_then(|tokenizer| tokenizer.bytes(id)).unwrap_or(&[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::FinishReason;
+    use crate::tokenizer::TokenizerFiles;
+
+    #[test]
+    fn a_text_goes_on_and_ends_at_the_end_of_text() {
+        let pipeline = Pipeline::from_pretrained("demo").unwrap();
+        assert_eq!((pipeline.start_token(), pipeline.eos_token_id.as_slice()), (Some(50256), &[50256][..]));
+        let config = GenerationConfig { max_new_tokens: 5, ..pipeline.generation_config() };
+        let sequences = pipeline.generate("Once upon a", config.clone()).unwrap();
+        let text = pipeline.text(&sequences[0].ids).unwrap();
+        assert!(text.starts_with(" time"), "{text}");
+        assert_eq!(text.as_bytes(), sequences[0].text);
+        // The first token of the continuation, if it is what ends a text.
+        let ends = GenerationConfig { eos_token_id: vec![sequences[0].ids[0]], ..config.clone() };
+        let ended = pipeline.generate("Once upon a", ends).unwrap();
+        assert_eq!((ended[0].ids.len(), ended[0].finish_reason), (1, FinishReason::Eos));
+        assert!(!pipeline.generate("", config).unwrap()[0].ids.is_empty());
+    }
+
+    #[test]
+    fn ids_need_no_tokenizer() {
+        let mut opened = source::open("demo", &SourceOptions::default()).unwrap();
+        for (files, word) in [
+            (TokenizerFiles::None, "demo has no tokenizer"),
+            (TokenizerFiles::tokenizer_json("/no/t.json"), "/no/t.json"),
+        ] {
+            opened.tokenizer = files;
+            let pipeline = Pipeline::load(&opened, LoadOptions::default()).unwrap();
+            let error = pipeline.generate("Once", pipeline.generation_config()).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+            assert_eq!((pipeline.token_text(0), pipeline.start_token()), (None, Some(50256)));
+            pipeline.check_ids(&[0, 50256]).unwrap();
+            assert!(pipeline.check_ids(&[50257]).is_err());
+        }
+    }
+}

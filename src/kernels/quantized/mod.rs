@@ -46,7 +46,7 @@ type Product<'a> = product::Product<'a, Activations, QuantizedMatrix>;
 
 thread_local! {
     static ACTIVATIONS: RefCell<Activations> = RefCell::default();
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { unpacked: unpacked::EMPTY, ring: unit::EMPTY }) };
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { unpacked: unpacked::empty(), ring: unit::EMPTY }) };
 }
 
 /// What a thread keeps between calls.

@@ -103,12 +103,9 @@ impl Ahead {
     /// Asks for the next `n` bytes.
     #[inline(always)]
     pub fn prefetch<S: Simd>(&mut self, simd: S, n: usize) {
-        let end = self.0.wrapping_add(n);
-        let mut line = self.0;
-        while line < end {
-            simd.prefetch(line);
-            line = line.wrapping_add(64);
+        for line in 0..n.div_ceil(64) {
+            simd.prefetch(self.0.wrapping_add(64 * line));
         }
-        self.0 = end;
+        self.0 = self.0.wrapping_add(n);
     }
 }

@@ -137,7 +137,7 @@ fn a_matrix_unit_gives_the_bits_of_tiles() {
             let mut y = vec![f32::NAN; rows * outputs];
             let job = &Product::new((&activations, &w), (rows, outputs), None, Epilogue::None, &y);
             for_each_columns(0, &mut y, rows, outputs.next_multiple_of(PAIR), |columns| {
-                let scratch = &mut Scratch { unpacked: unpacked::EMPTY, ring: unit::EMPTY };
+                let scratch = &mut Scratch { unpacked: unpacked::empty(), ring: unit::EMPTY };
                 match kind {
                     QuantizedType::Q8_0 => dispatch(WithPlain(MultiplyColumns::<Q8_0>::new(job, columns, scratch))),
                     QuantizedType::Q4K => dispatch(WithPlain(MultiplyColumns::<Q4K>::new(job, columns, scratch))),

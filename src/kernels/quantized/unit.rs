@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::Part;
-use super::activations::{Activations, Chunk};
+use super::activations::Activations;
 use super::format::{Format, offset};
 use super::panels::PANEL;
 use super::unpacked::{CHUNK, Unpacked};
@@ -93,7 +93,7 @@ fn sixteen_rows<S: Simd, F: Format, U: MatrixUnit>(
     for (sums, kept) in sums.iter_mut().zip(&kept) {
         *sums = simd.load(kept);
     }
-    let row_chunks = x.row(m).len();
+    let (row_chunks, row_bytes) = (x.row(m).len(), size_of_val(x.row(m)));
     assert!(part.first + part.chunks <= row_chunks, "chunks of a row");
     let (weights, rows) = (&unpacked[..part.chunks], &x.rows(m)[..SIDE * row_chunks]);
     let x = rows[part.first..].as_ptr();
@@ -104,7 +104,7 @@ fn sixteen_rows<S: Simd, F: Format, U: MatrixUnit>(
         // group's numbers are `GROUP` bytes of a chunk, and those of its weights `GROUP / 4` pairs of 64.
         unsafe {
             let x = (&raw const (*x.add(chunk)).fours).cast::<i32>().add(first).cast();
-            unit.multiply(x, row_chunks * size_of::<Chunk>(), w, 2 * 4 * LANES, &mut ring[group % RING].0);
+            unit.multiply(x, row_bytes, w, 2 * 4 * LANES, &mut ring[group % RING].0);
         }
     };
     // SAFETY: as above.

@@ -30,9 +30,14 @@ pub(super) struct UnpackedChunk {
 }
 
 /// Nothing unpacked.
-pub(super) const EMPTY: Unpacked = [const {
-    UnpackedChunk { bytes: [[[0; LANES]; 2]; CHUNK / 4], scales: [[[0.0; LANES]; 2]; 2], minima: [[0.0; LANES]; 2] }
-}; DEPTH / CHUNK];
+pub(super) const fn empty() -> Unpacked {
+    const EMPTY: UnpackedChunk = UnpackedChunk {
+        bytes: [[[0; LANES]; 2]; CHUNK / 4],
+        scales: [[[0.0; LANES]; 2]; 2],
+        minima: [[0.0; LANES]; 2],
+    };
+    [EMPTY; DEPTH / CHUNK]
+}
 
 /// What takes a block's unpacked weights of 16 outputs. Groups and chunks are counted from the start of the block.
 pub(super) trait Sink<S: Simd> {

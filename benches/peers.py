@@ -1,86 +1,239 @@
-"""Prefill and decode speed of the peers on one checkpoint folder. Usage: peers.py DIR [pt] [pt-bf16] [ct2] [ct2-int8] [llama-f32] [llama-bf16] [llama-q8_0] [llama-q4_k_m]
+"""Prefill and decode speed of other engines on the CPU, beside which `gpt2 bench` is measured.
 
-Prints one JSON line per engine and prompt length: {"engine", "prompt", "prefill_tok_s", "decode_tok_s"}.
-pip install torch transformers ctranslate2 gguf, and llama-cpp-python built with
-CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_AVX512=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_BF16=ON"
-(its AMX path crashes on some machines). Use --no-deps for llama-cpp-python plus diskcache and jinja2 to keep it small.
-Run our own bench before and after, on the same checkpoint, and compare medians: the machine's speed drifts.
+Usage: peers.py DIR [--engines ENGINE ...] [--prompts N ...] [--new N] [--repeat N] [--threads N]
+
+DIR holds a checkpoint (config.json, model.safetensors), such as benches/random_gpt2.py writes; what an engine reads instead
+is written beside it at first. Engines:
+
+    pytorch-f32, pytorch-bf16                      a greedy loop over transformers' model
+    ctranslate2-f32, ctranslate2-int8              generate_batch()
+    llama-f32, llama-bf16, llama-f16,              llama.cpp, token after token
+    llama-q8_0, llama-q4_k_m
+
+Prints one JSON line per engine and prompt: {"engine", "prompt", "prefill_tok_s", "decode_tok_s"}, medians. Run our own bench
+before and after on the same checkpoint: the machine's speed drifts.
+
+Needs torch, transformers, ctranslate2, gguf, safetensors and llama-cpp-python (with --no-deps, diskcache and jinja2 it stays
+small), built with CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_AVX512=ON
+-DGGML_AVX512_VNNI=ON -DGGML_AVX512_BF16=ON", as its AMX path crashes on some machines.
 """
-import json, os, statistics, sys, time
-N, PROMPTS, REPEAT, THREADS = 64, (16, 512), 5, os.cpu_count()
-ids = lambda n: [(i * 7919) % 50256 for i in range(n)]
 
-def report(engine, prompt, prefill, decode):
-    print(json.dumps({"engine": engine, "prompt": prompt, "prefill_tok_s": round(prompt / statistics.median(prefill), 1), "decode_tok_s": round(N / statistics.median(decode), 1)}), flush=True)
+import argparse
+import json
+import os
+import statistics
+import time
+from pathlib import Path
 
-def pytorch(d, dtype):
-    import torch
-    from transformers import GPT2LMHeadModel
-    torch.set_num_threads(THREADS)
-    m = GPT2LMHeadModel.from_pretrained(d, dtype=getattr(torch, dtype)).eval()
-    with torch.inference_mode():
-        for p in PROMPTS:
-            x = torch.tensor([ids(p)]); m(x); pf, dl = [], []
-            for _ in range(REPEAT):
-                t = time.perf_counter(); o = m(x, use_cache=True, logits_to_keep=1); pf.append(time.perf_counter() - t)
-                past, tok = o.past_key_values, o.logits[:, -1].argmax(-1, keepdim=True)
-                t = time.perf_counter()
-                for _ in range(N):
-                    o = m(tok, past_key_values=past, use_cache=True); past, tok = o.past_key_values, o.logits[:, -1].argmax(-1, keepdim=True)
-                dl.append(time.perf_counter() - t)
-            report(f"pytorch-{dtype}", p, pf, dl)
+ENGINES = [
+    "pytorch-f32",
+    "pytorch-bf16",
+    "ctranslate2-f32",
+    "ctranslate2-int8",
+    "llama-f32",
+    "llama-bf16",
+    "llama-f16",
+    "llama-q8_0",
+    "llama-q4_k_m",
+]
+# llama.cpp's numbers of its file types.
+LLAMA_TYPES = {"f16": 1, "bf16": 32, "q8_0": 7, "q4_k_m": 15}
+EOS = "<|endoftext|>"
+VOCABULARY = 50257
+# The names of a block's tensors in GGUF.
+GGUF_NAMES = {
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+    "ln_1": "attn_norm",
+    "ln_2": "ffn_norm",
+}
 
-def ct2(d, quantization):
-    import ctranslate2, transformers
-    from ctranslate2.converters import transformers as T
-    out = f"{d}/ct2-{quantization or 'f32'}"
-    if not os.path.exists(f"{out}/model.bin"):
-        class Tok:  # the speed does not depend on the strings
-            unk_token = bos_token = eos_token = "<|endoftext|>"; unk_token_id = bos_token_id = eos_token_id = 50256
-            added_tokens_encoder, additional_special_tokens = {}, []
-            def get_vocab(self): return {**{f"t{i}": i for i in range(50256)}, "<|endoftext|>": 50256}
-        spec = T._MODEL_LOADERS["GPT2Config"](transformers.GPT2LMHeadModel.from_pretrained(d), Tok())
-        spec.validate(); spec.optimize(quantization=quantization); os.makedirs(out, exist_ok=True); spec.save(out)
-    g = ctranslate2.Generator(out, device="cpu", compute_type=quantization or "float32", intra_threads=THREADS)
-    kw = dict(sampling_topk=1, include_prompt_in_result=False)
-    for p in PROMPTS:
-        x = [[f"t{i}" for i in ids(p)]]; g.generate_batch(x, max_length=1, **kw); pf, dl = [], []
-        for _ in range(REPEAT):
-            t = time.perf_counter(); g.generate_batch(x, max_length=1, **kw); pf.append(time.perf_counter() - t)
-            t = time.perf_counter(); g.generate_batch(x, max_length=N + 1, min_length=N + 1, **kw); dl.append(time.perf_counter() - t - pf[-1])
-        report(f"ctranslate2-{quantization or 'f32'}", p, pf, dl)
 
-def llama(d, kind):
-    import gguf, llama_cpp, numpy as np
-    from safetensors.numpy import load_file
-    base, path = f"{d}/llama-f32.gguf", f"{d}/llama-{kind}.gguf"
-    if not os.path.exists(base):
-        c, sd = json.load(open(f"{d}/config.json")), load_file(f"{d}/model.safetensors")
-        g = lambda k: sd[k] if k in sd else sd["transformer." + k]
-        w = gguf.GGUFWriter(base, "gpt2")
-        w.add_block_count(c["n_layer"]); w.add_context_length(c["n_positions"]); w.add_embedding_length(c["n_embd"]); w.add_feed_forward_length(4 * c["n_embd"])
-        w.add_head_count(c["n_head"]); w.add_layer_norm_eps(1e-5); w.add_file_type(0); w.add_tokenizer_model("gpt2"); w.add_tokenizer_pre("gpt-2")
-        w.add_token_list([f"t{i}" for i in range(50256)] + ["<|endoftext|>"]); w.add_token_types([1] * 50256 + [3]); w.add_token_merges(["t1 t2"]); w.add_bos_token_id(50256); w.add_eos_token_id(50256)
-        for a, b in (("wte.weight", "token_embd.weight"), ("wpe.weight", "position_embd.weight"), ("ln_f.weight", "output_norm.weight"), ("ln_f.bias", "output_norm.bias"), ("wte.weight", "output.weight")): w.add_tensor(b, g(a))
-        for i in range(c["n_layer"]):
-            for a, b in {"attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down", "ln_1": "attn_norm", "ln_2": "ffn_norm"}.items():
-                x = g(f"h.{i}.{a}.weight"); w.add_tensor(f"blk.{i}.{b}.weight", np.ascontiguousarray(x.T) if x.ndim == 2 else x); w.add_tensor(f"blk.{i}.{b}.bias", g(f"h.{i}.{a}.bias"))
-        w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
-    if not os.path.exists(path):
-        p = llama_cpp.llama_model_quantize_default_params(); p.ftype = {"f16": 1, "bf16": 32, "q8_0": 7, "q4_k_m": 15}[kind]; p.nthread = THREADS
-        assert llama_cpp.llama_model_quantize(base.encode(), path.encode(), p) == 0
-    m = llama_cpp.Llama(path, n_ctx=1024, n_batch=512, n_threads=THREADS, n_threads_batch=THREADS, verbose=False)
-    for p in PROMPTS:
-        m.reset(); m.eval(ids(p)); pf, dl = [], []
-        for _ in range(REPEAT):
-            m.reset(); t = time.perf_counter(); m.eval(ids(p)); pf.append(time.perf_counter() - t)
-            t = time.perf_counter()
-            for i in range(N): m.eval([(i * 7 + 1) % 50257])
-            dl.append(time.perf_counter() - t)
-        report(f"llama.cpp-{kind}", p, pf, dl)
+def ids(count):
+    """The prompt that `gpt2 bench` has."""
+    return [i * 7919 % VOCABULARY for i in range(count)]
 
-d = sys.argv[1]
-for e in sys.argv[2:] or ["pt", "ct2", "ct2-int8", "llama-f32", "llama-bf16", "llama-q8_0", "llama-q4_k_m"]:
-    if e.startswith("pt"): pytorch(d, "bfloat16" if e.endswith("bf16") else "float32")
-    elif e.startswith("ct2"): ct2(d, "int8" if e.endswith("int8") else None)
-    else: llama(d, e.split("-", 1)[1])
+
+def tokens():
+    """A vocabulary: the speed does not depend on the strings."""
+    return [f"t{i}" for i in range(VOCABULARY - 1)] + [EOS]
+
+
+class PyTorch:
+    def __init__(self, folder, dtype, args):
+        import torch
+        from transformers import GPT2LMHeadModel
+
+        self.torch, self.new = torch, args.new
+        torch.set_num_threads(args.threads)
+        dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]
+        self.model = GPT2LMHeadModel.from_pretrained(folder, dtype=dtype).eval()
+
+    def step(self, ids, cache):
+        with self.torch.inference_mode():
+            out = self.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self.cache, self.token = out.past_key_values, out.logits[:, -1].argmax(-1, keepdim=True)
+
+    def prefill(self, prompt):
+        self.step(self.torch.tensor([prompt]), None)
+
+    def decode(self):
+        for _ in range(self.new):
+            self.step(self.token, self.cache)
+
+
+class CTranslate2:
+    def __init__(self, folder, quantization, args):
+        import ctranslate2
+
+        quantization = None if quantization == "f32" else quantization
+        converted = folder / f"ct2-{quantization or 'f32'}"
+        if not (converted / "model.bin").exists():
+            self.convert(folder, converted, quantization)
+        self.model = ctranslate2.Generator(
+            str(converted), device="cpu", compute_type=quantization or "float32", intra_threads=args.threads
+        )
+        self.new = args.new
+
+    @staticmethod
+    def convert(folder, converted, quantization):
+        import transformers
+        from ctranslate2.converters.transformers import _MODEL_LOADERS
+
+        class Tokenizer:
+            unk_token = bos_token = eos_token = EOS
+            unk_token_id = bos_token_id = eos_token_id = VOCABULARY - 1
+            added_tokens_encoder = {}
+            additional_special_tokens = []
+
+            def get_vocab(self):
+                return {token: i for i, token in enumerate(tokens())}
+
+        model = transformers.GPT2LMHeadModel.from_pretrained(folder)
+        spec = _MODEL_LOADERS["GPT2Config"](model, Tokenizer())
+        spec.validate()
+        spec.optimize(quantization=quantization)
+        converted.mkdir(exist_ok=True)
+        spec.save(str(converted))
+
+    def generate(self, new):
+        settings = {"sampling_topk": 1, "include_prompt_in_result": False}
+        self.model.generate_batch([self.prompt], min_length=new, max_length=new, **settings)
+
+    def prefill(self, prompt):
+        names = tokens()
+        self.prompt = [names[id] for id in prompt]
+        start = time.perf_counter()
+        self.generate(1)
+        self.took = time.perf_counter() - start
+        return self.took
+
+    def decode(self):
+        """It keeps no state between calls: the whole, less the prompt."""
+        start = time.perf_counter()
+        self.generate(self.new + 1)
+        return time.perf_counter() - start - self.took
+
+
+class Llama:
+    def __init__(self, folder, dtype, args):
+        import llama_cpp
+
+        base, path = folder / "llama-f32.gguf", folder / f"llama-{dtype}.gguf"
+        if not base.exists():
+            self.convert(folder, base)
+        if not path.exists():
+            params = llama_cpp.llama_model_quantize_default_params()
+            params.ftype, params.nthread = LLAMA_TYPES[dtype], args.threads
+            if llama_cpp.llama_model_quantize(str(base).encode(), str(path).encode(), params) != 0:
+                raise RuntimeError(f"llama.cpp cannot write {path}")
+        self.model = llama_cpp.Llama(
+            str(path), n_ctx=1024, n_batch=512, n_threads=args.threads, n_threads_batch=args.threads, verbose=False
+        )
+        self.new = args.new
+
+    @staticmethod
+    def convert(folder, path):
+        import gguf
+        import numpy as np
+        from safetensors.numpy import load_file
+
+        config = json.loads((folder / "config.json").read_text())
+        stored = load_file(folder / "model.safetensors")
+        weights = {name.removeprefix("transformer."): tensor for name, tensor in stored.items()}
+        writer = gguf.GGUFWriter(str(path), "gpt2")
+        writer.add_block_count(config["n_layer"])
+        writer.add_context_length(config["n_positions"])
+        writer.add_embedding_length(config["n_embd"])
+        writer.add_feed_forward_length(4 * config["n_embd"])
+        writer.add_head_count(config["n_head"])
+        writer.add_layer_norm_eps(1e-5)
+        writer.add_file_type(0)
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("gpt-2")
+        writer.add_token_list(tokens())
+        writer.add_token_types([1] * (VOCABULARY - 1) + [3])
+        writer.add_token_merges(["t1 t2"])
+        writer.add_bos_token_id(VOCABULARY - 1)
+        writer.add_eos_token_id(VOCABULARY - 1)
+        for ours, theirs in [
+            ("wte.weight", "token_embd.weight"),
+            ("wpe.weight", "position_embd.weight"),
+            ("ln_f.weight", "output_norm.weight"),
+            ("ln_f.bias", "output_norm.bias"),
+            ("wte.weight", "output.weight"),
+        ]:
+            writer.add_tensor(theirs, weights[ours])
+        for i in range(config["n_layer"]):
+            for ours, theirs in GGUF_NAMES.items():
+                weight = weights[f"h.{i}.{ours}.weight"]
+                writer.add_tensor(f"blk.{i}.{theirs}.weight", np.ascontiguousarray(weight.T))
+                writer.add_tensor(f"blk.{i}.{theirs}.bias", weights[f"h.{i}.{ours}.bias"])
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+    def prefill(self, prompt):
+        self.model.reset()
+        self.model.eval(prompt)
+
+    def decode(self):
+        for i in range(self.new):
+            self.model.eval([(i * 7 + 1) % VOCABULARY])
+
+
+def seconds(run, *arguments):
+    """How long it took, unless it says so itself."""
+    start = time.perf_counter()
+    took = run(*arguments)
+    return time.perf_counter() - start if took is None else took
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--engines", nargs="+", default=ENGINES, choices=ENGINES, metavar="ENGINE")
+    parser.add_argument("--prompts", nargs="+", type=int, default=[16, 512], metavar="N", help="tokens of the prompts")
+    parser.add_argument("--new", type=int, default=64, help="tokens decoded after each")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    args = parser.parse_args()
+    classes = {"pytorch": PyTorch, "ctranslate2": CTranslate2, "llama": Llama}
+    for engine in args.engines:
+        name, dtype = engine.split("-", 1)
+        model = classes[name](args.folder, dtype, args)
+        for prompt in args.prompts:
+            model.prefill(ids(prompt))
+            times = [(seconds(model.prefill, ids(prompt)), seconds(model.decode)) for _ in range(args.repeat)]
+            prefill, decode = (statistics.median(column) for column in zip(*times))
+            record = {"engine": engine, "prompt": prompt}
+            record["prefill_tok_s"] = round(prompt / prefill, 1)
+            record["decode_tok_s"] = round(args.new / decode, 1)
+            print(json.dumps(record), flush=True)
+
+
+if __name__ == "__main__":
+    main()

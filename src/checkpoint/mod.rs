@@ -46,10 +46,8 @@ pub struct Tensor {
 /// An opened checkpoint: its tensors by name. The causal-mask buffers `attn.bias` and `attn.masked_bias` are left out.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
-    /// What was opened, for error messages.
-    pub origin: String,
-    /// The tensors in the order of the files.
-    pub tensors: Vec<Tensor>,
+    origin: String,
+    tensors: Vec<Tensor>,
     /// Places in `tensors`.
     by_name: HashMap<String, usize>,
 }
@@ -107,6 +105,18 @@ impl Checkpoint {
             }
         }
         Ok(Self { origin, tensors, by_name })
+    }
+
+    /// What was opened, for error messages.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The tensors in the order of the files.
+    #[must_use]
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
     }
 
     /// The tensor called `name` (without the `transformer.` prefix).

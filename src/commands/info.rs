@@ -60,7 +60,7 @@ fn may_be_cuda(device: DeviceChoice) -> Result<bool> {
 /// The configuration and tensors of a model; its weights stay unread.
 fn of_model(args: &InfoArgs, verbosity: Verbosity) -> Result<Described> {
     let OpenedModel { name, config, checkpoint, .. } = load::open(&args.model, verbosity)?;
-    let tensors = if args.tensors { checkpoint.tensors.iter().map(record).collect() } else { vec![] };
+    let tensors = if args.tensors { checkpoint.tensors().iter().map(record).collect() } else { vec![] };
     let weights = args.model.weights();
     let footprint = Footprint::of_checkpoint(&config, &checkpoint, weights);
     let device = DeviceFootprint::of_checkpoint(&config, &checkpoint, weights);

@@ -2,7 +2,7 @@
 //!
 //! Reference: transformers, `activations.py`.
 
-use super::simd::{LANES, Simd, dispatch, exp, tanh};
+use super::simd::{Kernel, Simd, dispatch, exp, tanh};
 use crate::config::Activation;
 
 /// `√(2/π)`.
@@ -15,8 +15,7 @@ pub fn activate(f: Activation, x: &mut [f32]) {
 
 /// Applies the activation in place, on the calling thread.
 pub(super) fn activate_slice(f: Activation, x: &mut [f32]) {
-    // SAFETY: the kernel asks for nothing but the level's instructions.
-    unsafe { activate_dispatch(f, x) }
+    dispatch(Activate(f, x));
 }
 
 /// `y += x`, on the calling thread.
@@ -26,29 +25,27 @@ pub(super) fn add_slice(y: &mut [f32], x: &[f32]) {
     }
 }
 
-dispatch! { unsafe fn activate_dispatch = activate_with(f: Activation, x: &mut [f32]) }
+struct Activate<'a>(Activation, &'a mut [f32]);
 
-/// # Safety
-/// The processor has the instructions of `S`; so for all functions below.
-#[inline(always)]
-unsafe fn activate_with<S: Simd>(f: Activation, x: &mut [f32]) {
-    // SAFETY: the caller promises the instructions.
-    unsafe {
+impl Kernel for Activate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self(f, x) = self;
         match f {
-            Activation::GeluNew => map::<S, GeluNew>(x),
-            Activation::Gelu => map::<S, Gelu>(x),
-            Activation::GeluFast => map::<S, GeluFast>(x),
-            Activation::Relu => map::<S, Relu>(x),
-            Activation::Silu => map::<S, Silu>(x),
+            Activation::GeluNew => map::<S, GeluNew>(simd, x),
+            Activation::Gelu => map::<S, Gelu>(simd, x),
+            Activation::GeluFast => map::<S, GeluFast>(simd, x),
+            Activation::Relu => map::<S, Relu>(simd, x),
+            Activation::Silu => map::<S, Silu>(simd, x),
         }
     }
 }
 
 /// A function of 16 numbers. (Types, not closures: a closure would be compiled without the level's instructions.)
 trait Function {
-    /// # Safety
-    /// The processor has the instructions of `S`.
-    unsafe fn apply<S: Simd>(v: S::V) -> S::V;
+    fn apply<S: Simd>(simd: S, v: S::V) -> S::V;
 }
 
 struct GeluNew;
@@ -59,97 +56,79 @@ struct Silu;
 
 impl Function for GeluNew {
     #[inline(always)]
-    unsafe fn apply<S: Simd>(v: S::V) -> S::V {
-        // SAFETY: the caller promises the instructions; no pointer is given.
-        unsafe {
-            let cube = S::mul(S::mul(v, v), v);
-            let inner = S::mul(S::splat(SQRT_2_OVER_PI), S::fma(S::splat(0.044_715), cube, v));
-            half_gate::<S>(v, tanh::<S>(inner))
-        }
+    fn apply<S: Simd>(simd: S, v: S::V) -> S::V {
+        let cube = simd.mul(simd.mul(v, v), v);
+        let inner = simd.mul(simd.splat(SQRT_2_OVER_PI), simd.fma(simd.splat(0.044_715), cube, v));
+        half_gate(simd, v, tanh(simd, inner))
     }
 }
 
 impl Function for Gelu {
     #[inline(always)]
-    unsafe fn apply<S: Simd>(v: S::V) -> S::V {
-        // SAFETY: the caller promises the instructions; no pointer is given.
-        unsafe { half_gate::<S>(v, erf::<S>(S::mul(v, S::splat(std::f32::consts::FRAC_1_SQRT_2)))) }
+    fn apply<S: Simd>(simd: S, v: S::V) -> S::V {
+        half_gate(simd, v, erf(simd, simd.mul(v, simd.splat(std::f32::consts::FRAC_1_SQRT_2))))
     }
 }
 
 impl Function for GeluFast {
     #[inline(always)]
-    unsafe fn apply<S: Simd>(v: S::V) -> S::V {
-        // SAFETY: the caller promises the instructions; no pointer is given.
-        unsafe {
-            let factor = S::fma(S::mul(S::splat(0.044_715), v), v, S::splat(1.0));
-            half_gate::<S>(v, tanh::<S>(S::mul(S::mul(v, S::splat(SQRT_2_OVER_PI)), factor)))
-        }
+    fn apply<S: Simd>(simd: S, v: S::V) -> S::V {
+        let factor = simd.fma(simd.mul(simd.splat(0.044_715), v), v, simd.splat(1.0));
+        half_gate(simd, v, tanh(simd, simd.mul(simd.mul(v, simd.splat(SQRT_2_OVER_PI)), factor)))
     }
 }
 
 impl Function for Relu {
     #[inline(always)]
-    unsafe fn apply<S: Simd>(v: S::V) -> S::V {
-        // SAFETY: the caller promises the instructions; no pointer is given.
-        unsafe { S::max(v, S::splat(0.0)) }
+    fn apply<S: Simd>(simd: S, v: S::V) -> S::V {
+        simd.max(v, simd.splat(0.0))
     }
 }
 
 impl Function for Silu {
     #[inline(always)]
-    unsafe fn apply<S: Simd>(v: S::V) -> S::V {
-        // SAFETY: the caller promises the instructions; no pointer is given.
-        unsafe { S::div(v, S::add(S::splat(1.0), exp::<S>(S::sub(S::splat(0.0), v)))) }
+    fn apply<S: Simd>(simd: S, v: S::V) -> S::V {
+        simd.div(v, simd.add(simd.splat(1.0), exp(simd, simd.sub(simd.splat(0.0), v))))
     }
 }
 
 /// `0.5 v (1 + t)`.
 #[inline(always)]
-unsafe fn half_gate<S: Simd>(v: S::V, t: S::V) -> S::V {
-    // SAFETY: the caller promises the instructions; no pointer is given.
-    unsafe { S::mul(S::mul(S::splat(0.5), v), S::add(t, S::splat(1.0))) }
+fn half_gate<S: Simd>(simd: S, v: S::V, t: S::V) -> S::V {
+    simd.mul(simd.mul(simd.splat(0.5), v), simd.add(t, simd.splat(1.0)))
 }
 
 /// `erf(x)` to a few units in the last place: an odd rational approximation on [-4, 4], beyond which it is ±1 in f32.
 #[inline(always)]
-unsafe fn erf<S: Simd>(x: S::V) -> S::V {
+fn erf<S: Simd>(simd: S, x: S::V) -> S::V {
     const NUMERATOR: [f32; 7] =
         [-2.726_142_3e-10, 2.770_681_4e-8, -2.101_024e-6, -5.692_506_6e-5, -7.349_906e-4, -2.954_6e-3, -1.609_603_3e-2];
     const DENOMINATOR: [f32; 5] = [-1.456_607_2e-5, -2.133_740_5e-4, -1.682_827e-3, -7.373_329_2e-3, -1.426_473_9e-2];
-    // SAFETY: the caller promises the instructions; no pointer is given.
-    unsafe {
-        let x = S::min(S::max(x, S::splat(-4.0)), S::splat(4.0));
-        let square = S::mul(x, x);
-        let mut p = S::splat(NUMERATOR[0]);
-        for c in &NUMERATOR[1..] {
-            p = S::fma(p, square, S::splat(*c));
-        }
-        let mut q = S::splat(DENOMINATOR[0]);
-        for c in &DENOMINATOR[1..] {
-            q = S::fma(q, square, S::splat(*c));
-        }
-        // The ends come out a unit below 1 in the last place, which x = -100 would turn into something visible.
-        let y = S::mul(S::div(S::mul(x, p), q), S::splat(1.0 + 2.0 * f32::EPSILON));
-        S::min(S::max(y, S::splat(-1.0)), S::splat(1.0))
+    let x = simd.min(simd.max(x, simd.splat(-4.0)), simd.splat(4.0));
+    let square = simd.mul(x, x);
+    let mut p = simd.splat(NUMERATOR[0]);
+    for c in &NUMERATOR[1..] {
+        p = simd.fma(p, square, simd.splat(*c));
     }
+    let mut q = simd.splat(DENOMINATOR[0]);
+    for c in &DENOMINATOR[1..] {
+        q = simd.fma(q, square, simd.splat(*c));
+    }
+    // The ends come out a unit below 1 in the last place, which x = -100 would turn into something visible.
+    let y = simd.mul(simd.div(simd.mul(x, p), q), simd.splat(1.0 + 2.0 * f32::EPSILON));
+    simd.min(simd.max(y, simd.splat(-1.0)), simd.splat(1.0))
 }
 
 /// Applies the function to 16 numbers at a time.
 #[inline(always)]
-unsafe fn map<S: Simd, F: Function>(x: &mut [f32]) {
-    let (len, p) = (x.len(), x.as_mut_ptr());
-    let whole = len - len % LANES;
-    // SAFETY: the caller promises the instructions; 16 numbers from each `i` lie before `whole`, and `len - whole < 16`
-    // after.
-    unsafe {
-        for i in (0..whole).step_by(LANES) {
-            S::store(p.add(i), F::apply::<S>(S::load(p.add(i))));
-        }
-        if whole < len {
-            let v = F::apply::<S>(S::load_first(p.add(whole), len - whole));
-            S::store_first(p.add(whole), len - whole, v);
-        }
+fn map<S: Simd, F: Function>(simd: S, x: &mut [f32]) {
+    let (whole, rest) = x.as_chunks_mut();
+    for x in whole {
+        simd.store(x, F::apply(simd, simd.load(x)));
+    }
+    if !rest.is_empty() {
+        let v = F::apply(simd, simd.load_first(rest));
+        simd.store_first(rest, v);
     }
 }
 

@@ -3,8 +3,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use super::simd::{LANES, Simd, dispatch};
-use crate::base::{pages::large_pages, pool};
+use super::simd::{Kernel, LANES, Simd, dispatch};
+use crate::base::pages::large_pages;
+use crate::base::pool;
 
 /// Bytes that are read: more than any cache of this size of machine holds.
 const SIZE: usize = 256 << 20;
@@ -24,30 +25,26 @@ pub fn memory_bandwidth(repeat: usize) -> f64 {
     let mut best = f64::INFINITY;
     for _ in 0..repeat.max(1) {
         let start = Instant::now();
-        pool::run(steps.len(), |i| {
-            // SAFETY: nothing but the instructions is asked for, and `dispatch` goes by what there is.
-            unsafe { read_dispatch(steps[i]) };
-        });
+        pool::run(steps.len(), |i| dispatch(Read(steps[i])));
         best = best.min(start.elapsed().as_secs_f64());
     }
     SIZE as f64 / best
 }
 
-dispatch! { unsafe fn read_dispatch = read(bytes: &[u8]) }
-
 /// Reads bytes as the kernels do.
-///
-/// # Safety
-/// The processor has the instructions of `S`.
-#[inline(always)]
-unsafe fn read<S: Simd>(bytes: &[u8]) {
-    // SAFETY: the caller promises the instructions; a chunk is 16 numbers.
-    unsafe {
-        let mut sum = S::splat(0.0);
-        for chunk in bytes.chunks_exact(LANES * size_of::<f32>()) {
-            sum = S::add(sum, S::load(chunk.as_ptr().cast()));
+struct Read<'a>(&'a [u8]);
+
+impl Kernel for Read<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (numbers, _) = self.0.as_chunks();
+        let mut sum = simd.splat(0.0);
+        for numbers in numbers.as_chunks::<LANES>().0 {
+            sum = simd.add(sum, simd.load_f32(numbers));
         }
-        black_box(S::sum(sum));
+        black_box(simd.sum(sum));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Layer norm over the last axis.
 
-use super::simd::{LANES, Simd, dispatch};
-use crate::base::pool::{self, Shareable};
+use super::share::for_each_chunk;
+use super::simd::{Kernel, Simd, dispatch};
 
 /// Rows that one thread takes at a time.
 const ROWS: usize = 16;
@@ -13,34 +13,32 @@ const ROWS: usize = 16;
 pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, y: &mut [f32]) {
     let c = weight.len();
     assert!(bias.len() == c && x.len() == y.len() && x.len().is_multiple_of(c), "lengths of a layer norm");
-    let rows = x.len() / c;
-    let out = Shareable(y.as_mut_ptr());
-    pool::run_costing(4 * x.len(), rows.div_ceil(ROWS), |i| {
-        for row in i * ROWS..rows.min((i + 1) * ROWS) {
-            // SAFETY: `y` has `rows` rows, of which each is written by one call; the kernel asks for no more than the
-            // level's instructions.
-            unsafe {
-                let y = std::slice::from_raw_parts_mut(out.get().add(row * c), c);
-                norm_dispatch(&x[row * c..(row + 1) * c], weight, bias, epsilon, y);
-            }
-        }
+    for_each_chunk(4 * x.len(), y, ROWS * c, |i, y| {
+        let rows = x[i * ROWS * c..].chunks_exact(c).zip(y.chunks_exact_mut(c));
+        rows.for_each(|(x, y)| dispatch(NormRow { x, weight, bias, epsilon, y }));
     });
 }
 
-dispatch! { unsafe fn norm_dispatch = norm_row(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, y: &mut [f32]) }
+struct NormRow<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    epsilon: f32,
+    y: &'a mut [f32],
+}
 
-/// # Safety
-/// The processor has the instructions of `S`.
-#[inline(always)]
-unsafe fn norm_row<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, y: &mut [f32]) {
-    let c = x.len() as f32;
-    // SAFETY: the caller promises the instructions.
-    unsafe {
-        let mean = sum::<S>(x, false) / c;
+impl Kernel for NormRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { x, weight, bias, epsilon, y } = self;
+        let c = x.len() as f32;
+        let mean = sum(simd, x, false) / c;
         for (y, x) in y.iter_mut().zip(x) {
             *y = x - mean;
         }
-        let variance = sum::<S>(y, true) / c;
+        let variance = sum(simd, y, true) / c;
         let scale = 1.0 / (variance + epsilon).sqrt();
         for (y, (w, b)) in y.iter_mut().zip(weight.iter().zip(bias)) {
             *y = *y * scale * w + b;
@@ -49,23 +47,19 @@ unsafe fn norm_row<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f3
 }
 
 /// The sum of the row, or of its squares, over 16 running sums.
-///
-/// # Safety
-/// The processor has the instructions of `S`.
 #[inline(always)]
-unsafe fn sum<S: Simd>(x: &[f32], squares: bool) -> f32 {
-    let whole = x.len() - x.len() % LANES;
-    // SAFETY: the caller promises the instructions; 16 numbers from `i` lie before `whole`, and `len - whole < 16`
-    // after.
-    unsafe {
-        let mut sum = S::splat(0.0);
-        for i in (0..x.len()).step_by(LANES) {
-            let p = x.as_ptr().add(i);
-            let v = if i < whole { S::load(p) } else { S::load_first(p, x.len() - whole) };
-            sum = if squares { S::fma(v, v, sum) } else { S::add(sum, v) };
-        }
-        S::sum(sum)
+fn sum<S: Simd>(simd: S, x: &[f32], squares: bool) -> f32 {
+    let mut sum = simd.splat(0.0);
+    let (whole, rest) = x.as_chunks();
+    for x in whole {
+        let v = simd.load(x);
+        sum = if squares { simd.fma(v, v, sum) } else { simd.add(sum, v) };
     }
+    if !rest.is_empty() {
+        let v = simd.load_first(rest);
+        sum = if squares { simd.fma(v, v, sum) } else { simd.add(sum, v) };
+    }
+    simd.sum(sum)
 }
 
 #[cfg(test)]

@@ -1,19 +1,32 @@
-//! How kernels read stored numbers, whatever their type.
+//! How kernels read stored numbers, whatever their type. They lie anywhere: files align nothing.
 
 use super::simd::{LANES, Simd};
 
 /// A type of stored numbers.
 pub trait Stored {
+    /// The bytes of a number.
     type Number: Copy;
     /// Whether the numbers need no widening.
     const IS_F32: bool = false;
+    /// The numbers that bytes are.
+    fn numbers(bytes: &[u8]) -> &[Self::Number];
     /// Loads 16 numbers.
-    ///
-    /// # Safety
-    /// The processor has the instructions of `S`, and 16 numbers can be read; they need no alignment.
-    unsafe fn load<S: Simd>(p: *const Self::Number) -> S::V;
+    fn load<S: Simd>(simd: S, numbers: &[Self::Number; LANES]) -> S::V;
     /// One number.
     fn to_f32(number: Self::Number) -> f32;
+
+    /// Loads the first 16 numbers, or all where there are fewer; the other lanes are 0.
+    #[inline(always)]
+    fn load_up_to<S: Simd>(simd: S, numbers: &[Self::Number]) -> S::V {
+        if let Some(numbers) = numbers.first_chunk() {
+            return Self::load(simd, numbers);
+        }
+        let mut lanes = [0.0f32; LANES];
+        for (lane, number) in lanes.iter_mut().zip(numbers) {
+            *lane = Self::to_f32(*number);
+        }
+        simd.load(&lanes)
+    }
 }
 
 pub struct F32;
@@ -21,80 +34,72 @@ pub struct F16;
 pub struct BF16;
 
 impl Stored for F32 {
-    type Number = f32;
+    type Number = [u8; 4];
     const IS_F32: bool = true;
     #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const f32) -> S::V {
-        // SAFETY: just what the caller promises.
-        unsafe { S::load(p) }
+    fn numbers(bytes: &[u8]) -> &[[u8; 4]] {
+        bytes.as_chunks().0
     }
     #[inline(always)]
-    fn to_f32(number: f32) -> f32 {
-        number
+    fn load<S: Simd>(simd: S, numbers: &[[u8; 4]; LANES]) -> S::V {
+        simd.load_f32(numbers)
+    }
+    #[inline(always)]
+    fn to_f32(number: [u8; 4]) -> f32 {
+        f32::from_ne_bytes(number)
     }
 }
 
 impl Stored for F16 {
-    type Number = u16;
+    type Number = [u8; 2];
     #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const u16) -> S::V {
-        // SAFETY: just what the caller promises.
-        unsafe { S::load_f16(p) }
+    fn numbers(bytes: &[u8]) -> &[[u8; 2]] {
+        bytes.as_chunks().0
     }
     #[inline(always)]
-    fn to_f32(number: u16) -> f32 {
-        half::f16::from_bits(number).to_f32()
+    fn load<S: Simd>(simd: S, numbers: &[[u8; 2]; LANES]) -> S::V {
+        simd.load_f16(numbers)
+    }
+    #[inline(always)]
+    fn to_f32(number: [u8; 2]) -> f32 {
+        half::f16::from_ne_bytes(number).to_f32()
     }
 }
 
 impl Stored for BF16 {
-    type Number = u16;
+    type Number = [u8; 2];
     #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const u16) -> S::V {
-        // SAFETY: just what the caller promises.
-        unsafe { S::load_bf16(p) }
+    fn numbers(bytes: &[u8]) -> &[[u8; 2]] {
+        bytes.as_chunks().0
     }
     #[inline(always)]
-    fn to_f32(number: u16) -> f32 {
-        half::bf16::from_bits(number).to_f32()
+    fn load<S: Simd>(simd: S, numbers: &[[u8; 2]; LANES]) -> S::V {
+        simd.load_bf16(numbers)
+    }
+    #[inline(always)]
+    fn to_f32(number: [u8; 2]) -> f32 {
+        half::bf16::from_ne_bytes(number).to_f32()
     }
 }
 
-/// Loads `n` numbers (up to 16); the other lanes are 0.
-///
-/// # Safety
-/// The processor has the instructions of `S`, and `n` or 16 numbers can be read.
+/// Numbers that were widened, as [`F32`] wants them.
+pub fn widened(numbers: &[f32]) -> &[[u8; 4]] {
+    // SAFETY: an f32 is four bytes without padding, and bytes may lie anywhere.
+    unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), numbers.len()) }
+}
+
+/// Copies numbers into the beginning of `out`, as f32.
 #[inline(always)]
-pub unsafe fn load_up_to<S: Simd, T: Stored>(p: *const T::Number, n: usize) -> S::V {
-    // SAFETY: the caller promises the instructions and `n` numbers, of which no more are read; `lanes` holds 16.
-    unsafe {
-        if n >= LANES {
-            return T::load::<S>(p);
-        }
-        let mut lanes = [0.0f32; LANES];
-        for (i, lane) in lanes.iter_mut().enumerate().take(n) {
-            *lane = T::to_f32(p.add(i).read_unaligned());
-        }
-        S::load(lanes.as_ptr())
+pub fn widen<S: Simd, T: Stored>(simd: S, numbers: &[T::Number], out: &mut Vec<f32>) {
+    if out.len() < numbers.len() {
+        out.resize(numbers.len(), 0.0);
     }
-}
-
-/// Stores the first `n` lanes (up to 16).
-///
-/// # Safety
-/// The processor has the instructions of `S`, and `n` or 16 numbers can be written.
-#[inline(always)]
-pub unsafe fn store_up_to<S: Simd>(p: *mut f32, n: usize, v: S::V) {
-    // SAFETY: the caller promises the instructions and room for `n` numbers, of which no more are written.
-    unsafe { if n >= LANES { S::store(p, v) } else { S::store_first(p, n, v) } }
-}
-
-/// As [`load_up_to`], of `f32`.
-///
-/// # Safety
-/// The processor has the instructions of `S`, and `n` or 16 numbers can be read.
-#[inline(always)]
-pub unsafe fn read_up_to<S: Simd>(p: *const f32, n: usize) -> S::V {
-    // SAFETY: the caller promises the instructions and `n` numbers, of which no more are read.
-    unsafe { if n >= LANES { S::load(p) } else { S::load_first(p, n) } }
+    let (whole, rest) = numbers.as_chunks();
+    let (wide, wide_rest) = out[..numbers.len()].as_chunks_mut();
+    for (numbers, wide) in whole.iter().zip(wide) {
+        simd.store(wide, T::load(simd, numbers));
+    }
+    for (number, wide) in rest.iter().zip(wide_rest) {
+        *wide = T::to_f32(*number);
+    }
 }

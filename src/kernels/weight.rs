@@ -1,6 +1,7 @@
 //! A weight matrix, whatever its numbers are.
 
-use super::matmul::{self, Epilogue, Matrix};
+use super::float::{self, Matrix};
+use super::product::Epilogue;
 use super::quantized::{self, QuantizedMatrix};
 use crate::base::DType;
 
@@ -37,7 +38,7 @@ impl Weight {
     pub fn dtype(&self) -> DType {
         match self {
             Self::Float(matrix) => matrix.dtype().dtype(),
-            Self::Quantized(matrix) => matrix.kind().dtype(),
+            Self::Quantized(matrix) => matrix.dtype().dtype(),
         }
     }
 
@@ -67,7 +68,7 @@ impl Weight {
     /// If a length is another.
     pub fn matmul(&self, x: &[f32], bias: Option<&[f32]>, epilogue: Epilogue<'_>, y: &mut [f32]) {
         match self {
-            Self::Float(matrix) => matmul::matmul(x, matrix, bias, epilogue, y),
+            Self::Float(matrix) => float::matmul(x, matrix, bias, epilogue, y),
             Self::Quantized(matrix) => quantized::matmul(x, matrix, bias, epilogue, y),
         }
     }

@@ -52,7 +52,7 @@ impl Footprint {
     /// Of a checkpoint whose matrices are loaded as `weights`.
     #[must_use]
     pub fn of_checkpoint(config: &Config, checkpoint: &Checkpoint, weights: WeightType) -> Self {
-        let stored = checkpoint.tensors.iter().filter_map(|tensor| {
+        let stored = checkpoint.tensors().iter().filter_map(|tensor| {
             Some(Stored {
                 id: TensorId::named(&tensor.name)?,
                 dtype: tensor.dtype,
@@ -243,9 +243,9 @@ mod tests {
         for tied in [true, false] {
             let config = Config { tie_word_embeddings: tied, ..config.clone() };
             let checkpoint = Checkpoint::random(&config, WeightType::F32, 0).unwrap();
-            let stored: u64 = checkpoint.tensors.iter().map(|t| t.bytes.len() as u64).sum();
+            let stored: u64 = checkpoint.tensors().iter().map(|t| t.bytes.len() as u64).sum();
             let vectors: u64 =
-                checkpoint.tensors.iter().filter(|t| t.shape.len() == 1).map(|t| t.bytes.len() as u64).sum();
+                checkpoint.tensors().iter().filter(|t| t.shape.len() == 1).map(|t| t.bytes.len() as u64).sum();
             for weights in TYPES {
                 let model =
                     Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, ..LoadOptions::default() }).unwrap();

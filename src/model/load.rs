@@ -93,7 +93,7 @@ fn network(config: &Config, checkpoint: &Checkpoint, options: &LoadOptions) -> R
 /// quantised weights.
 #[cfg(cuda_kernels)]
 fn gpu(options: &LoadOptions, checkpoint: &Checkpoint) -> Result<Option<(cuda::Gpu, FloatType)>> {
-    let quantized = checkpoint.tensors.iter().any(|tensor| QuantizedType::of(tensor.dtype).is_some());
+    let quantized = checkpoint.tensors().iter().any(|tensor| QuantizedType::of(tensor.dtype).is_some());
     let Some(numbers) = options.weights.on_gpu(quantized) else { return Ok(None) };
     let gpu = match &options.backend {
         Backend::Kernels => None,
@@ -140,7 +140,7 @@ impl<'a> Loader<'a> {
     pub fn matrix(&self, id: TensorId) -> Result<MatrixData> {
         let tensor = self.checkpoint.expect(id, self.config)?;
         let (bytes, placement) = self.weights.get(id).cloned().ok_or_else(|| Error::MissingTensor {
-            origin: self.checkpoint.origin.clone(),
+            origin: self.checkpoint.origin().to_owned(),
             name: tensor.name.clone(),
             expected: tensor.shape.clone(),
         })?;
@@ -152,7 +152,7 @@ impl<'a> Loader<'a> {
     fn vector(&self, id: TensorId) -> Result<Vec<f32>> {
         let tensor = self.checkpoint.expect(id, self.config)?;
         let mut out = vec![0.0; tensor.shape[0]];
-        tensor.read(&self.checkpoint.origin, 0, &mut out)?;
+        tensor.read(self.checkpoint.origin(), 0, &mut out)?;
         Ok(out)
     }
 }

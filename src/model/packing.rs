@@ -39,12 +39,12 @@ pub(super) fn pack_quantized(
     let (rows, columns) = tensor.stored_dims();
     let (outputs, inputs) = if transpose { (columns, rows) } else { (rows, columns) };
     let row_bytes = kind.dtype().byte_len(&[inputs]).unwrap_or_default();
-    let step = (STEP / inputs.max(1)).max(1).next_multiple_of(quantized::GROUP);
+    let step = (STEP / inputs.max(1)).max(1).next_multiple_of(quantized::PANEL);
     let parts = out.chunks_mut((step * row_bytes).max(1)).collect();
     pack(tensor, origin, kind.dtype(), transpose, (outputs, inputs), step, parts, |rows, part| {
-        let group = quantized::GROUP * row_bytes;
-        for (rows, group) in rows.chunks(group).zip(part.chunks_mut(group)) {
-            quantized::pack(kind, row_bytes, rows, group);
+        let panel = quantized::PANEL * row_bytes;
+        for (rows, panel) in rows.chunks(panel).zip(part.chunks_mut(panel)) {
+            quantized::pack(kind, row_bytes, rows, panel);
         }
     })
 }

@@ -188,7 +188,7 @@ impl Weights {
             let mut memory = large_pages(total)?;
             for (_, tensor, placement, start) in &copied {
                 let out = &mut memory[*start..start + placement.bytes];
-                placement.write(&checkpoint.origin, tensor, out)?;
+                placement.write(checkpoint.origin(), tensor, out)?;
             }
             let all = Bytes::from(memory);
             for (id, _, placement, start) in copied {

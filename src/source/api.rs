@@ -1,18 +1,14 @@
 //! Requests to the hub: the listing of a repository, what it says about a file, and the content of one.
-//!
-//! The listing comes through `hf-hub`. Files do not, because `hf-hub` 1.0.0 cannot fetch them safely: its
-//! `download_file` has no time limits, starts again after every interruption, and takes whatever comes, an error page
-//! too, for the file; its `get_file_metadata` follows the redirect to where large files lie and so misses the size and
-//! checksum, which the hub gives along with the redirect.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hf_hub::repository::{HFRepository, RepoTypeModel};
-use hf_hub::{HFClient, HFError};
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue, RANGE, RETRY_AFTER,
+};
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url, redirect};
+use serde::Deserialize;
 
 use super::cache::{hf_home, is_commit};
 use super::failure::{Failure, Target};
@@ -21,12 +17,12 @@ use crate::error::{Error, Result};
 /// Asks about one repository.
 pub(super) struct Api {
     pub(super) target: Target,
-    repository: HFRepository<RepoTypeModel>,
     /// For the content of files: follows every redirect, without the token if it leads to another host.
     content_client: Client,
     /// For what the hub says about a file: follows no redirect to another host.
     metadata_client: Client,
-    token: Option<String>,
+    /// With the access token.
+    authorization: Option<HeaderValue>,
 }
 
 /// One commit of a repository.
@@ -51,38 +47,51 @@ impl Api {
     pub(super) fn new(id: &str, revision: &str) -> Result<Self> {
         let timeout = timeout()?;
         let token = token();
+        let authorization = token.map(|token| authorization(&token)).transpose()?;
+        // Does nothing if the program has chosen another one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let content_client = client(timeout).build().map_err(unusable)?;
         let metadata_client = client(timeout).redirect(within_host()).build().map_err(unusable)?;
-        let mut builder = HFClient::builder().client(content_client.clone()).retry_max_attempts(0).cache_enabled(false);
-        if let Some(token) = &token {
-            builder = builder.token(token);
-        }
-        let hub = builder.build().map_err(unusable)?;
         let target = Target {
-            endpoint: hub.endpoint().to_owned(),
+            endpoint: endpoint()?,
             id: id.to_owned(),
             revision: revision.to_owned(),
-            has_token: token.is_some(),
+            has_token: authorization.is_some(),
             timeout,
         };
-        let (owner, name) = id.split_once('/').unwrap_or(("", id));
-        Ok(Self { target, repository: hub.model(owner, name), content_client, metadata_client, token })
+        Ok(Self { target, content_client, metadata_client, authorization })
     }
 
     /// The files of the revision; none from a mirror that has files and no listings.
     pub(super) async fn listing(&self) -> Result<Option<Listing>, Failure> {
-        let info = match self.repository.info().revision(&self.target.revision).send().await {
-            Ok(info) => info,
-            Err(error) if is_unlisted(&error) => return Ok(None),
-            Err(error) => return Err(self.target.of_client(error)),
-        };
-        let names = info.siblings.unwrap_or_default().into_iter().map(|sibling| sibling.rfilename).collect();
+        let path = ["api", "models"].into_iter().chain(self.target.id.split('/'));
+        let address = self.address(path.chain(["revision", &self.target.revision]))?;
+        let request = self.authorized(self.content_client.get(address));
+        let mut response = request.send().await.map_err(|error| self.target.of_transport(&error))?;
+        if is_unlisted(&response) {
+            return Ok(None);
+        }
+        if !response.status().is_success() {
+            return Err(self.failure(&response));
+        }
+        let mut json = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.target.of_transport(&error))? {
+            json.extend_from_slice(&chunk);
+            if json.len() > LARGEST_LISTING {
+                let Target { endpoint, id, .. } = &self.target;
+                let problem = format!("{endpoint} lists more files of `{id}` than a model has");
+                return Err(Failure::Refused(Error::Source(problem)));
+            }
+        }
+        // What is not the hub's JSON is another server's page.
+        let Ok(info) = serde_json::from_slice::<ModelInfo>(&json) else { return Ok(None) };
+        let names = info.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
         Ok(info.sha.filter(|commit| is_commit(commit)).map(|commit| Listing { commit, names }))
     }
 
     /// What the hub says about the file `name`; none if it has no such file.
     pub(super) async fn metadata(&self, revision: &str, name: &str) -> Result<Option<Metadata>, Failure> {
-        let request = self.authorized(self.metadata_client.head(self.address(revision, name)?));
+        let request = self.authorized(self.metadata_client.head(self.file_address(revision, name)?));
         let response = request.send().await.map_err(|error| self.target.of_transport(&error))?;
         let status = response.status();
         if status == StatusCode::NOT_FOUND {
@@ -111,7 +120,7 @@ impl Api {
     /// The content of the file `name` from byte `start` on, if the server can begin there: if not, it is the whole, with
     /// status 200, or nothing, with status 416.
     pub(super) async fn content(&self, revision: &str, name: &str, start: u64) -> Result<Response, Failure> {
-        let mut request = self.authorized(self.content_client.get(self.address(revision, name)?));
+        let mut request = self.authorized(self.content_client.get(self.file_address(revision, name)?));
         if start > 0 {
             request = request.header(RANGE, format!("bytes={start}-"));
         }
@@ -127,37 +136,63 @@ impl Api {
         self.target.of_status(response.status(), seconds.map(Duration::from_secs))
     }
 
-    fn address(&self, revision: &str, name: &str) -> Result<Url> {
+    fn file_address(&self, revision: &str, name: &str) -> Result<Url> {
+        self.address(self.target.id.split('/').chain(["resolve", revision]).chain(name.split('/')))
+    }
+
+    /// The address of a path of these segments; one may have slashes in it, as a revision may.
+    fn address<'a>(&self, path: impl Iterator<Item = &'a str>) -> Result<Url> {
         let mut address = Url::parse(&self.target.endpoint).map_err(unusable)?;
         if let Ok(mut segments) = address.path_segments_mut() {
-            // A revision is one segment, even with a slash in it.
-            segments
-                .pop_if_empty()
-                .extend(self.target.id.split('/'))
-                .extend(["resolve", revision])
-                .extend(name.split('/'));
+            segments.pop_if_empty().extend(path);
         }
         Ok(address)
     }
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
-        match &self.token {
-            Some(token) => request.bearer_auth(token),
+        match &self.authorization {
+            Some(authorization) => request.header(AUTHORIZATION, authorization),
             None => request,
         }
     }
 }
 
-/// Whether the error only says that there are no listings here: the answer is not the hub's, which names its reason.
-fn is_unlisted(error: &HFError) -> bool {
-    match error {
-        HFError::Request { source, .. } => source.is_decode() && !source.is_timeout(),
-        HFError::RevisionNotFound { context: Some(context), .. } | HFError::Http { context } => {
-            let statuses = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
-            context.error_code.is_none() && statuses.contains(&context.status)
-        }
-        _ => false,
-    }
+/// The most bytes of a listing. GPT-2's has 5 kB.
+const LARGEST_LISTING: usize = 64 << 20;
+
+/// What the hub says about a revision of a model, as far as it is used.
+#[derive(Deserialize)]
+struct ModelInfo {
+    sha: Option<String>,
+    #[serde(default)]
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+}
+
+/// Whether the response only says that there are no listings here: it is not the hub's, which names its reason.
+fn is_unlisted(response: &Response) -> bool {
+    let statuses = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
+    statuses.contains(&response.status()) && !response.headers().contains_key("x-error-code")
+}
+
+/// The hub's address: `HF_ENDPOINT`, else that of Hugging Face.
+fn endpoint() -> Result<String> {
+    let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty());
+    let endpoint = endpoint.unwrap_or_else(|| "https://huggingface.co".to_owned());
+    Url::parse(&endpoint).map_err(unusable)?;
+    Ok(endpoint.trim_end_matches('/').to_owned())
+}
+
+/// The header that carries an access token.
+fn authorization(token: &str) -> Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+        .map_err(|_| Error::Source("the access token (HF_TOKEN) holds characters that cannot be sent".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// A client that gives up on a server that says nothing for so long, and that takes files as they are: compressed, their

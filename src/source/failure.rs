@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use hf_hub::HFError;
 use reqwest::StatusCode;
 
 use crate::error::Error;
@@ -41,24 +40,6 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The failure that an error of `hf-hub` stands for.
-    pub(super) fn of_client(&self, error: HFError) -> Failure {
-        match error {
-            HFError::Request { source, .. } => self.of_transport(&source),
-            HFError::RateLimited { retry_after, context } => {
-                Failure::Passing(format!("{} answers {}", self.endpoint, context.status), retry_after)
-            }
-            HFError::Http { context }
-            | HFError::AuthRequired { context }
-            | HFError::Forbidden { context }
-            | HFError::Conflict { context }
-            | HFError::RepoNotFound { context: Some(context), .. }
-            | HFError::RevisionNotFound { context: Some(context), .. }
-            | HFError::EntryNotFound { context: Some(context), .. } => self.of_status(context.status, None),
-            other => Failure::Refused(Error::Source(format!("cannot use the hub at {}: {other}", self.endpoint))),
-        }
-    }
-
     /// The failure when a request brought no response, or only part of one.
     pub(super) fn of_transport(&self, error: &reqwest::Error) -> Failure {
         let Self { endpoint, timeout, .. } = self;

@@ -172,6 +172,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "tokenizers")]
     #[test]
     fn broken_tokenizer_json_is_refused() {
         let byte_level = |added: &str, vocab: &str, merges: &str| {

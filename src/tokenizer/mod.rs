@@ -1,8 +1,8 @@
 //! Tokenizers: GPT-2's byte-level BPE, built in, and those that come with a model.
 //!
 //! A [`Tokenizer`] is a vocabulary (ids, pieces, bytes) and an encoder. One encoder serves every byte-level BPE, wherever
-//! its vocabulary came from; tokenizers of other kinds run through Hugging Face's library. Decoding is a table from ids
-//! to bytes, so it is exact, and [`TextStream`] makes text of it.
+//! its vocabulary came from; tokenizers of other kinds run through Hugging Face's library (with the feature `tokenizers`).
+//! Decoding is a table from ids to bytes, so it is exact, and [`TextStream`] makes text of it.
 
 use rustc_hash::FxHashSet;
 
@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 mod alphabet;
 mod bpe;
 mod byte_level;
+#[cfg(feature = "tokenizers")]
 mod library;
 mod load;
 mod stream;
@@ -19,6 +20,7 @@ mod vocabulary;
 mod words;
 
 use byte_level::ByteLevel;
+#[cfg(feature = "tokenizers")]
 use library::Library;
 pub use load::TokenizerFiles;
 pub use stream::TextStream;
@@ -35,6 +37,7 @@ pub struct Tokenizer {
 
 enum Encoder {
     ByteLevel(Box<ByteLevel>),
+    #[cfg(feature = "tokenizers")]
     Library(Box<Library>),
 }
 
@@ -96,6 +99,7 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<Token>> {
         match &self.encoder {
             Encoder::ByteLevel(encoder) => encoder.encode(text, special),
+            #[cfg(feature = "tokenizers")]
             Encoder::Library(library) => library.encode(text, special),
         }
         .map_err(Error::Tokenizer)
@@ -135,9 +139,13 @@ impl Tokenizer {
     /// than byte-level BPE.
     #[must_use]
     pub fn merges(&self) -> Option<Vec<String>> {
-        let Encoder::ByteLevel(encoder) = &self.encoder else { return None };
+        let merges = match &self.encoder {
+            Encoder::ByteLevel(encoder) => encoder.merges(),
+            #[cfg(feature = "tokenizers")]
+            Encoder::Library(_) => return None,
+        };
         let piece = |id| self.piece(id).unwrap_or_default();
-        Some(encoder.merges().into_iter().map(|(left, right)| format!("{} {}", piece(left), piece(right))).collect())
+        Some(merges.into_iter().map(|(left, right)| format!("{} {}", piece(left), piece(right))).collect())
     }
 
     /// One more than the largest id.
@@ -160,6 +168,7 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
         let joined = match &self.encoder {
             Encoder::ByteLevel(_) => None,
+            #[cfg(feature = "tokenizers")]
             Encoder::Library(library) => library.decode(ids, skip_special),
         };
         joined.unwrap_or_else(|| String::from_utf8_lossy(&self.decode_bytes(ids, skip_special)).into_owned())

@@ -231,7 +231,10 @@ fn small(name: &str) -> (Tokenizer, Vec<SmallCase>) {
 
 #[test]
 fn tokenizers_of_every_kind_equal_transformers() {
-    for name in ["byte_level", "byte_level_json", "byte_level_stripping", "word_piece", "sentence_piece"] {
+    let kinds = ["byte_level", "byte_level_json", "byte_level_stripping", "word_piece", "sentence_piece"];
+    // The others need Hugging Face's library.
+    let built = if cfg!(feature = "tokenizers") { kinds.len() } else { 2 };
+    for name in &kinds[..built] {
         let (tokenizer, cases) = small(name);
         for (text, expected, plain, decoded, without_special) in cases {
             assert_eq!(ids(&tokenizer.encode(&text, true).unwrap()), expected, "{name}: {text:?}");

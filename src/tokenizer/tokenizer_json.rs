@@ -7,19 +7,27 @@ use rustc_hash::FxHashSet;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::library::Library;
 use super::vocabulary::in_order;
-use super::{Encoder, Tokenizer, alphabet, load};
+use super::{Tokenizer, alphabet, load};
 
 /// Parses a `tokenizer.json`.
 pub(super) fn parse(json: &[u8]) -> Result<Tokenizer, String> {
     match serde_json::from_slice::<ByteLevelJson<'_>>(json) {
         Ok(file) if file.is_like_gpt2() => file.into_tokenizer(),
-        _ => {
-            let (vocabulary, library) = Library::from_json(json)?;
-            Ok(Tokenizer { vocabulary, encoder: Encoder::Library(Box::new(library)) })
-        }
+        _ => of_another_kind(json),
     }
+}
+
+#[cfg(feature = "tokenizers")]
+fn of_another_kind(json: &[u8]) -> Result<Tokenizer, String> {
+    let (vocabulary, library) = super::library::Library::from_json(json)?;
+    Ok(Tokenizer { vocabulary, encoder: super::Encoder::Library(Box::new(library)) })
+}
+
+#[cfg(not(feature = "tokenizers"))]
+fn of_another_kind(json: &[u8]) -> Result<Tokenizer, String> {
+    serde_json::from_slice::<IgnoredAny>(json).map_err(|e| format!("not a tokenizer: {e}"))?;
+    Err("not a byte-level BPE like GPT-2's; the library was built without the feature `tokenizers`, which has other kinds".into())
 }
 
 /// A `tokenizer.json` with a byte-level BPE; files with other tokenizers do not parse as one.

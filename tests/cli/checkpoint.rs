@@ -89,7 +89,7 @@ fn as_gguf(folder: &Path) -> PathBuf {
     let weights = Checkpoint::open(&WeightFiles::Safetensors(tiny("base").join("model.safetensors"))).unwrap();
     let is_turned = |name: &str, shape: &[usize]| name.starts_with("h.") && shape.len() == 2;
     let specs: Vec<_> = weights
-        .tensors
+        .tensors()
         .iter()
         .map(|tensor| {
             let mut shape = tensor.shape.clone();
@@ -100,7 +100,7 @@ fn as_gguf(folder: &Path) -> PathBuf {
         })
         .collect();
     let bytes_of = |place: usize| {
-        let tensor = &weights.tensors[place];
+        let tensor = &weights.tensors()[place];
         if !is_turned(&tensor.name, &tensor.shape) {
             return Ok(Cow::Borrowed(&*tensor.bytes));
         }

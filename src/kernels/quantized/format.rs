@@ -2,103 +2,69 @@
 //!
 //! Reference: ggml's `block_q8_0`, `block_q4_K`, `block_q5_K`, `block_q6_K` and their `dequantize_row_*`.
 
-use super::super::simd::LANES;
-use super::level::Integers;
-use super::panel::{BLOCK, Sink};
-
-/// Where a block of 16 packed rows lies ([`super::packed`]).
-#[derive(Clone, Copy)]
-pub(super) struct Rows(pub *const u8);
-
-impl Rows {
-    /// Block `n` from here.
-    ///
-    /// # Safety
-    /// The group has it, or ends there.
-    #[inline(always)]
-    pub unsafe fn skip<F: Format>(self, n: usize) -> Self {
-        // SAFETY: the caller promises that the blocks are the group's.
-        Self(unsafe { self.0.add(n * F::SIZE * LANES) })
-    }
-
-    /// Vectors `i..i + 4` of the block: bytes `4 * i..4 * i + 16` of each row but for the lone f16.
-    ///
-    /// # Safety
-    /// The processor has the instructions of `S`, and the block these vectors.
-    #[inline(always)]
-    unsafe fn fours<S: Integers>(self, i: usize) -> [S::I; 4] {
-        // SAFETY: just what the caller promises.
-        unsafe {
-            let at = self.0.cast::<i32>().add(i * LANES);
-            [S::load_i(at), S::load_i(at.add(LANES)), S::load_i(at.add(2 * LANES)), S::load_i(at.add(3 * LANES))]
-        }
-    }
-
-    /// The f16 of each row.
-    ///
-    /// # Safety
-    /// The processor has the instructions of `S`, and the format has an f16 besides.
-    #[inline(always)]
-    unsafe fn halves<S: Integers, F: Format>(self) -> S::V {
-        // SAFETY: just what the caller promises.
-        unsafe { S::load_f16(self.0.add(F::SIZE / 4 * 4 * LANES).cast()) }
-    }
-}
+use super::activations::Chunk;
+use super::panels::PANEL;
+use super::unpacked::{CHUNK, Sink};
+use crate::kernels::simd::{LANES, Simd};
 
 /// A format that has a kernel.
-///
-/// # Safety
-/// Implementations read the `SIZE / 4` vectors of a block of 16 rows, and its lone f16 only where `SIZE` leaves a rest of
-/// two; they fill exactly `LEN` inputs of the sink. `unpack` may be called only where the processor has the instructions of
-/// `S`, the rows have these bytes, and the sink has room for these inputs.
-pub(super) unsafe trait Format {
-    /// Inputs of a stored block.
+pub(super) trait Format {
+    /// Inputs of a block.
     const LEN: usize;
-    /// Bytes of a stored block.
+    /// Bytes of a block as it is stored.
     const SIZE: usize;
     /// Inputs that share a scale: 16 or 32.
     const GROUP: usize;
     /// Whether there are minima.
     const MINIMA: bool;
-    /// Whether the panel's bytes are signed.
+    /// Whether the unpacked bytes are signed.
     const SIGNED: bool;
-    /// By how much the panel's bytes are too large, where they are not signed.
+    /// By how much the unpacked bytes are too large, where they are not signed.
     const OFFSET: i32;
-    /// Unpacks one block of 16 rows as the inputs from `32 * block` on.
-    unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>);
+    /// Unpacks a block of a panel, `PANEL * SIZE` bytes.
+    fn unpack<S: Simd>(simd: S, block: &[u8], sink: &mut impl Sink<S>);
+}
+
+/// Vectors `i..i + 4` of a block: bytes `4 * i..4 * i + 16` of each output but for the lone f16.
+#[inline(always)]
+fn fours<S: Simd>(simd: S, block: &[u8], i: usize) -> [S::I; 4] {
+    let vectors = &block.as_chunks::<4>().0.as_chunks::<LANES>().0[i..i + 4];
+    [
+        simd.load_fours(&vectors[0]),
+        simd.load_fours(&vectors[1]),
+        simd.load_fours(&vectors[2]),
+        simd.load_fours(&vectors[3]),
+    ]
+}
+
+/// The lone f16 of each output, which a block ends with.
+#[inline(always)]
+fn halves<S: Simd>(simd: S, block: &[u8]) -> S::V {
+    simd.load_f16(&block[block.len() - 2 * PANEL..].as_chunks::<2>().0.as_chunks().0[0])
 }
 
 /// By how much the unpacked bytes are too large.
 #[inline(always)]
-pub(super) fn offset<S: Integers, F: Format>() -> i32 {
+pub(super) fn offset<S: Simd, F: Format>() -> i32 {
     if F::SIGNED { i32::from(S::FLIP) } else { F::OFFSET }
 }
 
 /// The product of unpacked bytes with activations.
-///
-/// # Safety
-/// The processor has the instructions of `S`.
 #[inline(always)]
-pub(super) unsafe fn dot<S: Integers, F: Format>(sums: S::I, weights: S::I, x: S::I) -> S::I {
-    // SAFETY: the caller promises the instructions; no pointer is given.
-    unsafe { if F::SIGNED { S::dot_signed(sums, weights, x) } else { S::dot(sums, weights, x) } }
+pub(super) fn dot<S: Simd, F: Format>(simd: S, sums: S::I, weights: S::I, x: S::I) -> S::I {
+    if F::SIGNED { simd.dot_signed(sums, weights, x) } else { simd.dot(sums, weights, x) }
 }
 
-/// The sum of the activations of group `group`, from sums of 16.
-///
-/// # Safety
-/// `sums` has those of the group's inputs.
+/// The sum of the activations of group `group` of some chunks.
 #[inline(always)]
-pub(super) unsafe fn group_sum<F: Format>(sums: *const i32, group: usize) -> i32 {
-    // SAFETY: a group of 32 inputs has two sums, one of 16 has one; the caller promises them.
-    unsafe { if F::GROUP == BLOCK { *sums.add(2 * group) + *sums.add(2 * group + 1) } else { *sums.add(group) } }
+pub(super) fn group_sum<F: Format>(x: &[Chunk], group: usize) -> i32 {
+    if F::GROUP == CHUNK { x[group].sums[0] + x[group].sums[1] } else { x[group / 2].sums[group % 2] }
 }
 
 /// 32 bytes after an f16 scale.
 pub(super) struct Q8_0;
 
-// SAFETY: of 8 vectors and an f16 all are read; 8 times four inputs are filled.
-unsafe impl Format for Q8_0 {
+impl Format for Q8_0 {
     const LEN: usize = 32;
     const SIZE: usize = 34;
     const GROUP: usize = 32;
@@ -107,34 +73,25 @@ unsafe impl Format for Q8_0 {
     const OFFSET: i32 = 0;
 
     #[inline(always)]
-    unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
-        // SAFETY: the caller promises the instructions, the block and room for 32 inputs.
-        unsafe {
-            sink.scales(block, rows.halves::<S, Self>());
-            Self::part::<S, 0>(rows, block, sink);
-            Self::part::<S, 1>(rows, block, sink);
-        }
+    fn unpack<S: Simd>(simd: S, block: &[u8], sink: &mut impl Sink<S>) {
+        sink.scales(simd, 0, halves(simd, block));
+        Self::part::<S, 0>(simd, block, sink);
+        Self::part::<S, 1>(simd, block, sink);
     }
 }
 
 impl Q8_0 {
     /// Unpacks 16 numbers from `16 * PART` on. Written out, here and below: from a loop a sink could not keep its sums in
     /// registers.
-    ///
-    /// # Safety
-    /// As for [`Format::unpack`]; `PART < 2`.
     #[inline(always)]
-    unsafe fn part<S: Integers, const PART: usize>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
-        let at = 8 * block + 4 * PART;
-        // SAFETY: the caller promises the instructions; vectors up to 8 are read, and `at + 4 <= 8 * (block + 1)`.
-        unsafe {
-            let flip = S::splat_i(i32::from_ne_bytes([S::FLIP; 4]));
-            let [a, b, c, d] = rows.fours::<S>(4 * PART);
-            sink.bytes(at, S::xor(a, flip));
-            sink.bytes(at + 1, S::xor(b, flip));
-            sink.bytes(at + 2, S::xor(c, flip));
-            sink.bytes(at + 3, S::xor(d, flip));
-        }
+    fn part<S: Simd, const PART: usize>(simd: S, block: &[u8], sink: &mut impl Sink<S>) {
+        let at = 4 * PART;
+        let flip = simd.splat_i(i32::from_ne_bytes([S::FLIP; 4]));
+        let [a, b, c, d] = fours(simd, block, 4 * PART);
+        sink.bytes(simd, at, simd.xor(a, flip));
+        sink.bytes(simd, at + 1, simd.xor(b, flip));
+        sink.bytes(simd, at + 2, simd.xor(c, flip));
+        sink.bytes(simd, at + 3, simd.xor(d, flip));
     }
 }
 
@@ -142,8 +99,7 @@ impl Q8_0 {
 /// 64 after 64, the first 32 of them in the lower halves of 32 bytes.
 pub(super) struct Q4K;
 
-// SAFETY: of 36 vectors 4 are read for scales, and 4 for each of 8 parts, which fill 32 inputs each.
-unsafe impl Format for Q4K {
+impl Format for Q4K {
     const LEN: usize = 256;
     const SIZE: usize = 144;
     const GROUP: usize = 32;
@@ -152,52 +108,41 @@ unsafe impl Format for Q4K {
     const OFFSET: i32 = 0;
 
     #[inline(always)]
-    unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
-        // SAFETY: the caller promises the instructions, the block and room for 256 inputs.
-        unsafe {
-            unpack_scales::<S>(rows, block, sink);
-            Self::part::<S, 0>(rows, block, sink);
-            Self::part::<S, 1>(rows, block, sink);
-            Self::part::<S, 2>(rows, block, sink);
-            Self::part::<S, 3>(rows, block, sink);
-            Self::part::<S, 4>(rows, block, sink);
-            Self::part::<S, 5>(rows, block, sink);
-            Self::part::<S, 6>(rows, block, sink);
-            Self::part::<S, 7>(rows, block, sink);
-        }
+    fn unpack<S: Simd>(simd: S, block: &[u8], sink: &mut impl Sink<S>) {
+        unpack_scales(simd, block, sink);
+        Self::part::<S, 0>(simd, block, sink);
+        Self::part::<S, 1>(simd, block, sink);
+        Self::part::<S, 2>(simd, block, sink);
+        Self::part::<S, 3>(simd, block, sink);
+        Self::part::<S, 4>(simd, block, sink);
+        Self::part::<S, 5>(simd, block, sink);
+        Self::part::<S, 6>(simd, block, sink);
+        Self::part::<S, 7>(simd, block, sink);
     }
 }
 
 impl Q4K {
     /// Unpacks bytes `16 * PART..` of the numbers.
-    ///
-    /// # Safety
-    /// As for [`Format::unpack`]; `PART < 8`.
     #[inline(always)]
-    unsafe fn part<S: Integers, const PART: usize>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
-        let at = 8 * (block + PART / 2 * 2) + PART % 2 * 4;
-        // SAFETY: the caller promises the instructions; vectors up to 36 are read, and `at + 12 <= 8 * (block + 8)`.
-        unsafe {
-            let nibble = S::splat_i(0x0f0f_0f0f);
-            let [a, b, c, d] = rows.fours::<S>(4 + 4 * PART);
-            sink.bytes(at, S::and(a, nibble));
-            sink.bytes(at + 1, S::and(b, nibble));
-            sink.bytes(at + 2, S::and(c, nibble));
-            sink.bytes(at + 3, S::and(d, nibble));
-            sink.bytes(at + 8, S::and(S::shr::<4>(a), nibble));
-            sink.bytes(at + 9, S::and(S::shr::<4>(b), nibble));
-            sink.bytes(at + 10, S::and(S::shr::<4>(c), nibble));
-            sink.bytes(at + 11, S::and(S::shr::<4>(d), nibble));
-        }
+    fn part<S: Simd, const PART: usize>(simd: S, block: &[u8], sink: &mut impl Sink<S>) {
+        let at = 16 * (PART / 2) + 4 * (PART % 2);
+        let nibble = simd.splat_i(0x0f0f_0f0f);
+        let [a, b, c, d] = fours(simd, block, 4 + 4 * PART);
+        sink.bytes(simd, at, simd.and(a, nibble));
+        sink.bytes(simd, at + 1, simd.and(b, nibble));
+        sink.bytes(simd, at + 2, simd.and(c, nibble));
+        sink.bytes(simd, at + 3, simd.and(d, nibble));
+        sink.bytes(simd, at + 8, simd.and(simd.shr::<4>(a), nibble));
+        sink.bytes(simd, at + 9, simd.and(simd.shr::<4>(b), nibble));
+        sink.bytes(simd, at + 10, simd.and(simd.shr::<4>(c), nibble));
+        sink.bytes(simd, at + 11, simd.and(simd.shr::<4>(d), nibble));
     }
 }
 
 /// As [`Q4K`], with the fifth bits in 32 bytes before: bit `j` is that of a number of the block's 32 numbers `j`.
 pub(super) struct Q5K;
 
-// SAFETY: of 44 vectors 4 are read for scales, and in each of 2 parts 4 for fifth bits and 4 for each of 4 pairs, which
-// fill 32 inputs each.
-unsafe impl Format for Q5K {
+impl Format for Q5K {
     const LEN: usize = 256;
     const SIZE: usize = 176;
     const GROUP: usize = 32;
@@ -206,100 +151,73 @@ unsafe impl Format for Q5K {
     const OFFSET: i32 = 0;
 
     #[inline(always)]
-    unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
-        // SAFETY: the caller promises the instructions, the block and room for 256 inputs.
-        unsafe {
-            unpack_scales::<S>(rows, block, sink);
-            Self::part::<S, 0>(rows, block, sink);
-            Self::part::<S, 1>(rows, block, sink);
-        }
+    fn unpack<S: Simd>(simd: S, block: &[u8], sink: &mut impl Sink<S>) {
+        unpack_scales(simd, block, sink);
+        Self::part::<S, 0>(simd, block, sink);
+        Self::part::<S, 1>(simd, block, sink);
     }
 }
 
 impl Q5K {
     /// Unpacks the numbers of every 32 whose fifth bits are in bytes `16 * PART..` of theirs.
-    ///
-    /// # Safety
-    /// As for [`Format::unpack`]; `PART < 2`.
     #[inline(always)]
-    unsafe fn part<S: Integers, const PART: usize>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
-        // SAFETY: the caller promises the instructions and the block, of which vectors 4..12 hold the fifth bits.
-        unsafe {
-            let mut high = rows.fours::<S>(4 + 4 * PART);
-            Self::pair::<S, PART, 0>(rows, block, &mut high, sink);
-            Self::pair::<S, PART, 1>(rows, block, &mut high, sink);
-            Self::pair::<S, PART, 2>(rows, block, &mut high, sink);
-            Self::pair::<S, PART, 3>(rows, block, &mut high, sink);
-        }
+    fn part<S: Simd, const PART: usize>(simd: S, block: &[u8], sink: &mut impl Sink<S>) {
+        let mut high = fours(simd, block, 4 + 4 * PART);
+        Self::pair::<S, PART, 0>(simd, block, &mut high, sink);
+        Self::pair::<S, PART, 1>(simd, block, &mut high, sink);
+        Self::pair::<S, PART, 2>(simd, block, &mut high, sink);
+        Self::pair::<S, PART, 3>(simd, block, &mut high, sink);
     }
 
     /// Unpacks those of 64 numbers, whose fifth bits are the lowest two of `high`, and shifts these out.
-    ///
-    /// # Safety
-    /// As for [`Format::unpack`]; `PART < 2`, `PAIR < 4`.
     #[inline(always)]
-    unsafe fn pair<S: Integers, const PART: usize, const PAIR: usize>(
-        rows: Rows,
-        block: usize,
+    fn pair<S: Simd, const PART: usize, const PAIR: usize>(
+        simd: S,
+        block: &[u8],
         high: &mut [S::I; 4],
         sink: &mut impl Sink<S>,
     ) {
-        let at = 8 * (block + 2 * PAIR) + 4 * PART;
-        // SAFETY: the caller promises the instructions; vectors up to 44 are read, and `at + 12 <= 8 * (block + 8)`.
-        unsafe {
-            let (nibble, bit) = (S::splat_i(0x0f0f_0f0f), S::splat_i(0x1010_1010));
-            let low = rows.fours::<S>(12 + 8 * PAIR + 4 * PART);
-            for i in 0..4 {
-                let (low, high) = (low[i], &mut high[i]);
-                sink.bytes(at + i, S::or(S::and(low, nibble), S::and(S::shl::<4>(*high), bit)));
-                let second = S::and(S::shr::<4>(low), nibble);
-                sink.bytes(at + 8 + i, S::or(second, S::and(S::shl::<3>(*high), bit)));
-                *high = S::shr::<2>(*high);
-            }
+        let at = 16 * PAIR + 4 * PART;
+        let (nibble, bit) = (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x1010_1010));
+        let low = fours(simd, block, 12 + 8 * PAIR + 4 * PART);
+        for i in 0..4 {
+            let (low, high) = (low[i], &mut high[i]);
+            sink.bytes(simd, at + i, simd.or(simd.and(low, nibble), simd.and(simd.shl::<4>(*high), bit)));
+            let second = simd.and(simd.shr::<4>(low), nibble);
+            sink.bytes(simd, at + 8 + i, simd.or(second, simd.and(simd.shl::<3>(*high), bit)));
+            *high = simd.shr::<2>(*high);
         }
     }
 }
 
 /// The 16 bytes that begin a block of [`Q4K`] and [`Q5K`].
-///
-/// # Safety
-/// As for [`Format::unpack`] of either.
 #[inline(always)]
-unsafe fn unpack_scales<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
-    // SAFETY: the caller promises the instructions, more than 4 vectors, and room for the block's 8 groups.
-    unsafe {
-        let [head, a, b, c] = rows.fours::<S>(0);
-        let (scale, minimum) = (S::half_to_float(head), S::half_to_float(S::shr::<16>(head)));
-        let (six, four, two) = (S::splat_i(0x3f3f_3f3f), S::splat_i(0x0f0f_0f0f), S::splat_i(0x3030_3030));
-        // The scales 4..8 and minima 4..8 have four bits in `c` and the upper two in those of `a` and `b`.
-        let scales = [S::and(a, six), S::or(S::and(c, four), S::and(S::shr::<2>(a), two))];
-        let minima = [S::and(b, six), S::or(S::and(S::shr::<4>(c), four), S::and(S::shr::<2>(b), two))];
-        for i in 0..2 {
-            let (scales, minima) = (bytes_to_float::<S>(scales[i]), bytes_to_float::<S>(minima[i]));
-            for j in 0..4 {
-                sink.scales(block + 4 * i + j, S::mul(scale, scales[j]));
-                sink.minima(block + 4 * i + j, S::mul(minimum, minima[j]));
-            }
+fn unpack_scales<S: Simd>(simd: S, block: &[u8], sink: &mut impl Sink<S>) {
+    let [head, a, b, c] = fours(simd, block, 0);
+    let (scale, minimum) = (simd.half_to_float(head), simd.half_to_float(simd.shr::<16>(head)));
+    let (six, four, two) = (simd.splat_i(0x3f3f_3f3f), simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x3030_3030));
+    // The scales 4..8 and minima 4..8 have four bits in `c` and the upper two in those of `a` and `b`.
+    let scales = [simd.and(a, six), simd.or(simd.and(c, four), simd.and(simd.shr::<2>(a), two))];
+    let minima = [simd.and(b, six), simd.or(simd.and(simd.shr::<4>(c), four), simd.and(simd.shr::<2>(b), two))];
+    for i in 0..2 {
+        let (scales, minima) = (bytes_to_float(simd, scales[i]), bytes_to_float(simd, minima[i]));
+        for j in 0..4 {
+            sink.scales(simd, 4 * i + j, simd.mul(scale, scales[j]));
+            sink.minima(simd, 4 * i + j, simd.mul(minimum, minima[j]));
         }
     }
 }
 
 /// The four bytes of each lane, without a sign.
-///
-/// # Safety
-/// The processor has the instructions of `S`.
 #[inline(always)]
-unsafe fn bytes_to_float<S: Integers>(v: S::I) -> [S::V; 4] {
-    // SAFETY: the caller promises the instructions; no pointer is given.
-    unsafe {
-        let low = S::splat_i(0xff);
-        [
-            S::to_float(S::and(v, low)),
-            S::to_float(S::and(S::shr::<8>(v), low)),
-            S::to_float(S::and(S::shr::<16>(v), low)),
-            S::to_float(S::shr::<24>(v)),
-        ]
-    }
+fn bytes_to_float<S: Simd>(simd: S, v: S::I) -> [S::V; 4] {
+    let low = simd.splat_i(0xff);
+    [
+        simd.to_float(simd.and(v, low)),
+        simd.to_float(simd.and(simd.shr::<8>(v), low)),
+        simd.to_float(simd.and(simd.shr::<16>(v), low)),
+        simd.to_float(simd.shr::<24>(v)),
+    ]
 }
 
 /// 256 numbers of six bits, 32 too large: the lower four in 128 bytes, the upper two in 64, a scale of a byte to each
@@ -307,9 +225,7 @@ unsafe fn bytes_to_float<S: Integers>(v: S::I) -> [S::V; 4] {
 /// then in the upper ones; bits 0, 2, 4 and 6 of the upper ones belong to the four times 32.
 pub(super) struct Q6K;
 
-// SAFETY: of 52 vectors and an f16 the last four and the f16 are read for scales, and in each of 4 parts twice 4 of the
-// lower bits before 32 and 4 of the upper ones after, which fill 64 inputs each.
-unsafe impl Format for Q6K {
+impl Format for Q6K {
     const LEN: usize = 256;
     const SIZE: usize = 210;
     const GROUP: usize = 16;
@@ -318,45 +234,40 @@ unsafe impl Format for Q6K {
     const OFFSET: i32 = 32;
 
     #[inline(always)]
-    unsafe fn unpack<S: Integers>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
-        // SAFETY: the caller promises the instructions, the block and room for 256 inputs, which are 16 groups.
-        unsafe {
-            let scale = rows.halves::<S, Self>();
-            for (i, v) in rows.fours::<S>(48).iter().enumerate() {
-                for (j, v) in [S::shl::<24>(*v), S::shl::<16>(*v), S::shl::<8>(*v), *v].iter().enumerate() {
-                    sink.scales(2 * block + 4 * i + j, S::mul(scale, S::to_float(S::sar::<24>(*v))));
-                }
+    fn unpack<S: Simd>(simd: S, block: &[u8], sink: &mut impl Sink<S>) {
+        let scale = halves(simd, block);
+        for (i, v) in fours(simd, block, 48).iter().enumerate() {
+            for (j, v) in [simd.shl::<24>(*v), simd.shl::<16>(*v), simd.shl::<8>(*v), *v].iter().enumerate() {
+                sink.scales(simd, 4 * i + j, simd.mul(scale, simd.to_float(simd.sar::<24>(*v))));
             }
-            Self::part::<S, 0>(rows, block, sink);
-            Self::part::<S, 1>(rows, block, sink);
-            Self::part::<S, 2>(rows, block, sink);
-            Self::part::<S, 3>(rows, block, sink);
         }
+        Self::part::<S, 0>(simd, block, sink);
+        Self::part::<S, 1>(simd, block, sink);
+        Self::part::<S, 2>(simd, block, sink);
+        Self::part::<S, 3>(simd, block, sink);
     }
 }
 
 impl Q6K {
     /// Unpacks the numbers whose upper bits are in bytes `16 * PART..` of theirs.
-    ///
-    /// # Safety
-    /// As for [`Format::unpack`]; `PART < 4`.
     #[inline(always)]
-    unsafe fn part<S: Integers, const PART: usize>(rows: Rows, block: usize, sink: &mut impl Sink<S>) {
+    fn part<S: Simd, const PART: usize>(simd: S, block: &[u8], sink: &mut impl Sink<S>) {
         let (side, part) = (PART / 2, PART % 2);
-        let at = 8 * (block + 4 * side) + 4 * part;
-        // SAFETY: the caller promises the instructions; vectors up to 48 are read, and `at + 28 <= 8 * (block + 8)`.
-        unsafe {
-            let (nibble, bits) = (S::splat_i(0x0f0f_0f0f), S::splat_i(0x3030_3030));
-            let first = rows.fours::<S>(16 * side + 4 * part);
-            let second = rows.fours::<S>(16 * side + 8 + 4 * part);
-            let high = rows.fours::<S>(32 + 8 * side + 4 * part);
-            for i in 0..4 {
-                let (a, b, h) = (first[i], second[i], high[i]);
-                sink.bytes(at + i, S::or(S::and(a, nibble), S::and(S::shl::<4>(h), bits)));
-                sink.bytes(at + 8 + i, S::or(S::and(b, nibble), S::and(S::shl::<2>(h), bits)));
-                sink.bytes(at + 16 + i, S::or(S::and(S::shr::<4>(a), nibble), S::and(h, bits)));
-                sink.bytes(at + 24 + i, S::or(S::and(S::shr::<4>(b), nibble), S::and(S::shr::<2>(h), bits)));
-            }
+        let at = 32 * side + 4 * part;
+        let (nibble, bits) = (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x3030_3030));
+        let first = fours(simd, block, 16 * side + 4 * part);
+        let second = fours(simd, block, 16 * side + 8 + 4 * part);
+        let high = fours(simd, block, 32 + 8 * side + 4 * part);
+        for i in 0..4 {
+            let (a, b, h) = (first[i], second[i], high[i]);
+            sink.bytes(simd, at + i, simd.or(simd.and(a, nibble), simd.and(simd.shl::<4>(h), bits)));
+            sink.bytes(simd, at + 8 + i, simd.or(simd.and(b, nibble), simd.and(simd.shl::<2>(h), bits)));
+            sink.bytes(simd, at + 16 + i, simd.or(simd.and(simd.shr::<4>(a), nibble), simd.and(h, bits)));
+            sink.bytes(
+                simd,
+                at + 24 + i,
+                simd.or(simd.and(simd.shr::<4>(b), nibble), simd.and(simd.shr::<2>(h), bits)),
+            );
         }
     }
 }

@@ -2,43 +2,29 @@
 
 use std::marker::PhantomData;
 
-use super::activations::Activations;
-use super::format::{Format, Rows, dot, group_sum, offset};
-use super::level::Integers;
-use super::panel::{BLOCK, Sink};
-use super::product::{Ahead, Product};
-use crate::kernels::simd::LANES;
+use super::activations::Chunk;
+use super::format::{Format, dot, group_sum, offset};
+use super::panels::{Ahead, PANEL};
+use super::unpacked::{CHUNK, Sink};
+use crate::kernels::simd::Simd;
 
-/// Multiplies the only row of activations with 16 rows of weights, those of the outputs from `column` on.
-///
-/// # Safety
-/// The processor has the instructions of `S`; `rows` are whole rows of a matrix stored as `F`; the columns of `y`
-/// belong to the calling thread.
+/// The products of a row of activations with the 16 outputs of a panel.
 #[inline(always)]
-pub(super) unsafe fn multiply_row<S: Integers, F: Format>(
-    job: &Product<'_>,
-    rows: Rows,
-    column: usize,
-    ahead: &mut Ahead,
-) {
-    // SAFETY: the caller promises the instructions and the rows, which are `inputs / LEN` stored blocks, as `x` is.
-    unsafe {
-        let mut sums = S::splat(0.0);
-        for i in 0..job.w.inputs / F::LEN {
-            ahead.prefetch::<S>(LANES * F::SIZE);
-            let mut block = Block::<S, F>::new(job.x, i * (F::LEN / BLOCK));
-            F::unpack::<S>(rows.skip::<F>(i), 0, &mut block);
-            sums = block.add_to(sums);
-        }
-        job.store::<S>(0, column, sums);
+pub(super) fn multiply<S: Simd, F: Format>(simd: S, x: &[Chunk], panel: &[u8], ahead: &mut Ahead) -> S::V {
+    let mut sums = simd.splat(0.0);
+    for (i, x) in x.chunks_exact(F::LEN / CHUNK).enumerate() {
+        let block = &panel[i * F::SIZE * PANEL..][..F::SIZE * PANEL];
+        ahead.prefetch(simd, F::SIZE * PANEL);
+        let mut products = Products::<S, F>::new(simd, &x[..F::LEN / CHUNK]);
+        F::unpack(simd, block, &mut products);
+        sums = products.add_to(simd, sums);
     }
+    sums
 }
 
-/// The products of a row with a stored block of 16 rows of weights.
-struct Block<'a, S: Integers, F: Format> {
-    x: &'a Activations,
-    /// The first of the blocks of activations.
-    first: usize,
+/// The products of a row with a block of 16 outputs.
+struct Products<'a, S: Simd, F: Format> {
+    x: &'a [Chunk],
     /// Sums of integers, by group of inputs.
     whole: [S::I; 16],
     scales: [S::V; 16],
@@ -46,66 +32,50 @@ struct Block<'a, S: Integers, F: Format> {
     format: PhantomData<F>,
 }
 
-impl<'a, S: Integers, F: Format> Block<'a, S, F> {
-    /// # Safety
-    /// The processor has the instructions of `S`; `x` has `F::LEN` inputs from block `first` on. All functions of a
-    /// block rest on this.
+impl<'a, S: Simd, F: Format> Products<'a, S, F> {
+    /// With the activations of the block's inputs.
     #[inline(always)]
-    unsafe fn new(x: &'a Activations, first: usize) -> Self {
-        // SAFETY: the caller promises the instructions and the inputs, which have two sums for each block of 32.
-        unsafe {
-            let mut whole = [S::splat_i(0); 16];
-            for (group, whole) in whole.iter_mut().enumerate().take(F::LEN / F::GROUP) {
-                let sum = group_sum::<F>(x.sums.as_ptr().add(2 * first), group);
-                *whole = S::splat_i(-offset::<S, F>() * sum);
-            }
-            let zero = S::splat(0.0);
-            Self { x, first, whole, scales: [zero; 16], minima: [zero; 8], format: PhantomData }
+    fn new(simd: S, x: &'a [Chunk]) -> Self {
+        let mut whole = [simd.splat_i(0); 16];
+        for (group, whole) in whole.iter_mut().enumerate().take(F::LEN / F::GROUP) {
+            *whole = simd.splat_i(-offset::<S, F>() * group_sum::<F>(x, group));
         }
+        let zero = simd.splat(0.0);
+        Self { x, whole, scales: [zero; 16], minima: [zero; 8], format: PhantomData }
     }
 
     /// Adds the products, scaled, to `sums`, in the order of the inputs.
-    ///
-    /// # Safety
-    /// As for [`new`](Self::new).
     #[inline(always)]
-    unsafe fn add_to(&self, mut sums: S::V) -> S::V {
-        // SAFETY: `new` was promised the instructions and the activations of `LEN` inputs.
-        unsafe {
-            for block in 0..F::LEN / BLOCK {
-                let scale = *self.x.scales.as_ptr().add(self.first + block);
-                for i in 0..BLOCK / F::GROUP {
-                    let i = block * (BLOCK / F::GROUP) + i;
-                    sums = S::fma(S::to_float(self.whole[i]), S::mul(self.scales[i], S::splat(scale)), sums);
-                }
-                if F::MINIMA {
-                    let total = *self.x.totals.as_ptr().add(self.first + block);
-                    sums = S::fma(S::splat(total), self.minima[block], sums);
-                }
+    fn add_to(&self, simd: S, mut sums: S::V) -> S::V {
+        for chunk in 0..F::LEN / CHUNK {
+            let scale = simd.splat(self.x[chunk].scale);
+            for i in 0..CHUNK / F::GROUP {
+                let i = chunk * (CHUNK / F::GROUP) + i;
+                sums = simd.fma(simd.to_float(self.whole[i]), simd.mul(self.scales[i], scale), sums);
             }
-            sums
+            if F::MINIMA {
+                sums = simd.fma(simd.splat(self.x[chunk].total), self.minima[chunk], sums);
+            }
         }
+        sums
     }
 }
 
-impl<S: Integers, F: Format> Sink<S> for Block<'_, S, F> {
+impl<S: Simd, F: Format> Sink<S> for Products<'_, S, F> {
     #[inline(always)]
-    unsafe fn bytes(&mut self, i: usize, v: S::I) {
-        // SAFETY: `new` was promised the instructions and `LEN` activations, and the caller promises `4 * i < LEN`.
-        unsafe {
-            let x = self.x.numbers.as_ptr().add(self.first * BLOCK + 4 * i).cast::<i32>().read_unaligned();
-            let whole = &mut self.whole[4 * i / F::GROUP];
-            *whole = dot::<S, F>(*whole, v, S::splat_i(x));
-        }
+    fn bytes(&mut self, simd: S, i: usize, v: S::I) {
+        let x = self.x[i / (CHUNK / 4)].fours[i % (CHUNK / 4)];
+        let whole = &mut self.whole[4 * i / F::GROUP];
+        *whole = dot::<S, F>(simd, *whole, v, simd.splat_i(x));
     }
 
     #[inline(always)]
-    unsafe fn scales(&mut self, group: usize, v: S::V) {
+    fn scales(&mut self, _: S, group: usize, v: S::V) {
         self.scales[group] = v;
     }
 
     #[inline(always)]
-    unsafe fn minima(&mut self, block: usize, v: S::V) {
-        self.minima[block] = v;
+    fn minima(&mut self, _: S, chunk: usize, v: S::V) {
+        self.minima[chunk] = v;
     }
 }

@@ -1,15 +1,15 @@
 //! The formats against candle's, the products against the numbers that the blocks stand for.
 
-use super::super::matmul::Epilogue;
 use super::super::test_numbers;
 use super::*;
+use crate::base::ggml;
 use crate::config::Activation;
+use crate::kernels::simd::LANES;
 
-pub(super) const KINDS: [QuantizedType; 4] =
-    [QuantizedType::Q8_0, QuantizedType::Q6K, QuantizedType::Q5K, QuantizedType::Q4K];
+const KINDS: [QuantizedType; 4] = [QuantizedType::Q8_0, QuantizedType::Q6K, QuantizedType::Q5K, QuantizedType::Q4K];
 
 /// A matrix of (outputs, inputs), and its numbers.
-pub(super) fn matrix(kind: QuantizedType, inputs: usize, outputs: usize) -> (QuantizedMatrix, Vec<f32>) {
+fn matrix(kind: QuantizedType, inputs: usize, outputs: usize) -> (QuantizedMatrix, Vec<f32>) {
     let bytes = ggml::quantize(kind, &test_numbers(inputs * outputs, 5)).unwrap();
     let mut numbers = vec![0.0; inputs * outputs];
     ggml::dequantize(kind.dtype(), &bytes, &mut numbers).unwrap();
@@ -17,7 +17,7 @@ pub(super) fn matrix(kind: QuantizedType, inputs: usize, outputs: usize) -> (Qua
 }
 
 /// The product in a new vector.
-pub(super) fn product(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>) -> Vec<f32> {
+fn product(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>) -> Vec<f32> {
     let mut y = vec![f32::NAN; x.len() / w.inputs() * w.outputs()];
     matmul(x, w, bias, epilogue, &mut y);
     y
@@ -26,10 +26,10 @@ pub(super) fn product(x: &[f32], w: &QuantizedMatrix, bias: Option<&[f32]>, epil
 /// What `x` becomes in [`activations`]: the definition, in f64.
 fn rounded(x: &[f32]) -> Vec<f64> {
     x.chunks(32)
-        .flat_map(|block| {
-            let largest = block.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+        .flat_map(|chunk| {
+            let largest = chunk.iter().fold(0f32, |largest, x| largest.max(x.abs()));
             let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-            block.iter().map(move |x| f64::from((x * inverse).round_ties_even()) * f64::from(largest / 127.0))
+            chunk.iter().map(move |x| f64::from((x * inverse).round_ties_even()) * f64::from(largest / 127.0))
         })
         .collect()
 }
@@ -78,6 +78,74 @@ fn a_row_gives_the_same_bits_alone_and_in_any_batch() {
                 let y = product(&x[first * inputs..(first + n) * inputs], &w, None, Epilogue::Add(residual));
                 assert_eq!(y, together[first * outputs..(first + n) * outputs], "{kind:?} {batch}");
             }
+        }
+    }
+}
+
+/// A matrix unit whose products are their definition.
+struct Plain {
+    depth: usize,
+}
+
+impl MatrixUnit for Plain {
+    fn configure(depth: usize) -> Option<Self> {
+        Some(Self { depth })
+    }
+    unsafe fn multiply(
+        &self,
+        x: *const i8,
+        x_stride: usize,
+        w: *const i32,
+        w_stride: usize,
+        sums: &mut [[i32; LANES]; LANES],
+    ) {
+        for (m, n) in (0..LANES).flat_map(|m| (0..LANES).map(move |n| (m, n))) {
+            let product = |k: usize| {
+                // SAFETY: the caller gives `depth` bytes in each row of `x`, and 64 for each four of them in `w`.
+                let (x, w) =
+                    unsafe { (*x.add(m * x_stride + k), *w.cast::<i8>().add(k / 4 * w_stride + 4 * n + k % 4)) };
+                i32::from(x) * i32::from(w)
+            };
+            sums[m][n] = (0..self.depth).map(product).sum();
+        }
+    }
+}
+
+/// [`MultiplyColumns`] with that unit.
+struct WithPlain<'a, F>(MultiplyColumns<'a, F>);
+
+impl<F: Format> Kernel for WithPlain<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        self.0.multiply(simd, Plain::configure(F::GROUP).as_ref());
+    }
+}
+
+/// Whatever multiplies: the way to a matrix unit and back is tried on every processor.
+#[test]
+fn a_matrix_unit_gives_the_bits_of_tiles() {
+    for kind in KINDS {
+        let block = kind.dtype().block_len();
+        for (rows, inputs, outputs) in [(16, block, 1), (17, 3 * block, 33), (31, 768, 48), (40, 1280, 70)] {
+            let (w, _) = matrix(kind, inputs, outputs);
+            let x = test_numbers(rows * inputs, 6);
+            let expected = product(&x, &w, None, Epilogue::None);
+            let mut activations = Activations::default();
+            activations.set(&x, inputs);
+            let mut y = vec![f32::NAN; rows * outputs];
+            let job = &Product::new((&activations, &w), (rows, outputs), None, Epilogue::None, &y);
+            for_each_columns(0, &mut y, rows, outputs.next_multiple_of(PAIR), |columns| {
+                let scratch = &mut Scratch { unpacked: unpacked::EMPTY, ring: unit::EMPTY };
+                match kind {
+                    QuantizedType::Q8_0 => dispatch(WithPlain(MultiplyColumns::<Q8_0>::new(job, columns, scratch))),
+                    QuantizedType::Q4K => dispatch(WithPlain(MultiplyColumns::<Q4K>::new(job, columns, scratch))),
+                    QuantizedType::Q5K => dispatch(WithPlain(MultiplyColumns::<Q5K>::new(job, columns, scratch))),
+                    QuantizedType::Q6K => dispatch(WithPlain(MultiplyColumns::<Q6K>::new(job, columns, scratch))),
+                }
+            });
+            assert_eq!(y, expected, "{kind:?} {rows}x{inputs}x{outputs}");
         }
     }
 }

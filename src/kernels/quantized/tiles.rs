@@ -1,136 +1,97 @@
-//! Rows of activations by the sixteen: their products with a panel come from a unit that multiplies tiles, group by
-//! group of inputs, and vectors scale and add them.
-//!
-//! The unit works a few groups ahead, so that neither waits for the other. It takes signed bytes as they are; otherwise
-//! the sums are those of registers, in the same order.
+//! Many rows of activations: an unpacked part of a pair of panels goes past them in tiles of sums in registers.
 
-use super::format::{Format, offset};
-use super::level::{Integers, Tiles};
-use super::packed::WIDTH;
-use super::panel::{BLOCK, Panel};
-use super::product::{Part, Product};
-use crate::kernels::simd::LANES;
+use super::Part;
+use super::activations::{Activations, Chunk};
+use super::format::{Format, dot, group_sum, offset};
+use super::panels::PANEL;
+use super::unpacked::{CHUNK, Unpacked};
+use crate::kernels::share::Columns;
+use crate::kernels::simd::{LANES, Simd};
 
-/// Rows of a tile, and its columns.
-pub(super) const SIDE: usize = LANES;
-
-/// Groups of inputs whose sums are under way.
-const AHEAD: usize = 4;
-
-/// Room for them and the group that is being added.
-const RING: usize = (AHEAD + 1).next_power_of_two();
-
-/// Sums of integers, by row, of a group of inputs.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub(super) struct Sums([[i32; SIDE]; SIDE]);
-
-/// The sums under way.
-pub(super) type Ring = [Sums; RING];
-
-/// Nothing under way.
-pub(super) const EMPTY: Ring = [Sums([[0; SIDE]; SIDE]); RING];
-
-/// Multiplies all rows, of which there are at least [`SIDE`], with a panel. The last tile goes over rows of the one
-/// before where it must, and leaves them as they are.
-///
-/// # Safety
-/// The processor has the instructions of `S`; `tiles` are for the groups of `F`; `part` lies in the matrix and fits the
-/// panel, which [`center`] has been at; the columns of `y` belong to the calling thread.
+/// Multiplies `rows` rows with a part.
 #[inline(always)]
-pub(super) unsafe fn multiply<S: Integers, F: Format, T: Tiles>(
-    job: &Product<'_>,
-    tiles: &T,
-    panel: &Panel,
+pub(super) fn multiply<S: Simd, F: Format>(
+    simd: S,
+    x: &Activations,
+    rows: usize,
+    columns: &mut Columns<'_>,
+    unpacked: &Unpacked,
     part: Part,
-    ring: &mut Ring,
 ) {
-    for m in (0..job.rows).step_by(SIDE) {
-        let from = m.min(job.rows - SIDE);
-        for half in 0..WIDTH / SIDE {
-            // SAFETY: the caller's promises; `from + SIDE <= rows` as there are so many.
-            unsafe { tile::<S, F, T>(job, tiles, panel, part, from..m, half, ring) };
-        }
-    }
-}
-
-/// Makes the bytes of a panel, which may be too large, the signed weights that they stand for.
-#[inline(always)]
-pub(super) fn center<S: Integers, F: Format>(panel: &mut Panel) {
-    if offset::<S, F>() != 0 {
-        for four in &mut panel.bytes {
-            *four = i32::from_ne_bytes(four.to_ne_bytes().map(|byte| byte.wrapping_sub(offset::<S, F>() as u8)));
-        }
-    }
-}
-
-/// Multiplies the rows from `skip.start` on with half a panel, and keeps what is not of the rows `skip`.
-///
-/// # Safety
-/// As for [`multiply`]; `skip.start + SIDE <= rows`, `half < 2`.
-#[inline(always)]
-unsafe fn tile<S: Integers, F: Format, T: Tiles>(
-    job: &Product<'_>,
-    tiles: &T,
-    panel: &Panel,
-    part: Part,
-    skip: std::ops::Range<usize>,
-    half: usize,
-    ring: &mut Ring,
-) {
-    let (inputs, m, column) = (job.w.inputs, skip.start, part.column + half * SIDE);
-    let groups = part.blocks * (BLOCK / F::GROUP);
-    // SAFETY: the caller promises the instructions and the rows. `inputs` is whole blocks of 32, so that `x` has
-    // `inputs` numbers, and `inputs / 32` scales and totals a row, of which the part's are read; the panel holds its
-    // weights, and the groups of the ring are below `RING`.
-    unsafe {
-        // Between memory and registers they go through this: loops over registers must be short enough to be unrolled.
-        let mut kept = [[0.0; LANES]; SIDE];
-        if part.first > 0 {
-            for (r, kept) in kept.iter_mut().enumerate() {
-                S::store(kept.as_mut_ptr(), job.load::<S>(m + r, column));
-            }
-        }
-        let mut sums = [S::splat(0.0); SIDE];
-        for (sums, kept) in sums.iter_mut().zip(&kept) {
-            *sums = S::load(kept.as_ptr());
-        }
-        let x = job.x.numbers.as_ptr().add(m * inputs + part.first);
-        let x_scales = job.x.scales.as_ptr().add((m * inputs + part.first) / BLOCK);
-        let x_totals = job.x.totals.as_ptr().add((m * inputs + part.first) / BLOCK);
-        let w = panel.bytes.as_ptr().add(half * SIDE);
-        let w_scales = panel.scales.as_ptr().add(half * SIDE);
-        let minima = panel.minima.as_ptr().add(half * SIDE);
-        let start = |group: usize, ring: &mut Ring| {
-            let (x, w) = (x.add(group * F::GROUP), w.add(group * (F::GROUP / 4) * WIDTH));
-            tiles.multiply(x, inputs, w, 4 * WIDTH, ring[group % RING].0.as_flattened_mut().as_mut_ptr());
+    let mut m = 0;
+    while m < rows {
+        // No arm takes more rows than are left.
+        m += match (rows - m).min(S::QUANTIZED_TILE_ROWS) {
+            6.. => tile::<S, F, 6>(simd, x, columns, unpacked, part, m),
+            4.. => tile::<S, F, 4>(simd, x, columns, unpacked, part, m),
+            2.. => tile::<S, F, 2>(simd, x, columns, unpacked, part, m),
+            _ => tile::<S, F, 1>(simd, x, columns, unpacked, part, m),
         };
-        for group in 0..groups.min(AHEAD) {
-            start(group, ring);
+    }
+}
+
+/// Multiplies `R` rows from `m` on with a part; returns `R`. The sums over the inputs before are in the output.
+#[inline(always)]
+fn tile<S: Simd, F: Format, const R: usize>(
+    simd: S,
+    x: &Activations,
+    columns: &mut Columns<'_>,
+    unpacked: &Unpacked,
+    part: Part,
+    m: usize,
+) -> usize {
+    let mut rows = [&[][..]; R];
+    for (r, row) in rows.iter_mut().enumerate() {
+        *row = &x.row(m + r)[part.first..][..part.chunks];
+    }
+    let mut sums = [[simd.splat(0.0); 2]; R];
+    if part.first > 0 {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let right = columns.load(simd, m + r, part.column + PANEL);
+            *sums = [columns.load(simd, m + r, part.column), right];
         }
-        for group in 0..groups {
-            // First, so that what follows is one block of instructions and stays in registers.
-            if group + AHEAD < groups {
-                start(group + AHEAD, ring);
+    }
+    for (i, w) in unpacked[..part.chunks].iter().enumerate() {
+        let mut x = [&NO_CHUNK; R];
+        for (x, row) in x.iter_mut().zip(&rows) {
+            *x = &row[i];
+        }
+        for group in 0..CHUNK / F::GROUP {
+            let mut whole = [[simd.splat_i(0); 2]; R];
+            if offset::<S, F>() != 0 {
+                for (x, whole) in x.iter().zip(&mut whole) {
+                    *whole = [simd.splat_i(-offset::<S, F>() * group_sum::<F>(std::slice::from_ref(x), group)); 2];
+                }
             }
-            let block = group / (BLOCK / F::GROUP);
-            let scales = S::load(w_scales.add(group * WIDTH));
-            for (r, (sums, whole)) in sums.iter_mut().zip(&ring[group % RING].0).enumerate() {
-                let scale = S::splat(*x_scales.add(r * (inputs / BLOCK) + block));
-                *sums = S::fma(S::to_float(S::load_i(whole.as_ptr())), S::mul(scales, scale), *sums);
+            for i in group * (F::GROUP / 4)..(group + 1) * (F::GROUP / 4) {
+                let bytes = [simd.load_i(&w.bytes[i][0]), simd.load_i(&w.bytes[i][1])];
+                for (x, whole) in x.iter().zip(&mut whole) {
+                    let x = simd.splat_i(x.fours[i]);
+                    *whole = [dot::<S, F>(simd, whole[0], bytes[0], x), dot::<S, F>(simd, whole[1], bytes[1], x)];
+                }
             }
-            if F::MINIMA {
-                let minima = S::load(minima.add(block * WIDTH));
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    *sums = S::fma(S::splat(*x_totals.add(r * (inputs / BLOCK) + block)), minima, *sums);
+            let scales = [simd.load(&w.scales[group][0]), simd.load(&w.scales[group][1])];
+            for (x, (sums, whole)) in x.iter().zip(sums.iter_mut().zip(&whole)) {
+                let scale = simd.splat(x.scale);
+                for v in 0..2 {
+                    sums[v] = simd.fma(simd.to_float(whole[v]), simd.mul(scales[v], scale), sums[v]);
                 }
             }
         }
-        for (sums, kept) in sums.iter().zip(&mut kept) {
-            S::store(kept.as_mut_ptr(), *sums);
-        }
-        for (r, kept) in kept.iter().enumerate().skip(skip.len()) {
-            job.store::<S>(m + r, column, S::load(kept.as_ptr()));
+        if F::MINIMA {
+            let minima = [simd.load(&w.minima[0]), simd.load(&w.minima[1])];
+            for (x, sums) in x.iter().zip(&mut sums) {
+                let factor = simd.splat(x.total);
+                *sums = [simd.fma(factor, minima[0], sums[0]), simd.fma(factor, minima[1], sums[1])];
+            }
         }
     }
+    for (r, sums) in sums.iter().enumerate() {
+        columns.store(simd, m + r, part.column, sums[0]);
+        columns.store(simd, m + r, part.column + LANES, sums[1]);
+    }
+    R
 }
+
+/// Stands where a row's chunk will.
+const NO_CHUNK: Chunk = Chunk { fours: [0; CHUNK / 4], sums: [0; 2], scale: 0.0, total: 0.0 };

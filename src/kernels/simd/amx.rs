@@ -1,4 +1,5 @@
-//! Intel AMX: products of tiles, registers of up to 16 rows of 64 bytes.
+//! Intel AMX: a unit that multiplies matrices of bytes, which it keeps in registers of up to 16 rows of 64 bytes. Intel
+//! calls these tiles; the word means that in this file alone.
 //!
 //! One instruction multiplies 16 rows of bytes with 16 columns. Rust has no stable intrinsics for these instructions,
 //! so they are written out here. Linux keeps the 8 KiB of tiles for the threads that use them alone, and only of
@@ -10,7 +11,10 @@
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
+use std::cell::Cell;
 use std::marker::PhantomData;
+
+use super::{LANES, Level, MatrixUnit, level};
 
 /// Whether the processor multiplies tiles of bytes and the system lets this process do so, for which it is asked.
 pub fn allowed() -> bool {
@@ -34,10 +38,12 @@ fn ask() -> bool {
     false
 }
 
-/// Rows of a tile, and its columns of 32 bits.
-pub const SIDE: usize = 16;
+thread_local! {
+    /// Whether the thread's tiles are configured.
+    static CONFIGURED: Cell<bool> = const { Cell::new(false) };
+}
 
-/// The configuration of the tiles of the calling thread, until dropped.
+/// The configuration of the tiles of the calling thread, until dropped. A thread has one at a time.
 pub struct Amx {
     /// It belongs to its thread.
     _thread: PhantomData<*const ()>,
@@ -53,45 +59,49 @@ struct Shapes {
     rows: [u8; 16],
 }
 
-impl Amx {
-    /// For products over `depth` bytes, a multiple of 4 up to 64.
-    ///
-    /// # Safety
-    /// [`allowed`] said so, and the thread has no other such value.
-    pub unsafe fn configure(depth: usize) -> Self {
+impl MatrixUnit for Amx {
+    fn configure(depth: usize) -> Option<Self> {
+        assert!(depth <= 64 && depth.is_multiple_of(4), "bytes of a tile's row");
+        if level() != Level::Amx || CONFIGURED.replace(true) {
+            return None;
+        }
         let mut shapes = Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        let side = SIDE as u8;
+        let side = LANES as u8;
         for (tile, (rows, row_bytes)) in
             [(side, depth as u16), ((depth / 4) as u8, 64), (side, 64)].into_iter().enumerate()
         {
             (shapes.rows[tile], shapes.row_bytes[tile]) = (rows, row_bytes);
         }
-        // SAFETY: the caller promises the instruction; 64 bytes are read, which are a valid configuration.
+        // SAFETY: the level says that the instruction is there; 64 bytes are read, which are a valid configuration. No other
+        // value of the thread relies on the tiles.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly, preserves_flags)) };
-        Self { _thread: PhantomData }
+        Some(Self { _thread: PhantomData })
     }
 
-    /// `sums[m][n] = Σ a[m][k] * b[k / 4][n][k % 4]` over `depth` signed bytes `k`, with 16 `m` and `n`. The rows of `a`
-    /// are `a_stride` bytes apart, those of `b` `b_stride`.
-    ///
-    /// # Safety
-    /// `a` has 16 rows of `depth` bytes, `b` `depth / 4` rows of 64, and `sums` room for 16 rows of 16 numbers.
     #[inline(always)]
-    pub unsafe fn multiply(&self, a: *const i8, a_stride: usize, b: *const i32, b_stride: usize, sums: *mut i32) {
-        // SAFETY: the tiles are configured, so the instructions are there and touch just what the caller promises.
+    unsafe fn multiply(
+        &self,
+        x: *const i8,
+        x_stride: usize,
+        weights: *const i32,
+        weights_stride: usize,
+        sums: &mut [[i32; LANES]; LANES],
+    ) {
+        // SAFETY: the tiles are configured, so the instructions are there and touch just what the caller promises, and the
+        // 16 rows of `sums`.
         unsafe {
             asm!(
-                "tileloadd tmm0, [{a} + {a_stride}]",
-                "tileloadd tmm1, [{b} + {b_stride}]",
+                "tileloadd tmm0, [{x} + {x_stride}]",
+                "tileloadd tmm1, [{weights} + {weights_stride}]",
                 "tilezero tmm2",
                 "tdpbssd tmm2, tmm0, tmm1",
                 "tilestored [{sums} + {sums_stride}], tmm2",
-                a = in(reg) a,
-                a_stride = in(reg) a_stride,
-                b = in(reg) b,
-                b_stride = in(reg) b_stride,
-                sums = in(reg) sums,
-                sums_stride = in(reg) 4 * SIDE,
+                x = in(reg) x,
+                x_stride = in(reg) x_stride,
+                weights = in(reg) weights,
+                weights_stride = in(reg) weights_stride,
+                sums = in(reg) sums.as_mut_ptr(),
+                sums_stride = in(reg) 4 * LANES,
                 out("tmm0") _,
                 out("tmm1") _,
                 out("tmm2") _,
@@ -103,7 +113,8 @@ impl Amx {
 
 impl Drop for Amx {
     fn drop(&mut self) {
-        // SAFETY: `configure` was promised the instructions. The thread has no state of tiles from here on.
+        // SAFETY: the value shows that the instruction is there. The thread has no state of tiles from here on.
         unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+        CONFIGURED.set(false);
     }
 }

@@ -1,106 +1,146 @@
 //! AVX2, FMA and F16C: 16 lanes in two registers.
 
-#![allow(
-    unsafe_op_in_unsafe_fn,
-    reason = "every body is intrinsics of the level's instruction set, on the lanes that the caller gives: \
-              what they ask for is what the function asks for"
-)]
-
 use std::arch::x86_64::*;
+use std::convert::Infallible;
 
-use super::{LANES, Simd};
+use super::{Kernel, LANES, Simd, instructions};
 
 /// AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
-pub struct Avx2;
+pub struct Avx2(());
 
-// SAFETY: all intrinsics are of AVX2, FMA and F16C or less; loads and stores are of twice 8 lanes, and the first
-// `n` alone are copied from and to an array of 16.
-unsafe impl Simd for Avx2 {
+/// Runs a kernel.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx2(()))
+}
+
+/// An intrinsic on each of the two registers.
+macro_rules! each {
+    ($intrinsic:ident, $($v:expr),+) => {
+        [$intrinsic($($v[0]),+), $intrinsic($($v[1]),+)]
+    };
+}
+
+impl Simd for Avx2 {
     type V = [__m256; 2];
+    type I = [__m256i; 2];
+    type Unit = Infallible;
     const TILE_ROWS: usize = 6;
     const TILE_VECTORS: usize = 1;
     const DOT_TILE: (usize, usize) = (2, 2);
+    const QUANTIZED_TILE_ROWS: usize = 2;
     const SUMS: usize = 4;
+    const FLIP: u8 = 0;
 
     #[inline(always)]
-    unsafe fn prefetch(p: *const u8) {
-        _mm_prefetch::<_MM_HINT_T1>(p.cast())
-    }
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self::V {
-        [_mm256_set1_ps(x); 2]
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> Self::V {
-        [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))]
-    }
-    #[inline(always)]
-    unsafe fn load_first(p: *const f32, n: usize) -> Self::V {
+    fn load_first(self, p: &[f32]) -> Self::V {
         let mut lanes = [0.0; LANES];
-        std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
-        Self::load(lanes.as_ptr())
+        lanes[..p.len()].copy_from_slice(p);
+        self.load(&lanes)
     }
     #[inline(always)]
-    unsafe fn load_f16(p: *const u16) -> Self::V {
-        [_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast()))]
+    fn store_first(self, p: &mut [f32], v: Self::V) {
+        let lanes = self.lanes(v);
+        p.copy_from_slice(&lanes[..p.len()]);
     }
-    #[inline(always)]
-    unsafe fn load_bf16(p: *const u16) -> Self::V {
-        let widen = |p: *const u16| {
-            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-        };
-        [widen(p), widen(p.add(8))]
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut f32, v: Self::V) {
-        _mm256_storeu_ps(p, v[0]);
-        _mm256_storeu_ps(p.add(8), v[1]);
-    }
-    #[inline(always)]
-    unsafe fn store_first(p: *mut f32, n: usize, v: Self::V) {
-        let lanes = Self::lanes(v);
-        std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n);
-    }
-    #[inline(always)]
-    unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
-        [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])]
-    }
-    #[inline(always)]
-    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
-        [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])]
-    }
-    #[inline(always)]
-    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
-        [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])]
-    }
-    #[inline(always)]
-    unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
-        [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])]
-    }
-    #[inline(always)]
-    unsafe fn max(a: Self::V, b: Self::V) -> Self::V {
-        [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])]
-    }
-    #[inline(always)]
-    unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
-        [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])]
-    }
-    #[inline(always)]
-    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])]
-    }
-    #[inline(always)]
-    unsafe fn round(a: Self::V) -> Self::V {
-        [_mm256_round_ps::<8>(a[0]), _mm256_round_ps::<8>(a[1])]
-    }
-    #[inline(always)]
-    unsafe fn exp2_whole(n: Self::V) -> Self::V {
-        let power = |n: __m256| {
-            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
-        };
-        [power(n[0]), power(n[1])]
+
+    instructions! {
+        fn prefetch(self, p: *const u8) { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        fn splat(self, x: f32) -> Self::V { [_mm256_set1_ps(x); 2] }
+        fn load(self, p: &[f32; LANES]) -> Self::V {
+            [_mm256_loadu_ps(p.as_ptr()), _mm256_loadu_ps(p.as_ptr().add(8))]
+        }
+        fn load_f32(self, p: &[[u8; 4]; LANES]) -> Self::V {
+            [_mm256_loadu_ps(p.as_ptr().cast()), _mm256_loadu_ps(p.as_ptr().add(8).cast())]
+        }
+        fn load_f16(self, p: &[[u8; 2]; LANES]) -> Self::V {
+            let [a, b] = [_mm_loadu_si128(p.as_ptr().cast()), _mm_loadu_si128(p.as_ptr().add(8).cast())];
+            [_mm256_cvtph_ps(a), _mm256_cvtph_ps(b)]
+        }
+        fn load_bf16(self, p: &[[u8; 2]; LANES]) -> Self::V {
+            let [a, b] = [_mm_loadu_si128(p.as_ptr().cast()), _mm_loadu_si128(p.as_ptr().add(8).cast())];
+            let [a, b] = [_mm256_cvtepu16_epi32(a), _mm256_cvtepu16_epi32(b)];
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(a)), _mm256_castsi256_ps(_mm256_slli_epi32::<16>(b))]
+        }
+        fn store(self, p: &mut [f32; LANES], v: Self::V) {
+            _mm256_storeu_ps(p.as_mut_ptr(), v[0]);
+            _mm256_storeu_ps(p.as_mut_ptr().add(8), v[1]);
+        }
+        fn add(self, a: Self::V, b: Self::V) -> Self::V { each!(_mm256_add_ps, a, b) }
+        fn sub(self, a: Self::V, b: Self::V) -> Self::V { each!(_mm256_sub_ps, a, b) }
+        fn mul(self, a: Self::V, b: Self::V) -> Self::V { each!(_mm256_mul_ps, a, b) }
+        fn div(self, a: Self::V, b: Self::V) -> Self::V { each!(_mm256_div_ps, a, b) }
+        fn max(self, a: Self::V, b: Self::V) -> Self::V { each!(_mm256_max_ps, a, b) }
+        fn min(self, a: Self::V, b: Self::V) -> Self::V { each!(_mm256_min_ps, a, b) }
+        fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V { each!(_mm256_fmadd_ps, a, b, c) }
+        fn round(self, a: Self::V) -> Self::V { [_mm256_round_ps::<8>(a[0]), _mm256_round_ps::<8>(a[1])] }
+        fn exp2_whole(self, n: Self::V) -> Self::V {
+            let bias = [_mm256_set1_epi32(127); 2];
+            let [a, b] = each!(_mm256_add_epi32, each!(_mm256_cvtps_epi32, n), bias);
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<23>(a)), _mm256_castsi256_ps(_mm256_slli_epi32::<23>(b))]
+        }
+        fn largest(self, v: Self::V) -> f32 {
+            let eight = _mm256_max_ps(v[0], v[1]);
+            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+        fn store_bytes(self, p: &mut [i8; LANES], v: Self::V) {
+            let words = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(p.as_mut_ptr().cast(), bytes);
+        }
+        fn sum_whole(self, v: Self::V) -> i32 {
+            let eight = _mm256_add_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+            let four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256::<1>(eight));
+            let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+            _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
+        }
+
+        fn splat_i(self, x: i32) -> Self::I { [_mm256_set1_epi32(x); 2] }
+        fn load_i(self, p: &[i32; LANES]) -> Self::I {
+            [_mm256_loadu_si256(p.as_ptr().cast()), _mm256_loadu_si256(p.as_ptr().add(8).cast())]
+        }
+        fn load_fours(self, p: &[[u8; 4]; LANES]) -> Self::I {
+            [_mm256_loadu_si256(p.as_ptr().cast()), _mm256_loadu_si256(p.as_ptr().add(8).cast())]
+        }
+        fn store_i(self, p: &mut [i32; LANES], v: Self::I) {
+            _mm256_storeu_si256(p.as_mut_ptr().cast(), v[0]);
+            _mm256_storeu_si256(p.as_mut_ptr().add(8).cast(), v[1]);
+        }
+        fn and(self, a: Self::I, b: Self::I) -> Self::I { each!(_mm256_and_si256, a, b) }
+        fn or(self, a: Self::I, b: Self::I) -> Self::I { each!(_mm256_or_si256, a, b) }
+        fn xor(self, a: Self::I, b: Self::I) -> Self::I { each!(_mm256_xor_si256, a, b) }
+        fn shl<const N: u32>(self, a: Self::I) -> Self::I {
+            let n = [_mm_cvtsi32_si128(N as i32); 2];
+            each!(_mm256_sll_epi32, a, n)
+        }
+        fn shr<const N: u32>(self, a: Self::I) -> Self::I {
+            let n = [_mm_cvtsi32_si128(N as i32); 2];
+            each!(_mm256_srl_epi32, a, n)
+        }
+        fn sar<const N: u32>(self, a: Self::I) -> Self::I {
+            let n = [_mm_cvtsi32_si128(N as i32); 2];
+            each!(_mm256_sra_epi32, a, n)
+        }
+        fn dot(self, sums: Self::I, weights: Self::I, x: Self::I) -> Self::I {
+            let ones = [_mm256_set1_epi16(1); 2];
+            // Pairs stay below 2 * 127 * 127 and so within 16 bits.
+            let pairs = each!(_mm256_maddubs_epi16, weights, x);
+            each!(_mm256_add_epi32, sums, each!(_mm256_madd_epi16, pairs, ones))
+        }
+        fn dot_signed(self, sums: Self::I, weights: Self::I, x: Self::I) -> Self::I {
+            // |w| * (x with the sign of w); |-128| is 128 without a sign, and 2 * 128 * 127 fits into 16 bits.
+            self.dot(sums, each!(_mm256_abs_epi8, weights), each!(_mm256_sign_epi8, x, weights))
+        }
+        fn to_float(self, a: Self::I) -> Self::V { each!(_mm256_cvtepi32_ps, a) }
+        fn half_to_float(self, a: Self::I) -> Self::V {
+            let low = _mm256_set1_epi32(0xffff);
+            let packed = _mm256_packus_epi32(_mm256_and_si256(a[0], low), _mm256_and_si256(a[1], low));
+            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+            [_mm256_cvtph_ps(_mm256_castsi256_si128(packed)), _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(packed))]
+        }
     }
 }

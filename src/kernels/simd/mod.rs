@@ -1,6 +1,11 @@
-//! Sixteen numbers at a time: one vector interface over AVX-512, AVX2, NEON and plain Rust, chosen at run time.
+//! Sixteen lanes at a time: one vector interface over AVX-512, AVX2, NEON and plain Rust, chosen at run time.
 //!
-//! All levels have 16 lanes, so a kernel splits and sums its work in the same order everywhere.
+//! A [`Kernel`] is written once, for any [`Simd`], and [`dispatch`] runs it at the [`Level`] in use. The value of a type
+//! that is `Simd` stands for instructions that the processor has: only `dispatch` makes one, after it has looked. So
+//! arithmetic on lanes is safe, as are loads and stores, which take references to as many numbers as there are lanes.
+//!
+//! All levels have 16 lanes, so a kernel splits and sums its work in the same order everywhere. Sums of integers are exact,
+//! so they are the same everywhere.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -8,23 +13,15 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
 
+use std::convert::Infallible;
 use std::sync::OnceLock;
 
-#[cfg(target_arch = "x86_64")]
-pub use amx::Amx;
-#[cfg(target_arch = "x86_64")]
-pub use avx2::Avx2;
-#[cfg(target_arch = "x86_64")]
-pub use avx512::Avx512;
-#[cfg(target_arch = "aarch64")]
-pub use neon::Neon;
-#[cfg(target_arch = "aarch64")]
-pub(super) use neon::{each, widen};
-pub use portable::Portable;
+pub use math::{exp, tanh};
 
 /// The vector instruction sets of an architecture, from least to most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,10 +37,10 @@ pub enum Level {
     /// The same with VNNI, products of bytes.
     #[cfg(target_arch = "x86_64")]
     Vnni,
-    /// The same with AMX, products of tiles of bytes.
+    /// The same with AMX, a unit that multiplies matrices of bytes.
     #[cfg(target_arch = "x86_64")]
     Amx,
-    /// NEON.
+    /// NEON, with products of bytes (FEAT_DotProd) where the processor has them.
     #[cfg(target_arch = "aarch64")]
     Neon,
 }
@@ -115,63 +112,153 @@ fn detected() -> Level {
     Level::Portable
 }
 
+/// Work that is done with the instructions of a level.
+pub trait Kernel {
+    /// What comes of it.
+    type Output;
+
+    /// Does the work. Implementations are `#[inline(always)]`, as is all that they call with `simd`: only so is it compiled
+    /// with the level's instructions. (A closure is not, unless it is inlined too.)
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs a kernel at the [`level`] in use.
+#[inline]
+pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    match level() {
+        Level::Portable => portable::run(kernel),
+        // SAFETY: `level` is at most what was detected, here and below.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { avx2::run(kernel) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx512 => unsafe { avx512::run(kernel) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above; AMX is not there without VNNI.
+        Level::Vnni | Level::Amx => unsafe { avx512::run_with_vnni(kernel) },
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon if std::arch::is_aarch64_feature_detected!("dotprod") => {
+            // SAFETY: both were detected.
+            unsafe { neon::run_with_dotprod(kernel) }
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Level::Neon => unsafe { neon::run(kernel) },
+    }
+}
+
 /// Lanes of a vector.
 pub const LANES: usize = 16;
 
-/// Operations on 16 lanes of `f32`.
-///
-/// # Safety
-/// All functions may be called only where the processor has the level's instructions, and pointers must be valid for
-/// the lanes that are read or written. No alignment is needed. Implementations use no other instructions, and touch no
-/// other memory.
-pub unsafe trait Simd: Copy + 'static {
+/// Operations on 16 lanes of `f32` or `i32`, by instructions that the processor has, as the value shows.
+pub trait Simd: Copy + Send + Sync + 'static {
     /// Sixteen numbers.
     type V: Copy;
-    /// Rows of the matrix product's register tile.
+    /// Sixteen integers, each of which may hold four bytes.
+    type I: Copy;
+    /// What may be there to multiply matrices of bytes.
+    type Unit: MatrixUnit;
+
+    /// Rows of the tile of a product of floating-point numbers in panels.
     const TILE_ROWS: usize;
-    /// Vectors across the matrix product's register tile.
+    /// Vectors across that tile.
     const TILE_VECTORS: usize;
-    /// Rows and columns of the register tile of dot products.
+    /// Rows and columns of the tile of dot products.
     const DOT_TILE: (usize, usize);
+    /// Rows of the tile of a product of quantised numbers.
+    const QUANTIZED_TILE_ROWS: usize;
     /// Vectors of sums that attention keeps in registers.
     const SUMS: usize;
+    /// What a signed byte of a weight is xored with before [`dot_signed`](Self::dot_signed) takes it: 0x80 where the
+    /// product wants one factor without a sign, which then is 128 too large.
+    const FLIP: u8;
 
-    unsafe fn splat(x: f32) -> Self::V;
-    unsafe fn load(p: *const f32) -> Self::V;
-    /// Loads the first `n < 16` lanes, the others are 0.
-    unsafe fn load_first(p: *const f32, n: usize) -> Self::V;
-    unsafe fn load_f16(p: *const u16) -> Self::V;
-    unsafe fn load_bf16(p: *const u16) -> Self::V;
-    unsafe fn store(p: *mut f32, v: Self::V);
-    /// Stores the first `n < 16` lanes.
-    unsafe fn store_first(p: *mut f32, n: usize, v: Self::V);
-    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    fn splat(self, x: f32) -> Self::V;
+    fn load(self, p: &[f32; LANES]) -> Self::V;
+    /// Loads the first lanes from fewer than 16 numbers; the others are 0.
+    fn load_first(self, p: &[f32]) -> Self::V;
+    /// Loads `f32` from bytes in memory order.
+    fn load_f32(self, p: &[[u8; 4]; LANES]) -> Self::V;
+    fn load_f16(self, p: &[[u8; 2]; LANES]) -> Self::V;
+    fn load_bf16(self, p: &[[u8; 2]; LANES]) -> Self::V;
+    fn store(self, p: &mut [f32; LANES], v: Self::V);
+    /// Stores the first lanes into fewer than 16 places.
+    fn store_first(self, p: &mut [f32], v: Self::V);
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, rounded once where the processor can.
-    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    unsafe fn round(a: Self::V) -> Self::V;
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// To whole numbers, ties to even.
+    fn round(self, a: Self::V) -> Self::V;
     /// `2^n` for whole `n` in -126..=127.
-    unsafe fn exp2_whole(n: Self::V) -> Self::V;
-    /// Asks for the cache line at `p`, which need not be valid, into the second-level cache.
+    fn exp2_whole(self, n: Self::V) -> Self::V;
+    /// The largest lane, where none is NaN.
+    fn largest(self, v: Self::V) -> f32;
+    /// Lanes, which are whole numbers in -128..=127, as bytes.
+    fn store_bytes(self, p: &mut [i8; LANES], v: Self::V);
+    /// The sum of lanes that are small whole numbers.
+    fn sum_whole(self, v: Self::V) -> i32;
+
+    fn splat_i(self, x: i32) -> Self::I;
+    fn load_i(self, p: &[i32; LANES]) -> Self::I;
+    /// Loads integers from bytes in memory order.
+    fn load_fours(self, p: &[[u8; 4]; LANES]) -> Self::I;
+    fn store_i(self, p: &mut [i32; LANES], v: Self::I);
+    fn and(self, a: Self::I, b: Self::I) -> Self::I;
+    fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    fn xor(self, a: Self::I, b: Self::I) -> Self::I;
+    fn shl<const N: u32>(self, a: Self::I) -> Self::I;
+    /// Shifts zeros in.
+    fn shr<const N: u32>(self, a: Self::I) -> Self::I;
+    /// Shifts the sign in.
+    fn sar<const N: u32>(self, a: Self::I) -> Self::I;
+    /// `sums[i] += Σ weights[i][j] * x[i][j]` over the four bytes of each lane; `x` is signed, in -127..=127, the
+    /// weights lie in 0..=127.
+    fn dot(self, sums: Self::I, weights: Self::I, x: Self::I) -> Self::I;
+    /// The same for signed weights that were xored with [`FLIP`](Self::FLIP).
+    fn dot_signed(self, sums: Self::I, weights: Self::I, x: Self::I) -> Self::I;
+    fn to_float(self, a: Self::I) -> Self::V;
+    /// The lower half of each lane, an f16, as f32.
+    fn half_to_float(self, a: Self::I) -> Self::V;
+
+    /// Asks for the cache line at `p`, which need not be valid, into the L2 cache.
     #[inline(always)]
-    unsafe fn prefetch(_p: *const u8) {}
+    fn prefetch(self, _p: *const u8) {}
+
+    /// Loads the first 16 numbers, or all where there are fewer; the other lanes are 0.
+    #[inline(always)]
+    fn load_up_to(self, p: &[f32]) -> Self::V {
+        match p.first_chunk() {
+            Some(p) => self.load(p),
+            None => self.load_first(p),
+        }
+    }
+
+    /// Stores into the first 16 places, or all where there are fewer.
+    #[inline(always)]
+    fn store_up_to(self, p: &mut [f32], v: Self::V) {
+        match p.first_chunk_mut() {
+            Some(p) => self.store(p, v),
+            None => self.store_first(p, v),
+        }
+    }
+
     /// All lanes, in memory order.
     #[inline(always)]
-    unsafe fn lanes(v: Self::V) -> [f32; LANES] {
+    fn lanes(self, v: Self::V) -> [f32; LANES] {
         let mut lanes = [0.0; LANES];
-        // SAFETY: the caller promises the instructions; `lanes` has room for 16 numbers.
-        unsafe { Self::store(lanes.as_mut_ptr(), v) };
+        self.store(&mut lanes, v);
         lanes
     }
+
     /// The sum of the lanes, pairwise in a fixed order.
     #[inline(always)]
-    unsafe fn sum(v: Self::V) -> f32 {
-        // SAFETY: the caller promises the instructions; no pointer is given.
-        let mut lanes = unsafe { Self::lanes(v) };
+    fn sum(self, v: Self::V) -> f32 {
+        let mut lanes = self.lanes(v);
         let mut half = LANES / 2;
         while half > 0 {
             for i in 0..half {
@@ -181,165 +268,119 @@ pub unsafe trait Simd: Copy + 'static {
         }
         lanes[0]
     }
+
     /// Lane `i` is the sum of the lanes of vector `i`, as [`sum`](Self::sum) has it.
     #[inline(always)]
-    unsafe fn sums(v: [Self::V; LANES]) -> Self::V {
+    fn sums(self, v: [Self::V; LANES]) -> Self::V {
         let mut sums = [0.0; LANES];
         for (sum, v) in sums.iter_mut().zip(v) {
-            // SAFETY: the caller promises the instructions; no pointer is given.
-            *sum = unsafe { Self::sum(v) };
+            *sum = self.sum(v);
         }
-        // SAFETY: the caller promises the instructions; `sums` holds 16 numbers.
-        unsafe { Self::load(sums.as_ptr()) }
-    }
-    /// The largest lane.
-    #[inline(always)]
-    unsafe fn largest(v: Self::V) -> f32 {
-        // SAFETY: the caller promises the instructions; no pointer is given.
-        unsafe { Self::lanes(v) }.into_iter().fold(f32::NEG_INFINITY, f32::max)
+        self.load(&sums)
     }
 }
 
-/// `e^x` to about one unit in the last place; 0 below -87.3, clamped above 88.
-///
-/// Cephes' `expf`: range reduction by ln 2 in two parts, then a polynomial of degree 5.
-///
-/// # Safety
-/// The processor has the instructions of `S`.
-#[inline(always)]
-pub unsafe fn exp<S: Simd>(x: S::V) -> S::V {
-    // SAFETY: the caller promises the instructions; no pointer is given.
-    unsafe {
-        let clamped = S::min(S::max(x, S::splat(-87.3)), S::splat(88.0));
-        let n = S::round(S::mul(clamped, S::splat(std::f32::consts::LOG2_E)));
-        let r = S::fma(n, S::splat(-0.693_359_4), clamped);
-        let r = S::fma(n, S::splat(2.121_944_4e-4), r);
-        let mut p = S::splat(1.987_569_2e-4);
-        for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-            p = S::fma(p, r, S::splat(c));
-        }
-        let p = S::add(S::fma(p, S::mul(r, r), r), S::splat(1.0));
-        let e = S::mul(p, S::exp2_whole(n));
-        // Below the clamp the answer is 0, not e^-87.3: masked scores must vanish.
-        let below =
-            S::max(S::min(S::mul(S::add(x, S::splat(87.3)), S::splat(f32::MAX)), S::splat(0.0)), S::splat(-1.0));
-        S::fma(e, below, e)
+/// A unit that multiplies matrices of bytes, set up for the calling thread.
+pub trait MatrixUnit: Sized {
+    /// Sets the unit up for products over `depth` inputs, 16 or 32, where the level in use has it. None if it has not, or
+    /// if the thread has set it up already.
+    fn configure(depth: usize) -> Option<Self>;
+
+    /// `sums[m][n] = Σ x[m][k] * weights[k / 4][n][k % 4]` over `depth` signed bytes `k`, with 16 `m` and `n`. Rows of
+    /// `x` are `x_stride` bytes apart, those of the weights `weights_stride` bytes.
+    ///
+    /// # Safety
+    /// `x` has 16 rows of `depth` bytes, and the weights `depth / 4` rows of 64.
+    unsafe fn multiply(
+        &self,
+        x: *const i8,
+        x_stride: usize,
+        weights: *const i32,
+        weights_stride: usize,
+        sums: &mut [[i32; LANES]; LANES],
+    );
+}
+
+/// No unit.
+impl MatrixUnit for Infallible {
+    fn configure(_: usize) -> Option<Self> {
+        None
+    }
+    unsafe fn multiply(&self, _: *const i8, _: usize, _: *const i32, _: usize, _: &mut [[i32; LANES]; LANES]) {
+        match *self {}
     }
 }
 
-/// `tanh(x)`, from [`exp`].
-///
-/// # Safety
-/// The processor has the instructions of `S`.
-#[inline(always)]
-pub unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
-    // SAFETY: the caller promises the instructions; no pointer is given.
-    unsafe {
-        let one = S::splat(1.0);
-        let e = exp::<S>(S::mul(x, S::splat(2.0)));
-        S::sub(one, S::div(S::splat(2.0), S::add(e, one)))
-    }
-}
-
-/// Defines a function that picks the level at run time and calls `$kernel::<S>(arguments)` with that level's
-/// instructions enabled: the kernel may rely on those of `S`, and must be promised by the caller whatever else it asks.
-macro_rules! dispatch {
-    (unsafe fn $name:ident = $kernel:ident($($arg:ident: $ty:ty),* $(,)?)) => {
-        unsafe fn $name($($arg: $ty),*) {
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-            unsafe fn avx512($($arg: $ty),*) {
-                // SAFETY: the instructions are enabled here; the rest is the caller's promise.
-                unsafe { $kernel::<$crate::kernels::simd::Avx512>($($arg),*) }
-            }
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn avx2($($arg: $ty),*) {
-                // SAFETY: as above.
-                unsafe { $kernel::<$crate::kernels::simd::Avx2>($($arg),*) }
-            }
-            #[cfg(target_arch = "aarch64")]
-            #[target_feature(enable = "neon")]
-            unsafe fn neon($($arg: $ty),*) {
-                // SAFETY: as above.
-                unsafe { $kernel::<$crate::kernels::simd::Neon>($($arg),*) }
-            }
-            // SAFETY: `level` is at most what was detected, which has all that is enabled; the rest is the caller's
-            // promise.
-            unsafe {
-                match $crate::kernels::simd::level() {
-                    #[cfg(target_arch = "x86_64")]
-                    $crate::kernels::simd::Level::Avx512
-                    | $crate::kernels::simd::Level::Vnni
-                    | $crate::kernels::simd::Level::Amx => avx512($($arg),*),
-                    #[cfg(target_arch = "x86_64")]
-                    $crate::kernels::simd::Level::Avx2 => avx2($($arg),*),
-                    #[cfg(target_arch = "aarch64")]
-                    $crate::kernels::simd::Level::Neon => neon($($arg),*),
-                    $crate::kernels::simd::Level::Portable => $kernel::<$crate::kernels::simd::Portable>($($arg),*),
-                }
-            }
+/// Methods whose bodies are instructions of the level that `self` stands for.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! instructions {
+    ($(
+        fn $name:ident $(<const $n:ident: u32>)? ($self:ident $(, $arg:ident: $ty:ty)* $(,)?) $(-> $out:ty)? { $($body:tt)* }
+    )*) => {$(
+        #[inline(always)]
+        fn $name $(<const $n: u32>)? ($self $(, $arg: $ty)*) $(-> $out)? {
+            // SAFETY: the processor has the instructions: no `self` is made elsewhere than where they are enabled. What
+            // they read and write of memory is the lanes of the array, or so many of the slice's as there are.
+            unsafe { $($body)* }
         }
-    };
+    )*};
 }
-pub(super) use dispatch;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use instructions;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernels::test_numbers;
 
-    dispatch! { unsafe fn compare_dispatch = compare(numbers: &[f32; 256]) }
+    /// The operations on numbers that levels do in their own ways, against plain Rust's.
+    struct Compare<'a>(&'a [f32; 256]);
 
-    /// The operations that levels do in their own ways, against plain Rust's.
-    ///
-    /// # Safety
-    /// The processor has the instructions of `S`.
-    #[inline(always)]
-    unsafe fn compare<S: Simd>(numbers: &[f32; 256]) {
-        let (rows, _) = numbers.as_chunks::<LANES>();
-        // SAFETY: the caller promises the instructions; all memory is of rows of 16 numbers.
-        unsafe {
-            let mut vectors = [S::splat(0.0); LANES];
+    impl Kernel for Compare<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            let plain = portable::Portable;
+            let (rows, _) = self.0.as_chunks::<LANES>();
+            let mut vectors = [simd.splat(0.0); LANES];
             for (v, row) in vectors.iter_mut().zip(rows) {
-                *v = S::load(row.as_ptr());
-                assert_eq!(S::sum(*v).to_bits(), Portable::sum(*row).to_bits());
-                assert_eq!(S::largest(*v), Portable::largest(*row));
-                let halves = S::mul(S::round(S::mul(*v, S::splat(20.0))), S::splat(0.5));
-                assert_eq!(S::lanes(S::round(halves)), Portable::round(S::lanes(halves)));
-                let whole = S::round(S::mul(*v, S::splat(126.0)));
-                assert_eq!(S::lanes(S::exp2_whole(whole)), Portable::exp2_whole(S::lanes(whole)));
+                *v = simd.load(row);
+                assert_eq!(simd.lanes(simd.load_f32(&row.map(f32::to_ne_bytes))), *row);
+                assert_eq!(simd.sum(*v).to_bits(), plain.sum(*row).to_bits());
+                assert_eq!(simd.largest(*v), plain.largest(*row));
+                let halves = simd.mul(simd.round(simd.mul(*v, simd.splat(20.0))), simd.splat(0.5));
+                assert_eq!(simd.lanes(simd.round(halves)), plain.round(simd.lanes(halves)));
+                let whole = simd.round(simd.mul(*v, simd.splat(126.0)));
+                assert_eq!(simd.lanes(simd.exp2_whole(whole)), plain.exp2_whole(simd.lanes(whole)));
                 for n in 0..LANES {
-                    let first = S::load_first(row.as_ptr(), n);
+                    let first = simd.lanes(simd.load_first(&row[..n]));
                     let mut stored = [7.0; LANES];
-                    S::store_first(stored.as_mut_ptr(), n, *v);
+                    simd.store_first(&mut stored[..n], *v);
                     for i in 0..LANES {
-                        assert_eq!((S::lanes(first)[i], stored[i]), if i < n { (row[i], row[i]) } else { (0.0, 7.0) });
+                        assert_eq!((first[i], stored[i]), if i < n { (row[i], row[i]) } else { (0.0, 7.0) });
                     }
                 }
             }
-            for (sum, v) in S::lanes(S::sums(vectors)).iter().zip(vectors) {
-                assert_eq!(sum.to_bits(), S::sum(v).to_bits());
+            for (sum, v) in simd.lanes(simd.sums(vectors)).iter().zip(vectors) {
+                assert_eq!(sum.to_bits(), simd.sum(v).to_bits());
             }
         }
     }
 
     #[test]
-    fn operations_are_those_of_plain_rust() {
-        // SAFETY: the kernel asks for nothing but the level's instructions.
-        unsafe { compare_dispatch(test_numbers(256, 1)[..].try_into().unwrap()) };
+    fn operations_on_numbers_are_those_of_plain_rust() {
+        dispatch(Compare(test_numbers(256, 1)[..].try_into().unwrap()));
     }
 
-    dispatch! { unsafe fn widen_dispatch = widen_all(numbers: &[u16; LANES], f16: &mut [f32], bf16: &mut [f32]) }
+    /// Sixteen f16 and bf16 as f32.
+    struct Widen([u16; LANES]);
 
-    /// # Safety
-    /// The processor has the instructions of `S`; there is room for 16 numbers of each type.
-    #[inline(always)]
-    unsafe fn widen_all<S: Simd>(numbers: &[u16; LANES], f16: &mut [f32], bf16: &mut [f32]) {
-        // SAFETY: just what the caller promises.
-        unsafe {
-            S::store(f16.as_mut_ptr(), S::load_f16(numbers.as_ptr()));
-            S::store(bf16.as_mut_ptr(), S::load_bf16(numbers.as_ptr()));
+    impl Kernel for Widen {
+        type Output = [[f32; LANES]; 2];
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> [[f32; LANES]; 2] {
+            let numbers = self.0.map(u16::to_le_bytes);
+            [simd.lanes(simd.load_f16(&numbers)), simd.lanes(simd.load_bf16(&numbers))]
         }
     }
 
@@ -347,9 +388,7 @@ mod tests {
     fn all_16_bit_numbers_are_widened_exactly() {
         for first in (0..=u16::MAX).step_by(LANES) {
             let numbers = std::array::from_fn(|i| first + i as u16);
-            let (mut f16, mut bf16) = ([0.0; LANES], [0.0; LANES]);
-            // SAFETY: both arrays have room for 16 numbers.
-            unsafe { widen_dispatch(&numbers, &mut f16, &mut bf16) };
+            let [f16, bf16] = dispatch(Widen(numbers));
             for (i, x) in numbers.into_iter().enumerate() {
                 assert_same(f16[i], half::f16::from_bits(x).to_f32());
                 assert_same(bf16[i], half::bf16::from_bits(x).to_f32());
@@ -359,5 +398,79 @@ mod tests {
 
     fn assert_same(a: f32, b: f32) {
         assert!(a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(), "{a} {b}");
+    }
+
+    /// The operations on integers, against plain Rust's.
+    struct CompareIntegers {
+        weights: [i32; LANES],
+        x: [i32; LANES],
+        numbers: [f32; LANES],
+    }
+
+    impl Kernel for CompareIntegers {
+        type Output = ();
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            let Self { weights, x, numbers } = self;
+            let plain = portable::Portable;
+            let (v, factors) = (simd.load_i(&weights), simd.load_i(&x));
+            assert_eq!(lanes(simd, v), weights);
+            assert_eq!(lanes(simd, simd.load_fours(&weights.map(i32::to_ne_bytes))), weights);
+            assert_eq!(lanes(simd, simd.shl::<3>(v)), plain.shl::<3>(weights));
+            assert_eq!(lanes(simd, simd.shr::<4>(v)), plain.shr::<4>(weights));
+            assert_eq!(lanes(simd, simd.sar::<24>(v)), plain.sar::<24>(weights));
+            assert_eq!(simd.lanes(simd.to_float(v)), plain.to_float(weights));
+            let mut halves = simd.lanes(simd.half_to_float(v)).into_iter().zip(plain.half_to_float(weights));
+            assert!(halves.all(|(a, b)| a == b || a.is_nan() && b.is_nan()));
+            let (sums, small) = (simd.splat_i(5), simd.and(v, simd.splat_i(0x7f7f_7f7f)));
+            let products = simd.dot(sums, small, factors);
+            assert_eq!(lanes(simd, products), plain.dot([5; LANES], lanes(simd, small), x));
+            let flip = i32::from_ne_bytes([S::FLIP; 4]);
+            let products = lanes(simd, simd.dot_signed(sums, simd.xor(v, simd.splat_i(flip)), factors));
+            let excess = plain.dot([0; LANES], [0x0101_0101; LANES], x).map(|sum| i32::from(S::FLIP) * sum);
+            let expected = plain.dot_signed([5; LANES], weights, x);
+            assert_eq!(products, std::array::from_fn(|i| expected[i] + excess[i]));
+            let v = simd.round(simd.load(&numbers));
+            let mut stored = [0i8; LANES];
+            simd.store_bytes(&mut stored, v);
+            assert_eq!(stored.map(f32::from), simd.lanes(v));
+            assert_eq!(simd.sum_whole(v), plain.sum_whole(simd.lanes(v)));
+        }
+    }
+
+    #[inline(always)]
+    fn lanes<S: Simd>(simd: S, v: S::I) -> [i32; LANES] {
+        let mut lanes = [0; LANES];
+        simd.store_i(&mut lanes, v);
+        lanes
+    }
+
+    #[test]
+    fn operations_on_integers_are_those_of_plain_rust() {
+        for seed in 0..50 {
+            let numbers = |n, seed| test_numbers(n, seed).into_iter().map(|x| (x * 140.0).round());
+            // Signed bytes up to their extremes, -128 among the weights alone.
+            let lanes = |least: f32, seed| -> [i32; LANES] {
+                let mut bytes = numbers(4 * LANES, seed).map(|x| x.clamp(least, 127.0) as i8 as u8);
+                std::array::from_fn(|_| i32::from_le_bytes(std::array::from_fn(|_| bytes.next().unwrap())))
+            };
+            let (mut weights, mut x) = (lanes(-128.0, seed), lanes(-127.0, seed + 100));
+            if seed == 0 {
+                (weights, x) = ([0x8080_8080u32 as i32; LANES], [0x8181_8181u32 as i32; LANES]);
+            }
+            let floats: Vec<f32> = numbers(LANES, seed + 200).map(|x| x.clamp(-128.0, 127.0)).collect();
+            dispatch(CompareIntegers { weights, x, numbers: floats[..].try_into().unwrap() });
+        }
+    }
+
+    /// A thread that has set the unit up does not get it twice, and gets it again when it has given it back.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_matrix_unit_is_set_up_once() {
+        let unit = amx::Amx::configure(32);
+        assert_eq!(unit.is_some(), level() == Level::Amx);
+        assert!(amx::Amx::configure(16).is_none());
+        drop(unit);
+        assert_eq!(amx::Amx::configure(16).is_some(), level() == Level::Amx);
     }
 }

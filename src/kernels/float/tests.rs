@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::super::test_numbers;
 use super::*;
+use crate::base::{Bytes, FloatType};
 
 fn matrix(is_packed: bool, dtype: FloatType, inputs: usize, outputs: usize) -> (Matrix, Tensor) {
     let numbers = test_numbers(inputs * outputs, 7);

@@ -1,14 +1,21 @@
-//! Quantised weights packed for the kernels: 16 rows together, so that four bytes of each are one vector in memory.
+//! (out, in) weights in blocks, packed into panels: of 16 outputs at a time, so that four bytes of each are one vector in
+//! memory.
 //!
-//! A stored block is some bytes in fours, and in some formats an f16 that leaves a rest of two: the scale of the block.
-//! A group of 16 rows has, block by block, the first four bytes of every row, then the next four, and so on, and then the
-//! f16 of every row: one run of memory, not a byte longer than the rows themselves. Rows beyond the last output are zeros.
+//! A block as it is stored is some bytes in fours, and in some formats an f16 that leaves a rest of two: the scale of the
+//! block. A panel has, block by block, the first four bytes of every output, then the next four, and so on, and then the f16
+//! of every output: one run of memory, not a byte longer than the rows themselves. Outputs beyond the last are zeros.
 
 use crate::base::QuantizedType;
-use crate::kernels::simd::LANES;
+use crate::kernels::simd::{LANES, Simd};
 
-/// Outputs that a matrix is filled up to.
-pub(super) const WIDTH: usize = 2 * LANES;
+/// Outputs of a panel: a vector.
+pub const PANEL: usize = LANES;
+
+/// Outputs of two panels, which many rows are multiplied with together: a matrix is filled up to a multiple.
+pub(super) const PAIR: usize = 2 * PANEL;
+
+/// How many bytes ahead weights are asked for.
+const AHEAD: usize = 16 << 10;
 
 impl QuantizedType {
     /// Where in a stored block the f16 lies that leaves a rest of two bytes.
@@ -24,7 +31,7 @@ impl QuantizedType {
     /// the number does not fit a `usize`.
     #[must_use]
     pub fn packed_bytes(self, inputs: usize, outputs: usize) -> Option<usize> {
-        self.dtype().byte_len(&[outputs.checked_next_multiple_of(WIDTH)?, inputs])
+        self.dtype().byte_len(&[outputs.checked_next_multiple_of(PAIR)?, inputs])
     }
 }
 
@@ -46,10 +53,10 @@ impl BlockParts {
     }
 }
 
-/// Packs up to 16 rows, as they are stored, into a group, which holds zeros.
-pub fn pack(kind: QuantizedType, row_bytes: usize, rows: &[u8], group: &mut [u8]) {
+/// Packs up to 16 rows, as they are stored, into a panel, which holds zeros.
+pub fn pack(kind: QuantizedType, row_bytes: usize, rows: &[u8], panel: &mut [u8]) {
     let BlockParts { size, fours: (first, fours), half } = BlockParts::of(kind);
-    for (i, block) in group.chunks_exact_mut(size * LANES).enumerate() {
+    for (i, block) in panel.chunks_exact_mut(size * LANES).enumerate() {
         let start = i * size;
         let (vectors, halves) = block.split_at_mut(fours * 4 * LANES);
         for (j, vector) in vectors.chunks_exact_mut(4 * LANES).enumerate() {
@@ -66,11 +73,11 @@ pub fn pack(kind: QuantizedType, row_bytes: usize, rows: &[u8], group: &mut [u8]
     }
 }
 
-/// A row of a group as it was stored.
-pub(super) fn unpack_row(kind: QuantizedType, group: &[u8], row: usize) -> Vec<u8> {
+/// A row of a panel as it was stored.
+pub(super) fn unpack_row(kind: QuantizedType, panel: &[u8], row: usize) -> Vec<u8> {
     let BlockParts { size, fours: (first, fours), half } = BlockParts::of(kind);
-    let mut out = vec![0; group.len() / LANES];
-    for (block, out) in group.chunks_exact(size * LANES).zip(out.chunks_exact_mut(size)) {
+    let mut out = vec![0; panel.len() / LANES];
+    for (block, out) in panel.chunks_exact(size * LANES).zip(out.chunks_exact_mut(size)) {
         let (vectors, halves) = block.split_at(fours * 4 * LANES);
         let vectors = vectors.chunks_exact(4 * LANES);
         for (vector, out) in vectors.zip(out[first..].chunks_exact_mut(4)) {
@@ -81,4 +88,27 @@ pub(super) fn unpack_row(kind: QuantizedType, group: &[u8], row: usize) -> Vec<u
         }
     }
     out
+}
+
+/// What will be read some blocks later. The processor's own prefetchers fall behind where there is so much to compute
+/// between one block and the next.
+pub(super) struct Ahead(*const u8);
+
+impl Ahead {
+    /// Ahead of the panels that begin here.
+    pub fn of(panels: &[u8]) -> Self {
+        Self(panels.as_ptr().wrapping_add(AHEAD))
+    }
+
+    /// Asks for the next `n` bytes.
+    #[inline(always)]
+    pub fn prefetch<S: Simd>(&mut self, simd: S, n: usize) {
+        let end = self.0.wrapping_add(n);
+        let mut line = self.0;
+        while line < end {
+            simd.prefetch(line);
+            line = line.wrapping_add(64);
+        }
+        self.0 = end;
+    }
 }

@@ -1,0 +1,167 @@
+//! A thread pool for work that lasts microseconds: workers spin for a moment before they sleep, so that the many small
+//! parallel steps of one decoded token cost no wake-ups.
+//!
+//! [`workers`] has the pool itself; here is the one that the process shares.
+
+mod workers;
+
+use std::sync::OnceLock;
+
+use workers::Workers;
+
+/// What the pool is built from. `tests/loom` has the same names from loom, which tries every order in which threads can meet.
+mod sync {
+    pub use std::hint::spin_loop;
+    pub use std::sync::atomic::{AtomicBool, AtomicU64};
+    pub use std::sync::{Condvar, Mutex};
+    pub use std::thread::{Builder, JoinHandle, yield_now};
+    use std::time::{Duration, Instant};
+
+    /// How long an idle worker watches for the next job before it sleeps. Longer than the serial parts between two kernels
+    /// of a token, far shorter than anything a user would notice as load.
+    pub const WATCH: Duration = Duration::from_micros(500);
+
+    /// The time that a worker has been watching.
+    pub struct Watch {
+        since: Instant,
+        looks: u32,
+    }
+
+    impl Watch {
+        pub fn begin() -> Self {
+            Self { since: Instant::now(), looks: 0 }
+        }
+
+        /// Counts a look, and says whether the worker should sleep now.
+        pub fn is_over(&mut self) -> bool {
+            self.looks += 1;
+            self.looks.is_multiple_of(256) && self.since.elapsed() > WATCH
+        }
+    }
+}
+
+static POOL: OnceLock<Workers> = OnceLock::new();
+
+/// Sets the number of threads, the caller's included. Takes effect only before the first parallel kernel; returns
+/// whether it did.
+pub fn set_threads(threads: usize) -> bool {
+    let mut first = false;
+    POOL.get_or_init(|| {
+        first = true;
+        Workers::start(threads.max(1))
+    });
+    first
+}
+
+/// The threads that kernels run on, the caller's included.
+pub fn threads() -> usize {
+    pool().threads()
+}
+
+fn pool() -> &'static Workers {
+    POOL.get_or_init(|| Workers::start(std::thread::available_parallelism().map_or(1, usize::from)))
+}
+
+/// Calls `f(0), ..., f(n - 1)`, in any order, on all threads, and returns when all are done.
+pub fn run(n: usize, f: impl Fn(usize) + Sync) {
+    pool().run(n, &f);
+}
+
+/// As [`run`], but on the calling thread alone where all of the work, in multiplications, costs less than handing it
+/// out.
+pub(crate) fn run_costing(work: usize, n: usize, f: impl Fn(usize) + Sync) {
+    /// About three microseconds' worth.
+    const WORTH_SHARING: usize = 1 << 17;
+    if work < WORTH_SHARING {
+        (0..n).for_each(f);
+    } else {
+        run(n, f);
+    }
+}
+
+/// Calls `f` on each item, in any order, on all threads; `work` is what all of it costs, in multiplications or copied
+/// numbers.
+pub fn for_each<T: Send>(work: usize, items: &mut [T], f: impl Fn(&mut T) + Sync) {
+    let start = Shareable(items.as_mut_ptr());
+    run_costing(work, items.len(), |i| {
+        // SAFETY: each index below `len` goes to one call, and the slice outlives them.
+        f(unsafe { &mut *start.get().add(i) });
+    });
+}
+
+/// A pointer to an output that several threads write in disjoint parts.
+pub(crate) struct Shareable<T>(pub *mut T);
+
+impl<T> Clone for Shareable<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shareable<T> {}
+
+// SAFETY: it gives out a raw pointer alone; whoever writes through it promises that the part is its thread's own.
+unsafe impl<T: Send> Send for Shareable<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shareable<T> {}
+
+impl<T> Shareable<T> {
+    pub fn get(self) -> *mut T {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn every_index_runs_once() {
+        for n in [0, 1, 2, 3, 100, 1000] {
+            let counts: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+            for _ in 0..50 {
+                run(n, |i| {
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                });
+            }
+            assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 50), "{n}");
+        }
+    }
+
+    #[test]
+    fn sleeping_workers_wake() {
+        for _ in 0..5 {
+            std::thread::sleep(4 * sync::WATCH);
+            let mut items = vec![0usize; 64];
+            for_each(usize::MAX, &mut items, |item| *item += 1);
+            assert_eq!(items, vec![1; 64]);
+        }
+    }
+
+    #[test]
+    fn jobs_from_many_threads_do_not_disturb_each_other() {
+        std::thread::scope(|scope| {
+            for t in 0..4 {
+                scope.spawn(move || {
+                    for n in 1..200 {
+                        let sum = AtomicUsize::new(0);
+                        run(n, |i| {
+                            sum.fetch_add(i + t, Ordering::Relaxed);
+                        });
+                        assert_eq!(sum.into_inner(), n * (n - 1) / 2 + n * t);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller() {
+        let caught = catch_unwind(|| run(8, |i| assert!(i != 5, "step five")));
+        assert!(caught.is_err());
+        run(8, |_| {});
+    }
+}

@@ -9,9 +9,6 @@ use std::process::ExitCode;
 use cli::advice::{self, Spelling};
 use commands::Interrupted;
 
-/// The exit code after Ctrl-C, as shells have it: 128 and the signal's number.
-const INTERRUPTED: u8 = 130;
-
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
@@ -21,7 +18,7 @@ fn main() -> ExitCode {
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) if error.is::<Interrupted>() => ExitCode::from(INTERRUPTED),
+        Err(error) if error.is::<Interrupted>() => ExitCode::from(Interrupted::EXIT_CODE),
         Err(error) => {
             print_error(&advice::lines(&error, subcommand, Spelling::Flags));
             ExitCode::from(exit_code(&error))

@@ -21,6 +21,11 @@ use crate::output::Stdout;
 #[error("interrupted")]
 pub struct Interrupted;
 
+impl Interrupted {
+    /// As shells have it: 128 and the signal's number.
+    pub const EXIT_CODE: u8 = 130;
+}
+
 /// Runs the subcommand. What can be told from the flags alone is checked before a model is looked for.
 ///
 /// # Errors

@@ -61,7 +61,7 @@ fn check(args: &TopkArgs) -> Result<()> {
     {
         bail!(Error::Usage(format!("--tree {depth} with -k {} has more than {MOST_NODES} nodes", args.k)));
     }
-    args.processors.config.check()?;
+    args.processors.config.check_values()?;
     check_folder(args.html.as_deref())
 }
 

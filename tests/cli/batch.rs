@@ -93,6 +93,17 @@ fn bad_rows_are_reported_and_passed_over() {
     assert!(first.lines().all(|line| line.starts_with("{\"id\":")), "the id comes first");
 }
 
+/// Flags that need others to go with them may find them in the rows.
+#[test]
+fn rows_complete_the_flags() {
+    let rows = [json!({"id": 1, "prompt": "Once", "num_beams": 2}), json!({"id": 2, "prompt": "Once"})];
+    let flags = ["generate", "-m", "demo", "--input", "-", "-n", "2", "--length-penalty", "2"];
+    let done = gpt2(&flags).stdin(lines(&rows)).fails(1, &["1 row failed"]).json_lines();
+    let row = |id: u64| done.iter().find(|row| row["id"] == id).unwrap();
+    assert!(row(1)["sequences"][0]["score"].is_number(), "{}", row(1));
+    assert_eq!(row(2)["error"], "`length_penalty` needs `num_beams` above 1");
+}
+
 /// A real kill in the middle, a torn line, then a second run: every row is there once, and is what it would have been.
 #[cfg(unix)]
 #[test]

@@ -33,6 +33,7 @@ fn values_and_exclusions() {
     ] {
         refused(&[&["generate", "Once"], flags].concat(), 2, words);
         refused(&[&["topk", "Once"], flags].concat(), 2, words);
+        refused(&[&["generate", "--input", "-"], flags].concat(), 2, words);
     }
     for (flags, words) in [
         (&["-n", "0"][..], &["--max-new-tokens is 0; allowed are numbers from 1"][..]),
@@ -49,10 +50,7 @@ fn values_and_exclusions() {
         (&["--assistant-model", "demo", "--prompt-lookup", "2"], &["--assistant-model", "--prompt-lookup"]),
     ] {
         refused(&[&["generate", "Once"], flags].concat(), 2, words);
-        refused(&[&["generate", "--input", "-"], flags].concat(), 2, words);
-        if !flags.contains(&"--input") {
-            refused(&[&["generate", "--interactive"], flags].concat(), 2, words);
-        }
+        refused(&[&["generate", "--interactive"], flags].concat(), 2, words);
     }
     refused(&["topk", "Once", "-k", "0"], 2, &["-k is 0"]);
     refused(&["topk", "Once", "--tree", "9", "-k", "1000"], 2, &["--tree 9 with -k 1000"]);

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::gpt2;
+use crate::harness::{gpt2, tiny};
 
 /// Every subcommand with the shortest work it can do.
 const SUBCOMMANDS: [&[&str]; 13] = [
@@ -272,6 +272,27 @@ fn a_batch_costs_no_file_that_was_there() {
             gpt2(&same).fails(2, &["--output", "is the input"]);
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), rows);
+    }
+}
+
+/// Whoever read stderr is gone: what was to be said there is lost, and nothing else.
+#[test]
+fn a_stderr_that_nobody_reads_is_no_failure() {
+    let folder = tiny("base").display().to_string();
+    for (arguments, code) in [
+        (&["generate", "-m", "demo", "Once", "-n", "2", "--sample", "-v"][..], 0),
+        (&["generate", "-m", "demo", "", "-n", "2"], 0),
+        (&["score", "-m", "demo", "Once"], 0),
+        (&["topk", "-m", &folder, "--ids", "1 2"], 0),
+        (&["generate", "-m", "demo", "Once", "--top-p", "2"], 2),
+        (&["generate", "--no-such-flag"], 2),
+        (&["topk", "-m", "someone/not-cached", "Once"], 1),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = gpt2(arguments).into_command();
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
     }
 }
 

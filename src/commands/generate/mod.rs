@@ -13,6 +13,8 @@ use anyhow::Result;
 use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, Sequence};
 use gpt2::model::{Gpt2, Session};
 use gpt2::tokenizer::TextStream;
+use signal_hook::consts::SIGINT;
+use signal_hook::flag::register_conditional_shutdown;
 
 use super::Interrupted;
 use super::jsonl::{self, Line};
@@ -23,7 +25,8 @@ use crate::output::{Stdout, say};
 
 pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     let config = GenerationConfig { assistant: args.assistant_model.is_some(), ..args.decoding.config.clone() };
-    config.check()?;
+    // What a row of a batch gives may go well with flags that do not go well with each other.
+    if args.batch.input.is_some() { config.check_values() } else { config.check() }?;
     let work = match &args.batch.input {
         _ if args.interactive => Work::Interactive,
         Some(input) => {
@@ -63,13 +66,10 @@ fn interrupt_flag() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     // Called in the order in which they are registered. The first does nothing until the second has set the flag; then it
     // ends the process where it stands, from the handler of the signal, as nothing else can be relied on there.
-    signal_hook::flag::register_conditional_shutdown(signal_hook::consts::SIGINT, INTERRUPTED, Arc::clone(&flag))?;
-    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&flag))?;
+    register_conditional_shutdown(SIGINT, Interrupted::EXIT_CODE.into(), Arc::clone(&flag))?;
+    signal_hook::flag::register(SIGINT, Arc::clone(&flag))?;
     Ok(flag)
 }
-
-/// The exit code after a second Ctrl-C.
-const INTERRUPTED: i32 = 130;
 
 /// A loaded model and the flags.
 struct Generator<'a> {

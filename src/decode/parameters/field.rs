@@ -141,46 +141,30 @@ impl Scalar for f64 {
     }
 }
 
-impl Scalar for u64 {
-    fn parse(text: &str) -> Result<Self, Fault> {
-        text.parse().map_err(|_| not_a_count(u64::MAX))
-    }
+macro_rules! counts {
+    ($($type:ident),+) => {$(
+        impl Scalar for $type {
+            fn parse(text: &str) -> Result<Self, Fault> {
+                text.parse().map_err(|_| format!("not a whole number from 0 to {}", $type::MAX))
+            }
 
-    fn from_json(value: &Value) -> Result<Self, Fault> {
-        value.as_u64().ok_or_else(|| not_a_count(u64::MAX))
-    }
+            fn from_json(value: &Value) -> Result<Self, Fault> {
+                let count = value.as_u64().and_then(|n| n.try_into().ok());
+                count.ok_or_else(|| format!("not a whole number from 0 to {}", $type::MAX))
+            }
 
-    fn number(self) -> Option<f64> {
-        Some(self as f64)
-    }
+            fn number(self) -> Option<f64> {
+                Some(self as f64)
+            }
 
-    fn shown(self) -> Option<String> {
-        Some(self.to_string())
-    }
+            fn shown(self) -> Option<String> {
+                Some(self.to_string())
+            }
+        }
+    )+};
 }
 
-impl Scalar for usize {
-    fn parse(text: &str) -> Result<Self, Fault> {
-        text.parse().map_err(|_| not_a_count(usize::MAX as u64))
-    }
-
-    fn from_json(value: &Value) -> Result<Self, Fault> {
-        let count = value.as_u64().and_then(|n| usize::try_from(n).ok());
-        count.ok_or_else(|| not_a_count(usize::MAX as u64))
-    }
-
-    fn number(self) -> Option<f64> {
-        Some(self as f64)
-    }
-
-    fn shown(self) -> Option<String> {
-        Some(self.to_string())
-    }
-}
-
-fn not_a_count(largest: u64) -> Fault {
-    format!("not a whole number from 0 to {largest}")
-}
+counts!(u64, usize);
 
 impl Scalar for bool {
     const TAKES: Takes = Takes::Switch;
@@ -234,35 +218,20 @@ impl Words for OnContextLimit {
     const VARIANTS: &'static [Self] = &[Self::Stop, Self::Crop];
 }
 
-impl Scalar for EarlyStopping {
+impl<T: Words> Scalar for T {
     const TAKES: Takes = Takes::OneOf(Self::WORDS);
 
     fn parse(text: &str) -> Result<Self, Fault> {
         Self::named(text)
     }
 
+    /// A text, or `true` and `false` where these are among the words.
     fn from_json(value: &Value) -> Result<Self, Fault> {
-        match value {
-            Value::Bool(true) => Ok(Self::True),
-            Value::Bool(false) => Ok(Self::False),
-            value => Self::named(value.as_str().unwrap_or_default()),
-        }
-    }
-
-    fn shown(self) -> Option<String> {
-        self.word()
-    }
-}
-
-impl Scalar for OnContextLimit {
-    const TAKES: Takes = Takes::OneOf(Self::WORDS);
-
-    fn parse(text: &str) -> Result<Self, Fault> {
-        Self::named(text)
-    }
-
-    fn from_json(value: &Value) -> Result<Self, Fault> {
-        Self::named(value.as_str().unwrap_or_default())
+        Self::named(match value {
+            Value::Bool(true) => "true",
+            Value::Bool(false) => "false",
+            value => value.as_str().unwrap_or_default(),
+        })
     }
 
     fn shown(self) -> Option<String> {

@@ -250,8 +250,11 @@ impl GenerationConfig {
         if self.ignore_eos { &[] } else { &self.eos_token_id }
     }
 
-    /// Checks each value by itself.
-    pub(super) fn check_values(&self) -> Result<()> {
+    /// Checks each value by itself: all that can be said while others may still change.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`]: the parameter, its value and what is allowed.
+    pub fn check_values(&self) -> Result<()> {
         PARAMETERS.iter().try_for_each(|parameter| {
             let checked = (parameter.field)(self).check(&parameter.range);
             checked.map_err(|fault| Error::parameter(parameter.name, fault))

@@ -10,7 +10,7 @@
 //! | `host` | the network over this library's kernels for the CPU |
 //! | `candle` | the network as candle operations, for the devices that candle has |
 //! | `cuda` | the network on an NVIDIA GPU, over kernels of its own |
-//! | `load`, `weights`, `packing` | from a checkpoint to a model |
+//! | `load`, `loader`, `weights`, `packing` | from a checkpoint to a model |
 //! | `paging` | rows in pages, as the caches of `host` and `cuda` keep them |
 //!
 //! Reference: transformers 5.23.0, `models/gpt2/modeling_gpt2.py`.
@@ -22,6 +22,7 @@ mod cuda;
 pub(crate) mod cuda_shape;
 mod host;
 mod load;
+mod loader;
 mod network;
 mod packing;
 mod paging;

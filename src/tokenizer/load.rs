@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::tokenizer_json::Entries;
-use super::vocabulary::{in_order, shown};
+use super::vocabulary::{in_order, merge};
 use super::{END_OF_TEXT, Tokenizer, tokenizer_json};
 use crate::checkpoint::gguf::{Gguf, Vocabulary};
 use crate::error::{Error, Result};
@@ -92,13 +92,6 @@ fn from_lines<'a, S: AsRef<str>>(
 /// The special tokens of a vocabulary that does not say which they are.
 fn end_of_text<S: AsRef<str>>(pieces: &[S]) -> Vec<u32> {
     (0..).zip(pieces).filter(|(_, piece)| piece.as_ref() == END_OF_TEXT).map(|(id, _)| id).collect()
-}
-
-/// The two pieces of a merge written as `left right`.
-pub(super) fn merge(line: &str) -> Result<(&str, &str), String> {
-    let pair =
-        line.split_once(' ').filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '));
-    pair.ok_or_else(|| format!("{} is not a merge, which is two pieces with a space between", shown(line)))
 }
 
 #[cfg(test)]

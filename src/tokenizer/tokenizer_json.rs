@@ -7,8 +7,8 @@ use rustc_hash::FxHashSet;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::vocabulary::in_order;
-use super::{Tokenizer, alphabet, load};
+use super::vocabulary::{in_order, merge};
+use super::{Tokenizer, alphabet};
 
 /// Parses a `tokenizer.json`.
 pub(super) fn parse(json: &[u8]) -> Result<Tokenizer, String> {
@@ -154,7 +154,7 @@ impl Model<'_> {
 impl Merge<'_> {
     fn pair(&self) -> Result<(&str, &str), String> {
         match self {
-            Self::Line(line) => load::merge(line),
+            Self::Line(line) => merge(line),
             Self::Pair(left, right) => Ok((left, right)),
         }
     }

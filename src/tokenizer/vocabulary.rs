@@ -109,6 +109,13 @@ pub(super) fn shown(piece: &str) -> String {
     }
 }
 
+/// The two pieces of a merge written as `left right`.
+pub(super) fn merge(line: &str) -> Result<(&str, &str), String> {
+    let pair =
+        line.split_once(' ').filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '));
+    pair.ok_or_else(|| format!("{} is not a merge, which is two pieces with a space between", shown(line)))
+}
+
 fn hash(piece: &[u8]) -> u64 {
     FxBuildHasher.hash_one(piece)
 }

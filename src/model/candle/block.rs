@@ -3,8 +3,8 @@
 use candle_core::{DType, Tensor};
 use candle_nn::ops;
 
-use super::cache::Pass;
 use super::layers::{LayerNorm, Linear, activate};
+use super::pass::Pass;
 use crate::config::Activation;
 use crate::error::Result;
 use crate::model::Trace;

@@ -7,10 +7,10 @@
 use candle_core::Tensor;
 
 use super::Place;
-use super::attention::{AttentionShape, View};
+use super::view::AttentionShape;
 use crate::config::Config;
 use crate::error::Result;
-use crate::model::network::{self, Segment, segments};
+use crate::model::network::{self, Segment};
 
 /// Room for positions grows in multiples of this.
 const STEP: usize = 128;
@@ -41,24 +41,13 @@ impl Cache {
         Self { shape, place, n_layer, rows: vec![], layers: vec![] }
     }
 
-    /// Begins a pass over the new positions of `inputs`, `(row, ids)`: makes room for them. Lengths change only with
-    /// [`Pass::commit`].
-    ///
-    /// # Errors
-    /// If there is no memory.
-    pub fn begin(&mut self, inputs: &[(usize, &[u32])]) -> Result<Pass<'_>> {
-        let segments: Vec<Segment> = segments(inputs.iter().copied(), |row| network::Cache::len(self, row)).collect();
-        self.make_room(&segments)?;
-        let view = View::new(&segments, self.shape, &self.place)?;
-        Ok(Pass { cache: self, segments, view })
-    }
-
     /// Brings `row`, and all before it, into being.
     fn name(&mut self, row: usize) {
         self.rows.extend((self.rows.len()..=row).map(|slot| Row { len: 0, slot }));
     }
 
-    fn make_room(&mut self, segments: &[Segment]) -> Result<()> {
+    /// Makes room for new positions; lengths change only with [`commit`](Self::commit).
+    pub fn make_room(&mut self, segments: &[Segment]) -> Result<()> {
         segments.iter().for_each(|s| self.name(s.row));
         let positions = segments.iter().map(Segment::total).max().unwrap_or(0);
         if self.layers.is_empty() {
@@ -101,6 +90,13 @@ impl Cache {
         }
         Ok(())
     }
+
+    /// The new positions are there, in every layer.
+    pub fn commit(&mut self, segments: &[Segment]) {
+        for s in segments {
+            self.rows[s.row].len = s.total();
+        }
+    }
 }
 
 impl network::Cache for Cache {
@@ -127,28 +123,6 @@ impl network::Cache for Cache {
         let before = self.rows.clone();
         for (to, from) in moves {
             self.rows[*to] = before[*from];
-        }
-    }
-}
-
-/// New positions on their way through the network. They become part of their rows with [`commit`](Self::commit); a pass that
-/// is dropped before leaves the rows as they were.
-pub struct Pass<'c> {
-    pub(super) cache: &'c mut Cache,
-    segments: Vec<Segment>,
-    pub(super) view: View,
-}
-
-impl Pass<'_> {
-    /// The new positions of each row.
-    pub fn segments(&self) -> &[Segment] {
-        &self.segments
-    }
-
-    /// The new positions are there, in every layer.
-    pub fn commit(self) {
-        for s in &self.segments {
-            self.cache.rows[s.row].len = s.total();
         }
     }
 }

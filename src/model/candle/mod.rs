@@ -3,17 +3,19 @@
 //!
 //! Activations, norms, biases and the cache have one number type, and so have matrices that are not quantised.
 
-mod attention;
 mod block;
 mod cache;
 mod layers;
+mod pass;
+mod view;
 
 use candle_core::{DType, Device, Tensor};
 
 use self::block::{Attention, Block, Mlp};
 use self::cache::Cache;
 use self::layers::{Embedding, LayerNorm, Linear};
-use super::load::Loader;
+use self::pass::Pass;
+use super::loader::Loader;
 use super::network::{self, KvCache, Network, Stored};
 use super::{Trace, WeightType};
 use crate::base::{self, FloatType};
@@ -103,7 +105,7 @@ impl Network for CandleNetwork {
         cache: &mut KvCache,
         mut trace: Option<&mut Trace>,
     ) -> Result<Tensor> {
-        let mut pass = cache.own::<Cache>()?.begin(inputs)?;
+        let mut pass = Pass::begin(cache.own()?, inputs)?;
         let ids: Vec<u32> = inputs.iter().flat_map(|(_, ids)| *ids).copied().collect();
         let positions = pass.segments().iter().flat_map(|s| s.past..s.total()).map(|at| at as u32);
         let positions: Vec<u32> = positions.collect();

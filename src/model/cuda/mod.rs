@@ -38,7 +38,7 @@ use candle_core::Tensor;
 
 use super::Trace;
 use super::cuda_shape as shape;
-use super::load::Loader;
+use super::loader::Loader;
 use super::network::{self, KvCache, Stored};
 
 use super::weights::{Layout, MatrixData};

@@ -11,7 +11,7 @@ use candle_core::{Device, Tensor};
 use self::block::{Attention, Block, Mlp};
 use self::cache::{Cache, Pass};
 use self::layers::{LayerNorm, Linear, weight};
-use super::load::Loader;
+use super::loader::Loader;
 use super::network::{self, KvCache, Network, Stored, last_if_top, tops, wanted};
 use super::{Trace, with_slice};
 use crate::base::FloatType;

@@ -7,7 +7,6 @@
 use candle_core::{DType, Tensor};
 
 use super::Place;
-use super::cache::Pass;
 use crate::error::Result;
 use crate::model::Segment;
 
@@ -26,33 +25,33 @@ pub struct AttentionShape {
 /// How a pass sees the rows of the cache.
 #[derive(Debug, Default)]
 pub struct View {
-    runs: Vec<Run>,
+    pub runs: Vec<Run>,
     /// The segments, by number, in the order of their rows, if they come in another.
-    order: Option<Order>,
+    pub order: Option<Order>,
 }
 
 /// From the order of a batch to the order of its rows, and back: numbers of positions.
 #[derive(Debug)]
-struct Order {
+pub struct Order {
     /// The segments' numbers by row.
-    segments: Vec<usize>,
-    to_rows: Tensor,
-    to_batch: Tensor,
+    pub segments: Vec<usize>,
+    pub to_rows: Tensor,
+    pub to_batch: Tensor,
 }
 
 /// `R` rows side by side with `T` new positions each.
 #[derive(Debug)]
 pub struct Run {
     /// The first row, and how many.
-    rows: (usize, usize),
+    pub rows: (usize, usize),
     /// The first new position among those of the pass, by row, and how many a row has.
-    new: (usize, usize),
+    pub new: (usize, usize),
     /// `S`, the most positions that a row of the run holds after the pass.
-    total: usize,
+    pub total: usize,
     /// How many each of the rows holds then.
     totals: Vec<usize>,
     /// Where in the cache new positions go, (R, H, T, D).
-    index: Tensor,
+    pub index: Tensor,
     /// What is added to the scores, (R, 1, T, S): 0, or a number that no weight is left of. None where all is seen.
     mask: Option<Tensor>,
 }
@@ -119,56 +118,6 @@ fn mask(new: &Tensor, total: usize, place: &Place) -> Result<Tensor> {
     let positions = Tensor::arange(0, total as u32, &place.device)?.to_dtype(DType::F32)?;
     let later = positions.broadcast_gt(&new.to_dtype(DType::F32)?)?.to_dtype(DType::F32)?;
     Ok(later.affine(f64::from(f32::MIN), 0.0)?.to_dtype(place.dtype)?)
-}
-
-impl Pass<'_> {
-    /// The runs, in the order of their rows.
-    pub fn runs(&self) -> &[Run] {
-        &self.view.runs
-    }
-
-    /// Rows of new positions in the order of the rows of the cache.
-    pub fn by_row(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(match &self.view.order {
-            Some(order) => x.index_select(&order.to_rows, 0)?,
-            None => x.clone(),
-        })
-    }
-
-    /// Rows of new positions, and something of each segment, back in the order of the inputs.
-    pub fn by_input(&self, x: Tensor, of_segments: Vec<Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
-        let Some(order) = &self.view.order else { return Ok((x, of_segments)) };
-        let mut of_segments: Vec<_> = order.segments.iter().zip(of_segments).collect();
-        of_segments.sort_by_key(|(segment, _)| **segment);
-        let of_segments = of_segments.into_iter().map(|(_, tensor)| tensor).collect();
-        Ok((x.index_select(&order.to_batch, 0)?, of_segments))
-    }
-
-    /// The run's queries, keys and values, (R, H, T, D) each, from those of all rows (N, 3C).
-    pub fn split(&self, run: &Run, qkv: &Tensor) -> Result<[Tensor; 3]> {
-        let ((_, rows), (first, len)) = (run.rows, run.new);
-        let AttentionShape { heads, head_dim } = self.cache.shape;
-        let qkv = qkv.narrow(0, first, rows * len)?.reshape((rows, len, 3, heads, head_dim))?;
-        let parts = qkv.permute((2, 0, 3, 1, 4))?.contiguous()?;
-        Ok([parts.get(0)?, parts.get(1)?, parts.get(2)?])
-    }
-
-    /// Heads side by side again: (R, H, T, D) -> (R * T, C).
-    pub fn join(&self, x: &Tensor) -> Result<Tensor> {
-        let AttentionShape { heads, head_dim } = self.cache.shape;
-        Ok(x.transpose(1, 2)?.reshape(((), heads * head_dim))?)
-    }
-
-    /// Puts the run's new keys and values into the cache. Returns all that it holds for these rows, (R, H, S, D).
-    pub fn append(&self, run: &Run, layer: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
-        let [keys, values] = &self.cache.layers[layer];
-        let append = |all: &Tensor, new: &Tensor| {
-            let rows = all.narrow(0, run.rows.0, run.rows.1)?;
-            rows.scatter_set(&run.index, new, 2)?;
-            rows.narrow(2, 0, run.total)
-        };
-        Ok((append(keys, k)?, append(values, v)?))
-    }
 }
 
 impl Run {

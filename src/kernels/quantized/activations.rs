@@ -1,8 +1,10 @@
 //! Activations as 8-bit integers, 32 with one scale.
 
-use super::unpacked::CHUNK;
 use crate::kernels::share::for_each_chunk;
 use crate::kernels::simd::{Kernel, LANES, Simd, dispatch};
+
+/// Inputs of a chunk.
+pub(super) const CHUNK: usize = 32;
 
 /// 32 activations: `x ≈ scale * number`.
 #[derive(Debug, Clone, Copy, Default)]

@@ -2,9 +2,8 @@
 //!
 //! Reference: ggml's `block_q8_0`, `block_q4_K`, `block_q5_K`, `block_q6_K` and their `dequantize_row_*`.
 
-use super::activations::Chunk;
+use super::activations::{CHUNK, Chunk};
 use super::panels::PANEL;
-use super::unpacked::{CHUNK, Sink};
 use crate::kernels::simd::{LANES, Simd};
 
 /// A format that has a kernel.
@@ -23,6 +22,16 @@ pub(super) trait Format {
     const OFFSET: i32;
     /// Unpacks a block of a panel, `PANEL * SIZE` bytes.
     fn unpack<S: Simd>(simd: S, block: &[u8], sink: &mut impl Sink<S>);
+}
+
+/// What takes a block's unpacked weights of 16 outputs. Groups and chunks are counted from the start of the block.
+pub(super) trait Sink<S: Simd> {
+    /// The weights of inputs `4 * i..4 * i + 4` of each output, a byte each.
+    fn bytes(&mut self, simd: S, i: usize, v: S::I);
+    /// The scales of the inputs of group `group`.
+    fn scales(&mut self, simd: S, group: usize, v: S::V);
+    /// The minima of the inputs of chunk `chunk`.
+    fn minima(&mut self, simd: S, chunk: usize, v: S::V);
 }
 
 /// Vectors `i..i + 4` of a block: bytes `4 * i..4 * i + 16` of each output but for the lone f16.

@@ -30,10 +30,10 @@ use super::product::{self, Epilogue};
 use super::share::{Columns, for_each_columns};
 use super::simd::{Kernel, MatrixUnit, Simd, dispatch};
 use crate::base::{QuantizedType, pool};
-use activations::Activations;
+use activations::{Activations, CHUNK};
 use format::{Format, Q4K, Q5K, Q6K, Q8_0};
 use panels::{Ahead, PAIR};
-use unpacked::{CHUNK, DEPTH, Place, Unpacked};
+use unpacked::{DEPTH, Place, Unpacked};
 
 /// Pairs of panels that one thread takes at a time, at most.
 const PAIRS: usize = 16;

@@ -2,10 +2,9 @@
 
 use std::marker::PhantomData;
 
-use super::activations::Chunk;
-use super::format::{Format, dot, group_sum, offset};
+use super::activations::{CHUNK, Chunk};
+use super::format::{Format, Sink, dot, group_sum, offset};
 use super::panels::{Ahead, PANEL};
-use super::unpacked::{CHUNK, Sink};
 use crate::kernels::simd::Simd;
 
 /// The products of a row of activations with the 16 outputs of a panel.

@@ -1,10 +1,10 @@
 //! Many rows of activations: an unpacked part of a pair of panels goes past them in tiles of sums in registers.
 
 use super::Part;
-use super::activations::{Activations, Chunk};
+use super::activations::{Activations, CHUNK, Chunk};
 use super::format::{Format, dot, group_sum, offset};
 use super::panels::PANEL;
-use super::unpacked::{CHUNK, Unpacked};
+use super::unpacked::Unpacked;
 use crate::kernels::share::Columns;
 use crate::kernels::simd::{LANES, Simd};
 

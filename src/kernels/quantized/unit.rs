@@ -7,10 +7,10 @@
 use std::ops::Range;
 
 use super::Part;
-use super::activations::Activations;
+use super::activations::{Activations, CHUNK};
 use super::format::{Format, offset};
 use super::panels::PANEL;
-use super::unpacked::{CHUNK, Unpacked};
+use super::unpacked::Unpacked;
 use crate::kernels::share::Columns;
 use crate::kernels::simd::{LANES, MatrixUnit, Simd};
 

@@ -3,11 +3,9 @@
 
 use std::marker::PhantomData;
 
-use super::format::Format;
+use super::activations::CHUNK;
+use super::format::{Format, Sink};
 use crate::kernels::simd::{LANES, Simd};
-
-/// Inputs of a chunk.
-pub(super) const CHUNK: usize = 32;
 
 /// Most inputs of a part, whole blocks of every format; so it stays in the L1 cache.
 pub(super) const DEPTH: usize = 512;
@@ -37,16 +35,6 @@ pub(super) const fn empty() -> Unpacked {
         minima: [[0.0; LANES]; 2],
     };
     [EMPTY; DEPTH / CHUNK]
-}
-
-/// What takes a block's unpacked weights of 16 outputs. Groups and chunks are counted from the start of the block.
-pub(super) trait Sink<S: Simd> {
-    /// The weights of inputs `4 * i..4 * i + 4` of each output, a byte each.
-    fn bytes(&mut self, simd: S, i: usize, v: S::I);
-    /// The scales of the inputs of group `group`.
-    fn scales(&mut self, simd: S, group: usize, v: S::V);
-    /// The minima of the inputs of chunk `chunk`.
-    fn minima(&mut self, simd: S, chunk: usize, v: S::V);
 }
 
 /// The place of a block of `F` among unpacked weights.

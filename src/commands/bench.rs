@@ -10,7 +10,7 @@ use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::device::Backend;
 use gpt2::kernels;
-use gpt2::memory::{self, Footprint};
+use gpt2::memory::{self, DeviceFootprint, Footprint};
 use gpt2::model::{Gpt2, LoadOptions};
 
 use super::load;
@@ -90,8 +90,11 @@ fn model(args: &BenchArgs, backend: Backend, verbosity: Verbosity) -> Result<(St
     let weights = args.model.weights();
     // Random numbers lie in memory even where those of a file would be mapped.
     memory::require(size.name(), weights, |weights| Footprint::of_config(&size.config(), weights))?;
-    let checkpoint = Checkpoint::random(&size.config(), weights, 0)?;
-    let model = Gpt2::load(size.config(), &checkpoint, LoadOptions { weights, backend })?;
+    let (config, checkpoint) = (size.config(), Checkpoint::random(&size.config(), weights, 0)?);
+    memory::require_on(&backend, size.name(), weights, |weights| {
+        DeviceFootprint::of_checkpoint(&config, &checkpoint, weights)
+    })?;
+    let model = Gpt2::load(config, &checkpoint, LoadOptions { weights, backend })?;
     Ok((format!("{} (random weights)", size.name()), model))
 }
 

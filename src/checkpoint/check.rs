@@ -1,4 +1,4 @@
-//! Whether the tensors of a checkpoint are those that a configuration calls for.
+//! Checks that a checkpoint has the tensors that its configuration calls for.
 
 use super::{Checkpoint, Tensor};
 use crate::config::Config;
@@ -6,11 +6,11 @@ use crate::error::{Error, Result};
 use crate::inventory::TensorId;
 
 impl Checkpoint {
-    /// Checks names and shapes, without reading a number. A bias on queries, keys and values may be there or not; the head
-    /// of a tied model may be there and is not looked at.
+    /// Checks names and shapes without reading a number. The bias of queries, keys and values is optional. The head of
+    /// a tied model is optional, and ignored.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`] where checkpoint and configuration
+    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`] if checkpoint and configuration
     /// disagree.
     pub fn check(&self, config: &Config) -> Result<()> {
         let with_biases = Config { qkv_bias: true, ..config.clone() };
@@ -60,7 +60,7 @@ mod tests {
         Config { vocab_size: 30, n_positions: 8, n_embd: 4, n_layer: 2, n_inner: 16, n_head: 2, ..config }
     }
 
-    /// The tensors of the configuration, changed.
+    /// The tensors of `config`, modified by `change`.
     fn changed(config: &Config, change: impl FnOnce(&mut Vec<Tensor>)) -> Checkpoint {
         let mut tensors = Checkpoint::random(config, WeightType::F32, 0).unwrap().tensors;
         change(&mut tensors);

@@ -22,8 +22,7 @@ fn main() {
     println!("cargo:rustc-cfg=cuda_kernels");
 }
 
-/// Compiles machine code for the GPU generations that need their own, and PTX, which the driver compiles, for later
-/// ones.
+/// Compiles machine code for GPU generations that need their own, and PTX, which the driver compiles, for later ones.
 fn compile_for_gpus(folder: &std::path::Path) {
     for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH"] {
         println!("cargo:rerun-if-env-changed={variable}");

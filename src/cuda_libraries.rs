@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_opened_is_named_with_what_to_do() {
+    fn a_library_that_cannot_be_opened_is_named_with_what_to_do() {
         let files = &["libno_such_thing.so.2", "libno_such_thing.so"];
         let absent = Library { files, functions: &[], lacking: toolkit_lacks, advice: "buy one" };
         let error = absent.open().unwrap_err();

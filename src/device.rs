@@ -190,7 +190,7 @@ mod tests {
 
     #[cfg(not(feature = "cuda"))]
     #[test]
-    fn what_is_not_compiled_in_is_named_with_the_way_to_get_it() {
+    fn a_device_that_is_not_compiled_in_is_named_with_the_way_to_get_it() {
         let error = DeviceChoice::Cuda(0).open().unwrap_err().to_string();
         assert!(error.contains("cargo install") && error.contains("--features cuda"), "{error}");
     }

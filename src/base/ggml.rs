@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_quantised_or_not_whole_is_refused() {
+    fn types_that_are_not_quantised_and_partial_blocks_are_refused() {
         let mut out = vec![7.0; 64];
         for (dtype, bytes) in [(DType::F32, 256), (DType::Q8_0, 67), (DType::Q4K, 36)] {
             assert!(dequantize(dtype, &vec![0; bytes], &mut out).is_err(), "{dtype}");

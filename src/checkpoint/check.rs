@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_misshapen_or_too_much_is_named() {
+    fn missing_misshapen_and_extra_tensors_are_named() {
         let config = config();
         changed(&config, |_| ()).check(&config).unwrap();
         fn find<'a>(tensors: &'a mut [Tensor], name: &str) -> &'a mut Tensor {
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn biases_of_queries_keys_and_values_and_a_tied_head_may_be_there_or_not() {
+    fn biases_of_queries_keys_and_values_and_a_tied_head_are_optional() {
         let (tied, untied) = (config(), Config { tie_word_embeddings: false, ..config() });
         let without = Config { qkv_bias: false, ..config() };
         changed(&without, |_| ()).check(&tied).unwrap();

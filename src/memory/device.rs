@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_fit_is_refused_with_what_would() {
+    fn a_model_that_cannot_fit_is_refused_and_types_that_fit_are_named() {
         let config = Config::named("gpt2-xl").unwrap();
         let refusal = |megabytes: u64| {
             let footprint = |weights| DeviceFootprint::of_config(&config, weights);

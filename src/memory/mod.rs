@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_fit_is_refused_with_what_would() {
+    fn a_model_that_cannot_fit_is_refused_and_types_that_fit_are_named() {
         let config = Config::named("gpt2").unwrap();
         let refusal = |megabytes: u64, address_space: Option<u64>| {
             let address_space = address_space.map(|n| n * 1_000_000);

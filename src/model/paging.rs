@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_failed_pass_reserved_is_given_back() {
+    fn a_failed_pass_gives_back_what_it_reserved() {
         let mut rows = PagedRows::new(Numbers::default(), 4);
         append(&mut rows, 0, 3, 1);
         rows.reserve(&[Segment { row: 0, first: 0, len: 9, past: 3 }]).unwrap();

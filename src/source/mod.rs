@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_name_can_stand_for_is_told_in_one_line() {
+    fn names_that_mean_nothing_are_refused_in_one_line() {
         for (model, words) in [
             ("./nothing", &["./nothing", "no such"][..]),
             ("/nothing/at/all", &["no such"]),

@@ -23,8 +23,7 @@ const EOS: &str = "tokenizer.ggml.eos_token_id";
 impl Config {
     /// Reads the configuration from the metadata of a GGUF file. Settings without a GGUF key are what llama.cpp
     /// computes for `gpt2`: the activation `gelu_new`, and scores scaled by `1/√D`. The head is tied if the file has no
-    /// separate one;
-    /// queries, keys and values have a bias if the file has one.
+    /// separate one; queries, keys and values have a bias if the file has one.
     ///
     /// # Errors
     /// [`Error::Format`] or [`Error::Config`], naming the key and what is allowed.

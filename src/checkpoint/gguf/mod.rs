@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_llama_cpp_would_compute_otherwise_is_not_written() {
+    fn models_that_llama_cpp_would_compute_differently_are_not_written() {
         let config = Config { scale_attn_by_inverse_layer_idx: true, ..Config::named("gpt2").unwrap() };
         let error = Metadata::from_config(&config).unwrap_err().to_string();
         assert!(error.contains("inverse of the layer, which GGUF cannot store"), "{error}");

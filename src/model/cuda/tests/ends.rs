@@ -5,7 +5,7 @@ use super::*;
 
 #[test]
 #[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
-fn an_embedding_is_the_sum_of_two_rows_and_ranks_begin_at_0() {
+fn an_embedding_is_the_sum_of_two_rows_and_ranks_start_at_0() {
     for numbers in TYPES {
         for (width, tokens) in [(1, 1), (33, 7), (300, 9)] {
             let stride = padded(width);
@@ -40,7 +40,7 @@ fn an_embedding_is_the_sum_of_two_rows_and_ranks_begin_at_0() {
 
 #[test]
 #[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
-fn a_matrix_of_any_file_is_placed_as_rounding_to_nearest_says() {
+fn matrices_of_any_type_are_converted_with_rounding_to_nearest() {
     // Ties, numbers too large for f16, tiny ones, and NaN or infinities.
     let special = [
         0.0,

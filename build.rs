@@ -22,7 +22,7 @@ fn main() {
     println!("cargo:rustc-cfg=cuda_kernels");
 }
 
-/// Machine code for the generations of GPUs that have their own, and PTX, which the driver compiles, for later ones.
+/// Compiles machine code for GPU generations that need their own, and PTX, which the driver compiles, for later ones.
 fn compile_for_gpus(folder: &std::path::Path) {
     for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH"] {
         println!("cargo:rerun-if-env-changed={variable}");
@@ -50,7 +50,7 @@ fn compile_for_the_host(folder: &std::path::Path) {
         .std("c++17")
         .opt_level(2)
         .define("EMULATED", None)
-        // Kernels read numbers as vectors, and say where a product and a sum are one.
+        // Kernels read numbers as vectors, and fuse multiply and add only where they say so.
         .flag("-fno-strict-aliasing")
         .flag("-ffp-contract=off")
         .flag("-Wno-unknown-pragmas")

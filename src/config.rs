@@ -1,4 +1,4 @@
-//! A model's configuration: `config.json` read, checked, and turned into numbers that the rest can rely on.
+//! A model's configuration: `config.json`, read, checked, and turned into numbers that the rest can rely on.
 //!
 //! Reference: transformers 5.23.0, `models/gpt2/configuration_gpt2.py`.
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files::read_at_most;
 
-/// The most bytes that a `config.json` may have.
+/// The largest `config.json` that is read, in bytes.
 pub const LARGEST_CONFIG: u64 = 1 << 20;
 
 /// The activation of the MLP, under transformers' names.
@@ -33,20 +33,20 @@ pub enum Activation {
 /// A validated GPT-2 configuration: every number is in range and consistent with the others.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Config {
-    /// `V`, tokens in the vocabulary.
+    /// `V`, the number of tokens in the vocabulary.
     pub vocab_size: usize,
     /// The context: the most positions the model can see.
     pub n_positions: usize,
     /// `C`, the width of the residual stream.
     pub n_embd: usize,
-    /// Blocks.
+    /// The number of blocks.
     pub n_layer: usize,
-    /// `H`, attention heads a block; divides `n_embd`.
+    /// `H`, attention heads per block; divides `n_embd`.
     pub n_head: usize,
-    /// The width inside the MLP (`n_inner`, or `4 * n_embd` where the file says null).
+    /// The width inside the MLP (`n_inner`, or `4 * n_embd` if the file says null).
     pub n_inner: usize,
-    /// Whether queries, keys and values have a bias; `qkv_bias` in the file, true where it is silent, as in every
-    /// published GPT-2.
+    /// Whether queries, keys and values have a bias; `qkv_bias` in the file. True if absent, as in every published
+    /// GPT-2.
     pub qkv_bias: bool,
     /// The MLP's activation.
     pub activation_function: Activation,
@@ -58,14 +58,14 @@ pub struct Config {
     pub scale_attn_by_inverse_layer_idx: bool,
     /// Whether the output head is the token embedding.
     pub tie_word_embeddings: bool,
-    /// The token that starts a text; may lie outside the vocabulary.
+    /// The token that starts a text; may be outside the vocabulary.
     pub bos_token_id: Option<u32>,
-    /// The tokens that end a text; empty where the file says null. May lie outside the vocabulary.
+    /// The tokens that end a text; empty if the file says null. May be outside the vocabulary.
     pub eos_token_id: Vec<u32>,
 }
 
-/// `config.json` as written. Absent keys take `GPT2Config`'s defaults, and so do those that are null, but for the special
-/// tokens: there null says that the model has none.
+/// `config.json` as written. Missing and null keys take `GPT2Config`'s defaults, except that a null special token means
+/// that the model has none.
 #[derive(Deserialize)]
 struct Raw {
     model_type: Option<String>,
@@ -100,17 +100,17 @@ enum OneOrMany {
     Many(Vec<i64>),
 }
 
-/// The most elements a dimension may have, far beyond any GPT-2.
+/// The largest allowed dimension, far beyond any GPT-2.
 const LARGEST_DIMENSION: i64 = 1 << 21;
 
-/// The most blocks: so many of the widest fit into 64 bits, counted in bytes.
+/// The most blocks: the bytes of this many of the widest still fit 64 bits.
 const MOST_LAYERS: i64 = 1 << 14;
 
 impl Config {
     /// Reads and checks `config.json`.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, [`Error::Config`] if it is not JSON or describes no possible GPT-2.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Config`] if it is not JSON or does not describe a GPT-2.
     pub fn from_file(path: &Path) -> Result<Self> {
         let text = read_at_most(path, LARGEST_CONFIG)?;
         Self::from_json(&text, &path.display().to_string())
@@ -145,12 +145,12 @@ impl Config {
         let activation = raw.activation_function.as_deref().unwrap_or("gelu_new");
         let activation_function = serde_json::from_value(activation.into()).map_err(|_| {
             fail(format!(
-                "activation_function is `{activation}`; known are gelu_new, gelu_pytorch_tanh, gelu, gelu_fast, relu, silu, swish"
+                "activation_function is `{activation}`; supported are gelu_new, gelu_pytorch_tanh, gelu, gelu_fast, relu, silu, swish"
             ))
         })?;
         let layer_norm_epsilon = raw.layer_norm_epsilon.unwrap_or(1e-5);
         if !(layer_norm_epsilon.is_finite() && layer_norm_epsilon >= 0.0) {
-            return Err(fail(format!("layer_norm_epsilon is {layer_norm_epsilon}; it must be a number from 0 up")));
+            return Err(fail(format!("layer_norm_epsilon is {layer_norm_epsilon}; it must be a number of at least 0")));
         }
         let tokens = |key: &str, ids: Option<OneOrMany>| -> Result<Vec<u32>> {
             match ids {
@@ -177,10 +177,10 @@ impl Config {
         })
     }
 
-    /// The text of a `config.json` for transformers.
+    /// A `config.json` for transformers.
     ///
     /// # Errors
-    /// None that a valid configuration could cause.
+    /// None for a valid configuration.
     pub fn to_json(&self) -> Result<String> {
         let error = |e: serde_json::Error| Error::Config { origin: "config.json".into(), message: e.to_string() };
         let mut json = serde_json::to_value(self).map_err(error)?;
@@ -229,7 +229,7 @@ impl Config {
         self.n_embd / self.n_head
     }
 
-    /// What the attention scores of block `layer` are multiplied by.
+    /// The factor for the attention scores of block `layer`.
     #[must_use]
     pub fn attention_scale(&self, layer: usize) -> f32 {
         let scale = if self.scale_attn_weights { (self.head_dim() as f32).powf(-0.5) } else { 1.0 };

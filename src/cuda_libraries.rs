@@ -1,10 +1,10 @@
-//! NVIDIA's libraries, opened when a GPU is asked for instead of when the program starts.
+//! NVIDIA's libraries, opened when a GPU is asked for rather than when the program starts.
 //!
-//! candle links to them, and the loader would refuse to start the program on a machine that lacks one. Here every
-//! function that candle's bindings can call is defined as a jump to an address that [`available`] looks up. The linker
-//! then takes nothing from the libraries, and the program does not name them as needed.
+//! candle links to them, and the loader would refuse to start the program on a machine that lacks one. Here, every
+//! function that candle's bindings can call is defined as a jump to an address that [`available`] looks up. So the
+//! linker takes nothing from the libraries, and the program does not list them as needed.
 //!
-//! CUDA exists for Linux on `x86_64` and `aarch64` alone; on Windows the libraries are linked as candle asks.
+//! CUDA only exists for Linux on `x86_64` and `aarch64`; on Windows the libraries are linked as candle asks.
 
 use std::error::Error as _;
 use std::ffi::{c_int, c_uint, c_void};
@@ -15,8 +15,9 @@ use std::{env, iter, process};
 
 use libloading::os::unix;
 
-// Some of candle's kernels register themselves with CUDA's runtime before `main`. The static runtime has nothing to be
-// opened then, and opens the driver by itself when a kernel is started. All of it, as its users come later in the link.
+// Some of candle's kernels register with CUDA's runtime before `main`. The static runtime needs no library at that
+// point, and opens the driver by itself when a kernel is launched. All of it is linked, as its users come later in the
+// link.
 #[link(name = "cudart_static", kind = "static", modifiers = "+whole-archive,-bundle")]
 unsafe extern "C" {}
 
@@ -30,21 +31,21 @@ pub fn available() -> Result<(), String> {
 }
 
 struct Library {
-    /// What the file is called, with the version to be preferred first.
+    /// File names, the preferred version first.
     files: &'static [&'static str],
     functions: &'static [Function],
-    /// Stands in for functions that this version of it does not have.
+    /// Stands in for functions that the installed version lacks.
     lacking: extern "C" fn() -> c_int,
     advice: &'static str,
 }
 
 struct Function {
     name: &'static str,
-    /// Where its trampoline goes.
+    /// The address that its trampoline jumps to.
     address: &'static AtomicPtr<c_void>,
 }
 
-/// In an order in which each comes after those that it needs.
+/// Ordered so that each comes after those that it needs.
 static LIBRARIES: &[Library] = &[
     Library {
         files: &["libcuda.so.1", "libcuda.so"],
@@ -68,9 +69,9 @@ impl Library {
     fn open(&self) -> Result<(), String> {
         let mut cause = None;
         for file in self.files {
-            // By its name alone it is sought where the loader seeks.
+            // A bare name is looked up along the loader's search path.
             for path in iter::once(PathBuf::from(file)).chain(toolkit_folders().map(|folder| folder.join(file))) {
-                // SAFETY: what these libraries do when they are opened they would do if the program were linked to them.
+                // SAFETY: opening these libraries runs the same code as linking the program to them would.
                 match unsafe { unix::Library::open(Some(&path), unix::RTLD_LAZY | unix::RTLD_LOCAL) } {
                     Ok(library) => {
                         self.look_up(&library);
@@ -82,7 +83,7 @@ impl Library {
                 }
             }
         }
-        // The loader's message, which begins with the file's name, is the source of libloading's.
+        // libloading's error has the loader's message, which begins with the file's name, as its source.
         let cause = cause.map(|cause| cause.source().map_or_else(|| cause.to_string(), ToString::to_string));
         Err(format!("{}; {}", cause.unwrap_or_default(), self.advice))
     }
@@ -97,7 +98,7 @@ impl Library {
     }
 }
 
-/// Where the toolkit may be without the loader's knowing.
+/// Where the toolkit may be, even if the loader does not search there.
 fn toolkit_folders() -> impl Iterator<Item = PathBuf> {
     let home = |variable| env::var_os(variable).filter(|home| !home.is_empty()).map(PathBuf::from);
     let homes =
@@ -105,8 +106,8 @@ fn toolkit_folders() -> impl Iterator<Item = PathBuf> {
     homes.chain([PathBuf::from("/usr/local/cuda/lib64")])
 }
 
-/// `cuInit` as long as the driver is not open: it has to be called before anything else, so that a device that was not
-/// opened through [`crate::device`] has its libraries too.
+/// `cuInit` until the driver is open. It must be called before anything else, so it opens the libraries for a device
+/// that was not opened through [`crate::device`] too.
 extern "C" fn open_and_init(flags: c_uint) -> c_int {
     /// `CUDA_ERROR_NOT_INITIALIZED`
     const NOT_INITIALIZED: c_int = 3;
@@ -127,20 +128,23 @@ extern "C" fn driver_lacks() -> c_int {
     NOT_FOUND
 }
 
-/// The toolkit's functions return one of several kinds of status, or a text.
+/// The toolkit's functions return one of several kinds of status, or text.
 extern "C" fn toolkit_lacks() -> c_int {
-    eprintln!("error: CUDA's libraries are not open, or lack a function; versions 12 and 13 have all that are used");
+    eprintln!(
+        "error: CUDA's libraries are not open, or lack a function; versions 12 and 13 have all that this program uses"
+    );
     process::abort()
 }
 
-/// Defines the functions, and a table of them. `until =>` names what they lead to before their library is open.
+/// Defines the functions and a table of them. `until =>` names the function that they jump to before their library is
+/// open.
 macro_rules! trampolines {
     ($table:ident $($until:ident => $($name:ident)+;)+) => {
         static $table: &[Function] = &[$($({
             static ADDRESS: AtomicPtr<c_void> = AtomicPtr::new($until as *mut c_void);
 
-            // Arguments stay in the registers and on the stack as they are. Hidden, so that no library calls another's
-            // functions, or its own, through here.
+            // Arguments stay untouched in registers and on the stack. The symbols are hidden, so that no library calls
+            // another's functions, or its own, through them.
             #[unsafe(no_mangle)]
             #[unsafe(naked)]
             extern "C" fn $name() {
@@ -165,9 +169,9 @@ macro_rules! trampolines {
     };
 }
 
-// Every function that cudarc 0.19 declares, in whichever version of CUDA, in the order of `LC_ALL=C sort -u`:
+// Every function that cudarc 0.19 declares for any version of CUDA, in the order of `LC_ALL=C sort -u`:
 // sed -nE 's/^ +fn (\w+)\(.*;$/\1/p' cudarc/src/{driver,cublaslt,cublas,curand,nvrtc}/sys/mod.rs
-// Those that nothing calls are left out by the linker.
+// The linker drops those that nothing calls.
 
 trampolines! {
     DRIVER
@@ -439,13 +443,13 @@ mod tests {
         }
         let maths = Library { files: &["libm.so.6"], functions: MATHS, lacking: toolkit_lacks, advice: "" };
         maths.open().unwrap();
-        // SAFETY: the C library's Bessel function, of any order and of any number.
+        // SAFETY: the C library's Bessel function accepts any order and any number.
         let value = unsafe { jn(2, 1.5) };
         assert!((value - 0.232_087_679).abs() < 1e-8, "{value}");
     }
 
     #[test]
-    fn what_cannot_be_opened_is_named_with_what_to_do() {
+    fn a_library_that_cannot_be_opened_is_named_with_what_to_do() {
         let files = &["libno_such_thing.so.2", "libno_such_thing.so"];
         let absent = Library { files, functions: &[], lacking: toolkit_lacks, advice: "buy one" };
         let error = absent.open().unwrap_err();

@@ -8,28 +8,29 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels;
 
-/// What computes.
+/// What runs the network.
 #[derive(Debug, Clone, Default)]
 pub enum Backend {
-    /// This library's kernels, on the CPU.
+    /// This library's CPU kernels.
     #[default]
     Kernels,
-    /// candle's operations, on one of its devices; on an NVIDIA GPU kernels of this library where weights are floats.
+    /// candle's operations on one of its devices; on an NVIDIA GPU, kernels of this library if the weights are floats.
     Candle(Device),
-    /// The kernels for NVIDIA's GPUs on the CPU, for tests.
+    /// The kernels for NVIDIA's GPUs run on the CPU, for tests.
     #[cfg(feature = "emulator")]
     Emulator,
 }
 
 impl Backend {
-    /// Bytes a second that the device moves to or from the memory in which it keeps weights, the best of `passes`.
+    /// The memory bandwidth of the device in bytes a second (of the memory that holds the weights), the best of
+    /// `passes`.
     ///
     /// # Errors
     /// If the device fails.
     pub fn memory_bandwidth(&self, passes: usize) -> Result<f64> {
-        /// Numbers that are copied: far more than caches hold.
+        /// How many numbers are copied: far more than caches hold.
         const COPIED: usize = 1 << 26;
-        /// Copies a pass.
+        /// Copies per pass.
         const COPIES: usize = 4;
         let Self::Candle(device) = self else { return Ok(kernels::memory_bandwidth(passes)) };
         let (from, to) = (Tensor::zeros(COPIED, DType::F32, device)?, Tensor::zeros(COPIED, DType::F32, device)?);
@@ -37,7 +38,7 @@ impl Backend {
         for _ in 0..passes {
             device.synchronize()?;
             let start = Instant::now();
-            // Several, beside which waiting for the device is nothing.
+            // Several, so that waiting for the device does not count.
             for _ in 0..COPIES {
                 to.slice_set(&from, 0, 0)?;
             }
@@ -51,10 +52,10 @@ impl Backend {
 /// A device as the user names it: `auto`, `cpu`, `cuda`, `cuda:N`, `metal`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// The best that is compiled in and present.
+    /// The best one compiled in and present.
     #[default]
     Auto,
-    /// The processor.
+    /// The CPU.
     Cpu,
     /// An NVIDIA GPU, by number.
     Cuda(usize),
@@ -82,7 +83,7 @@ impl DeviceChoice {
     /// Checks that the device is compiled in.
     ///
     /// # Errors
-    /// [`Error::Device`], which says how to get it.
+    /// [`Error::Device`], which says how to get a build that has it.
     pub fn require(self) -> Result<()> {
         match self {
             Self::Cuda(_) if cfg!(not(feature = "cuda")) => Err(not_compiled_in("cuda")),
@@ -94,7 +95,7 @@ impl DeviceChoice {
     /// Opens the device.
     ///
     /// # Errors
-    /// [`Error::Device`] for a device that this program was built without, or that the machine does not have.
+    /// [`Error::Device`] for a device that this build or this machine does not have.
     pub fn open(self) -> Result<Backend> {
         self.require()?;
         let missing = |device, cause| Error::Device { device, problem: format!("cannot be used: {cause}") };
@@ -113,14 +114,14 @@ fn best() -> Option<Device> {
     cuda.or_else(|| cfg!(feature = "metal").then(|| open_metal().ok()).flatten())
 }
 
-/// Whether an NVIDIA GPU can run this library's kernels: from compute capability 8.0 on.
+/// Whether an NVIDIA GPU can run this library's kernels: compute capability 8.0 or higher.
 #[cfg(feature = "cuda")]
 fn runs_the_kernels(device: &Device) -> bool {
     let Device::Cuda(device) = device else { return false };
     device.cuda_stream().context().compute_capability().is_ok_and(|(major, _)| major >= 8)
 }
 
-/// This program was built without them.
+/// Without the feature, none can.
 #[cfg(not(feature = "cuda"))]
 fn runs_the_kernels(_: &Device) -> bool {
     false
@@ -131,11 +132,11 @@ fn open_cuda(number: usize) -> Result<Device, String> {
     #[cfg(all(feature = "cuda", target_os = "linux"))]
     crate::cuda_libraries::available()?;
     let list = "`nvidia-smi -L` lists this machine's GPUs, numbered from 0";
-    // On a stream of its own: graphs cannot be recorded on the default one.
+    // On a separate stream: graphs cannot be recorded on the default one.
     let device = Device::new_cuda_with_stream(number).map_err(|cause| format!("{}; {list}", one_line(&cause)))?;
     #[cfg(feature = "cuda")]
     if let Device::Cuda(cuda) = &device {
-        // SAFETY: everything runs on the one stream, in the order in which it is asked for.
+        // SAFETY: everything runs on this one stream, in issue order.
         unsafe { cuda.disable_event_tracking() };
     }
     Ok(device)
@@ -147,13 +148,11 @@ fn open_metal() -> Result<Device, String> {
 }
 
 fn not_compiled_in(name: &str) -> Error {
-    let problem = format!(
-        "this program was built without it; build one that has it with `cargo install --path . --features {name}`"
-    );
+    let problem = format!("this program was built without it; rebuild with `cargo install --path . --features {name}`");
     Error::Device { device: name.to_owned(), problem }
 }
 
-/// The first line of a message, which may go on with a trace of calls.
+/// The first line of a message; more lines may hold a stack trace.
 fn one_line(error: &candle_core::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
@@ -191,7 +190,7 @@ mod tests {
 
     #[cfg(not(feature = "cuda"))]
     #[test]
-    fn what_is_not_compiled_in_is_named_with_the_way_to_get_it() {
+    fn a_device_that_is_not_compiled_in_is_named_with_the_way_to_get_it() {
         let error = DeviceChoice::Cuda(0).open().unwrap_err().to_string();
         assert!(error.contains("cargo install") && error.contains("--features cuda"), "{error}");
     }

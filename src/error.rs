@@ -1,11 +1,11 @@
-//! What can go wrong, typed: each variant names the file, tensor or parameter at fault and says what to do.
+//! The library's errors: each variant names the file, tensor or parameter at fault and says what to do.
 
 use std::path::PathBuf;
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The most characters of a message about a file; ours are far shorter than what a file can make us quote.
+/// The longest message about a file, in characters; ours are far shorter than what a file can make us quote.
 const LONGEST_MESSAGE: usize = 600;
 
 /// An error of this library. Its text is one line; causes follow through [`std::error::Error::source`].
@@ -15,7 +15,7 @@ pub enum Error {
     /// A file could not be opened, read or written.
     #[error("cannot {action} {path}", path = path.display())]
     Io {
-        /// What was tried: "read", "write", "create", "map".
+        /// What was attempted: "read", "write", "create", "map".
         action: &'static str,
         /// The file.
         path: PathBuf,
@@ -24,7 +24,7 @@ pub enum Error {
         source: std::io::Error,
     },
 
-    /// A file is not what it should be: broken, hostile, or of another kind.
+    /// A file is damaged, hostile, or of the wrong kind.
     #[error("{path}: {message}", path = path.display())]
     Format {
         /// The file.
@@ -33,7 +33,7 @@ pub enum Error {
         message: String,
     },
 
-    /// A model configuration that describes no GPT-2 that can run.
+    /// A model configuration that does not describe a GPT-2 that can run.
     #[error("{origin}: {message}")]
     Config {
         /// Where the configuration came from, usually a path.
@@ -53,7 +53,7 @@ pub enum Error {
         expected: Vec<usize>,
     },
 
-    /// A tensor has another shape than the configuration calls for.
+    /// A tensor does not have the shape that the configuration calls for.
     #[error("{origin}: tensor `{name}` has shape {found:?}, expected {expected:?}")]
     TensorShape {
         /// The checkpoint.
@@ -66,7 +66,7 @@ pub enum Error {
         found: Vec<usize>,
     },
 
-    /// The checkpoint holds a tensor that is no part of the configured model.
+    /// The checkpoint has a tensor that the configured model does not.
     #[error(
         "{origin}: tensor `{name}` with shape {found:?} has no place in this model; does config.json belong to these weights?"
     )]
@@ -83,47 +83,47 @@ pub enum Error {
     #[error("{0}")]
     Source(String),
 
-    /// A model that would have to come from the hub, which is not reached or not allowed to be asked.
+    /// A model that can only come from the hub, which is out of reach or may not be asked.
     #[error("{0}")]
     Hub(String),
 
-    /// A tokenizer file that cannot be used, or text or ids that the tokenizer cannot take.
+    /// A tokenizer file that cannot be used, or text or ids that the tokenizer cannot handle.
     #[error("{0}")]
     Tokenizer(String),
 
-    /// A parameter outside its range, or at odds with another one: a mistake of the caller.
+    /// A parameter that is out of range or conflicts with another: a mistake of the caller.
     #[error("{message}")]
     Parameter {
         /// The parameter at fault.
         parameter: &'static str,
-        /// What is wrong with it and what is allowed. Parameters stand in backticks, so that whoever shows the message
-        /// can write them as they were given: as flags, or as keys.
+        /// What is wrong with it and what is allowed. Parameters are in backticks, so that a front end can show them as
+        /// they were given: as flags or as keys.
         message: String,
     },
 
     /// A text longer than the model's context: a mistake of the caller.
     #[error("the text has {tokens} tokens, the model's context {context}")]
     Context {
-        /// Tokens of the text.
+        /// The number of tokens in the text.
         tokens: usize,
-        /// The most that the model sees.
+        /// The most tokens that the model can see.
         context: usize,
     },
 
-    /// Any other mistake of the caller. Parameters stand in backticks, as in [`Error::Parameter`].
+    /// Any other mistake of the caller. Parameters are in backticks, as in [`Error::Parameter`].
     #[error("{0}")]
     Usage(String),
 
-    /// Numbers that cannot be used: logits that are not finite, or a distribution without a token to choose. Parameters
-    /// stand in backticks, as in [`Error::Parameter`].
+    /// Numbers that cannot be used: logits that are not finite, or a distribution with no token left to choose.
+    /// Parameters are in backticks, as in [`Error::Parameter`].
     #[error("{0}")]
     Numerics(String),
 
-    /// Something that this build or machine does not offer.
+    /// Something that this build or machine does not support.
     #[error("{0}")]
     Unsupported(String),
 
-    /// A device that this program was built without, or that this machine does not have.
+    /// A device that this build or this machine does not have.
     #[error("device {device}: {problem}")]
     Device {
         /// The device: `cuda`, `cuda:1`, `metal`.
@@ -135,15 +135,15 @@ pub enum Error {
     /// A model that does not fit into memory. Nothing was loaded.
     #[error("{message}")]
     Memory {
-        /// What the model takes and what there is.
+        /// What the model takes and what is available.
         message: String,
-        /// Whether the memory is that of a GPU.
+        /// Whether GPU memory is meant.
         gpu: bool,
-        /// The types of weights with which it would fit (`f16`, `q8_0`), and what it takes then in bytes.
+        /// The weight types with which it would fit (`f16`, `q8_0`), and how many bytes it would then take.
         fitting: Vec<(&'static str, u64)>,
     },
 
-    /// A GPU has no memory left for weights, cache or intermediate results.
+    /// A GPU ran out of memory for weights, cache or intermediate results.
     #[error("the GPU has too little memory")]
     DeviceMemory(#[source] BackendError),
 
@@ -152,12 +152,12 @@ pub enum Error {
     Backend(BackendError),
 }
 
-/// What went wrong in the tensor library or in the driver of a device; its text says more.
+/// A failure of the tensor library or of a device's driver; its text says more.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct BackendError(candle_core::Error);
 
-/// For `?` in this library. Callers can use it for candle's errors of their own, but need not know candle to handle
+/// For `?` in this library. Callers can use it for their own candle errors, but need not know candle to handle
 /// [`Error`].
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
@@ -167,7 +167,7 @@ impl From<candle_core::Error> for Error {
     }
 }
 
-/// Whether a device had no memory left, for which candle has no error of its own.
+/// Whether a device ran out of memory, for which candle has no separate error.
 fn is_out_of_memory(error: &candle_core::Error) -> bool {
     use candle_core::Error as Candle;
     match error {
@@ -186,43 +186,43 @@ fn is_out_of_memory(error: &candle_core::Error) -> bool {
                 _ => false,
             }
         }
-        // By its text: the type, of candle-metal-kernels, is not one that candle-core exports.
+        // Recognised by its text: candle-core does not export the type, which is candle-metal-kernels'.
         Candle::Metal(error) => error.to_string().contains("Failed to create metal resource: Buffer"),
         _ => false,
     }
 }
 
 impl Error {
-    /// Whether the caller asked for what cannot be: a parameter, an id or a text out of range.
+    /// Whether the caller asked for something impossible: a parameter, an id or a text out of range.
     #[must_use]
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Parameter { .. } | Self::Context { .. } | Self::Usage(_))
     }
 
-    /// An [`Error::Parameter`] whose message is the parameter and then `problem`.
+    /// An [`Error::Parameter`] whose message is the parameter followed by `problem`.
     pub fn parameter(parameter: &'static str, problem: impl std::fmt::Display) -> Self {
         Self::Parameter { parameter, message: format!("`{parameter}` {problem}") }
     }
 
-    /// An [`Error::Io`] for `path`, to be used with `map_err`.
+    /// An [`Error::Io`] for `path`, for use with `map_err`.
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }
 
-    /// An [`Error::Format`] about `path`. What the message quotes from the file cannot break the line or fill the screen.
+    /// An [`Error::Format`] about `path`. Text quoted from the file cannot break the line or fill the screen.
     pub fn format(path: impl Into<PathBuf>, message: impl AsRef<str>) -> Self {
         Self::Format { path: path.into(), message: on_one_line(message.as_ref()) }
     }
 
-    /// An [`Error::Config`] about the configuration that came from `origin`; as with [`format`](Self::format), what the
-    /// message quotes does no harm.
+    /// An [`Error::Config`] about the configuration from `origin`, as safe as [`format`](Self::format) in what it
+    /// quotes.
     pub(crate) fn config(origin: &str, message: &str) -> Self {
         Self::Config { origin: origin.to_owned(), message: on_one_line(message) }
     }
 }
 
-/// The message without control characters, and cut where it is far too long.
+/// The message without control characters, cut off if it is far too long.
 fn on_one_line(message: &str) -> String {
     let mut message = message.chars();
     let mut shown = String::new();

@@ -1,4 +1,4 @@
-//! Files as this program reads and writes them: never without an end, never half.
+//! How this program reads and writes files: never without a limit, never by half.
 
 use std::fs::{File, Permissions};
 use std::io::{BufWriter, Read, Write};
@@ -7,38 +7,37 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 
-/// Reads a file that should be small: what is larger than `limit` bytes, or never ends, is refused.
+/// Reads a file that should be small: one that has more than `limit` bytes, or never ends, is rejected.
 ///
 /// # Errors
-/// [`Error::Io`], or [`Error::Format`] if it is larger.
+/// [`Error::Io`], or [`Error::Format`] if it is too large.
 pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(Error::io("read", path))?;
     file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     if bytes.len() as u64 > limit {
-        return Err(Error::format(path, format!("larger than {limit} bytes, the most that such a file may have")));
+        return Err(Error::format(path, format!("larger than {limit} bytes, the limit for such a file")));
     }
     Ok(bytes)
 }
 
-/// A small file, such as a configuration: read when its content is first asked for, and only then. Clones share what was
-/// read.
+/// A small file, such as a configuration, which is read when its content is first needed. Clones share the content.
 #[derive(Debug, Clone)]
 pub struct SmallFile {
     path: PathBuf,
-    /// The most bytes that it may have.
+    /// The largest size that is read, in bytes.
     limit: u64,
     content: Arc<OnceLock<Vec<u8>>>,
 }
 
 impl SmallFile {
-    /// The file at `path`, which may have up to `limit` bytes. It is not opened yet.
+    /// The file at `path`, of up to `limit` bytes. It is not opened yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>, limit: u64) -> Self {
         Self { path: path.into(), limit, content: Arc::default() }
     }
 
-    /// Where the file is.
+    /// The file's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -47,8 +46,8 @@ impl SmallFile {
     /// The content.
     ///
     /// # Errors
-    /// As [`read_at_most`]; [`Error::Format`] for a Git LFS pointer, which `git clone` leaves in place of large files where
-    /// Git LFS is not installed.
+    /// As [`read_at_most`]; [`Error::Format`] for a Git LFS pointer, which `git clone` leaves in place of a large file
+    /// if Git LFS is not installed.
     pub fn bytes(&self) -> Result<&[u8]> {
         if let Some(content) = self.content.get() {
             return Ok(content);
@@ -62,12 +61,12 @@ impl SmallFile {
     }
 }
 
-/// Writes the file at `path` with `fill`: into a temporary file beside it, which takes its name once all is on the disk.
-/// After an error neither is left, and a file that was there before stays as it was. What is no regular file, such as
-/// `/dev/stdout` or a named pipe, is written to as it stands.
+/// Writes the file at `path` with `fill`, by way of a temporary file beside it that takes its name once everything is
+/// on disk. An error leaves no new file, and an existing one unchanged. Anything but a regular file, such as
+/// `/dev/stdout` or a named pipe, is written to directly.
 ///
 /// # Errors
-/// [`Error::Io`] with the path, and what `fill` returns.
+/// [`Error::Io`] with the path, and the errors of `fill`.
 pub fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<()> {
     if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         let file = File::options().write(true).open(path).map_err(Error::io("write", path))?;
@@ -91,7 +90,7 @@ pub fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> Resul
     Ok(())
 }
 
-/// What a new file may be used for by default; a temporary file would be its owner's alone.
+/// The default permissions of a new file; a temporary file is only accessible to its owner.
 fn default_permissions() -> Option<Permissions> {
     #[cfg(unix)]
     return Some(std::os::unix::fs::PermissionsExt::from_mode(0o666));

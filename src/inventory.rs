@@ -1,5 +1,5 @@
-//! The tensors of a GPT-2: what each is called, its shape, and what it is for. Loading, random weights, memory, export and
-//! GGUF all read this one table.
+//! The tensors of a GPT-2: their names, shapes and roles. Loading, random weights, memory, export and GGUF all read
+//! this one table.
 //!
 //! Names are Hugging Face's (transformers, `modeling_gpt2.py`); GGUF's are llama.cpp's (`gguf-py`, `constants.py`).
 
@@ -20,7 +20,7 @@ pub enum Part {
     Ln2,
     /// A block's projection to queries, keys and values.
     CAttn,
-    /// A block's projection of what attention mixed.
+    /// A block's projection of the mixed values.
     AttnCProj,
     /// The first half of a block's MLP.
     CFc,
@@ -32,12 +32,12 @@ pub enum Part {
     LmHead,
 }
 
-/// What the weight of a part is for.
+/// The role of a part's weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Vectors by index, (entries, C): embeddings, and the output head, which scores against each of them.
+    /// Vectors by index, (entries, C): embeddings, and the output head, which scores against each vector.
     Table,
-    /// A `Conv1D`'s matrix, (in, out); GGUF has it as (out, in).
+    /// A `Conv1D`'s matrix, (in, out); (out, in) in GGUF.
     Matrix,
     /// A norm's factors, (C).
     Norm,
@@ -54,9 +54,9 @@ pub enum Kind {
 
 struct Entry {
     part: Part,
-    /// Hugging Face's name, within `h.N` for parts of blocks.
+    /// Hugging Face's name; within `h.N` for parts of blocks.
     name: &'static str,
-    /// GGUF's, within `blk.N` for parts of blocks.
+    /// GGUF's name; within `blk.N` for parts of blocks.
     gguf: &'static str,
     in_block: bool,
     role: Role,
@@ -86,7 +86,7 @@ impl Part {
         &PARTS[self as usize]
     }
 
-    /// What its weight is for.
+    /// The role of its weight.
     #[must_use]
     pub fn role(self) -> Role {
         self.entry().role
@@ -96,9 +96,9 @@ impl Part {
 /// One tensor of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TensorId {
-    /// The block, for parts of blocks.
+    /// The block's index, for parts of blocks.
     pub layer: Option<usize>,
-    /// What it belongs to.
+    /// The part it belongs to.
     pub part: Part,
     /// Weight or bias.
     pub kind: Kind,
@@ -111,12 +111,12 @@ impl TensorId {
     pub const WPE: Self = Self::outside(Part::Wpe, Kind::Weight);
     /// The output head.
     pub const LM_HEAD: Self = Self::outside(Part::LmHead, Kind::Weight);
-    /// The matrix whose type in a checkpoint stands for those of all blocks.
+    /// The matrix whose type in a checkpoint stands for the matrices of all blocks.
     pub const FIRST_MATRIX: Self = Self::in_block(0, Part::CAttn, Kind::Weight);
     /// The bias that some models lack in every block.
     pub const FIRST_QKV_BIAS: Self = Self::in_block(0, Part::CAttn, Kind::Bias);
 
-    /// A tensor outside of the blocks.
+    /// A tensor outside the blocks.
     #[must_use]
     pub const fn outside(part: Part, kind: Kind) -> Self {
         Self { layer: None, part, kind }
@@ -128,7 +128,8 @@ impl TensorId {
         Self { layer: Some(layer), part, kind }
     }
 
-    /// The tensor that Hugging Face calls `name`, without the prefix `transformer.`; none if GPT-2 has no such tensor.
+    /// The tensor that Hugging Face calls `name`, without the prefix `transformer.`; `None` if GPT-2 has no such
+    /// tensor.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::parse(name, "h.", |entry| entry.name).filter(|id| id.to_string() == name)
@@ -170,25 +171,25 @@ impl TensorId {
         self.write("blk.", |entry| entry.gguf)
     }
 
-    /// Whether it has two axes: the weight of a table or a matrix.
+    /// Whether it has two axes: the weight of a table or of a matrix.
     #[must_use]
     pub fn is_matrix(self) -> bool {
         self.kind == Kind::Weight && self.part.role() != Role::Norm
     }
 
-    /// Whether it is the weight of a `Conv1D`: (in, out), and the other way round in GGUF.
+    /// Whether it is the weight of a `Conv1D`: (in, out), but (out, in) in GGUF.
     #[must_use]
     pub fn is_conv1d(self) -> bool {
         self.kind == Kind::Weight && self.part.role() == Role::Matrix
     }
 
-    /// Whether it is a norm's factors, which start at 1.
+    /// Whether it holds a norm's factors, which start at 1.
     #[must_use]
     pub fn is_norm_weight(self) -> bool {
         self.kind == Kind::Weight && self.part.role() == Role::Norm
     }
 
-    /// Whether a model may lack it.
+    /// Whether a model may do without it.
     #[must_use]
     pub fn is_optional(self) -> bool {
         self.part == Part::CAttn && self.kind == Kind::Bias
@@ -219,7 +220,7 @@ impl fmt::Display for TensorId {
 }
 
 impl Config {
-    /// The tensors of a model with this configuration; a tied head is not one of them.
+    /// The tensors of a model with this configuration, without a tied head.
     pub fn tensors(&self) -> impl Iterator<Item = TensorId> {
         let of = |layer: Option<usize>| {
             let entries = PARTS.iter().filter(move |entry| entry.in_block == layer.is_some());

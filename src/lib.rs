@@ -5,17 +5,17 @@
 //! | module | holds |
 //! |---|---|
 //! | [`config`] | `config.json` as a validated [`Config`](config::Config), named sizes |
-//! | [`pipeline`] | a model with all that belongs to it: text in, text out |
-//! | [`source`] | hub id, folder, GGUF or demo → an opened model; the only code that knows the network |
-//! | [`checkpoint`] | safetensors, PyTorch `.bin` and GGUF → named tensors, where they lie in the mapped file |
+//! | [`pipeline`] | a model with everything it needs: text in, text out |
+//! | [`source`] | hub id, folder, GGUF or demo → an opened model; the only code that uses the network |
+//! | [`checkpoint`] | safetensors, PyTorch `.bin` and GGUF → named tensors, in place in the mapped file |
 //! | [`tokenizer`] | GPT-2's byte-level BPE, `tokenizer.json`, byte-exact streaming decode |
-//! | [`model`] | the network: embeddings, blocks, head, key-value cache, probe |
+//! | [`model`] | the neural network: embeddings, blocks, head, key-value cache, probe |
 //! | [`kernels`] | CPU kernels under the model |
 //! | [`logits`] | arithmetic over one row of logits: softmax, ranks, the best tokens |
-//! | [`language_model`] | what decoding needs of a model |
+//! | [`language_model`] | what decoding needs from a model |
 //! | [`decode`] | logits processors, greedy, sampling, beam, contrastive and assisted decoding, stop rules |
 //! | [`analysis`] | scores, perplexity, logit lens, parameter and memory arithmetic |
-//! | [`memory`] | what a model takes in memory, and what there is |
+//! | [`memory`] | how much memory a model takes, and how much is available |
 //! | [`device`] | CPU, CUDA or Metal, number types, threads |
 //! | [`files`] | reading with a limit, writing whole or not at all |
 //! | [`error`] | typed errors |
@@ -47,7 +47,7 @@ pub mod tokenizer;
 
 pub use error::{Error, Result};
 
-// The README's example is run with the documentation's.
+// The README's example is tested along with the documentation's.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

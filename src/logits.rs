@@ -1,19 +1,19 @@
 //! Arithmetic over one row of logits: maximum, softmax, the largest entries.
 //!
 //! A row is as long as the vocabulary, so each function is one or two passes that the compiler can vectorise. Sums run
-//! in a fixed order: a row gives the same bits wherever it stands in a batch. Rows hold no NaN (`check_finite`);
-//! tokens that have been ruled out hold `-inf`.
+//! in a fixed order: a row gives the same bits wherever it is in a batch. Rows hold no NaN (`check_finite`); tokens
+//! that have been ruled out are `-inf`.
 
 use crate::error::{Error, Result};
 
-/// Numbers summed at once, independently of each other.
+/// Numbers summed side by side, independently of each other.
 const LANES: usize = 16;
-/// Numbers summed in `f32` before the sum moves on to an `f64`.
+/// Numbers summed in `f32` before the sum goes into an `f64`.
 const BLOCK: usize = 1024;
 
-/// `e^x` for `x <= 0`, to two units in the last place; below the smallest normal number 0.
+/// `e^x` for `x <= 0`, to two units in the last place; 0 below the smallest normal number.
 ///
-/// Range reduction by powers of two and a polynomial of degree 7 (Cephes, `expf`), without a branch or a call.
+/// Range reduction by powers of two and a polynomial of degree 7 (Cephes, `expf`), without branches or calls.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     const LOWEST: f32 = -87.0;
@@ -34,7 +34,7 @@ fn exp(x: f32) -> f32 {
     if x > LOWEST { value } else { 0.0 }
 }
 
-/// The sum of `f` over `values`, the same for the same values on every machine.
+/// The sum of `f` over `values`; the same bits for the same values on every machine.
 #[inline(always)]
 fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f64 {
     let mut total = 0.0;
@@ -72,7 +72,7 @@ pub(crate) fn max(row: &[f32]) -> f32 {
     lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
 }
 
-/// Where the maximum stands, the first one if there are several (`torch.argmax` on a row).
+/// The index of the maximum, the first of equals (`torch.argmax` on a row).
 pub(crate) fn argmax(row: &[f32]) -> usize {
     let mut best = (0, f32::NEG_INFINITY);
     for (start, block) in (0..).step_by(BLOCK).zip(row.chunks(BLOCK)) {
@@ -85,7 +85,7 @@ pub(crate) fn argmax(row: &[f32]) -> usize {
     start + row[start..].iter().position(|&x| x == largest).unwrap_or(0)
 }
 
-/// Fails unless every number that the model gave is finite.
+/// Fails unless all logits of the model are finite.
 pub(crate) fn check_finite(row: &[f32]) -> Result<()> {
     // The product is NaN for an infinity and for NaN.
     if sum(row, |x| x * 0.0) == 0.0 {
@@ -97,7 +97,7 @@ pub(crate) fn check_finite(row: &[f32]) -> Result<()> {
 /// The error for logits that are not finite.
 pub(crate) fn not_finite() -> Error {
     Error::Numerics(
-        "the model gave logits that are not finite numbers: its weights are damaged, or overflow in this number type; \
+        "the model's logits are not finite: its weights are damaged, or overflow in this number type; \
          try f32"
             .into(),
     )
@@ -109,7 +109,7 @@ pub(crate) fn log_sum(row: &[f32]) -> f32 {
     sum(row, |x| exp(x - largest)).ln() as f32
 }
 
-/// Replaces `row` by its logarithms of probabilities.
+/// Replaces `row` by its log-probabilities.
 pub fn log_softmax(row: &mut [f32]) {
     let (largest, log_sum) = (max(row), log_sum(row));
     for x in row {
@@ -117,7 +117,7 @@ pub fn log_softmax(row: &mut [f32]) {
     }
 }
 
-/// Writes the probabilities of `row` into `into`, which takes the row's length.
+/// Writes the probabilities of `row` to `into`, which takes the row's length.
 pub fn softmax(row: &[f32], into: &mut Vec<f32>) {
     weights(row, into);
     let scale = (1.0 / sum(into, |x| x)) as f32;
@@ -126,14 +126,14 @@ pub fn softmax(row: &[f32], into: &mut Vec<f32>) {
     }
 }
 
-/// Probabilities up to a common factor: `e^(x - max)`, so that the largest is 1.
+/// Probabilities up to a common factor: `e^(x - max)`, so the largest is 1.
 pub(crate) fn weights(row: &[f32], into: &mut Vec<f32>) {
     let largest = max(row);
     into.clear();
     into.extend(row.iter().map(|&x| exp(x - largest)));
 }
 
-/// The logarithm of the probability of `row[id]`.
+/// The log-probability of `row[id]`.
 pub(crate) fn log_probability(row: &[f32], id: usize) -> f32 {
     row[id] - max(row) - log_sum(row)
 }
@@ -149,9 +149,9 @@ pub(crate) fn order_key(x: f32) -> u32 {
     if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
 }
 
-/// The `k` largest values of `row` with their places: descending, equal ones by place (`torch.topk`).
+/// The `k` largest values of `row` with their indices, in descending order, equals by index (`torch.topk`).
 pub fn top_k(row: &[f32], k: usize) -> Vec<(usize, f32)> {
-    /// Up to here, keeping a short sorted list is faster than selecting from a copy of the row.
+    /// Up to this length, keeping a short sorted list is faster than selecting from a copy of the row.
     const SHORT: usize = 256;
     let k = k.min(row.len());
     if k > SHORT {
@@ -166,7 +166,7 @@ pub fn top_k(row: &[f32], k: usize) -> Vec<(usize, f32)> {
     }
     let mut best: Vec<(usize, f32)> = Vec::with_capacity(k + 1);
     for (c, chunk) in row.chunks(4 * LANES).enumerate() {
-        // Most chunks hold nothing that could enter a full list.
+        // Most chunks have nothing that could enter a full list.
         if best.len() == k && best.last().is_none_or(|&(_, worst)| max(chunk) <= worst) {
             continue;
         }
@@ -181,9 +181,9 @@ pub fn top_k(row: &[f32], k: usize) -> Vec<(usize, f32)> {
     best
 }
 
-/// Where token `id` stands in `row`, 1 for the best: one more than the number of tokens with a larger logit, of equal
-/// tokens those with a smaller id coming first. So the token of rank `r` is the `r`-th of [`top_k`], and the one of rank
-/// 1 is what greedy search takes.
+/// The rank of token `id` in `row`, 1 for the best: one more than the number of tokens with a larger logit, or with an
+/// equal logit and a smaller id. So the token of rank `r` is the `r`-th of [`top_k`], and greedy search takes the one
+/// of rank 1.
 #[must_use]
 pub fn rank(row: &[f32], id: usize) -> usize {
     let own = row[id];
@@ -191,7 +191,7 @@ pub fn rank(row: &[f32], id: usize) -> usize {
     1 + before.iter().filter(|x| **x >= own).count() + after.iter().filter(|x| **x > own).count()
 }
 
-/// The `k`-th largest value, counted from 1; the smallest if there are fewer.
+/// The `k`-th largest value, counting from 1; the smallest if there are fewer.
 pub(crate) fn kth_largest(row: &[f32], k: usize) -> f32 {
     top_k(row, k.max(1)).last().map_or(f32::NEG_INFINITY, |&(_, x)| x)
 }
@@ -199,14 +199,14 @@ pub(crate) fn kth_largest(row: &[f32], k: usize) -> f32 {
 /// The most probable next tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Top {
-    /// Ids and logits, the best first, equal ones by id.
+    /// Ids and logits, best first, equals by id.
     pub best: Vec<(u32, f32)>,
     /// The logarithm of the sum of `e^(x - largest)` over all logits `x`.
     pub log_sum: f32,
 }
 
 impl Top {
-    /// Of a row of logits (V); none if they are not finite numbers.
+    /// The `k` best of a row of logits (V); `None` if the logits are not finite.
     #[must_use]
     pub fn of(logits: &[f32], k: usize) -> Option<Self> {
         check_finite(logits).ok()?;

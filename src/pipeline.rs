@@ -1,4 +1,4 @@
-//! A model with all that belongs to it: text in, text out, as the binary does it.
+//! A model with everything it needs: text in, text out, as in the binary.
 //!
 //! ```
 //! use gpt2::decode::GenerationConfig;
@@ -13,8 +13,8 @@
 //! # }
 //! ```
 //!
-//! Where more is to be chosen, the steps are taken one by one: [`source::open`] finds the files (revision, tokenizer, offline,
-//! progress of downloads), [`Pipeline::load`] loads them (number type, device).
+//! To choose more, take the steps one by one: [`source::open`] finds the files (revision, tokenizer, offline, download
+//! progress), [`Pipeline::load`] loads them (number type, device).
 
 use std::sync::Arc;
 
@@ -30,11 +30,11 @@ pub struct Pipeline {
     pub name: String,
     /// The network.
     pub model: Gpt2,
-    /// The tokenizer, if the model has one that can be used. Ids need none.
+    /// The tokenizer, if the model has a usable one. Working with ids needs none.
     pub tokenizer: Option<Tokenizer>,
-    /// Why the model's tokenizer cannot be used, if that is so.
+    /// Why the model's tokenizer cannot be used, if so.
     tokenizer_fault: Option<Error>,
-    /// The tokens that end a text: the generation configuration's, where there is one, as in transformers.
+    /// The tokens that end a text: the generation configuration's if there is one, as in transformers.
     pub eos_token_id: Vec<u32>,
 }
 
@@ -48,8 +48,7 @@ impl Pipeline {
         Self::load(&source::open(model, &SourceOptions::default())?, LoadOptions::default())
     }
 
-    /// Loads network and tokenizer side by side. If the model's own tokenizer cannot be used, that is an error only where
-    /// it is used.
+    /// Loads network and tokenizer in parallel. If the model's own tokenizer cannot be used, only using it is an error.
     ///
     /// # Errors
     /// Those of [`OpenedModel::load_network`] and [`OpenedModel::eos_token_id`], and of [`OpenedModel::load_tokenizer`] for a
@@ -83,16 +82,16 @@ impl Pipeline {
         })
     }
 
-    /// Why the model's tokenizer cannot be used, if it has one and that is so.
+    /// Why the model's tokenizer cannot be used, if it has one that cannot.
     #[must_use]
     pub fn tokenizer_fault(&self) -> Option<&Error> {
         self.tokenizer_fault.as_ref()
     }
 
-    /// The ids of a text. With `special`, the text of special tokens (`<|endoftext|>`) becomes the special token.
+    /// The ids of a text. With `special`, the text of a special token (`<|endoftext|>`) becomes that token.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if there is no tokenizer or it has no token for a part of the text; those of
+    /// [`Error::Tokenizer`] if there is no tokenizer or it has no token for part of the text; errors of
     /// [`check_ids`](Self::check_ids).
     pub fn ids(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         let tokens = self.tokenizer()?.encode(text, special)?;
@@ -101,7 +100,7 @@ impl Pipeline {
         Ok(ids)
     }
 
-    /// Refuses ids that the model does not have.
+    /// Rejects ids that the model does not have.
     ///
     /// # Errors
     /// [`Error::Usage`], naming the id.
@@ -109,14 +108,13 @@ impl Pipeline {
         let vocab_size = self.model.config().vocab_size;
         match ids.iter().find(|id| **id as usize >= vocab_size) {
             None => Ok(()),
-            Some(id) => Err(Error::Usage(format!(
-                "token id {id} lies outside the model's vocabulary (0 to {})",
-                vocab_size - 1
-            ))),
+            Some(id) => {
+                Err(Error::Usage(format!("token id {id} is outside the model's vocabulary (0 to {})", vocab_size - 1)))
+            }
         }
     }
 
-    /// The text of ids without special tokens, U+FFFD where bytes are not UTF-8.
+    /// The text of ids without special tokens, with U+FFFD where bytes are not UTF-8.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if there is no tokenizer.
@@ -124,14 +122,15 @@ impl Pipeline {
         Ok(self.tokenizer()?.decode(ids, true))
     }
 
-    /// The text of one token, U+FFFD where it is not UTF-8 alone; none without a tokenizer or outside its vocabulary.
+    /// The text of one token, U+FFFD if it is not UTF-8 by itself; `None` without a tokenizer or outside its
+    /// vocabulary.
     #[must_use]
     pub fn token_text(&self, id: u32) -> Option<String> {
         self.tokenizer.as_ref()?.bytes(id).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     }
 
-    /// The token that starts a text: the configuration's, where it lies inside the vocabulary, else the tokenizer's
-    /// `<|endoftext|>`, else the configuration's first token that ends a text.
+    /// The token that starts a text: the configuration's if it is in the vocabulary, else the tokenizer's
+    /// `<|endoftext|>`, else the configuration's first end-of-text token.
     #[must_use]
     pub fn start_token(&self) -> Option<u32> {
         let config = self.model.config();
@@ -141,13 +140,13 @@ impl Pipeline {
             .or_else(|| config.eos_token_id.iter().copied().find(inside))
     }
 
-    /// The default parameters of decoding, with the tokens that end a text of this model.
+    /// The default decoding parameters, with this model's end-of-text tokens.
     #[must_use]
     pub fn generation_config(&self) -> GenerationConfig {
         GenerationConfig { eos_token_id: self.eos_token_id.clone(), ..GenerationConfig::default() }
     }
 
-    /// Makes ids of the texts among the parameters: see [`GenerationConfig::encode_texts`].
+    /// Converts the texts among the parameters to ids: see [`GenerationConfig::encode_texts`].
     ///
     /// # Errors
     /// [`Error::Parameter`] for a text that needs a tokenizer if there is none; those of [`ids`](Self::ids).
@@ -155,8 +154,8 @@ impl Pipeline {
         config.encode_texts(self.tokenizer.as_ref().map(|_| |text: &str| self.ids(text, true)))
     }
 
-    /// Continues a text; an empty one starts from [`start_token`](Self::start_token). The sequences hold what follows the
-    /// text.
+    /// Continues a text; an empty one starts from [`start_token`](Self::start_token). The sequences hold only the
+    /// continuation.
     ///
     /// # Errors
     /// Those of [`ids`](Self::ids), [`GenerationConfig::validate`] and [`generate`]; [`Error::Usage`] for an empty text if the
@@ -173,7 +172,7 @@ impl Pipeline {
     }
 }
 
-/// The text of tokens as decoding wants it: special tokens have none.
+/// The text of tokens for decoding: special tokens have none.
 impl Detokenize for Pipeline {
     fn token_bytes(&self, id: u32) -> &[u8] {
         let tokenizer = self.tokenizer.as_ref().filter(|tokenizer| !tokenizer.is_special(id));
@@ -196,7 +195,7 @@ mod tests {
         let text = pipeline.text(&sequences[0].ids).unwrap();
         assert!(text.starts_with(" time"), "{text}");
         assert_eq!(text.as_bytes(), sequences[0].text);
-        // The first token of the continuation, if it is what ends a text.
+        // The first token of the continuation, made an end-of-text token.
         let ends = GenerationConfig { eos_token_id: vec![sequences[0].ids[0]], ..config.clone() };
         let ended = pipeline.generate("Once upon a", ends).unwrap();
         assert_eq!((ended[0].ids.len(), ended[0].finish_reason), (1, FinishReason::Eos));

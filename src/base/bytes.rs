@@ -1,4 +1,4 @@
-//! Bytes wherever they lie: in a mapped file, in memory of the process, or in the program itself.
+//! Bytes, wherever they are: in a mapped file, in the process's memory, or in the program itself.
 
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 
 /// The bytes of a tensor: part of a mapped file, of the program itself, or of an owned buffer. Cheap to clone.
 ///
-/// They start wherever the file has them, so they may lie unaligned for their type: the header of a safetensors file can
-/// have any length, and that of the published GPT-2 has an odd one.
+/// They may be unaligned for their type: a safetensors header can have any length, and that of the published GPT-2 is
+/// odd.
 #[derive(Clone)]
 pub struct Bytes {
     owner: Owner,
@@ -27,11 +27,11 @@ enum Owner {
 }
 
 impl Bytes {
-    /// Maps a regular file into memory, without reading it.
+    /// Maps a regular file into memory without reading it.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is empty or no file, [`Error::Unsupported`] if it does
-    /// not fit the address space.
+    /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is empty or not a regular file,
+    /// [`Error::Unsupported`] if the address space has no room for it.
     pub(crate) fn map(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
         if !metadata.is_file() {
@@ -41,9 +41,9 @@ impl Bytes {
             return Err(Error::format(path, "the file is empty; download it again"));
         }
         let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-        // SAFETY: the map is only read, and as bytes, for which every value is valid. As with any mapped file, another
-        // process that changes the file meanwhile can change the numbers, and one that truncates it can end this
-        // process; no offset taken from the file is trusted across two reads, so memory outside the map stays unreached.
+        // SAFETY: the map is only read, and only as bytes, for which every value is valid. As with any mapped file,
+        // another process that changes the file can change the numbers, and one that truncates it can end this process.
+        // No offset from the file is trusted across two reads, so nothing outside the map is ever accessed.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| match error.kind() {
             ErrorKind::OutOfMemory => Error::Unsupported(format!(
                 "{}: its {} bytes do not fit into the address space of this process; raise the limit (ulimit -v)",
@@ -56,22 +56,22 @@ impl Bytes {
         Ok(Self { owner: Owner::Mapped(Arc::new(map)), start: 0, end })
     }
 
-    /// Whether the bytes lie in a mapped file.
+    /// Whether the bytes are in a mapped file.
     pub(crate) fn is_mapped(&self) -> bool {
         matches!(self.owner, Owner::Mapped(_))
     }
 
-    /// Lets go of the memory in which a mapped file's bytes were read; they are read again when they are used again.
+    /// Frees the memory that holds what was read of a mapped file; using the bytes again reads them again.
     pub(crate) fn release(&self) {
         #[cfg(unix)]
         if let Owner::Mapped(map) = &self.owner {
-            // SAFETY: the map is shared with the file and never written to, so that dropped pages hold nothing that the
-            // file does not. That they could not be dropped is no failure.
+            // SAFETY: the map is shared with the file and never written to, so a dropped page can be read again from
+            // the file. A failure only means that the memory stays in use.
             let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, self.start, self.len()) };
         }
     }
 
-    /// The part at `range`, which counts from the start of these bytes; none if it lies outside.
+    /// The part at `range`, counted from the start of these bytes; `None` if it is out of bounds.
     pub(crate) fn slice(&self, range: Range<usize>) -> Option<Self> {
         if range.start > range.end || range.end > self.len() {
             return None;

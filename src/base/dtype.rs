@@ -1,4 +1,4 @@
-//! Number types: their sizes, and what each file format calls them, in one table.
+//! Number types: their sizes and their names in each file format, in one table.
 
 use std::fmt;
 
@@ -47,10 +47,10 @@ pub enum DType {
     Q6K,
 }
 
-/// What there is to know about a type.
+/// What we know about a type.
 struct Facts {
     dtype: DType,
-    /// As files write it: safetensors for plain numbers, ggml for quantised ones.
+    /// Its name in files: safetensors' for plain numbers, ggml's for quantised ones.
     name: &'static str,
     /// PyTorch's storage class.
     torch: Option<&'static str>,
@@ -58,11 +58,11 @@ struct Facts {
     ggml: Option<u32>,
     /// llama.cpp's code for a file whose matrices are mostly of this type (`enum llama_ftype`).
     llama_file: Option<u32>,
-    /// Numbers in a block, and the bytes of a block.
+    /// Numbers in a block, and bytes of a block.
     block: (usize, usize),
 }
 
-/// Shortens the table: a plain type, and a quantised one.
+/// Table entry of a plain type.
 const fn plain(dtype: DType, name: &'static str, torch: &'static str, ggml: Option<u32>, size: usize) -> Facts {
     Facts { dtype, name, torch: Some(torch), ggml, llama_file: None, block: (1, size) }
 }
@@ -114,7 +114,7 @@ impl DType {
         self.facts().name
     }
 
-    /// The type that files call `name`; capitals do not matter.
+    /// The type that files call `name`, ignoring case.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::find(|facts| facts.name.eq_ignore_ascii_case(name))
@@ -162,8 +162,8 @@ impl DType {
         self.block_len() > 1
     }
 
-    /// Bytes of a tensor whose rows (of the last axis of `shape`, as stored) are whole blocks; none if they are not, or
-    /// if the number does not fit a `usize`.
+    /// Bytes of a tensor whose rows (along the last axis of `shape`, as stored) are whole blocks. `None` if they are
+    /// not whole blocks, or if the size overflows `usize`.
     #[must_use]
     pub fn byte_len(self, shape: &[usize]) -> Option<usize> {
         let row = shape.last().copied().unwrap_or(1);
@@ -181,7 +181,7 @@ impl fmt::Display for DType {
     }
 }
 
-/// The types of floating-point weights, of cached keys and values, and of activations: those that kernels compute with.
+/// The floating-point types that kernels compute with: weights, cached keys and values, and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FloatType {
     /// [`DType::F32`].
@@ -196,7 +196,7 @@ impl FloatType {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::BF16];
 
-    /// The type of stored numbers.
+    /// The same type as a [`DType`].
     #[must_use]
     pub const fn dtype(self) -> DType {
         match self {
@@ -206,7 +206,7 @@ impl FloatType {
         }
     }
 
-    /// The kernels' type for numbers that are stored as `dtype`.
+    /// The kernels' type for numbers stored as `dtype`.
     #[must_use]
     pub fn of(dtype: DType) -> Option<Self> {
         Self::ALL.into_iter().find(|float| float.dtype() == dtype)
@@ -252,10 +252,10 @@ pub enum QuantizedType {
 }
 
 impl QuantizedType {
-    /// All of them, the most exact first.
+    /// All of them, most exact first.
     pub const ALL: [Self; 4] = [Self::Q8_0, Self::Q6K, Self::Q5K, Self::Q4K];
 
-    /// The type of stored numbers.
+    /// The same type as a [`DType`].
     #[must_use]
     pub const fn dtype(self) -> DType {
         match self {
@@ -266,14 +266,14 @@ impl QuantizedType {
         }
     }
 
-    /// The kernels' format for numbers that are stored as `dtype`.
+    /// The kernels' format for numbers stored as `dtype`.
     #[must_use]
     pub fn of(dtype: DType) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.dtype() == dtype)
     }
 
-    /// The type that a matrix whose rows have `inputs` numbers gets when it is quantised: this one, or `Q8_0` where the
-    /// rows are not whole blocks of it, or `F16` where they are not whole blocks of that either, as in llama.cpp.
+    /// The type to quantise a matrix to when its rows have `inputs` numbers: this one if the rows are whole blocks of
+    /// it, else `Q8_0` if they are whole blocks of that, else `F16`. As in llama.cpp.
     #[must_use]
     pub fn fitting(self, inputs: usize) -> DType {
         let fits = |dtype: &DType| inputs.is_multiple_of(dtype.block_len());
@@ -301,7 +301,7 @@ mod tests {
         }
     }
 
-    /// Against candle's blocks and the safetensors crate's types.
+    /// Checked against candle's blocks and the safetensors crate's types.
     #[test]
     fn sizes_are_those_of_the_libraries() {
         for facts in TABLE.iter().filter(|facts| facts.torch.is_some()) {

@@ -1,6 +1,6 @@
-//! ggml's quantised formats: numbers into blocks, and blocks into numbers.
+//! ggml's quantised formats: numbers to blocks and back.
 //!
-//! Both are candle's, but for the quantiser of Q8_0, which is the same function compiled for the processor at hand.
+//! Both directions are candle's, except the Q8_0 quantiser: the same function, compiled for the CPU at hand.
 //!
 //! Reference: ggml, `ggml-quants.c`.
 
@@ -30,10 +30,10 @@ pub(crate) fn candle_type(dtype: DType) -> Result<GgmlDType> {
     })
 }
 
-/// Writes the numbers of `bytes`, whole blocks of a quantised format, into `out`.
+/// Writes the numbers in `bytes` (whole blocks of a quantised format) to `out`.
 ///
 /// # Errors
-/// [`Error::Unsupported`] if `dtype` is not such a format, or the lengths do not fit each other.
+/// [`Error::Unsupported`] if `dtype` is not such a format, or if the lengths disagree.
 pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
     let candle_type = candle_type(dtype)?;
     if dtype.byte_len(&[out.len()]) != Some(bytes.len()) {
@@ -42,7 +42,7 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
     }
     // candle wants its blocks, which begin with 16-bit numbers, at even addresses.
     let words: Vec<u16> = bytes.chunks_exact(2).map(|pair| u16::from_ne_bytes([pair[0], pair[1]])).collect();
-    // SAFETY: a `u16` is two bytes without padding, any of which is a `u8`.
+    // SAFETY: a `u16` is two bytes without padding, and any byte is a valid `u8`.
     let (_, bytes, _) = unsafe { words.align_to::<u8>() };
     match candle_type.from_data(bytes.into()).dequantize(out.len())? {
         CpuStorage::F32(numbers) => out.copy_from_slice(&numbers),
@@ -51,7 +51,7 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
     Ok(())
 }
 
-/// The blocks of `numbers`, which are whole ones.
+/// Quantises `numbers`, whole blocks of them.
 ///
 /// # Errors
 /// If they are not whole blocks.
@@ -111,7 +111,7 @@ mod tests {
         (0..n as u32).map(|i| i.wrapping_mul(2_654_435_761) as i32 as f32 / i32::MAX as f32).collect()
     }
 
-    /// Against candle's own quantiser, byte for byte, ties and zeros among the numbers.
+    /// Against candle's own quantiser, byte for byte, including ties and zeros.
     #[test]
     fn q8_0_is_ggmls() {
         let mut numbers = numbers(32 * 400);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_quantised_or_not_whole_is_refused() {
+    fn types_that_are_not_quantised_and_partial_blocks_are_refused() {
         let mut out = vec![7.0; 64];
         for (dtype, bytes) in [(DType::F32, 256), (DType::Q8_0, 67), (DType::Q4K, 36)] {
             assert!(dequantize(dtype, &vec![0; bytes], &mut out).is_err(), "{dtype}");

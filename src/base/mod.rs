@@ -1,5 +1,5 @@
-//! The ground floor: number types, bytes, memory and threads. It knows nothing of checkpoints, kernels or the network, which
-//! all stand on it.
+//! The ground floor: number types, bytes, memory and threads. Checkpoints, kernels and the network stand on it; it
+//! knows nothing of them.
 
 mod bytes;
 mod dtype;

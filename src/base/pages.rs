@@ -1,5 +1,5 @@
-//! Memory in large pages: what is read from end to end, as weights are, is read a quarter faster from them, because fewer
-//! addresses have to be looked up.
+//! Memory in large pages. Reading weights from end to end is a quarter faster from them, because the CPU looks up fewer
+//! addresses.
 
 use std::sync::OnceLock;
 
@@ -7,7 +7,7 @@ use memmap2::MmapMut;
 
 use crate::error::{Error, Result};
 
-/// Whether the system gives large pages to those who ask.
+/// Whether the system grants large pages on request.
 pub(crate) fn has_large_pages() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
     *HAS.get_or_init(|| {
@@ -16,15 +16,15 @@ pub(crate) fn has_large_pages() -> bool {
     })
 }
 
-/// `len` bytes of memory, zeros, in large pages where the system gives them.
+/// `len` zeroed bytes, in large pages if the system has them.
 ///
 /// # Errors
-/// [`Error::Unsupported`] if there is not so much.
+/// [`Error::Unsupported`] if there is not enough memory.
 pub(crate) fn large_pages(len: usize) -> Result<MmapMut> {
     let memory = MmapMut::map_anon(len).map_err(|source| {
         Error::Unsupported(format!("cannot get {} MB of memory: {source}", len.div_ceil(1_000_000)))
     })?;
-    // Memory in small pages is as good, only slower.
+    // Small pages work too, only slower.
     #[cfg(target_os = "linux")]
     let _ = memory.advise(memmap2::Advice::HugePage);
     Ok(memory)

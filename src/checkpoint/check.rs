@@ -1,4 +1,4 @@
-//! Whether the tensors of a checkpoint are those that a configuration calls for.
+//! Checks that a checkpoint has the tensors that its configuration calls for.
 
 use super::{Checkpoint, Tensor};
 use crate::config::Config;
@@ -6,11 +6,11 @@ use crate::error::{Error, Result};
 use crate::inventory::TensorId;
 
 impl Checkpoint {
-    /// Checks names and shapes, without reading a number. A bias on queries, keys and values may be there or not; the head
-    /// of a tied model may be there and is not looked at.
+    /// Checks names and shapes without reading a number. The bias of queries, keys and values is optional. The head of
+    /// a tied model is optional, and ignored.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`] where checkpoint and configuration
+    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`] if checkpoint and configuration
     /// disagree.
     pub fn check(&self, config: &Config) -> Result<()> {
         let with_biases = Config { qkv_bias: true, ..config.clone() };
@@ -60,7 +60,7 @@ mod tests {
         Config { vocab_size: 30, n_positions: 8, n_embd: 4, n_layer: 2, n_inner: 16, n_head: 2, ..config }
     }
 
-    /// The tensors of the configuration, changed.
+    /// The tensors of `config`, modified by `change`.
     fn changed(config: &Config, change: impl FnOnce(&mut Vec<Tensor>)) -> Checkpoint {
         let mut tensors = Checkpoint::random(config, WeightType::F32, 0).unwrap().tensors;
         change(&mut tensors);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_misshapen_or_too_much_is_named() {
+    fn missing_misshapen_and_extra_tensors_are_named() {
         let config = config();
         changed(&config, |_| ()).check(&config).unwrap();
         fn find<'a>(tensors: &'a mut [Tensor], name: &str) -> &'a mut Tensor {
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn biases_of_queries_keys_and_values_and_a_tied_head_may_be_there_or_not() {
+    fn biases_of_queries_keys_and_values_and_a_tied_head_are_optional() {
         let (tied, untied) = (config(), Config { tie_word_embeddings: false, ..config() });
         let without = Config { qkv_bias: false, ..config() };
         changed(&without, |_| ()).check(&tied).unwrap();

@@ -1,4 +1,4 @@
-//! A model written for other programs: GGUF, as llama.cpp loads it, and safetensors, as transformers does.
+//! Writes a model for other programs: as GGUF for llama.cpp, as safetensors for transformers.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::inventory::{self, Kind, TensorId};
 
-/// A model to be written: a checkpoint that [fits](Checkpoint::check) its configuration.
+/// A model to write: a checkpoint that [fits](Checkpoint::check) its configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Export<'a> {
     /// The weights.
@@ -21,20 +21,21 @@ pub struct Export<'a> {
     pub dtype: DType,
 }
 
-/// A tensor of the file: what is stored, or biases of zero that the format demands and the model lacks.
+/// A tensor of the file: a stored one, or zero biases that the format demands and the model lacks.
 struct Part<'a> {
     spec: TensorSpec,
     source: Option<&'a Tensor>,
-    /// Whether the matrix must be turned.
+    /// Whether the matrix must be transposed.
     transpose: bool,
 }
 
 impl<'a> Export<'a> {
-    /// Writes a GGUF file with the tokenizer, if there is one, inside. Matrices that the type does not fit
-    /// ([`QuantizedType::fitting`]) have another; vectors and position embeddings are f32, as llama.cpp wants them.
+    /// Writes a GGUF file, including the tokenizer if there is one. Matrices that `dtype` does not fit get another type
+    /// ([`QuantizedType::fitting`]); vectors and position embeddings are f32, as llama.cpp wants them.
     ///
     /// # Errors
-    /// [`crate::Error::Unsupported`] for a model that llama.cpp would compute otherwise, and what writing and converting return.
+    /// [`crate::Error::Unsupported`] for a model that llama.cpp would compute differently; errors of writing and
+    /// converting.
     pub fn to_gguf(&self, path: &Path, name: &str, vocabulary: Option<&Vocabulary<'_>>) -> Result<()> {
         let mut metadata = Metadata::from_config(self.config)?;
         metadata.push("general.name", Value::String(name.to_owned()));
@@ -52,10 +53,10 @@ impl<'a> Export<'a> {
         gguf::write(path, &metadata, &specs, |place| self.bytes(&parts[place]))
     }
 
-    /// Writes a safetensors file: tensors under the names of `GPT2LMHeadModel`, all of the same type.
+    /// Writes a safetensors file: tensors under `GPT2LMHeadModel`'s names, all of the same type.
     ///
     /// # Errors
-    /// [`crate::Error::Unsupported`] for quantised types, and what writing and converting return.
+    /// [`crate::Error::Unsupported`] for quantised types; errors of writing and converting.
     pub fn to_safetensors(&self, path: &Path) -> Result<()> {
         let parts: Vec<Part<'_>> = self
             .tensors()
@@ -73,18 +74,18 @@ impl<'a> Export<'a> {
         safetensors::write(path, &[("format", "pt")], &specs, |place| self.bytes(&parts[place]))
     }
 
-    /// The most memory that writing takes: one tensor after the other is converted, and of the file only that one is read.
+    /// The most memory that writing takes, in bytes: tensors are read and converted one at a time.
     #[must_use]
     pub fn working_bytes(&self) -> u64 {
         let converted = |tensor: &Tensor| {
             let numbers: u64 = tensor.shape.iter().map(|n| *n as u64).product();
-            // What the type does not fit becomes another one, of at most 4 bytes a number.
+            // A matrix that the type does not fit gets another type, of at most 4 bytes a number.
             self.dtype.byte_len(&tensor.shape).map_or(4 * numbers, |bytes| bytes as u64)
         };
         self.tensors().map(|(_, tensor)| tensor.bytes.len() as u64 + converted(tensor)).max().unwrap_or_default()
     }
 
-    /// The tensors of the model; a tied head is not one of them.
+    /// The tensors of the model, without a tied head.
     fn tensors(&self) -> impl Iterator<Item = (TensorId, &'a Tensor)> {
         let tied = self.config.tie_word_embeddings;
         let known = self.checkpoint.tensors.iter().filter_map(|tensor| Some((TensorId::named(&tensor.name)?, tensor)));
@@ -111,7 +112,7 @@ impl<'a> Export<'a> {
                 transpose,
             });
         }
-        // llama.cpp knows no model without a bias on queries, keys and values.
+        // llama.cpp requires biases on queries, keys and values.
         let qkv_biases = (0..self.config.n_layer).map(|i| TensorId::in_block(i, inventory::Part::CAttn, Kind::Bias));
         for id in qkv_biases.filter(|id| self.checkpoint.tensor(*id).is_none()) {
             let spec = TensorSpec { name: id.gguf_name(), dtype: DType::F32, shape: vec![3 * self.config.n_embd] };

@@ -1,4 +1,4 @@
-//! A file that is being parsed: its bytes, with errors that name it, and the checks that every format shares.
+//! A file being parsed: its bytes, errors that name it, and the checks that all formats share.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ const LONGEST_NAME: usize = 256;
 /// The most dimensions that a tensor may have; GPT-2's weights have 2, the causal-mask buffers 4.
 pub(super) const MOST_DIMENSIONS: usize = 8;
 
-/// A file that is being parsed.
+/// A file being parsed.
 pub(super) struct File {
     /// Its name in errors.
     pub path: PathBuf,
@@ -36,8 +36,8 @@ impl File {
         Error::format(&self.path, message)
     }
 
-    /// The error for a file that does not begin as `expected` ("a safetensors file") does, saying what it is instead
-    /// if that can be told.
+    /// The error for a file that does not start like `expected` ("a safetensors file"); says what the file is instead,
+    /// if we can tell.
     pub fn not_a(&self, expected: &str) -> Error {
         let start = &self.bytes[..self.bytes.len().min(512)];
         let text = start.trim_ascii_start();
@@ -59,7 +59,7 @@ impl File {
         self.error(format!("not {expected} but {found}"))
     }
 
-    /// Refuses names that would break a terminal or a message of one line.
+    /// Rejects names that would break a terminal or a one-line message.
     pub fn check_name(&self, name: &str) -> Result<()> {
         if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
             return Err(self.error(format!(
@@ -70,7 +70,7 @@ impl File {
         Ok(())
     }
 
-    /// Refuses shapes of a rank that no checkpoint has.
+    /// Rejects ranks that no checkpoint has.
     pub fn check_rank(&self, name: &str, rank: usize) -> Result<()> {
         if rank > MOST_DIMENSIONS {
             return Err(

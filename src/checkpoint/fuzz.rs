@@ -1,6 +1,6 @@
-//! Damaged and hostile files: whatever the bytes, a reader gives tensors that fit them or one clear line.
+//! Damaged and hostile files: whatever the bytes, a reader returns tensors that fit them, or a one-line error.
 //!
-//! Each property takes a valid file and mutates its structure, or makes one up. `PROPTEST_CASES` sets how many are tried.
+//! Each property mutates a valid file or makes one up. `PROPTEST_CASES` sets how many are tried.
 
 use std::io::{Cursor, Read, Write};
 use std::path::Path;
@@ -17,7 +17,7 @@ type Reader = fn(&File) -> Result<Vec<Tensor>>;
 
 fn read_gguf(file: &File) -> Result<Vec<Tensor>> {
     let gguf = gguf::Gguf::parse(file)?;
-    // What stands in the metadata must not be trusted either.
+    // The metadata must not be trusted either.
     let _ = Config::from_gguf(&gguf);
     let _ = gguf.vocabulary();
     Ok(gguf.tensors)
@@ -30,7 +30,7 @@ fn cases() -> ProptestConfig {
     }
 }
 
-/// What must hold of a reader's answer.
+/// What must hold for every answer of a reader.
 fn check(reader: Reader, bytes: Vec<u8>) {
     let len = bytes.len();
     match reader(&File::of(bytes)) {
@@ -51,12 +51,12 @@ fn check(reader: Reader, bytes: Vec<u8>) {
     }
 }
 
-/// An error is one line that a screen holds.
+/// An error is one line that fits a screen.
 fn check_line(line: &str) {
     assert!(line.chars().count() < 1000 && !line.contains(char::is_control), "{line:?}");
 }
 
-/// A configuration that is accepted can be counted in 64 bits.
+/// The parameters of an accepted configuration can be counted in 64 bits.
 fn check_config(json: &[u8]) {
     match Config::from_json(json, "FILE") {
         Ok(config) => {
@@ -69,7 +69,7 @@ fn check_config(json: &[u8]) {
     }
 }
 
-/// A change to a file. Places count from the start, or if negative from the end, where zip keeps its directory.
+/// A change to a file. Positions count from the start or, if negative, from the end, where zip keeps its directory.
 #[derive(Debug, Clone)]
 enum Mutation {
     Flip(i32, u8),
@@ -81,7 +81,7 @@ enum Mutation {
 
 fn mutation() -> impl Strategy<Value = Mutation> {
     let place = || prop_oneof![-3000..3000i32, 0..64i32, -64..0i32];
-    // Lengths and offsets are little-endian numbers of 4 or 8 bytes: their extremes are what breaks readers.
+    // Lengths and offsets are little-endian numbers of 4 or 8 bytes; extreme values are what breaks readers.
     let number = prop_oneof![
         prop::sample::select(vec![0, 1, 1 << 31, 1 << 32, 1 << 62, 1 << 63, u64::MAX, u64::MAX - 7, i64::MAX as u64]),
         any::<u64>(),
@@ -130,7 +130,7 @@ fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(fixtures.join(name)).unwrap()
 }
 
-/// Valid files of every format, with what reads them.
+/// Valid files of every format, each with its reader.
 fn seeds() -> Vec<(Reader, Vec<u8>)> {
     let header = br#"{"__metadata__":{"format":"pt"},"a.weight":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"transformer.h.0.attn.c_attn.bias":{"dtype":"F16","shape":[4],"data_offsets":[24,32]}}"#;
     let small = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 32]].concat();
@@ -168,7 +168,7 @@ fn pickle_piece() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// The entries of an archive, without its folder's name.
+/// The entries of an archive, without the folder in their names.
 fn unpack(archive: Vec<u8>) -> Vec<(String, Vec<u8>)> {
     let mut zip = zip::ZipArchive::new(Cursor::new(archive)).unwrap();
     (0..zip.len())
@@ -341,7 +341,7 @@ proptest! {
         ),
         data in prop_oneof![Just(0), 0..40u64],
     ) {
-        // Each entry starts where the last one ended, but for what it skips.
+        // Each entry starts where the last one ended, plus what it skips.
         let mut end = 0u64;
         let entries: Vec<_> = entries
             .iter()

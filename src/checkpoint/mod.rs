@@ -1,8 +1,8 @@
 //! Checkpoints: safetensors (one file or sharded), PyTorch `.bin` (one file or sharded) and GGUF, read into named tensors.
 //!
-//! Nothing is copied that need not be: a tensor is a range of the mapped file with a type and a shape. What the numbers
-//! mean is the model's business; this module knows names, types, shapes and bytes, and trusts none of them before it
-//! has checked them against the file's length.
+//! Nothing is copied unless it must be: a tensor is a range of the mapped file with a type and a shape. This module
+//! knows names, types, shapes and bytes, and checks them all against the file's length; what the numbers mean is the
+//! model's business.
 
 mod check;
 pub mod export;
@@ -31,13 +31,13 @@ pub(crate) use numbers::STEP;
 /// One tensor of a checkpoint.
 #[derive(Debug, Clone)]
 pub struct Tensor {
-    /// The name without the `transformer.` prefix, in Hugging Face's terms also for GGUF: `h.0.attn.c_attn.weight`.
+    /// Hugging Face's name without the `transformer.` prefix, also for GGUF: `h.0.attn.c_attn.weight`.
     pub name: String,
     /// How the numbers are stored.
     pub dtype: DType,
-    /// The shape in Hugging Face's terms: matrices of the blocks are (in, out), embeddings and `lm_head.weight` (V, C).
+    /// Hugging Face's shape: matrices of the blocks are (in, out), embeddings and `lm_head.weight` (V, C).
     pub shape: Vec<usize>,
-    /// Whether the bytes of a matrix run over the transposed shape: GGUF stores (out, in) where Hugging Face has (in, out).
+    /// Whether the bytes follow the transposed shape: GGUF stores (out, in) where Hugging Face has (in, out).
     pub transposed: bool,
     /// The numbers, little-endian.
     pub bytes: Bytes,
@@ -48,26 +48,26 @@ pub struct Tensor {
 pub struct Checkpoint {
     origin: String,
     tensors: Vec<Tensor>,
-    /// Places in `tensors`.
+    /// Indices into `tensors`.
     by_name: HashMap<String, usize>,
 }
 
-/// Where the weights of a model lie, if not in a GGUF file ([`gguf::Gguf`]), which also holds configuration and tokenizer.
+/// Where a model's weights are, unless in a GGUF file ([`gguf::Gguf`]), which also holds configuration and tokenizer.
 #[derive(Debug, Clone)]
 pub enum WeightFiles {
     /// `model.safetensors`.
     Safetensors(PathBuf),
-    /// A `*.index.json` (of safetensors or `.bin` files), whose shards lie beside it.
+    /// A `*.index.json` (of safetensors or `.bin` files), with its shards in the same folder.
     Sharded(ShardIndex),
     /// `pytorch_model.bin`.
     PyTorch(PathBuf),
-    /// A safetensors file in memory, such as the demo model built into the program.
+    /// A safetensors file in memory, such as the built-in demo model.
     Static(&'static [u8]),
 }
 
 impl Checkpoint {
-    /// Opens the weights: maps the files, reads their headers, checks every range. The numbers stay unread, but for
-    /// what a `.bin` file compresses or stores out of order.
+    /// Opens the weights: maps the files, reads their headers, checks every range. Only reads numbers that a `.bin`
+    /// file compresses or stores out of order.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Format`], naming the file and what is wrong with it.
@@ -92,7 +92,7 @@ impl Checkpoint {
         Self::new(gguf.path.display().to_string(), gguf.tensors.clone())
     }
 
-    /// A checkpoint of the given tensors; `origin` says in error messages where they come from.
+    /// A checkpoint of the given tensors; `origin` tells where they come from in error messages.
     ///
     /// # Errors
     /// [`Error::Format`] if two tensors share a name.
@@ -100,7 +100,7 @@ impl Checkpoint {
         let mut by_name = HashMap::with_capacity(tensors.len());
         for (place, tensor) in tensors.iter().enumerate() {
             if by_name.insert(tensor.name.clone(), place).is_some() {
-                let message = format!("tensor `{}` is there twice, under two names", tensor.name);
+                let message = format!("tensor `{}` occurs twice, under two names", tensor.name);
                 return Err(Error::format(origin, message));
             }
         }
@@ -113,7 +113,7 @@ impl Checkpoint {
         &self.origin
     }
 
-    /// The tensors in the order of the files.
+    /// The tensors in file order.
     #[must_use]
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
@@ -125,14 +125,14 @@ impl Checkpoint {
         self.by_name.get(name).and_then(|&place| self.tensors.get(place))
     }
 
-    /// The tensor `id`, if it is there.
+    /// The tensor `id`, if present.
     #[must_use]
     pub fn tensor(&self, id: TensorId) -> Option<&Tensor> {
         self.get(&id.to_string())
     }
 }
 
-/// Reads one file of a sharded checkpoint; the ending of its name says what it is.
+/// Reads one file of a sharded checkpoint; its extension tells the format.
 fn read_weights(path: &Path) -> Result<Vec<Tensor>> {
     let file = File::open(path)?;
     if path.extension().is_some_and(|extension| extension == "safetensors") {
@@ -142,7 +142,7 @@ fn read_weights(path: &Path) -> Result<Vec<Tensor>> {
     }
 }
 
-/// The name of a tensor without the `transformer.` prefix, which `GPT2LMHeadModel` has and `GPT2Model` has not.
+/// A tensor's name without the `transformer.` prefix, which `GPT2LMHeadModel` adds and `GPT2Model` does not.
 fn plain_name(name: &str) -> &str {
     name.strip_prefix("transformer.").unwrap_or(name)
 }

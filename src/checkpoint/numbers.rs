@@ -1,4 +1,4 @@
-//! The numbers of a tensor, as f32 or in another type, row after row or transposed.
+//! The numbers of a tensor, as f32 or in another type, row by row or transposed.
 
 use std::ops::Range;
 
@@ -8,15 +8,15 @@ use super::Tensor;
 use crate::base::{DType, QuantizedType, ggml, pool};
 use crate::error::{Error, Result};
 
-/// Numbers that one step converts, about.
+/// Roughly how many numbers are converted in one step.
 pub(crate) const STEP: usize = 1 << 16;
 
-/// Bytes that one step copies.
+/// Bytes copied in one step.
 const COPIED: usize = 2 << 20;
 
 impl Tensor {
-    /// Writes the numbers from `first` on, in the order in which they are stored, into `out`. Of quantised tensors
-    /// `first` and `out` must be whole blocks. `origin` names the checkpoint in errors.
+    /// Writes the numbers from index `first` on, in storage order, to `out`. For quantised tensors `first` and `out`
+    /// must cover whole blocks. `origin` names the checkpoint in errors.
     ///
     /// # Errors
     /// [`Error::Format`] if the tensor holds no floating-point numbers.
@@ -39,7 +39,7 @@ impl Tensor {
             }
             other => {
                 let message = format!(
-                    "tensor `{}` is stored as {other}; weights are F32, F16, BF16, F64 or quantised as GGUF has it",
+                    "tensor `{}` is stored as {other}; weights must be F32, F16, BF16, F64 or quantised as in GGUF",
                     self.name
                 );
                 return Err(Error::format(origin, message));
@@ -48,7 +48,7 @@ impl Tensor {
         Ok(())
     }
 
-    /// The bytes of a tensor of one or two axes as `dtype`; `transpose` exchanges the axes of what is stored.
+    /// The bytes of a tensor of one or two axes as `dtype`; `transpose` swaps the stored axes.
     ///
     /// # Errors
     /// As for [`read`](Self::read), and [`Error::Unsupported`] for a type that the numbers do not fit.
@@ -64,8 +64,8 @@ impl Tensor {
         Ok(out)
     }
 
-    /// As [`convert`](Self::convert), into `out`, which has the length of the result. Of a mapped file, what was read is
-    /// let go.
+    /// As [`convert`](Self::convert), into `out`, which must have the length of the result. Releases the parts of a
+    /// mapped file that it has read.
     ///
     /// # Errors
     /// As for [`convert`](Self::convert).
@@ -95,7 +95,7 @@ impl Tensor {
         parts.into_iter().try_for_each(|(_, outcome)| outcome)
     }
 
-    /// Rows of the result of [`convert`](Self::convert).
+    /// Some rows of what [`convert`](Self::convert) returns.
     pub(crate) fn convert_rows(
         &self,
         origin: &str,
@@ -122,14 +122,14 @@ impl Tensor {
         Error::Unsupported(format!("tensor `{}` {what}", self.name))
     }
 
-    /// Rows and columns as the bytes run; one row if there is one axis.
+    /// Rows and columns as stored; one row if there is one axis.
     pub(crate) fn stored_dims(&self) -> (usize, usize) {
         let columns = self.shape.last().copied().unwrap_or(1);
         let rows = self.shape.iter().rev().skip(1).product();
         if self.transposed { (columns, rows) } else { (rows, columns) }
     }
 
-    /// Columns of what is stored, as rows.
+    /// Reads columns of what is stored, as rows.
     fn read_columns(&self, origin: &str, columns: Range<usize>, out: &mut [f32]) -> Result<()> {
         let (height, width) = self.stored_dims();
         let mut part = vec![0f32; columns.len()];
@@ -143,7 +143,7 @@ impl Tensor {
     }
 }
 
-/// Writes `numbers` as `dtype` into `out`. Returns a number that is finite, but not in that type.
+/// Writes `numbers` to `out` as `dtype`. Returns the first finite number that is too large for that type.
 fn encode(dtype: DType, numbers: &[f32], out: &mut [u8]) -> Result<Option<f32>> {
     fn each<const SIZE: usize>(numbers: &[f32], out: &mut [u8], f: impl Fn(f32) -> [u8; SIZE]) {
         for (y, x) in out.chunks_exact_mut(SIZE).zip(numbers) {
@@ -181,7 +181,7 @@ mod tests {
         bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
     }
 
-    /// Large enough for several steps, with sizes that leave a rest.
+    /// Large enough for several steps, with a remainder.
     #[test]
     fn transposition_goes_there_and_back() {
         let (rows, columns) = (300, 517);

@@ -1,4 +1,4 @@
-//! Sharded checkpoints: an index (`model.safetensors.index.json`, `pytorch_model.bin.index.json`) that says which file
+//! Sharded checkpoints: an index (`model.safetensors.index.json`, `pytorch_model.bin.index.json`) tells which file
 //! holds which tensor.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use crate::inventory::is_causal_mask;
 #[derive(Debug, Clone)]
 pub struct ShardIndex {
     path: PathBuf,
-    /// Pairs of a tensor's name and the number of its shard.
+    /// Pairs of a tensor's name and its shard's index.
     tensors: Vec<(String, usize)>,
     shards: Vec<String>,
 }
@@ -38,7 +38,7 @@ impl ShardIndex {
     /// Parses the content of the index file at `path` and checks its names.
     ///
     /// # Errors
-    /// [`Error::Format`] if it is not an index, or names a file outside of its folder.
+    /// [`Error::Format`] if it is not an index, or names a file outside its folder.
     pub fn parse(path: &Path, content: &[u8]) -> Result<Self> {
         Self::of(&File { path: path.to_owned(), bytes: content.to_vec().into() })
     }
@@ -55,7 +55,7 @@ impl ShardIndex {
             };
             if !is_inside(shard) {
                 return Err(file.error(format!(
-                    "tensor `{name}` is said to be in {shard:?}; shards must lie in the folder of the index"
+                    "tensor `{name}` is listed in {shard:?}; shards must be in the folder of the index"
                 )));
             }
             let number = *numbers.entry(shard).or_insert(index.shards.len());
@@ -76,7 +76,7 @@ impl ShardIndex {
         &self.path
     }
 
-    /// The names of the shards, relative to the folder of the index, in the order in which it first names them.
+    /// The names of the shards, relative to the index's folder, in the order in which it first names them.
     #[must_use]
     pub fn shards(&self) -> &[String] {
         &self.shards
@@ -108,7 +108,7 @@ impl ShardIndex {
             let plain = plain_name(name);
             if !is_causal_mask(plain) && holder.get(plain) != Some(number) {
                 let message =
-                    format!("tensor `{name}` is not in shard `{}`, where the index has it", self.shards[*number]);
+                    format!("tensor `{name}` is not in shard `{}`, where the index lists it", self.shards[*number]);
                 return Err(Error::format(&self.path, message));
             }
         }
@@ -116,7 +116,7 @@ impl ShardIndex {
     }
 }
 
-/// Whether the path of a shard stays inside the folder that it is relative to.
+/// Whether a shard's path stays inside the folder that it is relative to.
 fn is_inside(shard: &str) -> bool {
     let mut components = Path::new(shard).components().peekable();
     components.peek().is_some() && components.all(|part| matches!(part, Component::Normal(_)))
@@ -169,11 +169,11 @@ mod tests {
     }
 
     #[test]
-    fn shards_outside_of_the_folder_are_refused() {
+    fn shards_outside_the_folder_are_refused() {
         for shard in ["/etc/passwd", "../1.safetensors", "x/../../1.safetensors", "./1.safetensors", ".", "..", "", "/"]
         {
             let error = open(&format!(r#"{{"a": "{shard}"}}"#)).unwrap_err().to_string();
-            assert!(error.contains("shards must lie in the folder"), "{shard}: {error}");
+            assert!(error.contains("shards must be in the folder"), "{shard}: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What writing a checkpoint needs in any format: what tensors are, checks, and their bytes.
+//! What the writers of all formats share: descriptions of tensors, checks, and writing their bytes.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -7,19 +7,19 @@ use std::path::Path;
 use crate::base::DType;
 use crate::error::{Error, Result};
 
-/// A tensor to be written; its bytes follow when their turn comes.
+/// A tensor to write; its bytes are asked for when their turn comes.
 #[derive(Debug, Clone)]
 pub struct TensorSpec {
     /// The name in the file.
     pub name: String,
     /// How the numbers are stored.
     pub dtype: DType,
-    /// The shape, row-major, as the bytes run.
+    /// The shape, row-major, as stored.
     pub shape: Vec<usize>,
 }
 
 impl TensorSpec {
-    /// How many bytes the tensor has.
+    /// The size of the tensor in bytes.
     pub(super) fn byte_len(&self, path: &Path) -> Result<usize> {
         self.dtype.byte_len(&self.shape).ok_or_else(|| {
             let message =
@@ -29,7 +29,7 @@ impl TensorSpec {
     }
 }
 
-/// Writes the bytes of one tensor, `len` of them.
+/// Writes the bytes of one tensor after checking their number.
 pub(super) fn write_tensor(path: &Path, writer: &mut impl Write, spec: &TensorSpec, bytes: &[u8]) -> Result<()> {
     let len = spec.byte_len(path)?;
     if bytes.len() != len {
@@ -39,7 +39,7 @@ pub(super) fn write_tensor(path: &Path, writer: &mut impl Write, spec: &TensorSp
     writer.write_all(bytes).map_err(Error::io("write", path))
 }
 
-/// Refuses two tensors of one name.
+/// Rejects two tensors with the same name.
 pub(super) fn check_names(path: &Path, specs: &[TensorSpec]) -> Result<()> {
     let mut names = HashSet::new();
     match specs.iter().find(|spec| !names.insert(&spec.name)) {

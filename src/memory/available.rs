@@ -1,4 +1,4 @@
-//! How much memory there is: what Linux tells (`/proc`, control groups of both versions). Elsewhere it is unknown.
+//! How much memory is available, as Linux tells it (`/proc`, control groups v1 and v2). Unknown on other systems.
 //!
 //! Reference: `proc(5)`, the kernel's `admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
 
@@ -7,15 +7,15 @@ use std::path::Path;
 /// Memory that this process can still get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Available {
-    /// Bytes, mapped files included.
+    /// Bytes, including mapped files.
     pub bytes: u64,
-    /// What sets that limit, in words.
+    /// What sets the limit, in words.
     pub limit: &'static str,
-    /// Bytes of address space that are left, where there is a limit. A mapped file has its part already.
+    /// Bytes of address space left, if limited. Mapped files are already counted.
     pub address_space: Option<u64>,
 }
 
-/// What is available to this process; none if the system does not tell.
+/// The memory available to this process; `None` if the system does not tell.
 #[must_use]
 pub fn available() -> Option<Available> {
     let read = |path: &str| std::fs::read_to_string(path).ok();
@@ -30,7 +30,7 @@ pub fn available() -> Option<Available> {
     Some(Available { bytes, limit, address_space })
 }
 
-/// The most memory that this process has had in use, mapped files included; known on Linux.
+/// The peak memory use of this process, including mapped files; only known on Linux.
 #[must_use]
 pub fn peak() -> Option<u64> {
     field(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
@@ -50,8 +50,8 @@ fn address_space(limits: &str, status: &str) -> Option<u64> {
     Some(limit.saturating_sub(field(status, "VmSize:")?))
 }
 
-/// What the control groups of a process leave it: the least of its own group and those around it. `groups` is
-/// `/proc/self/cgroup`, `root` where the file systems are mounted.
+/// What a process's control groups leave it: the minimum over its own group and those around it. `groups` is the
+/// content of `/proc/self/cgroup`, `root` the folder where the file systems are mounted.
 fn control_group(root: &Path, groups: &str) -> Option<u64> {
     let versions = groups.lines().filter_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -65,7 +65,7 @@ fn control_group(root: &Path, groups: &str) -> Option<u64> {
     });
     let left = versions.flat_map(|(mount, path, files)| {
         let own = mount.join(path.trim_start_matches('/'));
-        // Inside a container the group's own folder is often what is mounted.
+        // In a container, the group's own folder is often what is mounted.
         let folders: Vec<_> =
             own.ancestors().take_while(|folder| folder.starts_with(&mount)).map(Path::to_owned).collect();
         folders.into_iter().filter_map(move |folder| group_left(&folder, files))
@@ -73,7 +73,7 @@ fn control_group(root: &Path, groups: &str) -> Option<u64> {
     left.min()
 }
 
-/// What one group leaves: its limit less its use, of which cached files can be given back.
+/// What one group leaves: its limit minus its use; cached files do not count as used, since they can be dropped.
 fn group_left(folder: &Path, [limit, usage]: [&str; 2]) -> Option<u64> {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
     let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
@@ -83,7 +83,7 @@ fn group_left(folder: &Path, [limit, usage]: [&str; 2]) -> Option<u64> {
         let value = statistics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.and_then(|value| value.trim().parse::<u64>().ok())
     };
-    // Version 1 counts the groups below only in the totals.
+    // Version 1 includes nested groups only in the totals.
     let files = ["inactive_file", "active_file"]
         .map(|name| statistic(&format!("total_{name}")).or_else(|| statistic(name)).unwrap_or(0));
     Some(limit.saturating_sub(usage.saturating_sub(files.iter().sum())))

@@ -1,4 +1,4 @@
-//! How much of an NVIDIA GPU's memory a model takes, known without one, and how much is free.
+//! How much of an NVIDIA GPU's memory a model takes, computed without a GPU, and how much is free.
 
 use serde::Serialize;
 
@@ -12,38 +12,39 @@ use crate::inventory::TensorId;
 use crate::model::cuda_shape::{NetworkShape, PassBytes, PassRoom, matrix_bytes, vector_bytes};
 use crate::model::{Placement, WeightType};
 
-/// What CUDA, its libraries and the kernels take beside the model: 563 to 642 MiB more than the rest were in use on an H200
-/// (driver 580, CUDA 13.0).
+/// What CUDA, its libraries and the kernels take besides the model: measured as 563 to 642 MiB on an H200 (driver 580,
+/// CUDA 13.0).
 const CONTEXT_BYTES: u64 = 600 << 20;
 
-/// What a model takes of a GPU's memory. Parts that are candle's business, where weights are quantised, are not known.
+/// How much of a GPU's memory a model takes. With quantised weights, candle does the allocating, and some parts are
+/// unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeviceFootprint {
     /// The kind of device: `cuda`.
     pub device: &'static str,
-    /// The type of the weight matrices: `f32`, `f16`, `bf16`, or that of most of them where they are quantised.
+    /// The type of the weight matrices: `f32`, `f16`, `bf16`, or the most common one if they are quantised.
     pub dtype: String,
-    /// Matrices, padded as the kernels want them, norms and biases.
+    /// Matrices (padded for the kernels), norms and biases.
     pub weight_bytes: u64,
-    /// Bytes that one position of one row takes in the key-value cache.
+    /// Bytes of one position of one row in the key-value cache.
     pub kv_cache_bytes_per_token: u64,
-    /// The cache of one row that fills the context, in the pieces that are asked for.
+    /// The cache of one row that fills the context, in whole allocations.
     pub kv_cache_bytes: u64,
-    /// Buffers of a pass, when the prompt of one row fills the context.
+    /// Buffers of a pass over a prompt of one row that fills the context.
     pub scratch_bytes: Option<u64>,
-    /// What CUDA, its libraries and the kernels take beside the model.
+    /// What CUDA, its libraries and the kernels take besides the model.
     pub context_bytes: u64,
-    /// The most while loading: the weights so far, and one matrix as the file has it.
+    /// The peak while loading: the weights so far, and one matrix as stored in the file.
     pub load_peak_bytes: Option<u64>,
-    /// The most that a run takes with one row whose prompt fills the context.
+    /// The peak of a run with one row whose prompt fills the context.
     pub peak_bytes: Option<u64>,
-    /// The least that must be free: to load it, and to run one token.
+    /// The least free memory that it takes to load the model and run one token.
     #[serde(skip)]
     least_bytes: u64,
 }
 
 impl DeviceFootprint {
-    /// Of a checkpoint whose matrices are loaded as `weights`.
+    /// The footprint of a checkpoint whose matrices are loaded as `weights`.
     #[must_use]
     pub fn of_checkpoint(config: &Config, checkpoint: &Checkpoint, weights: WeightType) -> Self {
         let stored = |id| checkpoint.tensor(id).map_or(DType::F32, |tensor| tensor.dtype);
@@ -54,7 +55,7 @@ impl DeviceFootprint {
         }
     }
 
-    /// Of an f32 checkpoint of this configuration.
+    /// The footprint of an f32 checkpoint of this configuration.
     #[must_use]
     pub fn of_config(config: &Config, weights: WeightType) -> Self {
         let stored = |_| DType::F32;
@@ -73,7 +74,7 @@ impl DeviceFootprint {
             };
             let (outputs, inputs) = if id.is_conv1d() { (columns, rows) } else { (rows, columns) };
             weight_bytes += matrix_bytes(outputs, inputs, dtype) as u64;
-            // Sent as it is stored, but for what is widened on the way, and let go once it is placed.
+            // Sent as stored (except types that are widened on the way), and freed once converted.
             let sent = Placement::of(id, [rows, columns], stored(id), false, WeightType::F32).dtype;
             load_peak = load_peak.max(weight_bytes + bytes(sent, &shape));
         }
@@ -95,7 +96,7 @@ impl DeviceFootprint {
         }
     }
 
-    /// With quantised weights, for which there are no kernels but candle's.
+    /// With quantised weights, which only candle has kernels for.
     fn of_candle(config: &Config, stored: impl Fn(TensorId) -> DType, weights: WeightType) -> Self {
         let mut weight_bytes = 0;
         let mut first_matrix = DType::F32;
@@ -132,7 +133,7 @@ impl DeviceFootprint {
     }
 }
 
-/// Bytes of the GPU's memory that are free; none where main memory is used, or the driver does not tell.
+/// Free bytes of the GPU's memory; `None` if main memory is used or the driver does not tell.
 #[must_use]
 pub fn free_on(backend: &Backend) -> Option<u64> {
     match backend {
@@ -145,8 +146,8 @@ pub fn free_on(backend: &Backend) -> Option<u64> {
     }
 }
 
-/// Refuses a model that cannot fit what is free of a GPU's memory, naming the types that would; `footprint` gives what it
-/// takes by type.
+/// Rejects a model that cannot fit the free memory of a GPU and names the types that would fit; `footprint` gives the
+/// memory for a type.
 ///
 /// # Errors
 /// [`Error::Memory`], with what is needed and what is free.
@@ -180,7 +181,7 @@ fn check(name: &str, weights: WeightType, footprint: impl Fn(WeightType) -> Devi
     })
 }
 
-/// Bytes of a matrix, either way round.
+/// Bytes of a matrix, in either orientation.
 fn bytes(dtype: DType, shape: &[usize]) -> u64 {
     numbers(shape) / dtype.block_len() as u64 * dtype.block_bytes() as u64
 }
@@ -190,7 +191,7 @@ mod tests {
     use super::*;
     use crate::model::{Gpt2, LoadOptions};
 
-    /// Widths and a vocabulary that have to be padded.
+    /// Widths and a vocabulary that need padding.
     fn config(tied: bool) -> Config {
         Config {
             vocab_size: 301,
@@ -204,7 +205,7 @@ mod tests {
         }
     }
 
-    /// What the loaded model says that its matrices take, and its vectors, padded to multiples of `padding`.
+    /// The loaded model's own count of its matrices and vectors, padded to multiples of `padding`.
     fn loaded(config: &Config, weights: WeightType, backend: Backend, padding: usize) -> u64 {
         let checkpoint = Checkpoint::random(config, WeightType::F32, 0).unwrap();
         let model = Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, backend }).unwrap();
@@ -216,29 +217,29 @@ mod tests {
 
     #[cfg(all(feature = "emulator", not(feature = "cuda")))]
     #[test]
-    fn weights_take_what_was_foretold() {
+    fn weights_take_what_was_predicted() {
         for tied in [true, false] {
             let config = config(tied);
             for weights in [WeightType::Stored, WeightType::F32, WeightType::F16, WeightType::BF16] {
-                let foretold = DeviceFootprint::of_config(&config, weights).weight_bytes;
-                assert_eq!(foretold, loaded(&config, weights, Backend::Emulator, 32), "{weights:?}");
+                let predicted = DeviceFootprint::of_config(&config, weights).weight_bytes;
+                assert_eq!(predicted, loaded(&config, weights, Backend::Emulator, 32), "{weights:?}");
             }
         }
     }
 
     /// On candle's CPU backend, which is loaded like a GPU.
     #[test]
-    fn quantised_weights_take_what_was_foretold_and_the_rest_is_not_known() {
+    fn quantised_weights_take_what_was_predicted_and_the_rest_is_not_known() {
         for kind in [QuantizedType::Q8_0, QuantizedType::Q4K] {
             let config = Config { n_embd: 256, n_head: 4, ..config(true) };
             let weights = WeightType::Quantized(kind);
-            let foretold = DeviceFootprint::of_config(&config, weights);
-            assert_eq!(foretold.weight_bytes, loaded(&config, weights, Backend::Candle(candle_core::Device::Cpu), 1));
-            assert_eq!(foretold.dtype, kind.dtype().to_string().to_lowercase());
-            assert_eq!((foretold.scratch_bytes, foretold.peak_bytes), (None, None));
-            // An embedding that is no head stays with the host.
+            let predicted = DeviceFootprint::of_config(&config, weights);
+            assert_eq!(predicted.weight_bytes, loaded(&config, weights, Backend::Candle(candle_core::Device::Cpu), 1));
+            assert_eq!(predicted.dtype, kind.dtype().to_string().to_lowercase());
+            assert_eq!((predicted.scratch_bytes, predicted.peak_bytes), (None, None));
+            // An embedding that is not also the head stays with the host.
             let untied = Config { tie_word_embeddings: false, ..config };
-            assert_eq!(DeviceFootprint::of_config(&untied, weights).weight_bytes, foretold.weight_bytes);
+            assert_eq!(DeviceFootprint::of_config(&untied, weights).weight_bytes, predicted.weight_bytes);
         }
     }
 
@@ -246,26 +247,26 @@ mod tests {
     #[test]
     fn gpt2_takes_its_weights_its_cache_and_its_buffers() {
         let config = Config::named("gpt2").unwrap();
-        let foretold = DeviceFootprint::of_config(&config, WeightType::F16);
+        let predicted = DeviceFootprint::of_config(&config, WeightType::F16);
         let (c, layers, vectors) = (768, 12, 13 * 768);
         assert_eq!(
-            foretold.weight_bytes,
+            predicted.weight_bytes,
             2 * ((50304 + 1024) * c + layers * 12 * c * c) + 4 * (layers * vectors + 2 * c)
         );
-        assert_eq!(foretold.kv_cache_bytes_per_token, 2 * layers * 2 * c);
-        // Blocks of 64 positions, as many as slabs of 64 MiB hold: the context has 16 of them.
-        let block = 64 * foretold.kv_cache_bytes_per_token;
-        assert_eq!(foretold.kv_cache_bytes, 16 * block);
-        let running = foretold.weight_bytes + foretold.kv_cache_bytes + foretold.scratch_bytes.unwrap();
-        assert_eq!(foretold.peak_bytes, Some(foretold.context_bytes + running));
-        // One matrix lies there as the file has it while it is placed, the largest of them first.
-        assert!(foretold.load_peak_bytes.unwrap() - foretold.context_bytes > foretold.weight_bytes);
+        assert_eq!(predicted.kv_cache_bytes_per_token, 2 * layers * 2 * c);
+        // Blocks of 64 positions, as many as fit a slab of 64 MiB: the context has 16 of them.
+        let block = 64 * predicted.kv_cache_bytes_per_token;
+        assert_eq!(predicted.kv_cache_bytes, 16 * block);
+        let running = predicted.weight_bytes + predicted.kv_cache_bytes + predicted.scratch_bytes.unwrap();
+        assert_eq!(predicted.peak_bytes, Some(predicted.context_bytes + running));
+        // While a matrix is converted, its copy from the file is there too; the largest comes first.
+        assert!(predicted.load_peak_bytes.unwrap() - predicted.context_bytes > predicted.weight_bytes);
         let in_f32 = DeviceFootprint::of_config(&config, WeightType::Stored);
         assert_eq!((&*in_f32.dtype, in_f32.kv_cache_bytes), ("f32", 28 * 2 * block));
     }
 
     #[test]
-    fn what_cannot_fit_is_refused_with_what_would() {
+    fn a_model_that_cannot_fit_is_refused_and_types_that_fit_are_named() {
         let config = Config::named("gpt2-xl").unwrap();
         let refusal = |megabytes: u64| {
             let footprint = |weights| DeviceFootprint::of_config(&config, weights);
@@ -282,7 +283,7 @@ mod tests {
         let message = format!("gpt2-xl takes {} of GPU memory and 4.00 GB are free", readable(f32));
         assert_eq!(refusal(4000).unwrap(), (message, vec![("f16", f16), ("bf16", f16)]));
         assert_eq!(refusal(1000).unwrap().1, []);
-        // What has no limit refuses nothing.
+        // A device without a limit rejects nothing.
         let footprint = |weights| DeviceFootprint::of_config(&config, weights);
         assert!(require_on(&Backend::Kernels, "gpt2-xl", WeightType::F32, footprint).is_ok());
     }

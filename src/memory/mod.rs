@@ -1,4 +1,4 @@
-//! How much memory a model takes, and how much there is, known before anything is loaded.
+//! How much memory a model takes, computed before anything is loaded, and how much is available.
 
 mod available;
 mod device;
@@ -14,42 +14,42 @@ use crate::error::{Error, Result};
 use crate::inventory::TensorId;
 use crate::model::{Placement, WeightType};
 
-/// What the program takes by itself: code, the tokenizer's tables, buffers that do not grow with the model. Measured.
+/// What the program itself takes: code, the tokenizer's tables, buffers that do not grow with the model. Measured.
 const PROGRAM_BYTES: u64 = 11 << 20;
 
-/// What a model takes in memory, on the CPU.
+/// How much memory a model takes on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Footprint {
-    /// Weights as the file has them, used where it is mapped or copied from there into large pages: once in memory either
-    /// way. Every token reads all of them, so they count like any other.
+    /// Weights as stored in the file, either used in place in the mapped file or copied into large pages: one copy
+    /// either way. Every token reads all of them, so they count in full.
     pub mapped_bytes: u64,
-    /// Weights in memory of the process: norms and biases, and what is converted at load or built into the program.
+    /// Weights in the process's memory: norms, biases, and what is converted at load or built into the program.
     pub loaded_bytes: u64,
     /// The program without the model.
     pub program_bytes: u64,
-    /// Bytes that one position takes in the key-value cache.
+    /// Bytes of one position in the key-value cache.
     pub kv_cache_bytes_per_token: u64,
-    /// Bytes of activations that each token of a prompt takes while the prompt is read.
+    /// Bytes of activations for each prompt token while the prompt is processed.
     pub activation_bytes_per_token: u64,
-    /// The most while loading: what is loaded, and the tensor that is being read.
+    /// The peak while loading: what is loaded, and the tensor being read.
     pub load_peak_bytes: u64,
-    /// The most that a run takes whose prompt fills the context.
+    /// The peak of a run whose prompt fills the context.
     pub peak_bytes: u64,
 }
 
-/// One tensor as it is stored.
+/// A tensor as stored.
 struct Stored {
     id: TensorId,
     dtype: DType,
     shape: Vec<usize>,
     transposed: bool,
     bytes: u64,
-    /// Whether it lies in a mapped file, and not in memory that it does not give back.
+    /// Whether it is in a mapped file, whose memory can be released after reading.
     mapped: bool,
 }
 
 impl Footprint {
-    /// Of a checkpoint whose matrices are loaded as `weights`.
+    /// The footprint of a checkpoint whose matrices are loaded as `weights`.
     #[must_use]
     pub fn of_checkpoint(config: &Config, checkpoint: &Checkpoint, weights: WeightType) -> Self {
         let stored = checkpoint.tensors().iter().filter_map(|tensor| {
@@ -65,7 +65,7 @@ impl Footprint {
         Self::new(config, stored, weights)
     }
 
-    /// Of an f32 checkpoint of this configuration.
+    /// The footprint of an f32 checkpoint of this configuration.
     #[must_use]
     pub fn of_config(config: &Config, weights: WeightType) -> Self {
         let stored = config.tensors().map(|id| {
@@ -100,10 +100,10 @@ impl Footprint {
                 }
             }
         }
-        // What a block holds at once: the residual stream before and after attention, queries, keys and values, their
-        // mixture, the MLP's inner layer and its result.
+        // What a block holds at once: the residual stream before and after attention, queries, keys, values, their mix,
+        // the MLP's inner layer and its result.
         let widened = 4 * (7 * c + inner);
-        // Rounded to 8 bits for products with quantised weights, with scale and total of each 32 and sums of 16.
+        // Rounded to 8 bits for products with quantised weights, with a scale and a total for each 32, and sums of 16.
         let rounded = if matches!(weights, WeightType::Quantized(_)) { inner * 3 / 2 } else { 0 };
         let activation_bytes_per_token = widened + rounded;
         let kv_cache_bytes_per_token = layers * 2 * c * weights.cache_type(first_matrix).size() as u64;
@@ -119,13 +119,13 @@ impl Footprint {
         }
     }
 
-    /// The least that a run takes: everything but cache and activations, which depend on the prompt.
+    /// The least memory for a run: everything except cache and activations, which depend on the prompt.
     #[must_use]
     pub fn least_bytes(&self) -> u64 {
         (self.program_bytes + self.mapped_bytes + self.loaded_bytes).max(self.load_peak_bytes)
     }
 
-    /// What has to be found in the address space beside the mapped file.
+    /// The address space needed besides the mapped file.
     fn unmapped_bytes(&self) -> u64 {
         self.load_peak_bytes + self.mapped_bytes
     }
@@ -136,7 +136,7 @@ impl Footprint {
     }
 }
 
-/// Refuses a model that cannot fit, naming the types that would; `footprint` gives what it takes by type.
+/// Rejects a model that cannot fit and names the types that would; `footprint` gives the memory for a type.
 ///
 /// # Errors
 /// [`Error::Memory`], with what is needed and what is available.
@@ -147,7 +147,7 @@ pub fn require(name: &str, weights: WeightType, footprint: impl Fn(WeightType) -
     }
 }
 
-/// Refuses work, called `what`, that takes more memory than there is beside the program.
+/// Rejects work, called `what`, that takes more memory than is available.
 ///
 /// # Errors
 /// [`Error::Unsupported`], with what is needed and what is available.
@@ -204,7 +204,7 @@ fn numbers(shape: &[usize]) -> u64 {
     shape.iter().map(|n| *n as u64).product()
 }
 
-/// A number of bytes as people read it: `36.86 kB`, `497.76 MB`, `6.23 GB`, in powers of 1000.
+/// A human-readable number of bytes: `36.86 kB`, `497.76 MB`, `6.23 GB`, in powers of 1000.
 #[must_use]
 pub fn readable(bytes: u64) -> String {
     let bytes = bytes as f64;
@@ -229,9 +229,9 @@ mod tests {
         WeightType::Quantized(QuantizedType::Q4K),
     ];
 
-    /// What is foretold of the weights is what the loaded model has.
+    /// The loaded model's weights take what was predicted.
     #[test]
-    fn weights_take_what_was_foretold() {
+    fn weights_take_what_was_predicted() {
         let config = Config {
             vocab_size: 301,
             n_embd: 256,
@@ -250,9 +250,9 @@ mod tests {
                 let model =
                     Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, ..LoadOptions::default() }).unwrap();
                 let matrices: usize = model.weight_bytes().iter().map(|(_, bytes)| bytes).sum();
-                let foretold = Footprint::of_config(&config, weights);
-                assert_eq!(foretold.mapped_bytes + foretold.loaded_bytes, matrices as u64 + vectors, "{weights:?}");
-                // Random weights lie in memory: what is converted stays there beside the result.
+                let predicted = Footprint::of_config(&config, weights);
+                assert_eq!(predicted.mapped_bytes + predicted.loaded_bytes, matrices as u64 + vectors, "{weights:?}");
+                // Random weights are in memory: those that are converted stay there beside the result.
                 let in_memory = Footprint::of_checkpoint(&config, &checkpoint, weights);
                 assert_eq!(in_memory.mapped_bytes, 0);
                 assert!(in_memory.loaded_bytes <= stored + matrices as u64, "{weights:?}");
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_fit_is_refused_with_what_would() {
+    fn a_model_that_cannot_fit_is_refused_and_types_that_fit_are_named() {
         let config = Config::named("gpt2").unwrap();
         let refusal = |megabytes: u64, address_space: Option<u64>| {
             let address_space = address_space.map(|n| n * 1_000_000);

@@ -1,4 +1,4 @@
-//! Sizes of the network as an NVIDIA GPU has it, in every build: what it takes there is foretold without one.
+//! Sizes of the network on an NVIDIA GPU. In every build, so that its memory use can be predicted without a GPU.
 
 use crate::base::FloatType;
 use crate::config::Config;
@@ -10,19 +10,19 @@ pub const TILE_OUTPUTS: usize = 16;
 pub const TILE_ROWS: usize = 8;
 /// Positions in a block of the cache.
 pub const BLOCK_POSITIONS: usize = 64;
-/// The most outputs, and rows, of a product that a block of threads computes; matrices are padded to multiples.
+/// The most outputs, and rows, of a product that one thread block computes; matrices are padded to multiples of it.
 pub const WIDE: usize = 64;
 
-/// Bytes of the cache that are asked for at a time, about.
+/// Roughly how many bytes the cache allocates at a time.
 const SLAB_BYTES: usize = 64 << 20;
 
-/// Bytes, about, of what blocks leave for each other where attention is split along positions.
+/// Roughly how many bytes the thread blocks may leave for each other when attention is split along positions.
 const PARTIAL_BYTES: usize = 64 << 20;
 
-/// The most tokens of a pass.
+/// The most tokens in a pass.
 const MOST_TOKENS: usize = 2048;
 
-/// Widths are padded to multiples of this with zeros: what a warp multiplies at a time, in the narrowest type.
+/// Widths are zero-padded to multiples of this: what a warp multiplies at a time in the narrowest type.
 const PADDING: usize = 32;
 
 /// Sizes of the network.
@@ -33,7 +33,7 @@ pub struct NetworkShape {
     pub layers: usize,
     /// `C`.
     pub width: usize,
-    /// `C` as rows have it.
+    /// `C` with padding, as stored in rows.
     pub padded: usize,
     /// Width of the MLP.
     pub inner: usize,
@@ -41,9 +41,9 @@ pub struct NetworkShape {
     pub heads: usize,
     /// `D`.
     pub head_dim: usize,
-    /// `D` as queries and keys have it.
+    /// `D` with the padding of queries and keys.
     pub key_dim: usize,
-    /// `D` as values have it.
+    /// `D` with the padding of values.
     pub value_dim: usize,
     /// `V`.
     pub vocabulary: usize,
@@ -51,12 +51,12 @@ pub struct NetworkShape {
     pub positions: usize,
 }
 
-/// A width as rows have it.
+/// A width with padding, as stored in rows.
 pub fn padded(width: usize) -> usize {
     width.next_multiple_of(PADDING)
 }
 
-/// Bytes of a row of a matrix with so many inputs.
+/// Bytes of a matrix row with this many inputs.
 pub fn row_bytes(inputs: usize, numbers: FloatType) -> usize {
     padded(inputs) * numbers.size()
 }
@@ -66,13 +66,13 @@ pub fn matrix_bytes(outputs: usize, inputs: usize, numbers: FloatType) -> usize 
     outputs.next_multiple_of(WIDE) * row_bytes(inputs, numbers)
 }
 
-/// Bytes of a vector of so many numbers: norms and biases.
+/// Bytes of a vector of this length: norms and biases.
 pub fn vector_bytes(len: usize) -> usize {
     padded(len) * size_of::<f32>()
 }
 
 impl NetworkShape {
-    /// Of a configuration, in a type.
+    /// The sizes for a configuration, in a number type.
     pub fn new(config: &Config, numbers: FloatType) -> Self {
         let head_dim = config.head_dim();
         Self {
@@ -90,17 +90,17 @@ impl NetworkShape {
         }
     }
 
-    /// The most blocks that a row has.
+    /// The most blocks that a row can have.
     pub fn most_blocks(&self) -> usize {
         self.positions.div_ceil(BLOCK_POSITIONS)
     }
 
-    /// Numbers of a layer's keys in a block.
+    /// Numbers of one layer's keys in a block.
     fn keys(&self) -> usize {
         self.heads * BLOCK_POSITIONS * self.key_dim
     }
 
-    /// Numbers of a layer's values in a block.
+    /// Numbers of one layer's values in a block.
     fn values(&self) -> usize {
         self.heads * BLOCK_POSITIONS * self.value_dim
     }
@@ -116,17 +116,17 @@ impl NetworkShape {
         self.layers * (self.keys() + self.values()) * self.numbers.size()
     }
 
-    /// Bytes of a position in the cache.
+    /// Bytes of one position in the cache.
     pub fn position_bytes(&self) -> usize {
         self.block_bytes() / BLOCK_POSITIONS
     }
 
-    /// Blocks that the cache asks for at a time.
+    /// Blocks that the cache allocates at a time.
     pub fn slab_blocks(&self) -> usize {
         (SLAB_BYTES / self.block_bytes().max(1)).clamp(1, self.most_blocks())
     }
 
-    /// Bytes of what the cache asks for at a time.
+    /// Bytes that the cache allocates at a time.
     pub fn slab_bytes(&self) -> usize {
         self.slab_blocks() * self.block_bytes()
     }
@@ -136,7 +136,7 @@ impl NetworkShape {
         self.most_blocks().div_ceil(self.slab_blocks()) * self.slab_bytes()
     }
 
-    /// The most tokens that a pass has; fewer if attention is split along positions.
+    /// The most tokens in a pass; fewer if attention is split along positions.
     pub fn most_tokens(&self, splits: bool) -> usize {
         let partial = self.heads * self.most_blocks() * self.value_dim * size_of::<f32>();
         if splits { (PARTIAL_BYTES / partial.max(1)).clamp(WIDE, MOST_TOKENS) } else { MOST_TOKENS }
@@ -147,18 +147,18 @@ impl NetworkShape {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PassRoom {
     pub tokens: usize,
-    /// Tokens for which attention can be split along positions.
+    /// Tokens whose attention can be split along positions.
     pub split_tokens: usize,
     /// Tiles of queries.
     pub tiles: usize,
-    /// Positions of which logits are computed.
+    /// Positions whose logits are computed.
     pub projected: usize,
-    /// Positions of which hidden states are wanted.
+    /// Positions whose hidden states are wanted.
     pub hidden: usize,
 }
 
 impl PassRoom {
-    /// For a pass of so many, rounded so that buffers are seldom replaced.
+    /// For a pass of these sizes, rounded up so that buffers are seldom replaced.
     pub fn new(tokens: usize, splits: bool, tiles: usize, projected: usize, hidden: usize) -> Self {
         let rounded = |n: usize| if n == 0 { 0 } else { n.next_power_of_two() };
         let tokens = tokens.next_multiple_of(WIDE);
@@ -166,16 +166,16 @@ impl PassRoom {
         Self { tokens, split_tokens: if splits { tokens } else { 0 }, tiles, projected, hidden }
     }
 
-    /// For the passes over a prompt of so many tokens, of which the next one is wanted.
+    /// For the passes over a prompt of this many tokens, followed by the next token.
     pub fn of_prompt(shape: &NetworkShape, tokens: usize) -> Self {
         let tokens = tokens.min(shape.most_tokens(false));
-        // What is decoded after it splits.
+        // Decoding after the prompt splits attention.
         let split_tokens = Self::new(1, true, 1, 1, 0).split_tokens;
         Self { split_tokens, ..Self::new(tokens, false, tokens.div_ceil(4 * TILE_ROWS), 1, 0) }
     }
 }
 
-/// Bytes of the buffers of a pass, by their names in `cuda/scratch.rs`. A pass's tables, some kilobytes, are left out.
+/// Bytes of the buffers of a pass, named as in `cuda/scratch.rs`. Leaves out a pass's tables, some kilobytes.
 #[derive(Debug, Clone, Copy)]
 pub struct PassBytes {
     pub x: usize,
@@ -193,7 +193,7 @@ pub struct PassBytes {
 }
 
 impl PassBytes {
-    /// Of buffers with this room.
+    /// For buffers with this room.
     pub fn new(shape: &NetworkShape, room: PassRoom) -> Self {
         let (number, float) = (shape.numbers.size(), size_of::<f32>());
         let PassRoom { tokens, split_tokens, tiles, projected, hidden } = room;
@@ -201,7 +201,7 @@ impl PassBytes {
         Self {
             x: tokens * shape.padded * float,
             y: tokens * shape.padded * number,
-            // Attention reads whole tiles of queries, from any token on.
+            // Attention reads whole tiles of queries, starting at any token.
             q: (tokens + 4 * TILE_ROWS) * shape.heads * shape.key_dim * number,
             inner: tokens * padded(shape.inner) * number,
             partial: partials * shape.value_dim * float,
@@ -215,7 +215,7 @@ impl PassBytes {
         }
     }
 
-    /// All of them.
+    /// The sum of all.
     pub fn total(&self) -> usize {
         let Self { x, y, q, inner, partial, totals, done, picked, logits, best, top, hidden } = self;
         [x, y, q, inner, partial, totals, done, picked, logits, best, top, hidden].into_iter().sum()

@@ -1,4 +1,4 @@
-//! From a checkpoint to a model: who computes is chosen here, and gets its tensors from a [`Loader`].
+//! From a checkpoint to a model: chooses the backend, which gets its tensors from a [`Loader`].
 
 use super::Gpt2;
 use super::candle::CandleNetwork;
@@ -17,16 +17,16 @@ use crate::device::Backend;
 use crate::error::Result;
 use crate::inventory::TensorId;
 
-/// How a model is loaded.
+/// How to load a model.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// The type of the weight matrices. With the kernels of the CPU norms and biases are f32, and so are all activations
-    /// and sums, but for products with quantised weights: there activations are rounded to 8 bits, 32 with one scale. Keys
-    /// and values are kept as f16 where weights are quantised or rounded to 16 bits, else as f32.
+    /// The type of the weight matrices. On the CPU, norms, biases, activations and sums are f32, except that products
+    /// with quantised weights round activations to 8 bits, with a scale for each 32. Keys and values are f16 if weights
+    /// are quantised or rounded to 16 bits, else f32.
     ///
-    /// On an NVIDIA GPU [`F16`](WeightType::F16) and [`BF16`](WeightType::BF16) are the type of weights, keys, values and the
-    /// factors of products; the residual stream, norms, biases and sums are f32. On another device of candle's they are the
-    /// type of everything, as in transformers. Else everything but quantised matrices is f32.
+    /// On an NVIDIA GPU, [`F16`](WeightType::F16) and [`BF16`](WeightType::BF16) are the type of weights, keys, values
+    /// and the factors of products; the residual stream, norms, biases and sums are f32. On candle's other devices they
+    /// are the type of everything, as in transformers. With other choices, everything but quantised matrices is f32.
     pub weights: WeightType,
     /// What computes.
     pub backend: Backend,
@@ -35,19 +35,19 @@ pub struct LoadOptions {
 impl Gpt2 {
     /// Builds the model that `config` describes from a checkpoint.
     ///
-    /// For the CPU's kernels matrices are packed into panels, in large pages where the system has them; for other devices they
-    /// are sent there from where the mapped file has them.
+    /// For the CPU's kernels, matrices are packed into panels, in large pages if the system has them; for other
+    /// devices, they are sent straight from the mapped file.
     ///
     /// # Errors
-    /// Those of [`Checkpoint::check`]; [`Error::Format`](crate::Error::Format) for a tensor that is not stored as floating-point numbers. Whether
-    /// there is memory enough is for the caller to ask ([`memory`](crate::memory)).
+    /// Those of [`Checkpoint::check`]; [`Error::Format`](crate::Error::Format) for a tensor that is not stored as
+    /// floating-point numbers. The caller should check that there is enough memory ([`memory`](crate::memory)).
     pub fn load(config: Config, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Self> {
         checkpoint.check(&config)?;
         let network = network(&config, checkpoint, &options)?;
         Ok(Self { config, network })
     }
 
-    /// The bytes of the weight matrices in memory, or in the mapped file, by type; a tied head counts once.
+    /// The bytes of the weight matrices, in memory or in the mapped file, by type; a tied head counts once.
     #[must_use]
     pub fn weight_bytes(&self) -> Vec<(DType, usize)> {
         let Stored { blocks, embeddings, head } = self.network.stored();
@@ -62,7 +62,7 @@ impl Gpt2 {
         bytes
     }
 
-    /// The bytes of weights that a decoded token reads: the matrices of the blocks and the head.
+    /// The bytes of weights read to decode a token: the matrices of the blocks and the head.
     #[must_use]
     pub fn bytes_per_token(&self) -> usize {
         let Stored { blocks, head, .. } = self.network.stored();
@@ -90,8 +90,8 @@ fn network(config: &Config, checkpoint: &Checkpoint, options: &LoadOptions) -> R
     Ok(Box::new(CandleNetwork::load(&loader, device, options.weights)?))
 }
 
-/// The GPU that runs the network, and the type of its numbers; none where candle or the CPU does: there are no kernels for
-/// quantised weights.
+/// The GPU that runs the network, and its number type; `None` if candle or the CPU does. Quantised weights have no
+/// kernels.
 #[cfg(cuda_kernels)]
 fn gpu(options: &LoadOptions, checkpoint: &Checkpoint) -> Result<Option<(cuda::Gpu, FloatType)>> {
     let quantized = checkpoint.tensors().iter().any(|tensor| QuantizedType::of(tensor.dtype).is_some());

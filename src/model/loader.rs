@@ -1,4 +1,4 @@
-//! What a network is made of: the tensors of a checkpoint, in the types that they shall have in memory.
+//! What networks are built from: the tensors of a checkpoint, in the types that they get in memory.
 
 use super::weights::{MatrixData, WeightType, Weights};
 use crate::checkpoint::Checkpoint;
@@ -14,7 +14,7 @@ pub(super) struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    /// Places the matrices as `weights`; `packed` for the kernels of the CPU.
+    /// Loads the matrices as `weights`; `packed` for the CPU's kernels.
     pub fn new(checkpoint: &'a Checkpoint, config: &'a Config, weights: WeightType, packed: bool) -> Result<Self> {
         Ok(Self { config, checkpoint, weights: Weights::place(checkpoint, config, weights, packed)? })
     }
@@ -25,7 +25,7 @@ impl<'a> Loader<'a> {
         Ok([vector(Kind::Weight)?, vector(Kind::Bias)?])
     }
 
-    /// Weight and, if it has one, bias of a `Conv1D`.
+    /// The weight and, if there is one, the bias of a `Conv1D`.
     pub fn linear(&self, layer: usize, part: Part) -> Result<(MatrixData, Option<Vec<f32>>)> {
         let bias = TensorId::in_block(layer, part, Kind::Bias);
         let has_bias = !bias.is_optional() || self.checkpoint.tensor(bias).is_some();

@@ -1,24 +1,24 @@
-//! The network: GPT-2 as `modeling_gpt2.py` has it, from ids to logits.
+//! The network: GPT-2 as in `modeling_gpt2.py`, from ids to logits.
 //!
-//! [`Gpt2`] holds the weights and never changes; what a run remembers is in its [`KvCache`]. There is one
+//! [`Gpt2`] holds the weights and never changes; the state of a run is in its [`KvCache`]. There is one
 //! [`forward`](Gpt2::forward), for one row or many, for a prompt or a single token, traced or not. It takes a ragged
-//! batch: the new tokens of all rows one after the other, (N, C), so that no row is padded.
+//! batch: the new tokens of all rows concatenated, (N, C), so no row is padded.
 //!
 //! | module | holds |
 //! |---|---|
-//! | `network` | the seam: what a backend gives |
-//! | `host` | the network over this library's kernels for the CPU |
-//! | `candle` | the network as candle operations, for the devices that candle has |
-//! | `cuda` | the network on an NVIDIA GPU, over kernels of its own |
+//! | `network` | the seam: what a backend provides |
+//! | `host` | the network on this library's CPU kernels |
+//! | `candle` | the network as candle operations, for candle's devices |
+//! | `cuda` | the network on an NVIDIA GPU, with its own kernels |
 //! | `load`, `loader`, `weights`, `packing` | from a checkpoint to a model |
-//! | `paging` | rows in pages, as the caches of `host` and `cuda` keep them |
+//! | `paging` | rows in pages, for the caches of `host` and `cuda` |
 //!
 //! Reference: transformers 5.23.0, `models/gpt2/modeling_gpt2.py`.
 
 mod candle;
 #[cfg(cuda_kernels)]
 mod cuda;
-#[cfg_attr(not(cuda_kernels), expect(dead_code, reason = "only the kernels ask where things lie"))]
+#[cfg_attr(not(cuda_kernels), expect(dead_code, reason = "only the kernels need these addresses"))]
 pub(crate) mod cuda_shape;
 mod host;
 mod load;
@@ -64,19 +64,20 @@ impl Gpt2 {
         KvCache::new(self.network.new_cache())
     }
 
-    /// The bytes of the keys and values of a position.
+    /// Bytes of one position's keys and values.
     #[must_use]
     pub fn cache_bytes_per_position(&self) -> usize {
         self.network.cache_bytes_per_position()
     }
 
-    /// Runs the blocks over new tokens: `inputs` are `(row, ids)`, the ids of a row follow its positions in the cache.
-    /// Returns the residual stream after the last block, (N, C), N the number of ids of all inputs, in their order.
+    /// Runs the blocks over new tokens. `inputs` are `(row, ids)`; the ids of a row follow its positions in the cache.
+    /// Returns the residual stream after the last block, (N, C), where N is the number of ids of all inputs, in their
+    /// order.
     ///
-    /// The cache holds the new positions afterwards; after an error it holds what it held before.
+    /// Afterwards the cache holds the new positions; after an error it is unchanged.
     ///
     /// # Errors
-    /// [`Error::Context`] if a row would outgrow the context; [`Error::Usage`] if an id lies outside the vocabulary, an
+    /// [`Error::Context`] if a row would outgrow the context; [`Error::Usage`] if an id is outside the vocabulary, an
     /// input is empty, or a row is named twice.
     pub fn forward(
         &self,
@@ -88,13 +89,16 @@ impl Gpt2 {
         self.network.forward(inputs, cache, trace)
     }
 
-    /// The whole network over new tokens, to what is wanted of each.
+    /// Runs the whole network over new tokens and returns the outputs that each input asks for.
     ///
     /// # Errors
     /// Those of [`forward`](Self::forward).
     fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache) -> Result<Output> {
         if let Some(input) = inputs.iter().find(|input| input.top > MOST_TOP) {
-            return Err(Error::Usage(format!("{} most probable tokens are more than {MOST_TOP}", input.top)));
+            return Err(Error::Usage(format!(
+                "{} most probable tokens are too many; at most {MOST_TOP} can be asked for",
+                input.top
+            )));
         }
         self.check(inputs.iter().map(|input| (input.row, input.ids)), cache)?;
         self.network.run(inputs, cache)
@@ -116,8 +120,8 @@ impl Gpt2 {
         self.network.logits(hidden)
     }
 
-    /// The most probable token of each row of logits (N, V), the first one if there are several; none for a row that holds
-    /// anything but finite numbers. Found where the logits are.
+    /// The most probable token of each row of logits (N, V), the first of equals; `None` for a row that is not finite.
+    /// Computed where the logits are.
     ///
     /// # Errors
     /// If the device fails.
@@ -136,7 +140,7 @@ impl Gpt2 {
             }
             if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
                 return Err(Error::Usage(format!(
-                    "token id {id} lies outside the vocabulary of {vocabulary} (0 to {})",
+                    "token id {id} is outside the vocabulary of {vocabulary} (0 to {})",
                     vocabulary - 1
                 )));
             }
@@ -149,7 +153,7 @@ impl Gpt2 {
     }
 }
 
-/// Calls `f` on the numbers of a tensor in row-major order: where they lie, or a copy if they are not f32 in main memory.
+/// Calls `f` on the numbers of a tensor in row-major order: in place, or on a copy if they are not f32 in main memory.
 pub(crate) fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
     if !x.device().is_cpu() || x.dtype() != DType::F32 || !x.is_contiguous() {
         return Ok(f(&to_host(x)?));

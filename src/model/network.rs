@@ -1,5 +1,5 @@
-//! The seam between [`Gpt2`](super::Gpt2) and who computes: a network over memory of its own, and the cache that goes with it.
-//! Which one it is is chosen once, when a model is loaded.
+//! The seam between [`Gpt2`](super::Gpt2) and its backends: a network in the backend's own memory, and the cache that
+//! goes with it. The backend is chosen once, when a model is loaded.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -17,13 +17,13 @@ pub(super) trait Network: Debug + Send + Sync {
     /// An empty cache.
     fn new_cache(&self) -> Box<dyn Cache>;
 
-    /// Bytes of the keys and values of a position.
+    /// Bytes of one position's keys and values.
     fn cache_bytes_per_position(&self) -> usize;
 
-    /// Type and bytes of the matrices.
+    /// Type and size of the matrices.
     fn stored(&self) -> Stored;
 
-    /// What [`Gpt2::forward`](super::Gpt2::forward) says, of inputs that it has checked.
+    /// As [`Gpt2::forward`](super::Gpt2::forward), with inputs that it has checked.
     fn forward(&self, inputs: &[(usize, &[u32])], cache: &mut KvCache, trace: Option<&mut Trace>) -> Result<Tensor>;
 
     /// The final norm: (N, C) -> (N, C).
@@ -32,19 +32,19 @@ pub(super) trait Network: Debug + Send + Sync {
     /// The output head: normed hidden states (N, C) -> logits (N, V), in f32.
     fn logits(&self, hidden: &Tensor) -> Result<Tensor>;
 
-    /// What [`Gpt2::best_tokens`](super::Gpt2::best_tokens) says.
+    /// As [`Gpt2::best_tokens`](super::Gpt2::best_tokens).
     fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>>;
 
-    /// The whole network, from ids to what is wanted of each input; inputs were checked.
+    /// Runs the whole network, from ids to the outputs that each input asks for; inputs are already checked.
     fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache) -> Result<Output> {
         self.run_from_logits(inputs, cache)
     }
 
-    /// The same with logits as tensors, from which everything else is found.
+    /// The same by way of logits as tensors, from which all other outputs are found.
     fn run_from_logits(&self, inputs: &[Input<'_>], cache: &mut KvCache) -> Result<Output> {
         let rows: Vec<(usize, &[u32])> = inputs.iter().map(|input| (input.row, input.ids)).collect();
         let x = self.forward(&rows, cache, None)?;
-        // Norm and head run over the wanted positions alone: most of a prompt's logits are never looked at.
+        // Norm and head only run over the wanted positions: most of a prompt's logits are never needed.
         let project = |positions: &[u32]| self.logits(&self.final_norm(&select(&x, positions)?)?);
         let mut output = Output::default();
         let logits: Vec<u32> = wanted(inputs, |input| input.logits).collect();
@@ -71,14 +71,14 @@ pub(super) trait Network: Debug + Send + Sync {
     }
 }
 
-/// Type and bytes of the matrices: those of the blocks, the embeddings, and the head, which may be an embedding.
+/// Type and size of the matrices: those of the blocks, the embeddings, and the head, which may be an embedding.
 pub(super) struct Stored {
     pub blocks: Vec<(DType, usize)>,
     pub embeddings: Vec<(DType, usize)>,
     pub head: (DType, usize),
 }
 
-/// The places of the wanted positions among those of the batch.
+/// The indices of the wanted positions among those of the batch.
 pub(super) fn wanted(inputs: &[Input<'_>], positions: impl Fn(&Input<'_>) -> Positions) -> impl Iterator<Item = u32> {
     let mut end = 0;
     inputs.iter().flat_map(move |input| {
@@ -98,12 +98,12 @@ pub(super) fn last_if_top(input: &Input<'_>) -> Positions {
     if input.top > 0 { Positions::Last } else { Positions::None }
 }
 
-/// How many of the most probable tokens each input asks for, of those that ask for some.
+/// How many of the most probable tokens are asked for, by each input that asks for some.
 pub(super) fn tops(inputs: &[Input<'_>]) -> impl Iterator<Item = usize> {
     inputs.iter().map(|input| input.top).filter(|k| *k > 0)
 }
 
-/// Rows of `x` (N, C) by index; `x` itself where that is all of them in their order.
+/// Rows of `x` (N, C) by index; `x` itself if that is all of them in order.
 fn select(x: &Tensor, indices: &[u32]) -> Result<Tensor> {
     let (n, _) = x.dims2()?;
     if (0..n as u32).eq(indices.iter().copied()) {
@@ -114,7 +114,7 @@ fn select(x: &Tensor, indices: &[u32]) -> Result<Tensor> {
 
 /// Keys and values of past positions, by row.
 pub(super) trait Cache: Any + Debug {
-    /// Positions that `row` holds.
+    /// The number of positions that `row` holds.
     fn len(&self, row: usize) -> usize;
 
     /// Drops the positions of `row` from `len` on.
@@ -124,8 +124,8 @@ pub(super) trait Cache: Any + Debug {
     fn assign(&mut self, moves: &[(usize, usize)]);
 }
 
-/// The keys and values of past positions, for any number of rows; a row comes into being, empty, when it is first named.
-/// It belongs to the model that made it.
+/// The keys and values of past positions, for any number of rows; a row is created, empty, when it is first named. A
+/// cache belongs to the model that made it.
 #[derive(Debug)]
 pub struct KvCache(Box<dyn Cache>);
 
@@ -134,7 +134,7 @@ impl KvCache {
         Self(cache)
     }
 
-    /// The cache as the network that made it knows it.
+    /// The cache in the type of the network that made it.
     ///
     /// # Errors
     /// [`Error::Usage`] if a model on another device made it.
@@ -143,7 +143,7 @@ impl KvCache {
         cache.downcast_mut().ok_or_else(|| Error::Usage("the cache belongs to a model on another device".into()))
     }
 
-    /// Positions that `row` holds.
+    /// The number of positions that `row` holds.
     #[must_use]
     pub fn len(&self, row: usize) -> usize {
         self.0.len(row)
@@ -167,21 +167,21 @@ pub struct Segment {
     pub row: usize,
     /// The first of its new positions among those of the batch.
     pub first: usize,
-    /// `T`, its new positions.
+    /// `T`, the number of new positions.
     pub len: usize,
-    /// Positions that the row held before.
+    /// The number of positions that the row held before.
     pub past: usize,
 }
 
 impl Segment {
-    /// `S`, positions after the pass.
+    /// `S`, the number of positions after the pass.
     #[must_use]
     pub fn total(&self) -> usize {
         self.past + self.len
     }
 }
 
-/// The segments of `inputs`, `(row, ids)`, over a cache that holds `past` positions of each row.
+/// The segments of `inputs`, `(row, ids)`, given that the cache holds `past` positions of each row.
 pub(super) fn segments<'i>(
     inputs: impl Iterator<Item = (usize, &'i [u32])>,
     past: impl Fn(usize) -> usize,

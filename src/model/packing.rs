@@ -1,6 +1,6 @@
-//! From stored tensors to matrices packed for the kernels of the CPU, step by step, so that no second copy is made.
+//! Packs stored tensors into matrices for the CPU's kernels, step by step, so that no second copy is made.
 //!
-//! The kernels say how a packed matrix lies, the checkpoint gives the numbers: here alone they meet.
+//! The kernels define the packed layout, the checkpoint supplies the numbers; this is the only place where they meet.
 
 use std::ops::Range;
 
@@ -9,8 +9,8 @@ use crate::checkpoint::{STEP, Tensor};
 use crate::error::Result;
 use crate::kernels::{panels, quantized};
 
-/// The numbers of a matrix, (in, out) as it is stored, as `dtype` in [`panels`], into `out`, which holds zeros and has
-/// the length of the result. Of a mapped file, what was read is let go.
+/// Packs a matrix, stored as (in, out), into [`panels`] of `dtype`. `out` must be zeroed and have the packed length.
+/// Releases the parts of a mapped file that it has read.
 ///
 /// # Errors
 /// As for [`convert`](Tensor::convert).
@@ -23,9 +23,8 @@ pub(super) fn pack_floats(tensor: &Tensor, origin: &str, dtype: FloatType, out: 
     })
 }
 
-/// The numbers of a matrix in a quantised format, [packed](quantized::pack), into `out`, which holds zeros and has the
-/// length of the result; `transpose` exchanges the axes of what is stored, to (out, in). Of a mapped file, what was read
-/// is let go.
+/// [Packs](quantized::pack) a matrix in a quantised format; `transpose` swaps the stored axes to (out, in). `out` must
+/// be zeroed and have the packed length. Releases the parts of a mapped file that it has read.
 ///
 /// # Errors
 /// As for [`convert`](Tensor::convert).
@@ -49,7 +48,8 @@ pub(super) fn pack_quantized(
     })
 }
 
-/// Packs `step` rows into each of `parts`; `(rows, width)` are those of the result of [`convert`](Tensor::convert).
+/// Packs `step` rows into each of `parts`; `(rows, width)` are the dimensions of what [`convert`](Tensor::convert)
+/// returns.
 #[allow(clippy::too_many_arguments)]
 fn pack<P: Send>(
     tensor: &Tensor,
@@ -70,7 +70,7 @@ fn pack<P: Send>(
     parts.into_iter().try_for_each(|(_, outcome)| outcome)
 }
 
-/// Calls `f` with rows of the result of [`convert`](Tensor::convert): where they are stored, if that is what they are.
+/// Calls `f` with rows as [`convert`](Tensor::convert) returns them: in place if they are stored so.
 fn rows_as(
     tensor: &Tensor,
     origin: &str,

@@ -1,28 +1,28 @@
-//! Positions of rows in pages: a copy of a row shares all of its pages and pays for the one it writes to next. So beams
-//! share their prompt, a row that is dropped frees what no other row uses, and rows of any mixture of lengths take no more
-//! than they need. (The idea is vLLM's paged attention, arXiv 2309.06180.)
+//! Positions of rows in pages: a copy of a row shares all of its pages and only pays for the one it writes to next. So
+//! beams share their prompt, dropping a row frees what no other row uses, and rows of mixed lengths take no more than
+//! they need. (The idea is vLLM's paged attention, arXiv 2309.06180.)
 //!
-//! Where pages lie is the business of [`PageMemory`].
+//! [`PageMemory`] decides where pages are.
 
 use super::Segment;
 use crate::error::Result;
 pub use crate::kernels::PageId;
 
-/// Memory in pages of one size, numbered from 0.
+/// Memory in pages of equal size, numbered from 0.
 pub trait PageMemory {
     /// Adds pages, at least one, and returns how many.
     ///
     /// # Errors
-    /// If there is no memory.
+    /// If there is not enough memory.
     fn grow(&mut self) -> Result<usize>;
 
-    /// Makes a page hold what another holds.
+    /// Copies the content of a page to another.
     ///
     /// # Errors
     /// If the device fails.
     fn copy(&mut self, from: PageId, to: PageId) -> Result<()>;
 
-    /// Prepares a page that starts anew; it holds what is left over from others.
+    /// Prepares a page for a new use; it may hold old data.
     ///
     /// # Errors
     /// If the device fails.
@@ -31,10 +31,10 @@ pub trait PageMemory {
     }
 }
 
-/// Any number of rows; a row comes into being, empty, when it is first named.
+/// Any number of rows; a row is created, empty, when it is first named.
 #[derive(Debug)]
 pub struct PagedRows<M> {
-    /// Where the pages lie.
+    /// Where the pages are.
     pub memory: M,
     /// Positions in a page.
     page_positions: usize,
@@ -51,12 +51,12 @@ struct Row {
 }
 
 impl<M: PageMemory> PagedRows<M> {
-    /// Without rows.
+    /// No rows yet.
     pub fn new(memory: M, page_positions: usize) -> Self {
         Self { memory, page_positions, references: vec![], free: vec![], rows: vec![] }
     }
 
-    /// Positions that `row` holds.
+    /// The number of positions that `row` holds.
     pub fn len(&self, row: usize) -> usize {
         self.rows.get(row).map_or(0, |row| row.len)
     }
@@ -78,7 +78,7 @@ impl<M: PageMemory> PagedRows<M> {
     pub fn assign(&mut self, moves: &[(usize, usize)]) {
         let sources: Vec<Row> =
             moves.iter().map(|(_, from)| self.rows.get(*from).cloned().unwrap_or_default()).collect();
-        // Shared before anything is released, lest a page get free in between.
+        // Shared before anything is released, so that no page becomes free in between.
         sources.iter().flat_map(|source| &source.pages).for_each(|id| self.references[id.0] += 1);
         for ((to, _), source) in moves.iter().zip(sources) {
             self.name(*to);
@@ -87,14 +87,14 @@ impl<M: PageMemory> PagedRows<M> {
         }
     }
 
-    /// Makes room for new positions that no other row shares; lengths change only with [`commit`](Self::commit).
+    /// Makes room for new positions that no other row shares; lengths only change with [`commit`](Self::commit).
     ///
     /// # Errors
-    /// If there is no memory.
+    /// If there is not enough memory.
     pub fn reserve(&mut self, segments: &[Segment]) -> Result<()> {
         for s in segments {
             self.name(s.row);
-            // Of a pass that failed and was not rolled back.
+            // Left over from a pass that failed and was not rolled back.
             self.drop_left_overs(s.row);
             if !s.past.is_multiple_of(self.page_positions)
                 && let Some(last) = self.rows[s.row].pages.last().copied()
@@ -112,7 +112,7 @@ impl<M: PageMemory> PagedRows<M> {
         Ok(())
     }
 
-    /// Gives back the room that was made for new positions.
+    /// Releases the room that was made for new positions.
     pub fn roll_back(&mut self, segments: &[Segment]) {
         for s in segments {
             self.name(s.row);
@@ -120,7 +120,7 @@ impl<M: PageMemory> PagedRows<M> {
         }
     }
 
-    /// The new positions are there.
+    /// Makes the new positions part of their rows.
     pub fn commit(&mut self, segments: &[Segment]) {
         for s in segments {
             self.rows[s.row].len = s.total();
@@ -141,13 +141,13 @@ impl<M: PageMemory> PagedRows<M> {
         left_over.into_iter().for_each(|id| self.release(id));
     }
 
-    /// A page that nobody else refers to.
+    /// A page that no row refers to.
     fn take(&mut self) -> Result<PageId> {
         if self.free.is_empty() {
             let first = self.references.len();
             let more = self.memory.grow()?;
             self.references.resize(first + more, 0);
-            // The first is given out first.
+            // Reversed, so that the first is taken first.
             self.free.extend((first..first + more).rev().map(PageId));
         }
         let id = self.free.pop().expect("just filled");
@@ -162,7 +162,7 @@ impl<M: PageMemory> PagedRows<M> {
         }
     }
 
-    /// The page itself if nobody else refers to it, or else a copy in its stead.
+    /// The page itself if only one row refers to it, else a copy to replace it.
     fn own(&mut self, id: PageId) -> Result<PageId> {
         if self.references[id.0] == 1 {
             return Ok(id);
@@ -181,7 +181,7 @@ impl<M: PageMemory> PagedRows<M> {
 mod tests {
     use super::*;
 
-    /// Pages of one number, three at a time.
+    /// Pages of one number each, three at a time.
     #[derive(Default)]
     struct Numbers(Vec<i32>);
 
@@ -225,10 +225,10 @@ mod tests {
         append(&mut rows, 1, 1, 3);
         assert_eq!((numbers(&rows, 0), numbers(&rows, 1), numbers(&rows, 2)), (vec![1, 2], vec![1, 3], vec![1, 2]));
         assert_eq!(rows.pages(1)[0], rows.pages(0)[0]);
-        // Rows that swap share nothing that they did not share before.
+        // Rows that swap share no more than before.
         rows.assign(&[(0, 1), (1, 0)]);
         assert_eq!((numbers(&rows, 0), numbers(&rows, 1)), (vec![1, 3], vec![1, 2]));
-        // The only row left with a page writes where it is.
+        // The only row left with a page writes in place.
         let own = rows.pages(0)[1];
         append(&mut rows, 0, 1, 4);
         assert_eq!(rows.pages(0)[1], own);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_failed_pass_reserved_is_given_back() {
+    fn a_failed_pass_gives_back_what_it_reserved() {
         let mut rows = PagedRows::new(Numbers::default(), 4);
         append(&mut rows, 0, 3, 1);
         rows.reserve(&[Segment { row: 0, first: 0, len: 9, past: 3 }]).unwrap();

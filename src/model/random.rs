@@ -1,4 +1,4 @@
-//! Random weights in the shape of a configuration: speed and memory do not depend on the numbers.
+//! Random weights for a configuration: speed and memory use do not depend on the numbers.
 
 use half::{bf16, f16};
 
@@ -12,11 +12,11 @@ use crate::error::Result;
 const DEVIATION: f32 = 0.02;
 
 impl Checkpoint {
-    /// A checkpoint of random weights for a model with this configuration, the same for the same seed; stored as `weights`
-    /// will want it, and as f16 for weights that are to be quantised. Norms are 1, biases 0.
+    /// A checkpoint of random weights for a model with this configuration, reproducible by `seed`; stored in the type
+    /// of `weights`, or as f16 if they are to be quantised. Norms are 1, biases 0.
     ///
     /// # Errors
-    /// None that a valid configuration could cause.
+    /// None for a valid configuration.
     pub fn random(config: &Config, weights: WeightType, seed: u64) -> Result<Self> {
         let dtype = match weights {
             WeightType::Stored => DType::F32,
@@ -43,7 +43,7 @@ fn constant(x: f32, len: usize) -> Vec<u8> {
 
 /// Numbers spread evenly around 0.
 fn noise(dtype: DType, len: usize, seed: u64) -> Vec<u8> {
-    /// Numbers that one step makes.
+    /// Numbers generated in one step.
     const STEP: usize = 1 << 16;
     let size = dtype.block_bytes();
     let mut bytes = vec![0u8; len * size];
@@ -51,7 +51,7 @@ fn noise(dtype: DType, len: usize, seed: u64) -> Vec<u8> {
     pool::for_each(len, &mut parts, |(part, i)| {
         let mut state = (seed << 32 | *i).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         for out in part.chunks_exact_mut(size) {
-            // A multiplicative congruence (Knuth's MMIX); the upper bits are the random ones.
+            // A linear congruential generator (Knuth's MMIX); the upper bits are the random ones.
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let uniform = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
             let x = uniform * 3f32.sqrt() * DEVIATION;

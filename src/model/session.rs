@@ -1,4 +1,4 @@
-//! A model with a cache of its own, as decoding sees it.
+//! A model with its own cache, as decoding sees it.
 
 use super::{Gpt2, KvCache};
 use crate::error::Result;

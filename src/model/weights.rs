@@ -1,9 +1,8 @@
-//! Where weight matrices lie and as what: in the file, or in memory of the process's own, one after the other.
+//! Where weight matrices are and in which type: in the mapped file, or one after the other in the process's own memory.
 //!
-//! The CPU's kernels want (in, out) matrices in panels. And decoding reads every weight once a token: where memory is
-//! looked up in pages of 4 KiB, as in a mapped file, the looking up takes a quarter of the time, so where the system gives
-//! pages of 2 MiB, all matrices are copied into them. The file's own pages are let go as they are copied and never count
-//! twice.
+//! The CPU's kernels want (in, out) matrices in panels. Besides, decoding reads every weight once per token, and with
+//! pages of 4 KiB, as in a mapped file, address lookups take a quarter of the time. So if the system has pages of 2
+//! MiB, all matrices are copied into them. The file's own pages are released as they are copied and never count twice.
 
 use rustc_hash::FxHashMap;
 
@@ -15,16 +14,17 @@ use crate::error::Result;
 use crate::inventory::TensorId;
 use crate::kernels::panels;
 
-/// The type in which weight matrices are held.
+/// The type that weight matrices have in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WeightType {
-    /// As they are stored: every 16-bit number is an f32 and is widened on the way into the sum; quantised weights are
-    /// multiplied as integers, or are f32 if their format has no kernel.
+    /// As stored: 16-bit numbers are widened to f32 on the way into the sum; quantised weights are multiplied as
+    /// integers, or widened to f32 if their format has no kernel.
     #[default]
     Stored,
-    /// `F32`: as exact as f32; 16-bit weights stay as they are, quantised ones are widened. Else rounded to that type.
+    /// `F32`: as exact as f32 (16-bit weights stay as they are, quantised ones are widened). Otherwise rounded to that
+    /// type.
     Float(FloatType),
-    /// Quantised, as far as the widths allow ([`QuantizedType::fitting`]). Position embeddings are as exact as f32.
+    /// Quantised, as far as the widths allow ([`QuantizedType::fitting`]). Position embeddings stay as exact as f32.
     Quantized(QuantizedType),
 }
 
@@ -36,8 +36,8 @@ impl WeightType {
     /// Rounded to the upper half of an f32.
     pub const BF16: Self = Self::Float(FloatType::BF16);
 
-    /// The type of matrices on a GPU that has kernels for them; none where they stay quantised, for which there are none.
-    /// `quantized` says whether the checkpoint has matrices that are.
+    /// The type of matrices on a GPU that has kernels for them; `None` if they stay quantised, which has no kernels.
+    /// `quantized` says whether the checkpoint has quantised matrices.
     pub(crate) fn on_gpu(self, quantized: bool) -> Option<FloatType> {
         match self {
             Self::Quantized(_) => None,
@@ -47,9 +47,9 @@ impl WeightType {
         }
     }
 
-    /// The type of keys and values in the cache of the CPU, `stored` being the type of the
-    /// [first matrix](TensorId::FIRST_MATRIX) in the checkpoint: f16 where weights are coarser than what the checkpoint stands for, or so coarse that f16 adds nothing.
-    /// Half the bytes are read in half the time.
+    /// The type of keys and values in the CPU's cache, given the type `stored` of the checkpoint's [first
+    /// matrix](TensorId::FIRST_MATRIX). It is f16 if the weights are rounded or quantised, so that f32 would add
+    /// little: half the bytes are read in half the time.
     pub(crate) fn cache_type(self, stored: Option<DType>) -> FloatType {
         match self {
             Self::Float(FloatType::F16 | FloatType::BF16) | Self::Quantized(_) => FloatType::F16,
@@ -59,18 +59,18 @@ impl WeightType {
     }
 }
 
-/// How the numbers of a matrix lie in memory.
+/// The layout of a matrix in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
-    /// (in, out): the outputs of one input lie side by side.
+    /// (in, out): the outputs of one input are adjacent.
     InOut,
-    /// (out, in): the inputs of one output lie side by side.
+    /// (out, in): the inputs of one output are adjacent.
     OutIn,
-    /// Packed as the CPU's kernels want it.
+    /// Packed for the CPU's kernels.
     Panels,
 }
 
-/// The numbers of a matrix (in, out), in the type that they shall have in memory.
+/// The numbers of a matrix (in, out), in their type in memory.
 #[derive(Debug)]
 pub(crate) struct MatrixData {
     pub bytes: Bytes,
@@ -80,31 +80,32 @@ pub(crate) struct MatrixData {
     pub outputs: usize,
 }
 
-/// Matrices begin at multiples of this, a cache line.
+/// Matrices start at multiples of this, a cache line.
 const ALIGNMENT: usize = 64;
 
-/// What becomes of a matrix.
+/// How a matrix is held in memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Placement {
     /// Its type in memory.
     pub dtype: DType,
-    /// How its numbers lie.
+    /// Its layout in memory.
     pub layout: Layout,
-    /// How they lie in the checkpoint.
+    /// Its layout in the checkpoint.
     pub stored_layout: Layout,
-    /// Whether its bytes are those of the file.
+    /// Whether its bytes are the same as in the file.
     pub as_stored: bool,
-    /// Bytes that it takes.
+    /// Its size in bytes.
     pub bytes: usize,
 }
 
 impl Placement {
-    /// Of the matrix `id`, of which shape and storage are given, for the kernels of the CPU.
+    /// For the matrix `id` with this shape and storage, for the CPU's kernels.
     pub fn of(id: TensorId, [rows, columns]: [usize; 2], stored: DType, transposed: bool, weights: WeightType) -> Self {
         let is_conv1d = id.is_conv1d();
         let (inputs, outputs) = if is_conv1d { (rows, columns) } else { (columns, rows) };
         let weights = match weights {
-            // Position embeddings are so few, and each used alone, that none is given up to quantisation.
+            // Position embeddings are few, and each is used alone, so quantising them would save little and cost
+            // accuracy.
             WeightType::Quantized(_) if id == TensorId::WPE => WeightType::Float(FloatType::F32),
             weights => weights,
         };
@@ -119,7 +120,7 @@ impl Placement {
         Self { dtype, layout, stored_layout, as_stored, bytes: bytes.unwrap_or(usize::MAX) }
     }
 
-    /// The same without panels, which are for the kernels of the CPU; a matrix has `numbers`.
+    /// The same without panels, which only the CPU's kernels use; the matrix has `numbers` elements.
     fn unpacked(self, stored: DType, numbers: usize) -> Self {
         if self.layout != Layout::Panels {
             return self;
@@ -136,7 +137,7 @@ impl Placement {
         Some(if for_kernels { placement } else { placement.unpacked(tensor.dtype, rows * columns) })
     }
 
-    /// Writes the numbers of `tensor` as it shall lie into `out`, which holds zeros.
+    /// Writes `tensor` in this type and layout to `out`, which must be zeroed.
     fn write(self, origin: &str, tensor: &Tensor, out: &mut [u8]) -> Result<()> {
         match (QuantizedType::of(self.dtype), FloatType::of(self.dtype), self.layout) {
             (Some(kind), _, Layout::Panels) => {
@@ -166,11 +167,11 @@ fn wanted(weights: WeightType, stored: DType, inputs: usize) -> DType {
 pub(super) struct Weights(FxHashMap<TensorId, (Bytes, Placement)>);
 
 impl Weights {
-    /// The matrices of a checkpoint that [fits](Checkpoint::check) `config`. For the kernels of the CPU they are packed, and
-    /// copied into large pages even where they could be used in the mapped file.
+    /// The matrices of a checkpoint that [fits](Checkpoint::check) `config`. For the CPU's kernels they are packed, and
+    /// copied into large pages even if they could be used in the mapped file.
     ///
     /// # Errors
-    /// What converting numbers returns, and [`crate::Error::Unsupported`] if there is no memory.
+    /// Errors of converting numbers, and [`crate::Error::Unsupported`] if there is not enough memory.
     pub fn place(checkpoint: &Checkpoint, config: &Config, weights: WeightType, for_kernels: bool) -> Result<Self> {
         let copy = for_kernels && has_large_pages();
         let (mut placed, mut copied, mut total) = (FxHashMap::default(), vec![], 0);
@@ -199,7 +200,7 @@ impl Weights {
         Ok(Self(placed))
     }
 
-    /// A matrix; none if the model has no such matrix.
+    /// A matrix; `None` if the model does not have it.
     pub fn get(&self, id: TensorId) -> Option<&(Bytes, Placement)> {
         self.0.get(&id)
     }

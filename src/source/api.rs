@@ -1,4 +1,4 @@
-//! Requests to the hub: the listing of a repository, what it says about a file, and the content of one.
+//! Requests to the hub: the listing of a repository, a file's metadata, and a file's content.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,12 +14,12 @@ use super::cache::{hf_home, is_commit};
 use super::failure::{Failure, Target};
 use crate::error::{Error, Result};
 
-/// Asks about one repository.
+/// Makes requests about one repository.
 pub(super) struct Api {
     pub(super) target: Target,
-    /// For the content of files: follows every redirect, without the token if it leads to another host.
+    /// For the content of files: follows every redirect, but sends no token to another host.
     content_client: Client,
-    /// For what the hub says about a file: follows no redirect to another host.
+    /// For metadata of files: follows no redirect to another host.
     metadata_client: Client,
     /// With the access token.
     authorization: Option<HeaderValue>,
@@ -32,23 +32,23 @@ pub(super) struct Listing {
     pub(super) names: BTreeSet<String>,
 }
 
-/// What the hub says about a file.
+/// The hub's metadata of a file.
 pub(super) struct Metadata {
-    /// The checksum by which the cache names the content.
+    /// The checksum, by which the cache names the content.
     pub(super) etag: String,
-    /// Bytes, if it says so.
+    /// Bytes, if the hub says.
     pub(super) size: Option<u64>,
     /// The commit that the revision stands for.
     pub(super) commit: Option<String>,
 }
 
 impl Api {
-    /// For the repository `id` (`owner/name`); `revision` is what messages name.
+    /// For the repository `id` (`owner/name`); messages name `revision`.
     pub(super) fn new(id: &str, revision: &str) -> Result<Self> {
         let timeout = timeout()?;
         let token = token();
         let authorization = token.map(|token| authorization(&token)).transpose()?;
-        // Does nothing if the program has chosen another one.
+        // Does nothing if the program has already chosen one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let content_client = client(timeout).build().map_err(unusable)?;
         let metadata_client = client(timeout).redirect(within_host()).build().map_err(unusable)?;
@@ -62,7 +62,7 @@ impl Api {
         Ok(Self { target, content_client, metadata_client, authorization })
     }
 
-    /// The files of the revision; none from a mirror that has files and no listings.
+    /// The files of the revision; `None` from a mirror that has files but no listings.
     pub(super) async fn listing(&self) -> Result<Option<Listing>, Failure> {
         let path = ["api", "models"].into_iter().chain(self.target.id.split('/'));
         let address = self.address(path.chain(["revision", &self.target.revision]))?;
@@ -79,17 +79,17 @@ impl Api {
             json.extend_from_slice(&chunk);
             if json.len() > LARGEST_LISTING {
                 let Target { endpoint, id, .. } = &self.target;
-                let problem = format!("{endpoint} lists more files of `{id}` than a model has");
+                let problem = format!("{endpoint} lists more files of `{id}` than a model can have");
                 return Err(Failure::Refused(Error::Source(problem)));
             }
         }
-        // What is not the hub's JSON is another server's page.
+        // Anything but the hub's JSON is some other server's page.
         let Ok(info) = serde_json::from_slice::<ModelInfo>(&json) else { return Ok(None) };
         let names = info.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
         Ok(info.sha.filter(|commit| is_commit(commit)).map(|commit| Listing { commit, names }))
     }
 
-    /// What the hub says about the file `name`; none if it has no such file.
+    /// The metadata of the file `name`; `None` if there is no such file.
     pub(super) async fn metadata(&self, revision: &str, name: &str) -> Result<Option<Metadata>, Failure> {
         let request = self.authorized(self.metadata_client.head(self.file_address(revision, name)?));
         let response = request.send().await.map_err(|error| self.target.of_transport(&error))?;
@@ -101,7 +101,7 @@ impl Api {
             return Err(self.failure(&response));
         }
         let header = |name: &str| response.headers().get(name)?.to_str().ok();
-        // The length of a redirect is not that of the file.
+        // A redirect's length is not the file's.
         let length = || header(CONTENT_LENGTH.as_str()).filter(|_| status.is_success());
         let etag = header("x-linked-etag").or_else(|| header(ETAG.as_str()));
         match etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"')).filter(|etag| is_blob_name(etag)) {
@@ -117,8 +117,8 @@ impl Api {
         }
     }
 
-    /// The content of the file `name` from byte `start` on, if the server can begin there: if not, it is the whole, with
-    /// status 200, or nothing, with status 416.
+    /// The content of the file `name` from byte `start` on, if the server can resume there; else all of it with status
+    /// 200, or nothing with status 416.
     pub(super) async fn content(&self, revision: &str, name: &str, start: u64) -> Result<Response, Failure> {
         let mut request = self.authorized(self.content_client.get(self.file_address(revision, name)?));
         if start > 0 {
@@ -140,7 +140,7 @@ impl Api {
         self.address(self.target.id.split('/').chain(["resolve", revision]).chain(name.split('/')))
     }
 
-    /// The address of a path of these segments; one may have slashes in it, as a revision may.
+    /// The URL for a path of these segments; a segment, such as a revision, may contain slashes.
     fn address<'a>(&self, path: impl Iterator<Item = &'a str>) -> Result<Url> {
         let mut address = Url::parse(&self.target.endpoint).map_err(unusable)?;
         if let Ok(mut segments) = address.path_segments_mut() {
@@ -157,10 +157,10 @@ impl Api {
     }
 }
 
-/// The most bytes of a listing. GPT-2's has 5 kB.
+/// The largest listing in bytes. GPT-2's has 5 kB.
 const LARGEST_LISTING: usize = 64 << 20;
 
-/// What the hub says about a revision of a model, as far as it is used.
+/// The parts that we use of the hub's answer about a revision of a model.
 #[derive(Deserialize)]
 struct ModelInfo {
     sha: Option<String>,
@@ -173,13 +173,13 @@ struct Sibling {
     rfilename: String,
 }
 
-/// Whether the response only says that there are no listings here: it is not the hub's, which names its reason.
+/// Whether the response only means that there are no listings here: it is not the hub's, which gives a reason.
 fn is_unlisted(response: &Response) -> bool {
     let statuses = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
     statuses.contains(&response.status()) && !response.headers().contains_key("x-error-code")
 }
 
-/// The hub's address: `HF_ENDPOINT`, else that of Hugging Face.
+/// The hub's address: `HF_ENDPOINT`, else Hugging Face's.
 fn endpoint() -> Result<String> {
     let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty());
     let endpoint = endpoint.unwrap_or_else(|| "https://huggingface.co".to_owned());
@@ -190,13 +190,13 @@ fn endpoint() -> Result<String> {
 /// The header that carries an access token.
 fn authorization(token: &str) -> Result<HeaderValue> {
     let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-        .map_err(|_| Error::Source("the access token (HF_TOKEN) holds characters that cannot be sent".to_owned()))?;
+        .map_err(|_| Error::Source("the access token (HF_TOKEN) contains characters that cannot be sent".to_owned()))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// A client that gives up on a server that says nothing for so long, and that takes files as they are: compressed, their
-/// length would say nothing.
+/// A client that gives up on a server after `timeout` of silence, and asks for uncompressed files: the length of a
+/// compressed one would tell nothing.
 fn client(timeout: Duration) -> ClientBuilder {
     let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]);
     Client::builder()
@@ -206,7 +206,7 @@ fn client(timeout: Duration) -> ClientBuilder {
         .read_timeout(timeout)
 }
 
-/// Stops at a redirect to another host.
+/// Does not follow redirects to another host.
 fn within_host() -> redirect::Policy {
     redirect::Policy::custom(|attempt| {
         const MOST: usize = 10;
@@ -216,26 +216,29 @@ fn within_host() -> redirect::Policy {
     })
 }
 
-/// An error about what the environment says of the hub.
+/// An error about the hub's settings in the environment.
 pub(super) fn unusable(error: impl std::fmt::Display) -> Error {
     Error::Source(format!(
         "cannot use the hub (HF_ENDPOINT, proxies and certificates come from the environment): {error}"
     ))
 }
 
-/// How long a server may say nothing: `HF_HUB_DOWNLOAD_TIMEOUT` seconds, else 10.
+/// How long a server may be silent: `HF_HUB_DOWNLOAD_TIMEOUT` seconds, else 10.
 fn timeout() -> Result<Duration> {
     let Some(value) = std::env::var_os("HF_HUB_DOWNLOAD_TIMEOUT").filter(|value| !value.is_empty()) else {
         return Ok(Duration::from_secs(10));
     };
     match value.to_str().and_then(|value| value.parse().ok()) {
         Some(seconds @ 1..) => Ok(Duration::from_secs(seconds)),
-        _ => Err(Error::Usage(format!("HF_HUB_DOWNLOAD_TIMEOUT is {}: expected seconds, from 1 up", value.display()))),
+        _ => Err(Error::Usage(format!(
+            "HF_HUB_DOWNLOAD_TIMEOUT is {}: expected a number of seconds, at least 1",
+            value.display()
+        ))),
     }
 }
 
 /// The access token: `HF_TOKEN`, else the content of the file `HF_TOKEN_PATH`, else of `token` in the folder `HF_HOME`,
-/// where `hf auth login` leaves it. `HF_HUB_DISABLE_IMPLICIT_TOKEN` forbids them all.
+/// where `hf auth login` puts it. `HF_HUB_DISABLE_IMPLICIT_TOKEN` disables them all.
 fn token() -> Option<String> {
     let variable = |name| std::env::var(name).ok();
     let cleaned = |text: String| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
@@ -246,7 +249,7 @@ fn token() -> Option<String> {
     variable("HF_TOKEN").and_then(cleaned).or_else(|| cleaned(std::fs::read_to_string(file()?).ok()?))
 }
 
-/// Whether an ETag can name a file of the cache, and nothing outside it.
+/// Whether an ETag can name a file inside the cache, and nothing outside it.
 fn is_blob_name(etag: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     (1..=128).contains(&etag.len()) && !etag.starts_with('.') && etag.bytes().all(plain)

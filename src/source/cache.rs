@@ -1,12 +1,12 @@
-//! The cache of downloaded models, in the layout that Python's `huggingface_hub` uses, so that each finds what the other
-//! has fetched:
+//! The cache of downloaded models, in the layout of Python's `huggingface_hub`, so that each finds what the other has
+//! downloaded:
 //!
 //! ```text
 //! models--owner--name/refs/main                            the commit that a branch or tag stands for
 //! models--owner--name/snapshots/COMMIT/model.safetensors   a link to the blob
 //! models--owner--name/blobs/ETAG                           the content, named by its checksum
 //! models--owner--name/.no_exist/COMMIT/tokenizer.json      empty: the commit has no such file
-//! .locks/models--owner--name/ETAG.lock                     held by who downloads the blob
+//! .locks/models--owner--name/ETAG.lock                     held by whoever downloads the blob
 //! ```
 //!
 //! Reference: huggingface_hub 2.4.0, `file_download.py`.
@@ -23,8 +23,8 @@ use sha2::Sha256;
 use super::local::{Folder, Place};
 use crate::error::Result;
 
-/// The folder in which downloaded models are kept: `HF_HUB_CACHE`, else `HF_HOME/hub`, else
-/// `XDG_CACHE_HOME/huggingface/hub`, else `~/.cache/huggingface/hub`. None where there is no home folder either.
+/// The folder of downloaded models: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `XDG_CACHE_HOME/huggingface/hub`, else
+/// `~/.cache/huggingface/hub`. `None` if there is no home folder either.
 #[must_use]
 pub fn cache_folder() -> Option<PathBuf> {
     folder_from("HF_HUB_CACHE")
@@ -50,12 +50,12 @@ fn home() -> Option<PathBuf> {
     std::env::home_dir().filter(|home| !home.as_os_str().is_empty())
 }
 
-/// Whether `revision` is a commit and so names the same content forever.
+/// Whether `revision` is a commit and so always names the same content.
 pub(super) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// What the cache holds of one repository.
+/// What the cache has of one repository.
 #[derive(Debug)]
 pub(super) struct Cache {
     /// The cache of all repositories.
@@ -76,7 +76,7 @@ impl Cache {
         path
     }
 
-    /// The commit that `revision` stood for when it was last asked for on the hub.
+    /// The commit that `revision` stood for when the hub was last asked.
     pub(super) fn commit(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_owned());
@@ -85,12 +85,12 @@ impl Cache {
         Some(commit.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
-    /// Where the file `name` of `commit` is, if it is here.
+    /// The path of the file `name` of `commit`, whether or not it is cached.
     pub(super) fn file(&self, commit: &str, name: &str) -> PathBuf {
         self.path(["snapshots", commit, name])
     }
 
-    /// The files of `commit` that are here.
+    /// The cached files of `commit`.
     pub(super) fn snapshot(&self, commit: String) -> Snapshot<'_> {
         Snapshot { cache: self, commit, unknown: RefCell::default() }
     }
@@ -101,13 +101,13 @@ pub(super) fn etag_of(path: &Path) -> Option<String> {
     std::fs::read_link(path).ok()?.file_name().and_then(OsStr::to_str).map(str::to_owned)
 }
 
-/// Whether the content of the file at `path` is what its ETag says.
+/// Whether the content of the file at `path` matches its ETag.
 pub(super) fn matches_etag(path: &Path, etag: &str) -> io::Result<bool> {
     content_matches_etag(File::open(path)?, etag)
 }
 
-/// Whether `content` is what its ETag says. The hub's ETags are checksums: SHA-256 for what Git LFS or Xet stores, Git's
-/// SHA-1 (or, on a mirror, the plain one) for other files. An ETag of another form says nothing, so everything matches it.
+/// Whether `content` matches its ETag. The hub's ETags are checksums: SHA-256 for files in Git LFS or Xet, Git's SHA-1
+/// (or, on a mirror, the plain one) for others. Other forms of ETag match anything.
 pub(super) fn content_matches_etag(mut content: impl Read + Seek, etag: &str) -> io::Result<bool> {
     if !etag.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(true);
@@ -140,17 +140,17 @@ fn digest(content: &mut (impl Read + Seek), mut hash: impl Digest) -> io::Result
 pub(super) struct Snapshot<'a> {
     cache: &'a Cache,
     commit: String,
-    /// Names that were asked for and of which the cache does not know whether the commit has them.
+    /// Names that were asked for, and that the cache does not know to be in the commit or not.
     unknown: RefCell<Vec<String>>,
 }
 
 impl Snapshot<'_> {
-    /// Whether a file called `name` was asked for that may exist on the hub, though not here.
+    /// Whether a file called `name` was asked for that is not cached but may exist on the hub.
     pub(super) fn is_unknown(&self, name: &str) -> bool {
         self.unknown.borrow().iter().any(|unknown| unknown == name)
     }
 
-    /// Whether every answer so far is what the hub would have answered.
+    /// Whether every answer so far is what the hub would have said.
     pub(super) fn is_conclusive(&self) -> bool {
         self.unknown.borrow().is_empty()
     }

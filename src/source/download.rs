@@ -1,7 +1,7 @@
-//! A repository on the hub as a place to find a model: what is asked for is downloaded into the cache.
+//! A repository on the hub as a place to find a model: files are downloaded into the cache on demand.
 //!
-//! A download is kept where it stops and goes on from there, in the next attempt or the next run; it becomes a file of
-//! the cache when it is complete and its checksum right.
+//! An interrupted download is kept and resumed by the next attempt or the next run; it becomes a file of the cache once
+//! it is complete and its checksum is right.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -54,7 +54,7 @@ impl<'a> Hub<'a> {
         &self.commit
     }
 
-    /// The local path of the file `name`: it is in the cache already, or downloaded now. None if there is no such file.
+    /// The local path of the file `name`, which is downloaded unless cached. `None` if there is no such file.
     async fn fetch(&self, name: &str) -> Result<Option<PathBuf>, Failure> {
         let cached = self.cache.file(&self.commit, name);
         if etag_of(&cached).is_some_and(|etag| matches_etag(&cached, &etag).unwrap_or(false)) {
@@ -73,8 +73,8 @@ impl<'a> Hub<'a> {
         Ok(Some(self.cache.link(&self.commit, name, &etag)?))
     }
 
-    /// Completes `partial` and makes it the content `blob`. A download that goes on with what an earlier one left, and ends with the
-    /// wrong checksum, is done once more from the start.
+    /// Completes `partial` and makes it the content `blob`. If a resumed download ends with the wrong checksum, it is
+    /// tried once more from the start.
     async fn download(
         &self,
         name: &str,
@@ -93,7 +93,7 @@ impl<'a> Hub<'a> {
             std::fs::remove_file(partial).map_err(|e| self.cache.cannot_write(partial, &e))?;
             if is_fresh {
                 return Err(Failure::Refused(Error::Source(format!(
-                    "{name} of `{}` came with other content than its checksum {etag} says, and was not kept: try again, or check for a proxy that alters files",
+                    "{name} of `{}` does not match its checksum {etag} and was not kept: try again, or check for a proxy that alters files",
                     self.api.target.id
                 ))));
             }
@@ -101,7 +101,7 @@ impl<'a> Hub<'a> {
         }
     }
 
-    /// Appends to `partial` what it lacks of the file's `size` bytes, and sees to it that they are on the disk.
+    /// Appends to `partial` what it lacks of the file's `size` bytes, and makes sure that they are on disk.
     async fn append(&self, name: &str, size: Option<u64>, partial: &Path) -> Result<(), Failure> {
         let cannot_write = |e| Failure::from(self.cache.cannot_write(partial, &e));
         let mut file = File::options().create(true).append(true).open(partial).map_err(cannot_write)?;
@@ -134,20 +134,19 @@ impl<'a> Hub<'a> {
         }
         match expected {
             Some(expected) if have != expected => {
-                Err(Failure::Passing(format!("{have} bytes came instead of {expected}"), None))
+                Err(Failure::Passing(format!("received {have} bytes instead of {expected}"), None))
             }
             _ => file.sync_all().map_err(cannot_write),
         }
     }
 
-    /// The error about the file `name` that could not be fetched.
+    /// The error for a failure to fetch the file `name`.
     fn explain(&self, name: &str, failure: Failure) -> Error {
         match failure {
             Failure::Refused(error) => error,
-            Failure::Unreachable(reason) | Failure::Passing(reason, _) => Error::Hub(format!(
-                "cannot download {name} of `{}`: {reason}; run again to go on where it stopped",
-                self.api.target.id
-            )),
+            Failure::Unreachable(reason) | Failure::Passing(reason, _) => {
+                Error::Hub(format!("cannot download {name} of `{}`: {reason}; run again to resume", self.api.target.id))
+            }
         }
     }
 
@@ -179,7 +178,7 @@ impl Place for Hub<'_> {
     }
 }
 
-/// The commit of the revision, as the hub gives it along with a file that every model has.
+/// The revision's commit, which the hub gives along with a file that every model has.
 async fn commit_of_config(api: &Api) -> Result<String, Failure> {
     match api.metadata(&api.target.revision, CONFIG).await? {
         Some(Metadata { commit: Some(commit), .. }) => Ok(commit),
@@ -191,8 +190,8 @@ async fn commit_of_config(api: &Api) -> Result<String, Failure> {
     }
 }
 
-/// Tries until it succeeds, is refused, or failed too often. Where the hub was never heard of, no connection is final:
-/// the user should learn that at once.
+/// Tries until it succeeds, is refused, or has failed too often. If the hub never answered, a failed connection is
+/// final: the user should learn that at once.
 async fn attempts<T>(heard_of: bool, mut attempt: impl AsyncFnMut() -> Result<T, Failure>) -> Result<T, Failure> {
     const PAUSES_MS: [u64; 4] = [250, 500, 1000, 2000];
     const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -208,8 +207,8 @@ async fn attempts<T>(heard_of: bool, mut attempt: impl AsyncFnMut() -> Result<T,
     attempt().await
 }
 
-/// What the requests run on. It is kept until the program ends, since dropping it would wait for a name server that does
-/// not answer.
+/// The async runtime for requests. It is kept until the program ends, since dropping it would wait for a name server
+/// that does not answer.
 fn runtime() -> Result<&'static Runtime> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     if let Some(runtime) = RUNTIME.get() {

@@ -1,4 +1,4 @@
-//! What the hub's refusals and silences mean to the user: which are worth another attempt, and what to do about the rest.
+//! What the hub's refusals and silences mean to the user: which are worth a retry, and what to do about the others.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use crate::error::Error;
 /// Why a request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// There is no connection or no sign of life, for this reason.
+    /// No connection, or no sign of life, for this reason.
     Unreachable(String),
-    /// The hub is reached and not well, or the connection broke, for this reason; the next attempt may succeed, if the
-    /// hub says so after this time.
+    /// The hub answered with a temporary error, or the connection broke, for this reason; a retry may succeed, after
+    /// this time if the hub gives one.
     Passing(String, Option<Duration>),
-    /// The answer is no, and will be.
+    /// The answer is no, and will stay so.
     Refused(Error),
 }
 
@@ -24,7 +24,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// What is asked for, to be named in messages.
+/// What is requested, for messages.
 #[derive(Debug)]
 pub(super) struct Target {
     /// The hub's address.
@@ -40,12 +40,12 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The failure when a request brought no response, or only part of one.
+    /// The failure for a request that got no response, or only part of one.
     pub(super) fn of_transport(&self, error: &reqwest::Error) -> Failure {
         let Self { endpoint, timeout, .. } = self;
         let reason = if error.is_timeout() {
             let seconds = timeout.as_secs();
-            format!("{endpoint} says nothing for {seconds} s (HF_HUB_DOWNLOAD_TIMEOUT sets how long to wait)")
+            format!("{endpoint} has been silent for {seconds} s (HF_HUB_DOWNLOAD_TIMEOUT sets how long to wait)")
         } else {
             // The innermost cause says what happened; those around it would repeat the address with a signed query.
             let mut cause: &dyn std::error::Error = error;
@@ -61,7 +61,7 @@ impl Target {
         }
     }
 
-    /// The failure that a response with this status, which is no success, stands for.
+    /// The failure that a response with this unsuccessful status stands for.
     pub(super) fn of_status(&self, status: StatusCode, retry_after: Option<Duration>) -> Failure {
         let Self { endpoint, id, revision, .. } = self;
         let message = match status {
@@ -83,9 +83,9 @@ impl Target {
                     || status == StatusCode::REQUEST_TIMEOUT
                     || status == StatusCode::TOO_MANY_REQUESTS =>
             {
-                return Failure::Passing(format!("{endpoint} answers {status}"), retry_after);
+                return Failure::Passing(format!("{endpoint} answered {status}"), retry_after);
             }
-            _ => format!("the hub {endpoint} answers {status} when asked for `{id}`"),
+            _ => format!("the hub {endpoint} answered {status} when asked for `{id}`"),
         };
         Failure::Refused(Error::Source(message))
     }

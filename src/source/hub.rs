@@ -1,7 +1,7 @@
-//! Models named by their id on the hub: from the cache if it has them, else over the network.
+//! Models named by their hub id: from the cache if possible, else over the network.
 //!
-//! A snapshot that is complete in the cache is used as it is, without a request: starting is fast, works offline, and
-//! gives the same model every time. What a branch has become since is asked only when something is missing.
+//! A complete snapshot in the cache is used as it is, without a request: starting is fast, works offline, and gives the
+//! same model every time. The hub is asked what a branch has become only when something is missing.
 
 use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub(super) fn open(id: &str, options: &SourceOptions<'_>, tokenizer: TokenizerCh
         return Err(Error::Usage(format!("`{revision}` cannot be a revision: expected a branch, a tag or a commit")));
     }
     let Some(folder) = cache_folder() else {
-        return Err(Error::Source("no folder to keep models in: set HF_HOME, or HOME".to_owned()));
+        return Err(Error::Source("no folder for downloaded models: set HF_HOME or HOME".to_owned()));
     };
     let cache = Cache::new(folder, id);
     let tokenizer = match tokenizer {
@@ -35,11 +35,11 @@ pub(super) fn open(id: &str, options: &SourceOptions<'_>, tokenizer: TokenizerCh
         return match cached {
             Ok(Some(cached)) => cached.model,
             Ok(None) => Err(Error::Hub(format!(
-                "`{id}` (revision {revision}) is not in the cache {}, and offline it cannot be fetched: go online once",
+                "`{id}` (revision {revision}) is not in the cache {} and cannot be fetched offline: go online once",
                 cache.root.display()
             ))),
             Err(Error::Source(missing)) => {
-                Err(Error::Source(format!("{missing}; offline it cannot be completed: go online once")))
+                Err(Error::Source(format!("{missing}; it cannot be completed offline: go online once")))
             }
             Err(error) => Err(error),
         };
@@ -48,7 +48,7 @@ pub(super) fn open(id: &str, options: &SourceOptions<'_>, tokenizer: TokenizerCh
     fetch(&cache, id, revision, &tokenizer, options, makeshift)
 }
 
-/// Finds the files on the hub and fetches those that the cache lacks; falls back to `makeshift` if the hub is out of reach.
+/// Finds the files on the hub and fetches those that the cache lacks; uses `makeshift` if the hub is out of reach.
 #[cfg(feature = "hub")]
 fn fetch(
     cache: &Cache,
@@ -84,7 +84,7 @@ fn fetch(
 ) -> Result<OpenedModel> {
     makeshift.unwrap_or_else(|| {
         Err(Error::Hub(format!(
-            "`{id}` (revision {revision}) is not in the cache {}, and this program was built without the feature `hub`, which could download it",
+            "`{id}` (revision {revision}) is not in the cache {}, and this program was built without the feature `hub`, which downloads models",
             cache.root.display()
         )))
     })
@@ -92,13 +92,13 @@ fn fetch(
 
 /// A model in the cache.
 struct Cached {
-    /// The model, or why its files, which are as the hub has them, cannot be opened.
+    /// The model, or why its files, which match the hub's, cannot be opened.
     model: Result<OpenedModel>,
-    /// Whether the hub could have nothing to add for this commit.
+    /// Whether the hub has nothing to add for this commit.
     conclusive: bool,
 }
 
-/// What the cache has of a model; none if it does not have the revision at all.
+/// What the cache has of a model; `None` if it does not have the revision at all.
 fn open_cached(cache: &Cache, id: &str, revision: &str, tokenizer: &TokenizerChoice) -> Result<Option<Cached>> {
     let Some(commit) = cache.commit(revision) else { return Ok(None) };
     let snapshot = cache.snapshot(commit);
@@ -107,7 +107,7 @@ fn open_cached(cache: &Cache, id: &str, revision: &str, tokenizer: &TokenizerCho
     if let Some(path) = damaged(&found, model.is_ok()) {
         return Err(Error::format(path, "the cached file is damaged; go online to fetch it again"));
     }
-    // Without an own tokenizer the built-in one is a guess, which is good only if the model is known to have none.
+    // Without an own tokenizer, the built-in one is a guess; it only counts if the model is known to have none.
     if let Ok(model) = &mut model
         && matches!(model.tokenizer, TokenizerFiles::BuiltIn)
         && snapshot.is_unknown(TOKENIZER)
@@ -117,15 +117,15 @@ fn open_cached(cache: &Cache, id: &str, revision: &str, tokenizer: &TokenizerCho
     Ok(Some(Cached { model, conclusive: snapshot.is_conclusive() }))
 }
 
-/// The first cached file whose content is not what its checksum says. To start fast, the checksum of a large file is
-/// computed only if the weights cannot be opened, as is so when a part is missing.
+/// The first cached file that does not match its checksum. To start fast, large files are only checked if the weights
+/// cannot be opened, for example because a part is missing.
 fn damaged(found: &Found, opens: bool) -> Option<PathBuf> {
     const LARGE: u64 = 4 << 20;
     let suspicious = |path: &Path| !opens || path.metadata().is_ok_and(|metadata| metadata.len() < LARGE);
     let is_damaged = |path: &Path, matches: &dyn Fn(&str) -> io::Result<bool>| {
         suspicious(path) && etag_of(path).is_some_and(|etag| matches(&etag).is_ok_and(|matches| !matches))
     };
-    // What is read as a whole is read here, and not again.
+    // Small files are read as a whole here, and not again later.
     let read = |file: &&SmallFile| {
         let content = |etag: &str| match file.bytes() {
             Ok(bytes) => content_matches_etag(Cursor::new(bytes), etag),
@@ -138,7 +138,7 @@ fn damaged(found: &Found, opens: bool) -> Option<PathBuf> {
     damaged.or_else(|| found.weight_files().iter().find(mapped).cloned())
 }
 
-/// Whether `revision` can be the name of a branch, a tag or a commit; such a name is safe as a relative path, too.
+/// Whether `revision` can be the name of a branch, a tag or a commit; such a name is also safe as a relative path.
 /// Reference: `git check-ref-format`.
 fn is_revision(revision: &str) -> bool {
     revision.len() <= 250

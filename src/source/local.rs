@@ -1,4 +1,4 @@
-//! Which files make a model, wherever they lie; and the folders of this machine.
+//! Which files make up a model, wherever they are; and local folders.
 //!
 //! Reference for names and their order: transformers 5.23.0, `modeling_utils.py` (`_get_resolved_checkpoint_files`).
 
@@ -13,37 +13,38 @@ use crate::error::{Error, Result};
 use crate::files::SmallFile;
 use crate::tokenizer::TokenizerFiles;
 
-/// Something that may hold the files of one model.
+/// A place that may have the files of one model.
 pub(super) trait Place {
-    /// The local path of the file called `name`, fetched if need be; none if the place has no such file.
+    /// The local path of the file called `name`, fetched if necessary; `None` if the place has no such file.
     fn file(&self, name: &str) -> Result<Option<PathBuf>>;
 
-    /// The names of the GGUF files, those in subfolders left out.
+    /// The names of the GGUF files, except those in subfolders.
     fn gguf_files(&self) -> Result<Vec<String>>;
 
-    /// What errors call the place.
+    /// The place's name in errors.
     fn describe(&self) -> String;
 }
 
-/// Which tokenizer a model shall have.
+/// Which tokenizer a model gets.
 #[derive(Debug, Clone)]
 pub(super) enum TokenizerChoice {
     /// This one.
     Given(TokenizerFiles),
-    /// GPT-2's: the model is known to use it, so there is no need to fetch or read another copy.
+    /// GPT-2's: the model is known to use it, so no other copy needs to be fetched or read.
     BuiltIn,
-    /// The one that lies beside the weights.
+    /// The one beside the weights.
     Own,
 }
 
 impl TokenizerChoice {
-    /// The one that the options name, else the model's own.
+    /// The one named in the options, else the model's own.
     pub(super) fn of(options: &SourceOptions<'_>) -> Result<Self> {
         Ok(options.tokenizer.as_deref().map(tokenizer_at).transpose()?.map_or(Self::Own, Self::Given))
     }
 }
 
-/// The files of a model. Of the small ones those are read that say where the others are; the weights are not opened yet.
+/// The files of a model. Only small files that tell where the others are have been read; the weights are not opened
+/// yet.
 #[derive(Debug)]
 pub(super) struct Found {
     name: String,
@@ -54,7 +55,7 @@ pub(super) struct Found {
 
 #[derive(Debug)]
 enum Parts {
-    /// Each part is a file of its own, or several.
+    /// Each part has one or more files.
     Separate { config: Config, weights: WeightFiles, tokenizer: TokenizerFiles, generation_config: Option<SmallFile> },
     /// Everything is in one GGUF file, unless another tokenizer was given.
     Gguf { path: PathBuf, tokenizer: Option<TokenizerFiles> },
@@ -99,13 +100,13 @@ const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
 const PYTORCH: &str = "pytorch_model.bin";
 const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
 
-/// The most bytes that an index of shards may have; those of the largest models have some 100 kB.
+/// The largest index of shards in bytes; those of the largest models have about 100 kB.
 const LARGEST_INDEX: u64 = 64 << 20;
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 
 /// Finds the files of the model called `name` in `place`. The configuration comes first and is checked, so that a model
-/// of another architecture is refused before its gigabytes are fetched.
+/// of another architecture is rejected before its gigabytes are fetched.
 pub(super) fn find(place: &dyn Place, name: &str, tokenizer: &TokenizerChoice) -> Result<Found> {
     let config = config(place)?;
     let has_config = config.is_some();
@@ -154,7 +155,7 @@ pub(super) fn gguf_model(name: &str, path: PathBuf, tokenizer: &TokenizerChoice)
     Found { name: name.to_owned(), parts: Parts::Gguf { path, tokenizer }, small: vec![] }
 }
 
-/// The configuration in `place`, if it has one.
+/// The configuration in `place`, if any.
 fn config(place: &dyn Place) -> Result<Option<(SmallFile, Config)>> {
     let Some(path) = place.file(CONFIG)? else { return Ok(None) };
     let file = SmallFile::new(path, LARGEST_CONFIG);
@@ -162,7 +163,7 @@ fn config(place: &dyn Place) -> Result<Option<(SmallFile, Config)>> {
     Ok(Some((file, config)))
 }
 
-/// The weights in `place`, if it has some, and the index of shards if they have one.
+/// The weights in `place`, if any, and the index of their shards, if any.
 fn weights(place: &dyn Place) -> Result<Option<(WeightFiles, Option<SmallFile>)>> {
     if let Some(path) = place.file(SAFETENSORS)? {
         return Ok(Some((WeightFiles::Safetensors(path), None)));
@@ -176,7 +177,7 @@ fn weights(place: &dyn Place) -> Result<Option<(WeightFiles, Option<SmallFile>)>
     place.file(PYTORCH_INDEX)?.map(|index| sharded(place, index)).transpose()
 }
 
-/// The weights in the shards that `index` names, all of which `place` must have.
+/// The weights in the shards that `index` names, which must all be in `place`.
 fn sharded(place: &dyn Place, index: PathBuf) -> Result<(WeightFiles, Option<SmallFile>)> {
     let file = SmallFile::new(index, LARGEST_INDEX);
     let index = ShardIndex::parse(file.path(), file.bytes()?)?;
@@ -194,7 +195,7 @@ fn gguf(place: &dyn Place) -> Result<Option<PathBuf>> {
         [] => Ok(None),
         [name] => place.file(name),
         [first, ..] => Err(Error::Source(format!(
-            "{} holds several GGUF files, `{first}` among them: name the file that you want by its path on this machine",
+            "{} has several GGUF files, `{first}` among them: name the one you want by its local path",
             place.describe()
         ))),
     }
@@ -222,7 +223,7 @@ fn own_tokenizer(place: &dyn Place, vocab_size: usize) -> Result<TokenizerFiles>
     Ok(if vocab_size == GPT2_VOCABULARY { TokenizerFiles::BuiltIn } else { TokenizerFiles::None })
 }
 
-/// The tokenizer at `path`: a `tokenizer.json` under any name, a GGUF file, or a folder that holds `tokenizer.json` or
+/// The tokenizer at `path`: a `tokenizer.json` under any name, a GGUF file, or a folder with `tokenizer.json` or
 /// `vocab.json` and `merges.txt`.
 pub(super) fn tokenizer_at(path: &Path) -> Result<TokenizerFiles> {
     if path.is_file() {
@@ -242,7 +243,7 @@ pub(super) fn tokenizer_in_gguf(path: &Path) -> Result<TokenizerFiles> {
     Ok(TokenizerFiles::Gguf(Arc::new(Gguf::open(path)?)))
 }
 
-/// A folder of this machine.
+/// A local folder.
 pub(super) struct Folder(pub(super) PathBuf);
 
 impl Place for Folder {

@@ -1,16 +1,17 @@
-//! From a name to an opened model: a hub id, a local folder, a GGUF file, or the demo model inside the program.
+//! From a name to an opened model: a hub id, a local folder, a GGUF file, or the built-in demo model.
 //!
-//! The only code that knows the network. [`open`] finds the files of a model, downloads what is missing, and opens each
-//! file once; what it hands on is an [`OpenedModel`], whose weights are mapped and unread. `local` knows which files make a
-//! model, `cache` the layout of the cache that is shared with Python's `huggingface_hub`, `hub` when to ask the network;
-//! `download` fetches files through the requests of `api`, and `store` writes them into the cache.
+//! The only code that uses the network. [`open`] finds the files of a model, downloads what is missing, and opens each
+//! file once. It returns an [`OpenedModel`], whose weights are mapped but not read. `local` knows which files make up a
+//! model, `cache` the layout of the cache that is shared with Python's `huggingface_hub`, `hub` when to ask the
+//! network; `download` fetches files through the requests in `api`, and `store` writes them into the cache.
 //!
 //! # Why not through the crate `hf-hub`
 //!
-//! Its downloads cannot be relied on in what goes wrong with networks: `hf-hub` 1.0.0 has no time limits for files, starts
-//! again after every interruption, takes an error page for the file, and its metadata of large files lacks size and checksum,
-//! which the hub gives with a redirect that it follows. So download, cache, locks and checksums are this module's own, and what
-//! was left for `hf-hub` was one request, the listing of a repository (`api`'s `listing`). It cannot be had without its
+//! Its downloads cannot cope with failing networks: `hf-hub` 1.0.0 has no time limits for files, restarts after every
+//! interruption, takes an error page for the file, and lacks the size and checksum of large files, which the hub sends
+//! with a redirect that `hf-hub` follows. So download, cache, locks and checksums are this module's own, which left
+//! `hf-hub` one request, the listing of a repository (`listing` in `api`). It also brings `hf-xet` and `reqwest`'s
+//! default features, including aws-lc. A cold release build, measured on 2 cores:
 //! `hf-xet` and the default features of `reqwest`, among them aws-lc. A cold release build, measured on 2 cores:
 //!
 //! | | crates | CPU seconds of the crates that differ |
@@ -18,7 +19,7 @@
 //! | listing by `hf-hub` 1.0.0 | 342 | 176 in 107 crates: aws-lc 40, xet 71, redb 9, `hf-hub` itself 5 |
 //! | listing by `reqwest`, TLS by `rustls` with ring | 237 | 7 in 2 crates: ring |
 //!
-//! `hf-hub` 0.5.0 has no xet, but wants another `reqwest` (0.12): a program that does nothing else has 129 crates and took
+//! `hf-hub` 0.5.0 has no xet, but wants another `reqwest` (0.12): a program with nothing else has 129 crates and took
 //! 107 CPU seconds, against 85 crates and 72 seconds for `reqwest` alone.
 
 #[cfg(feature = "hub")]
@@ -51,31 +52,31 @@ use local::TokenizerChoice;
 /// How to look for a model.
 #[derive(Clone, Default)]
 pub struct SourceOptions<'a> {
-    /// Branch, tag or commit on the hub; `main` if none.
+    /// Branch, tag or commit on the hub; `main` if `None`.
     pub revision: Option<String>,
-    /// Use the cache only; open no connection.
+    /// Only use the cache; open no connection.
     pub offline: bool,
-    /// `tokenizer.json`, a GGUF file, or a folder with tokenizer files, in place of the model's own.
+    /// `tokenizer.json`, a GGUF file, or a folder with tokenizer files, to use instead of the model's own.
     pub tokenizer: Option<PathBuf>,
-    /// Is told how downloads go.
+    /// Called with the progress of downloads.
     pub progress: Option<&'a dyn Fn(Progress<'_>)>,
 }
 
-/// How the download of a file goes.
+/// The progress of a file's download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress<'a> {
-    /// Another process downloads the file, which is waited for.
+    /// Waiting for another process that is downloading the file.
     Waiting {
         /// The file's name in the repository.
         name: &'a str,
     },
-    /// So much of the file is here.
+    /// This much of the file has arrived.
     Received {
         /// The file's name in the repository.
         name: &'a str,
         /// Bytes.
         bytes: u64,
-        /// Bytes of the whole file, if the hub says so.
+        /// Bytes of the whole file, if the hub says.
         total: Option<u64>,
     },
     /// The file is complete, or the download was given up.
@@ -85,20 +86,21 @@ pub enum Progress<'a> {
     },
 }
 
-/// A model whose files are found and opened. Where its numbers lie is known and checked; the numbers themselves are unread.
+/// A model whose files are found and opened. The location of its numbers is known and checked; the numbers are not read
+/// yet.
 #[derive(Debug)]
 pub struct OpenedModel {
     /// The name the user gave, with short names spelled out: `openai-community/gpt2`, a path, or `demo`.
     pub name: String,
-    /// The configuration; `qkv_bias` is as the weights have it.
+    /// The configuration; `qkv_bias` follows the weights.
     pub config: Config,
     /// The weights.
     pub checkpoint: Checkpoint,
-    /// Where the tokenizer is; it is read when it is loaded.
+    /// Where the tokenizer is; it is read when loaded.
     pub tokenizer: TokenizerFiles,
-    /// Whether the tokenizer was asked for, in place of the model's own.
+    /// Whether the tokenizer was asked for, rather than the model's own.
     pub(crate) tokenizer_is_given: bool,
-    /// `generation_config.json`, where there is one.
+    /// `generation_config.json`, if there is one.
     generation_config: Option<SmallFile>,
 }
 
@@ -114,10 +116,10 @@ impl OpenedModel {
         Self { name: name.to_owned(), config, checkpoint, tokenizer, tokenizer_is_given: false, generation_config }
     }
 
-    /// Loads the network, if it fits the memory there is.
+    /// Loads the network if it fits into memory.
     ///
     /// # Errors
-    /// [`Error::Unsupported`], saying what would fit, if it does not; and those of [`Gpt2::load`].
+    /// [`Error::Memory`], which says what would fit, if it does not; errors of [`Gpt2::load`].
     pub fn load_network(&self, options: LoadOptions) -> Result<Gpt2> {
         let (config, checkpoint) = (&self.config, &self.checkpoint);
         if matches!(options.backend, Backend::Kernels) {
@@ -130,7 +132,7 @@ impl OpenedModel {
         Gpt2::load(self.config.clone(), &self.checkpoint, options)
     }
 
-    /// Loads the tokenizer; none if the model comes without one.
+    /// Loads the tokenizer; `None` if the model has none.
     ///
     /// # Errors
     /// Those of [`Tokenizer::load`].
@@ -141,8 +143,8 @@ impl OpenedModel {
         }
     }
 
-    /// The tokens that end a text: those of the generation configuration, as in transformers, or of the configuration
-    /// where it names none.
+    /// The tokens that end a text: the generation configuration's, as in transformers, or the configuration's if that
+    /// has none.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Config`] for a `generation_config.json` that cannot be used.
@@ -161,7 +163,7 @@ impl OpenedModel {
     }
 }
 
-/// The published checkpoints by their short names. Their tokenizer is the built-in one.
+/// The published checkpoints by their short names. They use the built-in tokenizer.
 const SHORT_NAMES: [(&str, &str); 5] = [
     ("gpt2", "openai-community/gpt2"),
     ("gpt2-medium", "openai-community/gpt2-medium"),
@@ -171,12 +173,12 @@ const SHORT_NAMES: [(&str, &str); 5] = [
 ];
 
 /// Finds and opens `model`: `demo`, a folder, a `.gguf` file, a short name (`gpt2`, `gpt2-medium`, `gpt2-large`,
-/// `gpt2-xl`, `distilgpt2`) or `owner/name` on the hub. The cache is asked first; what is missing is downloaded.
+/// `gpt2-xl`, `distilgpt2`) or `owner/name` on the hub. The cache comes first; what is missing is downloaded.
 ///
 /// # Errors
-/// [`Error::Source`] or [`Error::Hub`], saying in one line what was not found or reached; [`Error::Usage`] for a revision
-/// of something that is not on the hub; [`Error::Config`] for a configuration that describes no GPT-2; [`Error::Io`] and
-/// [`Error::Format`] for files that cannot be read or are damaged.
+/// [`Error::Source`] or [`Error::Hub`], saying in one line what was not found or reached; [`Error::Usage`] for a
+/// revision of something that is not on the hub; [`Error::Config`] for a configuration that does not describe a GPT-2;
+/// [`Error::Io`] and [`Error::Format`] for files that cannot be read or are damaged.
 pub fn open(model: &str, options: &SourceOptions<'_>) -> Result<OpenedModel> {
     let origin = origin(model)?;
     if let (Some(revision), false) = (&options.revision, matches!(origin, Origin::Hub(_))) {
@@ -195,7 +197,7 @@ pub fn open(model: &str, options: &SourceOptions<'_>) -> Result<OpenedModel> {
     Ok(opened)
 }
 
-/// Finds the tokenizer of `model` (GPT-2's if there is none) as [`open`] does, but needs no weights, and no network for the
+/// Finds the tokenizer of `model` (GPT-2's if `None`) as [`open`] does, but needs no weights, and no network for the
 /// published checkpoints.
 ///
 /// # Errors
@@ -269,7 +271,7 @@ fn is_hub_id(id: &str) -> bool {
         && id.split_once('/').is_some_and(|(owner, name)| valid(owner) && valid(name))
 }
 
-/// Bytes at an address on which numbers may lie, as they would in a mapped file.
+/// Bytes aligned so that numbers may start there, as in a mapped file.
 #[repr(C, align(64))]
 struct Aligned<T: ?Sized>(T);
 
@@ -303,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_name_can_stand_for_is_told_in_one_line() {
+    fn names_that_mean_nothing_are_refused_in_one_line() {
         for (model, words) in [
             ("./nothing", &["./nothing", "no such"][..]),
             ("/nothing/at/all", &["no such"]),

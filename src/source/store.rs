@@ -1,4 +1,4 @@
-//! Writing into the cache: nothing appears under its final name before it is complete and its checksum right.
+//! Writes into the cache: nothing gets its final name before it is complete and its checksum is right.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -9,7 +9,7 @@ use super::cache::{Cache, is_commit};
 use crate::error::{Error, Result};
 
 impl Cache {
-    /// Notes which commit `revision` stands for.
+    /// Records which commit `revision` stands for.
     pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<()> {
         if is_commit(revision) || self.commit(revision).as_deref() == Some(commit) {
             return Ok(());
@@ -17,7 +17,7 @@ impl Cache {
         self.put(&self.path(["refs", revision]), |path| std::fs::write(path, commit))
     }
 
-    /// Notes that `commit` has no file called `name`. Only saves a question later on, so it may fail.
+    /// Records that `commit` has no file called `name`. This only saves a request later, so it may fail.
     pub(super) fn mark_absent(&self, commit: &str, name: &str) {
         let path = self.path([".no_exist", commit, name]);
         if !path.exists() && self.create_parent(&path).is_ok() {
@@ -25,7 +25,7 @@ impl Cache {
         }
     }
 
-    /// Where the content with this ETag lies, and where it grows until it is complete.
+    /// The path of the content with this ETag, and the path where it grows until complete.
     pub(super) fn blob(&self, etag: &str) -> (PathBuf, PathBuf) {
         (self.path(["blobs", etag]), self.path(["blobs", &format!("{etag}.incomplete")]))
     }
@@ -42,14 +42,14 @@ impl Cache {
         Ok(path)
     }
 
-    /// Lets `make` make a file under another name, which then takes the place of `path` at once.
+    /// Has `make` create a file under another name, which then replaces `path` atomically.
     fn put(&self, path: &Path, make: impl FnMut(&Path) -> io::Result<()>) -> Result<()> {
         let folder = self.create_parent(path)?;
         let made = tempfile::Builder::new().prefix(".").make_in(folder, make);
         made.and_then(|made| Ok(made.persist(path)?)).map(drop).map_err(|e| self.cannot_write(path, &e))
     }
 
-    /// Waits until no other process downloads the content with this ETag. The lock lasts as long as the file returned.
+    /// Waits until no other process downloads the content with this ETag. The lock lasts as long as the returned file.
     pub(super) fn lock(&self, etag: &str, waiting: impl Fn()) -> Result<File> {
         let path = self.root.join(".locks").join(&self.folder).join(format!("{etag}.lock"));
         self.create_parent(&path)?;
@@ -61,7 +61,7 @@ impl Cache {
                     waiting();
                     std::thread::sleep(Duration::from_millis(100));
                 }
-                // A file system without locks: two downloads may then disturb each other, which the checksum finds.
+                // A file system without locks: two downloads may then disturb each other, and the checksum will tell.
                 Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
             }
         }
@@ -73,16 +73,14 @@ impl Cache {
         Ok(parent)
     }
 
-    /// An error about `path` in the cache that cannot be written.
+    /// The error when `path` in the cache cannot be written.
     pub(super) fn cannot_write(&self, path: &Path, error: &io::Error) -> Error {
         let way_out = match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room, or",
             _ => "make it writable, or",
         };
         let (path, root) = (path.display(), self.root.display());
-        Error::Source(format!(
-            "cannot write {path}: {error}; {way_out} let HF_HUB_CACHE name another folder than {root}"
-        ))
+        Error::Source(format!("cannot write {path}: {error}; {way_out} set HF_HUB_CACHE to a folder other than {root}"))
     }
 }
 

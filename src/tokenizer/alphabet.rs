@@ -1,5 +1,5 @@
-//! The byte alphabet of byte-level vocabularies: every byte has a printable letter (a space is `Ġ`), so that any bytes can
-//! be written down as text.
+//! The byte alphabet of byte-level vocabularies: every byte has a printable letter (a space is `Ġ`), so that any bytes
+//! can be written as text.
 //!
 //! Reference: `bytes_to_unicode` in GPT-2's `encoder.py`.
 
@@ -28,7 +28,7 @@ pub(super) fn in_vocabulary_order() -> impl Iterator<Item = char> {
     printable.into_iter().chain(others).map(letter)
 }
 
-/// Whether a byte is its own letter, as Latin-1.
+/// Whether a byte is its own letter, as in Latin-1.
 const fn is_printable(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF)
 }

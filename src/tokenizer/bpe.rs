@@ -1,5 +1,5 @@
-//! Byte-pair encoding of one word: of all pairs of neighbours, merge the one that the vocabulary learned first (where
-//! there are several of it, the leftmost), until no pair is left that merges.
+//! Byte-pair encoding of one word: among all adjacent pairs, merge the one that the vocabulary learned first (the
+//! leftmost of equals), until no pair merges.
 //!
 //! Reference: Sennrich et al., <https://arxiv.org/abs/1508.07909>; `Word::merge_all` of Hugging Face's tokenizers.
 
@@ -10,14 +10,14 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 /// Which pairs of tokens merge, in which order, into what.
 pub(super) struct Merges {
     ranks: FxHashMap<(u32, u32), u32>,
-    /// The token that the merge of each rank makes.
+    /// The token that each rank's merge makes.
     made: Vec<u32>,
 }
 
 /// The rank of a pair that does not merge.
 const NEVER: u32 = u32::MAX;
 
-/// The index of no symbol.
+/// The index that stands for no symbol.
 const NONE: u32 = u32::MAX;
 
 impl Merges {
@@ -25,13 +25,13 @@ impl Merges {
         Self { ranks: FxHashMap::with_capacity_and_hasher(merges, FxBuildHasher), made: Vec::with_capacity(merges) }
     }
 
-    /// Adds the next merge, of `left` and `right` into `made`. If the pair was there before, its later place counts.
+    /// Adds the next merge, of `left` and `right` into `made`. If the pair was already there, its new rank counts.
     pub fn push(&mut self, left: u32, right: u32, made: u32) {
         self.ranks.insert((left, right), self.made.len() as u32);
         self.made.push(made);
     }
 
-    /// The pairs that merge, in the order of their ranks.
+    /// The pairs that merge, by rank.
     pub fn pairs(&self) -> Vec<(u32, u32)> {
         let mut ranked: Vec<_> = self.ranks.iter().map(|(pair, rank)| (*rank, *pair)).collect();
         ranked.sort_unstable();
@@ -39,23 +39,23 @@ impl Merges {
     }
 }
 
-/// A word that is being merged. Kept from word to word for its memory.
+/// A word being merged. Reused from word to word to save allocations.
 ///
-/// Pairs are kept by rank. A merge makes pairs of later ranks only (in vocabularies that were learned), so each rank is
-/// dealt with once, from left to right: near linear in the length of the word, and gentle on the caches, where one queue
-/// of all pairs is neither.
+/// Pairs are kept by rank. In learned vocabularies a merge only makes pairs of later ranks, so each rank is handled
+/// once, from left to right. That takes near-linear time and is easy on the caches; a single queue of all pairs is
+/// neither.
 #[derive(Default)]
 pub(super) struct Word {
     symbols: Vec<Symbol>,
-    /// Where the pairs of each rank begin; also where they began before one of their symbols merged.
+    /// Where the pairs of each rank begin, including pairs that a merge has since broken up.
     pairs: BTreeMap<u32, Vec<u32>>,
 }
 
-/// A token of a word, in a list that leaves out those that were merged away. Its index is the offset of its first byte.
+/// A token of a word, in a linked list that skips those merged away. Its index is the offset of its first byte.
 #[derive(Clone, Copy)]
 struct Symbol {
     id: u32,
-    /// The rank of the pair of this symbol and the next; [`NEVER`] also if it is the last, or was merged away.
+    /// The rank of the pair of this symbol and the next; [`NEVER`] if it is the last, or was merged away.
     rank: u32,
     previous: u32,
     next: u32,
@@ -93,7 +93,7 @@ impl Word {
         }
     }
 
-    /// The tokens that the word was merged into, each with the offset of its end.
+    /// The tokens of the merged word, each with its end offset.
     pub fn tokens(&self) -> impl Iterator<Item = (u32, usize)> {
         let mut index = 0;
         std::iter::from_fn(move || {
@@ -103,7 +103,7 @@ impl Word {
         })
     }
 
-    /// Merges the symbol at `index` with the next one. Returns the lowest rank of the pairs that this makes.
+    /// Merges the symbol at `index` with the next one. Returns the lowest rank of the new pairs.
     fn merge_pair(&mut self, index: u32, merges: &Merges) -> u32 {
         let Symbol { rank, previous, next, .. } = self.symbols[index as usize];
         let after = self.symbols[next as usize].next;
@@ -146,7 +146,7 @@ mod tests {
         tokens
     }
 
-    /// The algorithm as Sennrich et al. write it down, on text.
+    /// The algorithm as in Sennrich et al., on text.
     fn reference(word: &str, merges: &[(String, String)]) -> Vec<String> {
         let ranks: FxHashMap<_, _> = merges.iter().zip(0..).collect();
         let mut word: Vec<String> = word.chars().map(String::from).collect();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     proptest! {
-        /// Merges in any order, so that some make pairs that come before them.
+        /// Merges in any order, so some make pairs of earlier ranks.
         #[test]
         fn merging_equals_the_reference(
             pairs in vec((1_usize..15, 1_usize..15), 0..30),

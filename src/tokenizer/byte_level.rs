@@ -1,5 +1,5 @@
-//! Byte-level BPE, GPT-2's way to encode text: special tokens are cut out, the rest is split into words, and the bytes of
-//! each word merge.
+//! Byte-level BPE, as in GPT-2: special tokens are cut out, the rest is split into words, and the bytes of each word
+//! are merged.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use rustc_hash::FxHashMap;
@@ -12,16 +12,16 @@ use super::{END_OF_TEXT, Token, alphabet};
 /// GPT-2's merges, in the order in which they were learned.
 const GPT2_MERGES: &str = include_str!("../../assets/merges.txt");
 
-/// How many they are.
+/// The number of merges.
 const GPT2_MERGE_COUNT: usize = 50_000;
 
-/// The most words whose tokens a call remembers.
+/// The most words whose tokens one call remembers.
 const MOST_REMEMBERED: usize = 1 << 16;
 
-/// What encodes text into a byte-level vocabulary.
+/// Encodes text with a byte-level vocabulary.
 pub(super) struct ByteLevel {
     merges: Merges,
-    /// The token of each byte; none where the vocabulary lacks it.
+    /// The token of each byte; `None` if the vocabulary lacks it.
     bytes: [Option<u32>; 256],
     special: SpecialTokens,
 }
@@ -48,14 +48,14 @@ impl ByteLevel {
         (vocabulary, encoder)
     }
 
-    /// An encoder for any byte-level vocabulary. `merges` are the pairs of pieces, in the order in which they were learned.
+    /// An encoder for any byte-level vocabulary. `pairs` are the merges, in the order in which they were learned.
     pub fn with_merges(vocabulary: &Vocabulary, pairs: &[(&str, &str)]) -> Result<Self, String> {
         let mut merges = Merges::with_capacity(pairs.len());
         for (left, right) in pairs {
             let id = |piece: &str| {
                 vocabulary.id(piece).filter(|_| !piece.is_empty()).ok_or_else(|| {
                     let [left, right, piece] = [left, right, piece].map(shown);
-                    format!("the merge {left} {right} calls for {piece}, which the vocabulary lacks")
+                    format!("the merge {left} {right} makes {piece}, which the vocabulary lacks")
                 })
             };
             merges.push(id(left)?, id(right)?, id(&format!("{left}{right}"))?);
@@ -87,7 +87,7 @@ impl ByteLevel {
     }
 }
 
-/// Finds the special tokens of a text, of several that begin at the same place the longest.
+/// Finds the special tokens of a text; the longest, if several start at the same place.
 struct SpecialTokens {
     ids: Vec<u32>,
     /// Their texts, in the same order.
@@ -101,7 +101,7 @@ impl SpecialTokens {
         let (ids, texts): (Vec<_>, Vec<_>) =
             ids.filter_map(|id| Some((id, vocabulary.bytes(id)?))).filter(|(_, text)| !text.is_empty()).unzip();
         if texts.iter().map(|text| text.len()).sum::<usize>() > MOST_BYTES {
-            return Err(format!("{} special tokens are more than can be looked for", texts.len()));
+            return Err(format!("{} special tokens are too many to search for", texts.len()));
         }
         let texts = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(texts);
         Ok(Self { ids, texts: texts.map_err(|e| e.to_string())? })
@@ -117,7 +117,7 @@ impl SpecialTokens {
 struct Run<'a> {
     encoder: &'a ByteLevel,
     tokens: Vec<Token>,
-    /// Where in `tokens` the tokens of a word are that was met before: its first token and their number.
+    /// For each word seen before, where its tokens are in `tokens`: the first one and their number.
     words: FxHashMap<&'a str, (usize, usize)>,
     word: Word,
 }

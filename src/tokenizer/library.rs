@@ -1,4 +1,4 @@
-//! Tokenizers of other kinds than byte-level BPE (WordPiece, Unigram, ...), through Hugging Face's library.
+//! Tokenizers other than byte-level BPE (WordPiece, Unigram, ...), through Hugging Face's library.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -9,10 +9,11 @@ use tokenizers::{DecoderWrapper, Tokenizer};
 use super::Token;
 use super::vocabulary::{Vocabulary, in_order, shown};
 
-/// A tokenizer of Hugging Face's library, without what it would add to a text: templates, padding, truncation.
+/// A tokenizer of Hugging Face's library, without anything that it would add to a text or cut from it: templates,
+/// padding, truncation.
 pub(super) struct Library {
     tokenizer: Tokenizer,
-    /// The same, taking special tokens for plain text; made when first asked for.
+    /// The same, but treating special tokens as plain text; made on first use.
     plain: OnceLock<Box<Tokenizer>>,
 }
 
@@ -37,7 +38,7 @@ impl Library {
         Ok(tokens.map(|(&id, &(start, end))| Token { id, start, end }).collect())
     }
 
-    /// The text of `ids`; none if the decoder cannot join them.
+    /// The text of `ids`; `None` if the decoder cannot join them.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Option<String> {
         self.tokenizer.decode(ids, skip_special).ok()
     }
@@ -51,11 +52,11 @@ impl Library {
     }
 }
 
-/// What of a `tokenizer.json` the library gets to see: not what would add to a text or cut it.
+/// The parts of a `tokenizer.json` that the library gets to see: none that add to a text or cut it.
 const KEPT: [&str; 6] = ["version", "added_tokens", "normalizer", "pre_tokenizer", "decoder", "model"];
 
-/// Refuses what the library would panic on, or worse: it takes files for well-formed. Kinds of parts that are not listed
-/// here have not been tried on broken files.
+/// Rejects what would make the library panic, or worse: it trusts files to be well-formed. Kinds of parts that are not
+/// listed here were never tried on broken files.
 fn check(parts: &Map<String, Value>) -> Result<(), String> {
     const MODELS: [&str; 4] = ["BPE", "WordPiece", "WordLevel", "Unigram"];
     const NORMALIZERS: [&str; 12] = [
@@ -102,7 +103,7 @@ fn check(parts: &Map<String, Value>) -> Result<(), String> {
     check_part(parts.get("decoder"), "decoder", &DECODERS)
 }
 
-/// Checks a part, and those within it if it is a sequence.
+/// Checks a part and, if it is a sequence, the parts in it.
 fn check_part(part: Option<&Value>, name: &str, supported: &[&str]) -> Result<(), String> {
     let Some(part) = part.filter(|part| !part.is_null()) else { return Ok(()) };
     let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
@@ -126,7 +127,7 @@ fn vocabulary(tokenizer: &Tokenizer) -> Result<Vocabulary, String> {
     let added = tokenizer.get_added_tokens_decoder();
     let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
     let decoded = |ids: &[u32]| tokenizer.decode(ids, false).unwrap_or_default();
-    // Decoders strip or add spaces at the beginning of a text, so a token is decoded after another one.
+    // Decoders strip or add spaces at the start of a text, so each token is decoded after another one.
     let before = (0..pieces.len() as u32).find(|&id| !added.contains_key(&id) && !decoded(&[id]).is_empty());
     let before: Vec<u32> = before.into_iter().collect();
     let text_before = decoded(&before);
@@ -148,7 +149,7 @@ fn vocabulary(tokenizer: &Tokenizer) -> Result<Vocabulary, String> {
     Ok(vocabulary)
 }
 
-/// The byte of a piece like `<0x0A>`, which SentencePiece vocabularies have for what they cannot write otherwise.
+/// The byte of a piece like `<0x0A>`; SentencePiece vocabularies have these for bytes without any other token.
 fn fallback_byte(piece: &str) -> Option<u8> {
     u8::from_str_radix(piece.strip_prefix("<0x")?.strip_suffix('>')?, 16).ok()
 }

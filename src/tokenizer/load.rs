@@ -10,7 +10,7 @@ use crate::checkpoint::gguf::{Gguf, Vocabulary};
 use crate::error::{Error, Result};
 use crate::files::SmallFile;
 
-/// The largest tokenizer file that is read. Those of the largest vocabularies have some 30 MB.
+/// The largest tokenizer file that is read, in bytes. Those of the largest vocabularies have about 30 MB.
 const LARGEST_FILE: u64 = 256 << 20;
 
 /// Where a tokenizer comes from.
@@ -29,7 +29,7 @@ pub enum TokenizerFiles {
 }
 
 impl TokenizerFiles {
-    /// The `tokenizer.json` at `path`, under whatever name.
+    /// The `tokenizer.json` at `path`, whatever its name.
     #[must_use]
     pub fn tokenizer_json(path: impl Into<PathBuf>) -> Self {
         Self::TokenizerJson(SmallFile::new(path, LARGEST_FILE))
@@ -79,7 +79,7 @@ fn from_gguf(gguf: &Gguf) -> Result<Tokenizer> {
     from_lines(&tokens, merges, &special).map_err(|message| Error::format(&gguf.path, message))
 }
 
-/// A tokenizer with merges written as lines of `merges.txt`.
+/// A tokenizer whose merges are lines as in `merges.txt`.
 fn from_lines<'a, S: AsRef<str>>(
     pieces: &[S],
     merges: impl IntoIterator<Item = &'a str>,
@@ -89,7 +89,7 @@ fn from_lines<'a, S: AsRef<str>>(
     Tokenizer::byte_level(pieces, &pairs, special)
 }
 
-/// The special tokens of a vocabulary that does not say which they are.
+/// The special tokens of a vocabulary that does not name them.
 fn end_of_text<S: AsRef<str>>(pieces: &[S]) -> Vec<u32> {
     (0..).zip(pieces).filter(|(_, piece)| piece.as_ref() == END_OF_TEXT).map(|(id, _)| id).collect()
 }
@@ -151,9 +151,9 @@ mod tests {
             (&b"a b\nab"[..], "\"ab\" is not a merge"),
             (b"a b c", "\"a b c\" is not a merge"),
             (b"a ", "\"a \" is not a merge"),
-            (b"a c", "the merge \"a\" \"c\" calls for \"c\""),
-            (b"c a", "the merge \"c\" \"a\" calls for \"c\""),
-            (b"b a", "the merge \"b\" \"a\" calls for \"ba\""),
+            (b"a c", "the merge \"a\" \"c\" makes \"c\""),
+            (b"c a", "the merge \"c\" \"a\" makes \"c\""),
+            (b"b a", "the merge \"b\" \"a\" makes \"ba\""),
             (b"\xff a", "not UTF-8"),
         ] {
             let folder = folder(&[("vocab.json", vocab), ("merges.txt", merges)]);
@@ -182,9 +182,9 @@ mod tests {
             ("{".into(), "not a tokenizer: EOF"),
             ("{}".into(), "no model"),
             ("[".repeat(100_000), "not a tokenizer"),
-            (byte_level("", vocab, r#"["a c"]"#), "the merge \"a\" \"c\" calls for \"c\""),
+            (byte_level("", vocab, r#"["a c"]"#), "the merge \"a\" \"c\" makes \"c\""),
             (byte_level("", vocab, r#"["ab"]"#), "\"ab\" is not a merge"),
-            (byte_level("", vocab, r#"[["", "a"]]"#), "calls for \"\""),
+            (byte_level("", vocab, r#"[["", "a"]]"#), "makes \"\""),
             (byte_level(&added("9"), vocab, merges), "no piece with the id 3; the next one is \"<s>\" with 9"),
             (byte_level(&added("4294967296"), vocab, merges), "with 4294967296"),
             (byte_level(&added("1"), vocab, merges), "the id 1 twice"),

@@ -1,8 +1,8 @@
-//! Tokenizers: GPT-2's byte-level BPE, built in, and those that come with a model.
+//! Tokenizers: the built-in byte-level BPE of GPT-2, and those that come with a model.
 //!
-//! A [`Tokenizer`] is a vocabulary (ids, pieces, bytes) and an encoder. One encoder serves every byte-level BPE, wherever
-//! its vocabulary came from; tokenizers of other kinds run through Hugging Face's library (with the feature `tokenizers`).
-//! Decoding is a table from ids to bytes, so it is exact, and [`TextStream`] makes text of it.
+//! A [`Tokenizer`] is a vocabulary (ids, pieces, bytes) and an encoder. One encoder serves every byte-level BPE,
+//! whatever the source of its vocabulary; other tokenizers run through Hugging Face's library (with the feature
+//! `tokenizers`). Decoding is a table from ids to bytes, so it is exact; [`TextStream`] turns the bytes into text.
 
 use rustc_hash::FxHashSet;
 
@@ -53,7 +53,7 @@ pub struct Token {
 }
 
 impl Tokenizer {
-    /// GPT-2's tokenizer, from the merges inside the program: no file, ready in milliseconds.
+    /// GPT-2's tokenizer, from the built-in merges: no file, ready in milliseconds.
     #[must_use]
     pub fn gpt2() -> Self {
         let (vocabulary, encoder) = ByteLevel::gpt2();
@@ -76,7 +76,7 @@ impl Tokenizer {
         special: &[u32],
     ) -> std::result::Result<Self, String> {
         if let Some(id) = special.iter().find(|&&id| id as usize >= pieces.len()) {
-            return Err(format!("the special token {id} lies outside the vocabulary of {}", pieces.len()));
+            return Err(format!("the special token {id} is outside the vocabulary of {}", pieces.len()));
         }
         let special: FxHashSet<u32> = special.iter().copied().collect();
         let mut vocabulary = Vocabulary::with_capacity(pieces.len());
@@ -91,11 +91,11 @@ impl Tokenizer {
         Ok(Self { vocabulary, encoder: Encoder::ByteLevel(Box::new(encoder)) })
     }
 
-    /// Splits `text` into tokens, whose offsets lie side by side and cover the text. With `special`, the text of special
-    /// tokens (`<|endoftext|>`) becomes the special token. Nothing is added, whatever template a `tokenizer.json` has.
+    /// Splits `text` into tokens whose offsets are contiguous and cover the text. With `special`, the text of a special
+    /// token (`<|endoftext|>`) becomes that token. Nothing is added, whatever template a `tokenizer.json` has.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if the tokenizer has no token for a part of the text.
+    /// [`Error::Tokenizer`] if the tokenizer has no token for part of the text.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<Token>> {
         match &self.encoder {
             Encoder::ByteLevel(encoder) => encoder.encode(text, special),
@@ -105,7 +105,7 @@ impl Tokenizer {
         .map_err(Error::Tokenizer)
     }
 
-    /// The bytes of a token, exactly: special tokens give their text; ids outside the vocabulary give none.
+    /// The exact bytes of a token: a special token gives its text; `None` for ids outside the vocabulary.
     #[must_use]
     pub fn bytes(&self, id: u32) -> Option<&[u8]> {
         self.vocabulary.bytes(id)
@@ -129,14 +129,14 @@ impl Tokenizer {
         self.vocabulary.id(piece)
     }
 
-    /// `<|endoftext|>`, where the vocabulary has it.
+    /// `<|endoftext|>`, if the vocabulary has it.
     #[must_use]
     pub fn end_of_text(&self) -> Option<u32> {
         self.id(END_OF_TEXT)
     }
 
-    /// The merges as lines of `merges.txt`, in the order in which they were learned; none for a tokenizer of another kind
-    /// than byte-level BPE.
+    /// The merges as lines of `merges.txt`, in the order in which they were learned; `None` if the tokenizer is not a
+    /// byte-level BPE.
     #[must_use]
     pub fn merges(&self) -> Option<Vec<String>> {
         let merges = match &self.encoder {
@@ -154,16 +154,16 @@ impl Tokenizer {
         self.vocabulary.len()
     }
 
-    /// The bytes of `ids`, one after the other; special tokens are left out if `skip_special`. Ids outside the
-    /// vocabulary give nothing.
+    /// The bytes of `ids`, concatenated; special tokens are left out if `skip_special`. Ids outside the vocabulary give
+    /// nothing.
     #[must_use]
     pub fn decode_bytes(&self, ids: &[u32], skip_special: bool) -> Vec<u8> {
         let ids = ids.iter().filter(|&&id| !(skip_special && self.is_special(id)));
         ids.filter_map(|&id| self.bytes(id)).flatten().copied().collect()
     }
 
-    /// The text of `ids`, as transformers' `decode` gives it: U+FFFD where bytes are not UTF-8, and tokens joined as the
-    /// tokenizer does it, where it is of another kind than byte-level BPE.
+    /// The text of `ids`, like transformers' `decode`: U+FFFD where bytes are not UTF-8. A tokenizer other than
+    /// byte-level BPE joins tokens in its own way.
     #[must_use]
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
         let joined = match &self.encoder {

@@ -1,8 +1,9 @@
 //! Bytes of tokens in, whole UTF-8 characters out.
 
-/// Turns bytes that arrive token by token into text, holding back the first bytes of a character until the rest is there.
+/// Turns bytes that arrive token by token into text, holding back the first bytes of a character until the rest has
+/// come.
 ///
-/// Wherever the bytes are cut, the parts together are [`String::from_utf8_lossy`] of the whole.
+/// However the bytes are split, the parts together are [`String::from_utf8_lossy`] of the whole.
 #[derive(Debug, Default)]
 pub struct TextStream {
     /// The beginning of a character, at most three bytes.
@@ -10,8 +11,8 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// Takes the next token's bytes and returns the text that is complete now; may be empty. Bytes that can start no
-    /// character become U+FFFD.
+    /// Takes the next token's bytes and returns the text that is now complete, which may be empty. Invalid bytes become
+    /// U+FFFD.
     pub fn push(&mut self, bytes: &[u8]) -> String {
         self.held.extend_from_slice(bytes);
         let mut text = String::new();
@@ -36,7 +37,7 @@ impl TextStream {
         text
     }
 
-    /// Ends the text: what was held back, as U+FFFD.
+    /// Ends the text; what was held back becomes U+FFFD.
     pub fn finish(&mut self) -> String {
         let held = std::mem::take(&mut self.held);
         String::from_utf8_lossy(&held).into_owned()

@@ -28,7 +28,7 @@ struct Vocabulary {
     fnv1a: String,
 }
 
-/// Ranges of code points, as `41-5a,61-7a`.
+/// Ranges of code points, such as `41-5a,61-7a`.
 #[derive(Deserialize)]
 struct Classes {
     letter: String,
@@ -52,7 +52,7 @@ fn ids(tokens: &[Token]) -> Vec<u32> {
     tokens.iter().map(|token| token.id).collect()
 }
 
-/// Whether the tokens lie side by side and each has the bytes that it stands for.
+/// Whether the tokens are contiguous and each has the bytes that it stands for.
 #[track_caller]
 fn assert_tiles(tokenizer: &Tokenizer, text: &str, tokens: &[Token]) {
     let mut end = 0;
@@ -153,7 +153,7 @@ fn gpt2_equals_published_examples() {
     }
 }
 
-/// Text from what is hard to split: spaces, apostrophes, combining marks, special tokens, and anything.
+/// Text that is hard to split: spaces, apostrophes, combining marks, special tokens, and anything else.
 fn text() -> impl Strategy<Value = String> {
     let hard = prop::sample::select(vec![
         " ",
@@ -241,7 +241,7 @@ fn tokenizers_of_every_kind_equal_transformers() {
             assert_eq!(ids(&tokenizer.encode(&text, false).unwrap()), plain, "{name}: {text:?}");
             assert_eq!(tokenizer.decode(&expected, false), decoded, "{name}: {text:?}");
             assert_eq!(tokenizer.decode(&expected, true), without_special, "{name}: {text:?}");
-            // Token by token, what joins them at the beginning of a text is not known: a space may be there.
+            // Decoded one by one, tokens do not know the start of the text: there may be a space.
             let bytes = tokenizer.decode_bytes(&expected, true);
             assert_eq!(
                 String::from_utf8(bytes).unwrap().trim_start(),
@@ -264,7 +264,7 @@ fn a_byte_without_a_token_is_an_error_that_says_where() {
 fn parts_that_do_not_fit_together_are_refused() {
     let refused =
         |pieces: &[&str], special: &[u32]| Tokenizer::from_vocab(pieces, &[], special).err().unwrap().to_string();
-    assert!(refused(&["a", "b"], &[2]).contains("special token 2 lies outside the vocabulary of 2"));
+    assert!(refused(&["a", "b"], &[2]).contains("special token 2 is outside the vocabulary of 2"));
     assert!(refused(&["a", "b", "a"], &[]).contains("\"a\" twice"));
 }
 
@@ -277,14 +277,14 @@ fn a_gguf_file_brings_its_tokenizer() {
     assert_eq!(tokenizer.decode(&[2, 3, 4, 1], true), "ab b");
 }
 
-/// Of special tokens that begin alike, the longest is meant.
+/// Of special tokens with a common start, the longest is taken.
 #[test]
 fn the_longest_special_token_wins() {
     let tokenizer = Tokenizer::from_vocab(&["<", ">", "a", "<a>", "<a><a>"], &[], &[3, 4]).unwrap();
     assert_eq!(ids(&tokenizer.encode("<a><a><a>a", true).unwrap()), [4, 3, 2]);
 }
 
-/// One merge a letter, and each of a word of many letters: nothing here may take quadratic time.
+/// One merge for each letter, in a long word: nothing may take quadratic time.
 #[test]
 fn long_words_are_no_burden() {
     for word in ["a", "=", " ", "\n", "漢", "-=", "<|"] {

@@ -1,4 +1,5 @@
-//! `tokenizer.json`: a byte-level BPE like GPT-2's is taken over, any other tokenizer goes to Hugging Face's library.
+//! `tokenizer.json`: a byte-level BPE like GPT-2's becomes one of ours, any other tokenizer goes to Hugging Face's
+//! library.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,10 +28,11 @@ fn of_another_kind(json: &[u8]) -> Result<Tokenizer, String> {
 #[cfg(not(feature = "tokenizers"))]
 fn of_another_kind(json: &[u8]) -> Result<Tokenizer, String> {
     serde_json::from_slice::<IgnoredAny>(json).map_err(|e| format!("not a tokenizer: {e}"))?;
-    Err("not a byte-level BPE like GPT-2's; the library was built without the feature `tokenizers`, which has other kinds".into())
+    Err("not a byte-level BPE like GPT-2's; other kinds need the feature `tokenizers`, without which this was built"
+        .into())
 }
 
-/// A `tokenizer.json` with a byte-level BPE; files with other tokenizers do not parse as one.
+/// A `tokenizer.json` with a byte-level BPE; files with other tokenizers fail to parse as one.
 #[derive(Deserialize)]
 struct ByteLevelJson<'a> {
     #[serde(default, borrow)]
@@ -98,7 +100,7 @@ struct Model<'a> {
     merges: Vec<Merge<'a>>,
 }
 
-/// A merge, as older and as newer files write it.
+/// A merge, as older and newer files write it.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Merge<'a> {
@@ -107,7 +109,7 @@ enum Merge<'a> {
 }
 
 impl ByteLevelJson<'_> {
-    /// Whether nothing in the file makes the tokenizer differ from GPT-2's but the vocabulary and the merges.
+    /// Whether the tokenizer differs from GPT-2's only in vocabulary and merges.
     fn is_like_gpt2(&self) -> bool {
         let none = |affix: &Option<Cow<'_, str>>| affix.as_ref().is_none_or(|affix| affix.is_empty());
         let model = &self.model;
@@ -160,7 +162,7 @@ impl Merge<'_> {
     }
 }
 
-/// A JSON object of pieces and ids, in the order of the file. Nothing is allocated for an id, however large.
+/// A JSON object of pieces and ids, in file order. Nothing is allocated by the size of an id.
 pub(super) struct Entries<'a>(pub Vec<(Cow<'a, str>, u64)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
@@ -187,6 +189,6 @@ impl<'de> Visitor<'de> for EntriesVisitor {
     }
 }
 
-/// A piece, borrowed from the file where it is written without escapes.
+/// A piece, borrowed from the file if it is written without escapes.
 #[derive(Deserialize)]
 struct Piece<'a>(#[serde(borrow)] Cow<'a, str>);

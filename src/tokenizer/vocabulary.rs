@@ -1,4 +1,4 @@
-//! The vocabulary: every token as its file writes it and as the bytes it stands for, in two flat buffers.
+//! The vocabulary: every token as its file writes it and as the bytes that it stands for, in two flat buffers.
 
 use std::hash::BuildHasher;
 
@@ -50,7 +50,7 @@ impl Vocabulary {
         let same = |&id: &u32| pieces.get(id) == Some(piece.as_bytes());
         let rehash = |&id: &u32| hash(pieces.get(id).unwrap_or_default());
         let Entry::Vacant(entry) = ids.entry(hash(piece.as_bytes()), same, rehash) else {
-            return Err(format!("the vocabulary holds {} twice", shown(piece)));
+            return Err(format!("the vocabulary has {} twice", shown(piece)));
         };
         entry.insert(self.bytes.push(bytes)?);
         self.pieces.push(piece.bytes())
@@ -100,7 +100,7 @@ pub(super) fn in_order<S: AsRef<str>>(mut entries: Vec<(S, u64)>) -> Result<Vec<
     Ok(entries.into_iter().map(|(piece, _)| piece).collect())
 }
 
-/// A piece as error messages show it: on one line, and not all of a long one.
+/// A piece for error messages: on one line, and shortened if long.
 pub(super) fn shown(piece: &str) -> String {
     const LONGEST: usize = 40;
     match piece.char_indices().nth(LONGEST) {
@@ -120,11 +120,11 @@ fn hash(piece: &[u8]) -> u64 {
     FxBuildHasher.hash_one(piece)
 }
 
-/// Many short strings in one buffer: 50 thousand of them cost two allocations.
+/// Many short strings in one buffer: 50,000 of them cost two allocations.
 #[derive(Default)]
 struct Strings {
     buffer: Vec<u8>,
-    /// Where each string ends; it starts where the one before it ends.
+    /// Where each string ends and the next one starts.
     ends: Vec<u32>,
 }
 

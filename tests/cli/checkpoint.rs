@@ -72,7 +72,7 @@ fn damaged_and_hostile_pickles_are_refused() {
 fn an_index_may_not_lead_out_of_its_folder() {
     for shard in ["../model.safetensors", "/etc/passwd"] {
         let index = format!(r#"{{"weight_map": {{"wte.weight": "{shard}"}}}}"#);
-        refused("model.safetensors.index.json", index.as_bytes(), &[shard, "must lie in the folder"]);
+        refused("model.safetensors.index.json", index.as_bytes(), &[shard, "must be in the folder"]);
     }
 }
 
@@ -149,7 +149,7 @@ fn damaged_gguf_files_are_refused() {
     let mut huge = whole.clone();
     huge[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
     for (bytes, words) in [
-        (&whole[..whole.len() - 1], "ends outside of the file"),
+        (&whole[..whole.len() - 1], "ends outside the file"),
         (&whole[..100], "damaged or truncated"),
         (&huge[..], "damaged or truncated"),
         (b"GGUF", "damaged or truncated"),

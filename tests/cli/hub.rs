@@ -285,7 +285,7 @@ fn a_hub_out_of_reach_is_told_in_one_line_with_the_ways_out() {
 fn a_silent_hub_is_not_waited_for_forever() {
     let scene = Scene::with("base");
     scene.hub.fail(1, "GET", "/api/models", Fault::StallAfter(0));
-    scene.info(ID, &[]).fails(1, &["cannot reach the hub", "says nothing for 1 s", "HF_HUB_DOWNLOAD_TIMEOUT"]);
+    scene.info(ID, &[]).fails(1, &["cannot reach the hub", "has been silent for 1 s", "HF_HUB_DOWNLOAD_TIMEOUT"]);
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn a_stalled_download_goes_on_after_the_time_limit() {
 
     let scene = Scene::with("base");
     scene.hub.fail(usize::MAX, "GET", WEIGHTS, Fault::StallAfter(0));
-    scene.info(ID, &[]).fails(1, &["cannot download model.safetensors", "says nothing for 1 s"]);
+    scene.info(ID, &[]).fails(1, &["cannot download model.safetensors", "has been silent for 1 s"]);
 }
 
 #[test]

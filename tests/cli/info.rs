@@ -48,7 +48,7 @@ fn a_checkpoint_is_described_without_reading_its_numbers() {
 
 /// `info` needs no GPU, nor a program that was built for one.
 #[test]
-fn what_a_gpu_would_take_is_foretold_without_one() {
+fn gpu_memory_is_predicted_without_a_gpu() {
     let file = config(json!({}));
     let path = file.path().to_str().unwrap();
     let memory = |flags: &[&str]| {

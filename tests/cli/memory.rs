@@ -1,4 +1,4 @@
-//! Memory: what cannot fit is refused before it is loaded, and what is foretold is what is used.
+//! Memory: what cannot fit is refused before it is loaded, and the prediction matches what is used.
 
 use std::fs::File;
 use std::io::Write;
@@ -85,12 +85,12 @@ fn info_foretells_what_bench_measures() {
     for flags in [&[][..], &["--dtype", "bf16"], &["--quantize", "q8_0"]] {
         let info = [&["info", "-m", "demo", "--format", "json"], flags].concat();
         let bench = ["bench", "-m", "demo", "--prompt-tokens", "511", "-n", "1", "--repeat", "1", "--threads", "2"];
-        let foretold = gpt2(&info).succeeds().json()["memory"]["running"]["peak_bytes"].as_f64().unwrap();
+        let predicted = gpt2(&info).succeeds().json()["memory"]["running"]["peak_bytes"].as_f64().unwrap();
         let measured =
             gpt2(&[&bench[..], &["--format", "json"], flags].concat()).succeeds().json()["peak_memory_bytes"]
                 .as_f64()
                 .unwrap();
-        let ratio = foretold / measured;
-        assert!((0.9..1.1).contains(&ratio), "{flags:?}: foretold {foretold}, measured {measured}");
+        let ratio = predicted / measured;
+        assert!((0.9..1.1).contains(&ratio), "{flags:?}: predicted {predicted}, measured {measured}");
     }
 }

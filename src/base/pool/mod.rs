@@ -1,7 +1,7 @@
-//! A thread pool for work that lasts microseconds: workers spin for a moment before they sleep, so that the many small
-//! parallel steps of one decoded token cost no wake-ups.
+//! A thread pool for work that lasts microseconds: workers spin for a moment before they sleep, so the many small
+//! parallel steps of one decoded token need no wake-ups.
 //!
-//! [`workers`] has the pool itself; here is the one that the process shares.
+//! [`workers`] is the pool itself; this module holds the one that the process shares.
 
 mod workers;
 
@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use workers::Workers;
 
-/// What the pool is built from. `tests/loom` has the same names from loom, which tries every order in which threads can meet.
+/// What the pool is built from. `tests/loom` replaces it with loom's versions, which try every thread interleaving.
 mod sync {
     pub use std::hint::spin_loop;
     pub use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -17,11 +17,11 @@ mod sync {
     pub use std::thread::{Builder, JoinHandle, yield_now};
     use std::time::{Duration, Instant};
 
-    /// How long an idle worker watches for the next job before it sleeps. Longer than the serial parts between two kernels
-    /// of a token, far shorter than anything a user would notice as load.
+    /// How long an idle worker spins before it sleeps. Longer than the serial parts between two kernels of a token, far
+    /// too short for a user to notice the load.
     pub const WATCH: Duration = Duration::from_micros(500);
 
-    /// The time that a worker has been watching.
+    /// How long a worker has been watching.
     pub struct Watch {
         since: Instant,
         looks: u32,
@@ -32,7 +32,7 @@ mod sync {
             Self { since: Instant::now(), looks: 0 }
         }
 
-        /// Counts a look, and says whether the worker should sleep now.
+        /// Counts one look and says whether the worker should sleep now.
         pub fn is_over(&mut self) -> bool {
             self.looks += 1;
             self.looks.is_multiple_of(256) && self.since.elapsed() > WATCH
@@ -42,8 +42,8 @@ mod sync {
 
 static POOL: OnceLock<Workers> = OnceLock::new();
 
-/// Sets the number of threads, the caller's included. Takes effect only before the first parallel kernel; returns
-/// whether it did.
+/// Sets the number of threads, including the caller's. Only works before the first parallel kernel; returns whether it
+/// did.
 pub fn set_threads(threads: usize) -> bool {
     let mut first = false;
     POOL.get_or_init(|| {
@@ -53,7 +53,7 @@ pub fn set_threads(threads: usize) -> bool {
     first
 }
 
-/// The threads that kernels run on, the caller's included.
+/// The number of threads that kernels run on, including the caller's.
 pub fn threads() -> usize {
     pool().threads()
 }
@@ -67,10 +67,9 @@ pub fn run(n: usize, f: impl Fn(usize) + Sync) {
     pool().run(n, &f);
 }
 
-/// As [`run`], but on the calling thread alone where all of the work, in multiplications, costs less than handing it
-/// out.
+/// As [`run`], but stays on the calling thread if `work`, in multiplications, costs less than handing it out.
 pub(crate) fn run_costing(work: usize, n: usize, f: impl Fn(usize) + Sync) {
-    /// About three microseconds' worth.
+    /// About three microseconds of work.
     const WORTH_SHARING: usize = 1 << 17;
     if work < WORTH_SHARING {
         (0..n).for_each(f);
@@ -79,17 +78,17 @@ pub(crate) fn run_costing(work: usize, n: usize, f: impl Fn(usize) + Sync) {
     }
 }
 
-/// Calls `f` on each item, in any order, on all threads; `work` is what all of it costs, in multiplications or copied
+/// Calls `f` on each item, in any order, on all threads; `work` is the total cost, in multiplications or copied
 /// numbers.
 pub fn for_each<T: Send>(work: usize, items: &mut [T], f: impl Fn(&mut T) + Sync) {
     let start = Shareable(items.as_mut_ptr());
     run_costing(work, items.len(), |i| {
-        // SAFETY: each index below `len` goes to one call, and the slice outlives them.
+        // SAFETY: each index below `len` goes to exactly one call, and the slice outlives them all.
         f(unsafe { &mut *start.get().add(i) });
     });
 }
 
-/// A pointer to an output that several threads write in disjoint parts.
+/// A pointer to an output whose disjoint parts are written by several threads.
 pub(crate) struct Shareable<T>(pub *mut T);
 
 impl<T> Clone for Shareable<T> {
@@ -100,7 +99,7 @@ impl<T> Clone for Shareable<T> {
 
 impl<T> Copy for Shareable<T> {}
 
-// SAFETY: it gives out a raw pointer alone; whoever writes through it promises that the part is its thread's own.
+// SAFETY: it only hands out a raw pointer; whoever writes through it guarantees that no other thread touches that part.
 unsafe impl<T: Send> Send for Shareable<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shareable<T> {}

@@ -1,9 +1,9 @@
 //! Threads that share the steps of one job at a time.
 //!
-//! The steps of a job are laid out in memory one after the other. So each thread goes through a range of its own from
-//! front to back, and takes from the end of another's only when its own is done.
+//! The steps of a job are laid out in memory one after the other. So each thread works through its own range from front
+//! to back, and steals from the end of another's only when its own is done.
 //!
-//! `tests/loom` compiles this file, too, and checks it in every order in which the threads can meet.
+//! `tests/loom` also compiles this file and checks it under every thread interleaving.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -17,14 +17,14 @@ type Job = *const (dyn Fn(usize) + Sync);
 
 /// `state` is `epoch << 32 | open << 31 | closed << 30 | workers inside`.
 const EPOCH: u64 = 1 << 32;
-/// Workers may enter the job of this epoch.
+/// Workers may enter this epoch's job.
 const OPEN: u64 = 1 << 31;
-/// Workers are to end.
+/// Workers are to exit.
 const CLOSED: u64 = 1 << 30;
 /// Workers in the job.
 const INSIDE: u64 = CLOSED - 1;
 
-/// A pool of threads. Dropping it ends them.
+/// A pool of threads. Dropping it ends the threads.
 pub struct Workers {
     shared: Arc<Shared>,
     handles: Vec<JoinHandle<()>>,
@@ -34,12 +34,12 @@ struct Shared {
     state: AtomicU64,
     /// The current job; valid while `state` is open or workers are inside.
     job: Mutex<Option<JobRef>>,
-    /// For each thread, the steps that it has left.
+    /// The steps that each thread has left.
     left: Vec<Range>,
     panicked: Mutex<Option<Box<dyn Any + Send>>>,
     sleepers: Mutex<usize>,
     wake: Condvar,
-    /// Taken by whoever runs a job; others run theirs alone.
+    /// Held by whoever runs a job; everyone else runs theirs alone.
     busy: AtomicBool,
     threads: usize,
 }
@@ -79,7 +79,7 @@ struct JobRef(Job);
 unsafe impl Send for JobRef {}
 
 impl Workers {
-    /// A pool of `threads`, at least one: whoever calls [`run`](Self::run), and the others, which start now.
+    /// A pool of `threads` (at least 1): the caller of [`run`](Self::run) and the others, which start now.
     pub fn start(threads: usize) -> Self {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
@@ -93,23 +93,24 @@ impl Workers {
         });
         let start = |i| {
             let shared = Arc::clone(&shared);
-            // A thread that cannot be had leaves its share to the others.
+            // If a thread cannot be started, the others do its share.
             Builder::new().name(format!("kernel-{i}")).spawn(move || shared.work(i)).ok()
         };
         let handles = (1..threads).filter_map(start).collect();
         Self { shared, handles }
     }
 
-    /// The threads, the caller of [`run`](Self::run) included.
+    /// The number of threads, including the caller of [`run`](Self::run).
     pub fn threads(&self) -> usize {
         self.shared.threads
     }
 
-    /// Calls `f(0), ..., f(n - 1)`, in any order, on all threads, and returns when all are done; on the calling thread
-    /// alone if the others are busy with a job. A panic of `f` goes on in the caller; steps may then be left out.
+    /// Calls `f(0), ..., f(n - 1)`, in any order, on all threads, and returns when all are done. Runs on the calling
+    /// thread alone if the pool is busy with another job. A panic in `f` is passed on to the caller; some steps may
+    /// then not run.
     pub fn run(&self, n: usize, f: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
-        // A range counts its steps in 32 bits.
+        // A range holds its steps in 32 bits.
         let alone = n <= 1 || shared.threads == 1 || u32::try_from(n).is_err();
         if alone || shared.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             (0..n).for_each(f);
@@ -125,7 +126,7 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        // No job is running, as that would borrow the pool: nobody else changes the state.
+        // No job can be running, as it would borrow the pool: nobody else changes the state.
         self.shared.state.store(CLOSED, Ordering::Release);
         self.shared.wake_sleepers();
         for handle in self.handles.drain(..) {
@@ -136,7 +137,7 @@ impl Drop for Workers {
 
 impl Shared {
     fn run(&self, n: usize, f: &(dyn Fn(usize) + Sync)) -> Result<(), Box<dyn Any + Send>> {
-        // SAFETY: only the lifetime is widened; the pointer is not used after this function has returned.
+        // SAFETY: only the lifetime is extended; the pointer is not used after this function returns.
         let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(f) };
         *self.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(JobRef(job));
         for (i, range) in self.left.iter().enumerate() {
@@ -150,7 +151,7 @@ impl Shared {
         let mut spins = 0u32;
         while self.state.load(Ordering::Acquire) & INSIDE != 0 {
             spins += 1;
-            // A worker that lost its processor needs ours.
+            // A worker that lost its CPU may need ours.
             if spins.is_multiple_of(4096) { yield_now() } else { spin_loop() }
         }
         match self.panicked.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -159,14 +160,14 @@ impl Shared {
         }
     }
 
-    /// Wakes whoever went to sleep before the state changed. Whoever takes the lock later sees the change.
+    /// Wakes the workers that went to sleep before the state changed. Any that take the lock later see the change.
     fn wake_sleepers(&self) {
         if *self.sleepers.lock().unwrap_or_else(PoisonError::into_inner) > 0 {
             self.wake.notify_all();
         }
     }
 
-    /// Takes steps of the current job, thread `me`'s own first, until none is left. A panic is kept for the caller of
+    /// Takes steps of the current job, thread `me`'s own first, until none are left. A panic is kept for the caller of
     /// [`run`](Self::run).
     fn take_steps(&self, me: usize, f: &(dyn Fn(usize) + Sync)) {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -185,7 +186,7 @@ impl Shared {
         }
     }
 
-    /// The life of worker `me`: watch for an open job, enter it, take steps, leave.
+    /// The loop of worker `me`: wait for an open job, enter it, take steps, leave.
     fn work(&self, me: usize) {
         let mut seen = 0;
         while let Some(epoch) = self.wait_for_job(seen) {
@@ -198,14 +199,14 @@ impl Shared {
             }
             let job = *self.job.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(JobRef(job)) = job {
-                // SAFETY: having entered, this worker holds the job's `run` inside its function.
+                // SAFETY: this worker has entered the job, so the job's `run` does not return before it leaves.
                 self.take_steps(me, unsafe { &*job });
             }
             self.state.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
-    /// The epoch of an open job other than `seen`, once there is one; `None` once the pool is closed.
+    /// Waits for an open job other than `seen` and returns its epoch; `None` once the pool is closed.
     fn wait_for_job(&self, seen: u64) -> Option<u64> {
         let is_news = |state: u64| state & CLOSED != 0 || state & OPEN != 0 && state & !(EPOCH - 1) != seen;
         let mut watch = Watch::begin();

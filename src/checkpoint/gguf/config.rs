@@ -7,7 +7,7 @@ use crate::config::{Activation, Config};
 use crate::error::{Error, Result};
 use crate::inventory::TensorId;
 
-/// Keys without the architecture before them.
+/// Keys, without the leading architecture.
 mod key {
     pub const CONTEXT_LENGTH: &str = "context_length";
     pub const EMBEDDING_LENGTH: &str = "embedding_length";
@@ -21,9 +21,9 @@ const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
 
 impl Config {
-    /// The configuration in the metadata of a GGUF file. What GGUF has no key for is what llama.cpp computes for `gpt2`:
-    /// the activation `gelu_new`, scores scaled by `1/√D`; the head is tied if the file has none of its own, and
-    /// queries, keys and values have a bias if it has one.
+    /// Reads the configuration from the metadata of a GGUF file. Settings without a GGUF key are what llama.cpp
+    /// computes for `gpt2`: the activation `gelu_new`, and scores scaled by `1/√D`. The head is tied if the file has no
+    /// separate one; queries, keys and values have a bias if the file has one.
     ///
     /// # Errors
     /// [`Error::Format`] or [`Error::Config`], naming the key and what is allowed.
@@ -34,7 +34,7 @@ impl Config {
                 None => Ok(None),
                 Some(value) => match value.as_u64() {
                     Some(number) => Ok(Some(number)),
-                    None => Err(gguf.error(format!("`{key}` is no number from 0 up"))),
+                    None => Err(gguf.error(format!("`{key}` is not a non-negative integer"))),
                 },
             }
         };
@@ -57,7 +57,7 @@ impl Config {
         });
         for (name, key) in [("bos_token_id", BOS), ("eos_token_id", EOS)] {
             if let Some(id) = gguf.metadata.get(key) {
-                let id = id.as_u64().ok_or_else(|| gguf.error(format!("`{key}` is no token id")))?;
+                let id = id.as_u64().ok_or_else(|| gguf.error(format!("`{key}` is not a token id")))?;
                 json[name] = id.into();
             }
         }
@@ -65,13 +65,13 @@ impl Config {
     }
 }
 
-/// The epsilon as the decimal number that its f32 was made from: 1e-5, not 9.999999747378752e-6.
+/// The epsilon as the decimal that its f32 was rounded from: 1e-5, not 9.999999747378752e-6.
 fn epsilon(gguf: &Gguf) -> Result<Option<f64>> {
     let key = format!("{ARCHITECTURE}.{}", key::LAYER_NORM_EPSILON);
     match gguf.metadata.get(&key) {
         None => Ok(None),
         Some(Value::F32(epsilon)) if epsilon.is_finite() => Ok(epsilon.to_string().parse().ok()),
-        Some(_) => Err(gguf.error(format!("`{key}` is no finite number"))),
+        Some(_) => Err(gguf.error(format!("`{key}` is not a finite number"))),
     }
 }
 
@@ -91,7 +91,7 @@ impl Metadata {
             return Ok(Self::of_supported(config));
         };
         Err(Error::Unsupported(format!(
-            "the model has {problem}, for which GGUF has no key; convert it to safetensors instead"
+            "the model has {problem}, which GGUF cannot store; convert it to safetensors instead"
         )))
     }
 
@@ -105,7 +105,7 @@ impl Metadata {
             (key::FEED_FORWARD_LENGTH, config.n_inner),
             (key::HEAD_COUNT, config.n_head),
         ] {
-            // A configuration's dimensions fit 32 bits by far.
+            // A configuration's dimensions easily fit 32 bits.
             metadata.push(format!("{ARCHITECTURE}.{key}"), Value::U32(number as u32));
         }
         let epsilon = Value::F32(config.layer_norm_epsilon as f32);

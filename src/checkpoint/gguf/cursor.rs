@@ -1,9 +1,9 @@
-//! Reading numbers and strings one after the other, never past the end of the file.
+//! Reads numbers and strings in sequence, never past the end of the file.
 
 use super::super::file::File;
 use crate::error::{Error, Result};
 
-/// A place in a GGUF file.
+/// A position in a GGUF file.
 pub(super) struct Cursor<'f> {
     pub file: &'f File,
     pub at: usize,
@@ -15,7 +15,7 @@ impl<'f> Cursor<'f> {
     }
 
     pub fn truncated(&self) -> Error {
-        self.file.error(format!("damaged or truncated: it ends inside of what begins at byte {}", self.at))
+        self.file.error(format!("damaged or truncated: it ends inside the value that starts at byte {}", self.at))
     }
 
     /// The next `len` bytes.

@@ -6,7 +6,7 @@ use super::cursor::Cursor;
 use crate::base::Bytes;
 use crate::error::Result;
 
-/// The metadata of a model, in the order of the file.
+/// The metadata of a model, in file order.
 #[derive(Debug, Clone, Default)]
 pub struct Metadata {
     entries: Vec<(String, Value)>,
@@ -31,13 +31,13 @@ pub enum Value {
     F64(f64),
 }
 
-/// Many values of one type, kept as the file has them: a vocabulary need not become 50,000 strings to be looked at.
+/// Many values of one type, kept as encoded: looking at a vocabulary need not create 50,000 strings.
 #[derive(Debug, Clone)]
 pub struct Array {
     /// The code of the type.
     kind: u32,
     len: u64,
-    /// Checked when the array is made: `len` values, strings among them UTF-8.
+    /// Checked when the array is made: exactly `len` values; strings are UTF-8.
     bytes: Bytes,
 }
 
@@ -70,7 +70,7 @@ impl Metadata {
         self.entries.push((key.into(), value));
     }
 
-    /// Keys and values in order.
+    /// Keys and values in file order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.entries.iter().map(|(key, value)| (key.as_str(), value))
     }
@@ -82,14 +82,14 @@ impl Metadata {
         for _ in 0..count {
             let key = cursor.string()?;
             if !keys.insert(key) {
-                return Err(cursor.file.error(format!("the key {key:?} is there twice")));
+                return Err(cursor.file.error(format!("the key {key:?} occurs twice")));
             }
             entries.push((key.to_owned(), Value::read(cursor, key)?));
         }
         Ok(Self { entries })
     }
 
-    /// Appends all entries to `out`, as a file has them.
+    /// Appends all entries to `out`, encoded as in a file.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         for (key, value) in &self.entries {
             encode_string(key, out);
@@ -98,7 +98,7 @@ impl Metadata {
         }
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -164,7 +164,7 @@ impl Value {
         }
     }
 
-    /// The value as a number from 0 up, if it is an integer and not negative.
+    /// The value as a number, if it is a non-negative integer.
     #[must_use]
     pub fn as_u64(&self) -> Option<u64> {
         match *self {
@@ -262,7 +262,7 @@ impl PartialEq for Array {
     }
 }
 
-/// Appends a string as files have it: a 64-bit length and its bytes.
+/// Appends a string as encoded in files: a 64-bit length and its bytes.
 pub(super) fn encode_string(text: &str, out: &mut Vec<u8>) {
     out.extend((text.len() as u64).to_le_bytes());
     out.extend_from_slice(text.as_bytes());

@@ -1,7 +1,7 @@
-//! GGUF: metadata with the configuration and the tokenizer, the list of tensors, and their aligned bytes.
+//! GGUF: metadata (configuration and tokenizer), a list of tensors, and their aligned bytes.
 //!
-//! Files of versions 2 and 3 are read, version 3 is written. Tensors come out under Hugging Face's names and shapes,
-//! their bytes where they lie in the mapped file.
+//! Versions 2 and 3 are read, version 3 is written. Tensors get Hugging Face's names and shapes; their bytes stay in
+//! the mapped file.
 //!
 //! Reference: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>; for GPT-2's names and keys llama.cpp's
 //! `conversion/gpt2.py`.
@@ -25,12 +25,12 @@ use crate::error::{Error, Result};
 use crate::inventory::TensorId;
 use cursor::Cursor;
 
-/// The name of GPT-2 among the architectures; its keys begin with it.
+/// The architecture's name for GPT-2, with which its keys begin.
 const ARCHITECTURE: &str = "gpt2";
 
 const MAGIC: &[u8; 4] = b"GGUF";
 
-/// The alignment of the tensors if the metadata does not say another.
+/// The alignment of the tensors unless the metadata gives another.
 const DEFAULT_ALIGNMENT: usize = 32;
 
 /// An opened GGUF file.
@@ -38,9 +38,9 @@ const DEFAULT_ALIGNMENT: usize = 32;
 pub struct Gguf {
     /// The file.
     pub path: PathBuf,
-    /// What it says about the model.
+    /// Configuration and tokenizer.
     pub metadata: Metadata,
-    /// Its tensors under Hugging Face's names and shapes, in the order of the file.
+    /// Its tensors under Hugging Face's names and shapes, in file order.
     pub tensors: Vec<Tensor>,
 }
 
@@ -48,7 +48,8 @@ impl Gguf {
     /// Maps the file, reads its metadata and its list of tensors, and checks every range.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read; [`Error::Format`] if it is damaged, not of a GPT-2, or one part of many.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Format`] if it is damaged, not a GPT-2, or one part of a
+    /// split model.
     pub fn open(path: &Path) -> Result<Self> {
         Self::parse(&File::open(path)?)
     }
@@ -198,13 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn what_llama_cpp_would_compute_otherwise_is_not_written() {
+    fn models_that_llama_cpp_would_compute_differently_are_not_written() {
         let config = Config { scale_attn_by_inverse_layer_idx: true, ..Config::named("gpt2").unwrap() };
         let error = Metadata::from_config(&config).unwrap_err().to_string();
-        assert!(error.contains("inverse of the layer, for which GGUF has no key"), "{error}");
+        assert!(error.contains("inverse of the layer, which GGUF cannot store"), "{error}");
     }
 
-    /// The start of a file: version, counts of tensors and keys, and what follows.
+    /// The start of a file: version, number of tensors and keys, then `rest`.
     fn file(version: u32, tensors: u64, keys: u64, rest: &[u8]) -> File {
         let mut bytes = Vec::from(*MAGIC);
         bytes.extend(version.to_le_bytes());
@@ -239,9 +240,9 @@ mod tests {
     #[test]
     fn each_fault_is_named() {
         assert!(Gguf::parse(&with_tensor(&[16], 0, 0)).is_ok());
-        refused(&with_tensor(&[17], 0, 0), "tensor `token_embd.weight` ends outside of the file");
+        refused(&with_tensor(&[17], 0, 0), "tensor `token_embd.weight` ends outside the file");
         refused(&with_tensor(&[8], 0, 4), "starts at 4, not a multiple of 32");
-        refused(&with_tensor(&[8], 0, 1 << 63), "ends outside of the file");
+        refused(&with_tensor(&[8], 0, 1 << 63), "ends outside the file");
         refused(&with_tensor(&[u64::MAX, 2], 0, 0), "which is impossible for F32");
         refused(&with_tensor(&[33], 8, 0), "which is impossible for Q8_0");
         refused(&with_tensor(&[8], 20, 0), "ggml's type 20, which is not supported");

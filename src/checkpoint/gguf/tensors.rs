@@ -1,4 +1,4 @@
-//! The list of tensors in a GGUF file, checked and turned into Hugging Face's names and shapes.
+//! The list of tensors in a GGUF file, checked and translated to Hugging Face's names and shapes.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -10,20 +10,20 @@ use crate::base::DType;
 use crate::error::Result;
 use crate::inventory::TensorId;
 
-/// The most dimensions that ggml knows.
+/// The most dimensions that ggml supports.
 const MOST_DIMENSIONS: u32 = 4;
 
 /// An entry of the list.
 struct Entry<'f> {
     name: &'f str,
     dtype: DType,
-    /// Row-major, as the bytes lie: GGUF lists the dimensions in the opposite order.
+    /// Row-major, as stored: GGUF lists the dimensions in the opposite order.
     shape: Vec<usize>,
-    /// Counts from the start of the data.
+    /// From the start of the data.
     offset: u64,
 }
 
-/// Reads the list of `count` tensors at `cursor` and finds their bytes after it.
+/// Reads the list of `count` tensors at `cursor` and finds their bytes behind it.
 pub(super) fn read(cursor: &mut Cursor, count: u64, alignment: usize) -> Result<Vec<Tensor>> {
     let mut entries = Vec::new();
     let mut names = HashSet::new();
@@ -70,7 +70,7 @@ impl<'f> Entry<'f> {
         Ok(Self { name, dtype, shape, offset: cursor.u64()? })
     }
 
-    /// Where the bytes lie in the file.
+    /// The tensor's bytes in the file.
     fn range(&self, file: &File, data_start: usize, alignment: usize) -> Result<Range<usize>> {
         let Some(len) = self.dtype.byte_len(&self.shape) else {
             return Err(file.error(format!(
@@ -86,25 +86,25 @@ impl<'f> Entry<'f> {
         let range = start.and_then(|start| Some(start..start.checked_add(len)?));
         range.filter(|range| range.end <= file.bytes.len()).ok_or_else(|| {
             file.error(format!(
-                "tensor `{}` ends outside of the file, which has {} bytes; it is truncated or damaged",
+                "tensor `{}` ends outside the file, which has {} bytes; it is truncated or damaged",
                 self.name,
                 file.bytes.len()
             ))
         })
     }
 
-    /// The tensor under Hugging Face's name and with its shape. What has none keeps its own, for the model to refuse.
+    /// The tensor under Hugging Face's name and shape. An unknown tensor keeps its name, and the model rejects it.
     fn tensor(self, file: &File, range: Range<usize>) -> Result<Tensor> {
         let id = TensorId::of_gguf(self.name);
         let name = id.map_or_else(|| self.name.to_owned(), |id| id.to_string());
-        // Conv1D has (in, out); llama.cpp keeps (out, in), which lets the products run along the rows.
+        // Conv1D has (in, out); llama.cpp stores (out, in), so that products run along the rows.
         let transposed = self.shape.len() == 2 && id.is_some_and(TensorId::is_conv1d);
         let mut shape = self.shape;
         if transposed {
             shape.reverse();
         }
         let bytes =
-            file.bytes.slice(range).ok_or_else(|| file.error(format!("tensor `{name}` lies outside of the file")))?;
+            file.bytes.slice(range).ok_or_else(|| file.error(format!("tensor `{name}` lies outside the file")))?;
         Ok(Tensor { name, dtype: self.dtype, shape, transposed, bytes })
     }
 }

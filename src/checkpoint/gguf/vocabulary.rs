@@ -24,8 +24,7 @@ const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 /// llama.cpp's name for byte-level BPE.
 const BYTE_LEVEL_BPE: &str = "gpt2";
 
-/// llama.cpp's name for GPT-2's way of splitting a text into words. Files without one, or with `default`, are older than
-/// the distinction.
+/// llama.cpp's name for GPT-2's way of splitting text into words. Older files have no name, or `default`.
 const GPT2_WORDS: &str = "gpt-2";
 
 /// llama.cpp's `token_type` of ordinary and of special tokens.
@@ -36,7 +35,7 @@ impl Gguf {
     /// The tokenizer.
     ///
     /// # Errors
-    /// [`crate::Error::Format`] if the file has none, or one of another kind than GPT-2's.
+    /// [`crate::Error::Format`] if the file has none, or a different kind than GPT-2's.
     pub fn vocabulary(&self) -> Result<Vocabulary<'_>> {
         match self.metadata.get(MODEL).map(Value::as_str) {
             Some(Some(BYTE_LEVEL_BPE)) => {}
@@ -49,12 +48,12 @@ impl Gguf {
         match self.metadata.get(PRE).map(|value| value.as_str().unwrap_or_default()) {
             None | Some("default" | GPT2_WORDS) => {}
             Some(other) => {
-                return Err(self.error(format!("its tokenizer splits words as {other:?}, not as GPT-2")));
+                return Err(self.error(format!("its tokenizer splits words like {other:?}, not like GPT-2")));
             }
         }
         let strings = |key| match self.metadata.get(key).and_then(Value::as_array).and_then(Array::strings) {
             Some(strings) => Ok(strings.collect::<Vec<_>>()),
-            None => Err(self.error(format!("`{key}` is missing or no array of strings"))),
+            None => Err(self.error(format!("`{key}` is missing or is not an array of strings"))),
         };
         let kinds = self.metadata.get(TOKEN_TYPE).and_then(Value::as_array).and_then(Array::i32s);
         let special = (0..).zip(kinds.into_iter().flatten()).filter(|(_, kind)| *kind == CONTROL).map(|(id, _)| id);
@@ -65,7 +64,7 @@ impl Gguf {
 }
 
 impl Metadata {
-    /// Adds a tokenizer, as llama.cpp reads it.
+    /// Adds a tokenizer, in the form that llama.cpp reads.
     pub fn push_vocabulary(&mut self, vocabulary: &Vocabulary) {
         let kind = |id| if vocabulary.special.binary_search(&id).is_ok() { CONTROL } else { NORMAL };
         let kinds = (0..).zip(&vocabulary.tokens).map(|(id, _)| kind(id));

@@ -12,14 +12,14 @@ use crate::files::atomically;
 
 const VERSION: u32 = 3;
 
-/// Writes a GGUF file of `metadata` and `tensors`; `bytes_of` is asked for the bytes of each in turn, by its place.
-/// Names are GGUF's ([`gguf_name`](crate::inventory::TensorId::gguf_name)), matrices of the blocks have the shape (out, in).
+/// Writes a GGUF file of `metadata` and `tensors`, asking `bytes_of` for each tensor's bytes by index. Names are GGUF's
+/// ([`gguf_name`](crate::inventory::TensorId::gguf_name)); block matrices have shape (out, in).
 ///
-/// The file appears under `path` once it is whole; on an error nothing is left behind.
+/// The file appears at `path` once it is complete; an error leaves nothing behind.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be written, [`Error::Unsupported`] for a type that GGUF does not know, and what `bytes_of`
-/// returns.
+/// [`Error::Io`] if it cannot be written, [`Error::Unsupported`] for a type that GGUF lacks, and the errors of
+/// `bytes_of`.
 pub fn write<'t>(
     path: &Path,
     metadata: &Metadata,
@@ -40,7 +40,7 @@ pub fn write<'t>(
     })
 }
 
-/// All that comes before the tensors, padded.
+/// Everything before the tensors, padded.
 fn header(path: &Path, metadata: &Metadata, tensors: &[TensorSpec]) -> Result<Vec<u8>> {
     check_names(path, tensors)?;
     let mut header = Vec::from(*MAGIC);

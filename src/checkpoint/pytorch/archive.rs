@@ -1,6 +1,6 @@
-//! The zip archive that `torch.save` writes: `NAME/data.pkl`, and each storage under `NAME/data/KEY`, stored as it is.
+//! The zip archive that `torch.save` writes: `NAME/data.pkl`, and each storage as raw bytes under `NAME/data/KEY`.
 //!
-//! Entries are found in the archive's directory and never extracted, so their names can lead nowhere.
+//! Entries are looked up in the archive's directory and never extracted, so their names are harmless.
 
 use std::collections::HashMap;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
@@ -26,7 +26,7 @@ pub(super) fn read(file: &File, memory: &mut Memory) -> Result<Vec<Tensor>> {
         let Some(len) = storage.dtype.byte_len(&[storage.len]) else {
             return Err(file.error(format!("storage `{}` has the impossible length {}", storage.key, storage.len)));
         };
-        // Tied weights share a storage: it is unpacked once.
+        // Tied weights share a storage, which is unpacked only once.
         if let Some((known, bytes)) = storages.get(storage.key)
             && *known == storage
         {
@@ -41,7 +41,7 @@ pub(super) fn read(file: &File, memory: &mut Memory) -> Result<Vec<Tensor>> {
 struct Archive<'f> {
     file: &'f File,
     zip: ZipArchive<Bounded<'f>>,
-    /// `NAME/`, which all entries start with.
+    /// `NAME/`, the start of all entries' names.
     folder: String,
 }
 
@@ -61,7 +61,7 @@ impl<'f> Archive<'f> {
         self.zip.index_for_name(&format!("{}{name}", self.folder)).is_some()
     }
 
-    /// The bytes of an entry, `len` of them if that is given: a part of the map if stored, unpacked if compressed.
+    /// The bytes of an entry, which must be `len` if given: part of the map if stored, unpacked if compressed.
     fn entry(&mut self, name: &str, len: Option<usize>, memory: &mut Memory) -> Result<Bytes> {
         let file = self.file;
         let full = format!("{}{name}", self.folder);
@@ -80,7 +80,7 @@ impl<'f> Archive<'f> {
         if entry.compression() == CompressionMethod::Stored {
             let start = entry.data_start().and_then(|start| usize::try_from(start).ok());
             let range = start.and_then(|start| Some(start..start.checked_add(size)?));
-            return range.and_then(|range| file.bytes.slice(range)).ok_or_else(|| fail(&"lies outside of the file"));
+            return range.and_then(|range| file.bytes.slice(range)).ok_or_else(|| fail(&"lies outside the file"));
         }
         drop(entry);
         memory.take(file, &format!("archive entry {full:?}"), size)?;
@@ -94,8 +94,8 @@ impl<'f> Archive<'f> {
     }
 }
 
-/// A file that can be read a few times over and no more: in search of its directory, `zip` goes through all that could be
-/// one, which takes minutes if the file is made for that.
+/// A file that can be read a limited number of times: `zip` tries everything that could be its directory, which takes
+/// minutes on a file made for that.
 struct Bounded<'f> {
     cursor: Cursor<&'f [u8]>,
     left: usize,

@@ -1,4 +1,4 @@
-//! The format of `torch.save` before PyTorch 1.6, without an archive: pickles of a magic number, a protocol version, the
+//! The format of `torch.save` before PyTorch 1.6: no archive, but pickles of a magic number, a protocol version, the
 //! machine, the state dict and the keys of its storages; then each storage, its length before its numbers.
 
 use std::collections::HashMap;
@@ -40,8 +40,8 @@ pub(super) fn read(file: &File, memory: &mut Memory) -> Result<Vec<Tensor>> {
     })
 }
 
-/// A file that is neither an archive nor starts with the magic number. A plain pickle is refused for the code it would
-/// run, if it would.
+/// The error for a file that is not an archive and does not start with the magic number. A plain pickle that would run
+/// code is rejected for that.
 fn refuse(file: &File) -> Error {
     match pickle::load(&file.bytes) {
         Err(fault @ Fault::Code(_)) => fault.error(file),
@@ -62,7 +62,7 @@ fn is_little_endian(machine: &Pickle) -> bool {
     }
 }
 
-/// The storages that lie one after the other from `at` on, in the order of `keys`. The state dict says how long each is.
+/// The storages that follow one another from `at`, in the order of `keys`. The state dict tells their lengths.
 fn storages<'f>(
     file: &File,
     state: &Pickle<'f>,
@@ -98,7 +98,7 @@ fn storages<'f>(
         }
         let end = storage.dtype.byte_len(&[storage.len]).and_then(|len| start.checked_add(len));
         let Some((end, bytes)) = end.and_then(|end| Some((end, file.bytes.slice(start..end)?))) else {
-            return Err(file.error(format!("storage {key:?} ends outside of the file; it is truncated or damaged")));
+            return Err(file.error(format!("storage {key:?} ends outside the file; it is truncated or damaged")));
         };
         at = end;
         storages.insert(key, (*storage, bytes));

@@ -1,8 +1,8 @@
 //! PyTorch checkpoints (`pytorch_model.bin`): a pickled state dict beside flat buffers of numbers.
 //!
-//! Nothing in the file is executed: [`pickle`] builds state dicts and refuses all else. `torch.save` writes a zip archive
-//! since PyTorch 1.6 ([`archive`]) and a run of pickles before it ([`legacy`]); both store the numbers as they are, so a
-//! tensor is used where it lies in the mapped file. Only transposed views and compressed archives are copied.
+//! Nothing in the file is executed: [`pickle`] builds state dicts and rejects everything else. `torch.save` writes a
+//! zip archive since PyTorch 1.6 ([`archive`]) and a sequence of pickles before that ([`legacy`]). Both store raw
+//! numbers, so a tensor is used in place in the mapped file. Only transposed views and compressed archives are copied.
 //!
 //! Reference: `torch/serialization.py`.
 
@@ -20,7 +20,7 @@ use pickle::{Fault, MOST_INSTRUCTIONS, Object, Pickle, Storage, TensorView, Valu
 /// Keys under which training scripts put the state dict of the model.
 const WRAPPERS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
 
-/// How many times its length a file may take in memory for what is compressed or copied from it.
+/// How many times the file's size may be allocated for what is compressed in it or copied from it.
 const EXPANSION: usize = 16;
 
 /// Reads the tensors of a PyTorch checkpoint, in the order of its state dict.
@@ -53,13 +53,13 @@ impl Fault {
     }
 }
 
-/// What may still be allocated for the numbers of a file: a small archive must not fill the memory.
+/// How much may still be allocated for the numbers of a file: a small archive must not fill the memory.
 struct Memory {
     left: usize,
 }
 
 impl Memory {
-    /// Takes `bytes` for `what`.
+    /// Reserves `bytes` for `what`.
     fn take(&mut self, file: &File, what: &str, bytes: usize) -> Result<()> {
         let Some(left) = self.left.checked_sub(bytes) else {
             return Err(
@@ -98,10 +98,10 @@ fn tensors<'a>(
     Ok(tensors)
 }
 
-/// The entries of the state dict: the dict with tensors in it, at the top or under a wrapper's key.
+/// The entries of the state dict: the dict that has tensors, at the top or under a wrapper's key.
 fn state_dict<'p, 'a>(file: &File, pickle: &'p Pickle<'a>) -> Result<&'p [(Value<'a>, Value<'a>)]> {
     let mut at = pickle.value;
-    // A bound, since a dict may hold itself.
+    // Bounded, since a dict may contain itself.
     for _ in 0..=WRAPPERS.len() {
         let Some(Object::Dict(entries)) = pickle.object(at) else { break };
         if entries.iter().any(|&(_, value)| matches!(pickle.object(value), Some(Object::Tensor(_)))) {
@@ -114,7 +114,7 @@ fn state_dict<'p, 'a>(file: &File, pickle: &'p Pickle<'a>) -> Result<&'p [(Value
     Err(file.error("it holds no state dict with tensors"))
 }
 
-/// The bytes of a view into `storage`: a part of it where the numbers lie in order, else a copy.
+/// The bytes of a view into `storage`: part of it if the numbers are contiguous, else a copy.
 fn view_bytes(file: &File, name: &str, view: &TensorView, storage: &Bytes, memory: &mut Memory) -> Result<Bytes> {
     let size = view.storage.dtype.block_bytes();
     let range = || {
@@ -126,7 +126,7 @@ fn view_bytes(file: &File, name: &str, view: &TensorView, storage: &Bytes, memor
             .zip(&view.strides)
             .try_fold(0usize, |last, (&n, &stride)| last.checked_add(n.saturating_sub(1).checked_mul(stride)?))?;
         let end = if needed == 0 { start } else { last.checked_add(1)?.checked_mul(size)?.checked_add(start)? };
-        // Broadcast views need more than they span; a GPT-2 has none.
+        // Broadcast views need more bytes than they span; a GPT-2 has none.
         (end <= storage.len() && needed <= end - start).then_some((start, end, needed))
     };
     let Some((start, end, needed)) = range() else {
@@ -138,7 +138,7 @@ fn view_bytes(file: &File, name: &str, view: &TensorView, storage: &Bytes, memor
     if needed == 0 || is_contiguous(view) {
         return storage
             .slice(start..start + needed)
-            .ok_or_else(|| file.error(format!("tensor `{name}` lies outside of its storage")));
+            .ok_or_else(|| file.error(format!("tensor `{name}` lies outside its storage")));
     }
     memory.take(file, &format!("tensor `{name}`"), needed)?;
     let mut gathered = Vec::with_capacity(needed);
@@ -146,7 +146,7 @@ fn view_bytes(file: &File, name: &str, view: &TensorView, storage: &Bytes, memor
     Ok(gathered.into())
 }
 
-/// Whether the numbers of a view lie in row-major order without gaps.
+/// Whether the numbers of a view are in row-major order without gaps.
 fn is_contiguous(view: &TensorView) -> bool {
     let mut expected = 1;
     view.shape.iter().zip(&view.strides).rev().all(|(&n, &stride)| {
@@ -197,7 +197,7 @@ mod tests {
         }
     }
 
-    /// Views, parameters, tied weights and every width, as PyTorch itself has read them.
+    /// Views, parameters, tied weights and every width, compared with what PyTorch read.
     #[test]
     fn every_variant_of_torch_save_gives_what_pytorch_gives() {
         let expected: serde_json::Value =
@@ -213,7 +213,7 @@ mod tests {
                 let values = entry["values"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap());
                 assert_eq!(numbers(tensor).len(), values.len(), "{name} {tensor_name}");
                 for (found, expected) in numbers(tensor).into_iter().zip(values) {
-                    // serde_json's numbers may be off in the last of 53 bits.
+                    // serde_json may be off in the last of 53 bits.
                     assert!((found - expected).abs() <= 1e-12, "{name} {tensor_name}: {found} is not {expected}");
                 }
             }
@@ -258,7 +258,7 @@ mod tests {
         for name in ["views.bin", "views_legacy.bin"] {
             let bytes = std::fs::read(fixture(name)).unwrap();
             for len in 1..bytes.len() {
-                // An archive may end in a comment, so a cut inside its last bytes alone may go unnoticed.
+                // An archive may end in a comment, so a cut within its last bytes may go unnoticed.
                 assert!(read(&File::of(&bytes[..len])).is_err(), "{name} cut to {len} bytes");
             }
         }
@@ -291,7 +291,7 @@ mod tests {
         refused(read(&archive(10_000_000, 40_000_000)), "would expand to 40000000 bytes, 16 times the file; refused");
     }
 
-    /// Thousands of ends of an archive, each pointing to a directory elsewhere: `zip` would try them all.
+    /// Thousands of end records, each pointing to a directory elsewhere: `zip` would try them all.
     #[test]
     fn an_archive_of_contradictions_is_given_up() {
         let end = b"PK\x06\x06\0\0\0\0\0\0\0\0PK\x06\x07\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0PK\x05\x06\0\0\0\0";

@@ -1,7 +1,7 @@
 //! safetensors: eight bytes of header length, a JSON header, and the tensors one after the other.
 //!
-//! Reference: <https://github.com/huggingface/safetensors>, section Format. The `safetensors` crate's own reader stops at
-//! its first doubt without a tensor's name and lets a duplicate key win; here each fault is named.
+//! Reference: <https://github.com/huggingface/safetensors>, section Format. The `safetensors` crate's own reader gives
+//! up without naming the tensor and accepts duplicate keys; this one names each fault.
 
 mod write;
 
@@ -19,7 +19,7 @@ pub use write::write;
 use crate::error::Result;
 use crate::inventory::is_causal_mask;
 
-/// The largest header, the reference implementation's limit.
+/// The largest header, as in the reference implementation.
 const LARGEST_HEADER: u64 = 100_000_000;
 
 /// The key under which the header holds free text.
@@ -49,7 +49,7 @@ pub(super) fn read(file: &File) -> Result<Vec<Tensor>> {
             dtype,
             shape: info.shape.clone(),
             transposed: false,
-            bytes: bytes.ok_or_else(|| file.error(format!("tensor `{name}` lies outside of the file")))?,
+            bytes: bytes.ok_or_else(|| file.error(format!("tensor `{name}` lies outside the file")))?,
         });
     }
     if end_of_last != data_len {
@@ -58,7 +58,7 @@ pub(super) fn read(file: &File) -> Result<Vec<Tensor>> {
     Ok(tensors)
 }
 
-/// The entries of the header as written, and where the data begins.
+/// The entries of the header in file order, and where the data begins.
 fn header(file: &File) -> Result<(Vec<(String, TensorInfo)>, usize)> {
     let all = &*file.bytes;
     let Some((length, rest)) = all.split_first_chunk::<8>() else {
@@ -91,7 +91,7 @@ fn header(file: &File) -> Result<(Vec<(String, TensorInfo)>, usize)> {
     Ok((header.0, 8 + length))
 }
 
-/// Checks that the bytes of a tensor start where those before it ended, fit its shape, and end inside the data.
+/// Checks that a tensor's bytes start where the previous ones end, fit its shape, and end inside the data.
 fn check_range(file: &File, name: &str, info: &TensorInfo, expected_start: usize, data_len: usize) -> Result<()> {
     let (start, end) = info.data_offsets;
     let fail = |message: String| Err(file.error(format!("tensor `{name}` {message}")));
@@ -127,7 +127,7 @@ fn check_range(file: &File, name: &str, info: &TensorInfo, expected_start: usize
     Ok(())
 }
 
-/// The header's tensors in the order of the text, duplicates kept, so that they can be refused.
+/// The header's tensors in file order, including duplicates, so that these can be rejected.
 struct Header(Vec<(String, TensorInfo)>);
 
 impl<'de> Deserialize<'de> for Header {

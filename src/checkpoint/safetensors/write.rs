@@ -9,14 +9,14 @@ use super::METADATA;
 use crate::error::{Error, Result};
 use crate::files::atomically;
 
-/// Writes a safetensors file of `tensors` with `metadata` as free text; `bytes_of` is asked for the bytes of each tensor
-/// by its place, in the order of the file: the widest types first, which keeps all aligned.
+/// Writes a safetensors file of `tensors` with `metadata` as free text, asking `bytes_of` for each tensor's bytes by
+/// index. The widest types come first, which keeps all tensors aligned.
 ///
-/// The file appears under `path` once it is whole; on an error nothing is left behind.
+/// The file appears at `path` once it is complete; an error leaves nothing behind.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be written, [`Error::Unsupported`] for quantised types, which safetensors does not know,
-/// and what `bytes_of` returns.
+/// [`Error::Io`] if it cannot be written, [`Error::Unsupported`] for quantised types, which safetensors lacks, and the
+/// errors of `bytes_of`.
 pub fn write<'t>(
     path: &Path,
     metadata: &[(&str, &str)],

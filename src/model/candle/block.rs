@@ -23,7 +23,7 @@ pub struct Block {
 pub struct Attention {
     pub c_attn: Linear,
     pub c_proj: Linear,
-    /// What scores are multiplied by.
+    /// The factor for the scores.
     pub scale: f32,
 }
 
@@ -36,7 +36,7 @@ pub struct Mlp {
 }
 
 impl Block {
-    /// (N, C) -> (N, C); the new positions' keys and values go into layer `layer` of the cache.
+    /// (N, C) -> (N, C); the keys and values of the new positions go into layer `layer` of the cache.
     pub fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass<'_>, trace: Option<&mut Trace>) -> Result<Tensor> {
         let traced = trace.as_ref().is_some_and(|trace| trace.attention_layers.contains(&layer));
         let (attended, weights) = self.attn.forward(&self.ln_1.forward(x)?, layer, pass, traced)?;
@@ -51,7 +51,7 @@ impl Block {
 }
 
 impl Attention {
-    /// (N, C) -> (N, C), and the probabilities (H, T, S) of each segment if `traced`.
+    /// (N, C) -> (N, C), and if `traced` the probabilities (H, T, S) of each segment.
     fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass<'_>, traced: bool) -> Result<(Tensor, Vec<Tensor>)> {
         // Queries, keys and values of the new positions side by side, (N, 3C).
         let qkv = pass.by_row(&self.c_attn.forward(x)?)?;
@@ -79,7 +79,7 @@ impl Mlp {
     }
 }
 
-/// Over the last axis, sums in f32: as candle has it on a GPU, where on the CPU it sums 16-bit numbers in 16 bits.
+/// Over the last axis, with sums in f32: candle does so on a GPU, but sums 16-bit numbers in 16 bits on the CPU.
 fn softmax(x: &Tensor) -> Result<Tensor> {
     if !x.device().is_cpu() {
         return Ok(ops::softmax_last_dim(x)?);

@@ -1,8 +1,8 @@
 //! The keys and values of past positions on a device.
 //!
 //! A layer's keys are one tensor (R, H, P, D), and so are its values: rows, heads, room for positions. Batched products
-//! run over any rows that lie side by side, and over as many positions as they hold, without a copy. Room grows in
-//! steps, and the rows of beams move when they are next run, all at once.
+//! run over any adjacent rows, and over as many positions as these hold, without a copy. Room grows in steps. When
+//! beams are reassigned, their rows move in the next pass, all at once.
 
 use candle_core::Tensor;
 
@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::model::network::{self, Segment};
 
-/// Room for positions grows in multiples of this.
+/// Room for positions grows in multiples of this number.
 const STEP: usize = 128;
 
 /// A cache for any number of rows.
@@ -22,14 +22,14 @@ pub struct Cache {
     pub(super) place: Place,
     n_layer: usize,
     rows: Vec<Row>,
-    /// Keys and values of each layer, (R, H, P, D); none before the first pass, and where no row holds anything.
+    /// Keys and values of each layer, (R, H, P, D); none before the first pass or while all rows are empty.
     pub(super) layers: Vec<[Tensor; 2]>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Row {
     len: usize,
-    /// Where its positions lie among the rows of the tensors; another row's slot after an assignment.
+    /// The index of its positions among the rows of the tensors; another row's slot after an assignment.
     slot: usize,
 }
 
@@ -41,14 +41,14 @@ impl Cache {
         Self { shape, place, n_layer, rows: vec![], layers: vec![] }
     }
 
-    /// Brings `row`, and all before it, into being.
-    fn name(&mut self, row: usize) {
+    /// Creates `row` and all rows before it.
+    fn create(&mut self, row: usize) {
         self.rows.extend((self.rows.len()..=row).map(|slot| Row { len: 0, slot }));
     }
 
-    /// Makes room for new positions; lengths change only with [`commit`](Self::commit).
+    /// Makes room for new positions; lengths only change with [`commit`](Self::commit).
     pub fn make_room(&mut self, segments: &[Segment]) -> Result<()> {
-        segments.iter().for_each(|s| self.name(s.row));
+        segments.iter().for_each(|s| self.create(s.row));
         let positions = segments.iter().map(Segment::total).max().unwrap_or(0);
         if self.layers.is_empty() {
             let shape = (self.rows.len(), self.shape.heads, positions.next_multiple_of(STEP), self.shape.head_dim);
@@ -62,10 +62,10 @@ impl Cache {
         Ok(())
     }
 
-    /// Brings every row to its own slot, and makes room for `positions`.
+    /// Moves every row to its own slot, and makes room for `positions`.
     fn rearrange(&mut self, positions: usize) -> Result<()> {
         let (rows, _, room, _) = self.layers[0][0].dims4()?;
-        // A row that is new holds nothing, so it may come from anywhere.
+        // A new row is empty, so it may come from anywhere.
         let slots: Vec<u32> = self.rows.iter().map(|row| row.slot.min(rows - 1) as u32).collect();
         let moved = slots.len() != rows || slots.iter().enumerate().any(|(i, slot)| i != *slot as usize);
         let slots = Tensor::new(slots, &self.place.device)?;
@@ -78,12 +78,13 @@ impl Cache {
             Ok(if more > 0 { old.pad_with_zeros(2, 0, more)? } else { old })
         };
         let layers = self.layers.iter().map(|[k, v]| Ok([arranged(k)?, arranged(v)?]));
-        // Only a full set replaces the old one: an error leaves everything as it was.
+        // Only a full set replaces the old one: an error leaves everything unchanged.
         self.layers = layers.collect::<Result<_>>()?;
         Ok(())
     }
 
-    /// Forgets the numbers of a row that starts anew: beside longer ones they are read, and a weight of 0 does not hide NaN.
+    /// Clears the numbers of a row that starts over: products with longer rows read them, and a weight of 0 does not
+    /// hide NaN.
     fn clear(&self, row: usize) -> Result<()> {
         for tensor in self.layers.iter().flatten() {
             tensor.narrow(0, row, 1)?.zero_set()?;
@@ -91,7 +92,7 @@ impl Cache {
         Ok(())
     }
 
-    /// The new positions are there, in every layer.
+    /// Makes the new positions part of their rows.
     pub fn commit(&mut self, segments: &[Segment]) {
         for s in segments {
             self.rows[s.row].len = s.total();
@@ -104,7 +105,7 @@ impl network::Cache for Cache {
         self.rows.get(row).map_or(0, |row| row.len)
     }
 
-    /// Gives the memory back once nothing is held.
+    /// Frees the memory once no row holds anything.
     fn truncate(&mut self, row: usize, len: usize) {
         if let Some(row) = self.rows.get_mut(row) {
             row.len = row.len.min(len);
@@ -115,10 +116,10 @@ impl network::Cache for Cache {
         }
     }
 
-    /// The numbers move with the next pass, which can say that memory is short.
+    /// The numbers move in the next pass, which can report a lack of memory.
     fn assign(&mut self, moves: &[(usize, usize)]) {
         if let Some(last) = moves.iter().map(|(to, from)| *to.max(from)).max() {
-            self.name(last);
+            self.create(last);
         }
         let before = self.rows.clone();
         for (to, from) in moves {

@@ -18,14 +18,14 @@ use crate::model::weights::{Layout, MatrixData};
 pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
-    /// The type of the weights, and the bytes that they take.
+    /// The type of the weights and their size in bytes.
     pub stored: (base::DType, usize),
 }
 
 /// A weight matrix.
 #[derive(Debug)]
 enum Weight {
-    /// (in, out); a view of (out, in) if the file has it so.
+    /// (in, out); a view of (out, in) if the file stores that.
     Float(Tensor),
     /// Rows along the inputs.
     Quantized(QMatMul),
@@ -44,7 +44,7 @@ impl Linear {
         Ok(Self { weight: Weight::Float(tensor), bias, stored })
     }
 
-    /// The output head that is the token embedding, (V, C).
+    /// The output head when it is the token embedding, (V, C).
     pub fn tied(table: &Tensor) -> Result<Self> {
         Ok(Self { weight: Weight::Float(table.t()?), bias: None, stored: stored(table) })
     }
@@ -62,7 +62,7 @@ impl Linear {
     }
 }
 
-/// A matrix on the device as it lies in the file: (in, out) or (out, in).
+/// A matrix on the device, oriented as in the file: (in, out) or (out, in).
 fn float(data: &MatrixData, place: &Place) -> Result<Tensor> {
     let dtype = FloatType::of(data.dtype).unwrap_or(FloatType::F32).candle();
     let shape = match data.layout {
@@ -73,7 +73,7 @@ fn float(data: &MatrixData, place: &Place) -> Result<Tensor> {
 }
 
 fn quantized(data: &MatrixData, kind: QuantizedType, device: &Device) -> Result<QMatMul> {
-    // candle reads the scales in place; a file may place them anywhere.
+    // candle reads the scales in place; in a file they may be unaligned.
     let bytes: Cow<'_, [u8]> = match data.bytes.as_ptr().cast::<u32>().is_aligned() {
         true => Cow::Borrowed(&data.bytes),
         false => Cow::Owned(data.bytes.to_vec()),
@@ -107,7 +107,7 @@ impl LayerNorm {
 pub enum Embedding {
     /// On the device.
     Table(Tensor),
-    /// Quantised: candle looks up no rows of such tables, so the host does, in the bytes of the rows.
+    /// Quantised: candle cannot look up rows of such tables, so the host decodes them from the rows' bytes.
     Quantized { rows: Bytes, dtype: base::DType, dims: (usize, usize), place: Place },
 }
 
@@ -122,7 +122,7 @@ impl Embedding {
         })
     }
 
-    /// The type of the table, and the bytes that it takes.
+    /// The type of the table and its size in bytes.
     pub fn stored(&self) -> (base::DType, usize) {
         match self {
             Self::Table(table) => stored(table),
@@ -146,7 +146,7 @@ impl Embedding {
     }
 }
 
-/// The activation of the MLP. candle's `gelu` is the form with tanh, of which `gelu_new` and `gelu_fast` are two spellings.
+/// The activation of the MLP. candle's `gelu` is the tanh form, of which `gelu_new` and `gelu_fast` are two spellings.
 pub fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
     Ok(match activation {
         Activation::GeluNew | Activation::GeluFast => x.gelu(),

@@ -1,7 +1,7 @@
-//! The network as candle operations, on the devices that candle has kernels for: CUDA and Metal. It runs on candle's CPU
-//! backend as well, which is how it is tested; users of the CPU are served by `host`.
+//! The network as candle operations, for the devices that candle has kernels for: CUDA and Metal. It also runs on
+//! candle's CPU backend, which is how it is tested; on the CPU, users get `host`.
 //!
-//! Activations, norms, biases and the cache have one number type, and so have matrices that are not quantised.
+//! Activations, norms, biases, the cache and matrices that are not quantised all have one number type.
 
 mod block;
 mod cache;
@@ -36,7 +36,7 @@ pub(super) struct CandleNetwork {
 }
 
 impl CandleNetwork {
-    /// The network of a checkpoint, on `device`, in the type that `weights` calls for.
+    /// Loads the network of a checkpoint onto `device`, in the type that `weights` calls for.
     ///
     /// # Errors
     /// If the device fails.
@@ -133,7 +133,7 @@ impl Network for CandleNetwork {
     }
 }
 
-/// Where tensors lie, and the type of their numbers.
+/// Where tensors are, and the type of their numbers.
 #[derive(Debug, Clone)]
 struct Place {
     pub device: Device,
@@ -143,7 +143,7 @@ struct Place {
 }
 
 impl Place {
-    /// On `device`, in the type that `weights` calls for, for a model with so many tokens.
+    /// On `device`, in the type that `weights` calls for, for a vocabulary of this size.
     pub fn new(device: &Device, weights: WeightType, vocab_size: usize) -> Result<Self> {
         let dtype = match weights {
             WeightType::Float(float) => float.candle(),
@@ -152,26 +152,26 @@ impl Place {
         Ok(Self { device: device.clone(), dtype, ids: Tensor::arange(0, vocab_size as u32, device)? })
     }
 
-    /// Numbers from the host: (N).
+    /// A vector of numbers from the host, (N).
     fn vector(&self, numbers: Vec<f32>) -> Result<Tensor> {
         let len = numbers.len();
         Ok(Tensor::from_vec(numbers, len, &self.device)?.to_dtype(self.dtype)?)
     }
 
-    /// The first id with the largest of each row of logits (N, V), none for a row that is not finite.
+    /// The first id with the largest logit in each row of (N, V); `None` for a row that is not finite.
     pub fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>> {
-        // candle's `argmax` finds any one of several on a GPU, and in 16 bits there often are several.
+        // candle's `argmax` finds any of several maxima on a GPU, and in 16 bits there often are several.
         let is_largest = logits.broadcast_eq(&logits.max_keepdim(1)?)?;
         let beyond = Tensor::new(u32::MAX, &self.device)?.broadcast_as(logits.shape())?;
         let ids = is_largest.where_cond(&self.ids.broadcast_as(logits.shape())?, &beyond)?.min(1)?;
-        // 0, but NaN where there is an infinity or NaN.
+        // The sum is 0, but NaN for a row with an infinity or NaN.
         let sums = logits.affine(0.0, 0.0)?.sum(1)?;
         let rows = ids.to_vec1::<u32>()?.into_iter().zip(sums.to_vec1::<f32>()?);
         Ok(rows.map(|(id, sum)| (sum == 0.0).then_some(id)).collect())
     }
 }
 
-/// The bytes of a tensor, and the type of its numbers.
+/// The type of a tensor's numbers and its size in bytes.
 fn stored(tensor: &Tensor) -> (base::DType, usize) {
     let float = FloatType::ALL.into_iter().find(|float| float.candle() == tensor.dtype()).unwrap_or(FloatType::F32);
     (float.dtype(), tensor.elem_count() * float.size())

@@ -1,4 +1,4 @@
-//! A pass: new positions on their way through the network, and how attention takes them.
+//! A pass: new positions on their way through the network, and how attention handles them.
 
 use candle_core::Tensor;
 
@@ -7,8 +7,8 @@ use super::view::{AttentionShape, Run, View};
 use crate::error::Result;
 use crate::model::network::{Cache as _, Segment, segments};
 
-/// New positions, which become part of their rows with [`commit`](Self::commit); a pass that is dropped before leaves the rows
-/// as they were.
+/// New positions, which become part of their rows with [`commit`](Self::commit). Dropping a pass before that leaves the
+/// rows unchanged.
 pub struct Pass<'c> {
     cache: &'c mut Cache,
     segments: Vec<Segment>,
@@ -16,10 +16,10 @@ pub struct Pass<'c> {
 }
 
 impl<'c> Pass<'c> {
-    /// Begins a pass over the new positions of `inputs`, `(row, ids)`: makes room for them.
+    /// Begins a pass over the new positions of `inputs`, `(row, ids)`, and makes room for them.
     ///
     /// # Errors
-    /// If there is no memory.
+    /// If there is not enough memory.
     pub fn begin(cache: &'c mut Cache, inputs: &[(usize, &[u32])]) -> Result<Self> {
         let segments: Vec<Segment> = segments(inputs.iter().copied(), |row| cache.len(row)).collect();
         cache.make_room(&segments)?;
@@ -32,7 +32,7 @@ impl<'c> Pass<'c> {
         &self.segments
     }
 
-    /// The new positions are there, in every layer.
+    /// Makes the new positions part of their rows.
     pub fn commit(self) {
         self.cache.commit(&self.segments);
     }
@@ -42,7 +42,7 @@ impl<'c> Pass<'c> {
         &self.view.runs
     }
 
-    /// Rows of new positions in the order of the rows of the cache.
+    /// Reorders positions from the order of the inputs to the order of the cache's rows.
     pub fn by_row(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match &self.view.order {
             Some(order) => x.index_select(&order.to_rows, 0)?,
@@ -50,7 +50,7 @@ impl<'c> Pass<'c> {
         })
     }
 
-    /// Rows of new positions, and something of each segment, back in the order of the inputs.
+    /// Reorders positions, and one item per segment, back to the order of the inputs.
     pub fn by_input(&self, x: Tensor, of_segments: Vec<Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
         let Some(order) = &self.view.order else { return Ok((x, of_segments)) };
         let mut of_segments: Vec<_> = order.segments.iter().zip(of_segments).collect();
@@ -59,7 +59,7 @@ impl<'c> Pass<'c> {
         Ok((x.index_select(&order.to_batch, 0)?, of_segments))
     }
 
-    /// The run's queries, keys and values, (R, H, T, D) each, from those of all rows (N, 3C).
+    /// The run's queries, keys and values, (R, H, T, D) each, out of those of all rows (N, 3C).
     pub fn split(&self, run: &Run, qkv: &Tensor) -> Result<[Tensor; 3]> {
         let ((_, rows), (first, len)) = (run.rows, run.new);
         let AttentionShape { heads, head_dim } = self.cache.shape;
@@ -68,13 +68,13 @@ impl<'c> Pass<'c> {
         Ok([parts.get(0)?, parts.get(1)?, parts.get(2)?])
     }
 
-    /// Heads side by side again: (R, H, T, D) -> (R * T, C).
+    /// Concatenates the heads: (R, H, T, D) -> (R * T, C).
     pub fn join(&self, x: &Tensor) -> Result<Tensor> {
         let AttentionShape { heads, head_dim } = self.cache.shape;
         Ok(x.transpose(1, 2)?.reshape(((), heads * head_dim))?)
     }
 
-    /// Puts the run's new keys and values into the cache. Returns all that it holds for these rows, (R, H, S, D).
+    /// Appends the run's new keys and values to the cache. Returns all that it holds for these rows, (R, H, S, D).
     pub fn append(&self, run: &Run, layer: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
         let [keys, values] = &self.cache.layers[layer];
         let append = |all: &Tensor, new: &Tensor| {

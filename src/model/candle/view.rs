@@ -1,8 +1,8 @@
 //! How attention sees the rows of the cache on a device.
 //!
-//! Rows that lie side by side in the cache and have the same number of new positions make a run, and a run is one
-//! batched product: all rows of a batch that decodes, whatever their lengths, or one prompt. What all layers need alike
-//! (where new positions go, who sees whom) is made once a pass.
+//! Adjacent rows of the cache with the same number of new positions make a run, and a run is one batched product: all
+//! rows of a decoding batch, whatever their lengths, or one prompt. What all layers share (where new positions go,
+//! which positions a query sees) is made once per pass.
 
 use candle_core::{DType, Tensor};
 
@@ -10,10 +10,10 @@ use super::Place;
 use crate::error::Result;
 use crate::model::Segment;
 
-/// The most scores that one run holds at a time.
+/// The most scores that one run computes at a time.
 const MOST_SCORES: usize = 1 << 26;
 
-/// How attention divides a position's queries, keys and values.
+/// How attention splits a position's queries, keys and values.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionShape {
     /// `H`.
@@ -26,38 +26,39 @@ pub struct AttentionShape {
 #[derive(Debug, Default)]
 pub struct View {
     pub runs: Vec<Run>,
-    /// The segments, by number, in the order of their rows, if they come in another.
+    /// The segments' indices in the order of their rows, if they come in another order.
     pub order: Option<Order>,
 }
 
-/// From the order of a batch to the order of its rows, and back: numbers of positions.
+/// From the order of a batch to the order of its rows and back: indices of positions.
 #[derive(Debug)]
 pub struct Order {
-    /// The segments' numbers by row.
+    /// The segments' indices, by row.
     pub segments: Vec<usize>,
     pub to_rows: Tensor,
     pub to_batch: Tensor,
 }
 
-/// `R` rows side by side with `T` new positions each.
+/// `R` adjacent rows with `T` new positions each.
 #[derive(Debug)]
 pub struct Run {
-    /// The first row, and how many.
+    /// The first row, and the number of rows.
     pub rows: (usize, usize),
-    /// The first new position among those of the pass, by row, and how many a row has.
+    /// The first new position among those of the pass, by row, and the number per row.
     pub new: (usize, usize),
     /// `S`, the most positions that a row of the run holds after the pass.
     pub total: usize,
-    /// How many each of the rows holds then.
+    /// The number that each row holds then.
     totals: Vec<usize>,
-    /// Where in the cache new positions go, (R, H, T, D).
+    /// Where new positions go in the cache, (R, H, T, D).
     pub index: Tensor,
-    /// What is added to the scores, (R, 1, T, S): 0, or a number that no weight is left of. None where all is seen.
+    /// Added to the scores, (R, 1, T, S): 0, or a number so low that the weight becomes 0. `None` if all positions are
+    /// visible.
     mask: Option<Tensor>,
 }
 
 impl View {
-    /// For the given segments, each of a row of its own.
+    /// For these segments, each in a different row.
     pub fn new(segments: &[Segment], shape: AttentionShape, place: &Place) -> Result<Self> {
         let mut by_row: Vec<usize> = (0..segments.len()).collect();
         by_row.sort_by_key(|i| segments[*i].row);
@@ -76,7 +77,7 @@ impl View {
     }
 }
 
-/// How many of the segments, in the order of their rows, make the first run.
+/// How many of the segments, in the order of their rows, form the first run.
 fn run_len(segments: &[Segment], heads: usize) -> usize {
     let mut total = segments[0].total();
     let fits = |(i, s): &(usize, &Segment)| {
@@ -113,7 +114,7 @@ impl Run {
     }
 }
 
-/// For new positions (R, 1, T, 1) and positions 0 to `total` what is added to the scores, (R, 1, T, S).
+/// The addends for the scores of new positions (R, 1, T, 1) over positions 0 to `total`, (R, 1, T, S).
 fn mask(new: &Tensor, total: usize, place: &Place) -> Result<Tensor> {
     let positions = Tensor::arange(0, total as u32, &place.device)?.to_dtype(DType::F32)?;
     let later = positions.broadcast_gt(&new.to_dtype(DType::F32)?)?.to_dtype(DType::F32)?;
@@ -121,7 +122,7 @@ fn mask(new: &Tensor, total: usize, place: &Place) -> Result<Tensor> {
 }
 
 impl Run {
-    /// Scores (R, H, T, S) from which nothing is left of what a query must not see.
+    /// The scores (R, H, T, S) with those that a query must not see masked.
     pub fn masked(&self, scores: Tensor) -> Result<Tensor> {
         Ok(match &self.mask {
             Some(mask) => scores.broadcast_add(mask)?,
@@ -129,7 +130,7 @@ impl Run {
         })
     }
 
-    /// The probabilities (R, H, T, S) of each row, (H, T, its S), onto `into`.
+    /// Appends each row's probabilities (H, T, its S) to `into`, from those of the run (R, H, T, S).
     pub fn split_weights(&self, probabilities: &Tensor, into: &mut Vec<Tensor>) -> Result<()> {
         for (i, total) in self.totals.iter().enumerate() {
             into.push(probabilities.get(i)?.narrow(2, 0, *total)?);

@@ -1,11 +1,11 @@
-//! The arguments of the kernels, as `kernels.cu` declares them. Addresses are those of GPU memory, 0 for none.
+//! The arguments of the kernels, as declared in `kernels.cu`. Addresses are in GPU memory, 0 for null.
 
 use super::shape::NetworkShape;
 
-/// Marks what a kernel takes as its one argument.
+/// Marks a type that a kernel takes as its only argument.
 ///
 /// # Safety
-/// The type has the layout of the kernel's.
+/// The type must have the layout of the kernel's argument.
 pub unsafe trait Arguments: Copy {}
 
 /// `Norm`: layer norm over `width` numbers.
@@ -18,7 +18,7 @@ pub struct NormArgs {
     pub width: i32,
 }
 
-/// `NormArgs`: rows of f32 -> normed rows. Without a weight, rows as they are.
+/// `NormArgs`: rows of f32 -> normed rows. Without a weight, rows are copied unchanged.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NormaliseArgs {
@@ -33,7 +33,7 @@ pub struct NormaliseArgs {
     pub count: i32,
 }
 
-/// Where a layer's keys and values lie in a block of the cache; the same fields in `MatmulArgs` and `AttentionArgs`.
+/// Where a layer's keys and values are in a block of the cache; the same fields as in `MatmulArgs` and `AttentionArgs`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CachedArgs {
@@ -78,7 +78,7 @@ pub enum Into {
     Logits = 3,
 }
 
-/// `Queries`: new positions of one row that are run together.
+/// `Queries`: new positions of one row that are processed together.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Queries {
@@ -147,7 +147,7 @@ pub struct TopArgs {
     pub count: i32,
 }
 
-/// `PlaceArgs`: a matrix as a file has it -> padded, outputs first.
+/// `PlaceArgs`: a matrix as stored in a file -> padded, outputs first.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PlaceArgs {
@@ -162,7 +162,7 @@ pub struct PlaceArgs {
 }
 
 impl CachedArgs {
-    /// Of one layer.
+    /// For one layer.
     pub fn new(shape: &NetworkShape, layer: usize) -> Self {
         let (keys_at, values_at) = shape.layer_at(layer);
         let [keys_at, values_at, heads, head_dim, key_dim, value_dim] =
@@ -171,7 +171,7 @@ impl CachedArgs {
     }
 }
 
-// SAFETY: each has the fields of its namesake in `kernels.cu` in their order, with C's layout on both sides.
+// SAFETY: each has the fields of its namesake in `kernels.cu`, in order, and both sides use C's layout.
 unsafe impl Arguments for NormaliseArgs {}
 // SAFETY: the same.
 unsafe impl Arguments for MatmulArgs {}

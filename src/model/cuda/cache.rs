@@ -1,5 +1,5 @@
-//! The keys and values of past positions in the GPU's memory, in blocks of 64 positions that rows share, and what a pass
-//! needs to run.
+//! The keys and values of past positions in the GPU's memory, in blocks of 64 positions that rows can share, and what a
+//! pass needs to run.
 
 use rustc_hash::FxHashMap;
 
@@ -11,10 +11,10 @@ use crate::error::Result;
 use crate::model::network;
 use crate::model::paging::{PageId, PageMemory, PagedRows};
 
-/// Graphs that are kept; more shapes of passes than these are hardly ever repeated.
+/// How many graphs are kept; more kinds of passes than this hardly ever repeat.
 const MOST_GRAPHS: usize = 64;
 
-/// A cache for any number of rows; a row comes into being, empty, when it is first named.
+/// A cache for any number of rows; a row is created, empty, when it is first named.
 #[derive(Debug)]
 pub struct Cache {
     /// Blocks of 64 positions of all layers.
@@ -54,14 +54,14 @@ impl network::Cache for Cache {
 #[derive(Debug)]
 pub struct Blocks {
     gpu: Gpu,
-    /// Of a block.
+    /// Bytes of a block.
     bytes: usize,
     blocks_per_slab: usize,
     slabs: Vec<Memory>,
 }
 
 impl Blocks {
-    /// Where a block lies.
+    /// The address of a block.
     pub fn address(&self, id: PageId) -> u64 {
         let (slab, at) = self.place(id);
         slab.address() + at as u64
@@ -89,28 +89,28 @@ impl PageMemory for Blocks {
     }
 }
 
-/// What a pass of decoding looks like: all that its launches depend on but the contents of buffers.
+/// What identifies a decoding pass: everything its launches depend on, except the contents of buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GraphKey {
     /// Rows, each with one new token.
     pub rows: usize,
-    /// What is wanted of them.
+    /// The outputs wanted.
     pub wanted: Wanted,
-    /// Blocks of positions that attention goes through.
+    /// Blocks of positions that attention covers.
     pub blocks: usize,
 }
 
-/// Passes as graphs. A launch costs the host more than most kernels take; a graph costs as much as one.
+/// Passes as graphs. A launch costs the host more than most kernels take; a whole graph costs as much as one launch.
 #[derive(Debug, Default)]
 pub struct Graphs {
-    /// None for a pass that was seen once: recording pays only for what comes again.
+    /// `None` for a pass that was seen once: recording only pays off for repeated passes.
     known: FxHashMap<GraphKey, Option<Graph>>,
     /// The buffers that the graphs were recorded with.
     generation: usize,
 }
 
 impl Graphs {
-    /// Whether a pass like this was run before with the same buffers; it is remembered.
+    /// Whether a pass like this was run before with the same buffers. Remembers it.
     pub fn seen(&mut self, key: GraphKey, generation: usize) -> bool {
         if self.generation != generation || self.known.len() > MOST_GRAPHS {
             self.known.clear();
@@ -139,10 +139,10 @@ mod tests {
     use crate::memory::DeviceFootprint;
     use crate::model::{Gpt2, LoadOptions, WeightType};
 
-    /// A prompt that fills the context, and a token after it, take the memory that `info` foretells, but for the tables of
-    /// passes.
+    /// A prompt that fills the context, plus a token after it, take the memory that `info` predicts, not counting the
+    /// tables of passes.
     #[test]
-    fn cache_and_buffers_take_what_was_foretold() {
+    fn cache_and_buffers_take_what_was_predicted() {
         let sizes =
             Config { vocab_size: 90, n_positions: 150, n_embd: 40, n_inner: 70, ..Config::named("gpt2").unwrap() };
         let config = Config { n_layer: 2, n_head: 2, ..sizes };
@@ -156,15 +156,15 @@ mod tests {
                 model.run(&[Input { row: 0, ids, logits, best, hidden, top: 0 }], &mut cache).unwrap();
             }
 
-            let foretold = DeviceFootprint::of_config(&config, weights);
+            let predicted = DeviceFootprint::of_config(&config, weights);
             let cache = cache.own::<super::Cache>().unwrap();
             let slabs: usize = cache.rows.memory.slabs.iter().map(super::Memory::len).sum();
-            assert_eq!(slabs as u64, foretold.kv_cache_bytes);
+            assert_eq!(slabs as u64, predicted.kv_cache_bytes);
             let s = &cache.scratch;
             let of_layers = [&s.x, &s.y, &s.q, &s.inner, &s.partial, &s.totals, &s.done];
             let of_ends = [&s.picked, &s.logits, &s.best, &s.top, &s.hidden];
             let buffers: usize = of_layers.into_iter().chain(of_ends).flatten().map(super::Memory::len).sum();
-            assert_eq!(Some(buffers as u64), foretold.scratch_bytes);
+            assert_eq!(Some(buffers as u64), predicted.scratch_bytes);
         }
     }
 }

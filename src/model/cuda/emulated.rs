@@ -1,5 +1,5 @@
-//! The kernels on the CPU, compiled as C++ (`emulator.hpp`): the same arithmetic and indices, for tests without a GPU. It has
-//! the interface of the GPU, and is slow.
+//! The kernels on the CPU, compiled as C++ (`emulator.hpp`): the same arithmetic and indices, for tests without a GPU.
+//! It is slow, and has the same interface as the GPU.
 
 use std::cell::UnsafeCell;
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
@@ -27,26 +27,26 @@ unsafe extern "C" {
 #[derive(Debug, Clone)]
 pub struct Gpu;
 
-/// Memory of the host in the place of a GPU's.
+/// Host memory that stands in for a GPU's.
 #[derive(Debug)]
 pub struct Memory {
-    // In 16 bytes, as vectors are read.
+    // In units of 16 bytes, the alignment of vector reads.
     cells: Box<[UnsafeCell<u128>]>,
     len: usize,
 }
 
-// SAFETY: kernels and copies run on the thread that asks for them, and a cache is used by one at a time.
+// SAFETY: kernels and copies run on the thread that asks for them, and only one thread uses a cache at a time.
 unsafe impl Send for Memory {}
 // SAFETY: the same; weights are never written after they are loaded.
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Where it lies.
+    /// Its address.
     pub fn address(&self) -> u64 {
         self.cells.as_ptr() as u64
     }
 
-    /// Its bytes.
+    /// Its length in bytes.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -58,7 +58,7 @@ impl Memory {
     }
 }
 
-/// Memory of the host that the GPU can reach.
+/// Host memory that the GPU can access.
 #[derive(Debug)]
 pub struct Staging(Vec<u8>);
 
@@ -68,23 +68,23 @@ impl Staging {
         &self.0
     }
 
-    /// The same to write to.
+    /// The bytes, for writing.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.0
     }
 }
 
-/// There are none here: what is launched is run at once.
+/// Never made here: launches run at once.
 #[derive(Debug)]
 pub struct Graph;
 
 impl Gpu {
-    /// How many multiprocessors it is taken to have: few, so that tests get to what is done where there are many rows.
+    /// The pretended number of multiprocessors: low, so that tests reach the code paths for many rows.
     pub fn processors(&self) -> usize {
         4
     }
 
-    /// The dynamic shared memory that a kernel may be launched with.
+    /// The most dynamic shared memory that a kernel may be launched with.
     pub fn most_shared(&self, kernel: Kernel, _numbers: FloatType) -> usize {
         kernel.most_shared()
     }
@@ -95,7 +95,7 @@ impl Gpu {
         Ok(Memory { cells: (0..len.div_ceil(16)).map(|_| UnsafeCell::new(0)).collect(), len })
     }
 
-    /// Zeroed memory of the host.
+    /// Zeroed host memory.
     pub fn staging(&self, bytes: usize) -> Result<Staging> {
         Ok(Staging(vec![0; bytes.max(1)]))
     }
@@ -110,10 +110,10 @@ impl Gpu {
         arguments: &A,
         _overlaps: bool,
     ) -> Result<()> {
-        let name = kernel.name(numbers).expect("a kernel that there is for the type");
+        let name = kernel.name(numbers).expect("the kernel exists for this type");
         let c_name = CString::new(name.as_str()).expect("a name without NUL");
         let arguments = std::ptr::from_ref(arguments).cast();
-        // SAFETY: `Arguments` says that the kernel takes one argument of this type.
+        // SAFETY: `Arguments` guarantees that the kernel takes one argument of this type.
         let status = unsafe {
             gpt2_emulate(c_name.as_ptr(), grid.as_ptr(), kernel.threads(numbers), shared, arguments, size_of::<A>())
         };
@@ -129,14 +129,14 @@ impl Gpu {
 
     /// Copies bytes from the memory.
     pub fn download(&self, from: &Memory, at: usize, to: &mut [u8]) -> Result<()> {
-        // SAFETY: `at` checks that they are there; nothing else uses the memory meanwhile.
+        // SAFETY: `at` checks that they are in range; nothing else uses the memory meanwhile.
         unsafe { from.at(at, to.len()).copy_to(to.as_mut_ptr(), to.len()) };
         Ok(())
     }
 
     /// Copies within the memory.
     pub fn copy(&self, from: (&Memory, usize), to: (&Memory, usize), bytes: usize) -> Result<()> {
-        // SAFETY: both lie within their memory.
+        // SAFETY: `at` checks that both ranges are within their memory.
         unsafe { to.0.at(to.1, bytes).copy_from(from.0.at(from.1, bytes), bytes) };
         Ok(())
     }
@@ -153,12 +153,12 @@ impl Gpu {
         self.upload(&from.0[..bytes], to, 0)
     }
 
-    /// Copies the first bytes of `from` to the host, from `at` on.
+    /// Copies the first bytes of `from` to the host, to position `at`.
     pub fn receive(&self, from: &Memory, bytes: usize, to: &mut Staging, at: usize) -> Result<()> {
         self.download(from, 0, &mut to.0[at..at + bytes])
     }
 
-    /// Everything is done as it is asked for.
+    /// Nothing to wait for: everything runs at once.
     pub fn synchronize(&self) -> Result<()> {
         Ok(())
     }
@@ -168,7 +168,7 @@ impl Gpu {
         Ok(None)
     }
 
-    /// There is nothing to run.
+    /// Nothing to run.
     pub fn replay(&self, _graph: &Graph) -> Result<()> {
         Ok(())
     }

@@ -301,7 +301,7 @@ inline void start_context(Context& context, const Stacks& stacks, unsigned index
 #endif
 
 inline void run_next(Machine& m, Context& from) {
-    if (m.ready_head == m.ready_tail) fail(m, "deadlock, all wait for one another");
+    if (m.ready_head == m.ready_tail) fail(m, "deadlock: all threads wait for one another");
     unsigned next = m.ready[m.ready_head++ % MAX_THREADS];
     m.current = next;
     threadIdx.x = next;
@@ -337,7 +337,7 @@ inline void multiply(Warp& warp) {
 
 // Ends the operation at which all live lanes of a warp have arrived.
 inline void complete(Machine& m, Warp& warp) {
-    if (warp.live & ~warp.mask) fail(m, "a warp operation's mask leaves out lanes that live");
+    if (warp.live & ~warp.mask) fail(m, "a warp operation's mask leaves out live lanes");
     if (warp.operation == Wait::MMA) {
         if (warp.arrived != ALL_LANES) fail(m, "mma in a warp with lanes missing");
         multiply(warp);

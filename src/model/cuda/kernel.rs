@@ -7,13 +7,13 @@ pub use crate::model::cuda_shape::{BLOCK_POSITIONS, TILE_OUTPUTS, TILE_ROWS};
 /// What a kernel does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernel {
-    /// A matrix as files have it -> as products want it.
+    /// A matrix as stored in files -> as products need it.
     Place,
     /// Token plus position embeddings.
     Embed,
-    /// Layer norm of rows, or rows as they are.
+    /// Layer norm of rows, or rows unchanged.
     Normalise,
-    /// A layer norm, and a product of up to 8 rows.
+    /// A layer norm followed by a product of up to 8 rows.
     Matmul8Normed,
     /// A product of rows, 8 at a time.
     Matmul8,
@@ -25,27 +25,27 @@ pub enum Kernel {
     Matmul32,
     /// A product of many rows, 64 outputs of 64 rows at a time.
     Matmul64x64,
-    /// Attention of up to 8 queries a tile, the blocks of positions side by side.
+    /// Attention with up to 8 queries per tile, blocks of positions in parallel.
     AttentionSplit,
-    /// Attention of up to 8 queries a tile, the blocks of positions one after the other.
+    /// Attention with up to 8 queries per tile, blocks of positions in sequence.
     Attention8,
-    /// Attention of up to 32 queries a tile, the blocks of positions one after the other.
+    /// Attention with up to 32 queries per tile, blocks of positions in sequence.
     Attention32,
     /// The best token of each row.
     BestTokens,
-    /// The best tokens of each row, and what their log-probabilities are made of.
+    /// The best tokens of each row, and what their log-probabilities need.
     TopTokens,
 }
 
 /// Threads of a warp.
 pub const WARP: u32 = 32;
-/// Rows that `Normalise` takes a block.
+/// Rows per thread block of `Normalise`.
 pub const NORM_WARPS: usize = 4;
-/// Numbers of a head that a block of `Attention8` or `Attention32` mixes.
+/// Numbers of a head that a thread block of `Attention8` or `Attention32` mixes.
 pub const MIXED_NUMBERS: usize = 64;
-/// The largest vocabulary of which `TopTokens` finds the best.
+/// The largest vocabulary that `TopTokens` can search.
 pub const TOP_VOCABULARY: usize = 1 << 17;
-/// Dynamic shared memory up to which `Matmul8Normed` holds its rows there.
+/// The most dynamic shared memory for which `Matmul8Normed` keeps its rows there.
 pub const MOST_NORMED_SHARED: usize = 72 << 10;
 
 #[cfg(feature = "cuda")]
@@ -67,20 +67,20 @@ impl Kernel {
         Self::TopTokens,
     ];
 
-    /// Every kernel with every type, in the order of [`index`](Self::index).
+    /// Every kernel in every type, in the order of [`index`](Self::index).
     pub fn all() -> impl Iterator<Item = (Self, FloatType)> {
         let types = [FloatType::F32, FloatType::F16, FloatType::BF16];
         Self::ALL.into_iter().flat_map(move |kernel| types.map(|numbers| (kernel, numbers)))
     }
 
-    /// Its place among all.
+    /// Its index among all.
     pub fn index(self, numbers: FloatType) -> usize {
         self as usize * 3 + numbers as usize
     }
 }
 
 impl Kernel {
-    /// Its name in `kernels.cu`; none if there is no such kernel.
+    /// Its name in `kernels.cu`; `None` if there is no such kernel.
     pub fn name(self, numbers: FloatType) -> Option<String> {
         let name = match self {
             Self::Place => "place",
@@ -102,7 +102,7 @@ impl Kernel {
         Some(format!("{name}_{}", numbers.name()))
     }
 
-    /// Threads of a block.
+    /// Threads per block.
     pub fn threads(self, numbers: FloatType) -> u32 {
         match self {
             Self::Place | Self::Embed | Self::BestTokens => 256,
@@ -129,7 +129,7 @@ impl Kernel {
     }
 }
 
-/// The number of an activation in `kernels.cu`. `gelu_new` and `gelu_fast` are two spellings of the form with tanh.
+/// The number of an activation in `kernels.cu`. `gelu_new` and `gelu_fast` are two spellings of the tanh form.
 pub fn activation(activation: Activation) -> i32 {
     match activation {
         Activation::GeluNew | Activation::GeluFast => 0,

@@ -1,16 +1,16 @@
 // The network's operations on an NVIDIA GPU.
 //
-// Every output number is one fixed chain of operations, whatever else is computed beside it: a product is split into SLICES
-// along its inputs, each slice is summed in one order, and slices are added in order; attention is split into blocks of
-// positions, and blocks are mixed in order. So a row gives the same bits alone and in a batch, read at once or token by
-// token. Which kernel of several computes a product (few rows or many) changes who works on it and not the chain.
+// Every output number is one fixed chain of operations, whatever else is computed beside it: a product is split into
+// SLICES along its inputs, each slice is summed in one order, and slices are added in order; attention is split into
+// blocks of positions, and blocks are mixed in order. So a row gives the same bits alone and in a batch, read at once
+// or token by token. Which kernel computes a product (for few rows or many) changes who does the work, not the chain.
 //
-// Compiled without contraction (-fmad=false): a multiply-add is where it says fmaf.
+// Compiled without contraction (-fmad=false): only an explicit fmaf is a fused multiply-add.
 //
-// Shapes: N new tokens of all rows, C the model's width, H heads, D a head's width, V the vocabulary. Rows of matrices are
-// padded with zeros to PADDING numbers, counts of rows to whole tiles.
+// Shapes: N new tokens of all rows, C the model's width, H heads, D a head's width, V the vocabulary. Rows of matrices
+// are zero-padded to multiples of PADDING numbers, numbers of rows to whole tiles.
 //
-// With -DEMULATED the same file is C++ for the host, for tests without a GPU (emulator.hpp).
+// With -DEMULATED, the same file is C++ for the host, for tests without a GPU (emulator.hpp).
 
 #ifdef EMULATED
 #include "emulator.hpp"
@@ -43,22 +43,22 @@ MMA(mma_m16n8k16_f16, "f16")
 MMA(mma_m16n8k16_bf16, "bf16")
 #endif
 
-// A kernel may start while the one before it still runs (programmatic dependent launch). What that one writes is read only
-// after `wait_for_previous`.
+// A kernel may start while the previous one still runs (programmatic dependent launch). It must not read what that one
+// writes before `wait_for_previous`.
 __device__ __forceinline__ void wait_for_previous() {
 #if !defined(EMULATED) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
-// The next kernel may start.
+// Lets the next kernel start.
 __device__ __forceinline__ void let_next_start() {
 #if !defined(EMULATED) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 
-// Asks for a number that is read later.
+// Prefetches a number that is read later.
 __device__ __forceinline__ void fetch_ahead(const float* at) {
     (void)at;
 #ifndef EMULATED
@@ -75,7 +75,7 @@ template <class Number> __device__ __forceinline__ Number read_of_other_blocks(c
 #endif
 }
 
-// Copies 16 bytes to shared memory while the thread goes on.
+// Starts copying 16 bytes to shared memory and returns.
 __device__ __forceinline__ void copy_ahead(char* to, const char* from) {
 #ifdef EMULATED
     *(uint4*)to = *(const uint4*)from;
@@ -92,7 +92,7 @@ __device__ __forceinline__ void end_copies() {
 #endif
 }
 
-// Waits for all groups of copies but the last N.
+// Waits for all groups of copies except the last N.
 template <int N> __device__ __forceinline__ void wait_for_copies() {
 #ifndef EMULATED
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
@@ -126,7 +126,7 @@ struct BF16 {
 };
 
 constexpr int WARP = 32;
-// What a warp multiplies at a time: 64 bytes of each row, 16 by each of four lanes.
+// What a warp multiplies at a time: 64 bytes of each row, 16 for each of four lanes.
 constexpr int STEP_BYTES = 64;
 // Outputs of a product are computed 16 at a time, rows 8 at a time: the shape of the tensor cores' m16n8k16.
 constexpr int TILE_OUTPUTS = 16;
@@ -146,11 +146,12 @@ __device__ __forceinline__ float sum_of_warp(float x) {
 
 // ---- Products ----
 
-// The part of y = W x that a warp has under way: 16 * M outputs of 8 * R rows. Lane 4g + t reads its 16 bytes of each
-// step from outputs g and g + 8. In the end it holds of each tile outputs g, g, g + 8, g + 8 of rows 2t, 2t + 1, 2t, 2t + 1.
+// The part of y = W x that a warp computes: 16 * M outputs of 8 * R rows. Lane 4g + t reads its 16 bytes of each step
+// from outputs g and g + 8. At the end it holds, for each tile, outputs g, g, g + 8, g + 8 of rows 2t, 2t + 1, 2t, 2t +
+// 1.
 //
-// For 16-bit numbers a step is two products of the tensor cores, to which any order of the inputs is right, as long as
-// weights and activations have the same.
+// For 16-bit numbers a step is two tensor-core products. They work with any order of the inputs, as long as weights and
+// activations have the same one.
 template <class T, int M, int R> struct Product {
     float sum[M][R][4];
 
@@ -165,7 +166,7 @@ template <class T, int M, int R> struct Product {
     struct Rows {
         uint4 held[R];
 
-        // `x` is where this step's bytes of the first row lie, rows are `stride` bytes apart.
+        // `x` points to this step's bytes of the first row; rows are `stride` bytes apart.
         __device__ __forceinline__ void ask(const char* x, int stride) {
 #pragma unroll
             for (int r = 0; r < R; r++)
@@ -214,7 +215,7 @@ template <int M, int R> struct Product<F32, M, R> {
                 for (int j = 0; j < TILE_ROWS; j++) sum[m][r][0][j] = sum[m][r][1][j] = 0.0f;
     }
 
-    // Each lane needs 16 bytes of all rows: more than can be held ahead.
+    // Each lane needs 16 bytes of all rows: too much to prefetch.
     struct Rows {
         const char* x;
         int stride;
@@ -265,7 +266,7 @@ template <int M, int R> struct Product<F32, M, R> {
     }
 };
 
-// A lane's bytes of a step: `w` is where they lie in output g of the first tile, outputs are `stride` bytes apart.
+// A lane's bytes of a step: `w` points to them in output g of the first tile; outputs are `stride` bytes apart.
 template <int M> __device__ __forceinline__ void load_weights(uint4 (&into)[M][2], const char* w, size_t stride) {
 #pragma unroll
     for (int m = 0; m < M; m++) {
@@ -283,14 +284,14 @@ struct Norm {
     int width;
 };
 
-// Numbers that a warp takes of a row at a time, four a lane.
+// Numbers of a row that a warp processes at a time, four per lane.
 constexpr int VECTORS_WIDTH = 4 * WARP;
-// How many of those it holds in registers; it reads what is beyond again.
+// How many of these steps it holds in registers; it reads the rest again.
 constexpr int HELD = 8;
 
 __device__ __forceinline__ float4 vector_at(const float* row, int c) { return *(const float4*)(row + c); }
 
-// Four numbers of T, side by side.
+// Stores four adjacent numbers as T.
 template <class T> __device__ __forceinline__ void put_vector(typename T::Bits* at, const float (&x)[4]) {
     struct __align__(4 * sizeof(typename T::Bits)) Four {
         typename T::Bits x[4];
@@ -299,8 +300,8 @@ template <class T> __device__ __forceinline__ void put_vector(typename T::Bits* 
     *(Four*)at = four;
 }
 
-// One row, by one warp: x (C) -> T (C), as torch.nn.LayerNorm. Rows are padded with zeros and so is y; `exact`, which takes
-// the result in f32, is not. Either may be null.
+// One row, by one warp: x (C) -> T (C), as torch.nn.LayerNorm. x and y are zero-padded; `exact`, which takes the result
+// in f32, is not. Either output may be null.
 template <class T>
 __device__ __forceinline__ void normalise_row(const Norm& norm, const float* x, int padded, typename T::Bits* y, float* exact) {
     const int width = norm.width, first = 4 * lane();
@@ -346,12 +347,12 @@ __device__ __forceinline__ void normalise_row(const Norm& norm, const float* x, 
 
 struct NormArgs {
     const float* x;
-    // Which rows of x; null: all in order.
+    // Which rows of x; null means all, in order.
     const unsigned* rows;
     // Normed rows as T, and as f32; either may be null.
     void* y;
     float* exact;
-    // Without a weight rows stay as they are, and x may have any stride.
+    // Without a weight, rows are copied unchanged, and x may have any stride.
     Norm norm;
     // Numbers from one row to the next.
     int x_stride, y_stride, exact_stride;
@@ -362,7 +363,7 @@ constexpr int NORM_WARPS = 4;
 
 template <class T> __device__ void normalise(const NormArgs& a) {
     let_next_start();
-    // Into the nearest cache, while the kernel before runs.
+    // Prefetches into the nearest cache while the previous kernel runs.
     if (a.norm.weight) {
         for (int c = 4 * threadIdx.x; c < a.norm.width; c += 4 * WARP * NORM_WARPS) {
             fetch_ahead(a.norm.weight + c);
@@ -395,17 +396,18 @@ struct MatmulArgs {
     const char* weight;
     // (outputs), or null.
     const float* bias;
-    // (rows, inputs) as T, rows of `row_bytes`; f32 of `norm_stride` numbers a row where the kernel applies a norm first.
+    // (rows, inputs) as T, rows of `row_bytes`; f32 with `norm_stride` numbers per row if the kernel applies a norm
+    // first.
     const char* x;
-    // Where outputs go, rows of `y_stride` numbers: INTO_QKV queries (rows, H, padded D) as T, INTO_RESIDUAL added to f32,
-    // INTO_ACTIVATED as T, INTO_LOGITS as f32, or nowhere if it is null.
+    // Where outputs go, in rows of `y_stride` numbers: for INTO_QKV queries (rows, H, padded D) as T, INTO_RESIDUAL
+    // added to f32, INTO_ACTIVATED as T, INTO_LOGITS as f32, or nowhere if null.
     void* y;
     // INTO_QKV: the block of the cache that takes each row, and its position there.
     const unsigned long long* blocks;
     const unsigned* positions;
-    // Which rows of x are normed; null: all in order.
+    // Which rows of x are normed; null means all, in order.
     const unsigned* picked;
-    // INTO_LOGITS: the best token of each row from the `best_from`th on, or null.
+    // INTO_LOGITS: the best token of each row from row `best_from` on, or null.
     unsigned long long* best;
     Norm norm;
     int norm_stride;
@@ -421,12 +423,12 @@ struct MatmulArgs {
     int best_from;
 };
 
-// A logit and its token as a number: the best is the largest. Equal logits go to the first token, and what is not finite
-// beats everything.
+// A logit and its token as one number, the largest for the best. Of equal logits the first token wins; a logit that is
+// not finite beats everything.
 __device__ __forceinline__ unsigned long long rank_of(float logit, unsigned id) {
     const unsigned bits = __float_as_uint(logit);
     const unsigned ordered = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-    // -0 is no less than 0.
+    // -0 equals 0.
     return isfinite(logit) ? (unsigned long long)(bits == 0x80000000u ? bits : ordered) << 32 | (unsigned)~id : ~0ull;
 }
 
@@ -444,7 +446,8 @@ __device__ __forceinline__ float activate(int activation, float x) {
 // Where one output of a product goes, for any row.
 template <class T> struct Destination {
     float bias;
-    // A column of y, or, in the cache, where the first position of a block has the number, and how far on the next has it.
+    // A column of y; or, in the cache, the number's index at the first position of a block, and the step to the next
+    // position.
     size_t column;
     int step;
     bool is_output, is_cached;
@@ -491,12 +494,12 @@ template <class T> struct Destination {
     }
 };
 
-// Between the rows of sums in shared memory: without bank conflicts.
+// The pitch of rows of sums in shared memory, chosen to avoid bank conflicts.
 constexpr int SUMS_PITCH = 20;
 
-// Few rows: a block computes 16 outputs of up to 8 * R rows at a time, each warp a slice of the inputs. AHEAD steps of
-// weights are asked for before the kernel waits for its activations, and before it is done with the outputs before. With NORM
-// the layer norm comes first, for the block's own rows in shared memory.
+// Few rows: a block computes 16 outputs of up to 8 * R rows at a time, each warp one slice of the inputs. AHEAD steps
+// of weights are requested before the kernel waits for its activations, and before it finishes the previous outputs.
+// With NORM, the block first norms its own copy of the rows in shared memory.
 template <class T, int R, int AHEAD, bool NORM> __device__ void matmul_narrow(const MatmulArgs& a) {
     using Bits = typename T::Bits;
     __shared__ float sums[SLICES][TILE_ROWS * R * SUMS_PITCH];
@@ -521,7 +524,7 @@ template <class T, int R, int AHEAD, bool NORM> __device__ void matmul_narrow(co
     if (!NORM) {
         wait_for_previous();
     } else {
-        // The norm's own weights, then rows, which begin 16 bytes apart in the banks.
+        // The norm's weights, then the rows, whose starts are 16 bytes apart in the banks.
         float* weight = (float*)dynamic_shared();
         float* bias = weight + a.norm_stride;
         char* shared = (char*)(bias + a.norm_stride);
@@ -576,7 +579,7 @@ template <class T, int R, int AHEAD, bool NORM> __device__ void matmul_narrow(co
             for (int i = 0; i < 4; i++)
                 sums[warp()][(r * TILE_ROWS + 2 * t + i % 2) * SUMS_PITCH + g + i / 2 * 8] = c[0][r][i];
         __syncthreads();
-        // Whole warps: there are 128 sums a tile of rows. A thread has the same output of each.
+        // Whole warps: there are 128 sums per tile of rows. A thread has the same output in each.
 #pragma unroll
         for (int own = 0; own < OWN_ROWS; own++) {
             const int i = threadIdx.x + own * WARP * SLICES;
@@ -604,7 +607,7 @@ template <class T, int R, int AHEAD, bool NORM> __device__ void matmul_narrow(co
 }
 
 // Many rows: a block computes WIDE outputs of WIDE rows, each warp 32 outputs of 8 * R rows, one slice after the other.
-// Weights and activations come through shared memory, STAGES of two steps at a time.
+// Weights and activations go through shared memory, in STAGES of two steps each.
 constexpr int WIDE = 64;
 constexpr int STAGE_STEPS = 2;
 constexpr int STAGES = 3;
@@ -622,8 +625,8 @@ template <class T, int R> __device__ void matmul_wide(const MatmulArgs& a) {
     const int steps = a.row_bytes / STEP_BYTES;
     const int stages = (steps + STAGE_STEPS - 1) / STAGE_STEPS;
     char* shared = dynamic_shared();
-    // A stage: of each step first the weights and then the activations, 64 bytes of each output and row. A thread copies 16
-    // bytes of every LINES'th.
+    // A stage holds for each step first the weights, then the activations, 64 bytes of each output and row. A thread
+    // copies 16 bytes of every LINES-th.
     constexpr int LINES = WARP * WARPS / 4;
     const int line = threadIdx.x / 4, quarter = threadIdx.x % 4;
     const char* own_w = a.weight + (size_t)(first_output + line) * a.row_bytes + 16 * quarter;
@@ -699,17 +702,17 @@ template <class T, int R> __device__ void matmul_wide(const MatmulArgs& a) {
 
 // ---- Attention ----
 
-// New positions of one row that are run together: at most 8 * R queries.
+// New positions of one row that are processed together: at most 8 * R queries.
 struct Queries {
-    // The first token, and how many.
+    // The first token, and the number of tokens.
     int first, count;
-    // The first one's position in its row.
+    // The position of the first one in its row.
     int position;
     // Where the row's blocks begin in the table.
     int table;
-    // Where probabilities go: those of the first query in head 0, and how far on the next query's and the next head's are.
+    // Where probabilities go: the first query's in head 0, then the distances to the next query and to the next head.
     int weights_at, weights_stride, weights_head;
-    // Positions of the row that were there before the pass.
+    // Positions that the row had before the pass.
     int past;
 };
 
@@ -721,16 +724,16 @@ struct AttentionArgs {
     const Queries* queries;
     // (N, C) as T.
     void* y;
-    // For each token, head and block: (padded D) mixed values, and the largest score and the sum that go with them.
+    // For each token, head and block: (padded D) mixed values, and their largest score and sum.
     float* partial;
     float2* totals;
-    // How many blocks of a (tile, head) are done; 0 before and after.
+    // The number of finished blocks of each (tile, head); 0 before and after.
     unsigned* done;
     // Probabilities, or null.
     float* weights;
     float scale;
     int q_stride, y_stride;
-    // The most blocks that a row has.
+    // The most blocks that a row can have.
     int most_blocks;
     int keys_at, values_at;
     int heads, head_dim;
@@ -739,18 +742,18 @@ struct AttentionArgs {
 
 constexpr int ATTENTION_WARPS = 4;
 
-// What the warps of a block leave for each other about one block of positions.
+// What the warps of a block share about one block of positions.
 template <class T, int R> struct Scored {
     static constexpr int QUERIES = TILE_ROWS * R;
-    // Between rows: without bank conflicts.
+    // The pitch of rows, chosen to avoid bank conflicts.
     static constexpr int PITCH = BLOCK_POSITIONS + 16 / (int)sizeof(typename T::Bits);
-    // Probabilities but for their sum, (queries, positions).
+    // Probabilities before division by their sum, (queries, positions).
     __align__(16) typename T::Bits probabilities[QUERIES * PITCH];
     // The largest score and the sum of each query, by warp.
     float largest[ATTENTION_WARPS][QUERIES];
     float sums[ATTENTION_WARPS][QUERIES];
 
-    // The same over the warps.
+    // The same over all warps.
     __device__ __forceinline__ float2 total(int query) const {
         float most = largest[0][query], sum = sums[0][query];
 #pragma unroll
@@ -791,7 +794,7 @@ template <class T> struct Keys {
     }
 };
 
-// Of 16 numbers of a head the values of a block's positions.
+// The values of a block's positions, for 16 numbers of a head.
 template <class T> struct Values {
     static constexpr int BYTES = BLOCK_POSITIONS * (int)sizeof(typename T::Bits);
     static constexpr int STEPS = BYTES / STEP_BYTES;
@@ -833,7 +836,7 @@ __device__ __forceinline__ void score(const AttentionArgs& a, const Queries& que
             const int query = r * TILE_ROWS + 2 * t + i % 2;
             s[0][r][i] = position <= queries.position + query ? s[0][r][i] * a.scale : -INFINITY_F32;
         }
-    // The largest of each query, over the lanes with its column and over the warps.
+    // The largest score of each query, over the lanes with its column and over the warps.
 #pragma unroll
     for (int r = 0; r < R; r++)
 #pragma unroll
@@ -875,7 +878,7 @@ __device__ __forceinline__ void score(const AttentionArgs& a, const Queries& que
     __syncthreads();
 }
 
-// What was mixed of the blocks before is multiplied by x, what comes is by y, and the largest score is z.
+// Factors for mixing blocks: x for what was mixed so far, y for the new block; z is the largest score.
 __device__ __forceinline__ float3 factors(float before, float now) {
     const float most = fmaxf(before, now);
     return make_float3(expf(before - most), expf(now - most), most);
@@ -885,12 +888,12 @@ __device__ __forceinline__ float add_scaled(float before, float now, const float
     return fmaf(factors.y, now, factors.x * before);
 }
 
-// The most blocks of positions whose factors fit into shared memory; further ones are mixed as many at a time.
+// The most blocks of positions whose factors fit in shared memory; more are mixed in groups of this size.
 constexpr int MIXED_BLOCKS = 64;
 
-// Few queries a row: a thread block mixes the values of one block of positions for one head and one tile of queries;
-// whichever of them is last adds the blocks in order. FlashAttention's arithmetic (Dao 2023, arXiv 2307.08691), split along
-// positions.
+// Few queries per row: a thread block mixes the values of one block of positions for one head and one tile of queries;
+// the last one to finish adds the blocks in order. FlashAttention's arithmetic (Dao 2023, arXiv 2307.08691), split
+// along positions.
 template <class T, int R> __device__ void attention_split(const AttentionArgs& a) {
     using Bits = typename T::Bits;
     constexpr int QUERIES = TILE_ROWS * R;
@@ -908,7 +911,7 @@ template <class T, int R> __device__ void attention_split(const AttentionArgs& a
     if (base > last_position) return;
     const Bits* block = (const Bits*)a.blocks[queries.table + blockIdx.z];
     const int g = lane() / 4, t = lane() % 4, d = warp() * TILE_OUTPUTS;
-    // What was there before this pass can be asked for before the keys and values of the new positions are written.
+    // What was there before this pass can be requested before the keys and values of the new positions are written.
     const bool settled = base + BLOCK_POSITIONS <= queries.past;
     Keys<T> keys;
     Values<T> values;
@@ -1010,8 +1013,8 @@ template <class T, int R> __device__ void attention_split(const AttentionArgs& a
     }
 }
 
-// Many queries, of one row or of many: a thread block goes through all blocks of positions for one tile of queries and 64
-// numbers of a head, and asks for each before it is done with the one before. The same arithmetic.
+// Many queries, of one row or of several: a thread block goes through all blocks of positions for one tile of queries
+// and 64 numbers of a head, requesting each block before it finishes the previous one. The same arithmetic.
 template <class T, int R> __device__ void attention_whole(const AttentionArgs& a) {
     using Bits = typename T::Bits;
     __shared__ Scored<T, R> scored;
@@ -1060,7 +1063,7 @@ template <class T, int R> __device__ void attention_whole(const AttentionArgs& a
             }
         keys = next_keys;
         values = next_values;
-        // Nobody overwrites what others still read.
+        // Nobody may overwrite what others still read.
         __syncthreads();
     }
 #pragma unroll
@@ -1083,7 +1086,7 @@ struct EmbedArgs {
     const unsigned* ids;
     const unsigned* positions;
     float* x;
-    // What the pass will look for the best tokens in, or null.
+    // Where the pass collects the best tokens, or null.
     unsigned long long* best;
     int stride, width;
     int best_count;
@@ -1128,21 +1131,21 @@ __device__ void best_tokens(const BestArgs& a) {
 struct TopArgs {
     // (rows, V).
     const float* logits;
-    // Of each row the sum of e^(x - largest), an f64, and the `count` best tokens by `rank_of`, the best first; all of them
-    // ~0 where a logit is not finite.
+    // For each row, the sum of e^(x - largest), an f64, and the `count` best tokens by `rank_of`, best first; all ~0 if
+    // a logit is not finite.
     unsigned long long* top;
     int vocabulary;
     int count;
 };
 
 constexpr int TOP_THREADS = 1024;
-// Sums of `logits.rs`: so many numbers at once, so many before an f64 takes over.
+// As in `logits.rs`: numbers summed side by side, and how many before an f64 takes over.
 constexpr int SUM_LANES = 16;
 constexpr int SUM_BLOCK = 1024;
 // The largest vocabulary whose sums fit.
 constexpr int TOP_VOCABULARY = 1 << 17;
 
-// e^x for x <= 0, operation by operation that of `logits.rs`: log-probabilities are the same bits wherever they are
+// e^x for x <= 0, with the same operations as in `logits.rs`: log-probabilities have the same bits wherever they are
 // computed.
 __device__ __forceinline__ float exp_as_on_the_host(float x) {
     const float round = 12582912.0f;
@@ -1162,7 +1165,7 @@ __device__ __forceinline__ float exp_as_on_the_host(float x) {
     return x > -87.0f ? value : 0.0f;
 }
 
-// What beam search and truncated sampling need of a row of logits, by one block of threads.
+// What beam search and truncated sampling need from a row of logits, by one thread block.
 __device__ void top_tokens(const TopArgs& a) {
     __shared__ float lanes[TOP_VOCABULARY / SUM_BLOCK * SUM_LANES];
     __shared__ double blocks[TOP_VOCABULARY / SUM_BLOCK];
@@ -1171,7 +1174,7 @@ __device__ void top_tokens(const TopArgs& a) {
     wait_for_previous();
     const float* logits = a.logits + (size_t)blockIdx.x * a.vocabulary;
     unsigned long long* top = a.top + (size_t)blockIdx.x * (a.count + 1);
-    // The best of the block's threads.
+    // The best over the block's threads.
     const auto best_of_all = [&](unsigned long long own) {
         for (int distance = WARP / 2; distance > 0; distance /= 2)
             own = larger(own, __shfl_xor_sync(0xffffffff, own, distance));
@@ -1231,7 +1234,7 @@ enum Stored { STORED_F32, STORED_F16, STORED_BF16 };
 
 struct PlaceArgs {
     const void* from;
-    // (outputs, stride), zeros beyond what is there.
+    // (outputs, stride), with zero padding.
     void* to;
     int outputs, inputs, stride;
     int stored;
@@ -1239,11 +1242,11 @@ struct PlaceArgs {
     int transposed;
 };
 
-// A matrix as a file has it -> T, (outputs, inputs), padded.
+// A matrix as stored in a file -> T, (outputs, inputs), padded.
 template <class T> __device__ void place(const PlaceArgs& a) {
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)a.outputs * a.inputs) return;
-    // Neighbours write side by side.
+    // Neighbouring threads write adjacent numbers.
     const size_t output = i / a.inputs, input = i % a.inputs;
     const size_t at = a.transposed ? input * a.outputs + output : i;
     float x;

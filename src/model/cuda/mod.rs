@@ -1,19 +1,19 @@
-//! The network on an NVIDIA GPU, by kernels of its own (`kernels.cu`), in f32, f16 or bf16.
+//! The network on an NVIDIA GPU, with its own kernels (`kernels.cu`), in f32, f16 or bf16.
 //!
-//! Residual stream, norms, biases and all sums are f32; weights, keys, values and the factors of products have the type that
-//! the model is loaded as. A row's numbers are the same bits alone and in a batch, read at once or token by token.
+//! Residual stream, norms, biases and all sums are f32; weights, keys, values and the factors of products have the type
+//! that the model is loaded as. A row gives the same bits alone and in a batch, read at once or token by token.
 //!
-//! Decoding is bound by launches: a pass that repeats is recorded as a graph and costs one. Kernels start while those before
-//! them end, and ask for their weights meanwhile.
+//! Decoding is bound by launches: a pass that repeats is recorded as a graph, which costs a single launch. Kernels
+//! start while the previous ones finish, and fetch their weights meanwhile.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `nvidia.rs`, `emulated.rs` | memory, copies, launches: of a GPU, or of the CPU in its stead |
-//! | `kernels.cu`, `kernel.rs`, `arguments.rs` | the kernels, their names, what they take |
+//! | `nvidia.rs`, `emulated.rs` | memory, copies, launches: on a GPU, or on the CPU instead |
+//! | `kernels.cu`, `kernel.rs`, `arguments.rs` | the kernels, their names, their arguments |
 //! | `pass.rs` | a pass: from ids to logits |
-//! | `operations.rs`, `record.rs` | what it is made of, and what it leaves behind for a trace |
-//! | `cache.rs`, `scratch.rs` | what a run remembers, and what a pass writes |
-//! | `../cuda_shape.rs` | sizes, of which every build foretells memory |
+//! | `operations.rs`, `record.rs` | the operations of a pass, and what it records for a trace |
+//! | `cache.rs`, `scratch.rs` | the state of a run, and the buffers of a pass |
+//! | `../cuda_shape.rs` | sizes, from which every build predicts memory use |
 
 mod arguments;
 mod cache;
@@ -53,7 +53,7 @@ use gpu::Memory;
 use kernel::{Kernel, TILE_OUTPUTS};
 use shape::{NetworkShape, WIDE, matrix_bytes, padded, row_bytes, vector_bytes};
 
-/// Outputs that a launch of `Place` writes a block.
+/// Outputs that a thread block of `Place` writes.
 const PLACE_THREADS: usize = 256;
 
 /// The network's weights on the GPU.
@@ -66,11 +66,11 @@ pub struct Network {
     pub wpe: Matrix,
     pub layers: Vec<Layer>,
     pub ln_f: Norm,
-    /// None: the token embeddings.
+    /// `None` if the head is the token embedding.
     pub lm_head: Option<Matrix>,
 }
 
-/// A matrix (outputs, inputs), padded with zeros.
+/// A matrix (outputs, inputs), zero-padded.
 #[derive(Debug)]
 pub struct Matrix {
     memory: Memory,
@@ -105,14 +105,14 @@ pub struct Layer {
     pub scale: f32,
 }
 
-/// Puts weights on the GPU.
+/// Copies weights to the GPU.
 struct Builder {
     gpu: Gpu,
     numbers: FloatType,
 }
 
 impl Builder {
-    /// A matrix.
+    /// A matrix on the GPU.
     ///
     /// # Errors
     /// If the device fails.
@@ -141,7 +141,7 @@ impl Builder {
         Ok(Matrix { memory, outputs: data.outputs, row_bytes: row_bytes(data.inputs, self.numbers) })
     }
 
-    /// A vector, in f32, padded with zeros.
+    /// A vector on the GPU, in f32, zero-padded.
     ///
     /// # Errors
     /// If the device fails.
@@ -152,7 +152,7 @@ impl Builder {
         Ok(memory)
     }
 
-    /// A layer norm, its vectors padded as rows are.
+    /// A layer norm on the GPU, its vectors padded like rows.
     ///
     /// # Errors
     /// If the device fails.
@@ -173,10 +173,10 @@ impl Norm {
 }
 
 impl Network {
-    /// The network of a checkpoint, its matrices as wide as f32 or as they are stored; on the GPU they become `numbers`.
+    /// The network of a checkpoint. Its matrices come as f32 or as they are stored; on the GPU they become `numbers`.
     ///
     /// # Errors
-    /// If the device fails, and [`Error::Unsupported`] for sizes that the kernels cannot count.
+    /// If the device fails, and [`Error::Unsupported`] for sizes beyond the kernels' index types.
     pub fn load(loader: &Loader<'_>, gpu: Gpu, numbers: FloatType) -> Result<Self> {
         let config = loader.config;
         let builder = Builder { gpu, numbers };
@@ -206,20 +206,20 @@ impl Network {
         let ln_f = norm(None, Part::LnF)?;
         let lm_head = (!config.tie_word_embeddings).then(|| table(TensorId::LM_HEAD)).transpose()?;
         let shape = NetworkShape::new(config, numbers);
-        // Offsets within a block and within the rows of a pass are counted in 32 bits, tiles of outputs in 16.
+        // Offsets within a block and within the rows of a pass are 32-bit, tiles of outputs 16-bit.
         let widest = (3 * shape.padded).max(shape.inner).max(shape.vocabulary);
         let offsets = shape.block_bytes().max(shape.most_tokens(false) * 3 * shape.padded);
         if offsets > i32::MAX as usize || widest.div_ceil(TILE_OUTPUTS) > u16::MAX.into() {
             return Err(Error::Unsupported("the network is too wide for the GPU's kernels".into()));
         }
         let gpu = builder.gpu;
-        // Uploads have read what they were given, but what comes from files should be let go.
+        // Uploads have read their sources, but buffers of file data should be freed now.
         gpu.synchronize()?;
         let activation = kernel::activation(config.activation_function);
         Ok(Self { gpu, shape, activation, wte, wpe, layers, ln_f, lm_head })
     }
 
-    /// Whether everything that the inputs ask for is found on the GPU.
+    /// Whether the GPU can find everything that the inputs ask for.
     fn finds_all(&self, inputs: &[Input<'_>]) -> bool {
         self.shape.vocabulary <= kernel::TOP_VOCABULARY || inputs.iter().all(|input| input.top == 0)
     }

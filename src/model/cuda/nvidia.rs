@@ -1,5 +1,5 @@
-//! An NVIDIA GPU as the network uses it: memory, copies, launches and graphs on candle's stream, so that candle's tensors
-//! and the kernels here see each other's results in order.
+//! An NVIDIA GPU: memory, copies, launches and graphs on candle's stream, so that candle's tensors and these kernels
+//! see each other's results in order.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -26,9 +26,9 @@ struct Inner {
     stream: Arc<CudaStream>,
     /// By kernel and type.
     functions: Vec<Option<CudaFunction>>,
-    /// Dynamic shared memory that each may be launched with.
+    /// The most dynamic shared memory that each may be launched with.
     shared: Vec<usize>,
-    /// Whether a kernel can begin before the one before it has ended: from compute capability 9.0 on.
+    /// Whether a kernel can start before the previous one has ended: compute capability 9.0 or higher.
     overlaps: bool,
     processors: usize,
 }
@@ -41,18 +41,18 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Where it lies.
+    /// Its address.
     pub fn address(&self) -> u64 {
         self.address
     }
 
-    /// Its bytes.
+    /// Its length in bytes.
     pub fn len(&self) -> usize {
         self.slice.len()
     }
 }
 
-/// Memory of the host that the GPU can reach.
+/// Host memory that the GPU can access.
 #[derive(Debug)]
 pub struct Staging {
     at: *mut u8,
@@ -60,19 +60,19 @@ pub struct Staging {
     gpu: Gpu,
 }
 
-// SAFETY: the memory belongs to the value alone.
+// SAFETY: the memory is owned by this value alone.
 unsafe impl Send for Staging {}
-// SAFETY: it is written through `&mut` alone.
+// SAFETY: it is only written through `&mut`.
 unsafe impl Sync for Staging {}
 
 impl Staging {
-    /// The bytes. What the GPU was asked to write is there after [`Gpu::synchronize`].
+    /// The bytes. What the GPU was asked to write is only there after [`Gpu::synchronize`].
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: allocated with this length and zeroed.
         unsafe { std::slice::from_raw_parts(self.at, self.len) }
     }
 
-    /// The same to write to, while the GPU is not reading them.
+    /// The bytes for writing, while the GPU is not reading them.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above, and borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.at, self.len) }
@@ -81,17 +81,17 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // A copy may be under way. Nobody could be told of a failure.
+        // A copy may be in progress. A failure here could not be reported to anyone.
         let _ = self.gpu.synchronize();
         // SAFETY: allocated by `malloc_host`, and nothing uses it any more.
         let _ = unsafe { result::free_host(self.at.cast()) };
     }
 }
 
-/// Launches and copies that are repeated as one.
+/// Launches and copies that are replayed as one.
 pub struct Graph(cudarc::driver::CudaGraph);
 
-// SAFETY: a graph belongs to the cache that made it, and is used through `&mut` alone.
+// SAFETY: a graph belongs to the cache that made it, and is only used through `&mut`.
 unsafe impl Send for Graph {}
 // SAFETY: the same.
 unsafe impl Sync for Graph {}
@@ -103,7 +103,7 @@ impl std::fmt::Debug for Graph {
 }
 
 impl Gpu {
-    /// The GPU behind a device of candle's; none for another device.
+    /// The GPU behind candle's device; `None` for another kind of device.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a GPU that the kernels cannot run on.
@@ -118,7 +118,7 @@ impl Gpu {
             )));
         }
         let module = context.load_module(cudarc::nvrtc::Ptx::from_binary(KERNELS.to_vec())).w()?;
-        // 227 KiB on a 9.0, 99 KiB on an 8.6: what a kernel's arrays take comes off.
+        // 227 KiB on compute capability 9.0, 99 KiB on 8.6, minus a kernel's static arrays.
         let per_block =
             context.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN).w()?;
         let load = |kernel: Kernel, name: String| -> Result<(CudaFunction, usize)> {
@@ -148,17 +148,17 @@ impl Gpu {
         self.0.processors
     }
 
-    /// The dynamic shared memory that a kernel may be launched with.
+    /// The most dynamic shared memory that a kernel may be launched with.
     pub fn most_shared(&self, kernel: Kernel, numbers: FloatType) -> usize {
         self.0.shared[kernel.index(numbers)]
     }
 
-    /// candle's name for it.
+    /// The same GPU as a candle device.
     pub fn device(&self) -> Device {
         Device::Cuda(self.0.device.clone())
     }
 
-    /// The stream, its context made the thread's.
+    /// The stream, after making its context current for this thread.
     fn stream(&self) -> Result<sys::CUstream> {
         self.0.stream.context().bind_to_thread().w()?;
         Ok(self.0.stream.cu_stream())
@@ -174,7 +174,7 @@ impl Gpu {
         Ok(Memory { slice, address })
     }
 
-    /// Page-locked memory of the host, zeroed.
+    /// Zeroed, page-locked host memory.
     ///
     /// # Errors
     /// If there is not enough.
@@ -188,8 +188,8 @@ impl Gpu {
         Ok(Staging { at, len, gpu: self.clone() })
     }
 
-    /// Launches a kernel; it runs after those launched before. `overlaps` says that it waits by itself for what the one
-    /// before it writes, and may start early.
+    /// Launches a kernel; it runs after those launched before. `overlaps` says that the kernel itself waits for what
+    /// the previous one writes, and so may start early.
     ///
     /// # Errors
     /// If the device fails.
@@ -203,7 +203,7 @@ impl Gpu {
         overlaps: bool,
     ) -> Result<()> {
         let stream = self.stream()?;
-        let function = self.0.functions[kernel.index(numbers)].as_ref().expect("a kernel that there is for the type");
+        let function = self.0.functions[kernel.index(numbers)].as_ref().expect("the kernel exists for this type");
         let mut attribute = sys::CUlaunchAttribute {
             id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
             pad: [0; 4],
@@ -222,7 +222,8 @@ impl Gpu {
             numAttrs: u32::from(overlaps && self.0.overlaps),
         };
         let mut parameters = [std::ptr::from_ref(arguments).cast_mut().cast::<c_void>()];
-        // SAFETY: `Arguments` says that the kernel takes one argument of this type, and it is copied before the call returns.
+        // SAFETY: `Arguments` guarantees that the kernel takes one argument of this type, which is copied before the
+        // call returns.
         let launched = unsafe {
             sys::cuLaunchKernelEx(
                 &raw const config,
@@ -245,7 +246,7 @@ impl Gpu {
         Ok(unsafe { result::memcpy_htod_async(to.address + at as u64, from, stream) }.w()?)
     }
 
-    /// Copies bytes from the GPU, once everything before is done.
+    /// Copies bytes from the GPU, once all earlier work is done.
     ///
     /// # Errors
     /// If the device fails.
@@ -287,22 +288,22 @@ impl Gpu {
     pub fn send(&self, from: &Staging, bytes: usize, to: &Memory) -> Result<()> {
         assert!(bytes <= to.len(), "within the memory");
         let stream = self.stream()?;
-        // SAFETY: within `to`; who changes `from` synchronizes first.
+        // SAFETY: within `to`; whoever changes `from` synchronizes first.
         Ok(unsafe { result::memcpy_htod_async(to.address, &from.bytes()[..bytes], stream) }.w()?)
     }
 
-    /// Copies the first bytes of `from` to the host, from `at` on, after what was launched before.
+    /// Copies the first bytes of `from` to the host, to position `at`, after what was launched before.
     ///
     /// # Errors
     /// If the device fails.
     pub fn receive(&self, from: &Memory, bytes: usize, to: &mut Staging, at: usize) -> Result<()> {
         assert!(bytes <= from.len(), "within the memory");
         let stream = self.stream()?;
-        // SAFETY: within `from`; who reads `to` synchronizes first, and dropping it does, too.
+        // SAFETY: within `from`; whoever reads or drops `to` synchronizes first.
         Ok(unsafe { result::memcpy_dtoh_async(&mut to.bytes_mut()[at..at + bytes], from.address, stream) }.w()?)
     }
 
-    /// Waits until everything is done.
+    /// Waits until all work is done.
     ///
     /// # Errors
     /// If something failed.
@@ -318,13 +319,13 @@ impl Gpu {
         let stream = &self.0.stream;
         stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
         let worked = work();
-        // Ended even after an error: the stream could not be used otherwise.
+        // Ended even after an error, as the stream would be unusable otherwise.
         let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0)).w();
         worked?;
         Ok(graph?.map(Graph))
     }
 
-    /// Runs what was recorded.
+    /// Runs a recorded graph.
     ///
     /// # Errors
     /// If the device fails.
@@ -332,7 +333,7 @@ impl Gpu {
         Ok(graph.0.launch().w()?)
     }
 
-    /// A tensor of f32 that takes over `memory`.
+    /// A tensor of f32 that takes ownership of `memory`.
     ///
     /// # Errors
     /// If the device fails.

@@ -1,5 +1,5 @@
-//! What a pass is made of: layer norms, products and the search for the best tokens, each one launch or two. Which kernel
-//! runs depends on how many rows there are; the numbers do not.
+//! The operations of a pass: layer norms, products and the search for the best tokens, each one launch or two. Which
+//! kernel runs depends on the number of rows; the numbers do not.
 
 use super::arguments::{BestArgs, Into, MatmulArgs, NormArgs, NormaliseArgs};
 use super::gpu::Memory;
@@ -9,20 +9,20 @@ use super::{Linear, Matrix, Network, Norm};
 use crate::base::FloatType;
 use crate::error::Result;
 
-/// Bytes of a row of weights from which on their reading is what a product of few rows waits for.
+/// From this row length on, a product of few rows is limited by reading its weights.
 const DEEP_ROW_BYTES: usize = 2048;
 
-/// Rows up to which weights are what a product waits for.
+/// Up to this many rows, a product is limited by its weights.
 pub const FEW_ROWS: usize = 64;
 
-/// Threads that look for the best token of a row: blocks of them.
+/// Thread blocks that search for the best token of a row.
 const BEST_BLOCKS: u32 = 16;
 
 const FLOAT: usize = size_of::<f32>();
 
 impl Network {
-    /// A layer norm, if there is one, and a product. `from` is the residual stream and where normed rows go, or twice where
-    /// the rows are; `to` is where outputs go and how many numbers a row has there.
+    /// A layer norm, if there is one, and a product. `from` is the residual stream and the buffer for normed rows, or
+    /// the rows' address twice; `to` is where outputs go and the numbers per row there.
     #[expect(clippy::too_many_arguments, reason = "a product has these")]
     pub fn linear(
         &self,
@@ -54,7 +54,7 @@ impl Network {
         self.product(rows, &linear.weight, MatmulArgs { x: from.1, ..arguments })
     }
 
-    /// A layer norm and a product in one, if there are few rows; says whether there were.
+    /// A layer norm and a product in one, if there are few rows; returns whether there were.
     pub fn product_normed(&self, rows: usize, weight: &Matrix, arguments: MatmulArgs) -> Result<bool> {
         let shared = TILE_ROWS * (weight.row_bytes + 16) + 2 * self.shape.padded * FLOAT;
         if rows > TILE_ROWS || shared > self.gpu.most_shared(Kernel::Matmul8Normed, self.shape.numbers) {
@@ -66,12 +66,13 @@ impl Network {
         Ok(true)
     }
 
-    /// How many blocks of threads share the outputs of a matrix where each begins with work of its own: two a processor.
+    /// How many thread blocks share the outputs of a matrix if each starts with work of its own: two per
+    /// multiprocessor.
     pub fn blocks_of_tiles(&self, weight: &Matrix) -> u32 {
         weight.outputs.div_ceil(TILE_OUTPUTS).min(2 * self.gpu.processors()) as u32
     }
 
-    /// A product: who computes it depends on the number of rows, what is computed does not.
+    /// A product: the number of rows decides which kernel computes it, but not the result.
     pub fn product(&self, rows: usize, weight: &Matrix, arguments: MatmulArgs) -> Result<()> {
         let (numbers, processors) = (self.shape.numbers, self.gpu.processors());
         let arguments = complete(rows, weight, arguments);
@@ -81,7 +82,8 @@ impl Network {
             return self.gpu.launch(kernel, numbers, grid, kernel.most_shared(), &arguments, true);
         }
         let tiles = weight.outputs.div_ceil(TILE_OUTPUTS);
-        // As many rows at a time as leave work for every processor: weights are then read least often.
+        // As many rows at a time as leave work for every multiprocessor, so that weights are read as few times as
+        // possible.
         let keeps_busy = |tile: usize| rows > tile / 2 && rows.div_ceil(tile) * tiles >= processors;
         let deep = weight.row_bytes > DEEP_ROW_BYTES && tiles < processors;
         let (kernel, tile) = match deep {
@@ -94,10 +96,10 @@ impl Network {
         self.gpu.launch(kernel, numbers, grid, 0, &arguments, true)
     }
 
-    /// The output head over rows as products have them: (N, padded C) -> (N, V). `best` is the first row whose best token is
-    /// wanted, and the address of what is zeroed for the ranks.
+    /// The output head over padded rows: (N, padded C) -> (N, V). `best` is the first row whose best token is wanted,
+    /// and the zeroed address for the ranks.
     pub fn project(&self, rows: usize, x: u64, logits: u64, best: Option<(usize, u64)>) -> Result<()> {
-        // The kernels for many rows find no best tokens.
+        // The kernels for many rows do not find best tokens.
         let finds = rows <= FEW_ROWS;
         let arguments = self.to_logits(logits, best.filter(|_| finds));
         self.product(rows, self.head(), MatmulArgs { x, ..arguments })?;
@@ -109,7 +111,7 @@ impl Network {
         }
     }
 
-    /// The final norm and the head of the rows of `x` that are picked, if they are few; says whether they were.
+    /// The final norm and the head of the picked rows of `x`, if they are few; returns whether they were.
     pub fn project_normed(
         &self,
         rows: usize,
@@ -136,14 +138,14 @@ impl Network {
         }
     }
 
-    /// Ranks the best token of each of so many rows of logits, into what is zeroed.
+    /// Ranks the best token of each of `rows` rows of logits, into zeroed memory.
     pub fn best(&self, rows: usize, logits: u64, best: u64) -> Result<()> {
         let arguments = BestArgs { logits, best, vocabulary: self.shape.vocabulary as i32, unused: 0 };
         self.gpu.launch(Kernel::BestTokens, FloatType::F32, [rows as u32, BEST_BLOCKS, 1], 0, &arguments, true)
     }
 
-    /// Layer norm: `from`, `to` and `exact` are addresses and how many numbers a row has there; `picked` is the address of the
-    /// numbers of rows.
+    /// Layer norm. `from`, `to` and `exact` are addresses with the numbers per row there; `picked` is the address of
+    /// the rows' indices.
     #[expect(clippy::too_many_arguments, reason = "two results, each with its own rows")]
     pub fn normalise(
         &self,
@@ -170,14 +172,14 @@ impl Network {
         self.gpu.launch(Kernel::Normalise, self.shape.numbers, grid, 0, &arguments, overlaps)
     }
 
-    /// Copies rows of C numbers; `from` and `to` are addresses and how many numbers a row has there.
+    /// Copies rows of C numbers; `from` and `to` are addresses with the numbers per row there.
     pub fn copy_rows(&self, rows: usize, from: (u64, usize), to: (u64, usize)) -> Result<()> {
         let as_they_are = NormArgs { width: self.shape.width as i32, ..NormArgs::default() };
         self.normalise(rows, as_they_are, from, None, (0, 0), to, false)
     }
 }
 
-/// The rest of a product's arguments.
+/// Fills in the rest of a product's arguments.
 fn complete(rows: usize, weight: &Matrix, arguments: MatmulArgs) -> MatmulArgs {
     MatmulArgs {
         weight: weight.memory.address(),

@@ -1,6 +1,6 @@
 //! A pass of the network: ids to hidden states, logits and best tokens.
 //!
-//! A pass of many tokens is run in parts, which changes no number.
+//! A pass of many tokens runs in parts, which does not change any number.
 
 use candle_core::Tensor;
 
@@ -19,32 +19,32 @@ use crate::logits::Top;
 use crate::model::network::segments;
 use crate::model::{Segment, Trace};
 
-/// Blocks of positions that attention goes through are counted in steps of this in graphs: blocks that are not there cost
+/// In graphs, the number of blocks of positions is rounded up to multiples of this: blocks that are not there cost
 /// nothing.
 const GRAPH_BLOCKS: usize = 4;
 
 const FLOAT: usize = size_of::<f32>();
 
-/// New tokens of one row that are run together, and what is wanted of them.
+/// New tokens of one row that are processed together, and the outputs wanted for them.
 #[derive(Debug, Clone, Copy)]
 struct Part<'a> {
     row: usize,
     ids: &'a [u32],
-    /// Positions before them.
+    /// The number of positions before them.
     past: usize,
-    /// For which of the tokens logits, the most probable tokens, the best one and hidden states are wanted: from this one on.
+    /// The first token whose logits, most probable tokens, best token and hidden state are wanted.
     wanted_from: [usize; 4],
-    /// Which of the segments it belongs to.
+    /// The index of its segment.
     segment: usize,
 }
 
-/// Token ids of what `rank_of` in `kernels.cu` ranked highest; none where a logit was not finite.
+/// The token ids that `rank_of` in `kernels.cu` ranked highest; `None` where a logit was not finite.
 pub fn ids(bytes: &[u8]) -> impl Iterator<Item = Option<u32>> {
     let ranks = bytes.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes));
     ranks.map(|rank| (rank != u64::MAX).then_some(!(rank as u32)))
 }
 
-/// The most probable tokens as `TopTokens` writes them; none where a logit was not finite.
+/// The most probable tokens as written by `TopTokens`; `None` if a logit was not finite.
 pub fn read_top(bytes: &[u8]) -> Option<Top> {
     let (sum, ranks) = bytes.split_first_chunk()?;
     let ranks = ranks.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes));
@@ -52,7 +52,7 @@ pub fn read_top(bytes: &[u8]) -> Option<Top> {
     Some(Top { best: best.collect::<Option<_>>()?, log_sum: f64::from_ne_bytes(*sum).ln() as f32 })
 }
 
-/// The logit that orders like this: what `rank_of` in `kernels.cu` does, undone.
+/// The logit of an ordered number: the inverse of `rank_of` in `kernels.cu`.
 fn logit(ordered: u32) -> f32 {
     f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
 }
@@ -62,7 +62,7 @@ fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
 }
 
 impl Network {
-    /// What [`crate::model::Gpt2::forward`] says, of inputs that it has checked.
+    /// As [`crate::model::Gpt2::forward`], with inputs that it has checked.
     pub fn residual_stream(
         &self,
         inputs: &[(usize, &[u32])],
@@ -73,7 +73,7 @@ impl Network {
         cache.rows.reserve(&segments)?;
         let most = self.shape.most_tokens(trace.is_some());
         let parts = segments.iter().zip(inputs).enumerate();
-        // Nothing is wanted but the residual stream.
+        // Only the residual stream is wanted.
         let parts = parts.flat_map(|(i, (segment, (_, ids)))| split(segment, i, ids, [segment.len; 4], most));
         let parts: Vec<Part<'_>> = parts.collect();
         let tokens: usize = segments.iter().map(|s| s.len).sum();
@@ -94,13 +94,13 @@ impl Network {
         if let (Some(trace), Some(record)) = (trace, record) {
             self.keep(trace, record, tokens)?;
         }
-        // What failed is known before the positions count.
+        // A failure must be known before the positions count.
         self.gpu.synchronize()?;
         cache.rows.commit(&segments);
         self.gpu.tensor(x, (tokens, width))
     }
 
-    /// What [`crate::language_model::LanguageModel::forward`] says, of inputs that were checked.
+    /// As [`crate::language_model::LanguageModel::forward`], with inputs that are already checked.
     pub fn outputs(&self, inputs: &[Input<'_>], cache: &mut Cache) -> Result<Output> {
         let rows = inputs.iter().map(|input| (input.row, input.ids));
         let segments: Vec<Segment> = segments(rows, |row| cache.rows.len(row)).collect();
@@ -135,7 +135,8 @@ impl Network {
         Ok(output)
     }
 
-    /// Writes the tables of a pass and makes room for it; `count` is how many of the most probable tokens are wanted.
+    /// Writes the tables of a pass and reserves its buffers; `count` is how many of the most probable tokens are
+    /// wanted.
     fn prepare(&self, parts: &[Part<'_>], count: usize, cache: &mut Cache, record: Option<&Record>) -> Result<Plan> {
         let shape = &self.shape;
         let most_blocks = shape.most_blocks();
@@ -148,7 +149,7 @@ impl Network {
         let wanted = Wanted { logits, top, best, hidden, count: if top > 0 { count } else { 0 } };
         let plan = Plan::new(parts.len(), tokens, tiles, wanted, most_blocks);
         let results = wanted.result_bytes(shape).into_iter().sum();
-        // The buffers may still be in use by the pass before.
+        // The previous pass may still be using the buffers.
         self.gpu.synchronize()?;
         cache.scratch.reserve(&plan, splits, results)?;
         let bytes = cache.scratch.plan_host.as_mut().expect("reserved").bytes_mut();
@@ -207,8 +208,8 @@ impl Network {
         Ok(plan)
     }
 
-    /// Which kernel attends, and how many queries it takes at a time. Blocks of positions go side by side where their order
-    /// leaves processors without work, and where probabilities are wanted.
+    /// Which kernel computes attention, and how many queries per tile. Blocks of positions run in parallel if
+    /// processing them in order would leave processors idle, and if probabilities are wanted.
     fn attention(&self, parts: &[Part<'_>], traced: bool) -> (Kernel, usize) {
         if traced {
             return (Kernel::AttentionSplit, TILE_ROWS);
@@ -220,7 +221,7 @@ impl Network {
         (if in_order { Kernel::Attention8 } else { Kernel::AttentionSplit }, TILE_ROWS)
     }
 
-    /// Runs a pass, by its graph if there is one.
+    /// Runs a pass, as a graph if there is one.
     fn launch_or_replay(&self, plan: &Plan, cache: &mut Cache, parts: &[Part<'_>]) -> Result<()> {
         let blocks = most_positions(parts).div_ceil(BLOCK_POSITIONS).next_multiple_of(GRAPH_BLOCKS);
         let blocks = blocks.min(self.shape.most_blocks());
@@ -243,8 +244,8 @@ impl Network {
         self.launch(plan, cache, parts, 0, None, None)
     }
 
-    /// Launches a pass. `first` is its first token among those recorded; `blocks` of positions are gone through, all that
-    /// there are if it is none.
+    /// Launches a pass. `first` is the index of its first token among those recorded; `blocks` is how many blocks of
+    /// positions to cover, all that there are if `None`.
     fn launch(
         &self,
         plan: &Plan,
@@ -323,7 +324,7 @@ impl Network {
         self.ends(plan, cache)
     }
 
-    /// From the residual stream to what is wanted, and back to the host.
+    /// From the residual stream to the wanted outputs, and back to the host.
     fn ends(&self, plan: &Plan, cache: &mut Cache) -> Result<()> {
         let shape = &self.shape;
         let scratch = &mut cache.scratch;
@@ -335,7 +336,7 @@ impl Network {
         let results = scratch.results.as_mut().expect("reserved");
         let projected = plan.wanted.projected();
         if projected > 0 {
-            // Where the best tokens are all that is wanted they are found on the way, unless there are many rows.
+            // If only the best tokens are wanted, they are found along the way, unless there are many rows.
             let all = if logits + top > 0 || best > FEW_ROWS { at(&scratch.logits) } else { 0 };
             let ranks = (best > 0).then_some((logits + top, at(&scratch.best)));
             if !self.project_normed(projected, norm, (x, stride), rows, all, ranks)? {
@@ -370,7 +371,7 @@ impl Network {
         Ok(())
     }
 
-    /// Appends what came back to the output.
+    /// Appends the results to the output.
     fn collect(&self, plan: &Plan, cache: &Cache, output: &mut Output) {
         let [best, top, logits, hidden] = plan.wanted.result_bytes(&self.shape);
         let bytes = cache.scratch.results.as_ref().expect("reserved").bytes();
@@ -402,7 +403,7 @@ fn split<'a>(
     })
 }
 
-/// Parts that are run together: at most `most` tokens.
+/// Groups of parts that run together, of at most `most` tokens.
 fn passes<'p, 'a>(parts: &'p [Part<'a>], most: usize) -> impl Iterator<Item = &'p [Part<'a>]> {
     let mut rest = parts;
     std::iter::from_fn(move || {
@@ -417,17 +418,16 @@ fn passes<'p, 'a>(parts: &'p [Part<'a>], most: usize) -> impl Iterator<Item = &'
     })
 }
 
-/// The most positions that a row holds after the pass.
+/// The most positions that a row has after the pass.
 fn most_positions(parts: &[Part<'_>]) -> usize {
     parts.iter().map(|part| part.past + part.ids.len()).max().unwrap_or(0)
 }
 
-/// Writes the `i`th entry of the table that begins at `offset`.
+/// Writes entry `i` of the table at `offset`.
 fn put<const N: usize>(bytes: &mut [u8], offset: usize, i: usize, entry: [u8; N]) {
     bytes[offset + i * N..][..N].copy_from_slice(&entry);
 }
 
 fn number(n: usize) -> Result<i32> {
-    i32::try_from(n)
-        .map_err(|_| Error::Unsupported("attention weights of so many tokens cannot be recorded at once".into()))
+    i32::try_from(n).map_err(|_| Error::Unsupported("too many tokens to record attention weights at once".into()))
 }

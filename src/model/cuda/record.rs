@@ -1,4 +1,4 @@
-//! What a pass leaves behind for those who want to look inside.
+//! What a pass records for inspection.
 
 use super::Network;
 use super::gpu::Memory;
@@ -7,16 +7,16 @@ use crate::model::{Segment, Trace};
 
 const FLOAT: usize = size_of::<f32>();
 
-/// What a pass records for those who want to look inside, in f32.
+/// What a pass records for inspection, in f32.
 pub struct Record {
     /// (N, C).
     pub embed: Memory,
     /// (N, C) after each block.
     pub hidden: Vec<Memory>,
-    /// Of each traced layer, (H, T, S) of each segment.
+    /// For each traced layer, (H, T, S) of each segment.
     pub attention: Vec<Memory>,
     pub first_layer: usize,
-    /// Where each segment's probabilities begin, in numbers.
+    /// Where each segment's probabilities begin, counted in numbers.
     pub starts: Vec<(usize, Segment)>,
 }
 
@@ -26,7 +26,7 @@ impl Network {
         self.copy_rows(rows, (x, self.shape.padded), (to.address() + (first * width * FLOAT) as u64, width))
     }
 
-    /// Room for what a trace wants of the segments.
+    /// Allocates what a trace wants for the segments.
     pub fn record(&self, trace: &Trace, segments: &[Segment]) -> Result<Record> {
         let tokens: usize = segments.iter().map(|s| s.len).sum();
         let rows = || self.gpu.zeros(tokens * self.shape.width * FLOAT);
@@ -47,7 +47,7 @@ impl Network {
         })
     }
 
-    /// Hands over what was recorded.
+    /// Moves the recording into the trace.
     pub fn keep(&self, trace: &mut Trace, record: Record, tokens: usize) -> Result<()> {
         let shape = (tokens, self.shape.width);
         trace.embed = Some(self.gpu.tensor(record.embed, shape)?);
@@ -68,14 +68,14 @@ impl Network {
 }
 
 impl Record {
-    /// Where the probabilities of a segment's queries from `position` on begin, and how far the next query's and the next
-    /// head's are.
+    /// Where the probabilities of a segment's queries from `position` on begin, and the distances to the next query's
+    /// and the next head's.
     pub fn place(&self, segment: usize, position: usize) -> (usize, usize, usize) {
         let (start, s) = &self.starts[segment];
         (start + (position - s.past) * s.total(), s.total(), s.len * s.total())
     }
 
-    /// Where the probabilities of a layer go; 0 if nobody wants them.
+    /// Where the probabilities of a layer go; 0 if they are not wanted.
     pub fn weights(&self, layer: usize) -> u64 {
         layer.checked_sub(self.first_layer).and_then(|i| self.attention.get(i)).map_or(0, Memory::address)
     }

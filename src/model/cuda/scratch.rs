@@ -1,4 +1,4 @@
-//! Buffers of a pass. They grow to what passes need and are used again; graphs remember their addresses.
+//! Buffers of a pass. They grow as needed and are reused; graphs remember their addresses.
 
 use super::arguments::Queries;
 use super::gpu::{Gpu, Memory, Staging};
@@ -10,7 +10,7 @@ use crate::error::Result;
 pub struct Scratch {
     gpu: Gpu,
     shape: NetworkShape,
-    /// Counts the times that buffers were replaced.
+    /// How many times buffers were replaced.
     pub generation: usize,
     room: PassRoom,
     /// The residual stream, (N, padded C) in f32.
@@ -24,13 +24,13 @@ pub struct Scratch {
     /// Mixed values by block, (N, H, blocks, padded D) in f32, with largest scores and sums.
     pub partial: Option<Memory>,
     pub totals: Option<Memory>,
-    /// Blocks that are done, by tile and head.
+    /// The number of finished blocks, by tile and head.
     pub done: Option<Memory>,
-    /// The rows that are wanted, normed, (wanted, padded C).
+    /// The wanted rows, normed, (wanted, padded C).
     pub picked: Option<Memory>,
     /// (wanted, V) in f32.
     pub logits: Option<Memory>,
-    /// (wanted), as `rank_of` in `kernels.cu` has them.
+    /// (wanted), as ranked by `rank_of` in `kernels.cu`.
     pub best: Option<Memory>,
     /// Sums and the most probable tokens, (wanted).
     pub top: Option<Memory>,
@@ -39,7 +39,7 @@ pub struct Scratch {
     /// The [`Plan`], on the GPU and where it is written.
     pub plan: Option<Memory>,
     pub plan_host: Option<Staging>,
-    /// What comes back.
+    /// What is copied back to the host.
     pub results: Option<Staging>,
 }
 
@@ -49,7 +49,7 @@ pub fn at(memory: &Option<Memory>) -> u64 {
 }
 
 impl Scratch {
-    /// Without buffers.
+    /// No buffers yet.
     pub fn new(gpu: &Gpu, shape: NetworkShape) -> Self {
         Self {
             gpu: gpu.clone(),
@@ -83,7 +83,7 @@ impl Scratch {
         let bytes = PassBytes::new(&self.shape, room);
         if room.tokens > self.room.tokens {
             self.generation += 1;
-            // The old ones first, lest both be there.
+            // The old ones are freed first, so that both never exist at once.
             for memory in [&mut self.x, &mut self.y, &mut self.q, &mut self.inner] {
                 *memory = None;
             }
@@ -134,14 +134,14 @@ impl Scratch {
     }
 }
 
-/// Of how many positions what is wanted. Logits are computed of the first three kinds, in this order.
+/// How many positions want each kind of output. Logits are computed for the first three, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Wanted {
     pub logits: usize,
     pub top: usize,
     pub best: usize,
     pub hidden: usize,
-    /// How many of the most probable tokens of each of `top`.
+    /// How many of the most probable tokens, for each of `top`.
     pub count: usize,
 }
 
@@ -151,17 +151,18 @@ impl Wanted {
         self.projected() + self.hidden
     }
 
-    /// Positions of which logits are computed.
+    /// Positions whose logits are computed.
     pub fn projected(&self) -> usize {
         self.logits + self.top + self.best
     }
 
-    /// Bytes of one of `top`: the sum, and the tokens' ranks.
+    /// Bytes for each of `top`: the sum and the tokens' ranks.
     pub fn top_bytes(&self) -> usize {
         (1 + self.count) * size_of::<u64>()
     }
 
-    /// Bytes of best tokens, of the most probable ones, of logits and of hidden states, in the order in which they come back.
+    /// Bytes of best tokens, most probable tokens, logits and hidden states, in the order in which they are copied
+    /// back.
     pub fn result_bytes(&self, shape: &NetworkShape) -> [usize; 4] {
         let float = size_of::<f32>();
         [
@@ -173,7 +174,7 @@ impl Wanted {
     }
 }
 
-/// Where a pass's tables lie in the buffer that is sent to the GPU: offsets in bytes, which depend on the counts alone.
+/// Where a pass's tables are in the buffer that is sent to the GPU: offsets in bytes, which only depend on the counts.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub tokens: usize,
@@ -181,12 +182,12 @@ pub struct Plan {
     pub wanted: Wanted,
     /// Addresses of blocks, by segment.
     pub tables: usize,
-    /// Of each token, the address of the block that takes its key and value.
+    /// For each token, the address of the block that takes its key and value.
     pub token_blocks: usize,
-    /// Of each token, its position in that block.
+    /// For each token, its position in that block.
     pub token_offsets: usize,
     pub ids: usize,
-    /// Of each token, its position in its row.
+    /// For each token, its position in its row.
     pub positions: usize,
     pub queries: usize,
     /// Which tokens are wanted.
@@ -195,7 +196,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// For so many segments with so many tokens in all.
+    /// For these numbers of segments and of tokens in total.
     pub fn new(segments: usize, tokens: usize, tiles: usize, wanted: Wanted, most_blocks: usize) -> Self {
         let mut bytes = 0;
         let mut part = |count: usize, size: usize| {

@@ -1,8 +1,8 @@
-//! What the layers of a pass write: buffers that are made once and used by every layer of every pass.
+//! What the layers of a pass write: buffers that are allocated once and reused by every layer of every pass.
 
 use crate::config::Config;
 
-/// Numbers of `N` positions, row after row.
+/// Activations of `N` positions, row by row.
 #[derive(Debug)]
 pub struct Activations {
     /// `C`, and the width inside the MLP.
@@ -10,22 +10,22 @@ pub struct Activations {
     inner_width: usize,
     /// The residual stream, (N, C).
     pub x: Vec<f32>,
-    /// The residual stream after what is at work, (N, C).
+    /// The residual stream after the current operation, (N, C).
     pub next_x: Vec<f32>,
-    /// What a layer norm gives, (N, C).
+    /// The output of a layer norm, (N, C).
     pub normed: Vec<f32>,
     /// Queries, keys and values side by side, (N, 3C).
     pub qkv: Vec<f32>,
-    /// Values as attention mixes them, (N, C).
+    /// The values mixed by attention, (N, C).
     pub mixed: Vec<f32>,
     /// Inside the MLP, (N, inner).
     pub inner: Vec<f32>,
-    /// Logits that nobody gets to see, (wanted positions, V).
+    /// Logits that only serve to find the best tokens, (wanted positions, V).
     pub logits: Vec<f32>,
 }
 
 impl Activations {
-    /// Without room.
+    /// Empty buffers.
     pub fn new(config: &Config) -> Self {
         let (width, inner_width) = (config.n_embd, config.n_inner);
         let [x, next_x, normed, qkv, mixed, inner, logits] = Default::default();
@@ -49,7 +49,7 @@ impl Activations {
         }
     }
 
-    /// What was at work becomes the residual stream.
+    /// Makes the current operation's result the residual stream.
     pub fn step(&mut self) {
         std::mem::swap(&mut self.x, &mut self.next_x);
     }

@@ -19,7 +19,7 @@ pub struct Block {
 pub struct Attention {
     pub c_attn: Linear,
     pub c_proj: Linear,
-    /// What scores are multiplied by.
+    /// The factor for the scores.
     pub scale: f32,
 }
 
@@ -32,8 +32,8 @@ pub struct Mlp {
 }
 
 impl Block {
-    /// Takes the residual stream of a pass, (N, C), through the block, which is layer `layer`. Attention's probabilities go
-    /// to `weights`, if they are wanted, in the order of [`Batch::weights`](crate::kernels::Batch::weights).
+    /// Runs the residual stream of a pass, (N, C), through the block, which is layer `layer`. If wanted, attention's
+    /// probabilities go to `weights`, in the order of [`Batch::weights`](crate::kernels::Batch::weights).
     pub fn forward(&self, pass: &mut Pass<'_>, layer: usize, weights: Option<&mut [f32]>) {
         let a = &mut pass.cache.activations;
         self.ln_1.forward(&a.x, &mut a.normed);

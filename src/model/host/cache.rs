@@ -1,4 +1,5 @@
-//! The keys and values of past positions on the CPU, in pages of 16 positions that rows share, and a pass over them.
+//! The keys and values of past positions on the CPU, in pages of 16 positions that rows can share, and a pass over
+//! them.
 
 use super::activations::Activations;
 use crate::base::FloatType;
@@ -8,18 +9,19 @@ use crate::kernels::{Batch, CacheMemory, CacheShape, PAGE_POSITIONS, PageId};
 use crate::model::network::{self, Segment, segments};
 use crate::model::paging::{PageMemory, PagedRows};
 
-/// A cache for any number of rows; a row comes into being, empty, when it is first named.
+/// A cache for any number of rows; a row is created, empty, when it is first named.
 #[derive(Debug)]
 pub struct Cache {
     pub rows: PagedRows<CacheMemory>,
-    /// The new positions of the last pass, row by row, and the same with their pages. The buffers are kept from pass to pass.
+    /// The new positions of the last pass, row by row, and the same with their pages. Both are kept to reuse their
+    /// memory.
     pub segments: Vec<Segment>,
     pub batch: Batch,
     pub activations: Activations,
 }
 
 impl Cache {
-    /// An empty cache that keeps numbers as `dtype`, F32 or F16.
+    /// An empty cache that stores numbers as `dtype`, F32 or F16.
     pub fn new(config: &Config, dtype: FloatType) -> Self {
         let half = dtype == FloatType::F16;
         let shape = CacheShape { heads: config.n_head, head_dim: config.head_dim(), half };
@@ -32,10 +34,11 @@ impl Cache {
         }
     }
 
-    /// Begins a pass over the new positions of `inputs`, `(row, ids)`: makes room for them that no other row shares.
+    /// Begins a pass over the new positions of `inputs`, `(row, ids)`, and makes room for them that no other row
+    /// shares.
     ///
     /// # Errors
-    /// If there is no memory; then the cache is as it was.
+    /// If there is not enough memory; the cache is then unchanged.
     pub fn begin(&mut self, inputs: &[(usize, &[u32])]) -> Result<Pass<'_>> {
         self.segments.clear();
         let rows = &self.rows;
@@ -63,15 +66,15 @@ impl network::Cache for Cache {
     }
 }
 
-/// New positions on their way through the network. They become part of their rows with [`commit`](Self::commit); a pass that
-/// is dropped before leaves the cache as it was.
+/// New positions on their way through the network. They become part of their rows with [`commit`](Self::commit);
+/// dropping a pass before that leaves the cache unchanged.
 pub struct Pass<'c> {
     pub cache: &'c mut Cache,
     done: bool,
 }
 
 impl Pass<'_> {
-    /// The new positions are there, in every layer.
+    /// Makes the new positions part of their rows.
     pub fn commit(mut self) {
         self.done = true;
         self.cache.rows.commit(&self.cache.segments);

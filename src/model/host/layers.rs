@@ -6,7 +6,7 @@ use crate::kernels::quantized::QuantizedMatrix;
 use crate::kernels::{self, Epilogue, Matrix, Weight};
 use crate::model::weights::{Layout, MatrixData};
 
-/// The weight of the kernels that `data` becomes.
+/// The kernels' weight for `data`.
 pub fn weight(data: &MatrixData) -> Weight {
     let (bytes, inputs, outputs) = (data.bytes.clone(), data.inputs, data.outputs);
     let dtype = FloatType::of(data.dtype).unwrap_or(FloatType::F32);
@@ -28,12 +28,12 @@ impl Linear {
         self.weight.matmul(x, self.bias.as_deref(), Epilogue::None, y);
     }
 
-    /// The same added to `residual` (N, out).
+    /// The same, added to `residual` (N, out).
     pub fn forward_add(&self, x: &[f32], residual: &[f32], y: &mut [f32]) {
         self.weight.matmul(x, self.bias.as_deref(), Epilogue::Add(residual), y);
     }
 
-    /// The same with the activation applied to the result.
+    /// The same, with the activation applied to the result.
     pub fn forward_activated(&self, x: &[f32], activation: Activation, y: &mut [f32]) {
         self.weight.matmul(x, self.bias.as_deref(), Epilogue::Activate(activation), y);
     }

@@ -1,5 +1,5 @@
-//! The network on the CPU, over this library's kernels: slices of `f32` in buffers that are kept from pass to pass, so that a
-//! decoded token allocates nothing here. Tensors are made at the boundary, for those who ask for them.
+//! The network on the CPU, using this library's kernels: slices of `f32` in buffers that are kept from pass to pass, so
+//! that decoding a token allocates nothing here. Tensors are only made at the boundary, on request.
 
 mod activations;
 mod block;
@@ -36,7 +36,7 @@ pub(super) struct HostNetwork {
 }
 
 impl HostNetwork {
-    /// The network of a checkpoint, whose matrices `loader` has packed for the kernels.
+    /// The network of a checkpoint whose matrices `loader` has packed for the kernels.
     pub fn load(loader: &Loader<'_>, cache_type: FloatType) -> Result<Self> {
         let config = loader.config.clone();
         let linear = |layer, part| {
@@ -74,7 +74,8 @@ impl HostNetwork {
         Ok(Self { cache_type, wte, wpe, h, ln_f, lm_head, config })
     }
 
-    /// Takes new positions from ids to the residual stream after the last block, which is left in the cache's activations.
+    /// Runs new positions from ids to the residual stream after the last block, which is left in the cache's
+    /// activations.
     fn pass(&self, inputs: &[(usize, &[u32])], cache: &mut Cache, mut trace: Option<&mut Trace>) -> Result<()> {
         let mut pass = cache.begin(inputs)?;
         self.embed(inputs, &mut pass);
@@ -105,7 +106,7 @@ impl HostNetwork {
         }
     }
 
-    /// A block's pass, and a record of what it did.
+    /// Runs a block and records what it did.
     fn traced(&self, block: &Block, pass: &mut Pass<'_>, layer: usize, trace: &mut Trace) -> Result<()> {
         if trace.attention_layers.contains(&layer) {
             let heads = self.config.n_head;
@@ -123,13 +124,13 @@ impl HostNetwork {
         Ok(())
     }
 
-    /// Numbers of positions, (N, C), as a tensor.
+    /// Activations, (N, C), as a tensor.
     fn tensor(&self, x: &[f32]) -> Result<Tensor> {
         Ok(Tensor::from_slice(x, (x.len() / self.config.n_embd, self.config.n_embd), &Device::Cpu)?)
     }
 }
 
-/// The first of the most probable tokens; none if logits are not finite.
+/// The first of the most probable tokens; `None` if the logits are not finite.
 fn best_token(logits: &[f32]) -> Option<u32> {
     logits::check_finite(logits).is_ok().then(|| logits::argmax(logits) as u32)
 }
@@ -166,14 +167,14 @@ impl Network for HostNetwork {
         let (width, vocabulary) = (self.config.n_embd, self.config.vocab_size);
         let a = &mut cache.activations;
         let mut output = Output::default();
-        // Norm and head run over the wanted positions alone: most of a prompt's logits are never looked at.
+        // Norm and head only run over the wanted positions: most of a prompt's logits are never needed.
         let [logits, best] = [wanted(inputs, |i| i.logits).count(), wanted(inputs, |i| i.best).count()];
         let best_and_top = wanted(inputs, |i| i.best).chain(wanted(inputs, last_if_top));
         a.pick(wanted(inputs, |i| i.logits).chain(best_and_top));
         if !a.next_x.is_empty() {
             a.normed.resize(a.next_x.len(), 0.0);
             self.ln_f.forward(&a.next_x, &mut a.normed);
-            // Logits that are wanted themselves are given away.
+            // Wanted logits are moved to the output.
             let mut given = vec![];
             let all = if logits > 0 { &mut given } else { &mut a.logits };
             all.resize(a.normed.len() / width * vocabulary, 0.0);

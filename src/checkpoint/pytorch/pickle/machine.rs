@@ -1,4 +1,4 @@
-//! The instructions of a pickle, and the stack, memo and arena that they work on.
+//! The instructions of a pickle, and the stack, memo and arena that they use.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ pub struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     pub stack: Vec<Value<'a>>,
-    /// Heights of the stack at each MARK; nothing below the last is popped.
+    /// Heights of the stack at each MARK; nothing below the last one is popped.
     marks: Vec<usize>,
     memo: HashMap<u32, Value<'a>>,
     pub objects: Vec<Object<'a>>,
@@ -25,7 +25,7 @@ impl<'a> Machine<'a> {
         Pickle { value, objects: self.objects, len: self.at }
     }
 
-    /// Runs one instruction; STOP gives the result.
+    /// Runs one instruction; STOP returns the result.
     pub fn step(&mut self) -> Step<Option<Value<'a>>> {
         match self.u8()? {
             b'\x80' => drop(self.u8()?),               // PROTO
@@ -44,7 +44,7 @@ impl<'a> Machine<'a> {
         Ok(None)
     }
 
-    /// The instructions that push a simple value; false if `code` is none of them. So for the families below.
+    /// The instructions that push a simple value; false if `code` is not one of them. Likewise for the families below.
     fn simple(&mut self, code: u8) -> Step<bool> {
         let value = match code {
             b'N' => Value::None,                                          // NONE
@@ -107,7 +107,7 @@ impl<'a> Machine<'a> {
         Ok(true)
     }
 
-    /// What was built once can be put into the memo and taken from there.
+    /// Stores objects in the memo and fetches them.
     fn memory(&mut self, code: u8) -> Step<bool> {
         match code {
             b'q' | b'r' | b'\x94' => {
@@ -156,7 +156,7 @@ impl<'a> Machine<'a> {
         usize::try_from(u64::from_le_bytes(self.array()?)).map_err(|_| Fault::Damaged)
     }
 
-    /// The rest of the line, as the textual instructions have their arguments.
+    /// The rest of the line: the argument of a textual instruction.
     pub fn line(&mut self) -> Step<&'a str> {
         let rest = &self.bytes[self.at..];
         let len = rest.iter().position(|&byte| byte == b'\n').ok_or(Fault::Damaged)?;

@@ -1,8 +1,8 @@
 //! A pickle machine that can build state dicts and nothing else.
 //!
-//! Python's pickles are programs; running one can call any function. This machine has no functions: it knows the
-//! handful of names from which `torch.save` builds a state dict, refuses any other by name, and keeps what it builds in
-//! an arena, so that neither shared nor self-containing nor deeply nested objects cost more than the pickle is long.
+//! Python's pickles are programs; running one can call any function. This machine has no functions. It knows the few
+//! names from which `torch.save` builds a state dict and rejects any other by name. What it builds is kept in an arena,
+//! so shared, self-containing or deeply nested objects cost no more than the pickle is long.
 //!
 //! Reference: CPython's `Lib/pickletools.py`; `torch/_utils.py` and `torch/serialization.py`.
 
@@ -12,7 +12,7 @@ mod torch;
 use crate::base::DType;
 use machine::Machine;
 
-/// The most instructions that are run, which bounds what they build: gpt2-xl's state dict has some 30,000.
+/// The most instructions that are run, which bounds what they build: gpt2-xl's state dict has about 30,000.
 pub const MOST_INSTRUCTIONS: usize = 1 << 20;
 
 /// A value on the machine's stack. Strings and long integers are borrowed from the pickle.
@@ -24,10 +24,10 @@ pub enum Value<'a> {
     /// An integer beyond 64 bits: little-endian two's complement.
     Long(&'a [u8]),
     Str(&'a str),
-    /// A value that no state dict is read from: a float or bytes.
+    /// A value that no state dict needs: a float or bytes.
     Opaque,
     Global(Global),
-    /// A place in the arena.
+    /// An index into the arena.
     Object(usize),
 }
 
@@ -50,16 +50,16 @@ pub enum Object<'a> {
     Tensor(TensorView<'a>),
 }
 
-/// A flat buffer of numbers, kept beside the pickle under a key.
+/// A flat buffer of numbers, stored beside the pickle under a key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Storage<'a> {
     pub key: &'a str,
     pub dtype: DType,
-    /// How many numbers it holds.
+    /// The number of numbers it holds.
     pub len: usize,
 }
 
-/// A tensor: a strided view of a storage. Offset and strides count numbers.
+/// A tensor: a strided view of a storage. Offset and strides are in numbers, not bytes.
 #[derive(Debug)]
 pub struct TensorView<'a> {
     pub storage: Storage<'a>,
@@ -72,12 +72,12 @@ pub struct TensorView<'a> {
 pub struct Pickle<'a> {
     pub value: Value<'a>,
     pub objects: Vec<Object<'a>>,
-    /// How many bytes the pickle has.
+    /// The length of the pickle in bytes.
     pub len: usize,
 }
 
 impl<'a> Pickle<'a> {
-    /// The composite value behind `value`; none if it is a simple one.
+    /// The composite value that `value` refers to; `None` if it is a simple one.
     pub fn object(&self, value: Value) -> Option<&Object<'a>> {
         match value {
             Value::Object(place) => self.objects.get(place),
@@ -86,16 +86,16 @@ impl<'a> Pickle<'a> {
     }
 }
 
-/// Why a pickle was not run to its end.
+/// Why a pickle did not run to its end.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fault {
-    /// Truncated, or an instruction whose operands are not there.
+    /// Truncated, or an instruction without its operands.
     Damaged,
     /// More than [`MOST_INSTRUCTIONS`].
     TooLong,
     /// An instruction that no state dict needs.
     Instruction(u8),
-    /// It asks for a function or class, of this name, that no state dict needs.
+    /// It asks for this function or class, which no state dict needs.
     Code(String),
 }
 

@@ -1,4 +1,4 @@
-//! What a state dict calls: the few names that are known, each of which builds a value and runs nothing.
+//! What a state dict calls: a few known names, each of which builds a value and runs nothing.
 
 use super::super::super::file::MOST_DIMENSIONS;
 use super::machine::{Machine, Step};
@@ -6,7 +6,7 @@ use super::{Fault, Global, Object, Storage, TensorView, Value};
 use crate::base::DType;
 
 impl<'a> Machine<'a> {
-    /// The instructions that name something, call it, or refer to what lies beside the pickle.
+    /// The instructions that name something, call it, or refer to a storage beside the pickle.
     pub fn torch(&mut self, code: u8) -> Step<bool> {
         match code {
             b'c' => {
@@ -48,7 +48,7 @@ impl<'a> Machine<'a> {
         Ok(true)
     }
 
-    /// BUILD sets attributes. A state dict has one, `_metadata`, and parameters may have some; no number depends on them.
+    /// BUILD sets attributes: a state dict's `_metadata`, perhaps some of a parameter. No number depends on them.
     fn build(&mut self) -> Step<()> {
         match self.top_object()? {
             Object::Dict(_) | Object::Tensor(_) => Ok(()),
@@ -82,8 +82,8 @@ impl<'a> Machine<'a> {
         (view.shape.len() == view.strides.len()).then_some(view)
     }
 
-    /// A persistent id: ("storage", type, key, device, length), and in files before PyTorch 1.6 the view of another
-    /// storage, which has been None since 0.4.
+    /// A persistent id: ("storage", type, key, device, length); before PyTorch 1.6 also a view of another storage,
+    /// which has been None since 0.4.
     fn storage(&self, id: Value) -> Option<Storage<'a>> {
         let (&[Value::Str("storage"), Value::Global(Global::Storage(dtype)), Value::Str(key), _, len]
         | &[Value::Str("storage"), Value::Global(Global::Storage(dtype)), Value::Str(key), _, len, Value::None]) =

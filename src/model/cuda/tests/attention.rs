@@ -9,7 +9,7 @@ struct Attend<'a> {
     q: &'a Memory,
     tokens: usize,
     table: &'a Memory,
-    /// Blocks of positions that are gone through side by side.
+    /// Blocks of positions that are processed in parallel.
     blocks: usize,
 }
 
@@ -20,7 +20,7 @@ impl Attend<'_> {
         let shape = &self.shape;
         let (width, most_blocks) = (shape.width, shape.most_blocks());
         let partials = self.tokens * shape.heads * most_blocks;
-        // What is read before it is written is NaN.
+        // NaN shows what is read before it is written.
         let [partial, totals] = [partials * shape.value_dim * 4, partials * 8].map(|bytes| upload(&vec![0xff; bytes]));
         let done = upload(&vec![0; queries.len() * shape.heads * 4]);
         let y = untouched(self.tokens * shape.padded * shape.numbers.size());
@@ -60,10 +60,10 @@ impl Attend<'_> {
     }
 }
 
-/// New positions of rows: what each had before, and how many come.
+/// New positions of rows: how many each had before, and how many are added.
 type Parts = [(usize, usize)];
 
-/// Tiles of up to so many queries.
+/// Tiles of up to `most` queries.
 fn tiles(shape: &NetworkShape, parts: &Parts, most: usize) -> Vec<Queries> {
     let (mut first, mut weights_at) = (0, 0);
     let mut tiles = vec![];
@@ -108,12 +108,12 @@ fn attention_is_right(shape: NetworkShape, parts: &Parts) {
     // Large scores, so that blocks weigh differently.
     let q: Vec<f32> = noise_of(numbers, tokens * width, 8).iter().map(|q| 4.0 * q).collect();
     let mut padded_q = spread(&q, head_dim, key_dim, 0.0);
-    // Tiles are whole; no query sees what is there.
+    // Tiles are whole, but no query may depend on the padding.
     padded_q.resize((tokens + 32) * heads * key_dim, f32::NAN);
     let most_blocks = shape.most_blocks();
     let block_numbers = shape.block_bytes() / numbers.size();
     let (keys_at, values_at) = shape.layer_at(1);
-    // Each row's blocks, in an order of their own, with the numbers of somebody else where the row has no positions.
+    // Each row's blocks, in a shuffled order, filled with other numbers where the row has no positions.
     let mut memory = noise_of(numbers, parts.len() * most_blocks * block_numbers, 9);
     let place = |row: usize, block: usize| (row * most_blocks + block) * 7 % (parts.len() * most_blocks);
     let key_at = |row: usize, head: usize, position: usize| {
@@ -174,9 +174,9 @@ fn attention_is_right(shape: NetworkShape, parts: &Parts) {
             let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let total: f64 = scores.iter().map(|score| (score - most).exp()).sum();
             let p: Vec<f64> = scores.iter().map(|score| (score - most).exp() / total).collect();
-            // A score is a sum of `head_dim` products, scaled, less the largest, which is one, too. Its exponential is off
-            // by as large a part of itself, and so is the sum of them all; both are mixed twice, within a block and of
-            // blocks, over all positions.
+            // A score is a sum of `head_dim` products, scaled, minus the largest, which is one too. That error is the
+            // relative error of its exponential, and of the sum of them all; both are mixed twice, within a block and
+            // across blocks, over all positions.
             let part = EPSILON * (4.0 * (head_dim + 4) as f64 * largest + (2 * p.len() + 32) as f64);
             let what = || format!("{numbers:?}, {heads} x {head_dim}, row {row}, query {query}, head {head}");
             let at = tile.weights_at + head as i32 * tile.weights_head + query as i32 * tile.weights_stride;
@@ -194,7 +194,7 @@ fn attention_is_right(shape: NetworkShape, parts: &Parts) {
                     sizes += size(*p, value);
                     all += value.abs();
                 }
-                // Probabilities are stored to be multiplied, before they are divided by a total of at least 1.
+                // Probabilities are stored before they are divided by a total of at least 1.
                 let off = (part + unit(numbers)) * sizes + least(numbers) * all;
                 near(numbers, y[token * width + head * head_dim + d], exact, off, || format!("{}, {d}", what()));
             }
@@ -202,7 +202,7 @@ fn attention_is_right(shape: NetworkShape, parts: &Parts) {
     }
 }
 
-/// What beams are: row 1 is row 0 with a block of its own at its end, and row 2 read the same by itself.
+/// As with beams: row 1 is row 0 with its own last block, and row 2 holds the same, read separately.
 #[test]
 #[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
 fn a_row_with_a_copied_block_attends_to_what_it_holds_and_leaves_the_other_row_alone() {
@@ -213,7 +213,7 @@ fn a_row_with_a_copied_block_attends_to_what_it_holds_and_leaves_the_other_row_a
         let product = Product::new(numbers, len + 1, shape.width, 3 * shape.width, false);
         let q_stride = shape.heads * shape.key_dim;
         let q = upload(&vec![0; (len + 1 + 32) * q_stride * numbers.size()]);
-        // Puts tokens from the `first` on into a row.
+        // Appends tokens, from index `first` on, to a row.
         let read = |cache: &mut Cache, row, first: usize, len: usize, past: usize| {
             let segment = [Segment { row, first: 0, len, past }];
             cache.rows.reserve(&segment).unwrap();
@@ -226,7 +226,7 @@ fn a_row_with_a_copied_block_attends_to_what_it_holds_and_leaves_the_other_row_a
             product.run(if len > 1 { Kernel::Matmul64x64 } else { Kernel::Matmul8 }, first, len, to);
             cache.rows.commit(&segment);
         };
-        // What the query of a token sees from a position of a row on.
+        // The attention of a token's query at a position of a row.
         let attend = |cache: &Cache, row, token: usize, position: usize| {
             let table = words(cache.rows.pages(row), |id| cache.rows.memory.address(*id).to_ne_bytes());
             let attend = Attend { shape, q: &q, tokens: len + 1, table: &table, blocks: 2 };
@@ -246,7 +246,7 @@ fn a_row_with_a_copied_block_attends_to_what_it_holds_and_leaves_the_other_row_a
         read(&mut cache, 1, past, 1, past);
         assert_eq!(cache.rows.pages(0)[0], cache.rows.pages(1)[0]);
         assert_ne!(cache.rows.pages(0)[1], cache.rows.pages(1)[1]);
-        // Row 0 goes another way.
+        // Row 0 continues differently.
         read(&mut cache, 0, past + 1, 1, past);
         assert_eq!(attend(&cache, 0, past - 1, past - 1), before, "{numbers:?}");
         assert_eq!(attend(&cache, 1, past - 1, past - 1), before, "{numbers:?}");

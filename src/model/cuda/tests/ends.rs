@@ -1,11 +1,11 @@
-//! Embeddings, loading, and the tokens that are picked from logits.
+//! Embeddings, loading, and the tokens picked from logits.
 
 use super::products::{Product, within};
 use super::*;
 
 #[test]
 #[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
-fn an_embedding_is_the_sum_of_two_rows_and_ranks_begin_at_0() {
+fn an_embedding_is_the_sum_of_two_rows_and_ranks_start_at_0() {
     for numbers in TYPES {
         for (width, tokens) in [(1, 1), (33, 7), (300, 9)] {
             let stride = padded(width);
@@ -40,8 +40,8 @@ fn an_embedding_is_the_sum_of_two_rows_and_ranks_begin_at_0() {
 
 #[test]
 #[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
-fn a_matrix_of_any_file_is_placed_as_rounding_to_nearest_says() {
-    // Ties, what is too large for f16, what is hardly a number, and what is none.
+fn matrices_of_any_type_are_converted_with_rounding_to_nearest() {
+    // Ties, numbers too large for f16, tiny ones, and NaN or infinities.
     let special = [
         0.0,
         -0.0,
@@ -107,7 +107,7 @@ fn a_matrix_of_any_file_is_placed_as_rounding_to_nearest_says() {
 fn the_best_token_is_the_first_of_the_largest_and_none_where_a_logit_is_not_finite() {
     for vocabulary in [1, 2, 31, 33, 1023, 1024, 1025, 5000] {
         let last = vocabulary - 1;
-        // Few different numbers: ties between lanes, warps and rounds.
+        // Few distinct numbers, which gives ties between lanes, warps and rounds.
         let few = |seed| noise(vocabulary, seed).iter().map(|x| (3.0 * x).round()).collect::<Vec<f32>>();
         let mut rows: Vec<Vec<f32>> = (0..4).map(|seed| noise(vocabulary, 20 + seed)).collect();
         rows.extend((0..8).map(|seed| few(30 + seed)));
@@ -117,7 +117,7 @@ fn the_best_token_is_the_first_of_the_largest_and_none_where_a_logit_is_not_fini
                 let mut row = few(40 + at as u64);
                 row[at] = x;
                 rows.push(row.clone());
-                // The largest number beside it.
+                // With the largest finite number in the same row.
                 row[last / 3] = f32::MAX;
                 rows.push(row);
             }
@@ -143,20 +143,20 @@ fn the_best_token_is_the_first_of_the_largest_and_none_where_a_logit_is_not_fini
     }
 }
 
-/// The first of the largest; none if one is not finite.
+/// The first of the largest; `None` if a logit is not finite.
 fn best_token(logits: &[f32]) -> Option<u32> {
     let larger = |best, i: usize| if logits[i] > logits[best] { i } else { best };
     logits.iter().all(|x| x.is_finite()).then(|| (0..logits.len()).fold(0, larger) as u32)
 }
 
-/// To the bit: what decoding takes from here is what it would find in the row.
+/// To the bit: decoding must get what it would find in the row.
 #[test]
 #[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
 fn the_most_probable_tokens_and_the_sum_are_those_of_the_host() {
     for (vocabulary, count) in [(1, 1), (7, 7), (90, 64), (1024, 16), (1030, 3), (50257, 18)] {
         let mut rows: Vec<Vec<f32>> =
             (0..3).map(|seed| noise(vocabulary, 60 + seed).iter().map(|x| 9.0 * x - 40.0).collect()).collect();
-        // Ties, an outlier beyond which e^x is 0, numbers of one sign and of both zeros.
+        // Ties, an outlier that makes every other e^x 0, numbers of one sign, and zeros of both signs.
         rows.push(noise(vocabulary, 70).iter().map(|x| (4.0 * x).round()).collect());
         rows.push(rows[0].clone());
         rows[4][vocabulary / 2] = 200.0;
@@ -188,7 +188,7 @@ fn the_most_probable_tokens_and_the_sum_are_those_of_the_host() {
     }
 }
 
-/// In short rows with a peak an exponential that is off by one unit shows in the sum.
+/// In short rows with a peak, an exponential that is off by one unit shows in the sum.
 #[test]
 #[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
 fn the_sums_of_short_rows_are_those_of_the_host() {
@@ -210,7 +210,7 @@ fn a_product_of_few_rows_ranks_the_best_tokens_of_the_rows_from_one_on() {
     let (rows, inputs, outputs, from) = (33, 40, 210, 5);
     for numbers in TYPES {
         let mut product = Product::new(numbers, rows, inputs, outputs, false);
-        // The same rows again and again.
+        // The same rows repeated.
         let mut w = noise_of(numbers, 30 * inputs, 13).repeat(outputs / 30);
         w.resize(outputs.next_multiple_of(WIDE) * inputs, 0.0);
         product.weight = upload(&bytes(numbers, &spread(&w, inputs, padded(inputs), 0.0)));

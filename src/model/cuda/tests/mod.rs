@@ -1,7 +1,7 @@
-//! Each kernel against plain loops in f64 over the same numbers, and against those that promise the same bits: on the CPU in
-//! builds with `emulator`, on the first GPU in builds with `cuda`.
+//! Each kernel against plain loops in f64 over the same numbers, and against other kernels that promise the same bits:
+//! on the CPU in builds with `emulator`, on the first GPU in builds with `cuda`.
 //!
-//! Tolerances are bounds of what rounding does, not of what was seen:
+//! Tolerances are derived bounds on rounding errors, not observations:
 //! - A sum of n numbers in f32, in any order, is off by at most n [`EPSILON`] of the sum of their absolute values; so is one
 //!   of n products.
 //! - A number that is stored in 16 bits is off by [`unit`] of itself, or in f16 by half of the smallest number.
@@ -33,20 +33,20 @@ use FloatType::{BF16, F16, F32};
 
 const TYPES: [FloatType; 3] = [F32, F16, BF16];
 
-/// Products of few rows that are normed already.
+/// Products of few rows that are already normed.
 const NARROW: [Kernel; 4] = [Kernel::Matmul8, Kernel::Matmul8Deep, Kernel::Matmul16, Kernel::Matmul32];
 
-/// What an operation in f32 is off by: twice what rounding to nearest is, as tensor cores cut off.
+/// The error of an f32 operation: twice that of rounding to nearest, as tensor cores truncate.
 const EPSILON: f64 = 1.0 / (1 << 23) as f64;
 
-/// Fills memory that kernels write to, and is still there where they must not.
+/// Fills memory that kernels write to, and must still be there everywhere else.
 const UNTOUCHED: u8 = 0x55;
 
 // ---- The device ----
 
 thread_local! {
-    /// A test has a thread, and so a device, of its own, which ends with the process: a thread's last moments are no time
-    /// to call a driver.
+    /// Each test has its own thread and so its own device, which lives until the process ends: a thread's destructors
+    /// must not call a driver.
     static GPU: ManuallyDrop<Gpu> = ManuallyDrop::new(open());
 }
 
@@ -112,7 +112,7 @@ fn floats(numbers: FloatType, from: &[u8]) -> Vec<f32> {
     }
 }
 
-/// Noise that the type holds exactly.
+/// Noise that the type represents exactly.
 fn noise_of(numbers: FloatType, n: usize, seed: u64) -> Vec<f32> {
     floats(numbers, &bytes(numbers, &noise(n, seed)))
 }
@@ -121,7 +121,7 @@ fn words<const N: usize, W>(from: &[W], to_bytes: impl Fn(&W) -> [u8; N]) -> Mem
     upload(&from.iter().flat_map(to_bytes).collect::<Vec<u8>>())
 }
 
-/// What storing a number changes, as a part of it.
+/// The relative error of storing a number.
 fn unit(numbers: FloatType) -> f64 {
     match numbers {
         F32 => 0.0,
@@ -130,7 +130,7 @@ fn unit(numbers: FloatType) -> f64 {
     }
 }
 
-/// Half of the smallest number where that is one that counts.
+/// Half of the smallest number, where that matters.
 fn least(numbers: FloatType) -> f64 {
     if numbers == F16 { 2f64.powi(-25) } else { 0.0 }
 }

@@ -13,7 +13,7 @@ struct NormedRows {
     memory: [Memory; 3],
 }
 
-/// So large that it tells.
+/// Large enough to matter.
 const NORM_EPSILON: f32 = 0.1;
 
 impl NormedRows {
@@ -76,10 +76,10 @@ fn a_layer_norm_of_some_rows_or_all_is_right_in_both_its_results() {
                         near(F32, exact[i * width + c], expected[c], off[c], what);
                     }
                 }
-                // What is stored is that, rounded and padded with zeros.
+                // The stored result is the exact one, rounded and zero-padded.
                 let stored = bytes(numbers, &spread(&exact, width, normed.stride, 0.0));
                 assert!(download(&y) == stored, "{numbers:?}, {rows} x {width}");
-                // Each result alone, and rows as they are.
+                // Each result alone, and rows unchanged.
                 let [y, alone] = [untouched(stored.len()), untouched(from.len() * width * 4)];
                 normed.run(numbers, normed.norm(), picked, Some(&y), None);
                 normed.run(numbers, normed.norm(), picked, None, Some(&alone));
@@ -96,7 +96,7 @@ fn a_layer_norm_of_some_rows_or_all_is_right_in_both_its_results() {
     }
 }
 
-/// A row's norm, and what sums of `width` numbers and some ten operations may be off by.
+/// A row's norm, and the error bounds for sums of `width` numbers and about ten operations.
 fn norm_in_f64(x: &[f32], weight: &[f32], bias: &[f32]) -> (Vec<f64>, Vec<f64>) {
     let n = x.len() as f64;
     let of = |f: &dyn Fn(f64) -> f64| x.iter().map(|x| f(f64::from(*x))).sum::<f64>() / n;
@@ -105,14 +105,14 @@ fn norm_in_f64(x: &[f32], weight: &[f32], bias: &[f32]) -> (Vec<f64>, Vec<f64>) 
     let numbers = x.iter().zip(weight.iter().zip(bias)).map(|(x, (weight, bias))| {
         let [x, weight, bias] = [*x, *weight, *bias].map(f64::from);
         let normed = (x - mean) * scale * weight;
-        // The mean is off by a part of `size`, the scale by a part of itself.
+        // The error of the mean is relative to `size`, that of the scale to itself.
         let off = (n + 10.0) * EPSILON * (normed.abs() + (size * scale * weight).abs() + bias.abs());
         (normed + bias, off)
     });
     numbers.unzip()
 }
 
-/// Rows as `numbers` in rows of `stride`, with what was there before between them.
+/// Rows as `numbers` in rows of `stride`, with the previous contents between them.
 fn spread_untouched(numbers: FloatType, from: &[f32], width: usize, stride: usize) -> Vec<u8> {
     let mut to = vec![UNTOUCHED; from.len() / width * stride * numbers.size()];
     let rows = bytes(numbers, from);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// `y = x W^T + b`, with rows of NaN after those of x: no row sees another.
+/// `y = x W^T + b`, with rows of NaN after those of x: no row may depend on another.
 pub(super) struct Product {
     pub numbers: FloatType,
     pub inputs: usize,
@@ -24,7 +24,7 @@ impl Product {
         let mut padded_w = spread(&w, inputs, stride, 0.0);
         padded_w.resize(outputs.next_multiple_of(WIDE) * stride, 0.0);
         let mut padded_x = spread(&x, inputs, stride, 0.0);
-        // Tiles are whole, that of the last row alone, too.
+        // Tiles are whole, even that of the last row alone.
         padded_x.resize((rows + WIDE) * stride, f32::NAN);
         let weight = upload(&bytes(numbers, &padded_w));
         let activations = upload(&bytes(numbers, &padded_x));
@@ -32,7 +32,7 @@ impl Product {
         Self { numbers, inputs, outputs, w, x, b, weight, activations, bias: memory }
     }
 
-    /// Runs a kernel over rows from the `first` on.
+    /// Runs a kernel over rows from `first` on.
     pub fn run(&self, kernel: Kernel, first: usize, rows: usize, to: MatmulArgs) {
         let row_bytes = padded(self.inputs) * self.numbers.size();
         let arguments = MatmulArgs {
@@ -47,7 +47,7 @@ impl Product {
         multiply(kernel, self.numbers, &arguments);
     }
 
-    /// The outputs in f32 of rows from the `first` on.
+    /// The outputs in f32 of rows from `first` on.
     pub fn outputs(&self, kernel: Kernel, first: usize, rows: usize) -> Vec<f32> {
         let stride = self.outputs + 3;
         let to = untouched(rows * stride * 4);
@@ -62,7 +62,7 @@ impl Product {
     }
 }
 
-/// Rows of f32, around which nothing was written.
+/// Rows of f32; checks that nothing was written around them.
 #[track_caller]
 pub(super) fn within(memory: &Memory, width: usize, stride: usize) -> Vec<f32> {
     let all = download(memory);
@@ -75,7 +75,7 @@ pub(super) fn within(memory: &Memory, width: usize, stride: usize) -> Vec<f32> {
     rows
 }
 
-/// The products of rows that are normed already.
+/// The products of rows that are already normed.
 fn products() -> impl Iterator<Item = Kernel> {
     NARROW.into_iter().chain([Kernel::Matmul64x64])
 }
@@ -84,7 +84,7 @@ fn products() -> impl Iterator<Item = Kernel> {
 pub(super) fn multiply(kernel: Kernel, numbers: FloatType, arguments: &MatmulArgs) {
     let row_bytes = arguments.row_bytes as usize;
     let [rows, outputs] = [arguments.rows, arguments.outputs].map(|n| n as usize);
-    // Blocks that go through all outputs share them, whatever their number.
+    // Any number of blocks can share all outputs.
     let tiles = outputs.div_ceil(TILE_OUTPUTS);
     let (tile_rows, down, shared) = match kernel {
         Kernel::Matmul8 | Kernel::Matmul8Deep => (TILE_ROWS, tiles, 0),
@@ -97,7 +97,7 @@ pub(super) fn multiply(kernel: Kernel, numbers: FloatType, arguments: &MatmulArg
     launch(kernel, numbers, [rows.div_ceil(tile_rows), down, 1], shared, arguments);
 }
 
-/// Rows that are normed, and weights and biases of the norm.
+/// Shared memory for normed rows and the norm's weights and biases.
 pub(super) fn normed_shared(row_bytes: usize, norm_stride: usize) -> usize {
     TILE_ROWS * (row_bytes + 16) + 2 * norm_stride * 4
 }
@@ -131,7 +131,7 @@ fn products_are_right_and_the_same_bits_in_every_kernel_and_for_a_row_alone() {
                 let (x, w) = (&product.x[row * inputs..][..inputs], &product.w[output * inputs..][..inputs]);
                 let terms = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
                 let b = f64::from(product.b[output]);
-                // The slices and the bias are added, too.
+                // The slices and the bias are added too.
                 let off = (inputs + 9) as f64 * EPSILON * (terms.clone().map(f64::abs).sum::<f64>() + b.abs());
                 near(F32, *y, terms.sum::<f64>() + b, off, || format!("{numbers:?}, {rows} x {inputs}, output {i}"));
             }
@@ -177,7 +177,7 @@ fn outputs_are_added_to_the_residual_stream_or_activated() {
                     let (inside, outside) = row.split_at(outputs * numbers.size());
                     assert!(outside.iter().all(|byte| *byte == UNTOUCHED), "{kernel:?}, {numbers:?}");
                     for (y, x) in floats(numbers, inside).iter().zip(x) {
-                        // Some four operations, of results that are at most 1 and are multiplied by x in the end.
+                        // About four operations, whose results are at most 1 and are finally multiplied by x.
                         let x = f64::from(*x);
                         let what = || format!("{kernel:?}, {numbers:?}, activation {activation} of {x}");
                         near(numbers, *y, exact(x), 8.0 * EPSILON * x.abs(), what);
@@ -196,14 +196,14 @@ const ACTIVATIONS: [fn(f64) -> f64; 4] = [
     |x| x / (1.0 + (-x).exp()),
 ];
 
-/// By the series whose terms all have one sign.
+/// Uses the series whose terms all have the same sign.
 fn erf(x: f64) -> f64 {
     let next = |term: &f64, n: usize| term * 2.0 * x * x / (2 * n + 1) as f64;
     let terms = (1..200).scan(x, |term, n| Some(std::mem::replace(term, next(term, n))));
     (terms.sum::<f64>() * std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp()).clamp(-1.0, 1.0)
 }
 
-/// Where keys, values and queries go, compared byte by byte with all that lies around them.
+/// Where keys, values and queries go, compared byte by byte including everything around them.
 #[test]
 #[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
 fn queries_keys_and_values_go_to_their_places_and_nothing_else_is_written() {
@@ -213,7 +213,7 @@ fn queries_keys_and_values_go_to_their_places_and_nothing_else_is_written() {
             let width = heads * head_dim;
             let product = Product::new(numbers, rows, width, 3 * width, true);
             let plain = bytes(numbers, &product.outputs(Kernel::Matmul8, 0, rows));
-            // Any block, any position, no two the same.
+            // Arbitrary blocks and positions, all different.
             let places: Vec<(usize, usize)> = (0..rows).map(|i| (i * 5 % 3, i * 7 % BLOCK_POSITIONS)).collect();
             let (keys_at, values_at) = shape.layer_at(1);
             let (block_bytes, size) = (shape.block_bytes(), numbers.size());

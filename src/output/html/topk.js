@@ -28,6 +28,6 @@ function start(data) {
   });
   const head = element("tr", {}, ...["", "token", "", "expected next"].map((title) => element("th", {}, title)));
   page.append(element("h2", {}, "Token by token"),
-    element("p", { class: "muted" }, "In bold: the token that the text goes on with."),
+    element("p", { class: "muted" }, "In bold: the next token of the text."),
     element("div", { class: "scroll" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows))));
 }

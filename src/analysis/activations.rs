@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_summary_is_what_torch_would_say() {
+    fn summaries_match_torch() {
         let tensor = Tensor::new(&[[1f32, 2., 3.], [4., 5., 9.]], &Device::Cpu).unwrap();
         let summary = Hidden { name: "embed".into(), tensor }.summary(2).unwrap();
         assert_eq!((summary.shape, summary.mean), ((2, 3), 4.0));

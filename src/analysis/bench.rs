@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_the_middle_or_the_mean_of_the_two_there() {
+    fn the_median_is_the_middle_or_the_mean_of_the_middle_two() {
         assert_eq!(Speed::of(12, &[3.0, 1.0, 2.0]), Speed { median: 6.0, min: 4.0, max: 12.0 });
         assert_eq!(Speed::of(12, &[3.0, 1.0, 2.0, 4.0]), Speed { median: 5.0, min: 3.0, max: 12.0 });
         assert_eq!(Speed::of(12, &[2.0]), Speed { median: 6.0, min: 6.0, max: 6.0 });

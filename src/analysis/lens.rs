@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn probabilities_are_those_of_the_softmax() {
+    fn probabilities_match_the_softmax() {
         let logits = [0.5f32, -1.0, 2.0, 1.5];
         let sum: f32 = logits.iter().map(|x| x.exp()).sum();
         let reading = reading(&logits, Some(1), 2).unwrap();

@@ -222,7 +222,7 @@ mod tests {
     use crate::decode::GenerationConfig;
 
     #[test]
-    fn a_given_token_has_the_rank_that_the_full_list_gives_it() {
+    fn a_given_token_has_its_rank_in_the_full_list() {
         let query = Query { k: 5, ..Query::default() };
         let mut row = [1.0, 3.0, 2.0, 3.0, -1.0];
         let distribution = Distribution::new(&mut row, &query, &[0]).unwrap();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ruled_out_has_no_probability_and_stands_behind() {
+    fn ruled_out_tokens_have_no_probability_and_rank_last() {
         let config = GenerationConfig { bad_words_ids: vec![vec![1]], ..GenerationConfig::default() };
         let query = Query { k: 5, processors: config.processors().unwrap(), ..Query::default() };
         let mut row = [1.0, 3.0, 1.0];
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_no_numbers_are_refused() {
+    fn rows_that_are_not_finite_are_refused() {
         let query = Query::default();
         assert!(matches!(Distribution::new(&mut [0.0, f32::NAN], &query, &[0]), Err(Error::Numerics(_))));
         let config = GenerationConfig { bad_words_ids: vec![vec![0], vec![1]], ..GenerationConfig::default() };

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_are_those_of_the_guides_loop() {
+    fn windows_match_the_guides_loop() {
         assert_eq!(windows(10, 4, 2), [(0, 4, 0), (2, 6, 4), (4, 8, 6), (6, 10, 8)]);
         assert_eq!(windows(9, 4, 3), [(0, 4, 0), (3, 7, 4), (6, 9, 7)]);
         assert_eq!(windows(9, 4, 4), [(0, 4, 0), (4, 8, 4), (8, 9, 8)]);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn every_token_but_those_at_a_windows_start_is_scored_once() {
+    fn every_token_except_at_the_start_of_a_window_is_scored_once() {
         for (len, context, stride) in [(100, 16, 16), (100, 16, 5), (97, 8, 1), (33, 32, 32), (1, 1, 1), (2, 1, 1)] {
             let sliding = Sliding::new(context, stride, 1024).unwrap();
             let scored: Vec<usize> = sliding.windows(len).flat_map(Window::scored).collect();

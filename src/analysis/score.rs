@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_tokens_rank_by_their_ids() {
+    fn ties_rank_by_id() {
         let row = [1.0, 3.0, 2.0, 3.0, -1.0];
         let sum: f32 = row.iter().map(|x: &f32| x.exp()).sum();
         for (id, rank) in [(0, 4), (1, 1), (2, 3), (3, 2), (4, 5)] {
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_no_numbers_are_refused() {
+    fn rows_that_are_not_finite_are_refused() {
         for bad in [f32::NAN, f32::INFINITY] {
             let outcome = place(&[0.0, bad, 1.0], 0, 0);
             assert!(matches!(outcome, Err(Error::Numerics(_))), "{bad}");

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn names_in_backticks_are_spelled_and_nothing_else() {
+    fn only_known_names_in_backticks_are_replaced() {
         let spell = |name: &str| (name == "top_p").then(|| "--top-p".to_owned());
         for (text, spelled) in [
             ("`top_p` is 2", "--top-p is 2"),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_reads_flags_and_a_row_reads_keys() {
+    fn errors_name_flags_or_keys() {
         let error = || Error::parameter("top_p", "is 2; or `num_beams`");
         assert_eq!(of(error(), "generate", Spelling::Flags), "--top-p is 2; or --num-beams");
         assert_eq!(of(error(), "topk", Spelling::Flags), "--top-p is 2; or `num_beams`");
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_file_says_is_left_alone() {
+    fn quotes_from_files_are_left_alone() {
         let error = Error::format("f", "tensor `stop` is missing");
         assert_eq!(of(error, "generate", Spelling::Flags), "f: tensor `stop` is missing");
     }

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn help_speaks_of_flags() {
+    fn help_names_flags() {
         let sample = help(Parameter::named("sample").unwrap());
         assert_eq!(sample, "Sample from the distribution; implied by --temperature, --top-k, --top-p and the like");
         assert!(help(Parameter::named("max_new_tokens").unwrap()).ends_with("[default: 50]"));

@@ -100,18 +100,18 @@ impl ModelArgs {
 
     /// Whether the flag or `HF_HUB_OFFLINE` forbids network access.
     pub fn is_offline(&self) -> bool {
-        self.offline || is_offline_asked()
+        self.offline || is_offline_by_environment()
     }
 }
 
 impl TokenizerArgs {
     /// Whether the flag or `HF_HUB_OFFLINE` forbids network access.
     pub fn is_offline(&self) -> bool {
-        self.offline || is_offline_asked()
+        self.offline || is_offline_by_environment()
     }
 }
 
-fn is_offline_asked() -> bool {
+fn is_offline_by_environment() -> bool {
     let asked = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_lowercase();
     matches!(asked.as_str(), "1" | "true" | "yes" | "on")
 }

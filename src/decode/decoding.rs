@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn two_strategies_at_once_are_refused() {
+    fn conflicting_strategies_are_refused() {
         assert!(refused(|c| c.num_return_sequences = 2).contains("`num_return_sequences`"));
         assert!(refused(|c| (c.num_beams, c.num_return_sequences) = (2, 3)).contains("`num_return_sequences`"));
         assert!(

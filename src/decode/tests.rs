@@ -97,7 +97,7 @@ fn a_request_gives_the_same_in_a_batch_as_alone() {
 }
 
 #[test]
-fn strategies_mix_in_one_batch_and_rows_are_used_again() {
+fn strategies_mix_in_one_batch_and_rows_are_reused() {
     let alone: Vec<_> = strategies().iter().map(|(_, c)| run(&mut scrambled(VOCAB, 64, 1), &[3, 5], c)).collect();
     let mut model = scrambled(VOCAB, 64, 1);
     let mut engine = Engine::new(&mut model, &Letters).with_batch_size(2);
@@ -152,7 +152,7 @@ fn guesses_change_nothing_and_save_passes() {
 }
 
 #[test]
-fn prompt_lookup_saves_passes_where_text_repeats() {
+fn prompt_lookup_saves_passes_if_text_repeats() {
     let cycle =
         || TableModel::new(8, 200, |ids: &[u32]| (0..8).map(|i| f32::from(i == (ids.len() % 5) as u8)).collect());
     let config = GenerationConfig { max_new_tokens: 100, ..GenerationConfig::default() };
@@ -284,7 +284,7 @@ fn the_context_ends_a_sequence_or_is_cropped() {
 }
 
 #[test]
-fn a_cropped_step_is_a_step_from_the_last_tokens() {
+fn a_cropped_step_sees_only_the_last_tokens() {
     let crop = GenerationConfig { on_context_limit: OnContextLimit::Crop, eos_token_id: vec![], ..base() };
     for config in [crop.clone(), GenerationConfig { repetition_penalty: 1.4, no_repeat_ngram_size: 2, ..crop }] {
         let mut expected: Vec<u32> = (0..14).collect();

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_show_what_would_not_be_seen() {
+    fn labels_show_invisible_characters() {
         for (bytes, label) in [
             (&b" king"[..], "·king"),
             (b"  ", "··"),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_character_is_one_span() {
+    fn a_split_character_is_one_span() {
         let tokenizer = Tokenizer::gpt2();
         let text = "a 🦊 b";
         let ids: Vec<u32> = tokenizer.encode(text, false).unwrap().into_iter().map(|t| t.id).collect();

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_strongest_shade_is_no_less_than_the_weights() {
+    fn the_strongest_shade_covers_the_weights() {
         for (second, strongest_shade) in [(0.55, 1.0), (0.5, 0.5), (0.8, 1.0)] {
             assert_eq!(strongest(&[head(&[&[1.0, 0.0], &[1.0 - second, second]])]), strongest_shade);
         }
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_any_size_keep_to_their_columns() {
+    fn numbers_of_any_size_fit_their_columns() {
         for (x, text) in [(0.5, "  0.5000"), (-12.3456, " -12.346"), (-3021.55, " -3021.6"), (123_456.7, "  123457")] {
             assert_eq!(short(x), text);
         }

@@ -118,7 +118,7 @@ fn hovering_a_word_shows_what_comes_next() {
         let token = candidate["token"].as_str().unwrap().replace(' ', "·");
         assert!(tip.contains(&token) && tip.contains(&percent(candidate["prob"].as_f64().unwrap())), "{tip}");
     }
-    assert!(tip.contains("The text goes on with ·time"), "{tip}");
+    assert!(tip.contains("The text continues with ·time"), "{tip}");
     browser.hover("document.querySelector('h1')");
     assert_eq!(browser.value(&format!("{TIP}.hidden")), true);
     assert_eq!(browser.problems(), Vec::<String>::new());

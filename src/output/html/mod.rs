@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_token_can_leave_the_data() {
+    fn no_token_can_escape_from_the_data() {
         let json = embedded(&["</script><script>alert(1)//", "<!--", "{{view}}", "a\u{2028}b&amp;"]).unwrap();
         assert!(!json.contains(['<', '>', '&', '\u{2028}']));
         let back: Vec<String> = serde_json::from_str(&json).unwrap();
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_has_its_place_in_the_template() {
+    fn every_placeholder_is_filled() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("page.html");
         write(&path, "A title", "view()", &["{{view}}"]).unwrap();

@@ -10,7 +10,7 @@ function start(data) {
     const parts = [element("h3", {}, `after ${name(text.ids[i])}`), bars(next[i], actual)];
     const p = last ? undefined : given(i + 1);
     if (!last) parts.push(element("p", { class: "muted" }, p === null
-      ? `The text goes on with ${name(actual)}, which is not among them.` : `The text goes on with ${name(actual)}.`));
+      ? `The text continues with ${name(actual)}, which is not among them.` : `The text continues with ${name(actual)}.`));
     parts.push(element("p", { class: "muted" }, `entropy ${(data.entropy[i] / Math.LN2).toFixed(2)} bits`));
     return parts;
   };

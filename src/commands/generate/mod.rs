@@ -219,7 +219,7 @@ impl Generator<'_> {
         if sequences.iter().any(|sequence| sequence.finish_reason == FinishReason::Context) {
             let context = self.loaded.model.config().n_positions;
             say(format_args!(
-                "warning: the context of {context} tokens is full, so the text ends here; to continue, use --on-context-limit crop"
+                "warning: the text ends at the full context of {context} tokens; to continue, use --on-context-limit crop"
             ));
         }
         if self.verbosity.verbose > 0 {

@@ -1,4 +1,4 @@
-//! What decoding costs beside the network: processors and strategies over a vocabulary of GPT-2's size.
+//! The cost of decoding without the network: processors and strategies over a vocabulary of GPT-2's size.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ fn logits() -> Vec<f32> {
     (0..VOCAB).map(|_| -60.0 + 4.0 * (uniform() + uniform() + uniform() + uniform()) - 2.5 * uniform().ln()).collect()
 }
 
-/// A model that takes no time but that of handing out logits.
+/// A model that only hands out logits.
 struct Instant {
     logits: Vec<f32>,
     rows: Vec<usize>,
@@ -77,7 +77,7 @@ fn config(name: &str) -> GenerationConfig {
     }
 }
 
-/// One step of a strategy: everything between two passes of the network, and copying the logits.
+/// One step of a strategy: everything between two passes of the network, plus copying the logits.
 #[divan::bench(args = ["greedy", "sample", "top_k 50", "top_p 0.9", "min_p 0.05", "typical_p 0.9", "eta 0.001",
     "repetition", "4 beams", "4 beams sampled", "4 beams in 2 groups"])]
 fn step(bencher: Bencher<'_, '_>, name: &str) {
@@ -88,7 +88,7 @@ fn step(bencher: Bencher<'_, '_>, name: &str) {
     bencher.bench_local(|| engine.step().expect("a step"));
 }
 
-/// Handing out one row of logits, which is part of every step above.
+/// Copying one row of logits, which is part of every step above.
 #[divan::bench]
 fn copy(bencher: Bencher<'_, '_>) {
     let logits = logits();

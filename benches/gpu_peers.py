@@ -1,18 +1,18 @@
-"""Prefill and decode speed of PyTorch with transformers on a GPU, beside which `gpt2 bench --device cuda` is measured.
+"""Prefill and decode speed of PyTorch with transformers on a GPU, to compare with `gpt2 bench --device cuda`.
 
 Usage: gpu_peers.py [--rows MODEL:DTYPE:BATCH:ENGINE[,ENGINE...] ...] [--prompt N] [--new N] [--repeat N]
        gpu_peers.py --device cpu --tiny        tries the script on a small network, without a GPU
 
 Models have the sizes of gpt2 and gpt2-xl and random weights, so that nothing is downloaded. Engines:
 
-    eager   a greedy loop over the model and a DynamicCache, without the work that generate() adds
+    eager   a greedy loop over the model and a DynamicCache, without the overhead of generate()
     graphs  a StaticCache and one compiled step (forward, argmax, next token in place) as a CUDA graph; the prompt is run
-            uncompiled, as transformers does it
+            uncompiled, as in transformers
     beams   generate() with 4 beams; its decode_tok_s are steps
 
 Prints one JSON line per row and engine: {"engine", "model", "dtype", "batch", "prompt", "prefill_tok_s",
 "decode_tok_s"}, the speeds counting the tokens of all rows, and "took_s", warm-up and compilation included;
-{"engine", ..., "error"} for one that fails. Medians. Needs torch, transformers and, to compile, a C++ compiler.
+{"engine", ..., "error"} if an engine fails. Speeds are medians. Needs torch, transformers and, to compile, a C++ compiler.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import statistics
 import time
 import traceback
 
-# Nothing is fetched, and nobody waits to learn it.
+# Fetch nothing, and do not wait for a network that is not there.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
@@ -35,7 +35,7 @@ SIZES = {
     "tiny": {"n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 1000},
 }
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-# Those that matter most come first: whoever runs this may have little time.
+# The most important rows come first, in case time is short.
 ROWS = [
     "gpt2:bf16:1:eager,graphs",
     "gpt2:bf16:32:eager,graphs",
@@ -51,7 +51,7 @@ BEAMS = 4
 
 
 class Bench:
-    """One model, and how long it shall run."""
+    """One model and the length of its run."""
 
     def __init__(self, size, dtype, args):
         torch.manual_seed(0)
@@ -62,7 +62,7 @@ class Bench:
         self.device, self.prompt, self.new, self.repeat = args.device, args.prompt, args.new, args.repeat
 
     def ids(self, batch):
-        """The prompt that `gpt2 bench` has, in every row."""
+        """The prompt of `gpt2 bench`, in every row."""
         vocabulary = self.model.config.vocab_size
         ids = torch.tensor([i * 7919 % vocabulary for i in range(self.prompt)], device=self.device)
         return ids.repeat(batch, 1)
@@ -73,7 +73,7 @@ class Bench:
         return time.perf_counter()
 
     def medians(self, prefill, decode, warm_up):
-        """Seconds of the two after `warm_up` runs that do not count."""
+        """Seconds of the two phases, after `warm_up` runs that do not count."""
         times = []
         for _ in range(warm_up + self.repeat):
             start = self.now()
@@ -101,8 +101,8 @@ class Bench:
         ids = self.ids(batch)
         cache = StaticCache(config=self.model.config, max_cache_len=self.prompt + self.new)
         token = torch.zeros((batch, 1), dtype=torch.long, device=self.device)
-        # The graph reads and writes it where it lies, and nothing is copied between steps. The cache marks its own
-        # tensors so.
+        # The graph reads and writes it in place, so nothing is copied between steps. The cache marks its tensors the same
+        # way.
         torch._dynamo.mark_static_address(token)
 
         def step(ids, cache):

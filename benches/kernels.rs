@@ -1,7 +1,7 @@
-//! Each kernel at GPT-2's widths, with candle's expression of the same thing beside it.
+//! Each kernel at GPT-2's widths, next to candle's version of the same operation.
 //!
-//! `cargo bench --bench kernels` prints both; throughput is in multiply-adds. One row is what decoding does, 512 rows are
-//! a prompt. `GPT2_SIMD=vnni` or another level shows what the ones above it gain.
+//! `cargo bench --bench kernels` prints both; throughput is in multiply-adds. One row stands for decoding, 512 rows for a
+//! prompt. `GPT2_SIMD=vnni` or another level shows what the levels above it gain.
 
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor};
@@ -20,7 +20,7 @@ fn main() {
     divan::main();
 }
 
-/// Numbers without a pattern, between -1 and 1.
+/// Pseudo-random numbers between -1 and 1.
 fn numbers(n: usize) -> Vec<f32> {
     let mut state = 1_u64;
     let mut next = || {
@@ -34,7 +34,7 @@ fn tensor(dims: (usize, usize)) -> Tensor {
     Tensor::from_vec(numbers(dims.0 * dims.1), dims, &Device::Cpu).expect("a tensor")
 }
 
-/// What a matrix is, with its inputs and outputs: the weights of a block and the tied head.
+/// A matrix to measure: weights of a block, or the tied head.
 #[derive(Debug, Clone, Copy)]
 enum Shape {
     /// `mlp.c_fc`.
@@ -52,7 +52,7 @@ impl Shape {
     }
 }
 
-/// Matrices and rows that are measured.
+/// The matrices and numbers of rows to measure.
 const PRODUCTS: [(Shape, usize); 6] =
     [(Shape::Mlp, 1), (Shape::Mlp, 16), (Shape::Mlp, 512), (Shape::Head, 1), (Shape::Head, 16), (Shape::Head, 512)];
 
@@ -146,11 +146,11 @@ mod quantized {
     }
 }
 
-/// Attention of new positions over themselves and a past.
+/// Attention of new positions over themselves and the past.
 mod attention {
     use super::*;
 
-    /// New positions and the past before them.
+    /// Numbers of new and past positions.
     const CASES: [(usize, usize); 3] = [(1, 512), (1, 1023), (512, 0)];
 
     #[divan::bench(args = CASES)]
@@ -163,7 +163,7 @@ mod attention {
         ours(bencher, case, true);
     }
 
-    /// Over a cache in f16 or f32.
+    /// Attention over a cache in f16 or f32.
     fn ours(bencher: Bencher<'_, '_>, (new, past): (usize, usize), half: bool) {
         let shape = CacheShape { heads: HEADS, head_dim: WIDTH / HEADS, half };
         let pages: Vec<_> = (0..(new + past).div_ceil(PAGE_POSITIONS)).map(PageId).collect();

@@ -1,13 +1,13 @@
-"""Prefill and decode speed of other engines on the CPU, beside which `gpt2 bench` is measured.
+"""Prefill and decode speed of other engines on the CPU, to compare with `gpt2 bench`.
 
 Usage: peers.py DIR [--engines ENGINE ...] [--prompts N ...] [--new N] [--repeat N] [--threads N]
 
-DIR holds a checkpoint (config.json, model.safetensors), such as benches/random_gpt2.py writes; what an engine reads instead
-is written beside it at first. Engines:
+DIR holds a checkpoint (config.json, model.safetensors), for example from benches/random_gpt2.py. The first run also writes
+the formats of other engines there. Engines:
 
     pytorch-f32, pytorch-bf16                      a greedy loop over transformers' model
     ctranslate2-f32, ctranslate2-int8              generate_batch()
-    llama-f32, llama-bf16, llama-f16,              llama.cpp, token after token
+    llama-f32, llama-bf16, llama-f16,              llama.cpp, token by token
     llama-q8_0, llama-q4_k_m
 
 Prints one JSON line per engine and prompt: {"engine", "prompt", "prefill_tok_s", "decode_tok_s"}, medians. Run our own bench
@@ -36,11 +36,11 @@ ENGINES = [
     "llama-q8_0",
     "llama-q4_k_m",
 ]
-# llama.cpp's numbers of its file types.
+# llama.cpp's numbers for file types.
 LLAMA_TYPES = {"f16": 1, "bf16": 32, "q8_0": 7, "q4_k_m": 15}
 EOS = "<|endoftext|>"
 VOCABULARY = 50257
-# The names of a block's tensors in GGUF.
+# GGUF's names for the tensors of a block.
 GGUF_NAMES = {
     "attn.c_attn": "attn_qkv",
     "attn.c_proj": "attn_output",
@@ -52,12 +52,12 @@ GGUF_NAMES = {
 
 
 def ids(count):
-    """The prompt that `gpt2 bench` has."""
+    """The prompt of `gpt2 bench`."""
     return [i * 7919 % VOCABULARY for i in range(count)]
 
 
 def tokens():
-    """A vocabulary: the speed does not depend on the strings."""
+    """A made-up vocabulary: the speed does not depend on the strings."""
     return [f"t{i}" for i in range(VOCABULARY - 1)] + [EOS]
 
 
@@ -131,7 +131,7 @@ class CTranslate2:
         return self.took
 
     def decode(self):
-        """It keeps no state between calls: the whole, less the prompt."""
+        """The engine keeps no state between calls, so this is the time of a full run minus that of the prompt."""
         start = time.perf_counter()
         self.generate(self.new + 1)
         return time.perf_counter() - start - self.took
@@ -206,7 +206,7 @@ class Llama:
 
 
 def seconds(run, *arguments):
-    """How long it took, unless it says so itself."""
+    """The seconds that a call took, unless it reports them itself."""
     start = time.perf_counter()
     took = run(*arguments)
     return time.perf_counter() - start if took is None else took

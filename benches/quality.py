@@ -1,4 +1,4 @@
-"""What each type of weights costs in quality. Usage: quality.py GPT2 MODEL TEXT [POSITIONS]
+"""How much quality each type of weights costs. Usage: quality.py GPT2 MODEL TEXT [POSITIONS]
 
 GPT2 is the built binary, TEXT a file. Prints perplexity, the KL divergence of the next-token distribution from that of the
 f32 model (nats, mean over positions), and how often the most probable token is the same. pip install numpy safetensors

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints what clap has to say: help and version on stdout, which may be full or closed, or a mistake on stderr.
+/// Prints clap's message: help and version on stdout, which may be full or closed; usage errors on stderr.
 fn refuse(error: &clap::Error) -> ExitCode {
     match error.print() {
         Err(failed) if !error.use_stderr() && failed.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -37,7 +37,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// The reader has seen enough (`gpt2 ... | head`): no failure.
+/// Whether the reader closed the pipe (`gpt2 ... | head`), which is not a failure.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(output::is_closed_pipe)
 }
@@ -48,12 +48,12 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if usage { 2 } else { 1 }
 }
 
-/// What went wrong on one line, and the causes below it.
+/// Prints an error on one line, with its causes below.
 fn print_error(lines: &[String]) {
     use std::io::Write;
     let mut stderr = anstream::stderr().lock();
     let bold_red = anstyle::AnsiColor::Red.on_default().bold();
-    // If stderr is gone there is nobody to tell.
+    // If stderr is gone, nobody can be told.
     for (i, line) in lines.iter().enumerate() {
         let _ = match i {
             0 => writeln!(stderr, "{bold_red}error:{bold_red:#} {line}"),

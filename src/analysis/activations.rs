@@ -1,6 +1,6 @@
-//! Everything that one forward pass leaves behind: hidden states and attention, summarised or written to a file.
+//! The activations of one forward pass: hidden states and attention, summarised or written to a file.
 //!
-//! The pass is the model's own ([`Gpt2::forward`]), asked to keep what it computes anyway.
+//! The pass is the model's own ([`Gpt2::forward`]), told to keep what it computes anyway.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -18,7 +18,7 @@ use crate::model::{Gpt2, Trace, with_slice};
 pub struct Activations {
     /// The residual stream in the order of the network: after the embedding, every block, and the final norm.
     pub hidden: Vec<Hidden>,
-    /// Attention of the layers that were asked for.
+    /// Attention of the requested layers.
     pub attention: Vec<Attention>,
 }
 
@@ -27,7 +27,7 @@ pub struct Activations {
 pub struct Hidden {
     /// `embed`, `blocks.{i}.hidden` (after block i), `final` (after the final norm).
     pub name: String,
-    /// The numbers, (T, C).
+    /// The values, (T, C).
     pub tensor: Tensor,
 }
 
@@ -36,31 +36,31 @@ pub struct Hidden {
 pub struct Attention {
     /// The layer, from 0.
     pub layer: usize,
-    /// The numbers, (H, T, T): head, token that looks, token that is looked at.
+    /// The weights, (H, T, T): head, query token, key token.
     pub tensor: Tensor,
 }
 
-/// A hidden state in a few numbers.
+/// A summary of a hidden state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// The shape, (T, C).
     pub shape: (usize, usize),
-    /// The mean over all numbers.
+    /// The mean of all values.
     pub mean: f64,
-    /// Their standard deviation (over n - 1, as `torch.std`; 0 for a single number).
+    /// Their standard deviation (over n - 1, as in `torch.std`; 0 for a single value).
     pub std: f64,
-    /// The first numbers of the first position.
+    /// The first values of the first position.
     pub first: Vec<f32>,
-    /// The first numbers of the last position.
+    /// The first values of the last position.
     pub last_position: Vec<f32>,
-    /// The last numbers of the last position.
+    /// The last values of the last position.
     pub last: Vec<f32>,
-    /// The length of each position's vector, `‖x‖₂`.
+    /// The norm `‖x‖₂` of each position's vector.
     pub norms: Vec<f32>,
 }
 
 impl Activations {
-    /// Runs `ids` through the model in one pass and keeps the hidden states, and the attention of the given layers.
+    /// Runs `ids` through the model in one pass, keeping the hidden states and the attention of the given layers.
     ///
     /// # Errors
     /// As [`Gpt2::forward`].
@@ -77,7 +77,7 @@ impl Activations {
         Ok(Self { hidden, attention })
     }
 
-    /// Logits of every position from the hidden states, (T, V).
+    /// The logits of every position, (T, V), from the hidden states.
     ///
     /// # Errors
     /// If the device fails.
@@ -88,7 +88,7 @@ impl Activations {
         }
     }
 
-    /// Writes everything, and the logits, to a safetensors file, which appears once it is whole.
+    /// Writes all activations and the logits to a safetensors file, which appears only once it is complete.
     ///
     /// # Errors
     /// [`crate::Error::Io`] if the file cannot be written.
@@ -111,7 +111,7 @@ impl Activations {
 }
 
 impl Attention {
-    /// One head's weights: for each token that looks, those on all tokens.
+    /// One head's weights: for each query token, its weights on all tokens.
     ///
     /// # Errors
     /// If the layer does not have this head.
@@ -121,7 +121,7 @@ impl Attention {
 }
 
 impl Hidden {
-    /// The state's summary with `n` numbers of each excerpt.
+    /// Summarises the state, with `n` values in each excerpt.
     ///
     /// # Errors
     /// If the state cannot be copied to main memory.
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_summary_is_what_torch_would_say() {
+    fn summaries_match_torch() {
         let tensor = Tensor::new(&[[1f32, 2., 3.], [4., 5., 9.]], &Device::Cpu).unwrap();
         let summary = Hidden { name: "embed".into(), tensor }.summary(2).unwrap();
         assert_eq!((summary.shape, summary.mean), ((2, 3), 4.0));

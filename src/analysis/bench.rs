@@ -1,4 +1,4 @@
-//! How fast a model reads a prompt and decodes, and how near that is to what memory allows.
+//! How fast a model reads a prompt and decodes, and how close that is to the limit set by memory bandwidth.
 
 use std::time::Instant;
 
@@ -10,16 +10,16 @@ use crate::language_model::{Input, LanguageModel};
 use crate::memory;
 use crate::model::{Gpt2, Session};
 
-/// What is measured.
+/// What to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workload {
-    /// Tokens of the prompt of each row, at least one.
+    /// Tokens in the prompt of each row, at least one.
     pub prompt_tokens: usize,
     /// Tokens decoded after it in each row, at least one.
     pub new_tokens: usize,
     /// Rows that run side by side.
     pub rows: usize,
-    /// Measurements, at least one, after one that does not count.
+    /// Measurements, at least one, after a warm-up run.
     pub repeat: usize,
 }
 
@@ -27,18 +27,18 @@ pub struct Workload {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Times {
     workload: Workload,
-    /// Seconds to the first new token, of each measurement.
+    /// Seconds to the first new token, for each measurement.
     prefill: Vec<f64>,
-    /// Seconds for the decoded tokens.
+    /// Seconds for the decoded tokens, for each measurement.
     decode: Vec<f64>,
-    /// The fewest bytes of the GPU's memory that were free after a measurement; none on the CPU.
+    /// The least free GPU memory after any measurement, in bytes; none on the CPU.
     pub least_free: Option<u64>,
 }
 
-/// Tokens a second over several measurements.
+/// Tokens per second over several measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Speed {
-    /// The one in the middle, or the mean of the two there.
+    /// The median; the mean of the two middle ones if their number is even.
     pub median: f64,
     /// The smallest.
     pub min: f64,
@@ -47,7 +47,7 @@ pub struct Speed {
 }
 
 impl Speed {
-    /// The speeds of runs of `tokens` that took `seconds` each, at least one.
+    /// The speeds of one or more runs over `tokens` tokens, each of which took the given `seconds`.
     fn of(tokens: usize, seconds: &[f64]) -> Self {
         let mut speeds: Vec<f64> = seconds.iter().map(|s| tokens as f64 / s).collect();
         speeds.sort_by(f64::total_cmp);
@@ -58,17 +58,17 @@ impl Speed {
 }
 
 impl Workload {
-    /// Checks that a model's context has room for it.
+    /// Checks that the workload fits a model's context.
     ///
     /// # Errors
-    /// [`Error::Context`].
+    /// [`Error::Context`] if it does not fit.
     pub fn check(&self, context: usize) -> Result<()> {
         let tokens = self.prompt_tokens.saturating_add(self.new_tokens);
         if tokens > context { Err(Error::Context { tokens, context }) } else { Ok(()) }
     }
 }
 
-/// Measures a workload, of which the weights of `model` are on `backend`.
+/// Measures a workload. `backend` holds the weights of `model`.
 ///
 /// # Errors
 /// As [`Workload::check`], and if the device fails.
@@ -80,7 +80,7 @@ pub fn measure(model: &Gpt2, workload: Workload, backend: &Backend) -> Result<Ti
     for pass in 0..=repeat {
         let mut session = Session::new(model);
         let vocab_size = model.config().vocab_size;
-        // Far apart in the embedding, and the same for every engine that is measured with such a rule.
+        // Far apart in the embedding, and the same ids for every engine that is measured with this formula.
         let ids: Vec<u32> = (0..prompt_tokens).map(|i| (i * 7919 % vocab_size) as u32).collect();
         let mut last: Vec<Vec<u32>> = vec![ids; rows];
         let start = Instant::now();
@@ -100,10 +100,10 @@ pub fn measure(model: &Gpt2, workload: Workload, backend: &Backend) -> Result<Ti
     Ok(times)
 }
 
-/// Runs new tokens of each row; returns the most probable next one of each.
+/// Runs the new tokens of each row and returns the most probable next token of each.
 fn step(session: &mut Session<'_>, rows: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
     let inputs: Vec<Input<'_>> = rows.iter().enumerate().map(|(row, ids)| Input::best(row, ids)).collect();
-    // Weights that give no finite numbers cost as much as others.
+    // Weights that produce NaN take the same time as others.
     Ok(session.forward(&inputs)?.best.iter().map(|id| vec![id.unwrap_or(0)]).collect())
 }
 
@@ -114,24 +114,24 @@ impl Times {
         self.workload
     }
 
-    /// Tokens of prompts a second, of all rows.
+    /// Prompt tokens per second, all rows together.
     #[must_use]
     pub fn prefill(&self) -> Speed {
         Speed::of(self.workload.rows * self.workload.prompt_tokens, &self.prefill)
     }
 
-    /// Decoded tokens a second, of all rows.
+    /// Decoded tokens per second, all rows together.
     #[must_use]
     pub fn decode(&self) -> Speed {
         Speed::of(self.workload.rows * self.workload.new_tokens, &self.decode)
     }
 
-    /// Decoded tokens a second if nothing were done but to read the weights and the cache, with a memory that gives
-    /// `bandwidth` bytes a second.
+    /// Decoded tokens per second if decoding did nothing but read the weights and the cache, at `bandwidth` bytes per
+    /// second.
     #[must_use]
     pub fn decode_limit(&self, model: &Gpt2, bandwidth: f64) -> f64 {
         let Workload { prompt_tokens, new_tokens, rows, .. } = self.workload;
-        // On average a decoded token sees the prompt and half of the tokens before it.
+        // On average a decoded token sees the prompt and half of the new tokens.
         let cached = prompt_tokens as f64 + new_tokens as f64 / 2.0;
         let cache = cached * model.cache_bytes_per_position() as f64;
         rows as f64 * bandwidth / (model.bytes_per_token() as f64 + rows as f64 * cache)
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_the_middle_or_the_mean_of_the_two_there() {
+    fn the_median_is_the_middle_or_the_mean_of_the_middle_two() {
         assert_eq!(Speed::of(12, &[3.0, 1.0, 2.0]), Speed { median: 6.0, min: 4.0, max: 12.0 });
         assert_eq!(Speed::of(12, &[3.0, 1.0, 2.0, 4.0]), Speed { median: 5.0, min: 3.0, max: 12.0 });
         assert_eq!(Speed::of(12, &[2.0]), Speed { median: 6.0, min: 6.0, max: 6.0 });

@@ -1,6 +1,7 @@
 //! The logit lens: what the model would predict if it stopped after each layer.
 //!
-//! Final norm and output head are applied to every hidden state; the last block's row is the model's own prediction.
+//! The final norm and the output head are applied to every hidden state; the last block's result is the model's own
+//! prediction.
 //! Reference: nostalgebraist, "interpreting GPT: the logit lens" (2020).
 
 use candle_core::Tensor;
@@ -11,7 +12,7 @@ use crate::error::Result;
 use crate::logits;
 use crate::model::{Gpt2, with_slice};
 
-/// Positions whose logits are held at once.
+/// How many positions' logits are held at once.
 const LOGIT_ROWS: usize = 96;
 
 /// One hidden state seen through the lens.
@@ -28,17 +29,17 @@ pub struct LensLayer {
 pub struct LensReading {
     /// The most probable tokens with their probabilities, best first.
     pub top: Vec<(u32, f32)>,
-    /// The probability of the token that the model predicts in the end.
+    /// The probability of the token that the whole model predicts.
     pub outcome: f32,
 }
 
-/// Reads every hidden state through the lens, `k` tokens at each position. The embedding comes first, the last block
-/// last.
+/// Reads every hidden state through the lens, with the `k` best tokens at each position, in order from the embedding to
+/// the last block.
 ///
 /// # Errors
-/// [`crate::Error::Numerics`] if the model gives no numbers.
+/// [`crate::Error::Numerics`] if the model's logits are not finite.
 pub fn lens(model: &Gpt2, activations: &Activations, k: usize) -> Result<Vec<LensLayer>> {
-    // The final norm is not a state of its own here: it is part of the lens.
+    // The state after the final norm is left out: the norm is part of the lens.
     let states = &activations.hidden[..activations.hidden.len() - 1];
     let mut outcomes: Option<Vec<u32>> = None;
     let mut layers = vec![];
@@ -51,7 +52,7 @@ pub fn lens(model: &Gpt2, activations: &Activations, k: usize) -> Result<Vec<Len
     Ok(layers)
 }
 
-/// The readings of one state (T, C); `outcomes` are the tokens predicted in the end, none for the last state itself.
+/// The readings of one state (T, C); `outcomes` are the whole model's predictions, none for the last state itself.
 fn read(model: &Gpt2, state: &Hidden, outcomes: Option<&[u32]>, k: usize) -> Result<Vec<LensReading>> {
     let (positions, _) = state.tensor.dims2()?;
     let mut readings = Vec::with_capacity(positions);
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn probabilities_are_those_of_the_softmax() {
+    fn probabilities_match_the_softmax() {
         let logits = [0.5f32, -1.0, 2.0, 1.5];
         let sum: f32 = logits.iter().map(|x| x.exp()).sum();
         let reading = reading(&logits, Some(1), 2).unwrap();

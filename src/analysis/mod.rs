@@ -1,5 +1,5 @@
-//! Looking at models and at what they make of a text: the next token, scores, perplexity, activations, the logit lens,
-//! speed, and the arithmetic of parameters and memory. Nothing here changes what the network computes.
+//! Analysis of models and texts: next-token distributions, scores, perplexity, activations, the logit lens, speed,
+//! parameter and memory counts. Nothing here changes what the network computes.
 
 pub mod activations;
 pub mod bench;

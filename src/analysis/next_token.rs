@@ -1,4 +1,4 @@
-//! The distribution of the next token: the best candidates, given tokens' ranks, entropy, and the tree of continuations.
+//! The distribution of the next token: the best candidates, ranks of given tokens, entropy, and the tree of continuations.
 
 use std::ops::Range;
 
@@ -8,40 +8,40 @@ use crate::language_model::{Input, LanguageModel};
 use crate::logits;
 use crate::model::{Gpt2, Session, select_rows, to_host};
 
-/// Positions whose logits are held at once.
+/// How many positions' logits are held at once.
 const LOGIT_ROWS: usize = 32;
 
-/// The most nodes of a [`tree`]: what a person could still look through, many times over.
+/// The most nodes of a [`tree`], far more than a person would look through.
 pub const MOST_NODES: u64 = 1_000_000;
 
-/// What is asked about each distribution.
+/// What to report about each distribution.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
     /// How many of the best tokens to report.
     pub k: usize,
-    /// Tokens to report wherever they stand.
+    /// Tokens to report whatever their rank.
     pub tokens: Vec<u32>,
-    /// What changes the logits first. Tokens that it rules out have no probability.
+    /// Applied to the logits first. Tokens that they rule out get probability 0.
     pub processors: Processors,
 }
 
 /// The distribution after one position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NextToken {
-    /// The position after which it comes, from 0.
+    /// The position before the predicted token, from 0.
     pub position: usize,
     /// Its entropy in nats.
     pub entropy: f64,
-    /// The best candidates, best first; those that were ruled out are left out.
+    /// The best candidates, best first, without those ruled out.
     pub best: Vec<Candidate>,
-    /// The tokens that were asked for, in the order of [`Query::tokens`].
+    /// The requested tokens, in the order of [`Query::tokens`].
     pub tokens: Vec<Candidate>,
 }
 
 /// A candidate for the next token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
-    /// Its place in the distribution, 1 for the best, as [`logits::rank`] counts.
+    /// Its rank in the distribution, 1 for the best, as counted by [`logits::rank`].
     pub rank: usize,
     /// The token.
     pub id: u32,
@@ -56,7 +56,7 @@ pub struct Candidate {
 pub struct Node {
     /// The token, with its rank and probability after its parent.
     pub candidate: Candidate,
-    /// The natural logarithm of the probability of the path from the prompt to here.
+    /// The natural logarithm of the probability of the path from the prompt to this token.
     pub joint_logprob: f64,
     /// The best continuations after it.
     pub next: Vec<Node>,
@@ -73,7 +73,7 @@ impl Candidate {
 /// The distributions after the given positions of `ids`, from one forward pass.
 ///
 /// # Errors
-/// As [`Gpt2::forward`]; [`Error::Numerics`] if the model gives no numbers.
+/// As [`Gpt2::forward`]; [`Error::Numerics`] if the model's logits are not finite.
 pub fn next_tokens(model: &Gpt2, ids: &[u32], positions: Range<usize>, query: &Query) -> Result<Vec<NextToken>> {
     check(model, query)?;
     let x = model.forward(&[(0, &ids[..positions.end])], &mut model.new_cache(), None)?;
@@ -96,17 +96,17 @@ pub fn next_tokens(model: &Gpt2, ids: &[u32], positions: Range<usize>, query: &Q
     Ok(found)
 }
 
-/// The `k` best continuations of a prompt, each with its own `k` best, `depth` levels deep, with joint probabilities.
+/// The `k` best continuations of a prompt, each with its own `k` best, to a depth of `depth`, with joint probabilities.
 ///
 /// # Errors
-/// [`Error::Usage`] if that is more than [`MOST_NODES`] nodes; otherwise as [`next_tokens`].
+/// [`Error::Usage`] if the tree has more than [`MOST_NODES`] nodes; otherwise as [`next_tokens`].
 pub fn tree(model: &Gpt2, prompt: &[u32], depth: u64, query: &Query) -> Result<Vec<Node>> {
     check(model, query)?;
     let query = Query { k: query.k.min(model.config().vocab_size), ..query.clone() };
     if node_count(query.k, depth).is_none() {
         let k = query.k;
         return Err(Error::Usage(format!(
-            "a tree of {k} tokens a node, {depth} deep, has more than {MOST_NODES} nodes"
+            "a tree {depth} levels deep with {k} tokens per node has more than {MOST_NODES} nodes"
         )));
     }
     let mut tree = Tree { session: Session::new(model), query: &query, path: prompt.to_vec() };
@@ -114,10 +114,10 @@ pub fn tree(model: &Gpt2, prompt: &[u32], depth: u64, query: &Query) -> Result<V
     tree.grow(logits, 0.0, depth)
 }
 
-/// How many nodes a [`tree`] has; none if they are more than [`MOST_NODES`].
+/// The number of nodes of a [`tree`]; none if it exceeds [`MOST_NODES`].
 #[must_use]
 pub fn node_count(k: usize, depth: u64) -> Option<u64> {
-    // A chain of single tokens is the longest.
+    // The deepest tree is a chain, with one node per level.
     let depth = u32::try_from(depth).ok().filter(|depth| u64::from(*depth) <= MOST_NODES)?;
     (1..=depth).try_fold(0u64, |sum, level| {
         (k as u64).checked_pow(level).and_then(|n| sum.checked_add(n)).filter(|n| *n <= MOST_NODES)
@@ -128,24 +128,24 @@ fn check(model: &Gpt2, query: &Query) -> Result<()> {
     let vocab_size = model.config().vocab_size;
     query.processors.check(vocab_size)?;
     match query.tokens.iter().find(|id| **id as usize >= vocab_size) {
-        Some(id) => Err(Error::Usage(format!("token id {id} lies outside the vocabulary of {vocab_size}"))),
+        Some(id) => Err(Error::Usage(format!("token id {id} is outside the vocabulary of {vocab_size}"))),
         None => Ok(()),
     }
 }
 
-/// A tree while it grows.
+/// A tree under construction.
 struct Tree<'m, 'q> {
     session: Session<'m>,
     query: &'q Query,
-    /// The prompt, and what follows it on the way to the node at work.
+    /// The prompt, then the tokens down to the current node.
     path: Vec<u32>,
 }
 
 impl Tree<'_, '_> {
-    /// The nodes below the path, whose next token has these `logits` (V), down to `depth` levels; `joint` is the path's own
+    /// The nodes below the path, `depth` levels deep. `logits` (V) are for the token after the path, `joint` is the path's
     /// log-probability.
     ///
-    /// Row 0 holds the prompt, row `d` a path that has `d` levels below it: a child shares its parent's past.
+    /// Row 0 holds the prompt, row `d` a path with `d` more levels below it: a child shares its parent's past.
     fn grow(&mut self, mut logits: Vec<f32>, joint: f64, depth: u64) -> Result<Vec<Node>> {
         let best = Distribution::new(&mut logits, self.query, &self.path)?.best(self.query.k);
         let full = self.path.len() >= self.session.n_positions();
@@ -174,14 +174,14 @@ impl Tree<'_, '_> {
 
 /// A distribution over the next token, after the processors.
 struct Distribution<'a> {
-    /// (V).
+    /// Logits, (V).
     logits: &'a [f32],
-    /// (V), natural logarithms.
+    /// Natural log-probabilities, (V).
     logprobs: Vec<f32>,
 }
 
 impl<'a> Distribution<'a> {
-    /// Of the token after `ids`, from the model's logits (V).
+    /// The distribution of the token after `ids`, from the model's logits (V).
     fn new(logits: &'a mut [f32], query: &Query, ids: &[u32]) -> Result<Self> {
         logits::check_finite(logits)?;
         query.processors.apply(logits, ids, 0);
@@ -198,7 +198,7 @@ impl<'a> Distribution<'a> {
         left.map(|(place, (id, _))| self.candidate(place + 1, id as u32)).collect()
     }
 
-    /// A token, wherever it stands.
+    /// A token, whatever its rank.
     fn token(&self, id: u32) -> Candidate {
         self.candidate(logits::rank(self.logits, id as usize), id)
     }
@@ -209,7 +209,7 @@ impl<'a> Distribution<'a> {
         Candidate { rank, id, logit: finite(logit), logprob: finite(logprob).map(f64::from) }
     }
 
-    /// In nats, summed in `f64`; what processors need of it ([`logits::entropy`]) they compute in `f32` as PyTorch does.
+    /// The entropy in nats, summed in `f64`. (Processors use [`logits::entropy`], in `f32` as in PyTorch.)
     fn entropy(&self) -> f64 {
         let term = |p: &f32| f64::from(*p) * f64::from(*p).exp();
         -self.logprobs.iter().filter(|p| p.is_finite()).map(term).sum::<f64>()
@@ -222,7 +222,7 @@ mod tests {
     use crate::decode::GenerationConfig;
 
     #[test]
-    fn a_given_token_has_the_rank_that_the_full_list_gives_it() {
+    fn a_given_token_has_its_rank_in_the_full_list() {
         let query = Query { k: 5, ..Query::default() };
         let mut row = [1.0, 3.0, 2.0, 3.0, -1.0];
         let distribution = Distribution::new(&mut row, &query, &[0]).unwrap();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ruled_out_has_no_probability_and_stands_behind() {
+    fn ruled_out_tokens_have_no_probability_and_rank_last() {
         let config = GenerationConfig { bad_words_ids: vec![vec![1]], ..GenerationConfig::default() };
         let query = Query { k: 5, processors: config.processors().unwrap(), ..Query::default() };
         let mut row = [1.0, 3.0, 1.0];
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_no_numbers_are_refused() {
+    fn rows_that_are_not_finite_are_refused() {
         let query = Query::default();
         assert!(matches!(Distribution::new(&mut [0.0, f32::NAN], &query, &[0]), Err(Error::Numerics(_))));
         let config = GenerationConfig { bad_words_ids: vec![vec![0], vec![1]], ..GenerationConfig::default() };

@@ -1,15 +1,15 @@
-//! How many parameters a configuration has, where they sit, and what they cost in memory and arithmetic.
+//! How many parameters a configuration has, where they are, and what they cost in memory and arithmetic.
 
 use serde::Serialize;
 
 use crate::config::Config;
 
-/// Parameters by component. All counts are numbers, not bytes.
+/// Parameter counts by component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Parameters {
-    /// Everything, a tied head counted once.
+    /// All parameters, with a tied head counted once.
     pub total: u64,
-    /// Everything, with the head as a matrix of its own.
+    /// All parameters, with the head as a separate matrix.
     pub untied_total: u64,
     /// `wte`, V * C.
     pub token_embedding: u64,
@@ -23,7 +23,7 @@ pub struct Parameters {
     pub final_norm: u64,
     /// The output head's own parameters: 0 if it is the token embedding.
     pub head: u64,
-    /// The parts of one block.
+    /// One block by layer.
     pub block: BlockParameters,
 }
 
@@ -77,7 +77,7 @@ impl Parameters {
     }
 }
 
-/// What a model costs.
+/// What a model costs in memory and arithmetic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Costs {
     /// Bytes of all parameters at 32 bits.
@@ -88,13 +88,13 @@ pub struct Costs {
     pub q8_0_bytes: u64,
     /// Bytes with matrices at 4 bits in blocks of 256 with scales and minima (4.5 bits a weight), the rest at 32 bits.
     pub q4_k_bytes: u64,
-    /// Bytes that one position takes in an f32 key-value cache.
+    /// Bytes of one position in an f32 key-value cache.
     pub kv_cache_bytes_per_token: u64,
-    /// Bytes of an f32 key-value cache that holds a full context.
+    /// Bytes of an f32 key-value cache for a full context.
     pub kv_cache_bytes_full_context: u64,
-    /// Floating-point operations to run one token through the matrices: two for each of their weights.
+    /// Floating-point operations to run one token through the matrices, two for each weight.
     pub flops_per_token: u64,
-    /// Operations that each cached position adds to that (attention).
+    /// Additional operations for each cached position (attention).
     pub flops_per_cached_position: u64,
 }
 

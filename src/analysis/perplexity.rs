@@ -1,18 +1,18 @@
-//! The sliding window of transformers' perplexity guide: which tokens each window scores, and the guide's number.
+//! The sliding window of transformers' perplexity guide: which tokens each window scores, and the resulting perplexity.
 //!
 //! Pure arithmetic over positions and log-probabilities; the network runs in [`score`](super::score).
 //! Reference: transformers' documentation, `perplexity.md`.
 
 use crate::error::{Error, Result};
 
-/// A window of `context` tokens that moves on by `stride`.
+/// A window of `context` tokens that advances by `stride`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sliding {
     context: usize,
     stride: usize,
 }
 
-/// One window: positions `begin..end` go through the network, those from `targets` on are new in it.
+/// One window: positions `begin..end` go through the network, of which those from `targets` on are new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// The first position that the window sees.
@@ -32,25 +32,25 @@ impl Sliding {
         if context == 0 || context > n_positions {
             return Err(Error::parameter(
                 "context",
-                format!("{context}: the model's context allows 1 to {n_positions}"),
+                format!("is {context}; the model's context allows 1 to {n_positions}"),
             ));
         }
         if stride == 0 || stride > context {
             return Err(Error::parameter(
                 "stride",
-                format!("{stride}: with a context of {context} use 1 to {context}"),
+                format!("is {stride}; with a context of {context}, use 1 to {context}"),
             ));
         }
         Ok(Self { context, stride })
     }
 
-    /// Tokens that a window sees.
+    /// The number of tokens in a window.
     #[must_use]
     pub fn context(self) -> usize {
         self.context
     }
 
-    /// Tokens from one window's begin to the next one's.
+    /// The distance from one window's start to the next.
     #[must_use]
     pub fn stride(self) -> usize {
         self.stride
@@ -70,19 +70,19 @@ impl Sliding {
 }
 
 impl Window {
-    /// All of a text at once.
+    /// One window over a whole text.
     #[must_use]
     pub fn whole(len: usize) -> Self {
         Self { begin: 0, end: len, targets: 0 }
     }
 
-    /// The positions whose tokens the window scores: the new ones, but for a first one, which nothing precedes.
+    /// The positions whose tokens the window scores: the new ones, except the window's first, which nothing precedes.
     #[must_use]
     pub fn scored(self) -> std::ops::Range<usize> {
         self.targets.max(self.begin + 1).min(self.end)..self.end
     }
 
-    /// What the mean over this window counts for in the guide's perplexity: its labels less one. For the first window
+    /// The weight of this window's mean in the guide's perplexity: its number of labels minus one. For the first window
     /// that is the number of tokens it scores; for the others it is one less, the guide's own approximation.
     #[must_use]
     pub fn weight(self) -> usize {
@@ -90,8 +90,8 @@ impl Window {
     }
 }
 
-/// The guide's perplexity: `exp(Σ loss · weight / Σ weight)`, `loss` the mean over a window. `logprob` gives the natural
-/// log-probability of the token at a position. None where no window has any weight.
+/// The guide's perplexity: `exp(Σ loss · weight / Σ weight)`, where `loss` is the mean over a window. `logprob` gives the
+/// natural log-probability of the token at a position. None if no window has any weight.
 pub fn perplexity(windows: impl Iterator<Item = Window>, logprob: impl Fn(usize) -> f64) -> Option<f64> {
     let (mut loss, mut total) = (0.0, 0);
     for window in windows.filter(|window| window.weight() > 0) {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_are_those_of_the_guides_loop() {
+    fn windows_match_the_guides_loop() {
         assert_eq!(windows(10, 4, 2), [(0, 4, 0), (2, 6, 4), (4, 8, 6), (6, 10, 8)]);
         assert_eq!(windows(9, 4, 3), [(0, 4, 0), (3, 7, 4), (6, 9, 7)]);
         assert_eq!(windows(9, 4, 4), [(0, 4, 0), (4, 8, 4), (8, 9, 8)]);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn every_token_but_those_at_a_windows_start_is_scored_once() {
+    fn every_token_except_at_the_start_of_a_window_is_scored_once() {
         for (len, context, stride) in [(100, 16, 16), (100, 16, 5), (97, 8, 1), (33, 32, 32), (1, 1, 1), (2, 1, 1)] {
             let sliding = Sliding::new(context, stride, 1024).unwrap();
             let scored: Vec<usize> = sliding.windows(len).flat_map(Window::scored).collect();

@@ -1,7 +1,7 @@
-//! What a model makes of a text: each token's log-probability and rank.
+//! Scoring a text: each token's log-probability and rank.
 //!
-//! Texts are cut into windows, and as many windows as fit go through the network in one pass. Logits exist for a few
-//! positions at a time only: of a row of `V` numbers two remain.
+//! Texts are cut into windows, and as many windows as fit go through the network in one pass. Logits are computed for a
+//! few positions at a time, and only two numbers are kept of each row (V).
 
 use candle_core::Tensor;
 
@@ -11,17 +11,17 @@ use crate::error::{Error, Result};
 use crate::logits;
 use crate::model::{Gpt2, select_rows, with_slice};
 
-/// Tokens that share a forward pass, unless a single window is longer: enough for full speed, little enough that keys,
-/// values and activations stay small beside the weights.
+/// The most tokens in a forward pass, unless a single window is longer: enough for full speed, few enough to keep keys,
+/// values and activations small compared to the weights.
 const PASS_TOKENS: usize = 1024;
 
-/// Positions whose logits are held at once.
+/// How many positions' logits are held at once.
 const LOGIT_ROWS: usize = 96;
 
 /// How to score.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ScoreOptions {
-    /// Slide a window over the text; none: the text goes through in one pass and must fit the context.
+    /// Slides a window over the text. If none, the text is scored in one pass and must fit the context.
     pub sliding: Option<Sliding>,
     /// How many of the most probable tokens to report for each position.
     pub alternatives: usize,
@@ -30,22 +30,22 @@ pub struct ScoreOptions {
 /// A text's scores.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Score {
-    /// For each id, its score; none where nothing precedes it: at the text's start, and with a stride equal to the
-    /// context at each window's start.
+    /// The score of each id; none if nothing precedes it: at the start of the text and, if the stride equals the
+    /// context, at the start of each window.
     pub tokens: Vec<Option<TokenScore>>,
     /// For each id, the most probable tokens in its place with their natural log-probabilities, best first. Empty
     /// unless asked for.
     pub alternatives: Vec<Vec<(u32, f32)>>,
-    /// Of the guide's form where a window slides, else `exp` of the mean; none if nothing was scored.
+    /// The guide's perplexity with a sliding window, otherwise `exp` of the mean loss; none if nothing was scored.
     pub perplexity: Option<f64>,
 }
 
-/// A token's place in the distribution that the tokens before it give.
+/// A token's probability and rank, given the tokens before it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenScore {
     /// Natural log-probability.
     pub logprob: f32,
-    /// Its place in the distribution, 1 for the best, as [`logits::rank`] counts.
+    /// Its rank in the distribution, 1 for the best, as counted by [`logits::rank`].
     pub rank: usize,
 }
 
@@ -66,13 +66,13 @@ impl Score {
 /// Checks that a text can be scored.
 ///
 /// # Errors
-/// [`Error::Usage`] if an id lies outside the vocabulary, [`Error::Context`] if the text outgrows the context and no
-/// window slides.
+/// [`Error::Usage`] if an id is outside the vocabulary, [`Error::Context`] if the text is longer than the context and
+/// there is no sliding window.
 pub fn check(model: &Gpt2, ids: &[u32], options: &ScoreOptions) -> Result<()> {
     let config = model.config();
     if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab_size) {
         let last = config.vocab_size - 1;
-        return Err(Error::Usage(format!("token id {id} lies outside the model's vocabulary (0 to {last})")));
+        return Err(Error::Usage(format!("token id {id} is outside the model's vocabulary (0 to {last})")));
     }
     if options.sliding.is_none() && ids.len() > config.n_positions {
         return Err(Error::Context { tokens: ids.len(), context: config.n_positions });
@@ -80,12 +80,12 @@ pub fn check(model: &Gpt2, ids: &[u32], options: &ScoreOptions) -> Result<()> {
     Ok(())
 }
 
-/// Scores texts. `progress` is called with the number of tokens that are newly done.
+/// Scores texts. `progress` is called with the number of newly scored tokens.
 ///
-/// A text's scores do not depend on the texts beside it.
+/// A text's scores do not depend on the other texts.
 ///
 /// # Errors
-/// As [`check`]; [`Error::Numerics`] if the model gives no numbers.
+/// As [`check`]; [`Error::Numerics`] if the model's logits are not finite.
 pub fn score(
     model: &Gpt2,
     texts: &[&[u32]],
@@ -141,16 +141,16 @@ impl Part {
     }
 }
 
-/// A position of the pass whose distribution scores a token.
+/// A position in the pass whose distribution scores a token.
 struct Target {
-    /// Where the distribution is, among the pass's positions.
+    /// The index of the distribution among the pass's positions.
     at: u32,
     text: usize,
     position: usize,
     id: u32,
 }
 
-/// Runs some windows through the network in one pass and notes the scores of their tokens.
+/// Runs some windows through the network in one pass and records the scores of their tokens.
 fn run_pass(
     model: &Gpt2,
     texts: &[&[u32]],
@@ -159,7 +159,7 @@ fn run_pass(
     scores: &mut [Score],
 ) -> Result<()> {
     let ids = |part: &Part| &texts[part.text][part.window.begin..part.window.end];
-    // The last token of a window predicts nothing that is scored, but is needed if the window has no other.
+    // A window's last token is left out: nothing after it is scored.
     let inputs: Vec<(usize, &[u32])> = parts.iter().map(|part| &ids(part)[..part.len() - 1]).enumerate().collect();
     let x = model.forward(&inputs, &mut model.new_cache(), None)?;
     let mut targets = vec![];
@@ -191,7 +191,7 @@ fn run_pass(
 /// A token's score, and the best tokens in its place with their log-probabilities.
 type Place = (TokenScore, Vec<(u32, f32)>);
 
-/// The scores of the targets from their logits (rows, V).
+/// The scores of the targets, from their logits (rows, V).
 fn read(logits: &Tensor, targets: &[Target], options: &ScoreOptions) -> Result<Vec<Place>> {
     let (_, vocabulary) = logits.dims2()?;
     let mut found: Vec<_> = targets.iter().map(|target| (target, None)).collect();
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_tokens_rank_by_their_ids() {
+    fn ties_rank_by_id() {
         let row = [1.0, 3.0, 2.0, 3.0, -1.0];
         let sum: f32 = row.iter().map(|x: &f32| x.exp()).sum();
         for (id, rank) in [(0, 4), (1, 1), (2, 3), (3, 2), (4, 5)] {
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_no_numbers_are_refused() {
+    fn rows_that_are_not_finite_are_refused() {
         for bad in [f32::NAN, f32::INFINITY] {
             let outcome = place(&[0.0, bad, 1.0], 0, 0);
             assert!(matches!(outcome, Err(Error::Numerics(_))), "{bad}");

@@ -1,4 +1,4 @@
-//! Errors in the words of the command line: the library names parameters and types, a person gave flags.
+//! Errors in terms of the command line: the library names parameters and types, while users give flags.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use gpt2::Error;
 
 use super::Cli;
 
-/// Where the parameters came from, and so how they are called.
+/// How to spell parameters, depending on where they came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
     /// From the command line: `--top-p`.
@@ -16,7 +16,7 @@ pub enum Spelling {
     Keys,
 }
 
-/// What went wrong in a subcommand, and its causes, each in a line of its own: what is wrong and what to do about it.
+/// An error of a subcommand and its causes, one line each: what is wrong and what to do about it.
 pub fn lines(error: &anyhow::Error, subcommand: &str, spelling: Spelling) -> Vec<String> {
     let line = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<Error>() {
         Some(error) => line(error, subcommand, spelling),
@@ -35,7 +35,7 @@ fn line(error: &Error, subcommand: &str, spelling: Spelling) -> String {
         None => what,
     };
     match (error, spelling) {
-        // What other errors quote may come from a file.
+        // Other errors may quote text from a file.
         (Error::Parameter { .. } | Error::Context { .. } | Error::Usage(_) | Error::Numerics(_), Spelling::Flags) => {
             let command = Cli::command();
             let command = command.find_subcommand(subcommand);
@@ -86,12 +86,12 @@ fn fitting_flag(dtype: &str, bytes: u64) -> String {
     format!("{flag} {dtype} ({})", gpt2::memory::readable(bytes))
 }
 
-/// The text with each name in backticks that `spell` knows replaced by what it says.
+/// Replaces each name in backticks that `spell` knows by its spelling.
 pub fn with_names(text: &str, spell: impl Fn(&str) -> Option<String>) -> String {
     let mut parts = text.split('`');
     let mut spelled = parts.next().unwrap_or_default().to_owned();
     let mut rest = parts.peekable();
-    // Every second part is between backticks, but a last one without its closing backtick.
+    // Every second part is between backticks, except a last one without a closing backtick.
     while let Some(name) = rest.next() {
         match rest.peek().and_then(|_| spell(name)) {
             Some(name) => spelled.push_str(&name),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn names_in_backticks_are_spelled_and_nothing_else() {
+    fn only_known_names_in_backticks_are_replaced() {
         let spell = |name: &str| (name == "top_p").then(|| "--top-p".to_owned());
         for (text, spelled) in [
             ("`top_p` is 2", "--top-p is 2"),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_reads_flags_and_a_row_reads_keys() {
+    fn errors_name_flags_or_keys() {
         let error = || Error::parameter("top_p", "is 2; or `num_beams`");
         assert_eq!(of(error(), "generate", Spelling::Flags), "--top-p is 2; or --num-beams");
         assert_eq!(of(error(), "topk", Spelling::Flags), "--top-p is 2; or `num_beams`");
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_file_says_is_left_alone() {
+    fn quotes_from_files_are_left_alone() {
         let error = Error::format("f", "tensor `stop` is missing");
         assert_eq!(of(error, "generate", Spelling::Flags), "f: tensor `stop` is missing");
     }

@@ -14,16 +14,16 @@ use super::{Format, ModelArgs};
 pub struct BenchArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Random weights of this size in place of --model: no files, no network
+    /// Use random weights of this size instead of --model: no files, no network
     #[arg(long, value_enum, value_name = "SIZE", conflicts_with_all = ["revision", "tokenizer"])]
     pub random: Option<Size>,
-    /// Lengths of prompts, each measured in turn
+    /// Prompt lengths, measured one after the other
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [16, 512], value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub prompt_tokens: Vec<usize>,
     /// Tokens decoded after each prompt
     #[arg(short = 'n', long, value_name = "N", default_value_t = 128, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub max_new_tokens: usize,
-    /// Measurements of each, after one that does not count
+    /// Measurements per prompt length, after a warm-up run
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1000))]
     pub repeat: usize,
     /// Sequences that run side by side

@@ -17,10 +17,10 @@ use super::{Format, ModelArgs};
 pub struct ConvertArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Type of the weight matrices in the file; the quantised ones are for GGUF only
+    /// Type of the weight matrices in the file; quantised types are for GGUF only
     #[arg(long, value_name = "TYPE", value_parser = target())]
     pub to: DType,
-    /// The file to write: *.gguf, as llama.cpp loads it, or *.safetensors, as transformers does
+    /// The file to write: *.gguf for llama.cpp or *.safetensors for transformers
     #[arg(value_name = "OUT")]
     pub output: PathBuf,
     /// How to write the report

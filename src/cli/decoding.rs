@@ -1,4 +1,4 @@
-//! Flags for the decoding parameters, made from the library's table of them.
+//! Flags for the decoding parameters, generated from the library's table.
 
 use clap::builder::{BoolValueParser, PossibleValue, PossibleValuesParser};
 use clap::error::ErrorKind;
@@ -8,13 +8,13 @@ use gpt2::decode::{GenerationConfig, Group, PARAMETERS, Parameter, Takes};
 use super::advice::with_names;
 use super::flag_name;
 
-/// The parameters of the distribution, as `topk` and `generate` have them.
+/// The parameters that shape the distribution, shared by `topk` and `generate`.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessorArgs {
     pub config: GenerationConfig,
 }
 
-/// Everything that decides what `generate` generates.
+/// All decoding parameters, for `generate`.
 #[derive(Debug, Clone, Default)]
 pub struct DecodingArgs {
     pub config: GenerationConfig,
@@ -32,7 +32,7 @@ impl DecodingArgs {
     }
 }
 
-/// clap's traits for a struct whose `config` is read from the flags of its `parameters`.
+/// Implements clap's traits for a struct whose `config` is read from the flags of its `parameters`.
 macro_rules! arguments {
     ($($type:ty),+) => {$(
         impl Args for $type {
@@ -61,9 +61,9 @@ macro_rules! arguments {
 
 arguments!(ProcessorArgs, DecodingArgs);
 
-/// Reads what was given of a parameter.
+/// Reads a parameter's values, if given.
 fn read(parameter: &Parameter, matches: &ArgMatches, config: &mut GenerationConfig) -> Result<(), clap::Error> {
-    // The values were checked by the parser of the flag.
+    // The flag's parser has already checked the values.
     let refuse = |fault| clap::Error::raw(ErrorKind::ValueValidation, format!("{}: {fault}\n", parameter.name));
     for value in matches.get_raw(parameter.name).into_iter().flatten() {
         parameter.read(&value.to_string_lossy(), config).map_err(refuse)?;
@@ -86,7 +86,7 @@ fn argument(parameter: &'static Parameter) -> Arg {
         "max_new_tokens" => argument.short('n'),
         _ => argument,
     };
-    // Only whether it is a value of its type: ranges are checked when all flags are known.
+    // Checks the type only; ranges are checked once all flags are known.
     let typed = move |text: &str| {
         parameter.read(text, &mut GenerationConfig::default())?;
         Ok::<String, String>(text.to_owned())
@@ -106,11 +106,11 @@ fn argument(parameter: &'static Parameter) -> Arg {
     }
 }
 
-/// The parameter's description, with flags for parameters and its default.
+/// The parameter's description with its default, naming other parameters by their flags.
 fn help(parameter: &Parameter) -> String {
     let doc = with_names(parameter.doc(), |name| Parameter::named(name).map(|p| format!("--{}", flag_name(p.name))));
     match parameter.default_text() {
-        // What this program does beyond the library.
+        // Done by this program, not by the library.
         None if parameter.name == "seed" => format!("{doc} [default: drawn and reported]"),
         Some(default) => format!("{doc} [default: {default}]"),
         None => doc,
@@ -153,9 +153,9 @@ mod tests {
     }
 
     #[test]
-    fn help_speaks_of_flags() {
+    fn help_names_flags() {
         let sample = help(Parameter::named("sample").unwrap());
-        assert_eq!(sample, "Draw from the distribution; implied by --temperature, --top-k, --top-p and the like");
+        assert_eq!(sample, "Sample from the distribution; implied by --temperature, --top-k, --top-p and the like");
         assert!(help(Parameter::named("max_new_tokens").unwrap()).ends_with("[default: 50]"));
         assert!(help(Parameter::named("on_context_limit").unwrap()).ends_with("[default: stop]"));
     }

@@ -1,4 +1,4 @@
-//! The command line: clap's derive structs and nothing else. Flags that several subcommands share are groups.
+//! The command line: clap's derive structs and nothing else. Flags shared by several subcommands form groups.
 
 pub mod advice;
 mod bench;
@@ -39,15 +39,16 @@ const EXAMPLES: &str = "Examples:
   gpt2 topk --model demo --prompt \"Once upon a\" -k 5
   echo \"The answer is\" | gpt2 generate -n 20 --completion-only
 
-The model `demo` is built in; others come from a folder or from the Hugging Face hub.";
+The model `demo` is built in; others are loaded from a folder or the Hugging Face hub.";
 
-/// Parses the command line, `arguments` being the program's name and what follows it.
+/// Parses the command line. The first of the `arguments` is the program's name.
 ///
 /// # Errors
-/// Whatever clap refuses, and the requests for help and version.
+/// If clap refuses the arguments, or for requests for help or the version.
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let arguments: Vec<OsString> = arguments.collect();
-    // A negative number is a value out of range, which is refused by the name of its flag, and no unknown flag.
+    // Treat a negative number as a value, so that the error is an out-of-range value that names the flag, not an unknown
+    // flag.
     let mut command = Cli::command().mut_subcommands(|subcommand| {
         subcommand.mut_args(|argument| {
             let takes_value = argument.get_action().takes_values();
@@ -63,19 +64,19 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Err
     })
 }
 
-/// The first argument that is not UTF-8, counted from 1, and the place of its first invalid byte.
+/// The first argument that is not UTF-8, counted from 1, and the offset of its first invalid byte.
 fn not_unicode(arguments: &[OsString]) -> Option<(usize, usize)> {
     let invalid = |argument: &OsString| Some(std::str::from_utf8(argument.as_encoded_bytes()).err()?.valid_up_to());
     arguments.iter().enumerate().find_map(|(place, argument)| Some((place, invalid(argument)?)))
 }
 
-/// What is said on stderr.
+/// How much to report on stderr.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Verbosity {
-    /// Say nothing but errors on stderr
+    /// Report only errors on stderr
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Say more on stderr; twice for even more
+    /// Report more on stderr; twice for even more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
@@ -84,7 +85,7 @@ pub struct Verbosity {
 pub enum Command {
     /// Continue a text
     Generate(Box<GenerateArgs>),
-    /// Split text into tokens, or put tokens together
+    /// Split text into tokens, or join tokens into text
     Tokenize(TokenizeArgs),
     /// Show the distribution of the next token
     Topk(Box<TopkArgs>),
@@ -94,7 +95,7 @@ pub enum Command {
     Trace(Box<TraceArgs>),
     /// Show a model's architecture, parameters and memory
     Info(InfoArgs),
-    /// Write a model as GGUF or safetensors, in another number type
+    /// Convert a model to GGUF or safetensors and another number type
     Convert(ConvertArgs),
     /// Measure how fast a model loads, reads a prompt and decodes
     Bench(BenchArgs),
@@ -135,7 +136,7 @@ pub enum Format {
     Text,
     /// One JSON document
     Json,
-    /// One JSON object a line
+    /// One JSON object per line
     Jsonl,
 }
 
@@ -153,10 +154,10 @@ pub struct GenerateArgs {
     pub text: TextArgs,
     #[command(flatten)]
     pub decoding: DecodingArgs,
-    /// A smaller model with the same vocabulary guesses ahead; same result, faster
+    /// A smaller model with the same vocabulary that guesses ahead; same result, faster
     #[arg(long, value_name = "M", help_heading = "Decoding", conflicts_with = "prompt_lookup")]
     pub assistant_model: Option<String>,
-    /// Leave out the prompt
+    /// Leave the prompt out of the output
     #[arg(long, help_heading = "Output")]
     pub completion_only: bool,
     /// How to write the result
@@ -164,7 +165,7 @@ pub struct GenerateArgs {
     pub format: Format,
     #[command(flatten)]
     pub batch: BatchArgs,
-    /// Load once, then complete one prompt after another; Ctrl-C stops a completion, Ctrl-D ends
+    /// Load once, then complete one prompt after another; Ctrl-C stops a completion, Ctrl-D quits
     #[arg(long, conflicts_with_all = ["positional", "prompt", "file", "ids", "input", "format"])]
     pub interactive: bool,
 }
@@ -173,17 +174,17 @@ pub struct GenerateArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Batch")]
 pub struct BatchArgs {
-    /// Prompts, one JSON object a line: {"id", "prompt"} or {"id", "prompt_ids"}, and any decoding parameter in
-    /// snake_case; - is stdin
+    /// Prompts, one JSON object per line: {"id", "prompt"} or {"id", "prompt_ids"}, and any decoding parameter in
+    /// snake_case; - for stdin
     #[arg(long, value_name = "F.jsonl", conflicts_with_all = ["positional", "prompt", "file", "ids"])]
     pub input: Option<PathBuf>,
-    /// Where results go, one JSON object a line, as they finish [default: stdout]
+    /// Where to write results, one JSON object per line, as they finish [default: stdout]
     #[arg(long, value_name = "F.jsonl", requires = "input")]
     pub output: Option<PathBuf>,
-    /// Prompts that are worked on at the same time
+    /// Prompts to process at the same time
     #[arg(long, value_name = "N", requires = "input", default_value_t = 8, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
     pub batch_size: usize,
-    /// Go on with the file of an earlier run: skip what is complete in it
+    /// Continue the output of an earlier run: skip rows that are complete in it
     #[arg(long, requires = "output")]
     pub resume: bool,
 }
@@ -200,7 +201,7 @@ pub struct TokenizeArgs {
     pub text: TextArgs,
     #[command(flatten)]
     pub tokenizer: TokenizerArgs,
-    /// Print the text of these ids, byte for byte; ids from --file or stdin if none are given here
+    /// Print the text of these ids, byte for byte; without IDS, read them from --file or stdin
     #[arg(long, value_name = "IDS", num_args = 0..=1, help_heading = "Output")]
     #[arg(conflicts_with_all = ["positional", "prompt", "ids", "bos", "no_special", "count", "vocab"])]
     pub decode: Option<Option<String>>,
@@ -210,7 +211,7 @@ pub struct TokenizeArgs {
     /// List only tokens whose piece (such as Ġtheory) matches this regular expression
     #[arg(long, value_name = "RE", requires = "vocab", help_heading = "Output")]
     pub grep: Option<String>,
-    /// Print the number of tokens alone
+    /// Print only the number of tokens
     #[arg(long, conflicts_with = "format", help_heading = "Output")]
     pub count: bool,
     /// How to write the result
@@ -228,7 +229,7 @@ pub enum TokenizeFormat {
     Ids,
     /// One JSON document
     Json,
-    /// One JSON object a line
+    /// One JSON object per line
     Jsonl,
 }
 
@@ -253,16 +254,16 @@ pub struct TopkArgs {
     /// Show the distribution after every position
     #[arg(long, conflicts_with = "position")]
     pub all: bool,
-    /// Show the distribution after this position; negative counts from the end
+    /// Show the distribution after this position; negative numbers count from the end
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub position: Option<i64>,
-    /// Also report rank and probability of this token (repeatable)
+    /// Also report the rank and probability of this token (repeatable)
     #[arg(long, value_name = "TEXT")]
     pub token: Vec<String>,
-    /// Expand the K best, D levels deep, with joint probabilities
+    /// Expand the K best continuations D levels deep, with joint probabilities
     #[arg(long, value_name = "D", conflicts_with_all = ["all", "position"], value_parser = clap::value_parser!(u64).range(1..=16))]
     pub tree: Option<u64>,
-    /// Also write a page, to be opened in a browser, in which the distributions appear over the text
+    /// Also write a page for the browser that shows the distributions over the text
     #[arg(long, value_name = "F.html", requires = "all")]
     pub html: Option<PathBuf>,
     /// How to write the result
@@ -280,7 +281,7 @@ pub struct TopkArgs {
 pub struct InfoArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Describe this configuration alone; needs no weights
+    /// Describe only this configuration; needs no weights
     #[arg(long, value_name = "F.json")]
     pub config: Option<PathBuf>,
     /// List the checkpoint's tensors

@@ -1,4 +1,4 @@
-//! Which model, where from, on what.
+//! Flags for the model and tokenizer: which, where from, on which device.
 
 use std::path::PathBuf;
 
@@ -16,19 +16,19 @@ pub struct ModelArgs {
     /// Branch, tag or commit on the hub
     #[arg(long, value_name = "R")]
     pub revision: Option<String>,
-    /// tokenizer.json, or a folder with tokenizer files, in place of the model's own
+    /// tokenizer.json, or a folder with tokenizer files, to use instead of the model's own
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
-    /// Use the cache only, open no connection [env: HF_HUB_OFFLINE=1]
+    /// Use only the cache and open no connection [env: HF_HUB_OFFLINE=1]
     #[arg(long)]
     pub offline: bool,
-    /// Where to compute: auto, cpu, cuda, cuda:N or metal
+    /// Device to compute on: auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     pub device: gpt2::device::DeviceChoice,
     /// Type of the weights in memory [default: f32; as stored if the file is quantised]
     #[arg(long, value_name = "TYPE", value_parser = float_type())]
     pub dtype: Option<FloatType>,
-    /// Quantise the weights in memory: smaller and faster, a little less exact
+    /// Quantise the weights in memory: smaller and faster, slightly less accurate
     #[arg(long, value_name = "FORMAT", conflicts_with = "dtype", value_parser = quantized_type())]
     pub quantize: Option<QuantizedType>,
     /// Threads to compute with [default: all cores]
@@ -36,7 +36,7 @@ pub struct ModelArgs {
     pub threads: Option<u16>,
 }
 
-/// Which tokenizer: GPT-2's if nothing is given.
+/// The tokenizer to use; GPT-2's if nothing is given.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Tokenizer")]
 pub struct TokenizerArgs {
@@ -47,10 +47,10 @@ pub struct TokenizerArgs {
     /// Branch, tag or commit on the hub
     #[arg(long, value_name = "R", requires = "model")]
     pub revision: Option<String>,
-    /// tokenizer.json, or a folder with tokenizer files, in place of a model's
+    /// tokenizer.json, or a folder with tokenizer files, to use instead of a model's
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
-    /// Use the cache only, open no connection [env: HF_HUB_OFFLINE=1]
+    /// Use only the cache and open no connection [env: HF_HUB_OFFLINE=1]
     #[arg(long)]
     pub offline: bool,
 }
@@ -58,7 +58,7 @@ pub struct TokenizerArgs {
 /// The number types of `--dtype`.
 fn float_type() -> impl TypedValueParser<Value = FloatType> {
     let help = |float| match float {
-        FloatType::F32 => "32-bit; 16-bit checkpoints are widened on the way into the sums, exactly",
+        FloatType::F32 => "32-bit; 16-bit checkpoints are widened exactly when they are used",
         FloatType::F16 => "16-bit IEEE",
         FloatType::BF16 => "16-bit brain float",
     };
@@ -74,7 +74,7 @@ fn quantized_type() -> impl TypedValueParser<Value = QuantizedType> {
     ])
 }
 
-/// A value that is named, each with its help.
+/// Parses one of the named values, each with its help.
 pub(super) fn one_of<T, const N: usize>(
     values: [(&'static str, &'static str, T); N],
 ) -> impl TypedValueParser<Value = T>
@@ -84,12 +84,12 @@ where
     let names = values.map(|(name, help, _)| PossibleValue::new(name).help(help));
     PossibleValuesParser::new(names).map(move |given| {
         let value = values.iter().find(|(name, _, _)| *name == given);
-        value.expect("clap lets through what is listed").2
+        value.expect("clap only accepts listed names").2
     })
 }
 
 impl ModelArgs {
-    /// The type that the weights shall have in memory.
+    /// The type of the weights in memory.
     pub fn weights(&self) -> WeightType {
         match (self.dtype, self.quantize) {
             (_, Some(format)) => WeightType::Quantized(format),
@@ -98,20 +98,20 @@ impl ModelArgs {
         }
     }
 
-    /// Whether the network may not be used, by flag or by `HF_HUB_OFFLINE`.
+    /// Whether the flag or `HF_HUB_OFFLINE` forbids network access.
     pub fn is_offline(&self) -> bool {
-        self.offline || is_offline_asked()
+        self.offline || is_offline_by_environment()
     }
 }
 
 impl TokenizerArgs {
-    /// Whether the network may not be used, by flag or by `HF_HUB_OFFLINE`.
+    /// Whether the flag or `HF_HUB_OFFLINE` forbids network access.
     pub fn is_offline(&self) -> bool {
-        self.offline || is_offline_asked()
+        self.offline || is_offline_by_environment()
     }
 }
 
-fn is_offline_asked() -> bool {
+fn is_offline_by_environment() -> bool {
     let asked = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_lowercase();
     matches!(asked.as_str(), "1" | "true" | "yes" | "on")
 }

@@ -1,4 +1,4 @@
-//! `gpt2 score`.
+//! The flags of `gpt2 score`.
 
 use std::path::PathBuf;
 
@@ -18,20 +18,19 @@ pub struct ScoreArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub text: TextArgs,
-    /// Slide a window over the text and move it on by S tokens, as transformers' perplexity guide does; without it the
-    /// text must fit the context
+    /// Slide a window over the text in steps of S tokens, as in transformers' perplexity guide; without it the text must
+    /// fit the context
     #[arg(long, value_name = "S", help_heading = "Protocol")]
     pub stride: Option<usize>,
-    /// Tokens that a window sees [default: the model's context]
+    /// Tokens in a window [default: the model's context]
     #[arg(long, value_name = "C", requires = "stride", help_heading = "Protocol")]
     pub context: Option<usize>,
     #[command(flatten)]
     pub batch: ScoreBatchArgs,
-    /// Also write a page, to be opened in a browser, in which the scores and the tokens that were expected appear over
-    /// the text
+    /// Also write a page for the browser that shows the scores and the expected tokens over the text
     #[arg(long, value_name = "F.html", conflicts_with = "input", help_heading = "Output")]
     pub html: Option<PathBuf>,
-    /// How to write the result; `text` lists every token of a short text, of a longer one with -v
+    /// How to write the result; `text` lists every token of a short text (of a longer one with -v)
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
 }
@@ -40,16 +39,16 @@ pub struct ScoreArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Batch")]
 pub struct ScoreBatchArgs {
-    /// Texts, one JSON object a line: {"id", "text"} or {"id", "ids"}; - is stdin
+    /// Texts, one JSON object per line: {"id", "text"} or {"id", "ids"}; - for stdin
     #[arg(long, value_name = "F.jsonl", conflicts_with_all = ["positional", "prompt", "file", "ids", "format"])]
     pub input: Option<PathBuf>,
-    /// Where results go, one JSON object a line [default: stdout]
+    /// Where to write results, one JSON object per line [default: stdout]
     #[arg(long, value_name = "F.jsonl", requires = "input")]
     pub output: Option<PathBuf>,
-    /// Texts that are worked on at the same time
+    /// Texts to process at the same time
     #[arg(long, value_name = "N", requires = "input", default_value_t = 32, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
     pub batch_size: usize,
-    /// Go on with the file of an earlier run: skip what is complete in it
+    /// Continue the output of an earlier run: skip rows that are complete in it
     #[arg(long, requires = "output")]
     pub resume: bool,
 }

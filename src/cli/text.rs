@@ -12,7 +12,7 @@ use gpt2::{Error, memory};
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Text")]
 pub struct TextArgs {
-    /// The text; stdin if none is given and stdin is not a terminal
+    /// The text; read from stdin if none is given and stdin is not a terminal
     #[arg(value_name = "TEXT")]
     pub positional: Option<String>,
     /// The text
@@ -21,18 +21,18 @@ pub struct TextArgs {
     /// Read the text from a file
     #[arg(long, value_name = "F", conflicts_with_all = ["positional", "prompt"])]
     pub file: Option<PathBuf>,
-    /// Token ids in place of text, such as "464 4583"; needs no tokenizer
+    /// Token ids instead of text, such as "464 4583"; needs no tokenizer
     #[arg(long, value_name = "IDS", conflicts_with_all = ["positional", "prompt", "file"], allow_hyphen_values = true)]
     pub ids: Option<String>,
     /// Put <|endoftext|> before the text
     #[arg(long)]
     pub bos: bool,
-    /// Take the text <|endoftext|> as ordinary text
+    /// Treat <|endoftext|> in the text as ordinary text
     #[arg(long)]
     pub no_special: bool,
 }
 
-/// What a subcommand is to work on.
+/// The input of a subcommand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prompt {
     /// Text, still to be tokenized.
@@ -42,7 +42,7 @@ pub enum Prompt {
 }
 
 impl TextArgs {
-    /// Gets the prompt from wherever the flags say.
+    /// Gets the prompt from the source that the flags name.
     ///
     /// # Errors
     /// If a file cannot be read, the text is not UTF-8, an id is not a number, or nothing was given.
@@ -82,15 +82,15 @@ pub fn read_text(file: Option<&Path>) -> anyhow::Result<String> {
     })
 }
 
-/// Reads to the end, or fails where a text is so long that its tokens would not fit into memory.
+/// Reads to the end, or fails if the text is so long that its tokens would not fit into memory.
 fn read_limited(reader: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
-    /// Bytes that a byte of text can take: a token of its own, several times over.
+    /// Bytes of memory that a byte of text can take: it may become a token, which is held several times over.
     const PER_BYTE: u64 = 64;
     let limit = memory::available().map_or(1 << 30, |available| available.bytes / PER_BYTE);
     let mut bytes = vec![];
     reader.take(limit + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {name}"))?;
     if bytes.len() as u64 > limit {
-        anyhow::bail!("{name} has more than {limit} bytes, too many for the memory there is; split the text");
+        anyhow::bail!("{name} has more than {limit} bytes, too many for the available memory; split the text");
     }
     Ok(bytes)
 }

@@ -1,4 +1,4 @@
-//! `gpt2 trace`.
+//! The flags of `gpt2 trace`.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ pub struct TraceArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub text: TextArgs,
-    /// Hidden states after the embedding, every block and the final norm; shown if no other view is asked for
+    /// Hidden states after the embedding, every block and the final norm; the default view
     #[arg(long, help_heading = "View")]
     pub hidden: bool,
     /// Attention: which token looks at which
@@ -28,19 +28,19 @@ pub struct TraceArgs {
     /// Logit lens: the token that every layer would predict at every position
     #[arg(long, help_heading = "View")]
     pub lens: bool,
-    /// Attention of this layer alone, counted from 0
+    /// Show only the attention of this layer, counted from 0
     #[arg(long, value_name = "L", help_heading = "View")]
     pub layer: Option<usize>,
-    /// Attention of this head alone, counted from 0
+    /// Show only the attention of this head, counted from 0
     #[arg(long, value_name = "H", help_heading = "View")]
     pub head: Option<usize>,
-    /// Draw the view
+    /// Draw the view as a picture
     #[arg(long, value_name = "F.svg", help_heading = "Output")]
     pub svg: Option<PathBuf>,
-    /// Write a page, to be opened in a browser, with all views to move about in
+    /// Write a page for the browser to explore all views
     #[arg(long, value_name = "F.html", help_heading = "Output")]
     pub html: Option<PathBuf>,
-    /// Write every activation and the logits
+    /// Save every activation and the logits
     #[arg(long, value_name = "F.safetensors", help_heading = "Output")]
     pub save: Option<PathBuf>,
     /// How to write the result

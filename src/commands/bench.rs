@@ -1,4 +1,5 @@
-//! `gpt2 bench`: how fast a model loads, reads a prompt and decodes, and how near that is to what memory allows.
+//! `gpt2 bench`: how fast a model loads, reads a prompt and decodes, and how close that is to the limit of memory
+//! bandwidth.
 
 use std::time::Instant;
 
@@ -18,7 +19,7 @@ use crate::cli::{BenchArgs, Format, Verbosity};
 use crate::output::Stdout;
 use crate::output::bench::{BenchRecord, RunRecord, WeightsRecord};
 
-/// Passes over memory, of which the best counts.
+/// Passes over memory; the fastest counts.
 const BANDWIDTH_PASSES: usize = 8;
 
 pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
@@ -31,7 +32,7 @@ pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
     let (name, model) = model(args, backend.clone(), verbosity)?;
     let load_s = start.elapsed().as_secs_f64();
     let runs = workloads(args).map(|workload| measure(&model, workload, &backend)).collect::<Result<Vec<_>, _>>()?;
-    // The buffer of the next measurement would count as memory of the model.
+    // Before the bandwidth measurement, whose buffer would count as memory of the model.
     let peak_memory_bytes = memory::peak();
     let least_free = runs.iter().filter_map(|run| run.least_free).min();
     let peak_device_memory_bytes = free_before.zip(least_free).map(|(before, least)| before.saturating_sub(least));
@@ -57,7 +58,7 @@ pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
     out.finish()
 }
 
-/// One for each length of prompt.
+/// One workload for each prompt length.
 fn workloads(args: &BenchArgs) -> impl Iterator<Item = Workload> {
     args.prompt_tokens.iter().map(|prompt_tokens| Workload {
         prompt_tokens: *prompt_tokens,
@@ -67,7 +68,7 @@ fn workloads(args: &BenchArgs) -> impl Iterator<Item = Workload> {
     })
 }
 
-/// Checks that the context has room for what is to be measured.
+/// Checks that the workloads fit the context.
 fn check(args: &BenchArgs, config: &Config) -> Result<(), Error> {
     match workloads(args).try_for_each(|workload| workload.check(config.n_positions)) {
         Err(Error::Context { tokens, context }) => Err(Error::Usage(format!(
@@ -88,7 +89,7 @@ fn model(args: &BenchArgs, backend: Backend, verbosity: Verbosity) -> Result<(St
     };
     load::set_up(&args.model)?;
     let weights = args.model.weights();
-    // Random numbers lie in memory even where those of a file would be mapped.
+    // Random weights are held in memory, even if those of a file would be mapped.
     memory::require(size.name(), weights, |weights| Footprint::of_config(&size.config(), weights))?;
     let (config, checkpoint) = (size.config(), Checkpoint::random(&size.config(), weights, 0)?);
     memory::require_on(&backend, size.name(), weights, |weights| {

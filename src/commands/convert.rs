@@ -1,4 +1,4 @@
-//! `gpt2 convert`: a model as GGUF or safetensors, in another number type.
+//! `gpt2 convert`: writes a model as GGUF or safetensors, in another number type.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::cli::{ConvertArgs, Format, Verbosity};
 use crate::output::convert::ConvertRecord;
 use crate::output::{Stdout, say, write_file};
 
-/// The kind of file, by the ending of its name.
+/// The kind of file, by its extension.
 enum Kind {
     Gguf,
     Safetensors,
@@ -52,11 +52,11 @@ pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
     out.finish()
 }
 
-/// Checks what is asked for.
+/// Checks the flags and returns the kind of file to write.
 fn kind(args: &ConvertArgs, dtype: DType) -> Result<Kind> {
     let usage = |message: String| Err(Error::Usage(message).into());
     if args.model.dtype.is_some() || args.model.quantize.is_some() {
-        return usage("convert takes the type from --to; leave out --dtype and --quantize".into());
+        return usage("convert takes the type from --to; remove --dtype and --quantize".into());
     }
     let extension = args.output.extension().unwrap_or_default().to_ascii_lowercase();
     match extension.to_str() {
@@ -65,7 +65,7 @@ fn kind(args: &ConvertArgs, dtype: DType) -> Result<Kind> {
             usage(format!("safetensors has no type {dtype}; name the file *.gguf, or use --to f16"))
         }
         Some("safetensors") => Ok(Kind::Safetensors),
-        _ => usage(format!("{} is neither *.gguf nor *.safetensors", args.output.display())),
+        _ => usage(format!("{} must end in .gguf or .safetensors", args.output.display())),
     }
 }
 
@@ -73,7 +73,7 @@ fn gguf(export: Export<'_>, opened: &OpenedModel, path: &Path, verbosity: Verbos
     let tokenizer = opened.load_tokenizer()?;
     let parts = tokenizer.as_ref().map(|tokenizer| vocabulary(tokenizer, export.config.vocab_size)).transpose()?;
     if parts.is_none() && !verbosity.quiet {
-        say("note: the model has no tokenizer, so the file has none, and llama.cpp will not load it");
+        say("note: the model has no tokenizer, so llama.cpp will not load the file");
     }
     let name = Path::new(&opened.name).file_stem().and_then(|name| name.to_str()).unwrap_or(&opened.name);
     let vocabulary = parts.as_ref().map(|(tokens, merges, special)| Vocabulary {
@@ -92,17 +92,17 @@ fn vocabulary(tokenizer: &Tokenizer, vocab_size: usize) -> Result<(Vec<String>, 
     if tokenizer.vocab_size() > vocab_size {
         let count = tokenizer.vocab_size();
         let message =
-            format!("the tokenizer has {count} tokens and the model only {vocab_size}; in GGUF both are the same");
+            format!("the tokenizer has {count} tokens but the model has {vocab_size}; GGUF needs both to be equal");
         return Err(Error::Unsupported(message).into());
     }
     let ids = 0..vocab_size as u32;
-    // Rows of the embedding that no token uses.
+    // Rows of the embedding without a token.
     let piece = |id| tokenizer.piece(id).map_or_else(|| format!("[PAD{id}]"), str::to_owned);
     let special = ids.clone().filter(|id| tokenizer.is_special(*id)).collect();
     Ok((ids.map(piece).collect(), merges, special))
 }
 
-/// Writes the weights, and a configuration beside them if there is none.
+/// Writes the weights, and a configuration next to them if there is none.
 fn safetensors(export: Export<'_>, path: &Path) -> Result<()> {
     export.to_safetensors(path)?;
     let config = path.with_file_name("config.json");

@@ -34,7 +34,7 @@ pub fn run(args: &InfoArgs, verbosity: Verbosity) -> Result<()> {
     out.finish()
 }
 
-/// What there is to say of a model.
+/// Everything that `info` shows about a model.
 struct Described {
     model: String,
     config: Config,
@@ -44,8 +44,8 @@ struct Described {
     tensors: Vec<TensorRecord>,
 }
 
-/// Whether the device may be an NVIDIA GPU. Nothing is opened: what a run takes there is known without a GPU, and where one
-/// is named, to programs that were built without it, too.
+/// Whether the device may be an NVIDIA GPU. Opens nothing: the memory of a run is computed without a GPU and, if the flag
+/// names one, even by programs built without CUDA.
 fn may_be_cuda(device: DeviceChoice) -> Result<bool> {
     Ok(match device {
         DeviceChoice::Cuda(_) => true,
@@ -57,7 +57,7 @@ fn may_be_cuda(device: DeviceChoice) -> Result<bool> {
     })
 }
 
-/// The configuration and tensors of a model; its weights stay unread.
+/// Describes a model without reading its weights.
 fn of_model(args: &InfoArgs, verbosity: Verbosity) -> Result<Described> {
     let OpenedModel { name, config, checkpoint, .. } = load::open(&args.model, verbosity)?;
     let tensors = if args.tensors { checkpoint.tensors().iter().map(record).collect() } else { vec![] };

@@ -1,4 +1,4 @@
-//! JSONL in and out, as every batch has it: lines that are read ahead, results that are whole or not there, resuming.
+//! JSONL input and output for batches: reading lines ahead, writing each result completely or not at all, resuming.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,14 +16,13 @@ use serde_json::{Map, Value};
 use crate::cli::advice::{self, Spelling};
 use crate::output::{ErrorRecord, Stdout, check_folder};
 
-/// The most bytes of a line: what has no end must not fill memory.
+/// The longest line in bytes, so that endless input does not fill memory.
 const LONGEST_LINE: u64 = 1 << 28;
 
-/// A line as it was read, with its number from 1.
+/// A line's number, counted from 1, and its text.
 pub type Line = (usize, Result<String>);
 
-/// The row on a line; if it is none, the id that its error is to be reported under (null if it cannot be told) and what
-/// is wrong.
+/// Parses the row on a line. An error comes with the id to report it under (null if unknown).
 pub fn parse<T: DeserializeOwned>((number, line): Line) -> Result<(usize, T), (Value, anyhow::Error)> {
     #[derive(Deserialize)]
     struct Identified {
@@ -36,7 +35,7 @@ pub fn parse<T: DeserializeOwned>((number, line): Line) -> Result<(usize, T), (V
     })
 }
 
-/// Reads the input's lines on a thread of its own, a few ahead, so that a pipe need not be read to its end.
+/// Reads the input's lines on a separate thread, a few ahead, so that a pipe need not be read to its end first.
 pub fn read_lines(input: &Path) -> Result<Receiver<Line>> {
     let reader: Box<dyn BufRead + Send> = if input == Path::new("-") {
         Box::new(BufReader::new(std::io::stdin()))
@@ -64,7 +63,7 @@ pub fn read_lines(input: &Path) -> Result<Receiver<Line>> {
     Ok(receiver)
 }
 
-/// The next line without its end; none after the last.
+/// The next line without its line break; none after the last.
 fn next_line(reader: &mut dyn BufRead) -> Result<Option<Vec<u8>>> {
     let mut line = vec![];
     reader.take(LONGEST_LINE).read_until(b'\n', &mut line).context("cannot read the input")?;
@@ -72,7 +71,7 @@ fn next_line(reader: &mut dyn BufRead) -> Result<Option<Vec<u8>>> {
         None => Ok(None),
         Some(b'\n') => Ok(Some(line)),
         Some(_) if line.len() as u64 + 1 == LONGEST_LINE => {
-            bail!("longer than {} MiB; no more is read", LONGEST_LINE >> 20)
+            bail!("longer than {} MiB; the rest of the input is not read", LONGEST_LINE >> 20)
         }
         Some(last) => {
             line.push(last);
@@ -81,7 +80,7 @@ fn next_line(reader: &mut dyn BufRead) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// How many lines a file has that are not empty.
+/// The number of non-empty lines in a file.
 fn count_lines(path: &Path) -> Result<u64> {
     let mut reader = BufReader::new(File::open(path).with_context(|| format!("cannot read {}", path.display()))?);
     let (mut count, mut before) = (0, b'\n');
@@ -99,7 +98,7 @@ fn count_lines(path: &Path) -> Result<u64> {
     }
 }
 
-/// A bar over the rows on a terminal; how many there are is known of a file, not of a pipe.
+/// A progress bar for the rows, on a terminal. The total is known for a file, not for a pipe.
 pub fn progress(input: Option<&Path>, quiet: bool) -> Result<ProgressBar> {
     if quiet || !std::io::stderr().is_terminal() {
         return Ok(ProgressBar::hidden());
@@ -115,7 +114,7 @@ pub fn progress(input: Option<&Path>, quiet: bool) -> Result<ProgressBar> {
     Ok(bar)
 }
 
-/// How a batch ends of which so many rows failed.
+/// The outcome of a batch in which `failed` rows failed.
 pub fn outcome(failed: usize) -> Result<()> {
     match failed {
         0 => Ok(()),
@@ -124,7 +123,7 @@ pub fn outcome(failed: usize) -> Result<()> {
     }
 }
 
-/// Where the results go, a line each. A line is written whole and at once, so that at most the last one can be torn.
+/// The output for results, one per line. Each line is written at once, so that at most the last one can be incomplete.
 pub struct Sink {
     /// The subcommand, for the advice that goes with an error.
     subcommand: &'static str,
@@ -136,7 +135,7 @@ enum Output {
     File(File, PathBuf),
 }
 
-/// Checks where results are to go, without touching it: not into the input.
+/// Checks, without touching the output, that it is not the input.
 pub fn check_output(input: &Path, output: Option<&Path>) -> Result<()> {
     match output {
         Some(path) if path.is_file() && path.canonicalize().ok() == input.canonicalize().ok() => {
@@ -147,7 +146,7 @@ pub fn check_output(input: &Path, output: Option<&Path>) -> Result<()> {
 }
 
 impl Sink {
-    /// Opens the output and says how many rows of each id an earlier run has completed in it.
+    /// Opens the output and counts, for each id, the rows that an earlier run has completed in it.
     pub fn open(
         subcommand: &'static str,
         output: Option<&Path>,
@@ -175,7 +174,7 @@ impl Sink {
             Output::File(file, path) => {
                 let whole = file.metadata().map(|metadata| metadata.len());
                 file.write_all(&line).with_context(|| {
-                    // On a full disk part of the line may be there. A device or a pipe cannot take it back.
+                    // On a full disk part of the line may have been written. A device or a pipe cannot take it back.
                     let _ = whole.and_then(|len| file.set_len(len));
                     format!("cannot write {}", path.display())
                 })
@@ -183,15 +182,15 @@ impl Sink {
         }
     }
 
-    /// Writes that a row failed, and why.
+    /// Writes why a row failed.
     pub fn error(&mut self, id: Value, error: &anyhow::Error) -> Result<()> {
         let error = advice::lines(error, self.subcommand, Spelling::Keys).join(": ");
         self.line(&ErrorRecord { id, error })
     }
 }
 
-/// Brings the output of an earlier run into order: a torn last line and the lines of failed rows, which are to be tried
-/// again, are dropped. Returns how many rows of each id are complete.
+/// Repairs the output of an earlier run by dropping an incomplete last line and the lines of failed rows, which are tried
+/// again. Returns the number of complete rows for each id.
 fn repair(path: &Path) -> Result<HashMap<String, usize>> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);

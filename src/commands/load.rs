@@ -1,6 +1,6 @@
-//! From the model flags to a model and a tokenizer, and from the text flags to ids: what most subcommands begin with.
+//! The start of most subcommands: from the model flags to a model and a tokenizer, from the text flags to ids.
 //!
-//! A thin layer over [`gpt2::pipeline`]: flags become options, and errors get the advice that names flags.
+//! A thin layer over [`gpt2::pipeline`] that turns flags into options and adds advice that names flags to errors.
 
 use std::cell::RefCell;
 use std::io::IsTerminal;
@@ -27,7 +27,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// The model with what belongs to it.
+    /// The model with its tokenizer and special tokens.
     pub fn pipeline(&self) -> &Pipeline {
         &self.pipeline
     }
@@ -49,7 +49,7 @@ pub fn set_up(args: &ModelArgs) -> Result<()> {
     Ok(args.device.require()?)
 }
 
-/// Finds and opens the model, and downloads it if need be.
+/// Finds and opens the model, downloading it if needed.
 pub fn open(args: &ModelArgs, verbosity: Verbosity) -> Result<OpenedModel> {
     let bar = Bar::new(verbosity);
     let options = SourceOptions {
@@ -68,7 +68,7 @@ pub fn network(args: &ModelArgs, opened: &OpenedModel, backend: Backend, verbosi
     Ok(model)
 }
 
-/// The tokenizer that the flags ask for; GPT-2's if they ask for none.
+/// The tokenizer that the flags name; GPT-2's by default.
 pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<Tokenizer> {
     let bar = Bar::new(verbosity);
     let options = SourceOptions {
@@ -87,7 +87,7 @@ pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<Tokenizer
 }
 
 impl Loaded {
-    /// Loads model and tokenizer side by side.
+    /// Loads model and tokenizer in parallel.
     pub fn load(args: &ModelArgs, verbosity: Verbosity) -> Result<Self> {
         let start = Instant::now();
         let backend = args.device.open()?;
@@ -102,12 +102,12 @@ impl Loaded {
         Ok(Self { pipeline, load_s })
     }
 
-    /// The ids of a text, as it stands.
+    /// The ids of a text, with nothing added.
     pub fn text_ids(&self, prompt: &Prompt, text: &TextArgs, verbosity: Verbosity) -> Result<Vec<u32>> {
         match prompt {
             Prompt::Ids(ids) => {
                 if let (Some(fault), false) = (self.tokenizer_fault(), verbosity.quiet) {
-                    say(format_args!("note: going on without a tokenizer: {fault}"));
+                    say(format_args!("note: continuing without a tokenizer: {fault}"));
                 }
                 self.check_ids(ids)?;
                 Ok(ids.clone())
@@ -128,9 +128,9 @@ impl Loaded {
                 0,
                 self.start_token().with_context(|| {
                     if empty {
-                        "the prompt is empty and the model has no token to start from"
+                        "the prompt is empty, and the model has no start token; give at least one token"
                     } else {
-                        "--bos: the model has no such token"
+                        "--bos: the model has no start token"
                     }
                 })?,
             );
@@ -144,14 +144,14 @@ impl Loaded {
     /// The tokenizer.
     ///
     /// # Errors
-    /// If the model has none that can be used.
+    /// If the model has no usable tokenizer.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         let advise = |fault| Error::Tokenizer(format!("{fault}: give ids with --ids, or a tokenizer with --tokenizer"));
         Ok(self.pipeline.tokenizer().map_err(advise)?)
     }
 }
 
-/// Says so where widths did not allow the format that was asked for.
+/// Notes on stderr if the matrices' widths do not allow the requested format.
 fn note_fallback(args: &ModelArgs, model: &Gpt2, verbosity: Verbosity) {
     let WeightType::Quantized(wanted) = args.weights() else { return };
     if verbosity.quiet {
@@ -164,12 +164,12 @@ fn note_fallback(args: &ModelArgs, model: &Gpt2, verbosity: Verbosity) {
         let (wanted, found) = (wanted.dtype(), wanted.fitting(width));
         if found != wanted {
             let block = wanted.block_len();
-            say(format_args!("note: matrices with {width} inputs are {found}: {wanted} takes multiples of {block}"));
+            say(format_args!("note: matrices with {width} inputs are {found}: {wanted} needs a multiple of {block}"));
         }
     }
 }
 
-/// Draws on stderr how a download goes, if a person is looking.
+/// Shows the progress of a download on stderr, if that is a terminal.
 struct Bar {
     is_wanted: bool,
     bar: RefCell<Option<ProgressBar>>,
@@ -186,15 +186,15 @@ impl Bar {
         }
         let mut bar = self.bar.borrow_mut();
         match progress {
-            Progress::Waiting { name } => {
-                bar.get_or_insert_with(download_bar).set_message(format!("{name}: another process downloads it"))
-            }
+            Progress::Waiting { name } => bar
+                .get_or_insert_with(download_bar)
+                .set_message(format!("{name}: waiting for another process to download it")),
             Progress::Received { name, bytes, total } => {
                 let bar = bar.get_or_insert_with(download_bar);
                 if bar.message() != name {
                     bar.set_message(name.to_owned());
                     bar.set_length(total.unwrap_or_default());
-                    // What an earlier run left says nothing about the speed of this one.
+                    // The part left by an earlier run must not count towards this run's speed.
                     bar.reset_elapsed();
                     bar.reset_eta();
                 }

@@ -1,4 +1,4 @@
-//! One file a subcommand: get the inputs, call the library, hand records to the output.
+//! One file per subcommand: get the inputs, call the library, hand records to the output.
 
 mod bench;
 mod convert;
@@ -16,20 +16,20 @@ use clap::CommandFactory;
 use crate::cli::{Cli, Command};
 use crate::output::Stdout;
 
-/// Ctrl-C ended the run. What was finished until then is written.
+/// Ctrl-C ended the run. Everything finished by then has been written.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 pub struct Interrupted;
 
 impl Interrupted {
-    /// As shells have it: 128 and the signal's number.
+    /// The convention of shells: 128 plus the signal's number.
     pub const EXIT_CODE: u8 = 130;
 }
 
-/// Runs the subcommand. What can be told from the flags alone is checked before a model is looked for.
+/// Runs the subcommand. Everything that can be checked from the flags alone is checked before looking for a model.
 ///
 /// # Errors
-/// What the user is told, or [`Interrupted`].
+/// An error to show to the user, or [`Interrupted`].
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     let verbosity = cli.verbosity;
     match cli.command {
@@ -42,7 +42,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Convert(args) => convert::run(&args, verbosity),
         Command::Bench(args) => bench::run(&args, verbosity),
         Command::Completions { shell } => {
-            // clap_complete takes a failing writer for a bug.
+            // clap_complete panics if writing fails.
             let mut script = vec![];
             clap_complete::generate(shell, &mut Cli::command(), "gpt2", &mut script);
             Stdout::write_exactly(&script)

@@ -1,4 +1,4 @@
-//! `gpt2 score`: what a model makes of a text.
+//! `gpt2 score`: how likely a model finds a text.
 
 use std::io::IsTerminal;
 use std::sync::mpsc::Receiver;
@@ -17,7 +17,7 @@ use crate::cli::{Format, Prompt, ScoreArgs, Verbosity};
 use crate::output::score::{Protocol, ScoreRecord};
 use crate::output::{Stdout, check_folder, html, say};
 
-/// Likeliest tokens that the page shows in each place.
+/// How many of the most probable tokens the page shows in each place.
 const ALTERNATIVES: usize = 8;
 
 /// Texts of more tokens than this get a progress bar.
@@ -26,7 +26,7 @@ const LONG: usize = 4096;
 pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
     check(args)?;
     let work = match &args.batch.input {
-        // A missing input must not cost the output of an earlier run.
+        // Open the input first: if it is missing, the output of an earlier run must survive.
         Some(input) => Work::Batch(jsonl::read_lines(input)?),
         None => Work::Single(args.text.prompt()?),
     };
@@ -44,11 +44,11 @@ pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
     }
 }
 
-/// What the flags alone tell.
+/// Checks everything that can be checked from the flags alone.
 fn check(args: &ScoreArgs) -> Result<()> {
     for (name, value) in [("stride", args.stride), ("context", args.context)] {
         if value == Some(0) {
-            bail!(Error::parameter(name, "0: use at least 1"));
+            bail!(Error::parameter(name, "is 0; it takes numbers from 1"));
         }
     }
     if let (Some(context), Some(stride)) = (args.context, args.stride) {
@@ -61,7 +61,7 @@ fn check(args: &ScoreArgs) -> Result<()> {
     }
 }
 
-/// What is to be scored.
+/// What to score.
 enum Work {
     Single(Prompt),
     Batch(Receiver<Line>),
@@ -84,7 +84,7 @@ impl Scorer<'_> {
         let Some(score) = scores?.pop() else { return Ok(()) };
         let record = self.record(None, ids, &score);
         if record.scored_tokens == 0 && !self.verbosity.quiet {
-            say("there is nothing to score: a first token has no probability without --bos");
+            say("there is nothing to score: the first token has no probability without --bos");
         }
         if let Some(path) = &self.args.html {
             let alternatives = &score.alternatives[score.alternatives.len() - record.ids.len()..];
@@ -100,11 +100,11 @@ impl Scorer<'_> {
         out.finish()
     }
 
-    /// The ids that go through the network: the text's, after `<|endoftext|>` if it is wanted.
+    /// The ids that go through the network: the text's, after `<|endoftext|>` if requested.
     fn ids(&self, prompt: &Prompt) -> Result<Vec<u32>> {
         let mut ids = self.loaded.text_ids(prompt, &self.args.text, self.verbosity)?;
         if self.args.text.bos {
-            ids.insert(0, self.loaded.start_token().context("--bos: the model has no such token")?);
+            ids.insert(0, self.loaded.start_token().context("--bos: the model has no start token")?);
         }
         Ok(ids)
     }
@@ -135,20 +135,20 @@ impl Scorer<'_> {
         }
     }
 
-    /// A bar over the tokens of a long text.
+    /// A progress bar for the tokens of a long text.
     fn progress(&self, tokens: usize) -> Result<ProgressBar> {
         if self.verbosity.quiet || tokens < LONG || !std::io::stderr().is_terminal() {
             return Ok(ProgressBar::hidden());
         }
         let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} tokens, {speed}, {eta} left")?
             .with_key("speed", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-                // Writing to the line cannot fail.
+                // Writing to a string cannot fail.
                 let _ = write!(out, "{:.0}/s", state.per_sec());
             });
         Ok(ProgressBar::new(tokens as u64).with_style(style))
     }
 
-    /// Texts from a JSONL file, as many at a time as have arrived and fit the batch.
+    /// Scores texts from a JSONL file, as many at a time as have arrived and fit the batch.
     fn batch(&self, lines: &Receiver<Line>) -> Result<()> {
         let args = &self.args.batch;
         let (mut sink, mut done) = Sink::open("score", args.output.as_deref(), args.resume)?;
@@ -173,7 +173,7 @@ impl Scorer<'_> {
         jsonl::outcome(failed)
     }
 
-    /// A line's row, or the id that its error is to be reported under.
+    /// The row on a line. An error comes with the id to report it under.
     fn row(&self, line: Line) -> Result<Row, (Value, anyhow::Error)> {
         let (number, raw) = jsonl::parse::<RawRow>(line)?;
         let id = raw.id.clone().unwrap_or_else(|| number.into());
@@ -187,7 +187,7 @@ impl Scorer<'_> {
         }
     }
 
-    /// Scores rows together and writes their results in their order; returns how many failed.
+    /// Scores rows together and writes the results in order; returns how many failed.
     fn score_rows(&self, rows: Vec<Result<Row, (Value, anyhow::Error)>>, sink: &mut Sink) -> Result<usize> {
         let texts: Vec<&[u32]> = rows.iter().flatten().map(|row| row.ids.as_slice()).collect();
         let mut scores = self.scores(&texts).into_iter();
@@ -209,7 +209,7 @@ impl Scorer<'_> {
         Ok(failed)
     }
 
-    /// Scores texts together, or each alone if one of them upsets the network.
+    /// Scores texts together, or one by one if one of them fails.
     fn scores(&self, texts: &[&[u32]]) -> Vec<Result<Score>> {
         match score(&self.loaded.model, texts, &self.options, |_| ()) {
             Ok(scores) => scores.into_iter().map(Ok).collect(),

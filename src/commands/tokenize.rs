@@ -1,4 +1,4 @@
-//! `gpt2 tokenize`: text to tokens, ids to text, and the vocabulary.
+//! `gpt2 tokenize`: converts text to tokens and ids to text, and lists the vocabulary.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -41,12 +41,12 @@ pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
     write(args, &tokenizer, &text, &tokens)
 }
 
-/// The bytes of `ids`, and where in them each token lies.
+/// The bytes of `ids`, and the position of each token in them.
 fn side_by_side(tokenizer: &Tokenizer, ids: &[u32]) -> Result<(Vec<u8>, Vec<Token>)> {
     let (mut text, mut tokens) = (vec![], vec![]);
     for &id in ids {
         let last = tokenizer.vocab_size() - 1;
-        let outside = || Error::Usage(format!("token id {id} lies outside the vocabulary (0 to {last})"));
+        let outside = || Error::Usage(format!("token id {id} is outside the vocabulary (0 to {last})"));
         let start = text.len();
         text.extend_from_slice(tokenizer.bytes(id).ok_or_else(outside)?);
         tokens.push(Token { id, start, end: text.len() });
@@ -75,7 +75,7 @@ fn write(args: &TokenizeArgs, tokenizer: &Tokenizer, text: &[u8], tokens: &[Toke
     out.finish()
 }
 
-/// Writes the vocabulary, or what of it matches.
+/// Writes the vocabulary, or the part that matches.
 fn list(tokenizer: &Tokenizer, pattern: Option<&Regex>, args: &TokenizeArgs) -> Result<()> {
     let pieces = (0..tokenizer.vocab_size() as u32).map(|id| piece(tokenizer, id));
     let matches = |piece: &PieceRecord<'_>| pattern.is_none_or(|pattern| pattern.is_match(piece.piece));

@@ -51,10 +51,10 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     out.finish()
 }
 
-/// What the flags alone tell.
+/// Checks everything that can be checked from the flags alone.
 fn check(args: &TopkArgs) -> Result<()> {
     if args.k == 0 {
-        bail!(Error::Usage("-k is 0; show at least one token".into()));
+        bail!(Error::Usage("-k is 0; it takes numbers from 1".into()));
     }
     if let Some(depth) = args.tree
         && node_count(args.k, depth).is_none()
@@ -65,7 +65,7 @@ fn check(args: &TopkArgs) -> Result<()> {
     check_folder(args.html.as_deref())
 }
 
-/// The positions that the flags ask for, among `len`.
+/// The positions that the flags ask for, out of `len`.
 fn wanted_positions(args: &TopkArgs, len: usize) -> Result<Range<usize>> {
     let Some(position) = args.position else {
         return Ok(if args.all { 0..len } else { len - 1..len });

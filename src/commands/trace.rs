@@ -12,10 +12,10 @@ use crate::cli::{Format, TraceArgs, Verbosity};
 use crate::output::trace::{BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, TraceRecord};
 use crate::output::{Stdout, check_folder, html, svg};
 
-/// Numbers of a hidden state that are reported from each of its ends.
+/// How many values are reported from each end of a hidden state.
 const EXCERPT: usize = 8;
 
-/// Tokens that the lens reports for each layer and position.
+/// How many tokens the lens reports for each layer and position.
 const LENS_TOP: usize = 5;
 
 pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
@@ -53,7 +53,7 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
     out.finish()
 }
 
-/// What is to be shown.
+/// Which views to show.
 #[derive(Debug, Clone, Copy)]
 struct Views {
     hidden: bool,
@@ -68,14 +68,14 @@ impl Views {
         let attention = args.attention || ((args.layer.is_some() || args.head.is_some()) && args.html.is_none());
         let hidden = args.hidden || !(attention || args.lens);
         if args.svg.is_some() && [hidden, attention, args.lens].into_iter().filter(|view| *view).count() > 1 {
-            let message = "--svg draws one view: give one of --hidden, --attention and --lens";
+            let message = "--svg draws one view: choose one of --hidden, --attention and --lens";
             return Err(Error::Usage(message.into()).into());
         }
         Ok(Self { hidden, attention, lens: args.lens })
     }
 }
 
-/// The one that a flag names, or all.
+/// The layer or head that a flag names, or all.
 fn selected(chosen: Option<usize>, count: usize, flag: &str) -> Result<Range<usize>> {
     match chosen {
         None => Ok(0..count),
@@ -84,7 +84,7 @@ fn selected(chosen: Option<usize>, count: usize, flag: &str) -> Result<Range<usi
     }
 }
 
-/// A pass that was recorded, and what is wanted of it.
+/// A recorded pass and the flags that say what to show of it.
 struct Tracer<'a> {
     loaded: &'a Loaded,
     activations: Activations,

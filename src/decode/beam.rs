@@ -1,7 +1,7 @@
 //! Beam search and beam sample.
 //!
-//! All beams advance together, one token a step; what ends is set aside, and the search goes on until no running beam
-//! can beat what was set aside. Scores are `f32`, as in the reference, so that ties and cut-offs fall the same way.
+//! All beams advance together, one token per step. Finished sequences are set aside, and the search continues until no
+//! running beam can beat them. Scores are `f32`, as in the reference, so that ties and cut-offs fall the same way.
 //!
 //! Reference: transformers 5.23.0, `_beam_search` (the vectorised form, since 4.50.3).
 
@@ -17,10 +17,10 @@ use crate::error::Result;
 use crate::language_model::MOST_TOP;
 use crate::logits::{self, Top};
 
-/// What is added to a score to put it behind all others.
+/// Added to a score to rank it below all others.
 pub(super) const BEHIND: f32 = -1e9;
 
-/// A sequence under search.
+/// A candidate sequence.
 #[derive(Clone)]
 pub(super) struct Hypothesis {
     /// The prompt and the generated ids.
@@ -30,7 +30,7 @@ pub(super) struct Hypothesis {
 }
 
 impl Hypothesis {
-    /// The beams at the prompt. Only the first counts at first, or all would find the same.
+    /// The beams at the prompt. Only the first has a usable score, or all beams would find the same sequence.
     pub(super) fn start(task: &Task<'_>, num_beams: usize) -> Vec<Self> {
         let scores = std::iter::once(0.0).chain(std::iter::repeat(BEHIND));
         scores.take(num_beams).map(|score| Self { ids: task.prompt.clone(), score, logprobs: vec![] }).collect()
@@ -42,20 +42,20 @@ impl Hypothesis {
 pub(super) struct Candidate {
     pub beam: usize,
     pub id: usize,
-    /// The log-probability of the whole.
+    /// The log-probability of the whole sequence.
     pub score: f32,
 }
 
-/// The processed scores of the beams. Before the beams differ they all have the same.
+/// The processed scores of the beams. Until the beams differ, they share one row.
 pub(super) enum Scores<'a> {
-    /// Of all tokens.
+    /// Scores of all tokens.
     Rows(Vec<&'a mut [f32]>),
-    /// Of the best alone, where nothing else can be picked.
+    /// Scores of the best tokens only, when nothing else can be picked.
     Top(Vec<Vec<(u32, f32)>>),
 }
 
 impl<'a> Scores<'a> {
-    /// Log-probabilities of what follows each of the `beams`, processed; `adjust` comes before the processors.
+    /// Processed log-probabilities of the token after each of the `beams`; `adjust` runs before the processors.
     pub(super) fn new(
         task: &Task<'_>,
         mut rows: Vec<&'a mut [f32]>,
@@ -75,14 +75,14 @@ impl<'a> Scores<'a> {
     fn of_top(top: &[Option<Top>]) -> Result<Self> {
         let row = |top: &Option<Top>| {
             let mut row: Vec<(u32, f32)> = top.as_ref().ok_or_else(logits::not_finite)?.log_probs().collect();
-            // Logits that differ may have one log-probability.
+            // Different logits may round to the same log-probability.
             row.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
             Ok(row)
         };
         Ok(Self::Top(top.iter().map(row).collect::<Result<_>>()?))
     }
 
-    /// Which of the rows is that of `beam`.
+    /// The index of `beam`'s row.
     pub(super) fn row_of(&self, beam: usize) -> usize {
         let rows = match self {
             Self::Rows(rows) => rows.len(),
@@ -91,7 +91,7 @@ impl<'a> Scores<'a> {
         beam.min(rows - 1)
     }
 
-    /// The scores of all tokens after `beam`; none where only the best are known.
+    /// The scores of all tokens after `beam`; empty if only the best are known.
     fn row(&self, beam: usize) -> &[f32] {
         match self {
             Self::Rows(rows) => rows[self.row_of(beam)],
@@ -107,11 +107,11 @@ impl<'a> Scores<'a> {
         }
     }
 
-    /// The `k` best continuations, the best first; equal ones in the order of beam and id.
+    /// The `k` best continuations, best first; ties in order of beam and id.
     pub(super) fn best(&self, beams: &[Hypothesis], k: usize) -> Vec<Candidate> {
         let mut all = vec![];
         for (beam, Hypothesis { score, .. }) in beams.iter().enumerate() {
-            // Adding the score keeps the order but for ties that rounding makes.
+            // Adding the score keeps the order, except for ties created by rounding.
             let best = self.best_tokens(beam, k).into_iter();
             all.extend(best.map(|(id, x)| Candidate { beam, id, score: x + score }));
         }
@@ -120,8 +120,8 @@ impl<'a> Scores<'a> {
         all
     }
 
-    /// `k` continuations drawn without replacement, in the order in which they are drawn; if fewer are possible, the
-    /// best of the others follow.
+    /// `k` continuations drawn without replacement, in the order drawn; if fewer are possible, the best of the others
+    /// follow.
     fn drawn(&self, beams: &[Hypothesis], k: usize, noise: Noise) -> Vec<Candidate> {
         let vocab_size = self.row(0).len();
         let mut scores = Vec::with_capacity(beams.len() * vocab_size);
@@ -140,8 +140,8 @@ impl<'a> Scores<'a> {
         places.into_iter().map(candidate).collect()
     }
 
-    /// Whether the `k` best continuations may be others than [`Self::best`] knows of: tokens that it does not know may be
-    /// equal to the last one that counts.
+    /// Whether [`Self::best`] may be wrong about the `k` best continuations, because tokens it does not know may tie with
+    /// the last of them.
     fn are_in_doubt(&self, task: &Task<'_>, k: usize) -> bool {
         let Self::Top(rows) = self else { return false };
         let in_doubt = |row: &Vec<(u32, f32)>| {
@@ -150,7 +150,7 @@ impl<'a> Scores<'a> {
         rows.iter().any(in_doubt)
     }
 
-    /// The beam that `candidate` makes, with this score.
+    /// The beam that results from `candidate`, with this score.
     pub(super) fn extend(&self, task: &Task<'_>, from: &[Hypothesis], candidate: Candidate, score: f32) -> Hypothesis {
         let Hypothesis { mut ids, mut logprobs, .. } = from[candidate.beam].clone();
         ids.push(candidate.id as u32);
@@ -161,7 +161,7 @@ impl<'a> Scores<'a> {
     }
 }
 
-/// The rows of a request's beams: the prompt runs once, then each beam follows the one that it continues.
+/// The rows of a request's beams: the prompt runs once, then each beam takes over the row of the beam it continues.
 #[derive(Default)]
 pub(super) struct BeamRows {
     moves: Vec<(usize, usize)>,
@@ -169,7 +169,7 @@ pub(super) struct BeamRows {
 }
 
 impl BeamRows {
-    /// Runs the prompt, then the newest token of each of the `beams` with their rows.
+    /// Runs the prompt at first, then the newest token of each of the `beams` on its row.
     pub(super) fn plan<'b>(
         &mut self,
         task: &Task<'_>,
@@ -186,7 +186,8 @@ impl BeamRows {
         }
     }
 
-    /// Runs what ran last once more, after [`Self::plan`]: the prompt, or the newest token of each beam.
+    /// Makes the next [`Self::plan`] repeat the last run: the prompt, or the newest token of each beam. Returns the
+    /// truncations this takes, `(row, positions to keep)`.
     fn repeat(&mut self, task: &Task<'_>, beams: &[Hypothesis]) -> Vec<(usize, usize)> {
         if beams[0].ids.len() == task.prompt.len() {
             self.started = false;
@@ -195,7 +196,7 @@ impl BeamRows {
         beams.iter().enumerate().map(|(row, beam)| (row, beam.ids.len() - 1)).collect()
     }
 
-    /// Says that the beam in row `to` continues the one in row `from`.
+    /// Records that the beam in row `to` continues the one in row `from`.
     pub(super) fn follow(&mut self, to: usize, from: usize) {
         if to != from {
             self.moves.push((to, from));
@@ -208,13 +209,13 @@ pub(super) struct BeamSearch {
     params: Beam,
     rows: BeamRows,
     beams: Vec<Hypothesis>,
-    /// The best finished sequences; an unfinished one only holds a place.
+    /// The best finished sequences; an unfinished one is only a placeholder.
     finished: Vec<(Hypothesis, Option<Finish>)>,
     /// Whether a running beam may still beat a finished one.
     improvable: bool,
-    /// Whether too many tokens were equal to go on with the most probable ones.
+    /// Whether too many tokens tied to continue with only the most probable ones.
     needs_rows: bool,
-    /// What rows are cut back to before they are run again.
+    /// The lengths that rows are cut back to before they are run again.
     truncations: Vec<(usize, usize)>,
 }
 
@@ -233,13 +234,13 @@ impl BeamSearch {
         }
     }
 
-    /// How many continuations are looked at: enough that `num_beams` are left if every beam's best ones are the tokens that
-    /// end it.
+    /// How many continuations to consider: enough to leave `num_beams` even if the best ones of every beam are the tokens
+    /// that end it.
     fn candidates(&self, task: &Task<'_>) -> usize {
         self.params.num_beams * (1 + task.decoding.stop.eos_token_id.len()).max(2)
     }
 
-    /// How many of the best tokens of each beam are enough to go on, if anything less than all scores is.
+    /// How many of each beam's best tokens are enough to continue; none if all scores are needed.
     fn enough(&self, task: &Task<'_>) -> Option<usize> {
         let Decoding { processors, logprobs, .. } = &*task.decoding;
         let k = (self.candidates(task) + FEW_MORE).min(task.vocab_size);
@@ -247,17 +248,17 @@ impl BeamSearch {
         (is_plain && k <= MOST_TOP).then_some(k)
     }
 
-    /// Whether there are as many finished sequences as beams.
+    /// Whether as many sequences have finished as there are beams.
     fn full(&self) -> bool {
         self.finished.iter().all(|(_, finish)| finish.is_some())
     }
 
-    /// Merges what ended in this step into the finished sequences.
+    /// Merges the sequences that ended in this step into the finished ones.
     fn set_aside(&mut self, task: &Task<'_>, scores: &Scores<'_>, candidates: &[Candidate], ends: &[Option<Finish>]) {
         let closed = !self.improvable || (self.full() && self.params.early_stopping == EarlyStopping::True);
         let length = self.beams[0].ids.len() + 1 - task.prompt.len();
         let divisor = (length as f64).powf(self.params.length_penalty) as f32;
-        // Only what ranks among the first `num_beams` may end; the others are there in case these do.
+        // Only the first `num_beams` candidates may end; the others are there to replace them.
         for (&candidate, &end) in candidates.iter().zip(ends).take(self.params.num_beams) {
             let score = candidate.score / divisor;
             if end.is_some() && !closed && self.finished.iter().any(|(other, _)| other.score < score) {
@@ -268,7 +269,7 @@ impl BeamSearch {
         self.finished.truncate(self.params.num_beams);
     }
 
-    /// The best `num_beams` of what has not ended go on.
+    /// Continues with the best `num_beams` candidates that have not ended.
     fn go_on(&mut self, task: &Task<'_>, scores: &Scores<'_>, candidates: &[Candidate], ends: &[Option<Finish>]) {
         let running = |(candidate, end): (&Candidate, &Option<Finish>)| {
             (*candidate, if end.is_some() { candidate.score + BEHIND } else { candidate.score })
@@ -282,7 +283,7 @@ impl BeamSearch {
         self.beams = next.into_iter().map(|(c, score)| scores.extend(task, &self.beams, c, score)).collect();
     }
 
-    /// Whether the best running beam, were it to end at the length that favours it, would beat a finished sequence.
+    /// Whether the best running beam would beat a finished sequence if it ended at the length that favours it most.
     fn can_improve(&self, task: &Task<'_>) -> bool {
         let Beam { length_penalty, early_stopping, .. } = self.params;
         let length = match early_stopping {

@@ -1,8 +1,8 @@
-//! Contrastive search: of the likeliest tokens the one that is least like what came before.
+//! Contrastive search: among the most probable tokens, take the one least similar to the context.
 //!
 //! Each step runs the `top_k` best candidates and takes the one that maximises
 //! `(1 - α)·p(candidate) - α·max_j cos(h_candidate, h_j)`, where `h` are the last hidden states. A candidate has to be
-//! run before it can be judged, so unlike other strategies this one needs a position for the last token too.
+//! run before it can be judged, so unlike the other strategies this one needs a position for the last token too.
 //!
 //! Reference: transformers 4.49.0, `_contrastive_search`, the last version that has it built in; Su et al. 2022, "A
 //! Contrastive Framework for Neural Text Generation".
@@ -24,13 +24,13 @@ pub(super) struct ContrastiveSearch {
     ids: Vec<u32>,
     logprobs: Vec<Arc<TokenLogprob>>,
     outflow: Outflow,
-    /// Hidden states of the positions so far, each of length 1, (positions, C).
+    /// Hidden states of the positions so far, each scaled to length 1, (positions, C).
     context: Vec<f32>,
-    /// The row that holds the context; none if it has to be run first.
+    /// The row that holds the context; none if the context has to be run first.
     row: Option<usize>,
     /// The processed logits after the context.
     logits: Vec<f32>,
-    /// Tokens to choose from, with their probabilities; the best first.
+    /// Tokens to choose from, with their probabilities, best first.
     candidates: Vec<(usize, f32)>,
 }
 
@@ -49,7 +49,7 @@ impl ContrastiveSearch {
         }
     }
 
-    /// Finds the next candidates in the logits (V) that follow the ids.
+    /// Picks the next candidates from the logits (V) after the ids.
     fn recall(&mut self, task: &Task<'_>, logits: &mut [f32]) -> Result<()> {
         logits::check_finite(logits)?;
         task.process(logits, &self.ids);
@@ -57,14 +57,14 @@ impl ContrastiveSearch {
         let mut probs = vec![];
         logits::softmax(logits, &mut probs);
         self.candidates = logits::top_k(&probs, self.top_k);
-        // A token that is ruled out is no candidate, however few there are.
+        // A token that is ruled out is never a candidate, however few there are.
         self.candidates.retain(|&(id, _)| logits[id].is_finite());
         self.logits.clear();
         self.logits.extend_from_slice(logits);
         Ok(())
     }
 
-    /// The candidate with the best score; `hidden` are theirs (candidates, C), each of length 1.
+    /// The candidate with the best score; `hidden` are the candidates' hidden states (candidates, C), each of length 1.
     fn choose(&self, hidden: &[f32], n_embd: usize) -> usize {
         let degeneration = |h: &[f32]| {
             let cosines = self.context.chunks_exact(n_embd).map(|past| dot(past, h));
@@ -83,9 +83,9 @@ impl ContrastiveSearch {
     }
 }
 
-/// The scalar product of two vectors of the same length, summed in a fixed order.
+/// The dot product of two vectors of the same length, summed in a fixed order.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    /// Sums that run side by side.
+    /// Parallel partial sums.
     const LANES: usize = 16;
     let mut lanes = [0.0_f32; LANES];
     for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
@@ -160,7 +160,7 @@ impl Search for ContrastiveSearch {
             return Ok(Some(self.end(task, finish)));
         }
         self.context.extend_from_slice(&hidden[chosen * n_embd..][..n_embd]);
-        // A full context has no position for a candidate: it starts over, cropped.
+        // A full context has no position left for a candidate, so it starts over, cropped.
         let full = self.context.len() / n_embd == task.n_positions;
         self.row = (!full).then_some(chosen);
         if !full {

@@ -1,7 +1,7 @@
-//! What a configuration adds up to once it is checked: a strategy, processors, rules for the end.
+//! A checked configuration: a strategy, processors, stop rules.
 //!
 //! [`GenerationConfig`] is what a user writes; [`GenerationConfig::validate`] turns it into a [`Decoding`], in which
-//! every value is in range and every parameter belongs to the one strategy that was chosen.
+//! every value is in range and every parameter belongs to the chosen strategy.
 
 use super::parameters::{EarlyStopping, GenerationConfig, MOST_BEAMS, OnContextLimit};
 use super::processors::Processors;
@@ -31,7 +31,7 @@ impl Decoding {
         }
     }
 
-    /// Whether the tokens are known one by one ([`Event::Token`](super::Event::Token)), and not only at the end.
+    /// Whether tokens are reported one by one ([`Event::Token`](super::Event::Token)) rather than only at the end.
     #[must_use]
     pub fn streams(&self) -> bool {
         matches!(self.strategy, Strategy::Single(_) | Strategy::Contrastive { .. })
@@ -44,10 +44,10 @@ impl Decoding {
     }
 }
 
-/// How the next token is found.
+/// How the next token is chosen.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Strategy {
-    /// Greedy search or sampling: each sequence for itself.
+    /// Greedy search or sampling, each sequence on its own.
     Single(Single),
     /// Beam search or beam sample.
     Beam(Beam),
@@ -69,13 +69,13 @@ pub(super) struct Single {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Draft {
     None,
-    /// What followed an earlier occurrence of the last n-gram, up to so many tokens.
+    /// What followed an earlier occurrence of the last n-gram, up to this many tokens.
     PromptLookup(usize),
     /// A second model.
     Assistant,
 }
 
-/// What beam searches share.
+/// The parameters that all beam searches share.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Beam {
     pub num_beams: usize,
@@ -86,20 +86,20 @@ pub(super) struct Beam {
 }
 
 impl GenerationConfig {
-    /// Checks every value and every combination, for which no model is needed.
+    /// Checks every value and every combination. Needs no model.
     ///
     /// # Errors
-    /// [`Error::Parameter`]: the parameter, its value and what is allowed.
+    /// [`Error::Parameter`] with the parameter, its value and what is allowed.
     pub fn check(&self) -> Result<()> {
         self.check_values()?;
         self.strategy().map(|_| ())
     }
 
-    /// Checks every value and every combination, and says what they add up to.
+    /// Checks every value and every combination, and returns the resulting [`Decoding`].
     ///
     /// # Errors
-    /// [`Error::Parameter`]: the parameter, its value and what is allowed. Texts that have to be ids are not allowed any
-    /// more: see [`encode_texts`](Self::encode_texts).
+    /// [`Error::Parameter`] with the parameter, its value and what is allowed; also if `bad_words` has not been turned
+    /// into ids with [`encode_texts`](Self::encode_texts).
     pub fn validate(&self) -> Result<Decoding> {
         self.check_values()?;
         self.check_encoded()?;
@@ -107,7 +107,7 @@ impl GenerationConfig {
         let eos_token_id = self.ends();
         let (warpers, min_tokens_to_keep) = match &strategy {
             Strategy::Single(single) => (single.sample, 1),
-            // With beams, one token that does not end the sequence has to survive.
+            // With beams, at least one token that does not end the sequence has to survive.
             Strategy::Beam(beam) => (beam.sample, eos_token_id.len().max(1) + 1),
             Strategy::GroupBeam { .. } | Strategy::Contrastive { .. } => (false, 1),
         };
@@ -122,8 +122,8 @@ impl GenerationConfig {
         })
     }
 
-    /// The processors that the configuration asks for, those that shape the distribution for sampling among them: what
-    /// the distribution over the next token looks like under them.
+    /// The processors that the configuration asks for, including those that shape the distribution for sampling. They
+    /// show what the distribution of the next token looks like after processing.
     ///
     /// # Errors
     /// As [`Self::validate`].
@@ -133,12 +133,16 @@ impl GenerationConfig {
         Ok(Processors::new(self, true, 1))
     }
 
-    /// Fails if a text has yet to become ids.
+    /// Fails if a text has not been turned into ids yet.
     fn check_encoded(&self) -> Result<()> {
-        if self.bad_words.is_empty() { Ok(()) } else { Err(Error::parameter("bad_words", "has to be made ids first")) }
+        if self.bad_words.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::parameter("bad_words", "must be turned into ids first"))
+        }
     }
 
-    /// Whether a parameter is given that only sampling uses. `top_k` belongs to contrastive search where that is on.
+    /// Whether a parameter is set that only sampling uses. In contrastive search `top_k` is not one of them.
     fn shapes_distribution(&self) -> bool {
         let warpers = [self.temperature, self.top_p, self.min_p, self.typical_p, self.epsilon_cutoff, self.eta_cutoff];
         warpers.iter().any(Option::is_some) || (self.top_k.is_some() && self.penalty_alpha.is_none())
@@ -151,29 +155,33 @@ impl GenerationConfig {
         let contrastive = self.penalty_alpha.is_some();
         let groups = self.num_beam_groups > 1;
         let excluded = [
-            (contrastive && beams, "penalty_alpha", "(contrastive search) and `num_beams` exclude each other"),
-            (contrastive && sample, "penalty_alpha", "(contrastive search) and sampling exclude each other"),
-            (contrastive && assisted, "penalty_alpha", "(contrastive search) and assisted decoding exclude each other"),
+            (contrastive && beams, "penalty_alpha", "(contrastive search) cannot be combined with `num_beams`"),
+            (contrastive && sample, "penalty_alpha", "(contrastive search) cannot be combined with sampling"),
+            (
+                contrastive && assisted,
+                "penalty_alpha",
+                "(contrastive search) cannot be combined with assisted decoding",
+            ),
             (
                 beams && assisted,
                 "num_beams",
-                "and assisted decoding (`assistant_model`, `prompt_lookup`) exclude each other",
+                "cannot be combined with assisted decoding (`assistant_model`, `prompt_lookup`)",
             ),
             (
                 self.assistant && self.prompt_lookup.is_some(),
                 "prompt_lookup",
-                "and `assistant_model` exclude each other",
+                "cannot be combined with `assistant_model`",
             ),
-            (groups && sample, "num_beam_groups", "(diverse beam search) and sampling exclude each other"),
+            (groups && sample, "num_beam_groups", "(diverse beam search) cannot be combined with sampling"),
             (
                 groups && !self.num_beams.is_multiple_of(self.num_beam_groups),
                 "num_beams",
-                "has to be a multiple of `num_beam_groups`",
+                "must be a multiple of `num_beam_groups`",
             ),
             (
                 groups && self.diversity_penalty.is_none(),
                 "num_beam_groups",
-                "needs `diversity_penalty` above 0, or all groups find the same",
+                "needs `diversity_penalty` above 0, or all groups find the same sequences",
             ),
             (!groups && self.diversity_penalty.is_some(), "diversity_penalty", "needs `num_beam_groups` above 1"),
             (!beams && self.length_penalty.is_some(), "length_penalty", "needs `num_beams` above 1"),
@@ -193,7 +201,7 @@ impl GenerationConfig {
                 Some(top_k @ 1..=MOST_BEAMS) => Ok(Strategy::Contrastive { penalty_alpha: alpha as f32, top_k }),
                 Some(k) => Err(Error::parameter(
                     "top_k",
-                    format!("is {k}; with `penalty_alpha` allowed are numbers from 1 to {MOST_BEAMS}"),
+                    format!("is {k}; with `penalty_alpha` it takes numbers from 1 to {MOST_BEAMS}"),
                 )),
                 None => Err(Error::parameter("penalty_alpha", "needs `top_k`, the number of candidates")),
             };
@@ -271,7 +279,7 @@ mod tests {
         for (name, set, bad, good) in cases {
             for &x in bad.iter().chain(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY]) {
                 let message = refused(|c| set(c, x));
-                assert!(message.starts_with(&format!("{name} is {}; allowed are ", number(x))), "{message}");
+                assert!(message.starts_with(&format!("{name} is {}; it takes ", number(x))), "{message}");
             }
             for &x in good {
                 let mut config = GenerationConfig::default();
@@ -289,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn two_strategies_at_once_are_refused() {
+    fn conflicting_strategies_are_refused() {
         assert!(refused(|c| c.num_return_sequences = 2).contains("`num_return_sequences`"));
         assert!(refused(|c| (c.num_beams, c.num_return_sequences) = (2, 3)).contains("`num_return_sequences`"));
         assert!(
@@ -322,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_of_sampling_samples_unless_the_search_is_contrastive() {
+    fn sampling_parameters_imply_sampling_except_in_contrastive_search() {
         let draws = |config: GenerationConfig| config.validate().unwrap().draws();
         let base = GenerationConfig::default();
         assert!(!draws(base.clone()));

@@ -1,8 +1,8 @@
-//! Many requests over one model: each forward pass carries what all active requests need next.
+//! Many requests over one model: each forward pass computes what all active requests need next.
 //!
-//! As soon as a request ends, its rows go to the next one in line (continuous batching), so a long request holds up
-//! nobody and a source of requests need not be read to its end before the first is answered. A request's result does
-//! not depend on the others.
+//! As soon as a request ends, its rows go to the next one in the queue (continuous batching). So a long request does not
+//! hold up the others, and the first request is answered before the last has been read. A request's result does not
+//! depend on the other requests.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use super::stop::Detokenize;
 use crate::error::{Error, Result};
 use crate::language_model::{Input, LanguageModel, Output};
 
-/// Names a request: they are numbered in the order in which they are submitted.
+/// Identifies a request: a number, counted in order of submission.
 pub type RequestId = usize;
 
 /// What happened in a step.
 #[derive(Debug)]
 pub enum Event {
-    /// A token was generated (not in beam searches, where nothing is settled before the end).
+    /// A token was generated. Beam searches send none: nothing is settled before their end.
     Token {
         /// The request.
         request: RequestId,
@@ -32,14 +32,14 @@ pub enum Event {
         sequence: usize,
         /// The token.
         id: u32,
-        /// Text that can be shown now. It may lag behind the tokens: what may become a stop string is held back.
+        /// Text that can be shown now. It may lag behind the tokens, since a possible stop string is held back.
         text: Vec<u8>,
     },
     /// A request has ended.
     Finished {
         /// The request.
         request: RequestId,
-        /// Its sequences: beams in descending order of their scores. Or why this request failed; the others go on.
+        /// Its sequences, beams in descending order of score; or why this request failed (the others continue).
         result: Result<Vec<Sequence>>,
     },
 }
@@ -60,16 +60,16 @@ struct Request<'a> {
     id: RequestId,
     task: Task<'a>,
     search: Box<dyn Search>,
-    /// The rows of the model, and of the assistant, that are its own while it is active.
+    /// The rows of the model, and of the assistant, reserved for it while it is active.
     rows: Vec<usize>,
     assistant_rows: Vec<usize>,
 }
 
-/// A model and which of its rows are free.
+/// A model and its free rows.
 struct Rows<'a> {
     model: &'a mut dyn LanguageModel,
     free: Vec<usize>,
-    /// Rows that were ever used.
+    /// How many rows have been used so far.
     used: usize,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Rows<'a> {
         self.free.extend(rows.iter().rev());
     }
 
-    /// Carries out the plans, each over rows of its own, in one forward pass.
+    /// Runs the plans, each over its own rows, in one forward pass.
     fn run(&mut self, plans: &[(&[usize], &Plan)]) -> Result<Output> {
         let moves = plans.iter().flat_map(|(rows, plan)| plan.moves.iter().map(|&(to, from)| (rows[to], rows[from])));
         let moves: Vec<(usize, usize)> = moves.collect();
@@ -118,7 +118,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// What the active requests want of one of the models.
+/// What the active requests need from one of the models.
 struct Plans<'p, 'a> {
     requests: &'p mut [Request<'a>],
     plans: Vec<Plan>,
@@ -147,7 +147,7 @@ impl<'p, 'a> Plans<'p, 'a> {
         self.plans.iter().all(Plan::is_empty)
     }
 
-    /// Carries out all plans in one forward pass and hands each request its share of the output.
+    /// Runs all plans in one forward pass and hands each request its share of the output.
     fn run(
         &mut self,
         rows: &mut Rows<'_>,
@@ -183,8 +183,8 @@ impl<'p, 'a> Plans<'p, 'a> {
 }
 
 impl<'a> Engine<'a> {
-    /// An engine that runs one request at a time. `text` knows the tokens' text; [`NoText`](super::NoText) will do
-    /// where only ids are wanted.
+    /// An engine that runs one request at a time. `text` gives the text of tokens; [`NoText`](super::NoText) is enough
+    /// if only ids are wanted.
     pub fn new(model: &'a mut dyn LanguageModel, text: &'a dyn Detokenize) -> Self {
         Self {
             model: Rows::new(model),
@@ -203,10 +203,10 @@ impl<'a> Engine<'a> {
         Self { batch_size: batch_size.max(1), ..self }
     }
 
-    /// Adds the second model that assisted decoding guesses with.
+    /// Adds the second model, which guesses tokens in assisted decoding.
     ///
     /// # Errors
-    /// [`Error::Usage`] if it has another vocabulary.
+    /// [`Error::Usage`] if its vocabulary differs in size.
     pub fn with_assistant(self, assistant: &'a mut dyn LanguageModel) -> Result<Self> {
         let (ours, theirs) = (self.model.model.vocab_size(), assistant.vocab_size());
         if ours != theirs {
@@ -217,12 +217,11 @@ impl<'a> Engine<'a> {
         Ok(Self { assistant: Some(Rows::new(assistant)), ..self })
     }
 
-    /// Puts a request in line.
+    /// Queues a request.
     ///
     /// # Errors
-    /// [`Error::Context`] if the prompt is longer than the context; [`Error::Usage`] and [`Error::Parameter`] if the model
-    /// cannot run it for another reason: an empty prompt, ids outside the vocabulary, or no assistant where one is asked
-    /// for.
+    /// [`Error::Context`] if the prompt is longer than the context; [`Error::Usage`] or [`Error::Parameter`] if the model
+    /// cannot run it for another reason, such as an empty prompt, ids outside the vocabulary, or a missing assistant.
     pub fn submit(&mut self, prompt: &[u32], decoding: &Arc<Decoding>) -> Result<RequestId> {
         let task = Task {
             decoding: Arc::clone(decoding),
@@ -264,7 +263,7 @@ impl<'a> Engine<'a> {
         self.active.is_empty() && self.waiting.is_empty()
     }
 
-    /// Gives up a request. Nothing more is heard of it.
+    /// Cancels a request. It causes no further events.
     pub fn cancel(&mut self, request: RequestId) {
         self.waiting.retain(|waiting| waiting.id != request);
         let ended = self.active.extract_if(.., |active| active.id == request).collect();
@@ -274,7 +273,7 @@ impl<'a> Engine<'a> {
     /// Takes every active request one step further: one forward pass of the model, after those of the assistant.
     ///
     /// # Errors
-    /// If a model fails; what goes wrong with one request alone is reported in its [`Event::Finished`].
+    /// If a model fails. A failure of a single request is reported in its [`Event::Finished`].
     pub fn step(&mut self) -> Result<Vec<Event>> {
         self.admit();
         let mut events = vec![];
@@ -303,7 +302,7 @@ impl<'a> Engine<'a> {
         Ok(events)
     }
 
-    /// Gives free places to those in line.
+    /// Starts queued requests in the free places.
     fn admit(&mut self) {
         while self.active.len() < self.batch_size
             && let Some(mut request) = self.waiting.pop_front()
@@ -343,7 +342,10 @@ fn check(task: &Task<'_>) -> Result<()> {
         return Err(Error::Usage("the prompt is empty; give at least one token".into()));
     }
     if let Some(id) = task.prompt.iter().find(|&&id| outside(id)) {
-        return Err(Error::Usage(format!("the prompt holds id {id}, but the vocabulary ends at {}", vocab_size - 1)));
+        return Err(Error::Usage(format!(
+            "the prompt has token id {id}, but the vocabulary ends at {}",
+            vocab_size - 1
+        )));
     }
     decoding.processors.check(vocab_size)?;
     if len > context && decoding.on_context_limit == OnContextLimit::Stop {
@@ -358,7 +360,7 @@ fn check(task: &Task<'_>) -> Result<()> {
 /// Runs one request to its end and returns its sequences; each token goes to `on_event` as it is generated.
 ///
 /// # Errors
-/// [`Error::Usage`] if the model cannot run it, and whatever goes wrong on the way.
+/// As [`Engine::submit`] if the model cannot run it, and any error of the model.
 pub fn generate(
     model: &mut dyn LanguageModel,
     text: &dyn Detokenize,

@@ -1,8 +1,8 @@
-//! Diverse beam search: groups of beams that keep away from what the groups before them picked in the same step.
+//! Diverse beam search: each group of beams avoids the tokens that earlier groups picked in the same step.
 //!
 //! Reference: transformers 4.49.0, `_group_beam_search` and `BeamSearchScorer`, the last version that has it built in;
 //! Vijayakumar et al. 2016, "Diverse Beam Search". Its bookkeeping differs from that of the later [`beam`](super::beam)
-//! search: finished scores are `f64`, and what is unfinished at the limit competes with what has ended.
+//! search: finished scores are `f64`, and beams unfinished at the limit compete with finished sequences.
 
 use super::beam::{BEHIND, BeamRows, Candidate, Hypothesis, Scores};
 use super::decoding::Beam;
@@ -18,16 +18,16 @@ pub(super) struct GroupBeamSearch {
     diversity_penalty: f32,
     rows: BeamRows,
     groups: Vec<Group>,
-    /// Tokens generated so far in the groups that are not done.
+    /// Tokens generated so far in the groups that are still running.
     generated: usize,
 }
 
-/// A group of beams and what it has finished.
+/// A group of beams and its finished sequences.
 struct Group {
     /// The row of the first beam.
     first_row: usize,
     beams: Vec<Hypothesis>,
-    /// With score and end; at most as many as there are beams.
+    /// Finished sequences with their scores; at most as many as there are beams.
     finished: Vec<(f64, Hypothesis, Finish)>,
     worst: f64,
     done: bool,
@@ -39,7 +39,7 @@ impl Group {
         Self { first_row, beams, finished: vec![], worst: f64::INFINITY, done: false }
     }
 
-    /// Enters a finished sequence if it is among the best.
+    /// Adds a finished sequence if it is among the best.
     fn add(&mut self, task: &Task<'_>, hypothesis: Hypothesis, finish: Finish, length_penalty: f64) {
         let length = (hypothesis.ids.len() - task.prompt.len()) as f64;
         let score = f64::from(hypothesis.score) / length.powf(length_penalty);
@@ -57,8 +57,8 @@ impl Group {
         }
     }
 
-    /// One step: sets aside what ends among the candidates and goes on with the best of the others. `row` is where the
-    /// group's beams were run.
+    /// One step: sets aside the candidates that end and continues with the best of the others. `row` is where the group's
+    /// beams were run.
     fn step(
         &mut self,
         task: &Task<'_>,
@@ -89,7 +89,7 @@ impl Group {
                 break;
             }
         }
-        // Stop strings, unlike end-of-sequence tokens, may end more candidates than there are to spare.
+        // Stop strings, unlike end-of-sequence tokens, may end more candidates than we can spare.
         next.extend(ended.into_iter().take(size - next.len()));
         for (beam, candidate) in next.iter().enumerate() {
             rows.follow(self.first_row + beam, row + scores.row_of(candidate.beam));
@@ -99,7 +99,7 @@ impl Group {
         Ok(())
     }
 
-    /// Whether no beam can beat the worst finished sequence, the best candidate of this step having scored `best`.
+    /// Whether no beam can beat the worst finished sequence; `best` is the score of this step's best candidate.
     fn is_settled(&self, task: &Task<'_>, params: &Beam, best: f32) -> bool {
         let length = match params.early_stopping {
             EarlyStopping::True => return true,
@@ -110,7 +110,7 @@ impl Group {
     }
 }
 
-/// The reference writes the first end-of-sequence token of the list, whichever of them it was that ended a sequence.
+/// The reference always writes the first end-of-sequence token of the list, whichever of them ended the sequence.
 fn close(task: &Task<'_>, ids: &mut [u32], finish: Finish) {
     if let (FinishReason::Eos, Some(last), Some(&eos)) =
         (finish.reason, ids.last_mut(), task.decoding.stop.eos_token_id.first())
@@ -135,7 +135,7 @@ impl GroupBeamSearch {
             }
         }
         let mut all: Vec<_> = self.groups.drain(..).flat_map(|group| group.finished).collect();
-        // Of equal scores the later one comes first, as when the last of an ascending stable sort is taken each time.
+        // Among equal scores the later one comes first, as in the reference, which pops from an ascending stable sort.
         all.reverse();
         all.sort_by(|(a, ..), (b, ..)| b.total_cmp(a));
         all.truncate(self.params.num_return_sequences);
@@ -165,13 +165,13 @@ impl Search for GroupBeamSearch {
         _: &mut Vec<NewToken>,
     ) -> Result<Option<Vec<Sequence>>> {
         let mut outputs: Vec<&mut [f32]> = output.rows().collect();
-        // What the groups so far have picked in this step.
+        // The tokens that earlier groups picked in this step.
         let mut picked: Vec<u32> = vec![];
         let mut prompt_row;
         for group in &mut self.groups {
             let size = group.beams.len();
             if group.done {
-                // The reference goes on with padding in a group that is done, and counts it as picked.
+                // The reference pads a finished group and counts the padding as picked.
                 picked.extend(task.decoding.stop.eos_token_id.first().into_iter().cycle().take(size));
                 continue;
             }
@@ -191,7 +191,7 @@ impl Search for GroupBeamSearch {
     }
 }
 
-/// Makes each token less likely by `penalty` for every time it stands in `picked`.
+/// Subtracts `penalty` from a token's log-probability for each of its occurrences in `picked`.
 ///
 /// `HammingDiversityLogitsProcessor`.
 fn penalise(log_probs: &mut [f32], picked: &[u32], penalty: f32) {

@@ -2,11 +2,11 @@
 //!
 //! Reference: transformers 5.23.0, `PromptLookupCandidateGenerator`; Saxena 2023, "Prompt Lookup Decoding".
 
-/// The n-grams that are looked for, the longest first. A single token is too common to tell what follows it.
+/// The lengths of n-grams to look for, longest first. A single token is too common to predict what follows it.
 const NGRAMS: [usize; 3] = [4, 3, 2];
 
-/// What followed an earlier occurrence of the last n-gram of `ids`: up to `most` tokens, none if there was no such
-/// occurrence. The latest one counts that is followed by enough tokens.
+/// Up to `most` tokens that followed an earlier occurrence of the last n-gram of `ids`; empty if there is no such
+/// occurrence. The latest occurrence followed by enough tokens is used.
 pub(super) fn lookup(ids: &[u32], most: usize) -> &[u32] {
     for n in NGRAMS.into_iter().filter(|&n| n < ids.len()) {
         let (earlier, last) = (&ids[..ids.len() - 1], &ids[ids.len() - n..]);
@@ -33,7 +33,7 @@ mod tests {
     fn guesses_what_followed_last_time() {
         assert_eq!(lookup(&[1, 2, 3, 9, 1, 2, 4, 9, 1, 2], 2), [4, 9], "the latest occurrence");
         assert_eq!(lookup(&[5, 1, 2, 7, 9, 1, 2, 8, 5, 1, 2], 1), [7], "the longest n-gram");
-        assert_eq!(lookup(&[6, 6, 6, 6, 6, 6, 6, 6], 3), [6, 6, 6], "the latest that is followed by enough");
+        assert_eq!(lookup(&[6, 6, 6, 6, 6, 6, 6, 6], 3), [6, 6, 6], "the latest one followed by enough tokens");
         assert_eq!(lookup(&[1, 2, 1, 2], 9), [1, 2]);
     }
 

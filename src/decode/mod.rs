@@ -1,10 +1,11 @@
 //! Decoding: from the distribution over the next token to text. Logits processors, strategies, stop rules.
 //!
-//! The network is behind [`LanguageModel`](crate::language_model::LanguageModel), so that each strategy can be tested against a hand-computed table.
+//! The network is behind [`LanguageModel`](crate::language_model::LanguageModel), so that each strategy can be tested
+//! against a hand-computed table.
 //!
 //! A [`GenerationConfig`] is checked into a [`Decoding`]; [`generate`] runs one request, an [`Engine`] many at once.
-//! Inside, a strategy is a `Search`: it says what the model should compute next and goes on with the result, and the
-//! engine puts what all searches want into one forward pass.
+//! Internally, a strategy is a `Search`: it says what the model should compute next and continues with the result. The
+//! engine combines the requests of all searches into one forward pass.
 //!
 //! ```
 //! # use gpt2::decode::Sequence;
@@ -22,13 +23,13 @@
 //! | module | holds |
 //! |---|---|
 //! | `parameters` | the table of parameters: names, types, defaults, ranges, descriptions |
-//! | `decoding` | what a configuration adds up to: which parameters exclude each other, the strategy |
-//! | `processors` | what changes the scores of the next token: penalties, bans, temperature, truncations |
+//! | `decoding` | the checked configuration: which parameters can be combined, the strategy |
+//! | `processors` | changes to the scores of the next token: penalties, bans, temperature, truncations |
 //! | `single` | greedy search and sampling, with or without guesses (`lookup`, or a second model) |
 //! | `beam`, `group_beam` | beam search and beam sample, diverse beam search |
 //! | `contrastive` | contrastive search |
 //! | `random` | draws as a pure function of (seed, row, step) |
-//! | `stop` | end-of-sequence tokens, stop strings, what text is shown |
+//! | `stop` | end-of-sequence tokens, stop strings, which text is shown |
 //! | `engine` | many requests over one model |
 //!
 //! Reference: transformers 5.23.0, `generation/utils.py` and `generation/logits_process.py`.

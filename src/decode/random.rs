@@ -1,12 +1,11 @@
-//! Random draws as values: which token is drawn is a pure function of (seed, row, step) and the distribution.
+//! Reproducible draws: the token drawn is a pure function of (seed, row, step) and the distribution.
 //!
 //! A draw is an exponential race. Each token `i` gets its own exponential variate `E_i` from a counter-based generator
 //! (ChaCha8: the key is the seed, the stream the row, the position the step and the token), and the token with the
-//! smallest `E_i / p_i` wins. That token follows `p`, and the first `k` of the race are `k` draws without replacement
-//! in the order in which they were drawn; PyTorch's `multinomial` races as well. Nothing is carried from one draw to
-//! the next, so a row's sample is the same alone, in a batch and on resume. And because a token's variate does not
-//! depend on the distribution, two models that agree about a distribution mostly draw the same token from it, which is
-//! what assisted decoding lives on.
+//! smallest `E_i / p_i` wins. The winner is distributed as `p`, and the first `k` to finish are `k` draws without
+//! replacement, in order. PyTorch's `multinomial` is such a race too. Nothing is carried from one draw to the next, so
+//! a row's sample is the same alone, in a batch and on resume. And because a token's variate does not depend on the
+//! distribution, two models with similar distributions mostly draw the same token, which assisted decoding relies on.
 //!
 //! Reference: Kool et al. 2019, "Stochastic Beams and Where to Find Them".
 
@@ -22,13 +21,13 @@ pub(crate) struct Noise {
     pub seed: u64,
     /// The row: which of the returned sequences is drawn.
     pub row: u64,
-    /// How many tokens were generated before.
+    /// How many tokens have been generated before.
     pub step: u64,
 }
 
-/// Variates generated at once.
+/// How many variates are generated at once.
 const BLOCK: usize = 4096;
-/// Up to this many tokens it is cheaper to seek to the variate of each than to generate those of the whole row.
+/// For up to this many tokens, seeking to each variate is cheaper than generating those of the whole row.
 const FEW: usize = 64;
 
 impl Noise {
@@ -40,19 +39,19 @@ impl Noise {
         generator
     }
 
-    /// Where the variate of token `index` lies in the stream: every step has room for 2^32 of them.
+    /// The position of token `index`'s variate in the stream; every step has room for 2^32 variates.
     fn position(self, index: usize) -> u128 {
         u128::from(self.step) << 32 | index as u128
     }
 
-    /// Draws one of the tokens with these `logits`, of which at least one is finite.
+    /// Draws a token from these `logits`; at least one of them is finite.
     pub(crate) fn draw(self, logits: &[f32]) -> usize {
         let mut weights = vec![];
         logits::weights(logits, &mut weights);
         self.race(&weights, 1).first().copied().unwrap_or_else(|| logits::argmax(logits))
     }
 
-    /// The first `k` of the race over `weights` (probabilities up to a factor), fewer if fewer are above 0.
+    /// The first `k` tokens in the race over `weights` (probabilities up to a factor); fewer if fewer weights are above 0.
     pub(crate) fn race(self, weights: &[f32], k: usize) -> Vec<usize> {
         let mut leaders = Leaders { k, best: Vec::with_capacity(k + 1) };
         let mut generator = self.generator();
@@ -74,7 +73,7 @@ impl Noise {
                 *u = uniform(u32::from_le_bytes(*word));
             }
             for (c, (chunk, us)) in block.chunks(16).zip(uniforms.chunks(16)).enumerate() {
-                // E >= U, so that most chunks are out of the race without a logarithm.
+                // E >= U, so most chunks lose the race without computing a logarithm.
                 let bound = leaders.bound();
                 if chunk.iter().zip(us).fold(false, |any, (&w, &u)| any | (u < bound * w)) {
                     for (i, (&w, &u)) in chunk.iter().zip(us).enumerate() {
@@ -87,23 +86,23 @@ impl Noise {
     }
 }
 
-/// A number in (0, 1), exact near 0, where it decides the race.
+/// A number in (0, 1), exact near 0, where the race is decided.
 #[inline(always)]
 fn uniform(word: u32) -> f32 {
     (word as f32 + 0.5) * (1.0 / 4_294_967_296.0)
 }
 
-/// The best `k` of a race, in the order in which they arrive.
+/// The first `k` tokens to finish, in order.
 struct Leaders {
     k: usize,
     best: Vec<(f64, usize)>,
 }
 
 impl Leaders {
-    /// Only who arrives before this time gets in.
+    /// Only tokens that finish before this time can enter.
     fn bound(&self) -> f32 {
         match self.best.last() {
-            // A little later, so that rounding turns nobody away.
+            // A little later, so that rounding excludes no one.
             Some(&(time, _)) if self.best.len() == self.k => (time * (1.0 + 1e-6)) as f32,
             _ => f32::INFINITY,
         }
@@ -152,8 +151,8 @@ mod tests {
     }
 
     #[test]
-    fn a_long_row_is_drawn_from_as_a_short_one_is() {
-        // 5000 tokens with all of the mass on 10 of them, drawn over the whole row.
+    fn long_and_short_rows_are_drawn_alike() {
+        // 5000 tokens, all of the mass on 10 of them spread over the row.
         let mut logits = vec![-60.0; 5000];
         (0..10).for_each(|i| logits[i * 500] = 0.0);
         let mut counts = [0; 10];
@@ -163,14 +162,14 @@ mod tests {
             counts[id / 500] += 1;
             let mut few = vec![f32::NEG_INFINITY; 5000];
             (0..10).for_each(|i| few[i * 500] = 0.0);
-            assert_eq!(Noise { seed: 9, row: 0, step }.draw(&few), id, "both ways to the variates agree");
+            assert_eq!(Noise { seed: 9, row: 0, step }.draw(&few), id, "seeking and generating agree");
         }
         // The 99.9% point at 9 degrees of freedom is 27.9.
         assert!(chi_square(&counts, &[0.1; 10]) < 27.9, "{counts:?}");
     }
 
     #[test]
-    fn a_race_is_drawing_without_replacement() {
+    fn a_race_draws_without_replacement() {
         let weights = [0.5, 0.3, 0.2];
         let mut counts = [0; 6];
         for step in 0..20_000 {
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draw_depends_on_seed_row_and_step_alone() {
+    fn a_draw_depends_only_on_seed_row_and_step() {
         let logits: Vec<f32> = (0..300).map(|i| (i % 7) as f32 * 0.1).collect();
         let id = NOISE.draw(&logits);
         assert_eq!(NOISE.draw(&logits), id);

@@ -1,7 +1,7 @@
-//! The frame in which all strategies run: a search says what the model should compute next, and goes on with the result.
+//! The interface of all strategies: a search says what the model should compute next and continues with the result.
 //!
-//! A search never owns the model, so that the [`Engine`](super::Engine) can run many of them in one forward pass. Rows
-//! are numbered from 0 within a search; the engine maps them to rows of the model.
+//! A search never owns the model, so the [`Engine`](super::Engine) can run many searches in one forward pass. Rows are
+//! numbered from 0 within a search; the engine maps them to rows of the model.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use crate::logits::{self, Top};
 pub struct Sequence {
     /// The generated ids, the end-of-sequence token included.
     pub ids: Vec<u32>,
-    /// Their text, without special tokens, cut before the stop string. Empty where ids have no text.
+    /// Their text, without special tokens, cut before the stop string. Empty if ids have no text.
     pub text: Vec<u8>,
     /// Why it ended.
     pub finish_reason: FinishReason,
-    /// The score of a beam: its log-probability over the power of its length.
+    /// The score of a beam: its log-probability divided by its length to the power of `length_penalty`.
     pub score: Option<f32>,
-    /// For each id its log-probability after the processors, if asked for.
+    /// Each id's log-probability after the processors, if asked for.
     pub logprobs: Option<Vec<Arc<TokenLogprob>>>,
 }
 
@@ -32,32 +32,32 @@ pub struct Sequence {
 pub struct TokenLogprob {
     /// The token.
     pub id: u32,
-    /// Its log-probability. In a beam search what it adds to the beam's score.
+    /// Its log-probability; in beam search, what it adds to the beam's log-probability.
     pub logprob: f32,
-    /// The best tokens with theirs, best first; tokens that are ruled out are left out.
+    /// The best tokens with their log-probabilities, best first, without tokens that are ruled out.
     pub top: Vec<(u32, f32)>,
 }
 
 impl TokenLogprob {
-    /// From `row`, log-probabilities (V) up to the constant `shift`.
+    /// From a `row` (V) whose log-probabilities are `row - shift`.
     fn new(row: &[f32], shift: f32, id: usize, k: usize) -> Arc<Self> {
         let finite = logits::top_k(row, k).into_iter().filter(|(_, x)| x.is_finite());
         let top = finite.map(|(id, x)| (id as u32, x - shift)).collect();
         Arc::new(Self { id: id as u32, logprob: row[id] - shift, top })
     }
 
-    /// From processed logits (V), of which `id` was chosen.
+    /// From the processed logits (V) by which `id` was chosen.
     pub(super) fn from_logits(logits: &[f32], id: usize, k: usize) -> Arc<Self> {
         Self::new(logits, logits[id] - logits::log_probability(logits, id), id, k)
     }
 
-    /// From processed log-probabilities (V) as they stand.
+    /// From processed log-probabilities (V), not normalised again.
     pub(super) fn from_log_probs(log_probs: &[f32], id: usize, k: usize) -> Arc<Self> {
         Self::new(log_probs, 0.0, id, k)
     }
 }
 
-/// What a search knows of its request and its surroundings.
+/// What a search knows about its request and the models.
 pub(super) struct Task<'a> {
     pub decoding: Arc<Decoding>,
     pub prompt: Vec<u32>,
@@ -69,7 +69,7 @@ pub(super) struct Task<'a> {
 }
 
 impl Task<'_> {
-    /// How many tokens can be generated at most, where `unseen` of them need not be run through the model.
+    /// The most tokens that can be generated if the last `unseen` need not be run through the model.
     pub(super) fn most_tokens(&self, unseen: usize) -> usize {
         let room = match self.decoding.on_context_limit {
             OnContextLimit::Stop => (self.n_positions + unseen).saturating_sub(self.prompt.len()),
@@ -78,30 +78,30 @@ impl Task<'_> {
         self.decoding.max_new_tokens.min(room)
     }
 
-    /// Why a sequence of [`Self::most_tokens`] ends.
+    /// Why a sequence that reached [`Self::most_tokens`] ends.
     pub(super) fn limit_reason(&self, generated: usize) -> FinishReason {
         if generated >= self.decoding.max_new_tokens { FinishReason::Length } else { FinishReason::Context }
     }
 
-    /// Whether the sequence `ids` (prompt and generated), with the newest token just added, ends here.
+    /// Whether the sequence `ids` (prompt and generated) ends with its newest token.
     pub(super) fn finish(&self, ids: &[u32], unseen: usize) -> Option<Finish> {
         let generated = &ids[self.prompt.len()..];
         let limit = || (generated.len() >= self.most_tokens(unseen)).then(|| self.limit_reason(generated.len()).into());
         self.decoding.stop.check(generated, self.text).or_else(limit)
     }
 
-    /// What a step sees of `ids`: all, or the last `n_positions` where the context is cropped.
+    /// The part of `ids` that a step sees: all, or the last `n_positions` if the context is cropped.
     pub(super) fn window<'i>(&self, ids: &'i [u32]) -> &'i [u32] {
         &ids[ids.len().saturating_sub(self.n_positions)..]
     }
 
-    /// Runs the processors over the scores (V) of the token that follows `ids`.
+    /// Applies the processors to the scores (V) of the token after `ids`.
     pub(super) fn process(&self, scores: &mut [f32], ids: &[u32]) {
         let generated = ids.len() - self.prompt.len();
         self.decoding.processors.apply(scores, self.window(ids), generated);
     }
 
-    /// The finished sequence that `ids` (prompt and generated) make up.
+    /// The finished sequence from `ids` (prompt and generated).
     pub(super) fn sequence(&self, ids: &[u32], finish: Finish, logprobs: &[Arc<TokenLogprob>]) -> Sequence {
         let ids = ids[self.prompt.len()..].to_vec();
         let mut text = bytes(&ids, self.text);
@@ -111,22 +111,22 @@ impl Task<'_> {
     }
 }
 
-/// Scores that differ by a rounding may be equal once they are processed, and equal ones go by their ids: with so many
-/// tokens more than are needed those that are picked are the same as of a whole row. If even these are equal to the last one
-/// that is needed, a search asks for whole rows from there on.
+/// Processing can turn scores that differ by a rounding error into ties, which are broken by id. With this many extra
+/// tokens, a search picks the same ones as from a whole row. If even the extra ones tie with the last token needed, it
+/// asks for whole rows from then on.
 pub(super) const FEW_MORE: usize = 8;
 
-/// What a search wants of a model: first the moves, then the truncations, then the inputs.
+/// What a search wants the model to do: first the moves, then the truncations, then the inputs.
 #[derive(Default)]
 pub(super) struct Plan {
-    /// `(to, from)`, all at once.
+    /// `(to, from)`, all applied at once.
     pub moves: Vec<(usize, usize)>,
-    /// `(row, positions that stay)`.
+    /// `(row, positions to keep)`.
     pub truncations: Vec<(usize, usize)>,
     pub inputs: Vec<PlannedInput>,
 }
 
-/// An [`Input`](crate::language_model::Input) to be.
+/// A future [`Input`](crate::language_model::Input).
 pub(super) struct PlannedInput {
     pub row: usize,
     pub ids: Vec<u32>,
@@ -141,7 +141,7 @@ impl Plan {
         self.inputs.is_empty() && self.moves.is_empty()
     }
 
-    /// How many positions of the output belong to this plan; `wanted` picks logits, best tokens or hidden states.
+    /// How many positions of the output belong to this plan; `wanted` selects logits, best tokens or hidden states.
     pub(super) fn positions(&self, wanted: impl Fn(&PlannedInput) -> Positions) -> usize {
         let count = |input: &PlannedInput| match wanted(input) {
             Positions::None => 0,
@@ -151,8 +151,8 @@ impl Plan {
         self.inputs.iter().map(count).sum()
     }
 
-    /// Brings `row`, which has seen all of `ids` up to `seen`, to the end of `ids`, and asks for the logits there.
-    /// Where the context is cropped the row starts over.
+    /// Extends `row`, which has seen the first `seen` of `ids`, to the end of `ids` and asks for the logits there. If the
+    /// context is cropped, the row starts over.
     pub(super) fn extend(&mut self, task: &Task<'_>, row: usize, ids: &[u32], seen: usize) {
         let window = task.window(ids);
         let new = if window.len() < ids.len() {
@@ -169,14 +169,15 @@ impl Plan {
         self.inputs.push(PlannedInput { row, ids: ids.to_vec(), logits, best: Positions::None, hidden, top: 0 });
     }
 
-    /// The best tokens will do where logits were asked for.
+    /// Asks for the best token only, wherever logits were asked for.
     pub(super) fn only_best(&mut self) {
         for input in &mut self.inputs {
             input.best = std::mem::replace(&mut input.logits, Positions::None);
         }
     }
 
-    /// The `k` best tokens will do where the last logits were asked for. Ask for [`FEW_MORE`] than are needed.
+    /// Asks for the `k` best tokens only, wherever the last logits were asked for. `k` should include [`FEW_MORE`] extra
+    /// tokens.
     pub(super) fn only_top(&mut self, k: usize) {
         for input in &mut self.inputs {
             (input.top, input.logits) = (k, Positions::None);
@@ -184,7 +185,7 @@ impl Plan {
     }
 }
 
-/// What the model computed for a search's plan: for each input in turn the positions asked for.
+/// What the model computed for a search's plan: the positions asked for, input by input.
 pub(super) struct StepOutput<'a> {
     /// Logits, (positions, V).
     pub logits: &'a mut [f32],
@@ -192,7 +193,7 @@ pub(super) struct StepOutput<'a> {
     pub best: &'a [Option<u32>],
     /// Hidden states, (positions, C).
     pub hidden: &'a [f32],
-    /// The most probable tokens, for each input that asks for some.
+    /// The most probable tokens, one entry for each input that asks for them.
     pub top: &'a [Option<Top>],
     pub vocab_size: usize,
     pub n_embd: usize,
@@ -204,20 +205,20 @@ impl StepOutput<'_> {
         self.logits.chunks_exact_mut(self.vocab_size)
     }
 
-    /// What is known of the next token at each position, from a plan that asks for one kind of it.
+    /// What is known about the next token at each position, if the plan asks for only one kind of output.
     pub(super) fn next_tokens(&mut self) -> impl Iterator<Item = NextToken<'_>> {
         let rows = self.logits.chunks_exact_mut(self.vocab_size).map(NextToken::Logits);
         rows.chain(self.best.iter().copied().map(NextToken::Best)).chain(self.top.iter().map(NextToken::Top))
     }
 }
 
-/// What a model says of the token at the next position.
+/// What a model says about the next token.
 pub(super) enum NextToken<'a> {
     /// Logits (V).
     Logits(&'a mut [f32]),
-    /// The most probable one, if logits are finite.
+    /// The most probable token, if the logits are finite.
     Best(Option<u32>),
-    /// The most probable ones, if logits are finite.
+    /// The most probable tokens, if the logits are finite.
     Top(&'a Option<Top>),
 }
 
@@ -228,16 +229,16 @@ pub(super) struct NewToken {
     pub text: Vec<u8>,
 }
 
-/// A request under way.
+/// A request in progress.
 pub(super) trait Search: Send {
-    /// How many rows of the model it uses at most.
+    /// The most rows of the model that it uses.
     fn width(&self) -> usize;
 
-    /// What the second model should compute before the next step; no inputs once the guesses are made. Its rows follow
-    /// every move of the first model's rows.
+    /// What the second model should compute before the next step; no inputs once the guesses are complete. Its rows
+    /// follow every move of the first model's rows.
     fn draft(&mut self, _task: &Task<'_>, _plan: &mut Plan) {}
 
-    /// Takes what the second model computed.
+    /// Receives what the second model computed.
     fn drafted(&mut self, _task: &Task<'_>, _output: StepOutput<'_>) -> Result<()> {
         Ok(())
     }
@@ -245,7 +246,7 @@ pub(super) trait Search: Send {
     /// What the model should compute next: at least one input.
     fn plan(&mut self, task: &Task<'_>, plan: &mut Plan);
 
-    /// Goes on with what the model computed. Returns the sequences once all are finished.
+    /// Continues with what the model computed. Returns the sequences once all are finished.
     fn advance(
         &mut self,
         task: &Task<'_>,

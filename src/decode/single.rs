@@ -1,9 +1,9 @@
 //! Greedy search and sampling, with or without guesses at the next tokens.
 //!
-//! Each sequence goes its own way; sequences of one request share the prompt. With guesses (assisted decoding) the
-//! model checks several tokens in one pass: at each position the token is chosen exactly as it would be without a
-//! guess, with the same variates, and the guess only says how many positions of the pass can be used. So the result is
-//! that of plain decoding token for token, greedy or sampled, however bad the guesses are.
+//! The sequences of a request share the prompt and are otherwise independent. With guesses (assisted decoding) the model
+//! checks several tokens in one pass: at each position the token is chosen exactly as it would be without a guess, with
+//! the same variates, and the guess only decides how many positions of the pass can be used. So the result equals plain
+//! decoding token for token, greedy or sampled, however bad the guesses are.
 //!
 //! Reference: transformers 5.23.0, `_sample` and `_assisted_decoding`; Leviathan et al. 2022, "Fast Inference from
 //! Transformers via Speculative Decoding".
@@ -21,9 +21,9 @@ use crate::error::Result;
 use crate::language_model::{MOST_TOP, Positions};
 use crate::logits;
 
-/// Sequences of one request that run at the same time; more wait for these.
+/// How many sequences of one request run at the same time; the others wait.
 const MOST_ROWS: usize = 64;
-/// How many tokens the second model guesses at first, and at most.
+/// How many tokens the second model guesses at first, and the maximum.
 const ASSISTANT_GUESSES: (usize, usize) = (5, 20);
 
 /// One request.
@@ -41,18 +41,19 @@ pub(super) struct SingleSearch {
     assistant_forks: Vec<usize>,
     /// Whether the second model has run the prompt.
     assistant_ready: bool,
-    /// Whether too many tokens were equal to go on with the most probable ones: rows that did not go on are run again.
+    /// Whether too many tokens tied to continue with only the most probable ones. Rows that could not continue are run
+    /// again.
     needs_rows: bool,
 }
 
-/// What the next token is chosen by.
+/// What the next token is chosen from.
 struct Scores<'a> {
-    /// Logits after the processors (V); empty where the best token is all that counts.
+    /// Logits after the processors (V); empty if only the best token matters.
     logits: Cow<'a, [f32]>,
     best: usize,
 }
 
-/// A sequence in the making.
+/// An unfinished sequence.
 struct Line {
     sequence: usize,
     row: usize,
@@ -63,7 +64,7 @@ struct Line {
     seen: usize,
     /// Guesses at what follows `ids`.
     guess: Vec<u32>,
-    /// How many to guess next time, and at most.
+    /// How many to guess next time, and the maximum.
     guesses: (usize, usize),
     /// How many of `ids` and `guess` the second model has seen.
     assistant_seen: usize,
@@ -78,7 +79,7 @@ impl SingleSearch {
         Self {
             first: None,
             next: 0,
-            // Where sequences wait, row 0 keeps the prompt for them.
+            // Row 0 keeps the prompt for sequences that wait.
             free: (usize::from(waves)..rows + usize::from(waves)).rev().collect(),
             running: vec![],
             finished: vec![None; params.num_return_sequences],
@@ -90,18 +91,18 @@ impl SingleSearch {
         }
     }
 
-    /// Whether the model's most probable token is the one that is chosen, and nothing else is wanted of its logits.
+    /// Whether the model's most probable token is always chosen and its logits are not needed for anything else.
     fn takes_best(&self, task: &Task<'_>) -> bool {
         !self.params.sample && task.decoding.processors.is_empty() && task.decoding.logprobs.is_none()
     }
 
-    /// How many of the most probable tokens are enough to choose from, if anything less than all logits is.
+    /// How many of the most probable tokens are enough to choose from; none if all logits are needed.
     fn enough(&self, task: &Task<'_>) -> Option<usize> {
         let k = task.decoding.processors.keeps_best()? + FEW_MORE;
         (self.params.draft == Draft::None && !self.needs_rows && k <= MOST_TOP).then_some(k.min(task.vocab_size))
     }
 
-    /// The token at place `generated` of `sequence`.
+    /// The token that `sequence` gets after `generated` others.
     fn choose(&self, task: &Task<'_>, scores: &Scores<'_>, sequence: usize, generated: usize) -> usize {
         if !self.params.sample {
             return scores.best;
@@ -140,7 +141,7 @@ impl SingleSearch {
 }
 
 impl<'a> Scores<'a> {
-    /// Of the token after `ids`, from what the model says of it; none if that is not enough.
+    /// The scores of the token after `ids`, from what the model says about it; none if that is not enough.
     fn new(task: &Task<'_>, next: NextToken<'a>, ids: &[u32]) -> Result<Option<Self>> {
         let logits = match next {
             NextToken::Best(id) => {
@@ -153,14 +154,14 @@ impl<'a> Scores<'a> {
                 Cow::Borrowed(&*logits)
             }
             NextToken::Top(top) => {
-                // The processors rule out all others.
+                // The processors rule out all other tokens.
                 let mut logits = vec![f32::NEG_INFINITY; task.vocab_size];
                 let known = &top.as_ref().ok_or_else(logits::not_finite)?.best;
                 for (id, x) in known {
                     logits[*id as usize] = *x;
                 }
                 task.process(&mut logits, ids);
-                // Where the last one is left others may be equal to it.
+                // If the last known token survives, unknown ones may tie with it.
                 let last = known.last().map_or(f32::NEG_INFINITY, |(id, _)| logits[*id as usize]);
                 if known.len() < logits.len() && last > f32::NEG_INFINITY {
                     return Ok(None);
@@ -196,7 +197,7 @@ impl Line {
         }
     }
 
-    /// Appends the token `id`, chosen by `logits`; says whether the sequence ends with it.
+    /// Appends the token `id`, chosen from `logits`; returns how the sequence ends, if it ends with this token.
     fn push(&mut self, task: &Task<'_>, logits: &[f32], id: usize, tokens: &mut Vec<NewToken>) -> Option<Finish> {
         if let Some(k) = task.decoding.logprobs {
             self.logprobs.push(TokenLogprob::from_logits(logits, id, k));
@@ -209,18 +210,18 @@ impl Line {
         finish
     }
 
-    /// How many tokens may be guessed: the model has to see them all, and one more is chosen after them.
+    /// How many tokens may be guessed: the model has to see all of them, and one more is chosen after them.
     fn room(&self, task: &Task<'_>, positions: usize) -> usize {
         let room = positions.saturating_sub(self.ids.len());
         let wanted = task.most_tokens(1).saturating_sub(self.ids.len() - task.prompt.len() + 1);
         self.guesses.0.min(room).min(wanted)
     }
 
-    /// Goes on to the next step: the guess is used up, of which `accepted` tokens were right.
+    /// Moves on to the next step: `accepted` tokens of the guess were right, the rest is dropped.
     fn settle(&mut self, before: usize, accepted: usize) {
         let (now, most) = &mut self.guesses;
         if !self.guess.is_empty() {
-            // Wrong guesses cost time, so a row of right ones has to earn longer ones.
+            // Wrong guesses cost time, so longer guesses have to be earned by right ones.
             *now = if accepted == self.guess.len() { (*now * 2).min(*most) } else { accepted + 1 };
         }
         self.assistant_seen = self.assistant_seen.min(before + accepted);
@@ -286,7 +287,7 @@ impl Search for SingleSearch {
                 line.guess = lookup(&line.ids, line.room(task, task.n_positions)).to_vec();
             }
             if self.params.draft != Draft::None || self.needs_rows {
-                // The row may still hold guesses of the last step that were wrong, or the token that it could not go on from.
+                // The row may still hold wrong guesses of the last step, or the token after which it could not continue.
                 plan.truncations.push((line.row, line.seen));
             }
             if line.guess.is_empty() {

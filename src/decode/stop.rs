@@ -1,8 +1,8 @@
-//! When a sequence ends, and what of its text is shown.
+//! When a sequence ends, and which part of its text is shown.
 //!
-//! A stop string ends generation when the newest token completes it. It may span tokens, begins and ends anywhere
-//! inside one, and is looked for in the generated text alone. The text is cut before it; the ids keep every token.
-//! (transformers leaves the text as it is.)
+//! A stop string ends generation when the newest token completes it. It may span tokens and begin or end anywhere inside
+//! one. Only the generated text is searched. The text is cut before the stop string; the ids keep every token.
+//! (transformers does not cut the text.)
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use serde::Serialize;
 pub enum FinishReason {
     /// An end-of-sequence token was generated.
     Eos,
-    /// The most tokens allowed were generated.
+    /// The maximum number of tokens was generated.
     Length,
     /// A stop string was completed.
     Stop,
@@ -20,13 +20,13 @@ pub enum FinishReason {
     Context,
 }
 
-/// Token ids to text, as far as decoding needs it.
+/// Converts token ids to text, as far as decoding needs it.
 pub trait Detokenize {
-    /// The bytes that the token adds to the text; none for special tokens and ids outside the vocabulary.
+    /// The bytes that the token adds to the text; empty for special tokens and ids outside the vocabulary.
     fn token_bytes(&self, id: u32) -> &[u8];
 }
 
-/// For runs over ids alone: no token has a text.
+/// For runs on ids only: tokens have no text.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoText;
 
@@ -36,12 +36,12 @@ impl Detokenize for NoText {
     }
 }
 
-/// The rules by which a sequence ends on its own, before any limit.
+/// The rules by which a sequence ends before it reaches a limit.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct StopRules {
     /// Tokens that end a sequence.
     pub eos_token_id: Vec<u32>,
-    /// Text that ends a sequence; none is empty.
+    /// Texts that end a sequence, none of them empty.
     pub stop_strings: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct StopRules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Finish {
     pub reason: FinishReason,
-    /// How many bytes of the generated text come before the stop string, if there was one.
+    /// The number of bytes of generated text before the stop string, if there was one.
     pub text_end: Option<usize>,
 }
 
@@ -67,7 +67,7 @@ impl StopRules {
             return Some(FinishReason::Eos.into());
         }
         let longest = self.stop_strings.iter().map(String::len).max()?;
-        // What a stop string that ends in the newest token can reach back to.
+        // How far back a stop string that ends in the newest token can reach.
         let mut from = before.len();
         let mut reach = 0;
         while from > 0 && reach + 1 < longest {
@@ -80,7 +80,7 @@ impl StopRules {
         Some(Finish { reason: FinishReason::Stop, text_end: Some(text_end) })
     }
 
-    /// How many bytes at the end of `text` may be the beginning of a stop string and so are not shown yet.
+    /// How many bytes at the end of `text` may begin a stop string and so are not shown yet.
     fn held_back(&self, text: &[u8]) -> usize {
         let begins = |stop: &String| {
             let stop = stop.as_bytes();
@@ -95,12 +95,12 @@ pub(crate) fn bytes(ids: &[u32], text: &dyn Detokenize) -> Vec<u8> {
     ids.iter().flat_map(|&id| text.token_bytes(id)).copied().collect()
 }
 
-/// Where `needle` first stands in `haystack`.
+/// The first position of `needle` in `haystack`.
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
 
-/// Text on its way to the reader: what may become a stop string waits until it has, or has not.
+/// Text on its way to the reader. A possible stop string is held back until it is complete or ruled out.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outflow {
     /// Bytes handed out.
@@ -109,8 +109,8 @@ pub(crate) struct Outflow {
 }
 
 impl Outflow {
-    /// Takes the bytes of the next token and returns what can be shown now. `finish` says that the sequence ends here,
-    /// and where its text does.
+    /// Takes the bytes of the next token and returns what can be shown now. `finish` is set if the sequence ends here, and
+    /// says where its text ends.
     pub(crate) fn push(&mut self, bytes: &[u8], rules: &StopRules, finish: Option<Finish>) -> Vec<u8> {
         self.waiting.extend_from_slice(bytes);
         let ready = match finish {
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Tokens 0 to 7, of which the last is special.
+    /// Tokens 0 to 7; the last one is special.
     struct Pieces;
 
     impl Detokenize for Pieces {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stop_string_that_begins_first_cuts() {
+    fn text_is_cut_at_the_earliest_stop_string() {
         assert_eq!(rules(&["b\n", "ab\n"]).check(&[1, 0, 1, 3], &Pieces), stop_at(1));
     }
 

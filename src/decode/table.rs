@@ -35,7 +35,7 @@ impl<F: Fn(&[u32]) -> Vec<f32>> TableModel<F> {
     }
 }
 
-/// A model whose logits depend on all ids of the row and their places, mostly on the last two.
+/// A model whose logits depend on all ids of the row and their positions, mostly on the last two.
 pub(super) fn scrambled(vocab_size: usize, n_positions: usize, seed: u32) -> TableModel<impl Fn(&[u32]) -> Vec<f32>> {
     TableModel::new(vocab_size, n_positions, move |ids: &[u32]| {
         let all = hash(ids.iter().copied().chain([seed]));
@@ -63,7 +63,7 @@ impl<F: Fn(&[u32]) -> Vec<f32>> LanguageModel for TableModel<F> {
         let mut output = Output::default();
         for (place, input) in inputs.iter().enumerate() {
             assert!(inputs[..place].iter().all(|other| other.row != input.row), "row {} twice", input.row);
-            assert!(!input.ids.is_empty(), "row {} gets nothing", input.row);
+            assert!(!input.ids.is_empty(), "row {} gets no ids", input.row);
             let (vocab_size, n_positions) = (self.vocab_size, self.n_positions);
             for (i, &id) in input.ids.iter().enumerate() {
                 assert!((id as usize) < vocab_size, "id {id} is outside the vocabulary");

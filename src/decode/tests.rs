@@ -1,4 +1,4 @@
-//! All strategies over a model without a network: what they promise each other and their callers.
+//! All strategies over a model without a network: their invariants and what callers rely on.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ fn prompts() -> Vec<Vec<u32>> {
     letters.collect()
 }
 
-/// A configuration for every way to decode.
+/// A configuration for every strategy.
 fn strategies() -> Vec<(&'static str, GenerationConfig)> {
     let penalties = GenerationConfig {
         repetition_penalty: 1.2,
@@ -75,7 +75,7 @@ fn strategies() -> Vec<(&'static str, GenerationConfig)> {
 }
 
 #[test]
-fn a_request_gives_in_a_batch_what_it_gives_alone() {
+fn a_request_gives_the_same_in_a_batch_as_alone() {
     for (name, config) in strategies() {
         let decoding = checked(&config);
         let alone: Vec<_> = prompts().iter().map(|prompt| run(&mut scrambled(VOCAB, 64, 1), prompt, &config)).collect();
@@ -97,14 +97,14 @@ fn a_request_gives_in_a_batch_what_it_gives_alone() {
 }
 
 #[test]
-fn strategies_mix_in_one_batch_and_rows_are_used_again() {
+fn strategies_mix_in_one_batch_and_rows_are_reused() {
     let alone: Vec<_> = strategies().iter().map(|(_, c)| run(&mut scrambled(VOCAB, 64, 1), &[3, 5], c)).collect();
     let mut model = scrambled(VOCAB, 64, 1);
     let mut engine = Engine::new(&mut model, &Letters).with_batch_size(2);
     let mut together = vec![vec![]; alone.len()];
     let mut waiting = strategies().into_iter();
     while let Some((_, config)) = waiting.next() {
-        // One request at a time, as from a pipe.
+        // One request at a time, as if from a pipe.
         engine.submit(&[3, 5], &checked(&config)).unwrap();
         while !engine.has_room() || (waiting.len() == 0 && !engine.is_idle()) {
             for event in engine.step().unwrap() {
@@ -152,7 +152,7 @@ fn guesses_change_nothing_and_save_passes() {
 }
 
 #[test]
-fn prompt_lookup_saves_passes_where_text_repeats() {
+fn prompt_lookup_saves_passes_if_text_repeats() {
     let cycle =
         || TableModel::new(8, 200, |ids: &[u32]| (0..8).map(|i| f32::from(i == (ids.len() % 5) as u8)).collect());
     let config = GenerationConfig { max_new_tokens: 100, ..GenerationConfig::default() };
@@ -165,7 +165,7 @@ fn prompt_lookup_saves_passes_where_text_repeats() {
 }
 
 #[test]
-fn a_wide_beam_search_finds_the_best_sequence_of_all() {
+fn a_wide_beam_search_finds_the_best_of_all_sequences() {
     // 4 tokens and 3 steps: 64 beams see every sequence.
     let model = || scrambled(4, 16, 3);
     let config = GenerationConfig { max_new_tokens: 3, num_beams: 64, num_return_sequences: 5, ..Default::default() };
@@ -208,10 +208,10 @@ fn beams_report_log_probabilities_that_add_up_to_their_score() {
 }
 
 #[test]
-fn log_probabilities_are_those_after_the_processors() {
+fn log_probabilities_are_taken_after_the_processors() {
     let config = GenerationConfig { top_k: Some(3), logprobs: Some(VOCAB), temperature: Some(2.0), ..base() };
     for entry in run(&mut scrambled(VOCAB, 64, 4), &[1, 2], &config)[0].logprobs.iter().flatten() {
-        assert_eq!(entry.top.len(), 3, "what is ruled out is not listed");
+        assert_eq!(entry.top.len(), 3, "tokens that are ruled out are not listed");
         assert!((entry.top.iter().map(|(_, l)| l.exp()).sum::<f32>() - 1.0).abs() < 1e-5);
         assert!(entry.top.contains(&(entry.id, entry.logprob)));
         assert!(entry.top.is_sorted_by(|a, b| a.1 >= b.1));
@@ -219,12 +219,12 @@ fn log_probabilities_are_those_after_the_processors() {
 }
 
 #[test]
-fn samples_depend_on_seed_and_place_alone() {
+fn samples_depend_only_on_seed_and_place() {
     let config = |seed, n| GenerationConfig { sample: true, seed: Some(seed), num_return_sequences: n, ..base() };
     let of = |seed, n| ids(&run(&mut scrambled(VOCAB, 64, 1), &[4, 4], &config(seed, n)));
     let many = of(5, 150);
     assert_eq!(many.len(), 150);
-    assert_eq!(of(5, 10), many[..10], "more of them do not change the first, though not all fit at once");
+    assert_eq!(of(5, 10), many[..10], "more sequences do not change the first ones, although not all fit at once");
     assert_eq!(of(5, 150), many);
     assert_ne!(of(6, 10), many[..10]);
     assert!(many.iter().any(|ids| *ids != many[0]));
@@ -270,7 +270,7 @@ fn the_context_ends_a_sequence_or_is_cropped() {
         let unseen = usize::from(config.penalty_alpha.is_none());
         for sequence in run(&mut scrambled(VOCAB, 10, 1), &[1, 2, 3], &config) {
             assert_eq!(sequence.finish_reason, FinishReason::Context, "{name}");
-            assert_eq!(sequence.ids.len(), 7 + unseen, "{name}: all that the model can see");
+            assert_eq!(sequence.ids.len(), 7 + unseen, "{name}: as far as the model can see");
         }
         let full: Vec<u32> = (0..10).collect();
         assert_eq!(run(&mut scrambled(VOCAB, 10, 1), &full, &config)[0].ids.len(), unseen, "{name}");
@@ -284,7 +284,7 @@ fn the_context_ends_a_sequence_or_is_cropped() {
 }
 
 #[test]
-fn a_cropped_step_is_a_step_from_the_last_tokens() {
+fn a_cropped_step_sees_only_the_last_tokens() {
     let crop = GenerationConfig { on_context_limit: OnContextLimit::Crop, eos_token_id: vec![], ..base() };
     for config in [crop.clone(), GenerationConfig { repetition_penalty: 1.4, no_repeat_ngram_size: 2, ..crop }] {
         let mut expected: Vec<u32> = (0..14).collect();
@@ -298,7 +298,7 @@ fn a_cropped_step_is_a_step_from_the_last_tokens() {
 }
 
 #[test]
-fn what_goes_wrong_with_one_request_leaves_the_others_alone() {
+fn a_failing_request_leaves_the_others_alone() {
     // After token 1 the model is broken.
     let broken = |ids: &[u32]| vec![if ids.contains(&1) { f32::NAN } else { 0.0 }; 4];
     for config in [
@@ -344,7 +344,7 @@ fn nothing_to_choose_from_is_an_error() {
 
 #[test]
 fn few_choices_are_enough_for_many_beams() {
-    // Two tokens are left, and more beams and candidates than there are sequences.
+    // Only two tokens are left, with more beams and candidates than possible sequences.
     for sample in [false, true] {
         let config = GenerationConfig {
             num_beams: 5,
@@ -361,10 +361,10 @@ fn few_choices_are_enough_for_many_beams() {
     }
 }
 
-/// Logits on a coarse grid, so that many are equal, or so near each other that their log-probabilities are: what is found
-/// with the most probable tokens is what is found with whole rows, for which the other runs ask.
+/// Logits on a coarse grid, so that many tie or are so close that their log-probabilities tie. Searching with only the
+/// most probable tokens finds the same sequences as with whole rows, which the other runs ask for.
 #[test]
-fn equal_tokens_are_picked_as_from_whole_rows() {
+fn ties_are_broken_as_with_whole_rows() {
     const TOKENS: usize = 200;
     for (seed, grid, scale) in [(1, 2.0, 1.0), (2, 1.0, 1.0), (3, 0.0, 1e-6), (4, 8.0, 1.0), (5, 0.0, 1.0)] {
         let model = || {

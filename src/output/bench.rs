@@ -16,21 +16,21 @@ pub struct BenchRecord {
     pub model: String,
     /// The weight matrices by type.
     pub weights: Vec<WeightsRecord>,
-    /// Threads that compute.
+    /// The number of compute threads.
     pub threads: usize,
     /// The instruction set in use: `amx`, `vnni`, `avx512`, `avx2`, `neon` or `portable`.
     pub simd: &'static str,
-    /// Seconds from the start to a model that is ready. Mapped weights are read when they are first used.
+    /// Seconds from the start until the model is ready. Mapped weights are read when they are first used.
     pub load_s: f64,
-    /// The most memory in use, mapped files included; null where the system does not tell.
+    /// Peak memory use, including mapped files; null if the system does not report it.
     pub peak_memory_bytes: Option<u64>,
-    /// The most of the GPU's memory in use after a measurement, less what the driver takes by itself; null on the CPU.
+    /// The most GPU memory in use after any measurement, without the driver's own; null on the CPU.
     pub peak_device_memory_bytes: Option<u64>,
-    /// Bytes a second that all threads together read from main memory, or that a copy on the GPU reads and writes.
+    /// Bytes per second that all threads together read from main memory, or that a copy on the GPU reads and writes.
     pub bandwidth_bytes_per_s: f64,
-    /// Sequences that ran side by side; all speeds count the tokens of all of them.
+    /// Sequences that ran in parallel; all speeds count the tokens of all of them.
     pub batch_size: usize,
-    /// One for each length of prompt.
+    /// One run for each prompt length.
     pub runs: Vec<RunRecord>,
 }
 
@@ -43,25 +43,25 @@ pub struct WeightsRecord {
     pub bytes: usize,
 }
 
-/// The speeds with one length of prompt.
+/// The speeds for one prompt length.
 #[derive(Debug, Serialize)]
 pub struct RunRecord {
-    /// Tokens of the prompt.
+    /// Tokens in the prompt.
     pub prompt_tokens: usize,
     /// Tokens decoded after it.
     pub generated_tokens: usize,
-    /// Tokens of the prompt a second, up to the first new one.
+    /// Prompt tokens per second, up to the first new token.
     pub prefill_tokens_per_s: Speed,
-    /// Decoded tokens a second.
+    /// Decoded tokens per second.
     pub decode_tokens_per_s: Speed,
-    /// How fast decoding could be if it did nothing but read the weights and the cache at the bandwidth of memory.
+    /// The decoding speed if it only had to read the weights and the cache, at the measured memory bandwidth.
     pub decode_limit_tokens_per_s: f64,
-    /// The median speed as a part of that.
+    /// The median speed as a fraction of that.
     pub decode_of_limit: f64,
 }
 
 impl BenchRecord {
-    /// A table: median, smallest and largest speed of each length of prompt.
+    /// A table: median, smallest and largest speed for each prompt length.
     pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
         let bold = anstyle::Style::new().bold();
         let weights: Vec<String> =
@@ -80,8 +80,8 @@ impl BenchRecord {
         if self.batch_size > 1 {
             writeln!(out, "  batch           {} sequences", self.batch_size)?;
         }
-        writeln!(out, "\nTokens a second: median (smallest - largest)")?;
-        writeln!(out, "{bold}{:>8}  {:<30}  {:<30}  of what memory allows{bold:#}", "prompt", "prefill", "decode")?;
+        writeln!(out, "\nTokens per second: median (smallest - largest)")?;
+        writeln!(out, "{bold}{:>8}  {:<30}  {:<30}  of memory limit{bold:#}", "prompt", "prefill", "decode")?;
         for run in &self.runs {
             writeln!(
                 out,

@@ -11,7 +11,7 @@ use super::{Stdout, visible};
 /// The result of one prompt.
 #[derive(Debug, Serialize)]
 pub struct GenerateRecord {
-    /// The row's own id in a batch.
+    /// The row's id in a batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<serde_json::Value>,
     /// The model's name.
@@ -22,7 +22,7 @@ pub struct GenerateRecord {
     pub prompt_ids: Vec<u32>,
     /// The seed of the draws; null when nothing was drawn.
     pub seed: Option<u64>,
-    /// The sequences; of beam search, best first.
+    /// The sequences; from beam search, best first.
     pub sequences: Vec<SequenceRecord>,
     /// Where the time went.
     pub timings: Timings,
@@ -33,19 +33,19 @@ pub struct GenerateRecord {
 pub struct SequenceRecord {
     /// 0 for the first.
     pub index: usize,
-    /// The generated ids alone, the end-of-text token included if it was generated.
+    /// The generated ids, without the prompt; includes the end-of-text token if it was generated.
     pub ids: Vec<u32>,
     /// Their text without special tokens, cut before a stop string; null without a tokenizer.
     pub text: Option<String>,
     /// Why it ended: `eos`, `length`, `stop` or `context`.
     pub finish_reason: FinishReason,
-    /// The beam score, else null.
+    /// The score of a beam, otherwise null.
     pub score: Option<f32>,
-    /// What each token's distribution was, after the processors; null unless asked for.
+    /// Each token's log-probability and alternatives, after the processors; null unless asked for.
     pub logprobs: Option<Vec<LogprobRecord>>,
 }
 
-/// A generated token's place in its distribution.
+/// A generated token's log-probability and its alternatives.
 #[derive(Debug, Serialize)]
 pub struct LogprobRecord {
     /// The token.
@@ -58,7 +58,7 @@ pub struct LogprobRecord {
     pub top: Vec<AlternativeRecord>,
 }
 
-/// A candidate that could have been generated.
+/// A candidate for a generated token.
 #[derive(Debug, Serialize)]
 pub struct AlternativeRecord {
     /// The token.
@@ -76,11 +76,11 @@ pub struct Timings {
     pub load_s: f64,
     /// Seconds to the first token.
     pub prefill_s: f64,
-    /// Seconds for the other tokens.
+    /// Seconds for the remaining tokens.
     pub decode_s: f64,
-    /// Tokens of the prompt.
+    /// Tokens in the prompt.
     pub prompt_tokens: usize,
-    /// Tokens generated, of all sequences.
+    /// Tokens generated, in all sequences.
     pub generated_tokens: usize,
 }
 
@@ -93,7 +93,7 @@ impl LogprobRecord {
     }
 }
 
-/// One line a token: its log-probability, and the candidates that it was chosen among.
+/// One line per token: its log-probability and the best candidates.
 pub fn write_logprobs(sequence: &SequenceRecord, out: &mut Stdout) -> Result<()> {
     let name = |id: u32, token: &Option<String>| {
         token.as_ref().map_or_else(|| id.to_string(), |token| format!("\"{}\"", visible(token)))

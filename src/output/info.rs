@@ -31,19 +31,19 @@ pub struct MemoryRecord {
     /// What follows from the configuration alone.
     #[serde(flatten)]
     pub costs: Costs,
-    /// What a run takes on the CPU with the weights as `--dtype` and `--quantize` have them.
+    /// The memory of a run on the CPU with the weights in the type set by `--dtype` and `--quantize`.
     pub running: RunningRecord,
-    /// What a run takes of an NVIDIA GPU's memory; null unless one may be used.
+    /// The memory of a run on an NVIDIA GPU; null unless one may be used.
     pub device: Option<DeviceFootprint>,
 }
 
-/// The memory of a run on the CPU, mapped files included.
+/// The memory of a run on the CPU, including mapped files.
 #[derive(Debug, Serialize)]
 pub struct RunningRecord {
-    /// What the model takes.
+    /// The memory that the model takes.
     #[serde(flatten)]
     pub footprint: Footprint,
-    /// What there is; null where the system does not tell.
+    /// The available memory; null if the system does not report it.
     pub available_bytes: Option<u64>,
 }
 
@@ -99,7 +99,7 @@ impl InfoRecord {
         line("│  ├─ ", format!("mlp.c_fc      ({width}, {inner}), {activation}"), b.mlp_c_fc)?;
         line("│  └─ ", format!("mlp.c_proj    ({inner}, {width})"), b.mlp_c_proj)?;
         line("├─ ", format!("ln_f       layer norm ({width})"), p.final_norm)?;
-        let tied = if c.tie_word_embeddings { "tied to wte" } else { "a matrix of its own" };
+        let tied = if c.tie_word_embeddings { "tied to wte" } else { "a separate matrix" };
         line("└─ ", format!("lm_head    ({width}, {}), {tied}", c.vocab_size), p.head)?;
         Ok(())
     }
@@ -147,7 +147,7 @@ impl InfoRecord {
 }
 
 impl InfoRecord {
-    /// What a run takes, for the shortest prompt and the longest.
+    /// The memory of a run, for the shortest and the longest prompt.
     fn write_running(&self, out: &mut Stdout) -> Result<()> {
         let RunningRecord { footprint, available_bytes } = &self.memory.running;
         let (least, peak) = (readable(footprint.least_bytes()), readable(footprint.peak_bytes));
@@ -160,7 +160,7 @@ impl InfoRecord {
     }
 }
 
-/// What a run takes on a GPU, as far as it is known.
+/// The memory of a run on a GPU, as far as it is known.
 fn write_device(device: &DeviceFootprint, out: &mut Stdout) -> Result<()> {
     let DeviceFootprint { dtype, weight_bytes, kv_cache_bytes, context_bytes, .. } = device;
     let [weights, cache, context] = [weight_bytes, kv_cache_bytes, context_bytes].map(|bytes| readable(*bytes));
@@ -176,7 +176,7 @@ fn write_device(device: &DeviceFootprint, out: &mut Stdout) -> Result<()> {
     Ok(())
 }
 
-/// A number with its thousands apart.
+/// A number with thousands separators.
 fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();

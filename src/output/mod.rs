@@ -20,48 +20,48 @@ use serde::Serialize;
 
 use crate::cli::Format;
 
-/// Standard output, locked and buffered. Its errors can be told from those of files and sockets.
+/// Standard output, locked and buffered. Its errors can be distinguished from those of files and sockets.
 pub struct Stdout(BufWriter<anstream::AutoStream<io::StdoutLock<'static>>>);
 
-/// Marks an error as one of standard output.
+/// An error of standard output.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to stdout: {0}")]
 struct StdoutError(io::Error);
 
 impl Stdout {
-    /// Locks standard output. Colour codes are left out where they would not be understood or are not wanted.
+    /// Locks standard output. Colour codes are stripped if they are not supported or not wanted.
     pub fn lock() -> Self {
         Self(BufWriter::new(anstream::AutoStream::auto(io::stdout().lock())))
     }
 
-    /// Whether a person is looking.
+    /// Whether standard output is a terminal.
     pub fn is_terminal() -> bool {
         io::stdout().is_terminal()
     }
 
-    /// Writes bytes as they are, and all of them; colour codes among them stay.
+    /// Writes all of the bytes unchanged, without stripping colour codes.
     pub fn write_exactly(bytes: &[u8]) -> Result<()> {
         let mut stdout = io::stdout().lock();
         Ok(stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(mark)?)
     }
 
-    /// Writes a model's text as it is, after what is buffered: escape codes in it are the text's own.
+    /// Flushes the buffer, then writes a model's text unchanged: escape codes in it belong to the text.
     pub fn text(&mut self, text: &str) -> Result<()> {
         self.flush()?;
         Self::write_exactly(text.as_bytes())
     }
 
-    /// Whether colours can be seen and are wanted.
+    /// Whether colours are supported and wanted.
     pub fn has_colour() -> bool {
         anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
     }
 
-    /// Columns of the terminal; a fixed width where there is none, so that what goes to a file does not depend on it.
+    /// The width of the terminal in columns; a fixed width without one, so that output to a file is always the same.
     pub fn width() -> usize {
         terminal_size::terminal_size_of(io::stdout()).map_or(100, |(width, _)| usize::from(width.0)).max(40)
     }
 
-    /// Writes out what is buffered.
+    /// Flushes the buffer.
     pub fn finish(&mut self) -> Result<()> {
         Ok(self.flush()?)
     }
@@ -91,18 +91,18 @@ fn mark(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), StdoutError(error))
 }
 
-/// Says something on stderr. If that is full or gone there is nobody to tell.
+/// Writes a line to stderr. Ignores errors, since there is nowhere to report them.
 pub fn say(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Writes a file, which appears once it is whole.
+/// Writes a file, which appears only once it is complete.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = |error| gpt2::Error::io("write", path)(error);
     Ok(gpt2::files::atomically(path, |file| file.write_all(bytes).map_err(write))?)
 }
 
-/// Checks that there is a folder for a file to be written, so that it is not found out at the end of the work.
+/// Checks that the folder of an output file exists, so that a mistake shows before the work is done.
 pub fn check_folder(path: Option<&Path>) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -114,12 +114,12 @@ pub fn check_folder(path: Option<&Path>) -> Result<()> {
     }
 }
 
-/// Whether an error says that nobody reads standard output any more.
+/// Whether an error means that the reader of standard output is gone.
 pub fn is_closed_pipe(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe && error.get_ref().is_some_and(|inner| inner.is::<StdoutError>())
 }
 
-/// A row of a batch that failed.
+/// A failed row of a batch.
 #[derive(Debug, Serialize)]
 pub struct ErrorRecord {
     /// The row's id; null if the line could not be read.
@@ -128,7 +128,7 @@ pub struct ErrorRecord {
     pub error: String,
 }
 
-/// A token as people see it: control characters as escapes, so that one token stays on one line.
+/// A token for display: control characters are escaped, so that a token stays on one line.
 pub fn visible(text: &str) -> String {
     text.chars()
         .map(|c| if tokens::is_unprintable(c) { c.escape_default().to_string() } else { c.to_string() })

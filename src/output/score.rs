@@ -10,33 +10,33 @@ use serde::Serialize;
 use super::Stdout;
 use super::tokens::{is_unprintable, label, spans};
 
-/// The scores of one text. `ids`, `tokens`, `logprobs` and `ranks` are about the text's own tokens and equally long; the
-/// `<|endoftext|>` that `--bos` puts before them is not among them, but gives the first one a log-probability.
+/// The scores of one text. `ids`, `tokens`, `logprobs` and `ranks` have one entry for each token of the text. The
+/// `<|endoftext|>` that `--bos` puts before the text has none, but gives the first token a log-probability.
 #[derive(Debug, Serialize)]
 pub struct ScoreRecord {
-    /// The row's own id in a batch.
+    /// The row's id in a batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<serde_json::Value>,
     /// The model's name.
     pub model: String,
     /// The text's tokens.
     pub ids: Vec<u32>,
-    /// Their texts, U+FFFD where a token alone is not UTF-8; null without a tokenizer.
+    /// Their texts, with U+FFFD if a token alone is not UTF-8; null without a tokenizer.
     pub tokens: Vec<Option<String>>,
     /// Their natural log-probabilities; null for a token that nothing precedes in its window.
     pub logprobs: Vec<Option<f32>>,
-    /// One more than the number of tokens that were likelier in its place; null as above.
+    /// One more than the number of tokens that were more probable in its place; null as above.
     pub ranks: Vec<Option<usize>>,
-    /// The sum of the log-probabilities, exact whatever the stride.
+    /// The exact sum of the log-probabilities, with any stride.
     pub sum_logprob: f64,
     /// How many tokens have a log-probability.
     pub scored_tokens: usize,
-    /// `exp(-sum_logprob / scored_tokens)`; with a stride, the perplexity of transformers' guide, which weighs windows
-    /// by their labels less one. Null if nothing was scored.
+    /// `exp(-sum_logprob / scored_tokens)`; with a stride, the perplexity of transformers' guide, which weights each window
+    /// by its number of labels minus one. Null if nothing was scored.
     pub perplexity: Option<f64>,
-    /// `-sum_logprob / ln 2` over the bytes of the text; null without a tokenizer.
+    /// `-sum_logprob / ln 2`, divided by the number of bytes of the text; null without a tokenizer.
     pub bits_per_byte: Option<f64>,
-    /// How the numbers were made.
+    /// How the text was scored.
     pub protocol: Protocol,
 }
 
@@ -45,7 +45,7 @@ pub struct ScoreRecord {
 pub struct Protocol {
     /// Whether `<|endoftext|>` was put before the text.
     pub bos: bool,
-    /// Tokens that the model saw at most.
+    /// The most tokens that the model saw at once.
     pub context: usize,
     /// Tokens from one window to the next; null for a single pass.
     pub stride: Option<usize>,
@@ -54,7 +54,7 @@ pub struct Protocol {
 /// Texts up to this many tokens are listed token by token.
 const SHORT: usize = 40;
 
-/// Classes of surprisal by their lower bounds in bits, and how they are shown on a terminal.
+/// Classes of surprisal: lower bound in bits, label, and colour on a terminal.
 const CLASSES: [(f32, &str, Option<u8>); 5] = [
     (0.0, "0–1", None),
     (1.0, "1–4", Some(229)),
@@ -64,8 +64,8 @@ const CLASSES: [(f32, &str, Option<u8>); 5] = [
 ];
 
 impl ScoreRecord {
-    /// The text in the colours of its surprisal (where colours can be seen), its tokens one by one if they are few or
-    /// `all`, and the sums.
+    /// The text coloured by surprisal (if colours are supported), the list of tokens if it is short or `all` is set, and
+    /// the totals.
     pub fn write_text(&self, tokenizer: Option<&Tokenizer>, all: bool, out: &mut Stdout) -> Result<()> {
         if Stdout::has_colour() && !self.ids.is_empty() {
             self.write_coloured(tokenizer, out)?;
@@ -78,7 +78,7 @@ impl ScoreRecord {
 
     fn write_coloured(&self, tokenizer: Option<&Tokenizer>, out: &mut Stdout) -> Result<()> {
         for span in spans(tokenizer, &self.ids) {
-            // A character over several tokens took the information of all of them.
+            // The surprisal of a character split over several tokens is their sum.
             let bits = self.logprobs[span.tokens].iter().flatten().map(|logprob| bits(*logprob)).sum();
             write_in(out, style(bits), &span.text)?;
         }
@@ -118,7 +118,7 @@ impl ScoreRecord {
             writeln!(out, "surprisal      {:.2} bits in all, {:.4} a token", in_bits(sum), in_bits(mean))?;
             writeln!(out, "perplexity     {bold}{perplexity:.4}{bold:#}")?;
             if self.protocol.stride.is_some() {
-                writeln!(out, "               {:.4} over the scored tokens alike", (-mean).exp())?;
+                writeln!(out, "               {:.4} with all scored tokens weighted equally", (-mean).exp())?;
             }
         }
         if let Some(bits) = self.bits_per_byte {
@@ -142,7 +142,7 @@ fn bits(logprob: f32) -> f32 {
 fn style(bits: f32) -> Style {
     let class = CLASSES.iter().rev().find(|(from, _, _)| bits >= *from);
     match class.and_then(|(_, _, colour)| *colour) {
-        // Black on a light ground reads on any terminal.
+        // Black on a light background is readable on any terminal.
         Some(colour) => {
             Style::new().bg_color(Some(Ansi256Color(colour).into())).fg_color(Some(Ansi256Color(16).into()))
         }
@@ -150,7 +150,7 @@ fn style(bits: f32) -> Style {
     }
 }
 
-/// Writes text in a style that ends before every line break, without whatever else would control the terminal.
+/// Writes text in a style that ends before every line break, without other characters that control the terminal.
 fn write_in(out: &mut Stdout, style: Style, text: &str) -> Result<()> {
     for (i, line) in text.split('\n').enumerate() {
         if i > 0 {

@@ -25,10 +25,10 @@ pub struct TokenizeRecord<'a> {
 pub struct TokenRecord<'a> {
     /// 0-based.
     pub position: usize,
-    /// Which token it is.
+    /// The token.
     #[serde(flatten)]
     pub piece: PieceRecord<'a>,
-    /// The offset of its first byte in the text. A token that was put before the text is empty there.
+    /// The offset of its first byte in the text. A token added before the text has an empty range.
     pub start: usize,
     /// One past the offset of its last byte.
     pub end: usize,
@@ -39,13 +39,13 @@ pub struct TokenRecord<'a> {
 pub struct PieceRecord<'a> {
     /// The id.
     pub id: u32,
-    /// As the vocabulary writes it: `Ġtheory`.
+    /// Its spelling in the vocabulary, such as `Ġtheory`.
     pub piece: &'a str,
-    /// Its text, U+FFFD where it is not UTF-8 alone.
+    /// Its text, with U+FFFD if the token alone is not UTF-8.
     pub text: Cow<'a, str>,
 }
 
-/// The widest column that the others of a table stay in line with.
+/// The widest cell that still keeps the columns of a table aligned.
 const WIDEST: usize = 32;
 
 impl TokenizeRecord<'_> {
@@ -71,7 +71,7 @@ pub fn write_vocabulary(pieces: &[PieceRecord<'_>], out: &mut Stdout) -> Result<
     Ok(())
 }
 
-/// The widths of a table's columns, as a terminal shows them.
+/// The widths of a table's columns on a terminal.
 struct Columns {
     piece: usize,
     text: usize,

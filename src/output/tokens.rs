@@ -1,12 +1,12 @@
-//! Tokens as people see them: as a label in a table or a picture, and as running text.
+//! Tokens for display: as a label in a table or a picture, and as running text.
 
 use std::ops::Range;
 
 use gpt2::tokenizer::{TextStream, Tokenizer};
 use unicode_width::UnicodeWidthStr;
 
-/// A token on its own, on one line: its spaces at the edges as `·`, control characters and the bytes of a torn
-/// character as escapes; the id where there is no tokenizer.
+/// A single token on one line: spaces at its edges as `·`, control characters and the bytes of an incomplete character
+/// as escapes; the id if there is no tokenizer.
 pub fn label(tokenizer: Option<&Tokenizer>, id: u32) -> String {
     match tokenizer.and_then(|tokenizer| tokenizer.bytes(id)) {
         Some(bytes) => label_of(bytes),
@@ -22,7 +22,7 @@ fn label_of(bytes: &[u8]) -> String {
     format!("{}{inner}{}", "·".repeat(before), "·".repeat(after))
 }
 
-/// Text without anything that would move a cursor or break a line or a file format.
+/// Text without characters that would move a cursor, or break a line or a file format.
 fn printable(text: &str) -> String {
     let shown = |c: char| match c {
         '\n' => "↵".into(),
@@ -33,13 +33,13 @@ fn printable(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// Control characters, those that turn the direction of text around, and those that XML forbids.
+/// Whether a character is a control character, changes the direction of text, or is forbidden in XML.
 pub fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}')
 }
 
-/// A label in at most so many columns, with an ellipsis where something is left out.
+/// A label cut to at most `columns` columns, with an ellipsis if something is left out.
 pub fn cut(label: &str, columns: usize) -> String {
     let mut cut = label.to_owned();
     if cut.width() > columns {
@@ -49,12 +49,12 @@ pub fn cut(label: &str, columns: usize) -> String {
     cut
 }
 
-/// A piece of running text and the tokens that it is made of: one, unless a character is torn over several.
+/// A piece of running text and its tokens: one, unless a character is split over several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     /// Whole characters.
     pub text: String,
-    /// Places of the tokens.
+    /// The positions of the tokens.
     pub tokens: Range<usize>,
 }
 
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_show_what_would_not_be_seen() {
+    fn labels_show_invisible_characters() {
         for (bytes, label) in [
             (&b" king"[..], "·king"),
             (b"  ", "··"),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_character_is_one_span() {
+    fn a_split_character_is_one_span() {
         let tokenizer = Tokenizer::gpt2();
         let text = "a 🦊 b";
         let ids: Vec<u32> = tokenizer.encode(text, false).unwrap().into_iter().map(|t| t.id).collect();

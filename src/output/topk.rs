@@ -14,16 +14,16 @@ use super::{Stdout, visible};
 pub struct TopkRecord {
     /// The model's name.
     pub model: String,
-    /// The ids of the prompt, `<|endoftext|>` included if it was put before.
+    /// The ids of the prompt, including `<|endoftext|>` if it was added.
     pub prompt_ids: Vec<u32>,
-    /// The positions that were asked for, in order.
+    /// The requested positions, in order.
     pub positions: Vec<PositionRecord>,
 }
 
 /// The distribution after one position.
 #[derive(Debug, Serialize)]
 pub struct PositionRecord {
-    /// 0-based position of the token after which `next` comes.
+    /// The 0-based position of the token before `next`.
     pub position: usize,
     /// That token.
     pub id: u32,
@@ -55,7 +55,7 @@ pub struct CandidateRecord {
     pub logprob: Option<f64>,
 }
 
-/// Columns of the widest bar.
+/// The width of the widest bar in columns.
 const BAR_WIDTH: f64 = 30.0;
 
 impl PositionRecord {
@@ -73,8 +73,8 @@ impl PositionRecord {
         Ok(())
     }
 
-    /// `Ġhappy => Ġto 75.27%`, with the tokens as the vocabulary writes them; `following` is the token that the text goes
-    /// on with. On a terminal as many candidates as fit the line.
+    /// `Ġhappy => Ġto 75.27%`, with tokens spelled as in the vocabulary; `following` is the next token of the text. On a
+    /// terminal, as many candidates as fit the line.
     pub fn write_lesson(
         &self,
         out: &mut Stdout,
@@ -125,7 +125,7 @@ fn small(prob: f64) -> String {
     if prob > 0.0 && prob < 0.00005 { "<0.01%".to_owned() } else { format!("{:.2}%", 100.0 * prob) }
 }
 
-/// A bar whose length is a probability, to an eighth of a column.
+/// A bar proportional to a probability, to an eighth of a column.
 fn bar(prob: f64) -> String {
     let eighths = (prob.clamp(0.0, 1.0) * BAR_WIDTH * 8.0).round() as usize;
     let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
@@ -158,7 +158,7 @@ pub struct NodeRecord {
 }
 
 impl TreeRecord {
-    /// The tree with its branches drawn, and after each token its probability and the path's.
+    /// The tree with its branches, and after each token its probability and that of its path.
     pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
         write_nodes(&self.tree, "", out)
     }

@@ -11,19 +11,19 @@ use unicode_width::UnicodeWidthStr;
 use super::Stdout;
 use super::tokens::{cut, label};
 
-/// What happened inside; only the views that were asked for are there.
+/// The activations of a pass. Only the requested views are present.
 #[derive(Debug, Serialize)]
 pub struct TraceRecord {
     /// The model's name.
     pub model: String,
-    /// The tokens that went through it.
+    /// The ids of the tokens.
     pub ids: Vec<u32>,
-    /// Their texts, U+FFFD where a token alone is not UTF-8; null without a tokenizer.
+    /// Their texts, with U+FFFD if a token alone is not UTF-8; null without a tokenizer.
     pub tokens: Vec<Option<String>>,
     /// The residual stream: `embed`, `blocks.{i}.hidden` (after block i), `final` (after the last norm).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden: Option<Vec<HiddenRecord>>,
-    /// The heads that were asked for, by layer.
+    /// The requested heads, by layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention: Option<Vec<HeadRecord>>,
     /// The logit lens: `embed`, then `blocks.{i}.hidden`; the last is the model's own prediction.
@@ -31,24 +31,24 @@ pub struct TraceRecord {
     pub lens: Option<Vec<LensRecord>>,
 }
 
-/// A hidden state in a few numbers.
+/// A summary of a hidden state.
 #[derive(Debug, Serialize)]
 pub struct HiddenRecord {
-    /// The state.
+    /// The name of the state.
     pub name: String,
     /// `[T, C]`.
     pub shape: [usize; 2],
-    /// The mean over all numbers.
+    /// The mean of all values.
     pub mean: f64,
     /// Their standard deviation.
     pub std: f64,
-    /// The first numbers of the first position.
+    /// The first values of the first position.
     pub first: Vec<f32>,
-    /// The first numbers of the last position.
+    /// The first values of the last position.
     pub last_position: Vec<f32>,
-    /// The last numbers of the last position.
+    /// The last values of the last position.
     pub last: Vec<f32>,
-    /// The length of each position's vector.
+    /// The norm of each position's vector.
     pub norms: Vec<f32>,
 }
 
@@ -59,31 +59,31 @@ pub struct HeadRecord {
     pub layer: usize,
     /// From 0.
     pub head: usize,
-    /// `[T, T]`: for each token that looks, its weights on all tokens.
+    /// `[T, T]`: for each query token, its weights on all tokens.
     pub weights: Vec<Vec<f32>>,
 }
 
 /// One hidden state through the lens.
 #[derive(Debug, Serialize)]
 pub struct LensRecord {
-    /// The state.
+    /// The name of the state.
     pub name: String,
     /// One for each token.
     pub positions: Vec<ReadingRecord>,
 }
 
-/// What a layer would predict after a token.
+/// What a layer predicts after a token.
 #[derive(Debug, Serialize)]
 pub struct ReadingRecord {
-    /// Position of the token after which it comes.
+    /// The position of the token before the predicted one.
     pub position: usize,
     /// The best tokens, best first.
     pub top: Vec<BestRecord>,
-    /// The probability of the token that the last layer thinks best.
+    /// The probability of the last layer's best token.
     pub outcome_prob: f32,
 }
 
-/// A token that a layer would predict.
+/// A token that a layer predicts.
 #[derive(Debug, Serialize)]
 pub struct BestRecord {
     /// The token.
@@ -100,7 +100,7 @@ impl TraceRecord {
         self.ids.iter().map(|id| label(tokenizer, *id)).collect()
     }
 
-    /// Every view that is there.
+    /// Every view in the record.
     pub fn write_text(&self, tokenizer: Option<&Tokenizer>, out: &mut Stdout) -> Result<()> {
         let labels = self.labels(tokenizer);
         if let Some(hidden) = &self.hidden {
@@ -123,7 +123,7 @@ impl TraceRecord {
     }
 }
 
-/// A hidden state as a person calls it.
+/// The display name of a hidden state.
 pub fn state_name(state: &str) -> String {
     match state.strip_prefix("blocks.").and_then(|rest| rest.strip_suffix(".hidden")) {
         Some(block) => format!("block {block}"),
@@ -148,15 +148,15 @@ fn write_hidden(states: &[HiddenRecord], out: &mut Stdout) -> Result<()> {
     Ok(writeln!(out)?)
 }
 
-/// A number in 8 columns, with as many digits as they hold.
+/// A number in 8 columns, with as many digits as fit.
 fn short(x: f32) -> String {
     let decimals = [10.0, 100.0, 1e3, 1e4].iter().position(|limit| x.abs() < *limit).map_or(0, |place| 4 - place);
     format!("{x:>8.decimals$}")
 }
 
-/// The weight that the strongest shade stands for, one for all of `heads` so that they can be compared: all of the
-/// attention, or, if at most one weight in a hundred is larger, a half, a quarter or a tenth of it. The first token, which
-/// can only look at itself, does not count.
+/// The weight shown in the strongest shade, the same for all `heads` so that they can be compared: all of the attention
+/// or, if at most one weight in a hundred is larger, a half, a quarter or a tenth of it. The first token does not count,
+/// since it can only attend to itself.
 pub fn strongest(heads: &[HeadRecord]) -> f32 {
     let rows = heads.iter().flat_map(|head| head.weights.iter().enumerate().skip(1));
     let mut weights: Vec<f32> = rows.flat_map(|(query, row)| &row[..=query]).copied().collect();
@@ -165,15 +165,15 @@ pub fn strongest(heads: &[HeadRecord]) -> f32 {
     [0.1, 0.25, 0.5].into_iter().find(|least| large <= *least).unwrap_or(1.0)
 }
 
-/// Glyphs of a heat map by the least part of the strongest weight that they stand for.
+/// The glyphs of a heat map, with the smallest fraction of the strongest weight that each stands for.
 const SHADES: [(f32, &str); 5] = [(0.7, "█"), (0.4, "▓"), (0.2, "▒"), (0.05, "░"), (0.0, " ")];
 
-/// Columns for the label of a row, and for the label of the token most looked at.
+/// Columns for the label of a row, and for that of the token with the most attention.
 const LABEL: usize = 14;
 const BEST: usize = 10;
 
 impl HeadRecord {
-    /// The head's weights as shades: rows look, columns are looked at.
+    /// The head's weights as shades: rows are queries, columns are keys.
     fn write_map(&self, strongest: f32, labels: &[String], out: &mut Stdout) -> Result<()> {
         let (bold, dim, blue) = (Style::new().bold(), Style::new().dimmed(), AnsiColor::Blue.on_default());
         let (layer, head) = (self.layer, self.head);
@@ -210,7 +210,7 @@ impl HeadRecord {
         Ok(writeln!(out, "{dim}{:>before$}from {};  ▏ most looked at{dim:#}\n", "", key.join("  "))?)
     }
 
-    /// What most of the head's attention goes to, the first token left out of account as one that looks.
+    /// Where most of the head's attention goes. The first token is not counted as a query.
     fn habit(&self) -> (&'static str, f32) {
         let queries = self.weights.len().saturating_sub(1).max(1) as f32;
         let share = |key: fn(usize) -> usize| {
@@ -222,7 +222,7 @@ impl HeadRecord {
     }
 }
 
-/// One letter for each head: what it looks at.
+/// One letter for each head: where it attends.
 fn write_overview(heads: &[HeadRecord], out: &mut Stdout) -> Result<()> {
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
     writeln!(out, "{bold}Attention{bold:#}: where each head looks, on average over the tokens")?;
@@ -256,7 +256,7 @@ fn write_overview(heads: &[HeadRecord], out: &mut Stdout) -> Result<()> {
     Ok(())
 }
 
-/// The token that every layer would predict, a column for each position; as many columns side by side as fit.
+/// The token that every layer predicts, with a column for each position and as many columns side by side as fit.
 fn write_lens(layers: &[LensRecord], labels: &[String], tokenizer: Option<&Tokenizer>, out: &mut Stdout) -> Result<()> {
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
     writeln!(out, "{bold}Logit lens{bold:#}: what each layer would say next")?;
@@ -295,13 +295,13 @@ fn largest(row: &[f32]) -> (usize, f32) {
     row.iter().copied().enumerate().fold((0, 0.0), |best, next| if next.1 > best.1 { next } else { best })
 }
 
-/// The side on which text stands in its column.
+/// The alignment of text in its column.
 enum Side {
     Left,
     Right,
 }
 
-/// Text in exactly so many columns, cut with an ellipsis if it is longer.
+/// Text in exactly `columns` columns, cut with an ellipsis if it is longer.
 fn fit(text: &str, columns: usize, side: Side) -> String {
     let fitting = cut(text, columns);
     let padding = " ".repeat(columns.saturating_sub(fitting.width()));
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_strongest_shade_is_no_less_than_the_weights() {
+    fn the_strongest_shade_covers_the_weights() {
         for (second, strongest_shade) in [(0.55, 1.0), (0.5, 0.5), (0.8, 1.0)] {
             assert_eq!(strongest(&[head(&[&[1.0, 0.0], &[1.0 - second, second]])]), strongest_shade);
         }
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_any_size_keep_to_their_columns() {
+    fn numbers_of_any_size_fit_their_columns() {
         for (x, text) in [(0.5, "  0.5000"), (-12.3456, " -12.346"), (-3021.55, " -3021.6"), (123_456.7, "  123457")] {
             assert_eq!(short(x), text);
         }

@@ -1,4 +1,4 @@
-//! `gpt2 generate --input`: many prompts, one result a line.
+//! `gpt2 generate --input`: many prompts, one result per line.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -26,9 +26,9 @@ fn by_id(mut rows: Vec<Value>) -> Vec<Value> {
     rows
 }
 
-/// Prompts of all lengths under every strategy together give what each gives alone, at any batch size and thread count.
+/// Prompts of all lengths under every strategy give the same together as alone, at any batch size and thread count.
 #[test]
-fn a_row_depends_on_nothing_but_itself() {
+fn a_row_depends_only_on_itself() {
     let golden = golden("base");
     let mut rows = vec![];
     for (i, case) in golden["generate"].as_array().unwrap().iter().enumerate() {
@@ -63,7 +63,7 @@ fn a_row_depends_on_nothing_but_itself() {
 }
 
 #[test]
-fn bad_rows_are_reported_and_passed_over() {
+fn bad_rows_are_reported_and_skipped() {
     let input = concat!(
         "{\"id\": \"good\", \"prompt\": \"Once upon a\"}\n",
         "no json\n",
@@ -78,7 +78,7 @@ fn bad_rows_are_reported_and_passed_over() {
     let rows = done.json_lines();
     let row = |id: Value| rows.iter().find(|row| row["id"] == id).unwrap_or_else(|| panic!("no row {id}"));
     assert_eq!(row("good".into())["sequences"][0]["ids"].as_array().unwrap().len(), 4);
-    assert_eq!(row(8.into())["sequences"][0]["ids"].as_array().unwrap().len(), 2, "an id of its own: the line");
+    assert_eq!(row(8.into())["sequences"][0]["ids"].as_array().unwrap().len(), 2, "the id defaults to the line");
     for (id, word) in [
         (Value::Null, "line 2"),
         ("empty".into(), "prompt_ids"),
@@ -93,7 +93,7 @@ fn bad_rows_are_reported_and_passed_over() {
     assert!(first.lines().all(|line| line.starts_with("{\"id\":")), "the id comes first");
 }
 
-/// Flags that need others to go with them may find them in the rows.
+/// Flags that need other flags may find them in the rows.
 #[test]
 fn rows_complete_the_flags() {
     let rows = [json!({"id": 1, "prompt": "Once", "num_beams": 2}), json!({"id": 2, "prompt": "Once"})];
@@ -104,7 +104,7 @@ fn rows_complete_the_flags() {
     assert_eq!(row(2)["error"], "`length_penalty` needs `num_beams` above 1");
 }
 
-/// A real kill in the middle, a torn line, then a second run: every row is there once, and is what it would have been.
+/// A real kill in the middle, an incomplete line, then a second run: every row is there once, unaffected by the kill.
 #[cfg(unix)]
 #[test]
 fn a_killed_run_resumes() {
@@ -138,7 +138,7 @@ fn a_killed_run_resumes() {
     child.wait().unwrap();
     let finished = std::fs::read_to_string(&output).unwrap().lines().count();
     assert!(finished < rows.len());
-    // What a kill in the middle of a write leaves behind.
+    // An incomplete line, as left by a kill in the middle of a write.
     std::fs::File::options().append(true).open(&output).unwrap().write_all(b"{\"id\": 59, \"mod").unwrap();
 
     gpt2(&[&arguments[..], &["--resume"]].concat()).succeeds();
@@ -180,9 +180,9 @@ fn failed_rows_are_tried_again_on_resume() {
     assert_eq!(std::fs::read_to_string(&output).unwrap(), "not ours\n");
 }
 
-/// The first result is written while the pipe is still open.
+/// The first result is written while the input pipe is still open.
 #[test]
-fn a_pipe_need_not_end_before_the_first_result() {
+fn the_first_result_does_not_wait_for_the_end_of_the_pipe() {
     let mut command = gpt2(&["generate", "-m", "demo", "--input", "-", "-n", "2"]).into_command();
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();

@@ -1,4 +1,4 @@
-//! `gpt2 bench`: that it measures what it says. How fast is for benches, not for tests.
+//! `gpt2 bench`: its measurements are complete and plausible. Speed is a matter for benchmarks, not for tests.
 
 use crate::harness::{gpt2, tiny};
 

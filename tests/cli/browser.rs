@@ -1,5 +1,5 @@
-//! A headless Chromium, driven over its DevTools protocol on a pipe: pages are opened, the pointer is moved as a user
-//! would move it, and whatever goes wrong inside is kept. <https://chromedevtools.github.io/devtools-protocol/>
+//! A headless Chromium, driven through its DevTools protocol on a pipe: it opens pages, moves the pointer as a user would,
+//! and records errors inside the page. <https://chromedevtools.github.io/devtools-protocol/>
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::harness::requires;
 
-/// How long the browser may take for one answer.
+/// How long the browser may take to answer.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A running browser with one page.
@@ -23,11 +23,11 @@ pub struct Browser {
     calls: u64,
     /// Requests, errors and messages of the page since it was opened.
     events: Vec<Value>,
-    /// Where the browser keeps its profile; removed with it.
+    /// The browser's profile, removed when it ends.
     _profile: tempfile::TempDir,
 }
 
-/// The browser's program, if there is one; `CHROMIUM` names another.
+/// The browser's executable, if there is one; `CHROMIUM` overrides it.
 fn program() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("CHROMIUM") {
         return Some(named.into());
@@ -44,7 +44,7 @@ impl Browser {
         let program = requires("browser", program())?;
         let profile = tempfile::tempdir().expect("a folder for the profile");
         let mut process = Command::new("sh")
-            // DevTools are spoken on file descriptors 3 and 4.
+            // The DevTools protocol uses file descriptors 3 and 4.
             .args(["-c", r#"exec "$0" "$@" 3<&0 4>&1 </dev/null >/dev/null 2>&1"#])
             .arg(program)
             .args(
@@ -81,7 +81,7 @@ impl Browser {
         Some(browser)
     }
 
-    /// One command of the protocol, and its result.
+    /// Sends one command of the protocol and returns its result.
     #[track_caller]
     fn call(&mut self, method: &str, params: Value) -> Value {
         self.calls += 1;
@@ -100,7 +100,7 @@ impl Browser {
         }
     }
 
-    /// Opens a file under a colour scheme, `light` or `dark`, and waits until it is there.
+    /// Opens a file in a colour scheme, `light` or `dark`, and waits until it is loaded.
     #[track_caller]
     pub fn open(&mut self, file: &Path, scheme: &str) {
         let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
@@ -121,13 +121,13 @@ impl Browser {
         result["result"]["value"].clone()
     }
 
-    /// The text of the element that `script` gives.
+    /// The text of the element that `script` returns.
     #[track_caller]
     pub fn text(&mut self, script: &str) -> String {
         self.value(&format!("({script}).innerText")).as_str().expect("an element with text").to_owned()
     }
 
-    /// Moves the pointer over a point of an element, `across` and `down` being parts of its width and height.
+    /// Moves the pointer to a point of an element; `across` and `down` are fractions of its width and height.
     #[track_caller]
     pub fn hover_at(&mut self, script: &str, across: f64, down: f64) -> (f64, f64) {
         let point = format!(
@@ -136,7 +136,7 @@ impl Browser {
         );
         let point = self.value(&point);
         let (x, y) = (point[0].as_f64().expect("a number"), point[1].as_f64().expect("a number"));
-        // From elsewhere, as a hand would.
+        // From elsewhere, as a user would.
         for (x, y) in [(2.0, 2.0), (x, y)] {
             self.call("Input.dispatchMouseEvent", json!({"type": "mouseMoved", "x": x, "y": y}));
         }
@@ -159,8 +159,8 @@ impl Browser {
         }
     }
 
-    /// What went wrong in the page since it was opened: exceptions, errors on its console, requests for anything but the
-    /// page itself.
+    /// The errors in the page since it was opened: exceptions, console errors, and requests for anything but the page
+    /// itself.
     pub fn problems(&mut self) -> Vec<String> {
         self.value("0");
         let problem = |event: &Value| {

@@ -1,4 +1,4 @@
-//! Checkpoints as users meet them: the same model in other formats, and weights that are damaged or hostile.
+//! Checkpoints in practice: the same model in other formats, and damaged or hostile weights.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -33,13 +33,13 @@ fn topk(model: &Path) -> [String; 8] {
     ["topk", "--model", model, "--ids", "1 2 3", "-k", "5", "--format=json"].map(String::from)
 }
 
-/// The refusal of a model with this one weight file; it is one `error:` line that names the file.
+/// Asserts that a model with only this weight file is refused in one `error:` line that names the file.
 #[track_caller]
 fn refused(name: &str, bytes: &[u8], words: &[&str]) -> Done {
     let folder = model(&[(name, bytes)]);
     let done = gpt2(&topk(folder.path())).current_dir(folder.path()).fails(1, &[&[name], words].concat());
     assert_eq!(done.stderr().trim_end().lines().count(), 1, "more than one line:\n{}", done.stderr());
-    assert!(!folder.path().join("gpt2-was-here").exists(), "code in {name} was run");
+    assert!(!folder.path().join("gpt2-was-here").exists(), "code in {name} ran");
     done
 }
 
@@ -69,7 +69,7 @@ fn damaged_and_hostile_pickles_are_refused() {
 }
 
 #[test]
-fn an_index_may_not_lead_out_of_its_folder() {
+fn an_index_cannot_name_files_outside_its_folder() {
     for shard in ["../model.safetensors", "/etc/passwd"] {
         let index = format!(r#"{{"weight_map": {{"wte.weight": "{shard}"}}}}"#);
         refused("model.safetensors.index.json", index.as_bytes(), &[shard, "must be in the folder"]);
@@ -83,7 +83,7 @@ fn tensors_that_do_not_fit_the_configuration_are_named() {
 
 const ALPHABET: [&str; 5] = ["a", "b", "ab", "Ġ", "<|endoftext|>"];
 
-/// `tiny/base` as GGUF, which has the matrices of the blocks turned, with a tokenizer of a few tokens.
+/// `tiny/base` as GGUF, where the matrices of the blocks are transposed, with a tokenizer of a few tokens.
 fn as_gguf(folder: &Path) -> PathBuf {
     let config = Config::from_file(&tiny("base").join("config.json")).unwrap();
     let weights = Checkpoint::open(&WeightFiles::Safetensors(tiny("base").join("model.safetensors"))).unwrap();
@@ -116,7 +116,7 @@ fn as_gguf(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_gguf_file_of_a_model_is_that_model() {
+fn a_gguf_file_gives_the_same_as_its_source() {
     let folder = tempfile::tempdir().unwrap();
     let path = as_gguf(folder.path());
     let probabilities = |model: &Path| -> Vec<(u64, f64)> {

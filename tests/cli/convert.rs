@@ -1,4 +1,4 @@
-//! `gpt2 convert`, and models that are quantised, from a file or in memory.
+//! `gpt2 convert`, and models quantised in a file or in memory.
 
 use std::path::Path;
 
@@ -41,9 +41,9 @@ fn perplexity(model: &str, more: &[&str]) -> f64 {
     json["perplexity"].as_f64().unwrap()
 }
 
-/// Every checkpoint of the goldens, written in both formats, gives transformers' logits.
+/// Every golden checkpoint, written in both formats, gives transformers' logits.
 #[test]
-fn what_is_written_in_f32_gives_the_logits_of_transformers() {
+fn files_written_in_f32_give_the_logits_of_transformers() {
     for checkpoint in ["base", "erf_inner", "inverse", "untied_f16"] {
         let folder = tempfile::tempdir().unwrap();
         let source = tiny(checkpoint);
@@ -61,7 +61,7 @@ fn what_is_written_in_f32_gives_the_logits_of_transformers() {
     }
 }
 
-/// GGUF has no place for some of a configuration; what has one comes back as it was.
+/// GGUF cannot store every configuration; those that it can are read back unchanged.
 #[test]
 fn gguf_gives_the_logits_of_transformers_or_is_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -76,8 +76,8 @@ fn gguf_gives_the_logits_of_transformers_or_is_refused() {
     convert(file.to_str().unwrap(), "f32", &back);
     let ids = id_text(&golden("base")["forward"][0]["ids"]);
     std::fs::remove_file(&file).unwrap();
-    assert_eq!(logits(&topk(folder.path(), &ids, &[])), logits(&topk(&tiny("base"), &ids, &[])), "there and back");
-    // Attention that is scaled by layer: llama.cpp would compute another model.
+    assert_eq!(logits(&topk(folder.path(), &ids, &[])), logits(&topk(&tiny("base"), &ids, &[])), "after a round trip");
+    // Attention scaled by layer: llama.cpp would compute a different model.
     let refused = tiny("inverse").display().to_string();
     gpt2(&["convert", "-m", &refused, "--to", "f32", file.to_str().unwrap()])
         .fails(1, &["scaled by the inverse of the layer", "safetensors"]);
@@ -85,7 +85,7 @@ fn gguf_gives_the_logits_of_transformers_or_is_refused() {
 }
 
 #[test]
-fn a_converted_model_keeps_its_tokenizer_and_its_words() {
+fn a_converted_model_keeps_its_tokenizer_and_its_output() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("demo.gguf");
     convert("demo", "f16", &file);
@@ -97,7 +97,7 @@ fn a_converted_model_keeps_its_tokenizer_and_its_words() {
     assert_eq!(run(file.to_str().unwrap()), run("demo"));
 }
 
-/// The demo's widths are 128 and 512: of the formats with blocks of 256 only the second matrix of the MLP can have one.
+/// The demo's widths are 128 and 512, so only the second matrix of the MLP can use a format with blocks of 256.
 #[test]
 fn quantised_in_memory_and_in_a_file_is_the_same_model() {
     let folder = tempfile::tempdir().unwrap();
@@ -115,7 +115,7 @@ fn quantised_in_memory_and_in_a_file_is_the_same_model() {
     }
 }
 
-/// The loss in quality stays what the formats are known for: within 0.1% for 8 bits, a few percent for 4.
+/// The loss of quality is as expected from the formats: within 0.1% for 8 bits, a few percent for 4.
 #[test]
 fn quantised_models_are_nearly_as_good() {
     let exact = perplexity("demo", &[]);
@@ -126,7 +126,7 @@ fn quantised_models_are_nearly_as_good() {
     }
 }
 
-/// `--dtype f32` computes with the numbers that the blocks stand for.
+/// `--dtype f32` computes with the dequantised weights.
 #[test]
 fn dtype_widens_a_quantised_file() {
     let folder = tempfile::tempdir().unwrap();
@@ -136,10 +136,10 @@ fn dtype_widens_a_quantised_file() {
     let ids = "7454 2402 257 640";
     let widened = topk(&small, ids, &["--dtype", "f32"]);
     let same = topk(folder.path(), ids, &[]);
-    // The file has the matrices the other way round, so sums are taken in another order.
+    // The file has the matrices transposed, so sums are taken in a different order.
     assert!(farthest(&widened, &same) < 1e-4, "{}", farthest(&widened, &same));
     let integers = topk(&small, ids, &[]);
-    assert!(farthest(&widened, &integers) > 1e-3, "products of integers round differently");
+    assert!(farthest(&widened, &integers) > 1e-3, "integer products round differently");
 }
 
 #[test]
@@ -156,9 +156,9 @@ fn impossible_conversions_are_refused_and_leave_nothing() {
     gpt2(&["topk", "-m", "demo", "x", "--dtype", "f16", "--quantize", "q8_0"]).fails(2, &["--dtype", "--quantize"]);
 }
 
-/// Ids need no tokenizer: one that is broken is worth a note then, and an error only for text.
+/// Ids need no tokenizer, so a broken one causes only a note. For text it is an error.
 #[test]
-fn a_broken_tokenizer_does_not_stand_in_the_way_of_ids() {
+fn ids_work_with_a_broken_tokenizer() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["config.json", "model.safetensors"] {
         std::fs::copy(tiny("base").join(name), folder.path().join(name)).unwrap();
@@ -166,7 +166,7 @@ fn a_broken_tokenizer_does_not_stand_in_the_way_of_ids() {
     std::fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
     let model = folder.path().to_str().unwrap();
     let done = gpt2(&["topk", "-m", model, "--ids", "1 2 3"]).succeeds();
-    assert!(done.stderr().contains("note: going on without a tokenizer: "), "{}", done.stderr());
+    assert!(done.stderr().contains("note: continuing without a tokenizer: "), "{}", done.stderr());
     gpt2(&["topk", "-m", model, "text"]).fails(1, &["tokenizer.json", "--ids"]);
     let tokenizer = folder.path().join("tokenizer.json").display().to_string();
     gpt2(&["topk", "-m", model, "--ids", "1 2 3", "--tokenizer", &tokenizer]).fails(1, &["tokenizer.json"]);

@@ -1,5 +1,5 @@
-//! What the flags alone tell is told before a model is looked for. The hub's address is one where nothing listens, so
-//! whoever asks it first fails with another error.
+//! Mistakes in the flags are reported before the program looks for a model. Nothing listens at the hub's address, so a
+//! subcommand that asks the hub first fails with a different error.
 
 use crate::harness::gpt2;
 
@@ -14,7 +14,7 @@ fn refused(arguments: &[&str], code: i32, words: &[&str]) {
 }
 
 #[test]
-fn the_hub_is_asked_where_nothing_is_wrong() {
+fn the_hub_is_asked_if_the_flags_are_right() {
     for subcommand in ["generate", "topk", "score", "trace"] {
         gpt2(&[&[subcommand], &MODEL[..], &["Once"]].concat()).fails(1, &["someone/not-cached"]);
     }
@@ -23,12 +23,12 @@ fn the_hub_is_asked_where_nothing_is_wrong() {
 #[test]
 fn values_and_exclusions() {
     for (flags, words) in [
-        (&["--temperature", "0"][..], &["--temperature is 0; allowed are numbers from"][..]),
-        (&["--temperature", "-1"], &["for greedy decoding leave it out"]),
-        (&["--top-p", "2"], &["--top-p is 2; allowed are numbers above 0, up to 1 (off)"]),
-        (&["--epsilon-cutoff", "1"], &["--epsilon-cutoff is 1; allowed are numbers from 0 (off), below 1"]),
-        (&["--repetition-penalty", "0"], &["--repetition-penalty is 0; allowed are numbers above 0 (1 is off)"]),
-        (&["--bad-words-ids", " "], &["--bad-words-ids holds a sequence without ids"]),
+        (&["--temperature", "0"][..], &["--temperature is 0; it takes numbers from"][..]),
+        (&["--temperature", "-1"], &["leave it out for greedy decoding"]),
+        (&["--top-p", "2"], &["--top-p is 2; it takes numbers above 0, up to 1 (off)"]),
+        (&["--epsilon-cutoff", "1"], &["--epsilon-cutoff is 1; it takes numbers from 0 (off), below 1"]),
+        (&["--repetition-penalty", "0"], &["--repetition-penalty is 0; it takes numbers above 0 (1 is off)"]),
+        (&["--bad-words-ids", " "], &["--bad-words-ids has an empty sequence"]),
         (&["--bad-words", ""], &["--bad-words is an empty text"]),
     ] {
         refused(&[&["generate", "Once"], flags].concat(), 2, words);
@@ -36,16 +36,16 @@ fn values_and_exclusions() {
         refused(&[&["generate", "--input", "-"], flags].concat(), 2, words);
     }
     for (flags, words) in [
-        (&["-n", "0"][..], &["--max-new-tokens is 0; allowed are numbers from 1"][..]),
-        (&["--num-beams", "0"], &["--num-beams is 0; allowed are numbers from 1 to 1024"]),
+        (&["-n", "0"][..], &["--max-new-tokens is 0; it takes numbers from 1"][..]),
+        (&["--num-beams", "0"], &["--num-beams is 0; it takes numbers from 1 to 1024"]),
         (&["--stop", ""], &["--stop is an empty text"]),
         (&["--length-penalty", "1"], &["--length-penalty needs --num-beams above 1"]),
-        (&["--num-beams", "3", "--num-beam-groups", "2"], &["--num-beams has to be a multiple of --num-beam-groups"]),
+        (&["--num-beams", "3", "--num-beam-groups", "2"], &["--num-beams must be a multiple of --num-beam-groups"]),
         (&["--num-return-sequences", "2"], &["--num-return-sequences above 1 needs --sample or --num-beams"]),
         (&["--penalty-alpha", "0.6"], &["--penalty-alpha needs --top-k, the number of candidates"]),
         (
             &["--num-beams", "2", "--assistant-model", "demo"],
-            &["--num-beams and assisted decoding (--assistant-model,"],
+            &["--num-beams cannot be combined with assisted decoding (--assistant-model,"],
         ),
         (&["--assistant-model", "demo", "--prompt-lookup", "2"], &["--assistant-model", "--prompt-lookup"]),
     ] {
@@ -54,8 +54,8 @@ fn values_and_exclusions() {
     }
     refused(&["topk", "Once", "-k", "0"], 2, &["-k is 0"]);
     refused(&["topk", "Once", "--tree", "9", "-k", "1000"], 2, &["--tree 9 with -k 1000"]);
-    refused(&["score", "Once", "--stride", "0"], 2, &["--stride 0"]);
-    refused(&["score", "Once", "--stride", "9", "--context", "8"], 2, &["--stride 9", "1 to 8"]);
+    refused(&["score", "Once", "--stride", "0"], 2, &["--stride is 0"]);
+    refused(&["score", "Once", "--stride", "9", "--context", "8"], 2, &["--stride is 9", "1 to 8"]);
     refused(&["trace", "Once", "--hidden", "--lens", "--svg", "x.svg"], 2, &["--svg draws one view"]);
     refused(&["generate", "--ids", "1 x"], 2, &["--ids: `x` is not a token id"]);
 }
@@ -85,7 +85,7 @@ fn files() {
     ] {
         refused(arguments, 1, &["cannot create /nonexistent/x"]);
     }
-    // A model that cannot be had costs no results.
+    // If the model cannot be loaded, earlier results survive.
     let output = path("out.jsonl");
     std::fs::write(&output, "{\"id\": 1}\n").unwrap();
     gpt2(&[&["generate"], &MODEL[..], &["--input", &rows, "--output", &output]].concat()).fails(1, &["not-cached"]);

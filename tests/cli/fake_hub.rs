@@ -1,7 +1,6 @@
-//! A hub of the tests' own on 127.0.0.1. It answers as huggingface.co does: a repository's listing under `/api/models`,
-//! files under `/resolve` with the hub's headers, small ones after a redirect on the same host, large ones (Git LFS)
-//! after a redirect to a second server, which stands for the CDN and knows ranges. It keeps a record of all requests, and
-//! fails on demand.
+//! A fake hub on 127.0.0.1. It answers like huggingface.co: a repository's listing under `/api/models`, files under
+//! `/resolve` with the hub's headers, small ones after a redirect on the same host, large ones (Git LFS) after a redirect
+//! to a second server, which plays the CDN and supports ranges. It records all requests and fails on demand.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,7 +18,7 @@ pub const TOKEN: &str = "hf_secretOfTheTests";
 /// The commit of `main` unless another is named.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// The files of one commit by their names.
+/// The files of one commit by name.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
 /// Reads the files of a folder, without its goldens.
@@ -35,9 +34,9 @@ pub fn files_of(folder: &Path) -> Files {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     Open,
-    /// All see that it is there, those with the token may read its files.
+    /// Visible to everyone; reading its files needs the token.
     Gated,
-    /// Those without the token are told that they are not authorised.
+    /// Requests without the token get "unauthorised".
     Private,
 }
 
@@ -46,15 +45,15 @@ pub enum Access {
 pub enum Fault {
     /// The answer is this status.
     Status(u16),
-    /// The connection ends after so many bytes of the body.
+    /// The connection ends after this many bytes of the body.
     CutAfter(usize),
-    /// So many bytes of the body come, and then nothing, with the connection open.
+    /// This many bytes of the body arrive, then nothing, with the connection still open.
     StallAfter(usize),
-    /// The answer comes later.
+    /// The answer is delayed.
     Delay(Duration),
-    /// The first byte of the body is another one.
+    /// The first byte of the body is altered.
     Alter,
-    /// The whole is sent although a part was asked for.
+    /// The whole file is sent although a range was requested.
     IgnoreRange,
     /// The headers claim this size.
     ClaimSize(u64),
@@ -69,14 +68,14 @@ struct PlannedFault {
     fault: Fault,
 }
 
-/// A request as it came in.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Whether it came to the CDN and not to the hub itself.
+    /// Whether it was sent to the CDN rather than the hub.
     pub to_cdn: bool,
     pub method: String,
     pub path: String,
-    /// By lower-case names.
+    /// Headers by lower-case name.
     pub headers: HashMap<String, String>,
 }
 
@@ -112,17 +111,17 @@ impl FakeHub {
         Self { address, state }
     }
 
-    /// What `HF_ENDPOINT` has to be.
+    /// The value for `HF_ENDPOINT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Adds a repository that all may read, with one commit, [`COMMIT`], which `main` names.
+    /// Adds a public repository with one commit, [`COMMIT`], on `main`.
     pub fn add(&self, id: &str, files: Files) {
         self.add_commit(id, COMMIT, &["main"], files);
     }
 
-    /// Adds a commit that these branches or tags name.
+    /// Adds a commit and points these branches or tags to it.
     pub fn add_commit(&self, id: &str, commit: &str, refs: &[&str], files: Files) {
         let mut repositories = self.state.repositories.lock().unwrap();
         let repository = repositories.entry(id.to_owned()).or_insert_with(|| Repository {
@@ -134,19 +133,19 @@ impl FakeHub {
         repository.commits.insert(commit.to_owned(), files);
     }
 
-    /// Says who may read a repository.
+    /// Sets who may read a repository.
     pub fn restrict(&self, id: &str, access: Access) {
         self.state.repositories.lock().unwrap().get_mut(id).unwrap().access = access;
     }
 
-    /// Lets the next so many requests with this method and this part of a path go wrong. A request for the content of a
-    /// large file has its name in the path at the CDN too.
+    /// Makes the next `times` requests with this method and this substring of the path fail. At the CDN, too, the path of a
+    /// request for a large file contains its name.
     pub fn fail(&self, times: usize, method: &'static str, part_of_path: &str, fault: Fault) {
         let part_of_path = part_of_path.to_owned();
         self.state.faults.lock().unwrap().push(PlannedFault { method, part_of_path, times, fault });
     }
 
-    /// Ends all faults that are still to come.
+    /// Cancels all pending faults.
     pub fn recover(&self) {
         self.state.faults.lock().unwrap().clear();
     }
@@ -168,13 +167,13 @@ fn serve(listener: TcpListener, server: Server) {
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let server = server.clone();
-            // A client that goes away is part of what is tested.
+            // Some tests make the client go away.
             std::thread::spawn(move || drop(server.answer(stream)));
         }
     });
 }
 
-/// An answer before faults and ranges.
+/// An answer, before faults and ranges are applied.
 struct Answer {
     status: u16,
     headers: Vec<(&'static str, String)>,
@@ -191,7 +190,7 @@ impl Answer {
         self
     }
 
-    /// Sets a header in place of its true value.
+    /// Replaces a header's true value.
     fn claim(&mut self, name: &'static str, value: String) {
         self.headers.retain(|(other, _)| *other != name);
         self.headers.push((name, value));
@@ -237,7 +236,7 @@ impl Server {
             writer.write_all(&answer.body)?;
         }
         if let Some(Fault::StallAfter(_)) = fault {
-            // Until the client gives up.
+            // Wait until the client gives up.
             writer.set_read_timeout(Some(Duration::from_secs(30)))?;
             let _ = reader.read(&mut [0]);
         }
@@ -252,7 +251,7 @@ impl Server {
             planned.times > 0
                 && planned.method == request.method
                 && request.path.contains(&planned.part_of_path)
-                // A redirect has no content that could go wrong.
+                // A redirect has no content that could be wrong.
                 && (status == 200 || !is_about_content)
         })?;
         planned.times -= 1;
@@ -279,7 +278,7 @@ impl Server {
         let repositories = self.state.repositories.lock().unwrap();
         let repository = match repositories.get(&id) {
             Some(repository) if has_token || repository.access != Access::Private => repository,
-            // Strangers shall not learn which private repositories there are.
+            // Strangers must not learn which private repositories exist.
             _ if !has_token => return Answer::refuse(401, "RepoNotFound", "Invalid username or password."),
             _ => return Answer::refuse(404, "RepoNotFound", "Repository not found"),
         };
@@ -327,7 +326,7 @@ impl Server {
 
     /// The CDN's answer: `/ETAG/FILE?Signature=...`.
     fn content(&self, request: &Request) -> Answer {
-        // The signature is good for downloads alone.
+        // The signature is valid for downloads only.
         let Some((path, _)) = request.path.split_once("?Signature=").filter(|_| request.method == "GET") else {
             return Answer::refuse(403, "AccessDenied", "not signed");
         };
@@ -391,7 +390,7 @@ fn is_lfs(name: &str) -> bool {
     [".safetensors", ".bin", ".gguf", ".h5"].iter().any(|ending| name.split('?').next().unwrap().ends_with(ending))
 }
 
-/// The checksum that is a file's ETag on the hub: SHA-256 in Git LFS, else that of Git.
+/// A file's ETag on the hub: its SHA-256 in Git LFS, otherwise Git's hash.
 pub fn etag(name: &str, content: &[u8]) -> String {
     let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
     if is_lfs(name) {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::harness::{golden, gpt2, id_text, tiny};
 
-/// The flags of a golden case's parameters.
+/// The flags for a golden case's parameters.
 fn flags(params: &Value) -> Vec<String> {
     let mut flags = vec![];
     for (key, value) in params.as_object().expect("params is an object") {
@@ -34,9 +34,9 @@ fn arguments(checkpoint: &str, case: &Value) -> Vec<String> {
     arguments
 }
 
-/// Every case that transformers computed, through the flags of the same names.
+/// Every case computed by transformers, through the flags of the same names.
 #[test]
-fn every_golden_case_comes_out_token_for_token() {
+fn every_golden_case_matches_token_for_token() {
     for checkpoint in ["base", "erf_inner", "inverse", "untied_f16"] {
         let golden = golden(checkpoint);
         for key in ["generate", "generate_4_49"] {
@@ -77,7 +77,7 @@ fn the_json_has_the_keys_of_the_contract() {
 }
 
 #[test]
-fn the_prompt_comes_from_everywhere() {
+fn the_prompt_is_read_from_every_source() {
     let text = gpt2(&["generate", "-m", "demo", "Once upon a", "-n", "8"]).succeeds().stdout();
     assert!(text.starts_with("Once upon a time"), "{text}");
     let folder = tempfile::tempdir().unwrap();
@@ -103,7 +103,7 @@ fn an_empty_prompt_starts_from_the_end_of_text_token_and_says_so() {
     assert!(done.stderr().contains("<|endoftext|>"), "{}", done.stderr());
 }
 
-/// The text is cut before the stop string, which may span tokens; the ids are all there.
+/// The text is cut before the stop string, which may span tokens; the ids are complete.
 #[test]
 fn a_stop_string_ends_the_text() {
     let whole = gpt2(&["generate", "-m", "demo", "Once upon a", "-n", "20", "--completion-only"]).succeeds().stdout();
@@ -126,7 +126,7 @@ fn the_end_of_the_context_stops_or_crops() {
     let stopped = done.json();
     assert_eq!(stopped["sequences"][0]["finish_reason"], "context");
     let kept = stopped["sequences"][0]["ids"].as_array().unwrap().clone();
-    // 96 positions: 90 of the prompt, 6 more, and one token after the last.
+    // 96 positions: 90 for the prompt, 6 more, and one token after the last position.
     assert_eq!(kept.len(), 7);
     let cropped = gpt2(&[&base[..], &["--on-context-limit", "crop"]].concat()).succeeds().json();
     let ids = cropped["sequences"][0]["ids"].as_array().unwrap().clone();
@@ -136,14 +136,14 @@ fn the_end_of_the_context_stops_or_crops() {
 }
 
 #[test]
-fn draws_depend_on_the_seed_alone() {
+fn draws_depend_only_on_the_seed() {
     let base = ["generate", "-m", "demo", "Once upon a", "-n", "12", "--temperature", "1.2", "--format", "json"];
     let run = |more: &[&str]| gpt2(&[&base[..], more].concat()).succeeds().json();
     let one = run(&["--seed", "7"]);
     assert_eq!(one["seed"], 7);
     assert_eq!(one["sequences"], run(&["--seed", "7", "--threads", "1"])["sequences"]);
     assert_ne!(one["sequences"], run(&["--seed", "8"])["sequences"]);
-    // The first of several draws is the draw alone; the seed that was drawn is reported and can be given again.
+    // The first of several draws equals a single draw; a random seed is reported and can be given again.
     let many = run(&["--seed", "7", "--num-return-sequences", "3"]);
     assert_eq!(many["sequences"][0], one["sequences"][0]);
     let drawn = run(&[]);
@@ -196,7 +196,7 @@ fn text_that_is_not_utf8_is_refused_with_its_offset() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_failure() {
+fn a_closed_pipe_is_not_a_failure() {
     let mut command = gpt2(&["generate", "-m", "demo", "Once", "-n", "200"]).into_command();
     let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
@@ -204,7 +204,7 @@ fn a_closed_pipe_is_no_failure() {
     assert_eq!((done.status.code(), done.stderr.as_slice()), (Some(0), &b""[..]));
 }
 
-/// Lines on a pipe take the place of a terminal: each is a prompt.
+/// Without a terminal, each line on the pipe is a prompt.
 #[test]
 fn interactive_completes_prompt_after_prompt() {
     let folder = tempfile::tempdir().unwrap();

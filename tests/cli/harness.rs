@@ -1,4 +1,4 @@
-//! Runs the binary as a user would, and lets a test read as a sentence.
+//! Runs the binary as a user would, so that a test reads like a sentence.
 //!
 //! `gpt2(&["topk", "--model", "demo"]).stdin("Once").succeeds().json()`
 
@@ -12,7 +12,7 @@ pub fn tiny(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny").join(name)
 }
 
-/// A run of the binary, in an environment of its own: no hub, no cache, no settings of whoever runs the tests.
+/// A run of the binary in a clean environment: no hub, no cache, no settings of the user who runs the tests.
 pub struct Run {
     command: Command,
     stdin: Vec<u8>,
@@ -26,18 +26,17 @@ pub fn gpt2<S: AsRef<OsStr>>(arguments: &[S]) -> Run {
             command.env_remove(name);
         }
     }
-    // Nothing listens there: a test that needs the hub brings its own.
+    // Nothing listens there: tests that need a hub start their own.
     command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HOME", "/nonexistent/huggingface");
     command.args(arguments);
     Run { command, stdin: vec![] }
 }
 
-/// What some tests need and not every machine has.
+/// Tools that some tests need and not every machine has.
 const TOOLS: [&str; 2] = ["browser", "strace"];
 
-/// Passes on the tool that was found. Without one the test has to return, which counts as skipped: a line on stderr says
-/// so, past libtest, which would swallow it. `GPT2_TEST_REQUIRE` makes it a failure: a list of [`TOOLS`] between commas,
-/// or `all`.
+/// Returns the tool if it was found. Otherwise the test must return, which counts as skipped and is reported on stderr,
+/// bypassing libtest's capture. `GPT2_TEST_REQUIRE`, a comma-separated list of [`TOOLS`] or `all`, makes it a failure.
 #[track_caller]
 pub fn requires<T>(tool: &str, found: Option<T>) -> Option<T> {
     let required = std::env::var("GPT2_TEST_REQUIRE").unwrap_or_default();
@@ -49,14 +48,14 @@ pub fn requires<T>(tool: &str, found: Option<T>) -> Option<T> {
         let test = std::thread::current();
         let test = test.name().unwrap_or("a test");
         assert!(!required.iter().any(|name| ["all", tool].contains(name)), "{test} needs a tool: {tool}");
-        // Not with eprintln, which libtest captures.
+        // libtest would capture eprintln.
         let _ = writeln!(std::io::stderr(), "SKIPPED {test}: it needs a tool: {tool}");
     }
     found
 }
 
 impl Run {
-    /// What the binary reads on stdin; nothing if this is not called.
+    /// Sets what the binary reads on stdin; the default is empty.
     pub fn stdin(mut self, bytes: impl AsRef<[u8]>) -> Self {
         self.stdin = bytes.as_ref().to_vec();
         self
@@ -74,7 +73,7 @@ impl Run {
         self
     }
 
-    /// The command itself, for tests that start it on their own terms.
+    /// The command itself, for tests that start it themselves.
     pub fn into_command(self) -> Command {
         self.command
     }
@@ -91,7 +90,7 @@ impl Run {
             .expect("the binary starts");
         let mut stdin = child.stdin.take().expect("a pipe");
         let bytes = self.stdin;
-        // A binary that does not read its input closes the pipe: no failure of the test.
+        // A binary that does not read its input closes the pipe, which is fine.
         let writer = std::thread::spawn(move || drop(stdin.write_all(&bytes)));
         let output = child.wait_with_output().expect("the binary ends");
         writer.join().expect("the writer ends");

@@ -1,5 +1,4 @@
-//! Pages and pictures: what is in the files, and, where there is a Chromium, what a reader sees and finds under the
-//! pointer.
+//! Pages and pictures: the content of the files and, if there is a Chromium, what a reader sees and gets under the pointer.
 
 use std::path::{Path, PathBuf};
 
@@ -8,16 +7,16 @@ use serde_json::Value;
 use crate::browser::Browser;
 use crate::harness::gpt2;
 
-/// Text that would break out of a page that put it in as markup.
+/// Text that would break out of a page that inserted it as markup.
 const HOSTILE: &str = "Once </script><img src=x onerror=document.title='hit'> upon <!-- a 🦊 time & \"so\"";
 
-/// Runs the binary with a page (or a picture) to be written, and returns its JSON.
+/// Runs the binary, writing a page or a picture, and returns its JSON.
 fn written(subcommand: &[&str], flag: &str, file: &Path) -> Value {
     let file = file.display().to_string();
     gpt2(&[subcommand, &["-m", "demo", flag, &file, "--format", "json"]].concat()).succeeds().json()
 }
 
-/// The data that a page carries.
+/// The data in a page.
 fn data(page: &Path) -> Value {
     let page = std::fs::read_to_string(page).unwrap();
     let (_, rest) = page.split_once(r#"id="data">"#).expect("data in the page");
@@ -49,7 +48,7 @@ fn pages_stand_alone_and_hold_the_text_as_data() {
         let text: String = data["text"]["spans"].as_array().unwrap().iter().map(|s| s[0].as_str().unwrap()).collect();
         assert_eq!(text, HOSTILE, "{name}");
     }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "nothing but the pages is left");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "only the pages are left");
 }
 
 #[test]
@@ -61,7 +60,7 @@ fn a_page_that_cannot_be_written_is_an_error() {
     gpt2(&["topk", "-m", "demo", "Once", "--html", "page.html"]).fails(2, &["--all"]);
 }
 
-/// A probability as the pages write it.
+/// A probability as shown on the pages.
 fn percent(p: f64) -> String {
     match p {
         p if p >= 0.0995 => format!("{:.1}%", 100.0 * p),
@@ -119,7 +118,7 @@ fn hovering_a_word_shows_what_comes_next() {
         let token = candidate["token"].as_str().unwrap().replace(' ', "·");
         assert!(tip.contains(&token) && tip.contains(&percent(candidate["prob"].as_f64().unwrap())), "{tip}");
     }
-    assert!(tip.contains("The text goes on with ·time"), "{tip}");
+    assert!(tip.contains("The text continues with ·time"), "{tip}");
     browser.hover("document.querySelector('h1')");
     assert_eq!(browser.value(&format!("{TIP}.hidden")), true);
     assert_eq!(browser.problems(), Vec::<String>::new());
@@ -133,7 +132,7 @@ fn the_trace_page_shows_any_head_and_follows_the_lens() {
     let (path, json) = page(&folder, "trace.html", &flags);
     let n = json["ids"].as_array().unwrap().len();
     browser.open(&path, "dark");
-    // The first head, then another one by its thumbnail, then one by its number.
+    // The first head, then another by its thumbnail, then one by its number.
     let choices = ["", "document.querySelector('button[data-layer=\"3\"][data-head=\"1\"]')", "select"];
     for ((layer, head), choice) in [(0, 0), (3, 1), (5, 1)].into_iter().zip(choices) {
         match choice {
@@ -145,7 +144,7 @@ fn the_trace_page_shows_any_head_and_follows_the_lens() {
         }
         let record = json["attention"].as_array().unwrap().iter().find(|r| r["layer"] == layer && r["head"] == head);
         let weights = &record.unwrap()["weights"];
-        // The map is a margin for the names, then n cells a side.
+        // The map has a margin for the labels, then n cells per side.
         let side =
             browser.value("document.querySelector('#map canvas').getBoundingClientRect().width").as_f64().unwrap();
         let cell = 44.0;
@@ -220,7 +219,7 @@ fn pictures_have_title_key_and_tokens() {
     }
 }
 
-/// Every word lies inside its picture, and stands out from the ground, light and dark.
+/// Every text lies inside its picture and has enough contrast, on light and dark backgrounds.
 #[test]
 fn nothing_in_a_picture_is_cut_or_lost() {
     let Some(mut browser) = Browser::start() else { return };

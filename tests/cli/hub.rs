@@ -1,4 +1,4 @@
-//! Models from the hub: the real client against a hub of the tests' own, in good order and in bad.
+//! Models from the hub: the real client against a fake hub, in working order and with faults.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::fake_hub::{Access, COMMIT, FakeHub, Fault, Files, Request, TOKEN, etag, files_of};
 use crate::harness::{Run, gpt2, requires, tiny};
 
-/// A hub, and the home of a user who has downloaded nothing yet.
+/// A hub and the home directory of a user who has downloaded nothing yet.
 struct Scene {
     hub: FakeHub,
     home: TempDir,
@@ -24,14 +24,14 @@ impl Scene {
         Self { hub: FakeHub::start(), home: tempfile::tempdir().unwrap() }
     }
 
-    /// With the tiny checkpoint of this name on the hub, as [`ID`].
+    /// With this tiny checkpoint on the hub, as [`ID`].
     fn with(checkpoint: &str) -> Self {
         let scene = Self::empty();
         scene.hub.add(ID, files_of(&tiny(checkpoint)));
         scene
     }
 
-    /// `gpt2 info` of this model, with the hub and the home of the scene. It finds the files and opens the weights.
+    /// Runs `gpt2 info` on this model with the scene's hub and home, which finds the files and opens the weights.
     fn info(&self, model: &str, arguments: &[&str]) -> Run {
         let arguments = [&["info", "-m", model, "--format", "json"], arguments].concat();
         gpt2(&arguments)
@@ -49,7 +49,7 @@ impl Scene {
         self.repository().join("snapshots").join(COMMIT)
     }
 
-    /// Where the content of a file of the tiny checkpoint lies in the cache.
+    /// The path in the cache of the content of a file of the tiny checkpoint.
     fn blob(&self, checkpoint: &str, name: &str) -> PathBuf {
         self.repository().join("blobs").join(etag(name, &fixture(checkpoint, name)))
     }
@@ -63,14 +63,14 @@ fn fixture(checkpoint: &str, name: &str) -> Vec<u8> {
     std::fs::read(tiny(checkpoint).join(name)).unwrap()
 }
 
-/// The requests for the content of this file, at the place where it comes from.
+/// The requests for the content of this file, wherever it is served from.
 fn downloads<'a>(requests: &'a [Request], name: &str) -> Vec<&'a Request> {
     let of_file = |request: &&Request| request.method == "GET" && request.path.contains(&format!("/{name}?"));
     requests.iter().filter(of_file).collect()
 }
 
 #[test]
-fn a_download_lands_in_the_shared_layout_and_is_not_asked_for_again() {
+fn a_download_uses_the_shared_layout_and_is_not_repeated() {
     let scene = Scene::with("base");
     scene.info(ID, &[]).succeeds();
 
@@ -83,7 +83,7 @@ fn a_download_lands_in_the_shared_layout_and_is_not_asked_for_again() {
     assert_eq!(std::fs::read_to_string(scene.repository().join("refs/main")).unwrap(), COMMIT);
     assert!(scene.repository().join(".no_exist").join(COMMIT).join("tokenizer.json").is_file());
     let blobs = scene.repository().join("blobs").read_dir().unwrap().count();
-    assert_eq!(blobs, 2, "config and weights, nothing left over");
+    assert_eq!(blobs, 2, "config and weights, nothing else");
     assert!(!scene.hub.take_requests().is_empty());
 
     scene.info(ID, &[]).succeeds();
@@ -118,7 +118,7 @@ fn a_revision_is_a_branch_a_tag_or_a_commit() {
 }
 
 #[test]
-fn shards_and_pytorch_files_are_fetched_where_there_is_no_single_file() {
+fn shards_and_pytorch_files_are_fetched_if_there_is_no_single_file() {
     for (checkpoint, weights) in [
         (
             "untied_f16",
@@ -140,7 +140,7 @@ fn shards_and_pytorch_files_are_fetched_where_there_is_no_single_file() {
 }
 
 #[test]
-fn a_single_gguf_file_is_a_model_of_its_own() {
+fn a_single_gguf_file_is_a_complete_model() {
     let scene = Scene::empty();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint/tiny.gguf");
     scene.hub.add(ID, Files::from([("tiny.gguf".to_owned(), std::fs::read(&path).unwrap())]));
@@ -153,7 +153,7 @@ fn a_single_gguf_file_is_a_model_of_its_own() {
 }
 
 #[test]
-fn safetensors_are_preferred_and_nothing_is_fetched_in_vain() {
+fn safetensors_are_preferred_and_nothing_unneeded_is_fetched() {
     let scene = Scene::empty();
     let mut files = files_of(&tiny("base"));
     for name in ["pytorch_model.bin", "tf_model.h5", "README.md", "vocab.json", "merges.txt", "tokenizer.json"] {
@@ -164,13 +164,13 @@ fn safetensors_are_preferred_and_nothing_is_fetched_in_vain() {
     let fetched: Vec<_> = scene.snapshot().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(fetched.len(), 3, "config.json, model.safetensors and tokenizer.json, not {fetched:?}");
 
-    // vocab.json and merges.txt do where there is no tokenizer.json; the published GPT-2 needs neither.
+    // vocab.json and merges.txt are enough without a tokenizer.json; the published GPT-2 needs neither.
     files.remove("tokenizer.json");
     scene.hub.add("someone/pair", files.clone());
     scene.info("someone/pair", &[]).succeeds();
     assert!(scene.home.path().join("hub/models--someone--pair/snapshots").join(COMMIT).join("merges.txt").exists());
     scene.hub.add("openai-community/gpt2", files);
-    // A folder of that name, such as a checkout, hides the model only if it holds one.
+    // A folder of that name, such as a checkout, takes precedence only if it contains a model.
     let checkout = tempfile::tempdir().unwrap();
     std::fs::create_dir(checkout.path().join("gpt2")).unwrap();
     let model = scene.info("gpt2", &[]).current_dir(checkout.path()).succeeds().json();
@@ -187,7 +187,7 @@ fn safetensors_are_preferred_and_nothing_is_fetched_in_vain() {
 }
 
 #[test]
-fn a_mirror_without_listings_will_do() {
+fn a_mirror_without_listings_works() {
     for checkpoint in ["base", "untied_f16", "inverse"] {
         let scene = Scene::with(checkpoint);
         scene.hub.fail(usize::MAX, "GET", "/api/models", Fault::Status(404));
@@ -200,7 +200,7 @@ fn a_mirror_without_listings_will_do() {
 }
 
 #[test]
-fn the_token_goes_to_the_hub_and_nowhere_else() {
+fn the_token_is_sent_only_to_the_hub() {
     let scene = Scene::with("base");
     scene.hub.restrict(ID, Access::Private);
     let as_variable: fn(Run, &Path) -> Run = |run, _| run.env("HF_TOKEN", format!("{TOKEN}\n"));
@@ -228,7 +228,7 @@ fn the_token_goes_to_the_hub_and_nowhere_else() {
 }
 
 #[test]
-fn private_gated_and_missing_models_are_told_apart_and_the_way_in_is_named() {
+fn private_gated_and_missing_models_are_distinguished_with_advice() {
     let scene = Scene::with("base");
     scene.info("someone/nothing", &[]).fails(1, &["someone/nothing", "401", "name", "HF_TOKEN"]);
     scene.info("someone/nothing", &[]).env("HF_TOKEN", TOKEN).fails(1, &["someone/nothing", "not found", "name"]);
@@ -242,7 +242,7 @@ fn private_gated_and_missing_models_are_told_apart_and_the_way_in_is_named() {
 }
 
 #[test]
-fn what_is_no_gpt2_is_refused_before_its_weights_are_fetched() {
+fn other_architectures_are_refused_before_their_weights_are_fetched() {
     let scene = Scene::empty();
     let mut files = files_of(&tiny("base"));
     files.insert("config.json".to_owned(), br#"{"model_type": "llama"}"#.to_vec());
@@ -266,7 +266,7 @@ fn what_is_no_gpt2_is_refused_before_its_weights_are_fetched() {
 }
 
 #[test]
-fn a_hub_out_of_reach_is_told_in_one_line_with_the_ways_out() {
+fn an_unreachable_hub_is_reported_in_one_line_with_advice() {
     let scene = Scene::empty();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let start = Instant::now();
@@ -282,23 +282,23 @@ fn a_hub_out_of_reach_is_told_in_one_line_with_the_ways_out() {
 }
 
 #[test]
-fn a_silent_hub_is_not_waited_for_forever() {
+fn a_silent_hub_times_out() {
     let scene = Scene::with("base");
     scene.hub.fail(1, "GET", "/api/models", Fault::StallAfter(0));
     scene.info(ID, &[]).fails(1, &["cannot reach the hub", "has been silent for 1 s", "HF_HUB_DOWNLOAD_TIMEOUT"]);
 }
 
 #[test]
-fn what_the_cache_has_is_used_when_the_hub_is_out_of_reach() {
+fn the_cache_is_used_when_the_hub_is_unreachable() {
     let scene = Scene::with("base");
     scene.info(ID, &[]).succeeds();
-    // As if another program had cached the files and not asked for a tokenizer.
+    // As if another program had cached the files without a tokenizer.
     std::fs::remove_dir_all(scene.repository().join(".no_exist")).unwrap();
     scene.info(ID, &[]).env("HF_ENDPOINT", "http://127.0.0.1:9").succeeds();
     scene.info(ID, &["--offline"]).succeeds();
     scene.hub.take_requests();
     scene.info(ID, &[]).succeeds();
-    assert_eq!(scene.hub.take_requests().len(), 1, "the listing answers what the cache did not know");
+    assert_eq!(scene.hub.take_requests().len(), 1, "only the listing, which the cache did not have");
     scene.info(ID, &[]).succeeds();
     assert_eq!(scene.hub.take_requests().len(), 0);
 
@@ -307,7 +307,7 @@ fn what_the_cache_has_is_used_when_the_hub_is_out_of_reach() {
 }
 
 #[test]
-fn a_download_that_is_cut_goes_on_where_it_stopped() {
+fn an_interrupted_download_continues_where_it_stopped() {
     let scene = Scene::with("base");
     scene.hub.fail(1, "GET", WEIGHTS, Fault::CutAfter(100_000));
     scene.info(ID, &[]).succeeds();
@@ -318,7 +318,7 @@ fn a_download_that_is_cut_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn half_a_file_is_never_taken_for_a_whole_one_and_the_next_run_resumes() {
+fn a_partial_file_is_never_used_and_the_next_run_resumes_it() {
     let scene = Scene::with("base");
     scene.hub.fail(usize::MAX, "GET", WEIGHTS, Fault::CutAfter(1000));
     scene.info(ID, &[]).fails(1, &["cannot download model.safetensors", ID, "run again"]);
@@ -336,7 +336,7 @@ fn half_a_file_is_never_taken_for_a_whole_one_and_the_next_run_resumes() {
 }
 
 #[test]
-fn a_server_without_ranges_sends_the_whole_again() {
+fn a_server_without_ranges_sends_the_whole_file_again() {
     let scene = Scene::with("base");
     scene.hub.fail(1, "GET", WEIGHTS, Fault::CutAfter(1000));
     scene.hub.fail(1, "GET", WEIGHTS, Fault::IgnoreRange);
@@ -345,7 +345,7 @@ fn a_server_without_ranges_sends_the_whole_again() {
 }
 
 #[test]
-fn what_an_earlier_run_left_is_not_trusted() {
+fn a_partial_file_of_an_earlier_run_is_verified() {
     let scene = Scene::with("base");
     for left in [vec![7; 1000], vec![7; fixture("base", WEIGHTS).len()], vec![7; 1 << 20]] {
         std::fs::create_dir_all(scene.repository().join("blobs")).unwrap();
@@ -357,7 +357,7 @@ fn what_an_earlier_run_left_is_not_trusted() {
 }
 
 #[test]
-fn a_stalled_download_goes_on_after_the_time_limit() {
+fn a_stalled_download_continues_after_the_time_limit() {
     let scene = Scene::with("base");
     scene.hub.fail(1, "GET", WEIGHTS, Fault::StallAfter(5000));
     scene.info(ID, &[]).succeeds();
@@ -369,7 +369,7 @@ fn a_stalled_download_goes_on_after_the_time_limit() {
 }
 
 #[test]
-fn a_hub_that_is_unwell_is_asked_again_after_a_pause() {
+fn a_failing_hub_is_retried_after_a_pause() {
     let scene = Scene::with("base");
     scene.hub.fail(2, "GET", "/api/models", Fault::Status(503));
     scene.hub.fail(1, "HEAD", "config.json", Fault::Status(500));
@@ -377,7 +377,7 @@ fn a_hub_that_is_unwell_is_asked_again_after_a_pause() {
     let start = Instant::now();
     scene.info(ID, &[]).succeeds();
     let pauses = Duration::from_millis(250 + 500 + 250 + 250);
-    assert!(start.elapsed() >= pauses, "attempts are apart");
+    assert!(start.elapsed() >= pauses, "there are pauses between attempts");
 
     let scene = Scene::with("base");
     scene.hub.fail(usize::MAX, "GET", "/api/models", Fault::Status(503));
@@ -423,7 +423,7 @@ fn two_processes_download_a_model_once() {
 }
 
 #[test]
-fn content_that_differs_from_its_checksum_is_not_kept() {
+fn content_with_a_wrong_checksum_is_not_kept() {
     for name in [WEIGHTS, "config.json"] {
         let scene = Scene::with("base");
         scene.hub.fail(usize::MAX, "GET", name, Fault::Alter);
@@ -436,7 +436,7 @@ fn content_that_differs_from_its_checksum_is_not_kept() {
 }
 
 #[test]
-fn a_damaged_file_of_the_cache_is_noticed_and_fetched_again() {
+fn a_damaged_file_in_the_cache_is_detected_and_fetched_again() {
     let scene = Scene::with("base");
     for name in ["config.json", WEIGHTS] {
         scene.info(ID, &[]).succeeds();
@@ -448,7 +448,7 @@ fn a_damaged_file_of_the_cache_is_noticed_and_fetched_again() {
         assert_eq!(std::fs::read(scene.snapshot().join(name)).unwrap(), whole);
     }
 
-    // A file so large that its checksum is not computed at every start.
+    // A file too large to compute its checksum at every start.
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
     let scene = Scene::empty();
     scene.hub.add(ID, files_of(&demo));
@@ -462,7 +462,7 @@ fn a_damaged_file_of_the_cache_is_noticed_and_fetched_again() {
 }
 
 #[test]
-fn a_cache_that_cannot_be_written_is_named_and_one_that_can_only_be_read_will_do() {
+fn an_unwritable_cache_is_reported_and_a_read_only_cache_works() {
     let scene = Scene::with("base");
     scene
         .info(ID, &[])
@@ -479,10 +479,10 @@ fn a_cache_that_cannot_be_written_is_named_and_one_that_can_only_be_read_will_do
     set_writable(true);
 }
 
-/// `/dev/full` fails every write as a full disk does.
+/// `/dev/full` fails every write, like a full disk.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_full_disk_is_told_and_nothing_appears_in_the_cache() {
+fn a_full_disk_is_reported_and_nothing_appears_in_the_cache() {
     let scene = Scene::with("base");
     std::fs::create_dir_all(scene.repository().join("blobs")).unwrap();
     std::os::unix::fs::symlink("/dev/full", scene.partial("base", WEIGHTS)).unwrap();
@@ -500,7 +500,7 @@ fn offline_opens_no_connection() {
     assert_eq!(scene.hub.take_requests().len(), 0);
 }
 
-/// The hub's record shows connections to the hub alone; the system's calls show all.
+/// The fake hub only records connections to itself; system calls show all connections.
 #[test]
 #[cfg(target_os = "linux")]
 fn offline_opens_no_socket() {
@@ -528,8 +528,8 @@ fn offline_opens_no_socket() {
 }
 
 #[test]
-fn what_the_hub_says_is_not_trusted() {
-    // Names that would lead out of the cache.
+fn the_answers_of_the_hub_are_not_trusted() {
+    // Names that would escape the cache.
     let scene = Scene::with("base");
     scene.hub.fail(usize::MAX, "HEAD", WEIGHTS, Fault::ClaimEtag("../../../../evil"));
     scene.info(ID, &[]).fails(1, &[WEIGHTS, "ETag"]);
@@ -544,7 +544,7 @@ fn what_the_hub_says_is_not_trusted() {
     scene.hub.add("someone/lacking", files);
     scene.info("someone/lacking", &[]).fails(1, &["model-00003-of-00002.safetensors"]);
 
-    // A size that no memory has room for, and that the content then does not have.
+    // A size that fits no memory and does not match the content.
     scene.hub.fail(usize::MAX, "HEAD", WEIGHTS, Fault::ClaimSize(u64::MAX));
     scene.info(ID, &[]).fails(1, &[WEIGHTS, &u64::MAX.to_string()]);
     scene.hub.recover();
@@ -553,8 +553,8 @@ fn what_the_hub_says_is_not_trusted() {
     assert!(!scene.blob("base", WEIGHTS).exists());
 }
 
-/// Python's `huggingface_hub` finds what was downloaded here, and the other way round. Needs that package, so it runs on
-/// demand only: `PYTHON=python3 cargo test --release shared_with -- --ignored`.
+/// Python's `huggingface_hub` finds what was downloaded here, and vice versa. Needs that package, so it runs only on
+/// demand: `PYTHON=python3 cargo test --release shared_with -- --ignored`.
 #[test]
 #[ignore = "needs Python with huggingface_hub; the variable PYTHON names it"]
 fn the_cache_is_shared_with_huggingface_hub() {
@@ -587,7 +587,7 @@ fn the_cache_is_shared_with_huggingface_hub() {
         assert_eq!(scene.hub.take_requests().len(), 0);
         scene.info(ID, &[]).succeeds();
         let requests = scene.hub.take_requests();
-        assert_eq!(requests.len(), 1, "the listing alone, which says that there is no tokenizer: {requests:?}");
+        assert_eq!(requests.len(), 1, "only the listing, which shows that there is no tokenizer: {requests:?}");
     }
 }
 
@@ -595,7 +595,7 @@ fn the_cache_is_shared_with_huggingface_hub() {
 fn wait_until(condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(30), "it does not happen");
+        assert!(start.elapsed() < Duration::from_secs(30), "timed out");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -16,7 +16,7 @@ fn info(config: &tempfile::NamedTempFile) -> Value {
     gpt2(&["info", "--config", config.path().to_str().unwrap(), "--format", "json"]).succeeds().json()
 }
 
-/// `real_gpt2.json` has the counts of the published model, and of the teaching variant with an untied head.
+/// `real_gpt2.json` has the counts of the published model and of the teaching variant with an untied head.
 #[test]
 fn a_configuration_alone_gives_the_published_counts() {
     let real: Value = serde_json::from_slice(include_bytes!("../fixtures/real_gpt2.json")).unwrap();
@@ -46,7 +46,7 @@ fn a_checkpoint_is_described_without_reading_its_numbers() {
     }
 }
 
-/// `info` needs no GPU, nor a program that was built for one.
+/// `info` needs neither a GPU nor a program built for one.
 #[test]
 fn gpu_memory_is_predicted_without_a_gpu() {
     let file = config(json!({}));
@@ -78,7 +78,7 @@ fn gpu_memory_is_predicted_without_a_gpu() {
 }
 
 #[test]
-fn a_model_is_described_on_a_gpu_that_is_not_there() {
+fn a_model_is_described_for_an_absent_gpu() {
     let flags = ["info", "-m", "demo", "--device", "cuda"];
     let json = gpt2(&[&flags[..], &["--format", "json"]].concat()).succeeds().json();
     let device = &json["memory"]["device"];

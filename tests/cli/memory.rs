@@ -1,4 +1,4 @@
-//! Memory: what cannot fit is refused before it is loaded, and the prediction matches what is used.
+//! Memory: a model that cannot fit is refused before it is loaded, and the predicted use matches the measured one.
 
 use std::fs::File;
 use std::io::Write;
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::harness::gpt2;
 
-/// A checkpoint with a true header and 700 GB of holes.
+/// A checkpoint with a valid header and 700 GB of holes.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_model_that_no_memory_holds_is_refused_before_it_is_loaded() {
+fn a_model_too_large_for_any_memory_is_refused_before_it_is_loaded() {
     let (c, layers, vocabulary, positions) = (12288, 96, 50257, 2048);
     let folder = tempfile::tempdir().unwrap();
     let config = json!({
@@ -63,7 +63,7 @@ fn a_model_that_no_memory_holds_is_refused_before_it_is_loaded() {
 /// The address space has room for the file, but not for a copy of its weights.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_limit_of_the_address_space_is_heeded() {
+fn a_limit_on_the_address_space_is_respected() {
     let run = |kilobytes: u64, dtype: &str| {
         let model = gpt2(&["topk", "-m", "demo", "--dtype", dtype, "--threads", "1", "--ids", "1"]).into_command();
         let mut command = std::process::Command::new("sh");
@@ -77,11 +77,11 @@ fn a_limit_of_the_address_space_is_heeded() {
     assert!(stderr.starts_with("error: demo takes ") && stderr.contains("address space (ulimit -v)"), "{stderr}");
 }
 
-/// `info` foretells what `bench` measures. (By hand: within 5% of each type of weights; here with room for pages of
-/// another size.)
+/// `info` predicts what `bench` measures. (Measured by hand: within 5% for each type of weights. The tolerance here leaves
+/// room for other page sizes.)
 #[cfg(target_os = "linux")]
 #[test]
-fn info_foretells_what_bench_measures() {
+fn info_predicts_what_bench_measures() {
     for flags in [&[][..], &["--dtype", "bf16"], &["--quantize", "q8_0"]] {
         let info = [&["info", "-m", "demo", "--format", "json"], flags].concat();
         let bench = ["bench", "-m", "demo", "--prompt-tokens", "511", "-n", "1", "--repeat", "1", "--threads", "2"];

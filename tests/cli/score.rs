@@ -32,7 +32,7 @@ fn assert_near(ours: f64, theirs: f64, tolerance: f64, what: &str) {
 }
 
 #[test]
-fn log_probabilities_are_those_of_transformers() {
+fn log_probabilities_match_transformers() {
     for checkpoint in CHECKPOINTS {
         for case in golden(checkpoint)["score"].as_array().unwrap() {
             let json = score(checkpoint, &case["ids"], &[]);
@@ -55,7 +55,7 @@ fn log_probabilities_are_those_of_transformers() {
     }
 }
 
-/// With `--bos` the first token is scored as the second of the text with the token written out, and is not itself there.
+/// With `--bos` the scores are those of a text that starts with a written-out `<|endoftext|>`, which itself is left out.
 #[test]
 fn bos_gives_the_first_token_a_probability() {
     for checkpoint in CHECKPOINTS {
@@ -74,9 +74,9 @@ fn bos_gives_the_first_token_a_probability() {
     }
 }
 
-/// A rank counts the tokens that `topk` lists before it.
+/// A rank is one more than the number of tokens that `topk` lists before it.
 #[test]
-fn ranks_are_those_of_the_distribution() {
+fn ranks_match_the_distribution() {
     for checkpoint in CHECKPOINTS {
         let ids = &golden(checkpoint)["score"][2]["ids"];
         let (folder, text) = (tiny(checkpoint).display().to_string(), id_text(ids));
@@ -122,9 +122,9 @@ fn the_json_has_the_keys_of_the_contract() {
     assert_near(json["bits_per_byte"].as_f64().unwrap(), bits / "Once upon a 🦊".len() as f64, 1e-12, "bits per byte");
 }
 
-/// The guide's loop, run by transformers on the demo model: perplexity, and the exact sum of what it scores.
+/// The guide's loop, run by transformers on the demo model: the perplexity, and the exact sum of the scores.
 #[test]
-fn strided_perplexity_is_that_of_transformers_guide() {
+fn strided_perplexity_matches_transformers_guide() {
     let golden: Value = serde_json::from_slice(&std::fs::read(perplexity_fixture("golden.json")).unwrap()).unwrap();
     let text = perplexity_fixture("text.txt").display().to_string();
     for case in golden["cases"].as_array().unwrap() {
@@ -147,9 +147,9 @@ fn a_text_beyond_the_context_needs_a_stride() {
     let ids = vec!["7"; 97].join(" ");
     let folder = tiny("base").display().to_string();
     gpt2(&["score", "-m", &folder, "--ids", &ids]).fails(2, &["97 tokens", "context 96", "--stride"]);
-    gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "97"]).fails(2, &["--stride 97", "1 to 96"]);
-    gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "0"]).fails(2, &["--stride 0"]);
-    gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "8", "--context", "97"]).fails(2, &["--context 97"]);
+    gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "97"]).fails(2, &["--stride is 97", "1 to 96"]);
+    gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "0"]).fails(2, &["--stride is 0"]);
+    gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "8", "--context", "97"]).fails(2, &["--context is 97"]);
     gpt2(&["score", "-m", &folder, "--ids", "1 2", "--context", "8"]).fails(2, &["--stride"]);
     gpt2(&["score", "-m", &folder, "--ids", "1 211"]).fails(2, &["211", "vocabulary"]);
     let json = gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "48", "--format", "json"]).succeeds().json();
@@ -157,7 +157,7 @@ fn a_text_beyond_the_context_needs_a_stride() {
 }
 
 #[test]
-fn what_cannot_be_scored_is_no_failure() {
+fn a_text_with_nothing_to_score_succeeds_with_a_note() {
     for text in ["", "Once"] {
         let done = gpt2(&["score", "-m", "demo", text, "--format", "json"]).succeeds();
         assert!(done.stderr().contains("nothing to score"), "{}", done.stderr());
@@ -168,7 +168,7 @@ fn what_cannot_be_scored_is_no_failure() {
     assert_eq!(json["scored_tokens"], 1);
 }
 
-/// Short texts are listed, long ones with -v; the protocol is there; colours come with a key, and only where wanted.
+/// Short texts are listed, long ones only with -v; the protocol is shown; colours come with a key, and only if wanted.
 #[test]
 fn the_text_names_its_protocol_and_is_plain_in_a_pipe() {
     let short = gpt2(&["score", "-m", "demo", "Once upon a time\nthere was"]).succeeds().stdout();
@@ -186,7 +186,7 @@ fn the_text_names_its_protocol_and_is_plain_in_a_pipe() {
     assert!(listed.contains("rank") && listed.lines().count() > 300);
 }
 
-/// A text cannot steer the terminal that shows its scores.
+/// A text cannot control the terminal that shows its scores.
 #[test]
 fn control_characters_of_the_text_are_not_passed_on() {
     let done = gpt2(&["score", "-m", "demo", "a\x1b]0;title\x07 b\x1b[2J"]).env("CLICOLOR_FORCE", "1").succeeds();
@@ -194,9 +194,9 @@ fn control_characters_of_the_text_are_not_passed_on() {
     assert!(!out.contains('\x07') && !out.contains("\x1b]") && !out.contains("\x1b[2J"), "{out:?}");
 }
 
-/// Rows together, whatever is beside them, give the very numbers that each gives alone; bad ones say why.
+/// Each row of a batch gets exactly the numbers that it gets alone, whatever the other rows; bad rows say why.
 #[test]
-fn a_batch_gives_what_each_row_gives_alone() {
+fn a_batch_gives_the_same_as_each_row_alone() {
     let golden = golden("base");
     let mut rows: Vec<Value> = vec![];
     for (i, case) in golden["score"].as_array().unwrap().iter().enumerate() {
@@ -234,7 +234,7 @@ fn a_batch_gives_what_each_row_gives_alone() {
 }
 
 #[test]
-fn an_interrupted_batch_goes_on_where_it_ended() {
+fn an_interrupted_batch_resumes_where_it_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
     let rows: String =

@@ -1,5 +1,5 @@
-//! Hostile arguments and streams: whatever goes in, whatever stdout and files are, there is one clear line and an exit
-//! code, and nothing that was finished is lost.
+//! Hostile arguments and streams: whatever the input and wherever the output goes, a failure gives one clear line and an
+//! exit code, and finished results are kept.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{gpt2, tiny};
 
-/// Every subcommand with the shortest work it can do.
+/// Every subcommand with as little work as possible.
 const SUBCOMMANDS: [&[&str]; 13] = [
     &["generate", "-m", "demo", "Once", "-n", "3"],
     &["generate", "-m", "demo", "Once", "-n", "3", "--format", "json"],
@@ -28,7 +28,7 @@ const SUBCOMMANDS: [&[&str]; 13] = [
 ];
 
 #[test]
-fn ten_megabytes_of_prompt_are_refused_with_the_way_out() {
+fn a_prompt_of_ten_megabytes_is_refused_with_advice() {
     let text = "the king ".repeat(10_000_000 / 9);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("long.txt");
@@ -75,7 +75,7 @@ fn nul_bytes_are_text() {
 }
 
 #[test]
-fn bytes_that_are_not_utf8_are_refused_by_place_and_offset() {
+fn invalid_utf8_is_refused_with_its_source_and_offset() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bad.txt");
     std::fs::write(&path, b"abc\xffdef").unwrap();
@@ -96,7 +96,7 @@ fn bytes_that_are_not_utf8_are_refused_by_place_and_offset() {
 
 #[cfg(unix)]
 #[test]
-fn an_argument_that_is_not_utf8_is_named_by_place_and_offset() {
+fn an_invalid_utf8_argument_is_reported_with_its_number_and_offset() {
     use std::os::unix::ffi::OsStrExt;
     let bad = std::ffi::OsStr::from_bytes(b"abc\xffdef");
     let words = ["generate", "-m", "demo", "--prompt"].map(std::ffi::OsStr::new);
@@ -152,7 +152,7 @@ fn values_out_of_range_are_usage_errors_that_name_the_flag() {
     assert_eq!(gpt2(&["tokenize", "--format", "ids", "-5"]).succeeds().stdout(), "12 20\n");
 }
 
-/// What is wrong with a row is said under the row's own id.
+/// An error in a row is reported under the row's id.
 #[test]
 fn a_row_with_a_value_of_the_wrong_kind_is_reported_by_its_id() {
     let rows = [
@@ -185,7 +185,7 @@ fn a_full_stdout_is_an_error_of_every_subcommand() {
         );
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
-    // Nobody can be told on a stderr that is full; the result is there all the same.
+    // Nothing can be reported on a full stderr, but the result is written.
     let done = gpt2(&["generate", "-m", "demo", "", "-n", "2"]).into_command().stderr(full()).output().unwrap();
     assert_eq!((done.status.code(), done.stdout.is_empty()), (Some(0), false));
     let done = gpt2(&["generate", "-m", "demo", "Once", "-n", "0"]).into_command().stderr(full()).output().unwrap();
@@ -203,11 +203,11 @@ fn a_closed_stdout_ends_every_subcommand_in_silence() {
     }
 }
 
-/// Runs the binary in an empty folder where no file can grow beyond 64 KiB; what it leaves there is listed on stdout. A
-/// disk that is full fails the same calls, but takes a mount, for which not every machine has the rights.
+/// Runs the binary in an empty folder where no file can grow beyond 64 KiB, then lists the folder on stdout. A full disk
+/// makes the same calls fail, but needs a mount, which not every machine permits.
 #[cfg(unix)]
 fn with_small_files(input: &Path, arguments: &[&str]) -> std::process::Output {
-    // In blocks of 512 bytes. The signal would end the program before it sees the error.
+    // The limit is in blocks of 512 bytes. The signal is ignored, or it would end the program before it sees the error.
     let script = r#"trap '' XFSZ; ulimit -f 128 || exit 99
         "$@" > /dev/null; code=$?; ls -A; test ! -e out.jsonl || cat out.jsonl; exit $code"#;
     let folder = tempfile::tempdir().unwrap();
@@ -219,7 +219,7 @@ fn with_small_files(input: &Path, arguments: &[&str]) -> std::process::Output {
 
 #[cfg(unix)]
 #[test]
-fn a_write_that_fails_leaves_no_half_file() {
+fn a_failed_write_leaves_no_partial_file() {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("in.jsonl");
     let rows: String =
@@ -254,11 +254,11 @@ fn a_write_that_fails_leaves_no_half_file() {
     assert!(stderr.starts_with("error: cannot write out.jsonl"), "{stderr}");
     let lines: Vec<&str> = stdout.lines().skip(1).collect();
     assert!(stdout.starts_with("out.jsonl\n{") && lines.len() > 1 && lines.len() < 40, "{}", lines.len());
-    assert!(lines.iter().all(|line| serde_json::from_str::<Value>(line).is_ok()), "no half line is left");
+    assert!(lines.iter().all(|line| serde_json::from_str::<Value>(line).is_ok()), "no partial line is left");
 }
 
 #[test]
-fn a_batch_costs_no_file_that_was_there() {
+fn a_batch_destroys_no_existing_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.jsonl");
     let rows = "{\"id\": 1, \"prompt\": \"Once\", \"text\": \"Once\"}\n";
@@ -275,9 +275,9 @@ fn a_batch_costs_no_file_that_was_there() {
     }
 }
 
-/// Whoever read stderr is gone: what was to be said there is lost, and nothing else.
+/// If the reader of stderr is gone, only the messages are lost.
 #[test]
-fn a_stderr_that_nobody_reads_is_no_failure() {
+fn a_closed_stderr_is_not_a_failure() {
     let folder = tiny("base").display().to_string();
     for (arguments, code) in [
         (&["generate", "-m", "demo", "Once", "-n", "2", "--sample", "-v"][..], 0),
@@ -318,11 +318,11 @@ fn interrupted_batch(signal: i32) -> std::process::ExitStatus {
     let status = child.wait().unwrap();
     let finished = lines();
     assert!(finished.ends_with('\n') && finished.lines().count() < 80);
-    assert!(finished.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "what is finished is valid");
+    assert!(finished.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "finished lines are valid");
 
     gpt2(&[&batch[..], &["--resume"]].concat()).succeeds();
     let all = lines();
-    assert!(all.starts_with(&finished), "what was finished stays");
+    assert!(all.starts_with(&finished), "finished lines are kept");
     let mut ids: Vec<i64> =
         all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].as_i64().unwrap()).collect();
     ids.sort_unstable();
@@ -332,23 +332,23 @@ fn interrupted_batch(signal: i32) -> std::process::ExitStatus {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_in_a_batch_keeps_what_is_finished() {
+fn ctrl_c_in_a_batch_keeps_finished_results() {
     assert_eq!(interrupted_batch(libc::SIGINT).code(), Some(130));
 }
 
 #[cfg(unix)]
 #[test]
-fn a_terminated_batch_keeps_what_is_finished() {
+fn a_terminated_batch_keeps_finished_results() {
     use std::os::unix::process::ExitStatusExt;
     assert_eq!(interrupted_batch(libc::SIGTERM).signal(), Some(libc::SIGTERM));
 }
 
-/// No home, a terminal that can do nothing, no terminal at all, a folder that cannot be written: the same result.
+/// No home, a dumb terminal, no terminal at all, an unwritable folder: the same result.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_poor_environment_changes_nothing() {
     for arguments in SUBCOMMANDS.iter().filter(|arguments| !arguments.contains(&"json")) {
-        // How much memory is free changes all the time.
+        // The amount of free memory changes all the time.
         let lasting =
             |text: String| text.lines().filter(|line| !line.contains("available")).collect::<Vec<_>>().join("\n");
         let expected = lasting(gpt2(arguments).succeeds().stdout());
@@ -374,7 +374,7 @@ fn a_poor_environment_changes_nothing() {
     assert!(bare.status.success() && bare.stdout.starts_with(b"Once"), "{bare:?}");
 }
 
-/// What never ends is not read to its end.
+/// Endless input is not read forever.
 #[cfg(unix)]
 #[test]
 fn an_endless_configuration_is_refused() {

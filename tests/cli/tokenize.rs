@@ -24,9 +24,9 @@ fn json_of(arguments: &[&str]) -> Value {
     tokenize(&[&["--format", "json"], arguments].concat()).succeeds().json()
 }
 
-/// Every tenth golden; the library's tests have them all.
+/// Every tenth golden; the library's tests cover all of them.
 #[test]
-fn hostile_texts_give_the_ids_of_transformers_and_come_back() {
+fn hostile_texts_give_the_ids_of_transformers_and_round_trip() {
     for case in read("tokenizer/goldens.json")["cases"].as_array().unwrap().iter().step_by(10) {
         let (text, expected) = (case[0].as_str().unwrap(), &case[1]);
         let json = tokenize(&["--format", "json"]).stdin(text).succeeds().json();
@@ -52,7 +52,7 @@ fn published_examples_are_reproduced() {
 }
 
 #[test]
-fn the_json_is_that_of_the_contract() {
+fn the_json_has_the_keys_of_the_contract() {
     let bird = json_of(&["é 🙂"]);
     let token = |position: u32, id: u32, piece: &str, text: &str, start: u32, end: u32| json!({"position": position, "id": id, "piece": piece, "text": text, "start": start, "end": end});
     let tokens = [token(0, 2634, "Ã©", "é", 0, 2), token(1, 32485, "ĠðŁĻĤ", " 🙂", 2, 7)];
@@ -90,7 +90,7 @@ fn ids_are_one_line_and_count_is_a_number() {
 }
 
 #[test]
-fn text_comes_from_every_place() {
+fn text_is_read_from_every_source() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("text");
     std::fs::write(&file, "a\r\nb ").unwrap();
@@ -107,7 +107,7 @@ fn decoding_is_byte_exact() {
     let decoded = |ids: &str| tokenize(&["--decode", ids]).succeeds().output.stdout;
     assert_eq!(decoded("464 4583 50256"), b"The theory<|endoftext|>");
     assert_eq!(decoded("188"), b"\0");
-    // ESC [ 3 1 m is text here, not a colour; half a character stays half.
+    // ESC [ 3 1 m is text here, not a colour; half a character is printed as is.
     assert_eq!(decoded("215 58 3132 76 162 120"), b"\x1b[31m\xe6\xbc");
     assert_eq!(decoded(""), b"");
     let folder = tempfile::tempdir().unwrap();
@@ -118,7 +118,7 @@ fn decoding_is_byte_exact() {
 }
 
 #[test]
-fn special_tokens_can_be_put_before_and_turned_off() {
+fn special_tokens_can_be_added_and_turned_off() {
     let ids = |arguments: &[&str]| tokenize(&[&["--format", "ids"], arguments].concat()).succeeds().stdout();
     assert_eq!(ids(&["a<|endoftext|>"]), "64 50256\n");
     assert_eq!(ids(&["a<|endoftext|>", "--no-special"]), "64 27 91 437 1659 5239 91 29\n");
@@ -182,7 +182,7 @@ fn published_models_need_no_network() {
 }
 
 #[test]
-fn what_is_no_text_is_an_error_with_its_offset() {
+fn invalid_utf8_is_an_error_with_its_offset() {
     tokenize(&[]).stdin(b"abc\xff").fails(1, &["stdin", "offset 3"]);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("text");
@@ -208,7 +208,7 @@ fn mistakes_are_named() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_closed_pipe_is_not_a_failure() {
     let mut child = tokenize(&["--vocab"]).into_command().stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdout = child.stdout.take().unwrap();
     stdout.read_exact(&mut [0; 10]).unwrap();

@@ -15,7 +15,7 @@ fn strings(arguments: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn logits_and_argmax_are_those_of_transformers() {
+fn logits_and_argmax_match_transformers() {
     for checkpoint in ["base", "erf_inner", "inverse", "untied_f16"] {
         for case in golden(checkpoint)["forward"].as_array().unwrap() {
             let json = topk(checkpoint, &case["ids"], &strings(&["--all", "-k", "1000"]));
@@ -31,9 +31,9 @@ fn logits_and_argmax_are_those_of_transformers() {
     }
 }
 
-/// Probabilities after the processors within 1e-5, and exactly the tokens that they leave.
+/// Probabilities after the processors agree within 1e-5, and exactly the same tokens remain.
 #[test]
-fn distributions_after_the_processors_are_those_of_transformers() {
+fn distributions_after_the_processors_match_transformers() {
     for checkpoint in ["base", "erf_inner", "inverse", "untied_f16"] {
         for case in golden(checkpoint)["distribution"].as_array().unwrap() {
             let mut flags = strings(&["-k", "1000"]);
@@ -86,7 +86,7 @@ fn text_reads_like_a_lesson() {
     assert!(!bars.contains('\u{1b}'), "no colour on a pipe");
 }
 
-/// A token that was asked for has the rank and probability that the full list gives it.
+/// A token given with `--token` has the rank and probability of the full list.
 #[test]
 fn given_tokens_are_ranked() {
     let run = |more: &[&str]| {
@@ -102,7 +102,7 @@ fn given_tokens_are_ranked() {
     gpt2(&["topk", "-m", "demo", "Once", "--token", "two words"]).fails(2, &["--token", "2 tokens"]);
 }
 
-/// Joint probabilities are products along the path, and each node is what `topk` says after that path.
+/// Joint probabilities are products along the path, and each node matches `topk` after that path.
 #[test]
 fn the_tree_multiplies_along_its_paths() {
     let tree =

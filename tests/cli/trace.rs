@@ -27,14 +27,14 @@ fn assert_near(ours: &[f64], theirs: &[f64], what: &str) {
     }
 }
 
-/// transformers' hidden states are the embedding, every block but the last, and the last after the final norm.
+/// transformers' hidden states are the embedding, every block except the last, and the last block after the final norm.
 fn without_the_last_block(states: &[Value]) -> Vec<&Value> {
     let count = states.len();
     states.iter().enumerate().filter(|(i, _)| *i != count - 2).map(|(_, state)| state).collect()
 }
 
 #[test]
-fn hidden_states_are_those_of_transformers() {
+fn hidden_states_match_transformers() {
     for checkpoint in CHECKPOINTS {
         for case in golden(checkpoint)["forward"].as_array().unwrap() {
             let json = trace(checkpoint, &case["ids"], &[]);
@@ -53,7 +53,7 @@ fn hidden_states_are_those_of_transformers() {
 }
 
 #[test]
-fn attention_is_that_of_transformers() {
+fn attention_matches_transformers() {
     for checkpoint in CHECKPOINTS {
         for case in golden(checkpoint)["forward"].as_array().unwrap() {
             let json = trace(checkpoint, &case["ids"], &["--attention", "--layer", "0", "--head", "0"]);
@@ -127,11 +127,11 @@ fn every_activation_is_saved_under_its_name() {
             assert_near(&last[(t - 1) * c..][..8], &theirs, checkpoint);
         }
     }
-    // Nothing but the file is left.
+    // Only the file is left.
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// Tracing is no second model: the logits of a traced pass have the very bits of one that is not.
+/// The logits of a traced pass are bit-identical to those of an untraced one.
 #[test]
 fn tracing_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();

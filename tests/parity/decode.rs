@@ -1,4 +1,4 @@
-//! Every strategy and every processor against transformers' results, and what only shows on a real network.
+//! Every strategy and every processor against transformers' results, and behaviour that only shows on a real network.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub struct Generate {
     scores: Option<Vec<f32>>,
 }
 
-/// `decoding.json` (`tests/fixtures/make_decoding.py`): common tokens end sequences.
+/// `decoding.json` (`tests/fixtures/make_decoding.py`), where common tokens end sequences.
 #[derive(Deserialize)]
 struct Endings {
     generate: Vec<Ending>,
@@ -146,7 +146,7 @@ pub fn assert_case(name: &str, model: &Gpt2, eos_token_id: &[u32], case: &Genera
     let scores: Option<Vec<f32>> = ours.iter().map(|sequence| sequence.score).collect();
     assert_eq!(scores.is_some(), case.scores.is_some(), "{name}: {:?}", case.params);
     for (a, b) in scores.iter().flatten().zip(case.scores.iter().flatten()) {
-        // Sums of log-probabilities times the length go into the hundreds.
+        // Sums of log-probabilities times the length reach the hundreds.
         assert!((a - b).abs() <= 1e-4 * b.abs().max(1.0), "{name}: score {a}, transformers has {b}: {:?}", case.params);
     }
 }
@@ -165,9 +165,9 @@ fn group_beams_and_contrastive_search_give_the_sequences_of_transformers_4_49() 
     }
 }
 
-/// Where beams really end: several end-of-sequence tokens, all kinds of early stopping, both versions.
+/// Cases in which beams do end: several end-of-sequence tokens, all kinds of early stopping, both versions.
 #[test]
-fn sequences_end_where_those_of_transformers_end() {
+fn sequences_end_as_in_transformers() {
     check_endings(golden::model);
 }
 
@@ -200,9 +200,9 @@ fn distributions_after_the_processors_agree() {
     }
 }
 
-/// All cases of a checkpoint in one batch, rows of different lengths and strategies beside each other.
+/// All cases of a checkpoint in one batch that mixes lengths and strategies.
 #[test]
-fn a_batch_gives_what_each_request_gives_alone() {
+fn a_batch_gives_the_same_as_each_request_alone() {
     for (name, model, golden) in cases() {
         let eos = &model.config().eos_token_id;
         let mut requests: Vec<(Vec<u32>, GenerationConfig)> = golden
@@ -226,9 +226,9 @@ fn a_batch_gives_what_each_request_gives_alone() {
     }
 }
 
-/// Guesses from the text, from the same model, and from one that is quite another.
+/// Guesses from the text, from the same model, and from a very different one.
 #[test]
-fn assisted_decoding_gives_what_plain_decoding_gives() {
+fn assisted_decoding_gives_the_same_as_plain_decoding() {
     let models: Vec<(&str, Gpt2, Golden)> = cases().collect();
     let (_, other, _) = &models[1];
     for (name, model, golden) in &models {
@@ -251,7 +251,7 @@ fn assisted_decoding_gives_what_plain_decoding_gives() {
     }
 }
 
-/// Pearson's test of thousands of first tokens against the distribution that the processors leave.
+/// Pearson's test of thousands of first tokens against the processed distribution.
 #[test]
 fn samples_follow_the_processed_distribution() {
     const DRAWS: usize = 6000;
@@ -268,7 +268,7 @@ fn samples_follow_the_processed_distribution() {
             *counts.entry(sequence.ids[0] as usize).or_default() += 1;
         }
         assert!(counts.keys().all(|id| case.probs.contains_key(id)), "{:?}", case.params);
-        // Tokens too rare for the statistic count as one.
+        // Tokens too rare for the statistic are pooled.
         let (common, rare): (Vec<_>, Vec<_>) = case.probs.iter().partition(|(_, p)| **p * DRAWS as f32 >= 5.0);
         let count = |id: &usize| counts.get(id).copied().unwrap_or(0) as f64;
         let mut bins: Vec<(f64, f64)> = common.iter().map(|(id, p)| (count(id), f64::from(**p))).collect();
@@ -284,7 +284,7 @@ fn samples_follow_the_processed_distribution() {
 }
 
 #[test]
-fn a_cropped_context_is_a_prompt_of_the_last_tokens() {
+fn a_cropped_context_acts_like_a_prompt_of_the_last_tokens() {
     let (model, golden) = (golden::model("base"), golden::golden::<Golden>("base"));
     let n_positions = model.config().n_positions;
     for params in [&golden.generate[0].params, &golden.generate[1].params, &golden.generate[2].params] {

@@ -1,13 +1,13 @@
-//! The network as it runs on a GPU, against transformers' numbers and against the kernels of the CPU.
+//! The network as it runs on a GPU, against transformers' numbers and against the CPU kernels.
 //!
-//! `GPT2_TEST_DEVICE` says where: candle's operations on its CPU backend (`cpu`, or unset); the kernels for NVIDIA's GPUs
-//! on the first GPU (`cuda`) or on the CPU (`emulator`), or candle's operations on a Mac's GPU (`metal`), in builds that
-//! have them.
+//! `GPT2_TEST_DEVICE` selects the backend: candle's operations on its CPU backend (`cpu`, or unset); the kernels for NVIDIA
+//! GPUs on the first GPU (`cuda`) or on the CPU (`emulator`); or candle's operations on a Mac's GPU (`metal`), in builds
+//! that include them.
 //!
-//! Tolerances: f32 is held to what the kernels are held to. In 16 bits transformers itself is up to 0.013 (f16) and 0.127
-//! (bf16) from its own f32 logits on these checkpoints, which go up to 7.5; bf16 is allowed half as much again, and f16
-//! twice as much, because candle's CPU backend rounds partial sums of f16 products. On a GPU they are f32, and the same
-//! tolerance is generous.
+//! Tolerances: f32 has the same tolerance as the CPU kernels. In 16 bits, transformers itself is up to 0.013 (f16) and
+//! 0.127 (bf16) from its own f32 logits on these checkpoints, which go up to 7.5. We allow 1.5 times that in bf16, and
+//! twice that in f16, because candle's CPU backend rounds partial sums of f16 products. On a GPU the sums are f32, so the
+//! same tolerance is generous.
 
 use std::mem::ManuallyDrop;
 
@@ -24,17 +24,17 @@ use crate::golden::{self, Golden, NAMES, assert_close};
 use crate::{decode, forward};
 
 thread_local! {
-    /// A test has a thread, and so a device, of its own, which ends with the process: a thread's last moments are no time
-    /// to call a driver.
+    /// Each test has its own thread and so its own device. It lives until the process ends, because a driver must not be
+    /// called while a thread is being torn down.
     static BACKEND: ManuallyDrop<Backend> = ManuallyDrop::new(open());
 }
 
-/// What computes, the same throughout a test.
+/// The backend, the same throughout a test.
 fn backend() -> Backend {
     BACKEND.with(|backend| Backend::clone(backend))
 }
 
-/// Where its tensors lie.
+/// The device of its tensors.
 fn device() -> Device {
     match backend() {
         Backend::Candle(device) => device,
@@ -42,7 +42,7 @@ fn device() -> Device {
     }
 }
 
-/// Opens what `GPT2_TEST_DEVICE` names, a GPU as the program does.
+/// Opens the backend named by `GPT2_TEST_DEVICE`; a GPU is opened as the program does it.
 fn open() -> Backend {
     let name = std::env::var_os("GPT2_TEST_DEVICE").unwrap_or_else(|| "cpu".into());
     match name.to_str() {
@@ -86,7 +86,7 @@ fn in_f32_every_strategy_gives_the_sequences_of_transformers() {
     decode::check_endings(model);
 }
 
-/// All at once, so that rows of different lengths, prompts and single tokens, and beams that move share passes.
+/// All requests at once, so that rows of different lengths, prompts, single tokens and moving beams share passes.
 #[test]
 fn a_batch_gives_the_sequences_that_each_request_gives_alone() {
     for name in NAMES {
@@ -133,10 +133,10 @@ fn last(row: usize, ids: &[u32]) -> Input<'_> {
     Input::logits(row, ids)
 }
 
-/// Splits, copies, cuts, rows in any order and of any lengths, over the step in which room grows: what the cache holds is
-/// what the kernels' cache holds.
+/// Splits, copies and truncations, with rows in any order and of any length, beyond the size at which the cache grows: the
+/// results match those of the CPU kernels' cache.
 #[test]
-fn the_cache_holds_what_that_of_the_kernels_holds() {
+fn the_cache_matches_that_of_the_cpu_kernels() {
     let config = Config { n_positions: 400, vocab_size: 90, n_embd: 24, n_layer: 2, n_head: 3, ..tiny() };
     let checkpoint = Checkpoint::random(&config, WeightType::F32, 7).unwrap();
     let models = [LoadOptions::default(), options(WeightType::F32)]
@@ -149,14 +149,14 @@ fn the_cache_holds_what_that_of_the_kernels_holds() {
             out.extend(session.forward(inputs).unwrap().logits);
         };
         pass(&mut session, &[last(2, &ids[..120]), last(0, &ids[5..8]), last(1, &ids[3..4])]);
-        // Row 2 outgrows its room, the others go on by one and by several.
+        // Row 2 outgrows its space; the others grow by one and by several positions.
         pass(&mut session, &[last(1, &ids[..1]), last(2, &ids[120..130]), last(0, &ids[50..53])]);
-        // Beams swap, one is copied to a row that is new; one of them is cut back.
+        // Beams swap, one is copied to a new row and truncated.
         session.assign(&[(0, 2), (2, 0), (4, 2)]);
         session.truncate(4, 100);
         session.assign(&[(1, 4)]);
         pass(&mut session, &[last(4, &ids[9..10]), last(0, &ids[7..8]), last(1, &ids[8..9]), last(2, &ids[6..7])]);
-        // The copies are copies: none of them sees what another was given.
+        // The copies are independent: none sees the tokens of another.
         pass(&mut session, &[last(0, &ids[1..2]), last(1, &ids[2..3]), last(4, &ids[3..4])]);
         session.truncate(0, 0);
         pass(&mut session, &[last(0, &ids[..200]), last(3, &ids[..1])]);
@@ -169,7 +169,7 @@ fn the_cache_holds_what_that_of_the_kernels_holds() {
 
 /// A pass that fails leaves the rows as they were.
 #[test]
-fn rows_survive_a_pass_that_is_refused() {
+fn rows_survive_a_refused_pass() {
     let (model, kernels) = (model("base"), golden::model("base"));
     let mut session = Session::new(&model);
     session.forward(&[last(0, &[1, 2, 3])]).unwrap();
@@ -180,9 +180,9 @@ fn rows_survive_a_pass_that_is_refused() {
     assert_close(&next, &expected, forward::TOLERANCE, "after a refused pass");
 }
 
-/// The second token's embedding is no number. The row that saw it starts anew beside a longer one.
+/// The second token's embedding is NaN. The row that saw it starts over next to a longer one.
 #[test]
-fn a_row_does_not_see_who_was_there_before() {
+fn a_row_does_not_see_its_earlier_contents() {
     let config = Config { n_positions: 20, vocab_size: 9, n_embd: 4, n_layer: 1, n_head: 2, ..tiny() };
     let mut tensors = Checkpoint::random(&config, WeightType::F32, 7).unwrap().tensors().to_vec();
     let wte = tensors.iter_mut().find(|tensor| tensor.name == "wte.weight").unwrap();
@@ -217,7 +217,7 @@ fn rows_are_traced_in_the_order_of_the_batch() {
 }
 
 #[test]
-fn in_16_bits_logits_are_as_near_as_those_of_transformers() {
+fn in_16_bits_logits_are_as_close_as_those_of_transformers() {
     for (weights, tolerance) in [(WeightType::F16, 0.026), (WeightType::BF16, 0.19)] {
         for name in NAMES {
             let (model, exact) = (golden::load(name, options(weights)), golden::model(name));
@@ -225,7 +225,7 @@ fn in_16_bits_logits_are_as_near_as_those_of_transformers() {
             for case in &golden::golden::<Golden>(name).forward {
                 let (logits, exact) = (forward::logits(&model, &case.ids), forward::logits(&exact, &case.ids));
                 assert_close(&logits[logits.len() - v..], &case.logits_last, tolerance, name);
-                // Another token than in f32 only where f32 hardly tells them apart.
+                // The best token may differ from f32 only if its logits are nearly equal there.
                 for ((row, exact), best) in logits.chunks(v).zip(exact.chunks(v)).zip(&case.argmax) {
                     let gap = exact[*best] - exact[forward::argmax(row)];
                     assert!(gap <= 2.0 * tolerance, "{name}, {weights:?}: {gap}");
@@ -236,7 +236,7 @@ fn in_16_bits_logits_are_as_near_as_those_of_transformers() {
 }
 
 #[test]
-fn quantised_weights_give_what_the_kernels_give() {
+fn quantised_weights_match_the_cpu_kernels() {
     let config =
         Config { n_positions: 64, vocab_size: 320, n_embd: 256, n_layer: 2, n_head: 4, n_inner: 512, ..tiny() };
     let checkpoint = Checkpoint::random(&config, WeightType::F32, 3).unwrap();
@@ -248,10 +248,10 @@ fn quantised_weights_give_what_the_kernels_give() {
         assert_eq!(kernels.weight_bytes(), candle.weight_bytes(), "{kind:?}");
         let (ours, theirs) = (forward::logits(&candle, &ids), forward::logits(&kernels, &ids));
         let largest = theirs.iter().fold(0f32, |a, b| a.max(b.abs()));
-        // Both round activations to 8 bits, each in its own way.
+        // Both round activations to 8 bits, in different ways.
         assert_close(&ours, &theirs, 0.02 * largest, &format!("{kind:?}"));
     }
-    // Widths that are no whole blocks: f16 and q8_0 in place of what was asked for.
+    // Widths that are not multiples of a block fall back to f16 and q8_0.
     for name in NAMES {
         let weights = WeightType::Quantized(QuantizedType::Q4K);
         let kernels = golden::load(name, LoadOptions { weights, ..LoadOptions::default() });
@@ -262,9 +262,9 @@ fn quantised_weights_give_what_the_kernels_give() {
     }
 }
 
-/// Ties go to the first token, as they do on the host, and what is no number is noticed.
+/// Ties go to the first token, as on the host, and NaN is detected.
 #[test]
-fn the_best_token_is_that_of_the_host() {
+fn the_best_token_matches_the_host() {
     let (model, kernels) = (model("base"), golden::model("base"));
     let v = model.config().vocab_size;
     let mut logits = vec![-1f32; 5 * v];
@@ -282,8 +282,8 @@ fn the_best_token_is_that_of_the_host() {
 
 // ---- The same bits ----
 
-/// What promises the same bits for a row whatever is run beside it: on the CPU this library's own kernels, in the place of
-/// candle's operations.
+/// A backend that promises the same bits for a row whatever runs beside it: on the CPU, this library's own kernels instead
+/// of candle's operations.
 fn promising(weights: WeightType) -> LoadOptions {
     match backend() {
         Backend::Candle(Device::Cpu) => LoadOptions { weights, ..LoadOptions::default() },
@@ -293,7 +293,7 @@ fn promising(weights: WeightType) -> LoadOptions {
 
 const FLOATS: [WeightType; 3] = [WeightType::F32, WeightType::F16, WeightType::BF16];
 
-/// The tiny checkpoints in every type, and ids of which a row has up to `n_positions`.
+/// The tiny checkpoints in every type, with `n_positions` ids for a row.
 fn tiny_models() -> impl Iterator<Item = (String, Gpt2, Vec<u32>)> {
     let models = FLOATS.into_iter().flat_map(|weights| NAMES.map(|name| (name, weights)));
     models.map(|(name, weights)| {
@@ -304,7 +304,7 @@ fn tiny_models() -> impl Iterator<Item = (String, Gpt2, Vec<u32>)> {
     })
 }
 
-/// A random network, and ids of which a row has up to `tokens`.
+/// A random network, with `tokens` ids for a row.
 fn random_model(weights: WeightType, config: &Config, tokens: usize) -> (Gpt2, Vec<u32>) {
     let checkpoint = Checkpoint::random(config, WeightType::F32, 11).unwrap();
     let model = Gpt2::load(config.clone(), &checkpoint, promising(weights)).unwrap();
@@ -326,14 +326,14 @@ fn bits(session: &mut Session<'_>, inputs: &[(usize, &[u32])]) -> Vec<Vec<u32>> 
     of_input.collect()
 }
 
-/// Those of ids that a row reads alone and at once.
+/// The logits, bit by bit, of a row that reads `ids` alone and in one pass.
 fn bits_alone(model: &Gpt2, ids: &[u32]) -> Vec<u32> {
     bits(&mut Session::new(model), &[(0, ids)]).remove(0)
 }
 
-/// Prompts of many lengths and single tokens share passes, rows in any order: few rows, some, and many.
+/// Prompts of many lengths and single tokens share passes, with rows in any order: few rows, some, and many.
 #[test]
-fn a_row_gives_the_same_bits_alone_and_beside_rows_of_other_lengths() {
+fn a_row_gives_the_same_bits_alone_and_with_rows_of_other_lengths() {
     for (name, model, ids) in tiny_models() {
         check_company(&name, &model, &ids, &[1, 1, 1]);
         check_company(&name, &model, &ids, &[2, 1, 3, 8, 1]);
@@ -351,7 +351,7 @@ fn check_company(name: &str, model: &Gpt2, ids: &[u32], lens: &[usize]) {
 }
 
 #[test]
-fn a_row_gives_the_same_bits_at_once_in_two_pieces_and_token_by_token() {
+fn a_row_gives_the_same_bits_in_one_pass_in_two_and_token_by_token() {
     for (name, model, ids) in tiny_models() {
         let splits = [1, 2, 7, 8, 9, 16, 31, 33, ids.len() - 8, ids.len() - 1];
         check_pieces(&name, &model, &ids, splits.into_iter().filter(|split| *split < ids.len()));
@@ -371,9 +371,9 @@ fn check_pieces(name: &str, model: &Gpt2, ids: &[u32], splits: impl IntoIterator
     }
 }
 
-/// As beam search moves rows, and as guesses are taken back.
+/// Rows move as in beam search, and are truncated as after wrong guesses.
 #[test]
-fn rows_that_were_copied_swapped_and_cut_give_the_bits_of_rows_that_read_the_same() {
+fn copied_swapped_and_truncated_rows_give_the_same_bits_as_fresh_rows() {
     for (name, model, ids) in tiny_models() {
         let (long, short) = (ids.len() - 4, 5);
         check_moves(&name, &model, &ids, long, short);
@@ -392,11 +392,11 @@ fn check_moves(name: &str, model: &Gpt2, ids: &[u32], long: usize, short: usize)
             assert!(ours == alone[alone.len() - ours.len()..], "{name}: row {row} after {:?}", texts[*row]);
         }
     };
-    // Two change places, one is copied, and the copies part.
+    // Two rows swap, one is copied, and the copies diverge.
     session.assign(&[(0, 1), (1, 0), (2, 0)]);
     texts = [texts[1].clone(), texts[0].clone(), texts[0].clone()];
     step(&mut session, &mut texts, [&ids[3..4], &ids[4..5], &ids[5..6]]);
-    // What is cut goes on in its own way, in a block that a copy has, too.
+    // A truncated row continues differently, in a page that it shares with a copy.
     session.assign(&[(0, 2)]);
     texts[0] = texts[2].clone();
     session.truncate(0, long - 2);
@@ -409,9 +409,9 @@ fn check_moves(name: &str, model: &Gpt2, ids: &[u32], long: usize, short: usize)
     step(&mut session, &mut texts, [&ids[2..6], &[], &ids[1..2]]);
 }
 
-/// A pass has 2048 tokens at most.
+/// A pass has at most 2048 tokens.
 #[test]
-fn a_prompt_longer_than_a_pass_gives_the_same_bits_however_it_is_read() {
+fn a_prompt_longer_than_a_pass_gives_the_same_bits_however_it_is_split() {
     let config = Config { n_positions: 2300, vocab_size: 9, n_embd: 4, n_layer: 1, n_head: 2, n_inner: 5, ..tiny() };
     for weights in FLOATS {
         let ((model, ids), name) = (random_model(weights, &config, 2200), format!("several passes, {weights:?}"));
@@ -420,9 +420,9 @@ fn a_prompt_longer_than_a_pass_gives_the_same_bits_however_it_is_read() {
     }
 }
 
-/// Where heads and rows are few, blocks of positions are gone through side by side, else one after the other.
+/// With few heads and rows, blocks of positions are processed in parallel, otherwise one after the other.
 #[test]
-fn many_heads_give_the_same_bits_alone_beside_others_and_in_pieces() {
+fn many_heads_give_the_same_bits_alone_with_others_and_in_pieces() {
     let config = Config { n_positions: 300, vocab_size: 90, n_embd: 64, n_layer: 2, n_head: 32, ..tiny() };
     for weights in FLOATS {
         let ((model, ids), name) = (random_model(weights, &config, 150), format!("many heads, {weights:?}"));

@@ -52,7 +52,7 @@ pub fn check_activations(name: &str, model: &Gpt2, golden: &Golden) {
     }
 }
 
-/// transformers' hidden states are the embedding, every block but the last, and the last after the final norm.
+/// transformers' hidden states are the embedding, every block except the last, and the last block after the final norm.
 fn check_hidden(name: &str, model: &Gpt2, trace: &Trace, last: &candle_core::Tensor, case: &Forward) {
     let (c, t) = (model.config().n_embd, case.ids.len());
     let mut states = vec![trace.embed.clone().unwrap()];
@@ -86,7 +86,7 @@ pub fn check_scores(name: &str, model: &Gpt2, golden: &Golden) {
     }
 }
 
-/// With the cache, token by token and split at any point, every logit has the very bits that one pass gives.
+/// With the cache, token by token or split at any point, every logit is bit-identical to that of a single pass.
 #[test]
 fn the_cache_changes_nothing() {
     for (name, model, golden) in cases() {
@@ -113,7 +113,7 @@ fn the_cache_changes_nothing() {
     }
 }
 
-/// Rows of different lengths, prompts beside single tokens, copies and cut rows: each gives what it gives alone.
+/// Rows of different lengths, prompts next to single tokens, copied and truncated rows: each gives the same as alone.
 #[test]
 fn rows_do_not_disturb_each_other() {
     for (name, model, golden) in cases() {
@@ -126,7 +126,7 @@ fn rows_do_not_disturb_each_other() {
             let alone = logits(&model, ids);
             assert_eq!(together[row * v..(row + 1) * v], alone[alone.len() - v..], "{name}, row {row}");
         }
-        // Row 2 goes on as a copy of row 0; row 0 is cut and takes another way; row 1 goes on.
+        // Row 2 continues as a copy of row 0; row 0 is truncated and continues differently; row 1 continues.
         session.assign(&[(2, 0)]);
         session.truncate(0, 2);
         let next = session.forward(&[input(2, &[1]), input(0, &[2, 3]), input(1, &[4])]).unwrap().logits;

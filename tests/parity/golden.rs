@@ -35,8 +35,8 @@ pub struct Score {
     pub logprobs: Vec<f32>,
 }
 
-/// `tests/fixtures` of the repository that cargo runs these tests in, or that `CARGO_MANIFEST_DIR` names: an executable
-/// may be taken to another machine.
+/// `tests/fixtures` of the repository where cargo runs these tests, or of `CARGO_MANIFEST_DIR` if it is set: the
+/// executable may run on another machine.
 pub fn fixtures() -> PathBuf {
     let repository = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     PathBuf::from(repository).join("tests/fixtures")

@@ -1,5 +1,5 @@
-//! The published GPT-2 against what published notebooks and test suites print of it (`real_gpt2.json`). The weights are
-//! half a gigabyte from the hub, which `gpt2 info -m gpt2` and `gpt2 info -m distilgpt2` fetch; these tests run on demand:
+//! The published GPT-2 against numbers from published notebooks and test suites (`real_gpt2.json`). The weights are half a
+//! gigabyte, fetched from the hub by `gpt2 info -m gpt2` and `gpt2 info -m distilgpt2`, so these tests run on demand:
 //! `cargo test --release --test parity real:: -- --ignored`.
 
 use std::sync::Arc;
@@ -46,7 +46,7 @@ fn argmax(row: &[f32]) -> u32 {
     (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best }) as u32
 }
 
-/// Normed hidden states, (T, C).
+/// Hidden states after the final norm, (T, C).
 fn hidden(model: &Gpt2, ids: &[u32]) -> Vec<Vec<f32>> {
     let x = model.forward(&[(0, ids)], &mut model.new_cache(), None).unwrap();
     let x = to_host(&model.final_norm(&x).unwrap()).unwrap();
@@ -63,7 +63,7 @@ fn assert_ends(row: &[f32], expected: &Value) {
 
 #[test]
 #[ignore = "needs the published weights of distilgpt2 in the cache of the hub"]
-fn distilgpt2_expects_what_its_notebook_prints() {
+fn distilgpt2_matches_its_notebook() {
     let model = cached("distilgpt2");
     let case = &real()["distilgpt2"]["argmax_each_position"];
     let best: Vec<u32> = logits(&model, &encode(&case["prompt"])).iter().map(|row| argmax(row)).collect();
@@ -82,7 +82,7 @@ fn distilgpt2_expects_what_its_notebook_prints() {
 
 #[test]
 #[ignore = "needs the published weights of gpt2 in the cache of the hub"]
-fn gpt2_expects_what_is_published() {
+fn gpt2_has_the_published_predictions() {
     let model = cached("gpt2");
     let real = &real()["gpt2"];
     let rows = logits(&model, &encode(&real["topk"]["prompt"]));
@@ -135,7 +135,7 @@ fn gpt2_has_the_published_hidden_states_logits_and_scores() {
 
 #[test]
 #[ignore = "needs the published weights of gpt2 in the cache of the hub"]
-fn gpt2_writes_what_is_published() {
+fn gpt2_generates_the_published_texts() {
     let model = cached("gpt2");
     let (real, tokenizer) = (&real()["gpt2"], Tokenizer::gpt2());
     for case in real["greedy"].as_array().unwrap().iter().chain(real["beam"].as_array().unwrap()) {

@@ -1,4 +1,4 @@
-//! Many prompts from a JSONL file: read as places become free, written as they finish, resumable.
+//! Many prompts from a JSONL file: read as places become free, written as they finish, resumable after an interruption.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,7 +84,7 @@ impl Batch<'_> {
         let mut more = true;
         while !interrupted.load(Ordering::Relaxed) && (more || !engine.is_idle()) {
             while more && engine.has_room() {
-                // With work at hand nobody waits for a slow writer.
+                // While there is work to do, do not wait for a slow writer of the input.
                 let line = if engine.is_idle() {
                     self.rows.recv().map_err(|_| TryRecvError::Disconnected)
                 } else {
@@ -103,7 +103,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Starts the row of a line, or writes why it cannot be started.
+    /// Starts the row on a line, or reports why it cannot be started.
     fn admit(&mut self, engine: &mut Engine<'_>, sink: &mut Sink, line: Line) -> Result<()> {
         let (number, row) = match jsonl::parse::<Row>(line) {
             Ok(row) => row,

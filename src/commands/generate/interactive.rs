@@ -1,4 +1,4 @@
-//! Prompt after prompt on a terminal: the model is loaded once, lines can be edited, and there is a history.
+//! Prompt after prompt on a terminal: the model is loaded once, with line editing and a history.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -17,12 +17,15 @@ pub fn run(generator: &Generator<'_>) -> Result<()> {
     let mut editor = DefaultEditor::new()?;
     let history = history_file();
     if let Some(history) = history.as_ref().filter(|history| history.exists()) {
-        // A history that cannot be read is no reason not to run.
+        // Run even if the history cannot be read.
         let _ = editor.load_history(history);
     }
     let interrupted = interrupt_flag()?;
     if !generator.verbosity.quiet && std::io::stdin().is_terminal() {
-        say(format_args!("{}: type a text to continue; Ctrl-C stops a completion, Ctrl-D ends", generator.loaded.name));
+        say(format_args!(
+            "{}: type a text to continue; Ctrl-C stops a completion, Ctrl-D quits",
+            generator.loaded.name
+        ));
     }
     loop {
         let line = match editor.readline("> ") {
@@ -43,7 +46,7 @@ pub fn run(generator: &Generator<'_>) -> Result<()> {
             .and_then(|request| generator.write_text(&request, &interrupted, &mut out));
         out.finish()?;
         if let Err(error) = outcome {
-            // A prompt that cannot be run does not end the session.
+            // A bad prompt does not end the session.
             say(format_args!("error: {}", advice::lines(&error, "generate", Spelling::Flags).join(": ")));
         }
     }

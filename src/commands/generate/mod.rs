@@ -1,4 +1,4 @@
-//! `gpt2 generate`: continue a text, one or many.
+//! `gpt2 generate`: continues one text or many.
 
 mod batch;
 mod interactive;
@@ -25,13 +25,13 @@ use crate::output::{Stdout, say};
 
 pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     let config = GenerationConfig { assistant: args.assistant_model.is_some(), ..args.decoding.config.clone() };
-    // What a row of a batch gives may go well with flags that do not go well with each other.
+    // In a batch, a row's parameters may complete a combination of flags that is invalid on its own.
     if args.batch.input.is_some() { config.check_values() } else { config.check() }?;
     let work = match &args.batch.input {
         _ if args.interactive => Work::Interactive,
         Some(input) => {
             jsonl::check_output(input, args.batch.output.as_deref())?;
-            // A missing input must not cost the output of an earlier run.
+            // Open the input first: if it is missing, the output of an earlier run must survive.
             Work::Batch(jsonl::read_lines(input)?)
         }
         None => Work::Single(args.text.prompt()?),
@@ -46,7 +46,7 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     }
 }
 
-/// What is to be continued.
+/// What to continue.
 enum Work {
     Single(Prompt),
     Batch(Receiver<Line>),
@@ -61,11 +61,11 @@ fn assistant(args: &GenerateArgs, verbosity: Verbosity) -> Result<Option<Gpt2>> 
     Ok(Some(load::network(&args, &opened, args.device.open()?, verbosity)?))
 }
 
-/// Set by Ctrl-C: the step at work is finished, then generation ends. A second Ctrl-C ends the program at once.
+/// A flag set by Ctrl-C: the current step is finished, then generation ends. A second Ctrl-C ends the program at once.
 fn interrupt_flag() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
-    // Called in the order in which they are registered. The first does nothing until the second has set the flag; then it
-    // ends the process where it stands, from the handler of the signal, as nothing else can be relied on there.
+    // Handlers run in the order of registration. The first does nothing until the second has set the flag; from then on it
+    // ends the process directly from the signal handler, where little else is safe to do.
     register_conditional_shutdown(SIGINT, Interrupted::EXIT_CODE.into(), Arc::clone(&flag))?;
     signal_hook::flag::register(SIGINT, Arc::clone(&flag))?;
     Ok(flag)
@@ -74,7 +74,7 @@ fn interrupt_flag() -> Result<Arc<AtomicBool>> {
 /// A loaded model and the flags.
 struct Generator<'a> {
     args: &'a GenerateArgs,
-    /// The decoding parameters that the flags give.
+    /// The decoding parameters from the flags.
     config: GenerationConfig,
     loaded: &'a Loaded,
     assistant: Option<&'a Gpt2>,
@@ -83,7 +83,7 @@ struct Generator<'a> {
 
 /// What to continue, and how.
 struct Request {
-    /// The prompt as text, where it is known.
+    /// The prompt as text, if known.
     prompt: Option<String>,
     prompt_ids: Vec<u32>,
     decoding: Arc<Decoding>,
@@ -117,7 +117,7 @@ impl Generator<'_> {
         if ended { Ok(()) } else { Err(Interrupted.into()) }
     }
 
-    /// The request for a prompt; `seed` is used where the parameters name none.
+    /// The request for a prompt; `seed` is used if the parameters have none.
     fn request(&self, prompt: &Prompt, config: &GenerationConfig, seed: u64) -> Result<Request> {
         let loaded = self.loaded;
         let mut config = GenerationConfig { eos_token_id: loaded.eos_token_id.clone(), ..config.clone() };
@@ -131,8 +131,8 @@ impl Generator<'_> {
         Ok(Request { prompt: text, prompt_ids, decoding: Arc::new(config.validate()?), seed })
     }
 
-    /// Runs a request to its end; none if it was interrupted. Tokens go to `on_event` as they are generated; before
-    /// them comes none, once it is certain that the prompt can be run.
+    /// Runs a request to its end; returns none if it was interrupted. `on_event` gets the events as they occur, and a
+    /// `None` before them as soon as it is certain that the prompt can be run.
     fn generate(
         &self,
         request: &Request,
@@ -170,7 +170,7 @@ impl Generator<'_> {
         Ok(None)
     }
 
-    /// Writes prompt and continuation as people read them, while it is decoded; false if it was interrupted.
+    /// Writes prompt and continuation as text while decoding; returns false if interrupted.
     fn write_text(&self, request: &Request, interrupted: &AtomicBool, out: &mut Stdout) -> Result<bool> {
         self.announce(request);
         let prompt = match (&request.prompt, self.args.completion_only) {
@@ -205,7 +205,7 @@ impl Generator<'_> {
         Ok(true)
     }
 
-    /// Says on stderr what the result alone does not: the seed that was drawn.
+    /// Reports the drawn seed on stderr, since the result does not show it.
     fn announce(&self, request: &Request) {
         if let Some(seed) = request.seed().filter(|_| !self.verbosity.quiet && self.config.seed.is_none()) {
             say(format_args!("seed: {seed}"));
@@ -219,7 +219,7 @@ impl Generator<'_> {
         if sequences.iter().any(|sequence| sequence.finish_reason == FinishReason::Context) {
             let context = self.loaded.model.config().n_positions;
             say(format_args!(
-                "warning: the context of {context} tokens is full, so the text ends here; --on-context-limit crop goes on"
+                "warning: the text ends at the full context of {context} tokens; to continue, use --on-context-limit crop"
             ));
         }
         if self.verbosity.verbose > 0 {
@@ -281,7 +281,7 @@ fn join_ids(ids: &[u32]) -> String {
     ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// A seed that nobody chose. It fits 32 bits, so that a person can type it again and every JSON reader keeps it.
+/// A random seed of 32 bits, short enough to type again and exact in every JSON reader.
 fn rand_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id()) & 0xFFFF_FFFF

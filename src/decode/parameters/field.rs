@@ -1,4 +1,4 @@
-//! How the values of parameters are read, whatever their type: from the text of a flag, and from JSON.
+//! Reading the values of parameters, whatever their type, from the text of a flag and from JSON.
 
 use serde_json::Value;
 
@@ -15,11 +15,11 @@ pub enum Takes {
     One,
     /// One of these words.
     OneOf(&'static [Word]),
-    /// A value each time that it is given.
+    /// A value each time the flag is given.
     Many,
 }
 
-/// A word that a parameter can be.
+/// A word that a parameter accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Word {
     /// The word.
@@ -28,7 +28,7 @@ pub struct Word {
     pub doc: &'static str,
 }
 
-/// Why a value was not taken, such as `not a whole number`.
+/// Why a value was refused, such as `not a whole number`.
 pub(super) type Fault = String;
 
 /// A field of [`GenerationConfig`](super::GenerationConfig) that is a parameter.
@@ -36,16 +36,16 @@ pub(super) trait Field {
     /// What its flag takes.
     fn takes(&self) -> Takes;
 
-    /// Takes a flag's value; what can be given several times takes one more.
+    /// Sets the field to a flag's value; a repeatable parameter gets one value more.
     fn read(&mut self, text: &str) -> Result<(), Fault>;
 
-    /// Takes a value from JSON in place of the one it has.
+    /// Replaces the value with one from JSON.
     fn read_json(&mut self, value: &Value) -> Result<(), Fault>;
 
-    /// Checks the value; an error says what follows the parameter's name: `is 2; allowed are ...`.
+    /// Checks the value. An error is the text to follow the parameter's name: `is 2; it takes ...`.
     fn check(&self, range: &Range) -> Result<(), Fault>;
 
-    /// The value in words; none where nothing is set.
+    /// The value as text; none if it is not set.
     fn shown(&self) -> Option<String>;
 }
 
@@ -57,7 +57,7 @@ trait Scalar: Copy {
 
     fn from_json(value: &Value) -> Result<Self, Fault>;
 
-    /// The number that has to be in the range, if it is one.
+    /// The number to check against the range; none if the value is not a number.
     fn number(self) -> Option<f64> {
         None
     }
@@ -82,7 +82,7 @@ impl<T: Scalar> Field for Option<T> {
 
     fn check(&self, range: &Range) -> Result<(), Fault> {
         match self.and_then(T::number).filter(|x| !range.contains(*x)) {
-            Some(x) => Err(format!("is {}; allowed are {range}", number(x))),
+            Some(x) => Err(format!("is {}; it takes {range}", number(x))),
             None => Ok(()),
         }
     }
@@ -203,7 +203,7 @@ trait Words: Copy + PartialEq + 'static {
 
 impl Words for EarlyStopping {
     const WORDS: &'static [Word] = &[
-        Word { name: "true", doc: "As soon as there are as many finished sequences as beams" },
+        Word { name: "true", doc: "Once as many sequences have finished as there are beams" },
         Word { name: "false", doc: "When better ones are unlikely" },
         Word { name: "never", doc: "When better ones are impossible" },
     ];
@@ -213,7 +213,7 @@ impl Words for EarlyStopping {
 impl Words for OnContextLimit {
     const WORDS: &'static [Word] = &[
         Word { name: "stop", doc: "End there" },
-        Word { name: "crop", doc: "Let each step see the last n_positions tokens" },
+        Word { name: "crop", doc: "Continue from the last n_positions tokens" },
     ];
     const VARIANTS: &'static [Self] = &[Self::Stop, Self::Crop];
 }
@@ -225,7 +225,7 @@ impl<T: Words> Scalar for T {
         Self::named(text)
     }
 
-    /// A text, or `true` and `false` where these are among the words.
+    /// A string, or a boolean if `true` and `false` are among the words.
     fn from_json(value: &Value) -> Result<Self, Fault> {
         Self::named(match value {
             Value::Bool(true) => "true",
@@ -250,7 +250,7 @@ impl Field for Vec<String> {
         Ok(())
     }
 
-    /// A list of texts, or a single one.
+    /// A list of texts, or a single text.
     fn read_json(&mut self, value: &Value) -> Result<(), Fault> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let texts = match value {
@@ -281,7 +281,7 @@ impl Field for Vec<Vec<u32>> {
         Ok(())
     }
 
-    /// A list of sequences: lists of ids, or texts as a flag takes them.
+    /// A list of sequences, each a list of ids or a text as a flag takes it.
     fn read_json(&mut self, value: &Value) -> Result<(), Fault> {
         let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
         let ids = |value: &Value| match value {
@@ -295,7 +295,7 @@ impl Field for Vec<Vec<u32>> {
 
     fn check(&self, _: &Range) -> Result<(), Fault> {
         let empty = self.iter().any(Vec::is_empty);
-        if empty { Err("holds a sequence without ids; give at least one id".into()) } else { Ok(()) }
+        if empty { Err("has an empty sequence; give at least one id".into()) } else { Ok(()) }
     }
 
     fn shown(&self) -> Option<String> {
@@ -306,7 +306,7 @@ impl Field for Vec<Vec<u32>> {
 /// Token ids in a text, separated by spaces or commas.
 ///
 /// # Errors
-/// [`Error::Usage`], with the part that is not a token id.
+/// [`Error::Usage`] with the part that is not a token id.
 pub fn parse_ids(text: &str) -> Result<Vec<u32>> {
     text.split(|c: char| c.is_whitespace() || c == ',')
         .filter(|part| !part.is_empty())

@@ -1,8 +1,8 @@
 //! The decoding parameters: one table of their names, types, defaults, ranges and descriptions.
 //!
-//! [`GenerationConfig`] has a field for each, [`PARAMETERS`] an entry. Flags, keys of JSON rows and the library itself
-//! all read and check them through that entry, so that a new parameter is one more entry of the table below, and what
-//! it does.
+//! [`GenerationConfig`] has a field for each parameter, [`PARAMETERS`] an entry. Flags, keys of JSON rows and the library
+//! itself read and check parameters through that entry, so a new parameter takes one more entry in the table below, plus
+//! the code that implements it.
 //!
 //! Reference: transformers 5.23.0, `generation/configuration_utils.py`; group beam and contrastive search 4.49.0.
 
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 pub(super) const MOST_BEAMS: usize = 1024;
 /// The most samples of one prompt.
 const MOST_SAMPLES: usize = 1 << 16;
-/// Smaller ones make logits overflow, and are greedy search anyway.
+/// Lower temperatures make logits overflow, and amount to greedy search anyway.
 const LEAST_TEMPERATURE: f64 = 1e-30;
 
 const BEAMS: Range = Range::from(1.0).to(MOST_BEAMS as f64);
@@ -30,11 +30,11 @@ const CUTOFF: Range = Range::from(0.0).below(1.0).off_at(0.0);
 const MASS: Range = Range::above(0.0).to(1.0).off_at(1.0);
 const UNIT: Range = Range::from(0.0).to(1.0);
 
-/// Makes the struct, its defaults and the table of the entries
+/// Defines the struct, its defaults and the table from entries of the form
 /// `/// description` `field: type = default, "symbol of the value in the description", range;`.
 macro_rules! parameters {
     ($($group:ident { $($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr, $symbol:literal, $range:expr;)+ })+) => {
-        /// How to decode, under transformers' names and with its defaults, but for `max_new_tokens` and `top_k` (off).
+        /// How to decode, with transformers' names and defaults, except for `max_new_tokens` and `top_k` (off).
         ///
         /// What transformers calls `do_sample` and `prompt_lookup_num_tokens` is called `sample` and `prompt_lookup`.
         #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +42,7 @@ macro_rules! parameters {
             $($($(#[doc = $doc])+ pub $name: $type,)+)+
             /// The tokens that end a sequence.
             pub eos_token_id: Vec<u32>,
-            /// Whether the second model of the engine guesses ahead (assisted decoding).
+            /// Whether the engine's second model guesses ahead (assisted decoding).
             pub assistant: bool,
         }
 
@@ -52,7 +52,7 @@ macro_rules! parameters {
             }
         }
 
-        /// Every parameter, in the order in which people are told of them.
+        /// Every parameter, in the order of the help.
         pub static PARAMETERS: &[Parameter] = &[$($(Parameter {
             name: stringify!($name),
             group: Group::$group,
@@ -70,22 +70,22 @@ parameters! {
     Distribution {
         /// Divide the logits by T > 0: below 1 sharper, above 1 flatter
         temperature: Option<f64> = None, "T",
-            Range::from(LEAST_TEMPERATURE).remark("for greedy decoding leave it out");
+            Range::from(LEAST_TEMPERATURE).remark("leave it out for greedy decoding");
         /// Keep the K most probable tokens
         top_k: Option<usize> = None, "K", Range::ANY;
         /// Keep the most probable tokens that together reach probability P
         top_p: Option<f64> = None, "P", MASS;
         /// Remove tokens less probable than P times the best
         min_p: Option<f64> = None, "P", UNIT;
-        /// Keep the tokens nearest to the expected information that together reach probability P
+        /// Keep the tokens with surprisal closest to the average that together reach probability P
         typical_p: Option<f64> = None, "P", MASS;
         /// Remove tokens less probable than E
         epsilon_cutoff: Option<f64> = None, "E", CUTOFF;
         /// Remove tokens less probable than min(E, sqrt(E) exp(-entropy))
         eta_cutoff: Option<f64> = None, "E", CUTOFF;
-        /// Make tokens that occurred less likely (P > 1) or more (P < 1); the prompt counts
+        /// Make tokens that have occurred less likely (P > 1) or more likely (P < 1); the prompt counts
         repetition_penalty: f64 = 1.0, "P", Range::above(0.0).off_at(1.0);
-        /// Let no sequence of N tokens occur twice; the prompt counts
+        /// Never repeat a sequence of N tokens; the prompt counts
         no_repeat_ngram_size: usize = 0, "N", Range::ANY;
         /// Never generate this text (repeatable)
         bad_words: Vec<String> = vec![], "TEXT", Range::ANY;
@@ -97,47 +97,47 @@ parameters! {
         max_new_tokens: usize = 50, "N", Range::from(1.0);
         /// Generate at least N tokens before the end-of-text token
         min_new_tokens: usize = 0, "N", Range::ANY;
-        /// Draw from the distribution; implied by `temperature`, `top_k`, `top_p` and the like
+        /// Sample from the distribution; implied by `temperature`, `top_k`, `top_p` and the like
         sample: bool = false, "BOOL", Range::ANY;
-        /// Seed of the draws
+        /// Seed for sampling
         seed: Option<u64> = None, "N", Range::ANY;
-        /// Beams of beam search; with `sample`, beam sampling
+        /// Beams for beam search; with `sample`, beam sampling
         num_beams: usize = 1, "N", BEAMS;
-        /// Groups of diverse beam search
+        /// Groups for diverse beam search
         num_beam_groups: usize = 1, "N", BEAMS;
         /// How much a group avoids the tokens of earlier groups
         diversity_penalty: Option<f64> = None, "X", Range::above(0.0);
-        /// Exponent of the length that beam scores are divided by [default: 1]
-        // Beyond 10, the power of a length is not an f32.
+        /// Divide beam scores by the sequence length to the power X [default: 1]
+        // Beyond 10, a power of the length may not fit an f32.
         length_penalty: Option<f64> = None, "X", Range::from(-10.0).to(10.0);
-        /// When beam search ends: true, false or never [default: false]
+        /// When to end beam search: true, false or never [default: false]
         early_stopping: Option<EarlyStopping> = None, "WHEN", Range::ANY;
         /// Sequences to return
         num_return_sequences: usize = 1, "N", Range::from(1.0).to(MOST_SAMPLES as f64);
-        /// Contrastive search among the `top_k` candidates: weight of the penalty for likeness to the past
+        /// Contrastive search among the `top_k` candidates: weight of the penalty for similarity to the context
         penalty_alpha: Option<f64> = None, "A", UNIT;
-        /// Assisted decoding by looking up the last N tokens in the text so far; same result, faster where text repeats
+        /// Guess up to N tokens ahead by looking them up in the text so far; same result, faster where text repeats
         prompt_lookup: Option<usize> = None, "N", Range::from(1.0);
-        /// End when this text was generated, and leave it out (repeatable)
+        /// Stop when this text is generated, and leave it out (repeatable)
         stop: Vec<String> = vec![], "TEXT", Range::ANY;
-        /// Go on after the end-of-text token
+        /// Continue past the end-of-text token
         ignore_eos: bool = false, "BOOL", Range::ANY;
-        /// At the end of the context: stop, or crop (each step sees the last n_positions tokens)
+        /// When the context is full: stop, or crop (continue from the last n_positions tokens)
         on_context_limit: OnContextLimit = OnContextLimit::Stop, "WHAT", Range::ANY;
         /// Report each token's log-probability and its K best alternatives
         logprobs: Option<usize> = None, "K", Range::ANY;
     }
 }
 
-/// When a beam search that has found as many sequences as it has beams ends.
+/// When a beam search ends, once it has found as many sequences as it has beams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EarlyStopping {
     /// At once.
     True,
-    /// When the best unfinished beam, taken at its present length, is no better than the worst finished one.
+    /// When the best unfinished beam, at its present length, is no better than the worst finished one.
     #[default]
     False,
-    /// When no unfinished beam can become better any more.
+    /// When no unfinished beam can become better.
     Never,
 }
 
@@ -147,18 +147,18 @@ pub enum OnContextLimit {
     /// The sequence ends.
     #[default]
     Stop,
-    /// Each step sees the last `n_positions` tokens, as if the prompt were those.
+    /// Each step sees the last `n_positions` tokens, as if they were the prompt.
     Crop,
 }
 
 /// An entry of the table.
 #[derive(Debug, Clone, Copy)]
 pub struct Parameter {
-    /// The name: of the field, of the key in JSON, and of the flag but for its dashes.
+    /// The name of the field, of the JSON key and, with dashes, of the flag.
     pub name: &'static str,
-    /// What it belongs to.
+    /// The group it belongs to.
     pub group: Group,
-    /// What stands for its value in the description.
+    /// The placeholder for its value in the description.
     pub symbol: &'static str,
     doc: &'static str,
     range: Range,
@@ -167,10 +167,10 @@ pub struct Parameter {
     reset: fn(&mut GenerationConfig),
 }
 
-/// What parameters have to do with.
+/// The groups of parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
-    /// The distribution of the next token: what [`Processors`](super::Processors) do.
+    /// The distribution of the next token, as shaped by [`Processors`](super::Processors).
     Distribution,
     /// Length, strategy, stop rules and reports.
     Decoding,
@@ -183,7 +183,7 @@ impl Parameter {
         PARAMETERS.iter().find(|parameter| parameter.name == name)
     }
 
-    /// What it does. Other parameters stand in backticks.
+    /// What it does. Other parameters are named in backticks.
     #[must_use]
     pub fn doc(&self) -> &'static str {
         self.doc.trim()
@@ -195,27 +195,27 @@ impl Parameter {
         (self.field)(&GenerationConfig::default()).takes()
     }
 
-    /// Its default in words; none where it is off.
+    /// Its default as text; none if it is off.
     #[must_use]
     pub fn default_text(&self) -> Option<String> {
         (self.field)(&GenerationConfig::default()).shown()
     }
 
-    /// Sets it to what the text of a flag says; what can be given several times gets one value more. Whether it is in
-    /// range is a question for [`GenerationConfig::check`].
+    /// Sets it to the value of a flag; a repeatable parameter gets one value more. Does not check the range:
+    /// [`GenerationConfig::check`] does.
     ///
     /// # Errors
-    /// If the text is not a value of its type: what is wrong, such as `not a number`.
+    /// What is wrong, such as `not a number`, if the text is not a value of its type.
     pub fn read(&self, text: &str, config: &mut GenerationConfig) -> Result<(), String> {
         (self.field_mut)(config).read(text)
     }
 
-    /// Sets it to a JSON value; null is its default.
+    /// Sets it to a JSON value; null resets it to its default.
     ///
     /// # Errors
     /// [`Error::Parameter`] if the value is not of its type.
     pub fn read_json(&self, value: &Value, config: &mut GenerationConfig) -> Result<()> {
-        /// The most characters of a value that a message quotes.
+        /// Messages quote at most this many characters of a value.
         const QUOTED: usize = 60;
         if value.is_null() {
             (self.reset)(config);
@@ -232,7 +232,7 @@ impl Parameter {
 }
 
 impl GenerationConfig {
-    /// This configuration with the values of a JSON object put over it.
+    /// This configuration, overridden by the values of a JSON object.
     ///
     /// # Errors
     /// [`Error::Usage`] for a key that is not a parameter, [`Error::Parameter`] for a value of the wrong type.
@@ -250,10 +250,10 @@ impl GenerationConfig {
         if self.ignore_eos { &[] } else { &self.eos_token_id }
     }
 
-    /// Checks each value by itself: all that can be said while others may still change.
+    /// Checks each value on its own, which is all that is possible while others may still change.
     ///
     /// # Errors
-    /// [`Error::Parameter`]: the parameter, its value and what is allowed.
+    /// [`Error::Parameter`] with the parameter, its value and what is allowed.
     pub fn check_values(&self) -> Result<()> {
         PARAMETERS.iter().try_for_each(|parameter| {
             let checked = (parameter.field)(self).check(&parameter.range);
@@ -261,20 +261,17 @@ impl GenerationConfig {
         })
     }
 
-    /// Replaces the texts among the parameters by ids, where that is what decoding works on: a bad word is banned as it
-    /// stands and after a space. `encode` is the tokenizer, if the model has one.
+    /// Turns the bad words into ids, since decoding works on ids: each is banned as written and with a space before it.
+    /// `encode` is the tokenizer, if the model has one.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a text that needs a tokenizer where there is none, and what `encode` returns.
+    /// [`Error::Parameter`] for a text that needs a tokenizer when there is none, and the errors of `encode`.
     pub fn encode_texts(&mut self, encode: Option<impl Fn(&str) -> Result<Vec<u32>>>) -> Result<()> {
         let Some(encode) = encode else {
             return if !self.bad_words.is_empty() {
-                Err(Error::parameter(
-                    "bad_words",
-                    "needs a tokenizer, which the model does not have; use `bad_words_ids`",
-                ))
+                Err(Error::parameter("bad_words", "needs a tokenizer, and the model has none; use `bad_words_ids`"))
             } else if !self.stop.is_empty() {
-                Err(Error::parameter("stop", "needs a tokenizer, which the model does not have"))
+                Err(Error::parameter("stop", "needs a tokenizer, and the model has none"))
             } else {
                 Ok(())
             };

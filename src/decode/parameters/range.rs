@@ -3,14 +3,14 @@
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
 
-/// An interval, and how it is told.
+/// An interval and its description.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Range {
     low: Bound<f64>,
     high: Bound<f64>,
     /// The value that switches the parameter off.
     off: Option<f64>,
-    /// What is said after the interval.
+    /// A remark to follow the interval.
     remark: &'static str,
 }
 
@@ -28,7 +28,7 @@ impl Range {
         Self { low: Bound::Excluded(low), ..Self::ANY }
     }
 
-    /// Up to `high`, itself allowed.
+    /// Up to and including `high`.
     pub(super) const fn to(self, high: f64) -> Self {
         Self { high: Bound::Included(high), ..self }
     }
@@ -48,7 +48,7 @@ impl Range {
         Self { remark, ..self }
     }
 
-    /// Whether `x` is allowed: finite and in the interval, also once it is rounded to the `f32` that is computed with.
+    /// Whether `x` is allowed: finite and in the interval, also after rounding to the `f32` used in the computation.
     #[must_use]
     pub fn contains(&self, x: f64) -> bool {
         let rounded = f64::from(x as f32);
@@ -60,7 +60,7 @@ impl Range {
     }
 }
 
-/// A number as people write it: very large and very small ones with an exponent.
+/// A number as people write it, with an exponent if it is very large or very small.
 pub(in crate::decode) fn number(x: f64) -> String {
     if x != 0.0 && x.is_finite() && !(1e-4..1e15).contains(&x.abs()) { format!("{x:e}") } else { x.to_string() }
 }
@@ -102,7 +102,7 @@ mod tests {
     use super::Range;
 
     #[test]
-    fn a_range_is_told_as_it_is() {
+    fn ranges_are_described_exactly() {
         for (range, words) in [
             (Range::from(1.0), "numbers from 1"),
             (Range::from(1.0).to(1024.0), "numbers from 1 to 1024"),
@@ -117,11 +117,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_in_f32_is_outside() {
+    fn values_that_f32_cannot_hold_are_outside() {
         for x in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, -1e300] {
             assert!(!Range::ANY.contains(x), "{x}");
         }
-        assert!(!Range::above(0.0).contains(1e-300), "0 once it is rounded");
+        assert!(!Range::above(0.0).contains(1e-300), "it rounds to 0");
         assert!(Range::above(0.0).contains(1e-9) && Range::ANY.contains(0.0));
     }
 }

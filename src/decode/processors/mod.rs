@@ -1,4 +1,4 @@
-//! Logits processors: what changes the scores of the next token before one is chosen.
+//! Logits processors: changes to the scores of the next token before one is chosen.
 //!
 //! Each is a pure function on one row; [`Processors`] is the chain in transformers' order.
 //!
@@ -31,13 +31,13 @@ enum Processor {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Processors {
     chain: Vec<Processor>,
-    /// What the warpers leave in any case.
+    /// The number of tokens that the warpers always leave.
     min_tokens_to_keep: usize,
 }
 
 impl Processors {
-    /// The chain of a checked configuration. `warpers` says whether those that shape the distribution for sampling
-    /// belong to it; each of them keeps the best `min_tokens_to_keep` tokens.
+    /// The chain of a checked configuration. `warpers` says whether it includes the processors that shape the
+    /// distribution for sampling; each of those keeps at least the best `min_tokens_to_keep` tokens.
     pub(super) fn new(config: &GenerationConfig, warpers: bool, min_tokens_to_keep: usize) -> Self {
         let mut chain = vec![];
         if config.repetition_penalty != 1.0 {
@@ -70,10 +70,10 @@ impl Processors {
         Self { chain, min_tokens_to_keep }
     }
 
-    /// Checks that the ids which the chain names are tokens of a model.
+    /// Checks that all ids in the chain are tokens of a model with this vocabulary.
     ///
     /// # Errors
-    /// [`Error::Parameter`], with the parameter that names another one.
+    /// [`Error::Parameter`] with the parameter that has an id outside the vocabulary.
     pub fn check(&self, vocab_size: usize) -> Result<()> {
         let named = self.chain.iter().flat_map(|processor| match processor {
             Processor::BadWords(words) => words.as_slice(),
@@ -82,7 +82,7 @@ impl Processors {
         match named.flatten().find(|id| **id as usize >= vocab_size) {
             Some(id) => {
                 let last = vocab_size - 1;
-                Err(Error::parameter("bad_words_ids", format!("holds id {id}, but the vocabulary ends at {last}")))
+                Err(Error::parameter("bad_words_ids", format!("has token id {id}, but the vocabulary ends at {last}")))
             }
             None => Ok(()),
         }
@@ -94,7 +94,7 @@ impl Processors {
         self.chain.is_empty()
     }
 
-    /// How many of the best tokens are all that the chain leaves; none if it may leave others. Equal ones may be more.
+    /// The `k` for which the chain leaves only the best `k` tokens (more if they tie); none if it may leave others.
     pub(super) fn keeps_best(&self) -> Option<usize> {
         match self.chain[..] {
             [Processor::TopK(k), ..] | [Processor::Temperature(_), Processor::TopK(k), ..] => Some(k),
@@ -102,8 +102,8 @@ impl Processors {
         }
     }
 
-    /// Applies the chain to the logits (V) of the token that follows `ids` (prompt and what came after it), of which
-    /// the last `generated` were generated. Tokens that are ruled out become `-inf`.
+    /// Applies the chain to the logits (V) of the token after `ids`: the prompt, then `generated` generated tokens.
+    /// Tokens that are ruled out become `-inf`.
     pub fn apply(&self, logits: &mut [f32], ids: &[u32], generated: usize) {
         let keep = self.min_tokens_to_keep;
         for processor in &self.chain {
@@ -128,7 +128,7 @@ impl Processors {
     }
 }
 
-/// Fails if `largest`, the best score after the processors, says that they left nothing to choose from.
+/// Fails if `largest`, the best score after the processors, shows that they left nothing to choose from.
 pub(crate) fn check_choice(largest: f32) -> Result<()> {
     if largest.is_finite() {
         return Ok(());
@@ -145,7 +145,7 @@ mod tests {
     use super::check_choice;
 
     #[test]
-    fn something_has_to_be_left_to_choose_from() {
+    fn leaving_nothing_to_choose_from_is_an_error() {
         assert!(check_choice(-4.0).is_ok());
         for largest in [f32::NEG_INFINITY, f32::INFINITY, f32::NAN] {
             assert!(check_choice(largest).is_err(), "{largest}");

@@ -1,11 +1,11 @@
-//! Processors that look at the ids so far: penalties and bans.
+//! Processors that depend on the ids so far: penalties and bans.
 
-/// Makes tokens that occur in `ids` less likely (or more, below 1): scores below 0 are multiplied by `penalty`, others
-/// divided; each token once, however often it occurs.
+/// Makes tokens that occur in `ids` less likely (more likely if `penalty` is below 1): scores below 0 are multiplied by
+/// `penalty`, others divided by it, once per token however often it occurs.
 ///
 /// `RepetitionPenaltyLogitsProcessor`; Keskar et al. 2019, "CTRL", section 4.1.
 pub fn repetition_penalty(logits: &mut [f32], ids: &[u32], penalty: f32) {
-    // Reading all scores before any is written penalises a repeated id once.
+    // All scores are read before any is written, so a repeated id is penalised only once.
     let scores: Vec<Option<f32>> = ids.iter().map(|&id| logits.get(id as usize).copied()).collect();
     for (&id, score) in ids.iter().zip(scores) {
         if let Some(score) = score {
@@ -14,7 +14,7 @@ pub fn repetition_penalty(logits: &mut [f32], ids: &[u32], penalty: f32) {
     }
 }
 
-/// Bans each token that would complete an n-gram which `ids` already hold. `n = 1` bans every token seen.
+/// Bans each token that would complete an n-gram already in `ids`. `n = 1` bans every token seen.
 ///
 /// `NoRepeatNGramLogitsProcessor`.
 pub fn no_repeat_ngram(logits: &mut [f32], ids: &[u32], n: usize) {
@@ -27,7 +27,7 @@ pub fn no_repeat_ngram(logits: &mut [f32], ids: &[u32], n: usize) {
     }
 }
 
-/// Bans the last id of each sequence in `words` whose other ids are the tail of `ids`.
+/// Bans the last id of each sequence in `words` if `ids` end with its other ids.
 ///
 /// `NoBadWordsLogitsProcessor`.
 pub fn bad_words(logits: &mut [f32], ids: &[u32], words: &[Vec<u32>]) {
@@ -40,7 +40,7 @@ pub fn bad_words(logits: &mut [f32], ids: &[u32], words: &[Vec<u32>]) {
 
 /// Rules out `tokens`; those outside the vocabulary cannot be generated anyway.
 ///
-/// What `MinNewTokensLengthLogitsProcessor` does with the end-of-sequence tokens.
+/// `MinNewTokensLengthLogitsProcessor` does this to the end-of-sequence tokens.
 pub fn ban(logits: &mut [f32], tokens: &[u32]) {
     for &id in tokens {
         if let Some(score) = logits.get_mut(id as usize) {
@@ -70,13 +70,13 @@ mod tests {
         assert_eq!(logits, [OUT, 0.0, 0.0, 0.0], "3 1 was followed by 0");
         let mut logits = [0.0; 4];
         no_repeat_ngram(&mut logits, &[1, 2, 1], 1);
-        assert_eq!(logits, [0.0, OUT, OUT, 0.0], "n = 1 bans what was seen");
+        assert_eq!(logits, [0.0, OUT, OUT, 0.0], "n = 1 bans every token seen");
         let mut logits = [0.0; 4];
         no_repeat_ngram(&mut logits, &[1, 1], 2);
         assert_eq!(logits, [0.0, OUT, 0.0, 0.0], "n-grams may overlap");
         let mut logits = [0.0; 4];
         no_repeat_ngram(&mut logits, &[1], 2);
-        assert_eq!(logits, [0.0; 4], "there is no bigram yet");
+        assert_eq!(logits, [0.0; 4], "no bigram yet");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Processors that shape the distribution for sampling: temperature and truncations.
 //!
-//! Thresholds are compared in `f32` and sums kept in `f64`, as PyTorch does on a CPU, so that the same tokens survive.
+//! Thresholds are compared in `f32` and sums kept in `f64`, as in PyTorch on a CPU, so that the same tokens survive.
 //! Each truncation leaves at least the best `keep` tokens.
 
 use crate::logits;
@@ -14,7 +14,7 @@ pub fn temperature(logits: &mut [f32], temperature: f32) {
     }
 }
 
-/// Removes what scores lower than the `k`-th best; all that tie with it stay.
+/// Removes tokens that score lower than the `k`-th best; ties with it stay.
 ///
 /// `TopKLogitsWarper`; Fan et al. 2018, "Hierarchical Neural Story Generation".
 pub fn top_k(logits: &mut [f32], k: usize) {
@@ -26,16 +26,16 @@ pub fn top_k(logits: &mut [f32], k: usize) {
     }
 }
 
-/// Keeps the smallest set of best tokens whose probabilities reach `p`: the token that crosses `p` stays. Of equal
-/// tokens the later ones are kept first, as by an ascending stable sort of which the head is removed (PyTorch's own
-/// sort is not stable, and so leaves that open).
+/// Keeps the smallest set of best tokens whose probabilities reach `p`: the token that crosses `p` stays. Among ties the
+/// later tokens are kept first, as when the head of an ascending stable sort is removed. (PyTorch's own sort is not
+/// stable, so it leaves the order of ties open.)
 ///
 /// `TopPLogitsWarper`; Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration".
 pub fn top_p(logits: &mut [f32], p: f64, keep: usize) {
     let removable = 1.0 - p;
     let mut probs = vec![];
     logits::softmax(logits, &mut probs);
-    // Together, tokens this unlikely cannot reach what may be removed, so all of them go and need no sorting.
+    // Even together, tokens this unlikely stay below the mass to remove, so all of them go without sorting.
     let negligible = (0.5 * removable / logits.len() as f64) as f32;
     let best_first = |(i, x): (usize, &f32)| !(u64::from(logits::order_key(*x)) << 32 | i as u64);
     let candidates = logits.iter().enumerate().filter(|&(i, _)| probs[i] > negligible).map(best_first);
@@ -72,15 +72,15 @@ pub fn min_p(logits: &mut [f32], p: f32, keep: usize) {
     }
 }
 
-/// Keeps the tokens whose surprisal is closest to the entropy, up to and with the one at which their probabilities
-/// reach `mass`; tokens as close as that one stay too.
+/// Keeps the tokens whose surprisal is closest to the entropy, up to and including the one at which their probabilities
+/// reach `mass`; ties with that one stay too.
 ///
 /// `TypicalLogitsWarper`; Meister et al. 2022, "Locally Typical Sampling".
 pub fn typical_p(logits: &mut [f32], mass: f32, keep: usize) {
     let mut log_probs = logits.to_vec();
     logits::log_softmax(&mut log_probs);
     let entropy = logits::entropy(&log_probs);
-    // The distance is not negative, so its bits order as it does.
+    // The distance is never negative, so its bits sort in the same order.
     let mut keys: Vec<u64> = log_probs
         .iter()
         .enumerate()
@@ -114,7 +114,7 @@ pub fn epsilon_cutoff(logits: &mut [f32], epsilon: f32, keep: usize) {
     remove_below(logits, &probs, epsilon, keep);
 }
 
-/// Removes tokens less likely than `epsilon` or, where the entropy is high, `√epsilon · e^-entropy`.
+/// Removes tokens less likely than `epsilon` or, if the entropy is high, less likely than `√epsilon · e^-entropy`.
 ///
 /// `EtaLogitsWarper`; Hewitt et al. 2022, "Truncation Sampling as Language Model Desmoothing".
 pub fn eta_cutoff(logits: &mut [f32], epsilon: f32, keep: usize) {
@@ -126,7 +126,7 @@ pub fn eta_cutoff(logits: &mut [f32], epsilon: f32, keep: usize) {
     remove_below(logits, &probs, eta, keep);
 }
 
-/// Removes tokens less likely than `threshold`, but none that scores as well as the `keep`-th best.
+/// Removes tokens less likely than `threshold`, but none that score at least as high as the `keep`-th best.
 fn remove_below(logits: &mut [f32], probs: &[f32], threshold: f32, keep: usize) {
     let protected = logits::kth_largest(logits, keep);
     for (x, prob) in logits.iter_mut().zip(probs) {
@@ -136,7 +136,7 @@ fn remove_below(logits: &mut [f32], probs: &[f32], threshold: f32, keep: usize) 
     }
 }
 
-/// Removes all tokens but `kept`.
+/// Removes all tokens except `kept`.
 fn keep_only(logits: &mut [f32], kept: &[usize]) {
     let scores: Vec<f32> = kept.iter().map(|&id| logits[id]).collect();
     logits.fill(f32::NEG_INFINITY);
@@ -145,7 +145,7 @@ fn keep_only(logits: &mut [f32], kept: &[usize]) {
     }
 }
 
-/// Hands the keys to `take` in ascending order until it returns false. Only about as many are sorted as are taken.
+/// Passes the keys to `take` in ascending order until it returns false. Sorts little more than the keys taken.
 fn sorted_while(mut keys: &mut [u64], mut take: impl FnMut(u64) -> bool) {
     let mut size = 64;
     while !keys.is_empty() {
@@ -195,10 +195,10 @@ mod tests {
         }
         let mut row = logits(&probs);
         top_p(&mut row, 0.1, 2);
-        assert_eq!(survivors(&row), [1, 2], "two are kept in any case");
+        assert_eq!(survivors(&row), [1, 2], "two are always kept");
         let mut row = logits(&[0.25; 4]);
         top_p(&mut row, 0.3, 1);
-        assert_eq!(survivors(&row), [2, 3], "of equal tokens the later ones");
+        assert_eq!(survivors(&row), [2, 3], "the later ones among ties");
     }
 
     #[test]
@@ -215,11 +215,11 @@ mod tests {
         // The entropy is 1.50 nats, the surprisals are 0.92 (off by 0.59) and 1.90 (off by 0.39).
         let mut row = logits(&[0.4, 0.15, 0.15, 0.15, 0.15]);
         typical_p(&mut row, 0.3, 1);
-        assert_eq!(survivors(&row), [1, 2, 3, 4], "ties at the last one stay");
+        assert_eq!(survivors(&row), [1, 2, 3, 4], "ties with the last one stay");
     }
 
     #[test]
-    fn cutoffs_keep_the_best_in_any_case() {
+    fn cutoffs_always_keep_the_best() {
         let mut row = logits(&[0.4, 0.35, 0.25]);
         epsilon_cutoff(&mut row, 0.3, 1);
         assert_eq!(survivors(&row), [0, 1]);
@@ -245,7 +245,7 @@ mod tests {
         ]
     }
 
-    /// A case of `decoding.json` (`tests/fixtures/make_decoding.py`): what transformers' processor leaves of a row.
+    /// A case of `decoding.json` (`tests/fixtures/make_decoding.py`): what transformers' processor leaves in a row.
     #[derive(serde::Deserialize)]
     struct Case {
         name: String,
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_survivors_are_those_of_transformers() {
+    fn the_survivors_match_transformers() {
         #[derive(serde::Deserialize)]
         struct Fixture {
             processors: Vec<Case>,
@@ -271,7 +271,7 @@ mod tests {
             let all = truncations(value, value as usize, keep);
             let (_, truncate) = all.iter().find(|(n, _)| *n == name).expect("a truncation of that name");
             truncate(&mut cut);
-            // Which of equal tokens PyTorch's sort puts first depends on the machine.
+            // PyTorch's order of ties depends on the machine.
             let scores = |ids: &[usize]| {
                 let mut scores: Vec<f32> = ids.iter().map(|&id| row[id]).collect();
                 scores.sort_by(f32::total_cmp);
@@ -281,7 +281,7 @@ mod tests {
         }
     }
 
-    /// [`top_p`] by its definition: a whole ascending sort.
+    /// [`top_p`] by its definition, with a full ascending sort.
     fn top_p_by_sorting(row: &[f32], p: f64, keep: usize) -> Vec<usize> {
         let mut probs = vec![];
         logits::softmax(row, &mut probs);
@@ -321,7 +321,7 @@ mod tests {
                     let best_cut = (0..row.len()).filter(|&i| cut[i] != row[i]).map(|i| row[i]).fold(OUT, f32::max);
                     prop_assert!(best_cut <= worst_kept, "{} removes from the bottom", name);
                 }
-                // Removing changes the probabilities that the others are measured by, but not those of the best.
+                // Removing tokens changes the probabilities that other truncations use, but not what these two use.
                 if matches!(name, "top_k" | "min_p") {
                     let mut twice = cut.clone();
                     truncate(&mut twice);

@@ -1,8 +1,8 @@
-//! Pages to be opened in a browser: one file each, with style, script and data inside. They load nothing, from the
-//! network or elsewhere, and say so to the browser.
+//! Pages for the browser: each is one file that contains style, script and data. A page loads nothing, from the network
+//! or elsewhere, and its content security policy forbids it.
 //!
-//! A page is `page.html` with `page.css`, `page.js` and the script of its view. What it shows comes from the same
-//! records as the JSON, as data in the page; the scripts put text into it as text only, never as markup.
+//! A page is `page.html` with `page.css`, `page.js` and the script of its view. Its data comes from the same records as
+//! the JSON and is embedded in the page; the scripts insert text only as text, never as markup.
 
 pub mod score;
 pub mod topk;
@@ -21,11 +21,11 @@ const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// A text and the names of the tokens that occur on its page.
+/// A text and the names of the tokens on its page.
 #[derive(Serialize)]
 struct Text {
     ids: Vec<u32>,
-    /// Whole characters, and over how many tokens they go.
+    /// Whole characters, and how many tokens they span.
     spans: Vec<(String, usize)>,
     names: BTreeMap<u32, String>,
 }
@@ -50,7 +50,7 @@ fn write(path: &Path, title: &str, view: &str, data: &impl Serialize) -> Result<
     ];
     let mut page = String::new();
     let mut rest = PAGE;
-    // One pass over the template, so that nothing in the data is taken for a place in it.
+    // One pass over the template, so that nothing in the data is taken for a placeholder.
     for (place, part) in parts {
         let (before, after) = rest.split_once(place).unwrap_or((rest, ""));
         page.push_str(before);
@@ -61,7 +61,7 @@ fn write(path: &Path, title: &str, view: &str, data: &impl Serialize) -> Result<
     super::write_file(path, page.as_bytes())
 }
 
-/// JSON that can stand inside a script element: nothing in it can end the element or begin a comment.
+/// JSON that is safe inside a script element: nothing in it can end the element or begin a comment.
 fn embedded(data: &impl Serialize) -> Result<String> {
     let json = serde_json::to_string(data)?;
     Ok(json
@@ -72,7 +72,7 @@ fn embedded(data: &impl Serialize) -> Result<String> {
         .replace('\u{2029}', "\\u2029"))
 }
 
-/// A number with the digits that a page shows.
+/// A number rounded to the digits that a page shows.
 fn rounded(x: f32) -> f64 {
     (f64::from(x) * 1e6).round() / 1e6
 }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_token_can_leave_the_data() {
+    fn no_token_can_escape_from_the_data() {
         let json = embedded(&["</script><script>alert(1)//", "<!--", "{{view}}", "a\u{2028}b&amp;"]).unwrap();
         assert!(!json.contains(['<', '>', '&', '\u{2028}']));
         let back: Vec<String> = serde_json::from_str(&json).unwrap();
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_has_its_place_in_the_template() {
+    fn every_placeholder_is_filled() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("page.html");
         write(&path, "A title", "view()", &["{{view}}"]).unwrap();

@@ -1,5 +1,5 @@
 "use strict";
-// What all pages share: elements, tokens, the box that follows the pointer, bars, running text.
+// Shared by all pages: elements, tokens, the tooltip that follows the pointer, bars, running text.
 let text;
 
 function element(tag, attributes, ...children) {
@@ -16,7 +16,7 @@ const name = (id) => text.names[id] ?? "#" + id;
 const percent = (p) => (p >= 0.0995 ? (100 * p).toFixed(1) : p >= 0.000995 ? (100 * p).toFixed(2) : (100 * p).toPrecision(2)) + "%";
 const accent = (alpha) => `rgba(var(--accent), ${Math.max(0, Math.min(1, alpha)).toFixed(3)})`;
 
-// A key to shades: percentages at the places of their shades.
+// A colour key: percentages next to their shades.
 function ramp(what, percentages, shade) {
   const ticks = percentages.map((p) => element("span", { style: { left: 100 * shade(p / 100) + "%" } }, Number(p.toFixed(1)) + "%"));
   return element("div", { class: "key" }, element("span", { class: "ramp" }, ...ticks), what);
@@ -31,7 +31,7 @@ function cards(list) {
   return element("div", { class: "cards" }, ...list.map(card));
 }
 
-// Candidates as bars: [[id, probability], ...]; `actual` is the token that the text goes on with.
+// Candidates as bars: [[id, probability], ...]; `actual` is the next token of the text.
 function bars(candidates, actual) {
   const grid = element("div", { class: "bars" });
   for (const [id, p] of candidates) {
@@ -62,8 +62,8 @@ function below(node) {
   return { x: box.left, y: box.bottom - 16 };
 }
 
-// The text, a span for each token (or for the tokens of a torn character). `paint(span, from, to)` colours a span,
-// `show(from, to)` gives what the box says about it.
+// The text, with a span for each token (or for the tokens of a split character). `paint(span, from, to)` colours a span,
+// `show(from, to)` returns its tooltip.
 function flow(paint, show) {
   const box = element("div", { class: "flow" });
   let from = 0;
@@ -88,7 +88,7 @@ function flow(paint, show) {
   return box;
 }
 
-// A canvas of w x h CSS pixels, sharp on any screen; `draw` is called again when the colour scheme changes.
+// A canvas of w x h CSS pixels, sharp on any screen; redrawn with `draw` when the colour scheme changes.
 function canvas(w, h, draw) {
   const node = element("canvas", { style: { width: w + "px", height: h + "px" } });
   const paint = () => {

@@ -1,4 +1,4 @@
-// Classes of surprisal by their lower bounds in bits.
+// Classes of surprisal: lower bound in bits, and label.
 const CLASSES = [[0, "0–1"], [1, "1–4"], [4, "4–7"], [7, "7–11"], [11, "11+"]];
 
 function start(data) {
@@ -12,8 +12,8 @@ function start(data) {
   const number = (x, digits) => (x === null ? "–" : x.toFixed(digits));
   const mean = record.scored_tokens ? -record.sum_logprob / Math.LN2 / record.scored_tokens : null;
   page.append(cards([
-    ["perplexity", number(record.perplexity, 2)], ["bits a token", number(mean, 3)],
-    ["bits a byte", number(record.bits_per_byte, 3)], ["log-probability", number(record.sum_logprob, 2)],
+    ["perplexity", number(record.perplexity, 2)], ["bits per token", number(mean, 3)],
+    ["bits per byte", number(record.bits_per_byte, 3)], ["log-probability", number(record.sum_logprob, 2)],
     [`tokens, ${record.scored_tokens} scored`, String(text.ids.length)]]));
 
   const sum = (from, to) => bits.slice(from, to).reduce((a, b) => (b === null ? a : (a ?? 0) + b), null);
@@ -26,7 +26,7 @@ function start(data) {
     for (let i = from; i < to; i++) {
       parts.push(element("h3", {}, name(text.ids[i])));
       if (bits[i] === null) {
-        parts.push(element("p", { class: "muted" }, "Nothing comes before it: no probability."));
+        parts.push(element("p", { class: "muted" }, "Nothing comes before it, so it has no probability."));
         continue;
       }
       parts.push(element("p", {}, `${percent(Math.exp(record.logprobs[i]))} likely · ${bits[i].toFixed(2)} bits · rank ${record.ranks[i]}`));
@@ -42,7 +42,7 @@ function start(data) {
   page.append(body, element("h2", {}, "Surprise along the text"), chart(bits, body));
 }
 
-// A bar for each token; where there are more tokens than pixels, the mean of those that share one.
+// A bar for each token; if there are more tokens than pixels, a bar is the mean of the tokens that share it.
 function chart(bits, body) {
   const width = Math.min(1100, Math.max(320, document.getElementById("page").clientWidth - 48)), height = 150, left = 34;
   const room = width - left, columns = Math.min(bits.length, room), step = room / columns;

@@ -1,4 +1,4 @@
-//! The page of `gpt2 score`: the text by surprisal, and what was expected in each place.
+//! The page of `gpt2 score`: the text coloured by surprisal, and what was expected in each place.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::output::score::{Protocol, ScoreRecord};
 struct Data<'a> {
     text: Text,
     record: Record<'a>,
-    /// Id and natural log-probability of the likeliest tokens in each place.
+    /// Id and natural log-probability of the most probable tokens in each place.
     alternatives: Vec<Vec<(u32, f64)>>,
 }
 
@@ -30,7 +30,7 @@ struct Record<'a> {
     protocol: Protocol,
 }
 
-/// Writes the page; `alternatives` are id and natural log-probability of the likeliest tokens in each place.
+/// Writes the page; `alternatives` are id and natural log-probability of the most probable tokens in each place.
 pub fn write(
     path: &Path,
     record: &ScoreRecord,

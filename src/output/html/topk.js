@@ -10,7 +10,7 @@ function start(data) {
     const parts = [element("h3", {}, `after ${name(text.ids[i])}`), bars(next[i], actual)];
     const p = last ? undefined : given(i + 1);
     if (!last) parts.push(element("p", { class: "muted" }, p === null
-      ? `The text goes on with ${name(actual)}, which is not among them.` : `The text goes on with ${name(actual)}.`));
+      ? `The text continues with ${name(actual)}, which is not among them.` : `The text continues with ${name(actual)}.`));
     parts.push(element("p", { class: "muted" }, `entropy ${(data.entropy[i] / Math.LN2).toFixed(2)} bits`));
     return parts;
   };
@@ -28,6 +28,6 @@ function start(data) {
   });
   const head = element("tr", {}, ...["", "token", "", "expected next"].map((title) => element("th", {}, title)));
   page.append(element("h2", {}, "Token by token"),
-    element("p", { class: "muted" }, "In bold: the token that the text goes on with."),
+    element("p", { class: "muted" }, "In bold: the next token of the text."),
     element("div", { class: "scroll" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows))));
 }

@@ -1,4 +1,4 @@
-//! The page of `gpt2 topk --all`: over each token, what the model expects after it.
+//! The page of `gpt2 topk --all`: for each token, what the model expects after it.
 
 use std::path::Path;
 
@@ -13,11 +13,11 @@ use crate::output::topk::TopkRecord;
 struct Data<'a> {
     text: Text,
     model: &'a str,
-    /// How many candidates were asked for.
+    /// How many candidates were requested.
     k: usize,
     /// Id and probability of the candidates after each token.
     next: Vec<Vec<(u32, f64)>>,
-    /// In nats, after each token.
+    /// The entropy in nats after each token.
     entropy: Vec<f64>,
 }
 

@@ -7,7 +7,7 @@ function start(data) {
   hidden(data.hidden);
 }
 
-// The weight with which `query` looks at `key`: rows of a lower triangle, in units of 1/10000.
+// The attention weight of `query` on `key`: rows of a lower triangle, in units of 1/10000.
 const weight = (head, query, key) => (key > query ? 0 : head[(query * (query + 1)) / 2 + key] / 10000);
 
 // The square root, so that a tenth of the strongest can still be seen.
@@ -17,7 +17,7 @@ const shade = (w) => Math.sqrt(Math.min(1, w / strongest));
 function attention(layers) {
   const page = document.getElementById("page"), n = text.ids.length;
   page.append(element("h2", {}, "Attention"),
-    element("p", { class: "muted" }, "Pick a layer and a head. A row is the token that looks, a column the token that it looks at; hover over the map, or over a word to see where it looks."));
+    element("p", { class: "muted" }, "Pick a layer and a head. Each row is the token that looks, each column a token that it looks at. Hover over the map, or over a word to see where it looks."));
   const chosen = { layer: 0, head: 0 };
   const choose = (title, labels, key) => {
     const select = element("select", { id: key, "aria-label": title }, ...labels.map((label, i) => element("option", { value: i }, label)));
@@ -122,7 +122,7 @@ function heatMap(head, n) {
   return node;
 }
 
-// The running text: the hovered token's attention as the ground of the others.
+// The running text: the hovered token's attention shown as the background of the others.
 function looking(head) {
   const clear = () => { for (const span of box.children) { span.style.background = ""; span.classList.remove("on"); } };
   const show = (_, to, chosen) => {
@@ -146,7 +146,7 @@ function looking(head) {
 function lens(layers) {
   const page = document.getElementById("page");
   page.append(element("h2", {}, "Logit lens"),
-    element("p", { class: "muted" }, "What the model would say next if it stopped after a layer. Hover over a cell for its best tokens; the list follows that position through the layers."));
+    element("p", { class: "muted" }, "What the model would predict if it stopped after each layer. Hover over a cell for its best tokens; the list follows that position through the layers."));
   const title = (layer) => (layer.name === "embed" ? "embedding" : "after block " + layer.name.split(".")[1]);
   const head = element("tr", {}, element("th", {}, "token"), ...text.ids.map((id) => element("td", {}, name(id))));
   const rows = layers.map((layer, l) => element("tr", {}, element("th", {}, title(layer)),
@@ -190,7 +190,7 @@ function lens(layers) {
 function hidden(states) {
   const page = document.getElementById("page");
   page.append(element("h2", {}, "Hidden states"),
-    element("p", { class: "muted" }, "The residual stream after the embedding, each block, and the final norm: its numbers, and the length of each token's vector."));
+    element("p", { class: "muted" }, "The residual stream after the embedding, each block, and the final norm: its statistics, and the length of each token's vector."));
   const n = text.ids.length, cell = Math.max(2, Math.min(26, Math.floor(640 / n)));
   const strip = (state) => {
     const longest = Math.max(...state.norms);
@@ -212,7 +212,7 @@ function hidden(states) {
     element("td", { class: "number" }, `${state.shape[0]} × ${state.shape[1]}`),
     element("td", { class: "number" }, state.mean.toFixed(4)), element("td", { class: "number" }, state.std.toFixed(4)),
     element("td", { class: "number" }, Math.max(...state.norms).toFixed(2)), element("td", {}, strip(state))));
-  const titles = [["state", ""], ["shape", "number"], ["mean", "number"], ["std", "number"], ["longest", "number"], ["length of each token's vector, as a part of the longest", ""]];
+  const titles = [["state", ""], ["shape", "number"], ["mean", "number"], ["std", "number"], ["longest", "number"], ["length of each token's vector, relative to the longest", ""]];
   const head = element("tr", {}, ...titles.map(([title, kind]) => element("th", { class: kind }, title)));
   page.append(element("div", { class: "scroll" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows))));
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Text, rounded};
 use crate::output::trace::{TraceRecord, strongest};
 
-/// The most attention weights that a page holds: some 25 MB of it.
+/// The most attention weights on a page, which take about 25 MB of it.
 const MOST_WEIGHTS: usize = 6_000_000;
 
 #[derive(Serialize)]
@@ -18,7 +18,7 @@ struct Data<'a> {
     text: Text,
     model: &'a str,
     attention: Vec<Layer>,
-    /// The attention of the strongest shade.
+    /// The weight shown in the strongest shade.
     strongest: f32,
     lens: Vec<Lens<'a>>,
     hidden: Vec<Hidden<'a>>,
@@ -64,7 +64,7 @@ pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -
     let (heads, n) = (attention.len(), record.ids.len());
     if heads * n * (n + 1) / 2 > MOST_WEIGHTS {
         return Err(Error::Usage(format!(
-            "--html: {heads} heads over {n} tokens are too much for one page; choose a --layer or a shorter text"
+            "--html: {heads} heads over {n} tokens are too much for one page; choose a --layer or shorten the text"
         ))
         .into());
     }

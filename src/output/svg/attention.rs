@@ -7,13 +7,13 @@ use super::{Anchor, FOOT, HEAD, MARGIN, Picture, STRONG, widest};
 use crate::output::tokens::cut;
 use crate::output::trace::{HeadRecord, strongest};
 
-/// Cells beyond which a picture is none any more.
+/// The most cells of a readable picture.
 const MOST_CELLS: usize = 600_000;
 
 /// The longest label, in columns.
 const LABEL: usize = 18;
 
-/// From this side on, a cell has room for its number.
+/// A cell with at least this side length has room for its number.
 const NUMBERED: f64 = 36.0;
 
 pub fn draw(model: &str, heads: &[HeadRecord], labels: &[String]) -> Result<Picture> {
@@ -33,14 +33,14 @@ pub fn draw(model: &str, heads: &[HeadRecord], labels: &[String]) -> Result<Pict
     }
 }
 
-/// One head: rows look, columns are looked at. A few tokens get their numbers too; of many, only some get their names.
+/// One head: rows are queries, columns are keys. Few tokens get numbers in their cells; of many, only some are labelled.
 fn one(model: &str, head: &HeadRecord, labels: &[String]) -> Picture {
     let n = labels.len() as f64;
     let cell = (640.0 / n).clamp(3.0, 56.0);
     let every = (9.0 / cell).ceil();
     let size = (cell * every * 0.78).min(14.0);
     let side = widest(labels) * size * 0.62 + 10.0;
-    // Names of columns stand upright unless there is room for them.
+    // Column labels are vertical unless they fit horizontally.
     let lying = side - 8.0 <= cell;
     let above = if lying { 14.0 } else { side - 8.0 };
     let (left, top) = (MARGIN + side, HEAD + MARGIN + above);
@@ -78,7 +78,7 @@ fn layer(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
     let down = heads.len().div_ceil(across);
     let cell = ((1400.0 / across as f64).clamp(220.0, 640.0) / n).clamp(0.5, 36.0);
     let (panel, size) = (n * cell, (cell * 0.75).min(12.0));
-    // Names that could not be read are left out.
+    // Labels too small to read are left out.
     let side = if size >= 5.0 { widest(labels) * size * 0.62 + 8.0 } else { 0.0 };
     let (gap, caption) = (22.0, 24.0);
     let (left, top) = (MARGIN + side, HEAD + MARGIN);
@@ -104,7 +104,7 @@ fn layer(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
     picture
 }
 
-/// Every head of every layer, small.
+/// Small maps of every head of every layer.
 fn all(model: &str, heads: &[HeadRecord], tokens: usize) -> Picture {
     let first = heads[0].layer;
     let across = heads.iter().filter(|head| head.layer == first).count();
@@ -135,7 +135,7 @@ fn all(model: &str, heads: &[HeadRecord], tokens: usize) -> Picture {
 
 /// Weights as shades: their square roots, so that a tenth of the strongest can still be seen.
 struct Scale {
-    /// The weight of the strongest shade.
+    /// The weight shown in the strongest shade.
     strongest: f32,
 }
 

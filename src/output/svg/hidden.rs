@@ -1,4 +1,4 @@
-//! Hidden states by the length of each token's vector, as it grows through the layers.
+//! Hidden states: the length of each token's vector, from layer to layer.
 
 use super::{Anchor, FOOT, HEAD, MARGIN, Picture, STRONG, widest};
 use crate::output::tokens::cut;
@@ -7,7 +7,7 @@ use crate::output::trace::{HiddenRecord, state_name};
 /// The longest label, in columns.
 const LABEL: usize = 12;
 
-/// Columns are numbered as long as they fit this width.
+/// Columns show their numbers as long as they fit this width.
 const WIDEST: f64 = 1200.0;
 
 pub fn draw(model: &str, states: &[HiddenRecord], labels: &[String]) -> Picture {
@@ -16,7 +16,7 @@ pub fn draw(model: &str, states: &[HiddenRecord], labels: &[String]) -> Picture 
     let roomy = (widest(&labels) * size * 0.62 + 14.0).max(60.0);
     let few = n * roomy <= WIDEST;
     let width = if few { roomy } else { (WIDEST / n).clamp(2.0, 40.0) };
-    // Many tokens stand upright over their columns, as long as they can be read.
+    // If there are many tokens, their labels are vertical, as long as they are readable.
     let upright = (width * 0.8).min(11.0);
     let above = match few {
         true => 26.0,
@@ -57,7 +57,8 @@ pub fn draw(model: &str, states: &[HiddenRecord], labels: &[String]) -> Picture 
 struct Scale {
     least: f32,
     most: f32,
-    /// In GPT-2 the first token's vector is often a hundred times as long as the others, which would all be pale.
+    /// In GPT-2 the first token's vector is often a hundred times as long as the others; on a linear scale they would all be
+    /// pale.
     logarithmic: bool,
 }
 
@@ -81,7 +82,7 @@ impl Scale {
         ends.into_iter().chain(between).map(|norm| (self.shade(norm), number(norm))).collect()
     }
 
-    /// From 0 to 1, never quite nothing.
+    /// A shade up to 1 and always above 0.
     fn shade(&self, norm: f32) -> f32 {
         let part = match self.logarithmic {
             true => (norm / self.least).ln() / (self.most / self.least).ln(),

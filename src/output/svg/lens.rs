@@ -11,17 +11,17 @@ use crate::output::trace::{LensRecord, state_name};
 /// The longest label, in columns.
 const LABEL: usize = 12;
 
-/// Heights of a row and of the names above the columns, and the width of the names beside the rows.
+/// Heights of a row and of the labels above the columns, and the width of the labels beside the rows.
 const ROW: f64 = 40.0;
 const NAMES: f64 = 34.0;
 const SIDE: f64 = 86.0;
 
-/// Columns that do not fit this width go below.
+/// Columns that do not fit this width wrap to the next rows.
 const WIDEST: f64 = 1400.0;
 
 const SIZE: f64 = 13.0;
 
-/// What is drawn, as words.
+/// The texts to draw.
 struct Grid<'a> {
     layers: &'a [LensRecord],
     /// The tokens of the text.
@@ -43,7 +43,7 @@ pub fn draw(model: &str, layers: &[LensRecord], labels: &[String], tokenizer: Op
     let n = grid.labels.len();
     let together = n.min((WIDEST / width) as usize).max(1);
     let band = NAMES + layers.len() as f64 * ROW + 18.0;
-    let subtitle = format!("{model} · the token that the model would say next if it stopped after a layer");
+    let subtitle = format!("{model} · the token that the model would predict if it stopped after each layer");
     let (left, top) = (MARGIN + SIDE, HEAD + MARGIN);
     let height = top + n.div_ceil(together) as f64 * band + FOOT;
     let mut picture = Picture::new("Logit lens", &subtitle, left + together as f64 * width + MARGIN, height);
@@ -51,7 +51,7 @@ pub fn draw(model: &str, layers: &[LensRecord], labels: &[String], tokenizer: Op
         grid.draw(&mut picture, left, top + i as f64 * band, from..n.min(from + together));
     }
     let tick = |percent: f32| (percent / 100.0, format!("{percent}%"));
-    picture.key(&[0.0, 50.0, 100.0].map(tick), "probability; framed: what the last block says");
+    picture.key(&[0.0, 50.0, 100.0].map(tick), "probability; framed: the last block's prediction");
     picture
 }
 
@@ -85,7 +85,7 @@ impl Grid<'_> {
         }
     }
 
-    /// The layer from which on all say what the last one says.
+    /// The first layer from which on all predictions equal the last one.
     fn settled(&self, position: usize) -> usize {
         let says = |layer: &LensRecord| layer.positions[position].top[0].id;
         let outcome = self.layers.last().map(says);

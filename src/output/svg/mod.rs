@@ -1,7 +1,7 @@
-//! Pictures of `gpt2 trace`, for a slide or a page: a title, the tokens, a key to the colours; readable on a light and
-//! on a dark ground, whichever the viewer prefers.
+//! Pictures of `gpt2 trace` for slides and papers: a title, the tokens, a colour key. They follow the viewer's preference
+//! for a light or a dark background.
 //!
-//! All shades are one colour over the ground, more or less of it, so that the same picture works on both.
+//! All shades are one colour at different opacities, so that the same picture works on both backgrounds.
 
 mod attention;
 mod hidden;
@@ -19,7 +19,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::trace::TraceRecord;
 
-/// Draws the view that the record holds.
+/// Draws the view in the record.
 pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -> Result<()> {
     let labels = record.labels(tokenizer);
     let picture = match record {
@@ -31,16 +31,16 @@ pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -
     super::write_file(path, picture.finish().as_bytes())
 }
 
-/// Space around everything.
+/// Space around the picture.
 const MARGIN: f64 = 24.0;
 
 /// Height of title and subtitle.
 const HEAD: f64 = 64.0;
 
-/// Height of the key under a picture.
+/// Height of the key below a picture.
 const FOOT: f64 = 84.0;
 
-/// From this shade on, words on it take the colour of the ground: there both colours stand out equally.
+/// On shades from this one on, text takes the colour of the background. At this shade both colours have equal contrast.
 const STRONG: f32 = 0.7;
 
 const STYLE: &str = "
@@ -57,7 +57,7 @@ const STYLE: &str = "
   }
 ";
 
-/// Where a text begins, ends or has its middle.
+/// Which point of a text its coordinates refer to.
 #[derive(Clone, Copy)]
 enum Anchor {
     Start,
@@ -65,7 +65,7 @@ enum Anchor {
     End,
 }
 
-/// A picture in the making; coordinates are pixels from its upper left corner.
+/// A picture under construction; coordinates are in pixels from its upper left corner.
 struct Picture {
     document: Document,
     width: f64,
@@ -73,7 +73,7 @@ struct Picture {
 }
 
 impl Picture {
-    /// An empty picture with a title; it is at least wide enough for its words.
+    /// An empty picture with a title, at least wide enough for its title and subtitle.
     fn new(title: &str, subtitle: &str, width: f64, height: f64) -> Self {
         let words = (columns(title) * 12.0).max(columns(subtitle) * 7.6) + 2.0 * MARGIN;
         let mut picture = Self { document: Document::new(), width: width.max(words), height };
@@ -90,12 +90,12 @@ impl Picture {
         svg::Node::append(&mut self.document, node);
     }
 
-    /// Words in the font of the title or the subtitle.
+    /// Text in the font of the title or the subtitle.
     fn words(&mut self, x: f64, y: f64, text: &str, class: &str) {
         self.add(element::Text::new(text).set("class", class).set("x", round(x)).set("y", round(y)));
     }
 
-    /// A label whose middle is at height `y`.
+    /// A label, vertically centred at `y`.
     fn label(&mut self, x: f64, y: f64, text: &str, class: &str, size: f64, anchor: Anchor) {
         let anchor = match anchor {
             Anchor::Start => "start",
@@ -111,7 +111,7 @@ impl Picture {
         self.add(text);
     }
 
-    /// A label that reads upwards from (x, y).
+    /// A vertical label that reads upwards from (x, y).
     fn upright(&mut self, x: f64, y: f64, text: &str, class: &str, size: f64) {
         let (x, y) = (round(x + 0.35 * size), round(y));
         let text = element::Text::new(text)
@@ -132,8 +132,8 @@ impl Picture {
         self.add(outline);
     }
 
-    /// Cells of one size, each with its shade from 0 to 1. Equal shades are one path, and neighbours in a row one
-    /// rectangle of it, so that a map of a hundred thousand cells remains a picture that opens.
+    /// Cells of equal size, each with a shade from 0 to 1. Cells of equal shade share a path, and neighbours in a row a
+    /// rectangle, so that even a map of a hundred thousand cells can be opened.
     fn cells(&mut self, left: f64, top: f64, width: f64, height: f64, rows: &[Vec<f32>]) {
         const STEPS: usize = 50;
         let step = |shade: f32| (shade.clamp(0.0, 1.0) * STEPS as f32).round() as usize;
@@ -161,7 +161,7 @@ impl Picture {
         }
     }
 
-    /// The key at the foot of the picture: a ramp of shades, what some of them mean, and a remark.
+    /// The key at the bottom of the picture: a ramp of shades with the meaning of some of them, and a remark.
     fn key(&mut self, ticks: &[(f32, String)], remark: &str) {
         let (x, y, width, height) = (MARGIN + 14.0, self.height - MARGIN - 32.0, 240.0, 12.0);
         let stop =
@@ -194,17 +194,17 @@ impl Picture {
     }
 }
 
-/// Tenths of a pixel are enough.
+/// Rounds to a tenth of a pixel.
 fn round(x: f64) -> f64 {
     (x * 10.0).round() / 10.0
 }
 
-/// How many columns of a fixed-width font a text takes.
+/// The width of a text in columns of a fixed-width font.
 fn columns(text: &str) -> f64 {
     text.width() as f64
 }
 
-/// The most columns that a label may take, as those of `labels` do.
+/// The width of the widest of the `labels`, in columns.
 fn widest<'a>(labels: impl IntoIterator<Item = &'a String>) -> f64 {
     labels.into_iter().map(|label| columns(label)).fold(1.0, f64::max)
 }

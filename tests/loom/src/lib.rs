@@ -1,6 +1,6 @@
 //! The thread pool (`src/base/pool/workers.rs`), built from loom's threads, locks and atomics. loom runs each model in
-//! every order in which its threads can meet, and with every value that the memory model lets a load see; a deadlock, such
-//! as that of a sleeper whom nobody wakes, and unordered accesses to an `UnsafeCell` are failures.
+//! every interleaving of its threads, and with every value that the memory model lets a load see. Deadlocks, such as a
+//! sleeper that nobody wakes, and unordered accesses to an `UnsafeCell` are failures.
 #![cfg(test)]
 
 #[path = "../../../src/base/pool/workers.rs"]
@@ -12,7 +12,7 @@ mod sync {
     pub use loom::sync::{Condvar, Mutex};
     pub use loom::thread::{Builder, JoinHandle, yield_now};
 
-    /// A worker sleeps once it has looked for a job in vain.
+    /// Makes a worker sleep after looking for a job once.
     pub struct Watch;
 
     impl Watch {
@@ -34,10 +34,10 @@ use loom::sync::{Condvar, Mutex};
 use loom::thread;
 use workers::Workers;
 
-/// Where steps leave something, each in its own place.
+/// Results of steps, each in its own cell.
 struct Places(Vec<UnsafeCell<usize>>);
 
-// SAFETY: loom fails if two threads are in one place at a time, or one after the other without a happens-before.
+// SAFETY: loom fails if two threads access a cell at the same time, or one after the other without a happens-before.
 unsafe impl Sync for Places {}
 
 impl Places {
@@ -56,16 +56,16 @@ impl Places {
     }
 }
 
-/// Runs a model in all orders in which threads are preempted at most `preemptions` times; where they wait for each other
-/// does not count.
+/// Runs a model in all interleavings with at most `preemptions` preemptions. Switches where a thread waits for another do
+/// not count.
 fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.check(model);
 }
 
-/// All steps of a job have run, once each, when `run` returns, and no thread is in it any more: what they left, and the
-/// job itself, belong to the caller again. Then the next job, at once.
+/// When `run` returns, every step of the job has run exactly once and no thread is still in the job, so the results and
+/// the job itself belong to the caller again. The next job follows at once.
 fn jobs(threads: usize, steps: &[usize]) {
     let pool = Workers::start(threads);
     for n in steps {
@@ -95,7 +95,7 @@ fn three_threads_share_one_job_after_the_other() {
     check(1, || jobs(3, &[2, 3]));
 }
 
-/// A job whose steps wait until all have begun, so that each needs a thread of its own: no worker may miss it, asleep or
+/// A job whose steps wait until all have begun, so that each needs its own thread: no worker may miss the job, asleep or
 /// not.
 fn meet(pool: &Workers) {
     let threads = pool.threads();
@@ -111,7 +111,7 @@ fn meet(pool: &Workers) {
 }
 
 #[test]
-fn a_worker_comes_to_every_job() {
+fn a_worker_joins_every_job() {
     check(3, || {
         let pool = Workers::start(2);
         meet(&pool);
@@ -120,11 +120,11 @@ fn a_worker_comes_to_every_job() {
 }
 
 #[test]
-fn two_workers_come_to_a_job() {
+fn two_workers_join_a_job() {
     check(1, || meet(&Workers::start(3)));
 }
 
-/// Whoever finds the pool busy runs the job alone.
+/// A caller that finds the pool busy runs its job alone.
 #[test]
 fn two_callers_do_not_disturb_each_other() {
     check(3, || {
@@ -144,9 +144,9 @@ fn two_callers_do_not_disturb_each_other() {
     });
 }
 
-/// A panic in a step, whoever takes it, ends in the caller, when no thread is in the job any more; the next job runs.
+/// A panic in a step, on any thread, reaches the caller once no thread is in the job any more; the next job runs.
 #[test]
-fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+fn a_panic_reaches_the_caller_and_the_pool_keeps_working() {
     const STEP: &str = "a step fails";
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

@@ -326,7 +326,7 @@ mod tests {
         }
         assert!(refused(|c| (c.num_beams, c.assistant) = (2, true)).contains("`assistant_model`"));
         assert!(refused(|c| (c.num_beams, c.prompt_lookup) = (2, Some(3))).contains("`prompt_lookup`"));
-        assert!(refused(|c| (c.assistant, c.prompt_lookup) = (true, Some(3))).contains("exclude"));
+        assert!(refused(|c| (c.assistant, c.prompt_lookup) = (true, Some(3))).contains("`assistant_model`"));
     }
 
     #[test]

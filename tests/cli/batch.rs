@@ -84,7 +84,7 @@ fn bad_rows_are_reported_and_skipped() {
         ("empty".into(), "prompt_ids"),
         (json!([1, 2]), "99999"),
         ("unknown".into(), "temprature"),
-        ("range".into(), "`top_p` is 7; allowed"),
+        ("range".into(), "`top_p` is 7; it takes"),
     ] {
         let error = row(id.clone())["error"].as_str().unwrap_or_else(|| panic!("row {id} has no error"));
         assert!(error.contains(word) && !error.contains('\n'), "{error}");

@@ -148,7 +148,7 @@ fn impossible_conversions_are_refused_and_leave_nothing() {
     let path = |name: &str| folder.path().join(name).display().to_string();
     let run = |to: &str, out: &str, more: &[&str]| gpt2(&[&["convert", "-m", "demo", "--to", to, out], more].concat());
     run("q8_0", &path("a.safetensors"), &[]).fails(2, &["safetensors has no type Q8_0", "*.gguf"]);
-    run("f16", &path("a.bin"), &[]).fails(2, &["a.bin is neither *.gguf nor *.safetensors"]);
+    run("f16", &path("a.bin"), &[]).fails(2, &["a.bin must end in .gguf or .safetensors"]);
     run("f16", &path("a.gguf"), &["--dtype", "f16"]).fails(2, &["--to", "--dtype"]);
     run("q3_k", &path("a.gguf"), &[]).fails(2, &["q3_k", "q4_k"]);
     run("f16", &path("missing/a.gguf"), &[]).fails(1, &["a.gguf"]);

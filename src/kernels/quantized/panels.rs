@@ -100,12 +100,16 @@ impl Ahead {
         Self(panels.as_ptr().wrapping_add(AHEAD))
     }
 
-    /// Asks for the next `n` bytes.
+    /// Asks for the next `n` bytes. (In a loop that compares addresses, which the compiler leaves alone: unrolled, products
+    /// with Q4_K took a third longer.)
     #[inline(always)]
     pub fn prefetch<S: Simd>(&mut self, simd: S, n: usize) {
-        for line in 0..n.div_ceil(64) {
-            simd.prefetch(self.0.wrapping_add(64 * line));
+        let end = self.0.wrapping_add(n);
+        let mut line = self.0;
+        while line < end {
+            simd.prefetch(line);
+            line = line.wrapping_add(64);
         }
-        self.0 = self.0.wrapping_add(n);
+        self.0 = end;
     }
 }

@@ -29,45 +29,37 @@ pub fn append(memory: &mut CacheMemory, layer: usize, batch: &Batch, qkv: &[f32]
             let token = &qkv[(span.first + position - span.past) * 3 * c..][..3 * c];
             let (key, value) = (&token[c + head * d..][..d], &token[2 * c + head * d..][..d]);
             let slot = position - start;
-            if shape.half {
-                write(key, keys, slot, PAGE_POSITIONS, to_f16);
-                write(value, &mut values[2 * slot * shape.value_dim()..], 0, 1, to_f16);
-            } else {
-                write(key, keys, slot, PAGE_POSITIONS, |x| x.map(f32::to_le_bytes));
-                write(value, &mut values[4 * slot * shape.value_dim()..], 0, 1, |x| x.map(f32::to_le_bytes));
-            }
+            // Dimension by dimension, the keys of a page's positions side by side; position by position, values.
+            let write = if shape.half { write_f16 } else { write_f32 };
+            write(key, &mut keys[slot * shape.number_bytes()..], PAGE_POSITIONS);
+            write(value, &mut values[slot * shape.value_dim() * shape.number_bytes()..], 1);
         }
     });
 }
 
-/// Numbers that are converted at a time.
-const STEP: usize = 16;
-
-/// Writes numbers to places `first`, `first + step`, ... of `out`, each of which takes `SIZE` bytes.
-fn write<const SIZE: usize>(
-    numbers: &[f32],
-    out: &mut [u8],
-    first: usize,
-    step: usize,
-    convert: impl Fn([f32; STEP]) -> [[u8; SIZE]; STEP],
-) {
-    let (places, _) = out.as_chunks_mut::<SIZE>();
-    let mut places = places[first..].iter_mut().step_by(step);
-    for numbers in numbers.chunks(STEP) {
-        let mut held = [0.0; STEP];
-        held[..numbers.len()].copy_from_slice(numbers);
-        // As many places are taken as there are numbers: the other way round a place would be lost.
-        for (number, place) in convert(held)[..numbers.len()].iter().zip(&mut places) {
-            *place = *number;
-        }
-    }
+/// Writes numbers to every `step`th place of `out`, from the first on.
+fn write_f32(numbers: &[f32], out: &mut [u8], step: usize) {
+    let places = out.as_chunks_mut().0.iter_mut().step_by(step);
+    places.zip(numbers).for_each(|(place, number)| *place = number.to_le_bytes());
 }
 
-fn to_f16(numbers: [f32; STEP]) -> [[u8; 2]; STEP] {
+/// Numbers that are rounded at a time.
+const STEP: usize = 16;
+
+/// The same, rounded to f16.
+fn write_f16(numbers: &[f32], out: &mut [u8], step: usize) {
     let largest = f16::MAX.to_f32();
-    // What is not finite stays so and is found later.
-    let within = numbers.map(|x| if x.is_finite() { x.clamp(-largest, largest) } else { x });
-    let mut rounded = [f16::ZERO; STEP];
-    rounded.convert_from_f32_slice(&within);
-    rounded.map(f16::to_le_bytes)
+    let mut places = out.as_chunks_mut().0.iter_mut().step_by(step);
+    for numbers in numbers.chunks(STEP) {
+        let (mut within, mut rounded) = ([0.0; STEP], [f16::ZERO; STEP]);
+        for (within, x) in within.iter_mut().zip(numbers) {
+            // What is not finite stays so and is found later.
+            *within = if x.is_finite() { x.clamp(-largest, largest) } else { *x };
+        }
+        rounded.convert_from_f32_slice(&within);
+        // As many places are taken as there are numbers: the other way round a place would be lost.
+        for (number, place) in rounded[..numbers.len()].iter().zip(&mut places) {
+            *place = number.to_le_bytes();
+        }
+    }
 }

@@ -131,7 +131,7 @@ impl Config {
         }
         let limited = |key: &str, value: Option<i64>, default: i64, most: i64| match value.unwrap_or(default) {
             n if (1..=most).contains(&n) => Ok(n as usize),
-            n => Err(fail(format!("{key} is {n}; allowed are 1 to {most}"))),
+            n => Err(fail(format!("{key} is {n}; it must be from 1 to {most}"))),
         };
         let dimension = |key: &str, value, default| limited(key, value, default, LARGEST_DIMENSION);
         let token = |key: &str, id: i64| {

@@ -4,19 +4,21 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`config`] | `config.json` as a validated [`Config`](config::Config), named sizes |
 //! | [`pipeline`] | a model with everything it needs: text in, text out |
 //! | [`source`] | hub id, folder, GGUF or demo → an opened model; the only code that uses the network |
-//! | [`checkpoint`] | safetensors, PyTorch `.bin` and GGUF → named tensors, in place in the mapped file |
-//! | [`tokenizer`] | GPT-2's byte-level BPE, `tokenizer.json`, byte-exact streaming decode |
-//! | [`model`] | the neural network: embeddings, blocks, head, key-value cache, probe |
-//! | [`kernels`] | CPU kernels under the model |
+//! | [`analysis`] | scores, perplexity, next-token distributions, logit lens, parameter counts, speed |
+//! | [`decode`] | parameters, logits processors, every decoding strategy, stop rules |
+//! | [`language_model`] | what decoding and analysis need from a model |
 //! | [`logits`] | arithmetic over one row of logits: softmax, ranks, the best tokens |
-//! | [`language_model`] | what decoding needs from a model |
-//! | [`decode`] | logits processors, greedy, sampling, beam, contrastive and assisted decoding, stop rules |
-//! | [`analysis`] | scores, perplexity, logit lens, parameter and memory arithmetic |
+//! | [`model`] | the network: embeddings, blocks, head, key-value cache, traces |
 //! | [`memory`] | how much memory a model takes, and how much is available |
-//! | [`device`] | CPU, CUDA or Metal, number types, threads |
+//! | [`device`] | where the network runs: CPU, CUDA or Metal |
+//! | [`tokenizer`] | GPT-2's byte-level BPE, `tokenizer.json`, byte-exact streaming decode |
+//! | [`checkpoint`] | safetensors, PyTorch `.bin` and GGUF → named tensors, in place in the mapped file |
+//! | [`config`] | `config.json` as a validated [`Config`](config::Config), named sizes |
+//! | [`inventory`] | GPT-2's tensors: name in each format, shape, role |
+//! | [`kernels`] | the CPU's arithmetic under the model |
+//! | [`base`] | number types, bytes, the thread pool |
 //! | [`files`] | reading with a limit, writing whole or not at all |
 //! | [`error`] | typed errors |
 //!

@@ -159,13 +159,13 @@ impl Pipeline {
     ///
     /// # Errors
     /// Those of [`ids`](Self::ids), [`GenerationConfig::validate`] and [`generate`]; [`Error::Usage`] for an empty text if the
-    /// model has no token to start from.
+    /// model has no start token.
     pub fn generate(&self, text: &str, mut config: GenerationConfig) -> Result<Vec<Sequence>> {
         self.encode_texts(&mut config)?;
         let decoding = Arc::new(config.validate()?);
         let mut ids = self.ids(text, true)?;
         if ids.is_empty() {
-            let none = || Error::Usage("the text is empty and the model has no token to start from".into());
+            let none = || Error::Usage("the text is empty and the model has no start token".into());
             ids.push(self.start_token().ok_or_else(none)?);
         }
         generate(&mut Session::new(&self.model), self, &ids, &decoding, |_| ())

@@ -8,8 +8,8 @@ use crate::language_model::MOST_TOP;
 pub const TILE_OUTPUTS: usize = 16;
 /// Rows are computed 8 at a time.
 pub const TILE_ROWS: usize = 8;
-/// Positions in a block of the cache.
-pub const BLOCK_POSITIONS: usize = 64;
+/// Positions in a page of the cache.
+pub const PAGE_POSITIONS: usize = 64;
 /// The most outputs, and rows, of a product that one thread block computes; matrices are padded to multiples of it.
 pub const WIDE: usize = 64;
 
@@ -90,55 +90,55 @@ impl NetworkShape {
         }
     }
 
-    /// The most blocks that a row can have.
-    pub fn most_blocks(&self) -> usize {
-        self.positions.div_ceil(BLOCK_POSITIONS)
+    /// The most pages that a row can have.
+    pub fn most_pages(&self) -> usize {
+        self.positions.div_ceil(PAGE_POSITIONS)
     }
 
-    /// Numbers of one layer's keys in a block.
+    /// Numbers of one layer's keys in a page.
     fn keys(&self) -> usize {
-        self.heads * BLOCK_POSITIONS * self.key_dim
+        self.heads * PAGE_POSITIONS * self.key_dim
     }
 
-    /// Numbers of one layer's values in a block.
+    /// Numbers of one layer's values in a page.
     fn values(&self) -> usize {
-        self.heads * BLOCK_POSITIONS * self.value_dim
+        self.heads * PAGE_POSITIONS * self.value_dim
     }
 
-    /// Where a layer's keys and values begin in a block, in numbers.
+    /// Where a layer's keys and values begin in a page, in numbers.
     pub fn layer_at(&self, layer: usize) -> (usize, usize) {
         let keys_at = layer * (self.keys() + self.values());
         (keys_at, keys_at + self.keys())
     }
 
-    /// Bytes of a block.
-    pub fn block_bytes(&self) -> usize {
+    /// Bytes of a page.
+    pub fn page_bytes(&self) -> usize {
         self.layers * (self.keys() + self.values()) * self.numbers.size()
     }
 
     /// Bytes of one position in the cache.
     pub fn position_bytes(&self) -> usize {
-        self.block_bytes() / BLOCK_POSITIONS
+        self.page_bytes() / PAGE_POSITIONS
     }
 
-    /// Blocks that the cache allocates at a time.
-    pub fn slab_blocks(&self) -> usize {
-        (SLAB_BYTES / self.block_bytes().max(1)).clamp(1, self.most_blocks())
+    /// Pages that the cache allocates at a time.
+    pub fn slab_pages(&self) -> usize {
+        (SLAB_BYTES / self.page_bytes().max(1)).clamp(1, self.most_pages())
     }
 
     /// Bytes that the cache allocates at a time.
     pub fn slab_bytes(&self) -> usize {
-        self.slab_blocks() * self.block_bytes()
+        self.slab_pages() * self.page_bytes()
     }
 
     /// Bytes of the cache of one row that fills the context.
     pub fn full_cache_bytes(&self) -> usize {
-        self.most_blocks().div_ceil(self.slab_blocks()) * self.slab_bytes()
+        self.most_pages().div_ceil(self.slab_pages()) * self.slab_bytes()
     }
 
     /// The most tokens in a pass; fewer if attention is split along positions.
     pub fn most_tokens(&self, splits: bool) -> usize {
-        let partial = self.heads * self.most_blocks() * self.value_dim * size_of::<f32>();
+        let partial = self.heads * self.most_pages() * self.value_dim * size_of::<f32>();
         if splits { (PARTIAL_BYTES / partial.max(1)).clamp(WIDE, MOST_TOKENS) } else { MOST_TOKENS }
     }
 }
@@ -197,7 +197,7 @@ impl PassBytes {
     pub fn new(shape: &NetworkShape, room: PassRoom) -> Self {
         let (number, float) = (shape.numbers.size(), size_of::<f32>());
         let PassRoom { tokens, split_tokens, tiles, projected, hidden } = room;
-        let partials = split_tokens * shape.heads * shape.most_blocks();
+        let partials = split_tokens * shape.heads * shape.most_pages();
         Self {
             x: tokens * shape.padded * float,
             y: tokens * shape.padded * number,

@@ -33,7 +33,7 @@ pub struct NormaliseArgs {
     pub count: i32,
 }
 
-/// Where a layer's keys and values are in a block of the cache; the same fields as in `MatmulArgs` and `AttentionArgs`.
+/// Where a layer's keys and values are in a page of the cache; the same fields as in `MatmulArgs` and `AttentionArgs`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CachedArgs {
@@ -53,7 +53,7 @@ pub struct MatmulArgs {
     pub bias: u64,
     pub x: u64,
     pub y: u64,
-    pub blocks: u64,
+    pub pages: u64,
     pub positions: u64,
     pub picked: u64,
     pub best: u64,
@@ -97,7 +97,7 @@ pub struct Queries {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AttentionArgs {
     pub q: u64,
-    pub blocks: u64,
+    pub pages: u64,
     pub queries: u64,
     pub y: u64,
     pub partial: u64,
@@ -107,7 +107,7 @@ pub struct AttentionArgs {
     pub scale: f32,
     pub q_stride: i32,
     pub y_stride: i32,
-    pub most_blocks: i32,
+    pub most_pages: i32,
     pub cached: CachedArgs,
 }
 

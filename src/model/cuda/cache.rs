@@ -1,10 +1,10 @@
-//! The keys and values of past positions in the GPU's memory, in blocks of 64 positions that rows can share, and what a
+//! The keys and values of past positions in the GPU's memory, in pages of 64 positions that rows can share, and what a
 //! pass needs to run.
 
 use rustc_hash::FxHashMap;
 
 use super::gpu::{Gpu, Graph, Memory};
-use super::kernel::BLOCK_POSITIONS;
+use super::kernel::PAGE_POSITIONS;
 use super::scratch::{Scratch, Wanted};
 use super::shape::NetworkShape;
 use crate::error::Result;
@@ -17,8 +17,8 @@ const MOST_GRAPHS: usize = 64;
 /// A cache for any number of rows; a row is created, empty, when it is first named.
 #[derive(Debug)]
 pub struct Cache {
-    /// Blocks of 64 positions of all layers.
-    pub rows: PagedRows<Blocks>,
+    /// Pages of 64 positions of all layers.
+    pub rows: PagedRows<Pages>,
     pub scratch: Scratch,
     pub graphs: Graphs,
 }
@@ -26,10 +26,10 @@ pub struct Cache {
 impl Cache {
     /// An empty cache.
     pub fn new(gpu: &Gpu, shape: NetworkShape) -> Self {
-        let (bytes, blocks_per_slab) = (shape.block_bytes(), shape.slab_blocks());
-        let blocks = Blocks { gpu: gpu.clone(), bytes, blocks_per_slab, slabs: vec![] };
+        let (bytes, pages_per_slab) = (shape.page_bytes(), shape.slab_pages());
+        let pages = Pages { gpu: gpu.clone(), bytes, pages_per_slab, slabs: vec![] };
         Self {
-            rows: PagedRows::new(blocks, BLOCK_POSITIONS),
+            rows: PagedRows::new(pages, PAGE_POSITIONS),
             scratch: Scratch::new(gpu, shape),
             graphs: Graphs::default(),
         }
@@ -50,32 +50,32 @@ impl network::Cache for Cache {
     }
 }
 
-/// Memory for blocks.
+/// Memory for pages.
 #[derive(Debug)]
-pub struct Blocks {
+pub struct Pages {
     gpu: Gpu,
-    /// Bytes of a block.
+    /// Bytes of a page.
     bytes: usize,
-    blocks_per_slab: usize,
+    pages_per_slab: usize,
     slabs: Vec<Memory>,
 }
 
-impl Blocks {
-    /// The address of a block.
+impl Pages {
+    /// The address of a page.
     pub fn address(&self, id: PageId) -> u64 {
         let (slab, at) = self.place(id);
         slab.address() + at as u64
     }
 
     fn place(&self, id: PageId) -> (&Memory, usize) {
-        (&self.slabs[id.0 / self.blocks_per_slab], id.0 % self.blocks_per_slab * self.bytes)
+        (&self.slabs[id.0 / self.pages_per_slab], id.0 % self.pages_per_slab * self.bytes)
     }
 }
 
-impl PageMemory for Blocks {
+impl PageMemory for Pages {
     fn grow(&mut self) -> Result<usize> {
-        self.slabs.push(self.gpu.zeros(self.blocks_per_slab * self.bytes)?);
-        Ok(self.blocks_per_slab)
+        self.slabs.push(self.gpu.zeros(self.pages_per_slab * self.bytes)?);
+        Ok(self.pages_per_slab)
     }
 
     fn copy(&mut self, from: PageId, to: PageId) -> Result<()> {
@@ -96,8 +96,8 @@ pub struct GraphKey {
     pub rows: usize,
     /// The outputs wanted.
     pub wanted: Wanted,
-    /// Blocks of positions that attention covers.
-    pub blocks: usize,
+    /// Pages that attention covers.
+    pub pages: usize,
 }
 
 /// Passes as graphs. A launch costs the host more than most kernels take; a whole graph costs as much as one launch.

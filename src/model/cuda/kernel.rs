@@ -2,7 +2,7 @@
 
 use crate::base::FloatType;
 use crate::config::Activation;
-pub use crate::model::cuda_shape::{BLOCK_POSITIONS, TILE_OUTPUTS, TILE_ROWS};
+pub use crate::model::cuda_shape::{PAGE_POSITIONS, TILE_OUTPUTS, TILE_ROWS};
 
 /// What a kernel does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,11 +25,11 @@ pub enum Kernel {
     Matmul32,
     /// A product of many rows, 64 outputs of 64 rows at a time.
     Matmul64x64,
-    /// Attention with up to 8 queries per tile, blocks of positions in parallel.
+    /// Attention with up to 8 queries per tile, pages in parallel.
     AttentionSplit,
-    /// Attention with up to 8 queries per tile, blocks of positions in sequence.
+    /// Attention with up to 8 queries per tile, pages in sequence.
     Attention8,
-    /// Attention with up to 32 queries per tile, blocks of positions in sequence.
+    /// Attention with up to 32 queries per tile, pages in sequence.
     Attention32,
     /// The best token of each row.
     BestTokens,

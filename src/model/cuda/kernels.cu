@@ -2,7 +2,7 @@
 //
 // Every output number is one fixed chain of operations, whatever else is computed beside it: a product is split into
 // SLICES along its inputs, each slice is summed in one order, and slices are added in order; attention is split into
-// blocks of positions, and blocks are mixed in order. So a row gives the same bits alone and in a batch, read at once
+// pages, and pages are mixed in order. So a row gives the same bits alone and in a batch, read at once
 // or token by token. Which kernel computes a product (for few rows or many) changes who does the work, not the chain.
 //
 // Compiled without contraction (-fmad=false): only an explicit fmaf is a fused multiply-add.
@@ -133,8 +133,8 @@ constexpr int TILE_OUTPUTS = 16;
 constexpr int TILE_ROWS = 8;
 // Parts into which the inputs of a product are split.
 constexpr int SLICES = 8;
-// Positions in a block of the cache.
-constexpr int BLOCK_POSITIONS = 64;
+// Positions in a page of the cache.
+constexpr int PAGE_POSITIONS = 64;
 
 __device__ __forceinline__ int lane() { return threadIdx.x % WARP; }
 __device__ __forceinline__ int warp() { return threadIdx.x / WARP; }
@@ -402,8 +402,8 @@ struct MatmulArgs {
     // Where outputs go, in rows of `y_stride` numbers: for INTO_QKV queries (rows, H, padded D) as T, INTO_RESIDUAL
     // added to f32, INTO_ACTIVATED as T, INTO_LOGITS as f32, or nowhere if null.
     void* y;
-    // INTO_QKV: the block of the cache that takes each row, and its position there.
-    const unsigned long long* blocks;
+    // INTO_QKV: the page of the cache that takes each row, and its position there.
+    const unsigned long long* pages;
     const unsigned* positions;
     // Which rows of x are normed; null means all, in order.
     const unsigned* picked;
@@ -415,7 +415,7 @@ struct MatmulArgs {
     int rows, outputs;
     int y_stride;
     int into, activation;
-    // INTO_QKV: where this layer's keys and values begin in a block, in numbers.
+    // INTO_QKV: where this layer's keys and values begin in a page, in numbers.
     int keys_at, values_at;
     int heads, head_dim;
     // Padded widths of a head's keys and values.
@@ -446,7 +446,7 @@ __device__ __forceinline__ float activate(int activation, float x) {
 // Where one output of a product goes, for any row.
 template <class T> struct Destination {
     float bias;
-    // A column of y; or, in the cache, the number's index at the first position of a block, and the step to the next
+    // A column of y; or, in the cache, the number's index at the first position of a page, and the step to the next
     // position.
     size_t column;
     int step;
@@ -465,10 +465,10 @@ template <class T> struct Destination {
         if (part == 0) {
             column = head * a.key_dim + d;
         } else if (part == 1) {
-            column = a.keys_at + (size_t)head * BLOCK_POSITIONS * a.key_dim + d;
+            column = a.keys_at + (size_t)head * PAGE_POSITIONS * a.key_dim + d;
             step = a.key_dim;
         } else {
-            column = a.values_at + (size_t)(head * a.value_dim + d) * BLOCK_POSITIONS;
+            column = a.values_at + (size_t)(head * a.value_dim + d) * PAGE_POSITIONS;
             step = 1;
         }
     }
@@ -481,7 +481,7 @@ template <class T> struct Destination {
         switch (a.into) {
         case INTO_QKV:
             if (is_cached) {
-                ((Bits*)a.blocks[row])[column + (size_t)a.positions[row] * step] = T::store(y);
+                ((Bits*)a.pages[row])[column + (size_t)a.positions[row] * step] = T::store(y);
             } else {
                 ((Bits*)a.y)[at] = T::store(y);
             }
@@ -708,7 +708,7 @@ struct Queries {
     int first, count;
     // The position of the first one in its row.
     int position;
-    // Where the row's blocks begin in the table.
+    // Where the row's pages begin in the table.
     int table;
     // Where probabilities go: the first query's in head 0, then the distances to the next query and to the next head.
     int weights_at, weights_stride, weights_head;
@@ -719,22 +719,22 @@ struct Queries {
 struct AttentionArgs {
     // (N, H, padded D) as T.
     const char* q;
-    // Blocks of the cache by row.
-    const unsigned long long* blocks;
+    // Pages of the cache by row.
+    const unsigned long long* pages;
     const Queries* queries;
     // (N, C) as T.
     void* y;
-    // For each token, head and block: (padded D) mixed values, and their largest score and sum.
+    // For each token, head and page: (padded D) mixed values, and their largest score and sum.
     float* partial;
     float2* totals;
-    // The number of finished blocks of each (tile, head); 0 before and after.
+    // The number of finished pages of each (tile, head); 0 before and after.
     unsigned* done;
     // Probabilities, or null.
     float* weights;
     float scale;
     int q_stride, y_stride;
-    // The most blocks that a row can have.
-    int most_blocks;
+    // The most pages that a row can have.
+    int most_pages;
     int keys_at, values_at;
     int heads, head_dim;
     int key_dim, value_dim;
@@ -742,11 +742,11 @@ struct AttentionArgs {
 
 constexpr int ATTENTION_WARPS = 4;
 
-// What the warps of a block share about one block of positions.
+// What the warps of a block share about one page.
 template <class T, int R> struct Scored {
     static constexpr int QUERIES = TILE_ROWS * R;
     // The pitch of rows, chosen to avoid bank conflicts.
-    static constexpr int PITCH = BLOCK_POSITIONS + 16 / (int)sizeof(typename T::Bits);
+    static constexpr int PITCH = PAGE_POSITIONS + 16 / (int)sizeof(typename T::Bits);
     // Probabilities before division by their sum, (queries, positions).
     __align__(16) typename T::Bits probabilities[QUERIES * PITCH];
     // The largest score and the sum of each query, by warp.
@@ -765,7 +765,7 @@ template <class T, int R> struct Scored {
     }
 };
 
-// A warp's keys: 16 positions of a block.
+// A warp's keys: 16 positions of a page.
 template <class T> struct Keys {
     // Heads of up to 64 (f32: 32) numbers are held in registers.
     static constexpr int HELD_STEPS = 2;
@@ -773,9 +773,9 @@ template <class T> struct Keys {
     const char* at;
     int bytes;
 
-    __device__ __forceinline__ void ask(const AttentionArgs& a, const typename T::Bits* block, int head) {
+    __device__ __forceinline__ void ask(const AttentionArgs& a, const typename T::Bits* page, int head) {
         bytes = a.key_dim * (int)sizeof(typename T::Bits);
-        const char* keys = (const char*)(block + a.keys_at + (size_t)head * BLOCK_POSITIONS * a.key_dim);
+        const char* keys = (const char*)(page + a.keys_at + (size_t)head * PAGE_POSITIONS * a.key_dim);
         at = keys + (size_t)(warp() * TILE_OUTPUTS + lane() / 4) * bytes + 16 * (lane() % 4);
 #pragma unroll
         for (int i = 0; i < HELD_STEPS; i++)
@@ -794,14 +794,14 @@ template <class T> struct Keys {
     }
 };
 
-// The values of a block's positions, for 16 numbers of a head.
+// The values of a page's positions, for 16 numbers of a head.
 template <class T> struct Values {
-    static constexpr int BYTES = BLOCK_POSITIONS * (int)sizeof(typename T::Bits);
+    static constexpr int BYTES = PAGE_POSITIONS * (int)sizeof(typename T::Bits);
     static constexpr int STEPS = BYTES / STEP_BYTES;
     uint4 held[STEPS][1][2];
 
-    __device__ __forceinline__ void ask(const AttentionArgs& a, const typename T::Bits* block, int head, int d) {
-        const char* values = (const char*)(block + a.values_at + (size_t)head * a.value_dim * BLOCK_POSITIONS);
+    __device__ __forceinline__ void ask(const AttentionArgs& a, const typename T::Bits* page, int head, int d) {
+        const char* values = (const char*)(page + a.values_at + (size_t)head * a.value_dim * PAGE_POSITIONS);
         const char* at = values + (size_t)(d + lane() / 4) * BYTES + 16 * (lane() % 4);
 #pragma unroll
         for (int i = 0; i < STEPS; i++) load_weights<1>(held[i], at + i * STEP_BYTES, BYTES);
@@ -817,7 +817,7 @@ template <class T> struct Values {
     }
 };
 
-// Scores one block of positions, from `base` on, and leaves the probabilities in shared memory.
+// Scores one page, from `base` on, and leaves the probabilities in shared memory.
 template <class T, int R>
 __device__ __forceinline__ void score(const AttentionArgs& a, const Queries& queries, int head, int base,
                                       const Keys<T>& keys, Scored<T, R>& scored) {
@@ -878,7 +878,7 @@ __device__ __forceinline__ void score(const AttentionArgs& a, const Queries& que
     __syncthreads();
 }
 
-// Factors for mixing blocks: x for what was mixed so far, y for the new block; z is the largest score.
+// Factors for mixing pages: x for what was mixed so far, y for the new page; z is the largest score.
 __device__ __forceinline__ float3 factors(float before, float now) {
     const float most = fmaxf(before, now);
     return make_float3(expf(before - most), expf(now - most), most);
@@ -888,47 +888,47 @@ __device__ __forceinline__ float add_scaled(float before, float now, const float
     return fmaf(factors.y, now, factors.x * before);
 }
 
-// The most blocks of positions whose factors fit in shared memory; more are mixed in groups of this size.
-constexpr int MIXED_BLOCKS = 64;
+// The most pages whose factors fit in shared memory; more are mixed in groups of this size.
+constexpr int MIXED_PAGES = 64;
 
-// Few queries per row: a thread block mixes the values of one block of positions for one head and one tile of queries;
-// the last one to finish adds the blocks in order. FlashAttention's arithmetic (Dao 2023, arXiv 2307.08691), split
+// Few queries per row: a thread block mixes the values of one page for one head and one tile of queries;
+// the last one to finish adds the pages in order. FlashAttention's arithmetic (Dao 2023, arXiv 2307.08691), split
 // along positions.
 template <class T, int R> __device__ void attention_split(const AttentionArgs& a) {
     using Bits = typename T::Bits;
     constexpr int QUERIES = TILE_ROWS * R;
     __shared__ Scored<T, R> scored;
-    __shared__ float3 mixing[QUERIES][MIXED_BLOCKS];
-    __shared__ float2 totals_of_blocks[QUERIES][MIXED_BLOCKS];
+    __shared__ float3 mixing[QUERIES][MIXED_PAGES];
+    __shared__ float2 totals_of_pages[QUERIES][MIXED_PAGES];
     __shared__ float sums[QUERIES];
     __shared__ float most_so_far[QUERIES];
     __shared__ bool is_last;
     let_next_start();
     // The tables were sent before the pass began.
     const Queries queries = a.queries[blockIdx.x];
-    const int head = blockIdx.y, base = blockIdx.z * BLOCK_POSITIONS;
+    const int head = blockIdx.y, base = blockIdx.z * PAGE_POSITIONS;
     const int last_position = queries.position + queries.count - 1;
     if (base > last_position) return;
-    const Bits* block = (const Bits*)a.blocks[queries.table + blockIdx.z];
+    const Bits* page = (const Bits*)a.pages[queries.table + blockIdx.z];
     const int g = lane() / 4, t = lane() % 4, d = warp() * TILE_OUTPUTS;
     // What was there before this pass can be requested before the keys and values of the new positions are written.
-    const bool settled = base + BLOCK_POSITIONS <= queries.past;
+    const bool settled = base + PAGE_POSITIONS <= queries.past;
     Keys<T> keys;
     Values<T> values;
     const auto ask = [&]() {
-        keys.ask(a, block, head);
-        if (d < a.value_dim) values.ask(a, block, head, d);
+        keys.ask(a, page, head);
+        if (d < a.value_dim) values.ask(a, page, head, d);
     };
     if (settled) ask();
     wait_for_previous();
     if (!settled) ask();
     score(a, queries, head, base, keys, scored);
-    const size_t at = ((size_t)queries.first * a.heads + head) * a.most_blocks + blockIdx.z;
-    const size_t query_stride = (size_t)a.heads * a.most_blocks;
+    const size_t at = ((size_t)queries.first * a.heads + head) * a.most_pages + blockIdx.z;
+    const size_t query_stride = (size_t)a.heads * a.most_pages;
     for (int query = threadIdx.x; query < queries.count; query += WARP * ATTENTION_WARPS)
         a.totals[at + query * query_stride] = scored.total(query);
     for (int i = d; i < a.value_dim; i += ATTENTION_WARPS * TILE_OUTPUTS) {
-        if (i != d) values.ask(a, block, head, i);
+        if (i != d) values.ask(a, page, head, i);
         float c[1][R][4];
         values.mix(c, scored);
 #pragma unroll
@@ -944,31 +944,31 @@ template <class T, int R> __device__ void attention_split(const AttentionArgs& a
     __threadfence();
     __syncthreads();
     unsigned* done = a.done + blockIdx.x * a.heads + head;
-    if (threadIdx.x == 0) is_last = atomicAdd(done, 1u) == (unsigned)(last_position / BLOCK_POSITIONS);
+    if (threadIdx.x == 0) is_last = atomicAdd(done, 1u) == (unsigned)(last_position / PAGE_POSITIONS);
     __syncthreads();
     if (!is_last) return;
     __threadfence();
     if (threadIdx.x == 0) *done = 0;
-    const size_t first = ((size_t)queries.first * a.heads + head) * a.most_blocks;
-    const int blocks = last_position / BLOCK_POSITIONS + 1;
+    const size_t first = ((size_t)queries.first * a.heads + head) * a.most_pages;
+    const int pages = last_position / PAGE_POSITIONS + 1;
     // Each thread adds up to this many numbers of a head at a time.
     constexpr int MIXED = 4;
     const int numbers = queries.count * a.head_dim;
     for (int begin = 0; begin < numbers; begin += MIXED * WARP * ATTENTION_WARPS) {
         float mixed[MIXED] = {};
-        for (int from = 0; from < blocks; from += MIXED_BLOCKS) {
-            const int to = min(blocks, from + MIXED_BLOCKS);
+        for (int from = 0; from < pages; from += MIXED_PAGES) {
+            const int to = min(pages, from + MIXED_PAGES);
             __syncthreads();
             for (int i = threadIdx.x; i < queries.count * (to - from); i += WARP * ATTENTION_WARPS) {
                 const int query = i / (to - from), b = i % (to - from);
-                totals_of_blocks[query][b] = read_of_other_blocks(a.totals + first + query * query_stride + from + b);
+                totals_of_pages[query][b] = read_of_other_blocks(a.totals + first + query * query_stride + from + b);
             }
             __syncthreads();
             if ((int)threadIdx.x < queries.count) {
-                const int query = threadIdx.x, own = (queries.position + query) / BLOCK_POSITIONS + 1;
+                const int query = threadIdx.x, own = (queries.position + query) / PAGE_POSITIONS + 1;
                 float most = from == 0 ? -INFINITY_F32 : most_so_far[query], sum = from == 0 ? 0.0f : sums[query];
                 for (int b = 0; b < min(to, own) - from; b++) {
-                    const float2 total = totals_of_blocks[query][b];
+                    const float2 total = totals_of_pages[query][b];
                     const float3 by = factors(most, total.x);
                     most = by.z;
                     sum = add_scaled(sum, total.y, by);
@@ -983,7 +983,7 @@ template <class T, int R> __device__ void attention_split(const AttentionArgs& a
                 const int i = begin + j * WARP * ATTENTION_WARPS + threadIdx.x;
                 if (i >= numbers) continue;
                 const int query = i / a.head_dim, d = i % a.head_dim;
-                const int own = min(to, (queries.position + query) / BLOCK_POSITIONS + 1);
+                const int own = min(to, (queries.position + query) / PAGE_POSITIONS + 1);
                 const float* partial = a.partial + (first + query * query_stride + from) * a.value_dim + d;
 #pragma unroll 8
                 for (int b = 0; b < own - from; b++)
@@ -1006,15 +1006,15 @@ template <class T, int R> __device__ void attention_split(const AttentionArgs& a
         float* weights = a.weights + queries.weights_at + (size_t)head * queries.weights_head +
                          (size_t)query * queries.weights_stride;
         for (int i = lane(); i <= position; i += WARP) {
-            const float2* total = a.totals + first + query * query_stride + i / BLOCK_POSITIONS;
+            const float2* total = a.totals + first + query * query_stride + i / PAGE_POSITIONS;
             const float factor = expf(read_of_other_blocks(total).x - most_so_far[query]);
             weights[i] = read_of_other_blocks(weights + i) * factor / sums[query];
         }
     }
 }
 
-// Many queries, of one row or of several: a thread block goes through all blocks of positions for one tile of queries
-// and 64 numbers of a head, requesting each block before it finishes the previous one. The same arithmetic.
+// Many queries, of one row or of several: a thread block goes through all pages for one tile of queries
+// and 64 numbers of a head, requesting each page before it finishes the previous one. The same arithmetic.
 template <class T, int R> __device__ void attention_whole(const AttentionArgs& a) {
     using Bits = typename T::Bits;
     __shared__ Scored<T, R> scored;
@@ -1023,15 +1023,15 @@ template <class T, int R> __device__ void attention_whole(const AttentionArgs& a
     const int head = blockIdx.y;
     const int g = lane() / 4, t = lane() % 4;
     const int d = (blockIdx.z * ATTENTION_WARPS + warp()) * TILE_OUTPUTS;
-    const int blocks = (queries.position + queries.count - 1) / BLOCK_POSITIONS + 1;
+    const int pages = (queries.position + queries.count - 1) / PAGE_POSITIONS + 1;
     Keys<T> keys, next_keys;
     Values<T> values, next_values;
     const auto ask = [&](Keys<T>& keys, Values<T>& values, int b) {
-        const Bits* block = (const Bits*)a.blocks[queries.table + b];
-        keys.ask(a, block, head);
-        if (d < a.value_dim) values.ask(a, block, head, d);
+        const Bits* page = (const Bits*)a.pages[queries.table + b];
+        keys.ask(a, page, head);
+        if (d < a.value_dim) values.ask(a, page, head, d);
     };
-    const bool settled = BLOCK_POSITIONS <= queries.past;
+    const bool settled = PAGE_POSITIONS <= queries.past;
     if (settled) ask(keys, values, 0);
     wait_for_previous();
     if (!settled) ask(keys, values, 0);
@@ -1043,9 +1043,9 @@ template <class T, int R> __device__ void attention_whole(const AttentionArgs& a
             most[r][i] = -INFINITY_F32;
             sum[r][i] = 0.0f;
         }
-    for (int b = 0; b < blocks; b++) {
-        if (b + 1 < blocks) ask(next_keys, next_values, b + 1);
-        score(a, queries, head, b * BLOCK_POSITIONS, keys, scored);
+    for (int b = 0; b < pages; b++) {
+        if (b + 1 < pages) ask(next_keys, next_values, b + 1);
+        score(a, queries, head, b * PAGE_POSITIONS, keys, scored);
         float c[1][R][4];
         if (d < a.value_dim) values.mix(c, scored);
 #pragma unroll
@@ -1053,7 +1053,7 @@ template <class T, int R> __device__ void attention_whole(const AttentionArgs& a
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 const int query = r * TILE_ROWS + 2 * t + i;
-                if (b * BLOCK_POSITIONS > queries.position + query) continue;
+                if (b * PAGE_POSITIONS > queries.position + query) continue;
                 const float2 total = scored.total(query);
                 const float3 by = factors(most[r][i], total.x);
                 most[r][i] = by.z;

@@ -208,7 +208,7 @@ impl Network {
         let shape = NetworkShape::new(config, numbers);
         // Offsets within a block and within the rows of a pass are 32-bit, tiles of outputs 16-bit.
         let widest = (3 * shape.padded).max(shape.inner).max(shape.vocabulary);
-        let offsets = shape.block_bytes().max(shape.most_tokens(false) * 3 * shape.padded);
+        let offsets = shape.page_bytes().max(shape.most_tokens(false) * 3 * shape.padded);
         if offsets > i32::MAX as usize || widest.div_ceil(TILE_OUTPUTS) > u16::MAX.into() {
             return Err(Error::Unsupported("the network is too wide for the GPU's kernels".into()));
         }

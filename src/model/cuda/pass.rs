@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use super::arguments::{AttentionArgs, CachedArgs, EmbedArgs, Into, MatmulArgs, Queries, TopArgs};
 use super::cache::{Cache, GraphKey};
-use super::kernel::{BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, TILE_ROWS};
+use super::kernel::{Kernel, MIXED_NUMBERS, PAGE_POSITIONS, TILE_ROWS};
 use super::operations::FEW_ROWS;
 use super::record::Record;
 use super::scratch::{Plan, Wanted, at};
@@ -19,9 +19,9 @@ use crate::logits::Top;
 use crate::model::network::segments;
 use crate::model::{Segment, Trace};
 
-/// In graphs, the number of blocks of positions is rounded up to multiples of this: blocks that are not there cost
+/// In graphs, the number of pages is rounded up to multiples of this: pages that are not there cost
 /// nothing.
-const GRAPH_BLOCKS: usize = 4;
+const GRAPH_PAGES: usize = 4;
 
 const FLOAT: usize = size_of::<f32>();
 
@@ -139,7 +139,7 @@ impl Network {
     /// wanted.
     fn prepare(&self, parts: &[Part<'_>], count: usize, cache: &mut Cache, record: Option<&Record>) -> Result<Plan> {
         let shape = &self.shape;
-        let most_blocks = shape.most_blocks();
+        let most_pages = shape.most_pages();
         let (attention, tile) = self.attention(parts, record.is_some());
         let splits = attention == Kernel::AttentionSplit;
         let tokens = parts.iter().map(|part| part.ids.len()).sum();
@@ -147,7 +147,7 @@ impl Network {
         let [logits, top, best, hidden] =
             [0, 1, 2, 3].map(|i| parts.iter().map(|part| part.ids.len() - part.wanted_from[i]).sum());
         let wanted = Wanted { logits, top, best, hidden, count: if top > 0 { count } else { 0 } };
-        let plan = Plan::new(parts.len(), tokens, tiles, wanted, most_blocks);
+        let plan = Plan::new(parts.len(), tokens, tiles, wanted, most_pages);
         let results = wanted.result_bytes(shape).into_iter().sum();
         // The previous pass may still be using the buffers.
         self.gpu.synchronize()?;
@@ -156,16 +156,16 @@ impl Network {
         let mut queries = Vec::with_capacity(tiles);
         let mut first = 0;
         for (i, part) in parts.iter().enumerate() {
-            let blocks = cache.rows.pages(part.row);
-            let address = |block: usize| cache.rows.memory.address(blocks[block]);
+            let pages = cache.rows.pages(part.row);
+            let address = |page: usize| cache.rows.memory.address(pages[page]);
             let total = part.past + part.ids.len();
-            for block in 0..total.div_ceil(BLOCK_POSITIONS) {
-                put(bytes, plan.tables, i * most_blocks + block, address(block).to_ne_bytes());
+            for page in 0..total.div_ceil(PAGE_POSITIONS) {
+                put(bytes, plan.tables, i * most_pages + page, address(page).to_ne_bytes());
             }
             for (j, id) in part.ids.iter().enumerate() {
                 let position = part.past + j;
-                put(bytes, plan.token_blocks, first + j, address(position / BLOCK_POSITIONS).to_ne_bytes());
-                put(bytes, plan.token_offsets, first + j, ((position % BLOCK_POSITIONS) as u32).to_ne_bytes());
+                put(bytes, plan.token_pages, first + j, address(position / PAGE_POSITIONS).to_ne_bytes());
+                put(bytes, plan.token_offsets, first + j, ((position % PAGE_POSITIONS) as u32).to_ne_bytes());
                 put(bytes, plan.ids, first + j, id.to_ne_bytes());
                 put(bytes, plan.positions, first + j, (position as u32).to_ne_bytes());
             }
@@ -178,7 +178,7 @@ impl Network {
                     first: (first + from) as i32,
                     count: tile.min(part.ids.len() - from) as i32,
                     position: (part.past + from) as i32,
-                    table: (i * most_blocks) as i32,
+                    table: (i * most_pages) as i32,
                     weights_at: number(weights_at)?,
                     weights_stride: number(stride)?,
                     weights_head: number(head)?,
@@ -208,7 +208,7 @@ impl Network {
         Ok(plan)
     }
 
-    /// Which kernel computes attention, and how many queries per tile. Blocks of positions run in parallel if
+    /// Which kernel computes attention, and how many queries per tile. Pages run in parallel if
     /// processing them in order would leave processors idle, and if probabilities are wanted.
     fn attention(&self, parts: &[Part<'_>], traced: bool) -> (Kernel, usize) {
         if traced {
@@ -223,19 +223,19 @@ impl Network {
 
     /// Runs a pass, as a graph if there is one.
     fn launch_or_replay(&self, plan: &Plan, cache: &mut Cache, parts: &[Part<'_>]) -> Result<()> {
-        let blocks = most_positions(parts).div_ceil(BLOCK_POSITIONS).next_multiple_of(GRAPH_BLOCKS);
-        let blocks = blocks.min(self.shape.most_blocks());
+        let pages = most_positions(parts).div_ceil(PAGE_POSITIONS).next_multiple_of(GRAPH_PAGES);
+        let pages = pages.min(self.shape.most_pages());
         let decodes = parts.len() <= FEW_ROWS && parts.iter().all(|part| part.ids.len() == 1);
         if !decodes {
             return self.launch(plan, cache, parts, 0, None, None);
         }
-        let key = GraphKey { rows: parts.len(), wanted: plan.wanted, blocks };
+        let key = GraphKey { rows: parts.len(), wanted: plan.wanted, pages };
         let generation = cache.scratch.generation;
         if let Some(graph) = cache.graphs.get(key, generation) {
             return self.gpu.replay(graph);
         }
         if cache.graphs.seen(key, generation)
-            && let Some(graph) = self.gpu.capture(|| self.launch(plan, cache, parts, 0, None, Some(blocks)))?
+            && let Some(graph) = self.gpu.capture(|| self.launch(plan, cache, parts, 0, None, Some(pages)))?
         {
             self.gpu.replay(&graph)?;
             cache.graphs.keep(key, graph);
@@ -244,7 +244,7 @@ impl Network {
         self.launch(plan, cache, parts, 0, None, None)
     }
 
-    /// Launches a pass. `first` is the index of its first token among those recorded; `blocks` is how many blocks of
+    /// Launches a pass. `first` is the index of its first token among those recorded; `pages` is how many pages of
     /// positions to cover, all that there are if `None`.
     fn launch(
         &self,
@@ -253,13 +253,13 @@ impl Network {
         parts: &[Part<'_>],
         first: usize,
         record: Option<&Record>,
-        blocks: Option<usize>,
+        pages: Option<usize>,
     ) -> Result<()> {
         let shape = &self.shape;
         let scratch = &mut cache.scratch;
         let table = at(&scratch.plan);
-        let [tables, token_blocks, token_offsets, ids, positions, queries] =
-            [plan.tables, plan.token_blocks, plan.token_offsets, plan.ids, plan.positions, plan.queries]
+        let [tables, token_pages, token_offsets, ids, positions, queries] =
+            [plan.tables, plan.token_pages, plan.token_offsets, plan.ids, plan.positions, plan.queries]
                 .map(|offset| table + offset as u64);
         self.gpu.send(
             scratch.plan_host.as_ref().expect("reserved"),
@@ -285,16 +285,15 @@ impl Network {
         }
         let (rows, stride) = (plan.tokens, shape.padded);
         let (attention, _) = self.attention(parts, record.is_some());
-        let blocks = blocks.unwrap_or(most_positions(parts).div_ceil(BLOCK_POSITIONS));
+        let pages = pages.unwrap_or(most_positions(parts).div_ceil(PAGE_POSITIONS));
         for (i, layer) in self.layers.iter().enumerate() {
             let Layer { ln_1, c_attn, c_proj, ln_2, c_fc, mlp_c_proj, scale } = layer;
             let cached = CachedArgs::new(shape, i);
-            let to_cache =
-                MatmulArgs { blocks: token_blocks, positions: token_offsets, cached, ..MatmulArgs::default() };
+            let to_cache = MatmulArgs { pages: token_pages, positions: token_offsets, cached, ..MatmulArgs::default() };
             self.linear(rows, c_attn, Some(ln_1), (x, y), (q, shape.heads * shape.key_dim), Into::Qkv, to_cache)?;
             let arguments = AttentionArgs {
                 q,
-                blocks: tables,
+                pages: tables,
                 queries,
                 y,
                 partial: at(&scratch.partial),
@@ -304,11 +303,11 @@ impl Network {
                 scale: *scale,
                 q_stride: (shape.heads * shape.key_dim) as i32,
                 y_stride: stride as i32,
-                most_blocks: shape.most_blocks() as i32,
+                most_pages: shape.most_pages() as i32,
                 cached,
             };
             let deep = match attention {
-                Kernel::AttentionSplit => blocks,
+                Kernel::AttentionSplit => pages,
                 _ => shape.value_dim.div_ceil(MIXED_NUMBERS),
             };
             let grid = [plan.tiles as u32, shape.heads as u32, deep as u32];

@@ -21,10 +21,10 @@ pub struct Scratch {
     pub q: Option<Memory>,
     /// The MLP's inner layer, (N, padded width).
     pub inner: Option<Memory>,
-    /// Mixed values by block, (N, H, blocks, padded D) in f32, with largest scores and sums.
+    /// Mixed values by page, (N, H, pages, padded D) in f32, with largest scores and sums.
     pub partial: Option<Memory>,
     pub totals: Option<Memory>,
-    /// The number of finished blocks, by tile and head.
+    /// The number of finished pages, by tile and head.
     pub done: Option<Memory>,
     /// The wanted rows, normed, (wanted, padded C).
     pub picked: Option<Memory>,
@@ -180,11 +180,11 @@ pub struct Plan {
     pub tokens: usize,
     pub tiles: usize,
     pub wanted: Wanted,
-    /// Addresses of blocks, by segment.
+    /// Addresses of pages, by segment.
     pub tables: usize,
-    /// For each token, the address of the block that takes its key and value.
-    pub token_blocks: usize,
-    /// For each token, its position in that block.
+    /// For each token, the address of the page that takes its key and value.
+    pub token_pages: usize,
+    /// For each token, its position in that page.
     pub token_offsets: usize,
     pub ids: usize,
     /// For each token, its position in its row.
@@ -197,18 +197,18 @@ pub struct Plan {
 
 impl Plan {
     /// For these numbers of segments and of tokens in total.
-    pub fn new(segments: usize, tokens: usize, tiles: usize, wanted: Wanted, most_blocks: usize) -> Self {
+    pub fn new(segments: usize, tokens: usize, tiles: usize, wanted: Wanted, most_pages: usize) -> Self {
         let mut bytes = 0;
         let mut part = |count: usize, size: usize| {
             let at = bytes;
             bytes = (bytes + count * size).next_multiple_of(16);
             at
         };
-        let tables = part(segments * most_blocks, 8);
-        let token_blocks = part(tokens, 8);
+        let tables = part(segments * most_pages, 8);
+        let token_pages = part(tokens, 8);
         let queries = part(tiles, size_of::<Queries>());
         let [token_offsets, ids, positions] = [part(tokens, 4), part(tokens, 4), part(tokens, 4)];
         let rows = part(wanted.total(), 4);
-        Self { tokens, tiles, wanted, tables, token_blocks, token_offsets, ids, positions, queries, rows, bytes }
+        Self { tokens, tiles, wanted, tables, token_pages, token_offsets, ids, positions, queries, rows, bytes }
     }
 }

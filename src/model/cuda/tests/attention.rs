@@ -1,16 +1,16 @@
-//! Attention over blocks of positions.
+//! Attention over pages.
 
 use super::products::{Product, cached, shape};
 use super::*;
 
-/// Attention of layer 1 over blocks.
+/// Attention of layer 1 over pages.
 struct Attend<'a> {
     shape: NetworkShape,
     q: &'a Memory,
     tokens: usize,
     table: &'a Memory,
-    /// Blocks of positions that are processed in parallel.
-    blocks: usize,
+    /// Pages that are processed in parallel.
+    pages: usize,
 }
 
 const SCALE: f32 = 0.3;
@@ -18,8 +18,8 @@ const SCALE: f32 = 0.3;
 impl Attend<'_> {
     fn run(&self, kernel: Kernel, queries: &[Queries], weights: Option<&Memory>) -> Vec<u8> {
         let shape = &self.shape;
-        let (width, most_blocks) = (shape.width, shape.most_blocks());
-        let partials = self.tokens * shape.heads * most_blocks;
+        let (width, most_pages) = (shape.width, shape.most_pages());
+        let partials = self.tokens * shape.heads * most_pages;
         // NaN shows what is read before it is written.
         let [partial, totals] = [partials * shape.value_dim * 4, partials * 8].map(|bytes| upload(&vec![0xff; bytes]));
         let done = upload(&vec![0; queries.len() * shape.heads * 4]);
@@ -31,7 +31,7 @@ impl Attend<'_> {
         let queries_memory = words(&fields.collect::<Vec<_>>(), |field| field.to_ne_bytes());
         let arguments = AttentionArgs {
             q: self.q.address(),
-            blocks: self.table.address(),
+            pages: self.table.address(),
             queries: queries_memory.address(),
             y: y.address(),
             partial: partial.address(),
@@ -41,11 +41,11 @@ impl Attend<'_> {
             scale: SCALE,
             q_stride: (shape.heads * shape.key_dim) as i32,
             y_stride: shape.padded as i32,
-            most_blocks: most_blocks as i32,
+            most_pages: most_pages as i32,
             cached: CachedArgs::new(shape, 1),
         };
         let deep = match kernel {
-            Kernel::AttentionSplit => self.blocks,
+            Kernel::AttentionSplit => self.pages,
             _ => shape.value_dim.div_ceil(MIXED_NUMBERS),
         };
         launch(kernel, shape.numbers, [queries.len(), shape.heads, deep], 0, &arguments);
@@ -74,7 +74,7 @@ fn tiles(shape: &NetworkShape, parts: &Parts, most: usize) -> Vec<Queries> {
                 first: (first + from) as i32,
                 count: most.min(len - from) as i32,
                 position: (past + from) as i32,
-                table: (i * shape.most_blocks()) as i32,
+                table: (i * shape.most_pages()) as i32,
                 weights_at: (weights_at + from * total) as i32,
                 weights_stride: total as i32,
                 weights_head: (len * total) as i32,
@@ -93,11 +93,11 @@ fn attention_is_right_and_the_same_bits_in_every_kernel_and_for_a_query_alone() 
     let parts = [(0, 1), (0, 7), (3, 8), (60, 9), (63, 1), (64, 1), (126, 3), (150, 33), (0, 65), (198, 5)];
     for numbers in TYPES {
         for (heads, head_dim) in [(3, 2), (2, 24), (1, 64), (2, 80)] {
-            attention_is_right(shape(numbers, heads, head_dim, 4 * BLOCK_POSITIONS + 9), &parts);
+            attention_is_right(shape(numbers, heads, head_dim, 4 * PAGE_POSITIONS + 9), &parts);
         }
-        // More blocks than are mixed at a time.
-        let blocks = 64 * BLOCK_POSITIONS;
-        attention_is_right(shape(numbers, 1, 5, blocks + 200), &[(blocks + 130, 3), (blocks - 2, 9), (70, 1)]);
+        // More pages than are mixed at a time.
+        let pages = 64 * PAGE_POSITIONS;
+        attention_is_right(shape(numbers, 1, 5, pages + 200), &[(pages + 130, 3), (pages - 2, 9), (70, 1)]);
     }
 }
 
@@ -105,53 +105,52 @@ fn attention_is_right(shape: NetworkShape, parts: &Parts) {
     let NetworkShape { numbers, heads, head_dim, key_dim, value_dim, .. } = shape;
     let width = heads * head_dim;
     let tokens: usize = parts.iter().map(|(_, len)| len).sum();
-    // Large scores, so that blocks weigh differently.
+    // Large scores, so that pages weigh differently.
     let q: Vec<f32> = noise_of(numbers, tokens * width, 8).iter().map(|q| 4.0 * q).collect();
     let mut padded_q = spread(&q, head_dim, key_dim, 0.0);
     // Tiles are whole, but no query may depend on the padding.
     padded_q.resize((tokens + 32) * heads * key_dim, f32::NAN);
-    let most_blocks = shape.most_blocks();
-    let block_numbers = shape.block_bytes() / numbers.size();
+    let most_pages = shape.most_pages();
+    let page_numbers = shape.page_bytes() / numbers.size();
     let (keys_at, values_at) = shape.layer_at(1);
-    // Each row's blocks, in a shuffled order, filled with other numbers where the row has no positions.
-    let mut memory = noise_of(numbers, parts.len() * most_blocks * block_numbers, 9);
-    let place = |row: usize, block: usize| (row * most_blocks + block) * 7 % (parts.len() * most_blocks);
+    // Each row's pages, in a shuffled order, filled with other numbers where the row has no positions.
+    let mut memory = noise_of(numbers, parts.len() * most_pages * page_numbers, 9);
+    let place = |row: usize, page: usize| (row * most_pages + page) * 7 % (parts.len() * most_pages);
     let key_at = |row: usize, head: usize, position: usize| {
-        let block = place(row, position / BLOCK_POSITIONS) * block_numbers;
-        block + keys_at + (head * BLOCK_POSITIONS + position % BLOCK_POSITIONS) * key_dim
+        let page = place(row, position / PAGE_POSITIONS) * page_numbers;
+        page + keys_at + (head * PAGE_POSITIONS + position % PAGE_POSITIONS) * key_dim
     };
     let value_at = |row: usize, head: usize, position: usize, d: usize| {
-        let block = place(row, position / BLOCK_POSITIONS) * block_numbers;
-        block + values_at + (head * value_dim + d) * BLOCK_POSITIONS + position % BLOCK_POSITIONS
+        let page = place(row, position / PAGE_POSITIONS) * page_numbers;
+        page + values_at + (head * value_dim + d) * PAGE_POSITIONS + position % PAGE_POSITIONS
     };
     for (row, head) in (0..parts.len()).flat_map(|row| (0..heads).map(move |head| (row, head))) {
-        for position in 0..most_blocks * BLOCK_POSITIONS {
+        for position in 0..most_pages * PAGE_POSITIONS {
             memory[key_at(row, head, position)..][head_dim..key_dim].fill(0.0);
             (head_dim..value_dim).for_each(|d| memory[value_at(row, head, position, d)] = 0.0);
         }
     }
-    let [q_memory, blocks_memory] = [&padded_q, &memory].map(|x| upload(&bytes(numbers, x)));
-    let places: Vec<usize> = (0..parts.len() * most_blocks).map(|i| place(i / most_blocks, i % most_blocks)).collect();
-    let table =
-        words(&places, |i| (blocks_memory.address() + (i * block_numbers * numbers.size()) as u64).to_ne_bytes());
-    let needed = parts.iter().map(|(past, len)| (past + len).div_ceil(BLOCK_POSITIONS)).max().unwrap();
-    let attend = Attend { shape, q: &q_memory, tokens, table: &table, blocks: needed };
+    let [q_memory, page_memory] = [&padded_q, &memory].map(|x| upload(&bytes(numbers, x)));
+    let places: Vec<usize> = (0..parts.len() * most_pages).map(|i| place(i / most_pages, i % most_pages)).collect();
+    let table = words(&places, |i| (page_memory.address() + (i * page_numbers * numbers.size()) as u64).to_ne_bytes());
+    let needed = parts.iter().map(|(past, len)| (past + len).div_ceil(PAGE_POSITIONS)).max().unwrap();
+    let attend = Attend { shape, q: &q_memory, tokens, table: &table, pages: needed };
     let probabilities: usize = parts.iter().map(|(past, len)| heads * len * (past + len)).sum();
 
     let weights = untouched(probabilities * 4);
     let y = attend.run(Kernel::AttentionSplit, &tiles(&shape, parts, 8), Some(&weights));
     let weights = download(&weights);
-    for (kernel, most, blocks, traced) in [
+    for (kernel, most, pages, traced) in [
         (Kernel::AttentionSplit, 8, needed, false),
         (Kernel::AttentionSplit, 1, needed, true),
-        (Kernel::AttentionSplit, 5, most_blocks, true),
+        (Kernel::AttentionSplit, 5, most_pages, true),
         (Kernel::Attention8, 8, 0, false),
         (Kernel::Attention8, 1, 0, false),
         (Kernel::Attention32, 32, 0, false),
         (Kernel::Attention32, 19, 0, false),
         (Kernel::Attention32, 1, 0, false),
     ] {
-        let attend = Attend { blocks, ..attend };
+        let attend = Attend { pages, ..attend };
         let other = untouched(weights.len());
         let what = format!("{kernel:?}, {numbers:?}, {heads} x {head_dim}, {most} at a time");
         assert!(attend.run(kernel, &tiles(&shape, parts, most), traced.then_some(&other)) == y, "{what}");
@@ -175,8 +174,8 @@ fn attention_is_right(shape: NetworkShape, parts: &Parts) {
             let total: f64 = scores.iter().map(|score| (score - most).exp()).sum();
             let p: Vec<f64> = scores.iter().map(|score| (score - most).exp() / total).collect();
             // A score is a sum of `head_dim` products, scaled, minus the largest, which is one too. That error is the
-            // relative error of its exponential, and of the sum of them all; both are mixed twice, within a block and
-            // across blocks, over all positions.
+            // relative error of its exponential, and of the sum of them all; both are mixed twice, within a page and
+            // across pages, over all positions.
             let part = EPSILON * (4.0 * (head_dim + 4) as f64 * largest + (2 * p.len() + 32) as f64);
             let what = || format!("{numbers:?}, {heads} x {head_dim}, row {row}, query {query}, head {head}");
             let at = tile.weights_at + head as i32 * tile.weights_head + query as i32 * tile.weights_stride;
@@ -202,7 +201,7 @@ fn attention_is_right(shape: NetworkShape, parts: &Parts) {
     }
 }
 
-/// As with beams: row 1 is row 0 with its own last block, and row 2 holds the same, read separately.
+/// As with beams: row 1 is row 0 with its own last page, and row 2 holds the same, read separately.
 #[test]
 #[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
 fn a_row_with_a_copied_block_attends_to_what_it_holds_and_leaves_the_other_row_alone() {
@@ -218,10 +217,10 @@ fn a_row_with_a_copied_block_attends_to_what_it_holds_and_leaves_the_other_row_a
             let segment = [Segment { row, first: 0, len, past }];
             cache.rows.reserve(&segment).unwrap();
             let places: Vec<usize> = (past..past + len).collect();
-            let address = |at: &usize| cache.rows.memory.address(cache.rows.pages(row)[at / BLOCK_POSITIONS]);
-            let blocks = words(&places, |at| address(at).to_ne_bytes());
-            let positions = words(&places, |at| ((at % BLOCK_POSITIONS) as u32).to_ne_bytes());
-            let mut to = cached(&shape, 1, (&q, q_stride), &blocks, &positions);
+            let address = |at: &usize| cache.rows.memory.address(cache.rows.pages(row)[at / PAGE_POSITIONS]);
+            let pages = words(&places, |at| address(at).to_ne_bytes());
+            let positions = words(&places, |at| ((at % PAGE_POSITIONS) as u32).to_ne_bytes());
+            let mut to = cached(&shape, 1, (&q, q_stride), &pages, &positions);
             to.y += (first * q_stride * numbers.size()) as u64;
             product.run(if len > 1 { Kernel::Matmul64x64 } else { Kernel::Matmul8 }, first, len, to);
             cache.rows.commit(&segment);
@@ -229,7 +228,7 @@ fn a_row_with_a_copied_block_attends_to_what_it_holds_and_leaves_the_other_row_a
         // The attention of a token's query at a position of a row.
         let attend = |cache: &Cache, row, token: usize, position: usize| {
             let table = words(cache.rows.pages(row), |id| cache.rows.memory.address(*id).to_ne_bytes());
-            let attend = Attend { shape, q: &q, tokens: len + 1, table: &table, blocks: 2 };
+            let attend = Attend { shape, q: &q, tokens: len + 1, table: &table, pages: 2 };
             let tile = Queries {
                 first: token as i32,
                 count: 1,

@@ -22,7 +22,7 @@ use super::arguments::{
 };
 use super::cache::Cache;
 use super::gpu::{Gpu, Memory};
-use super::kernel::{BLOCK_POSITIONS, Kernel, MIXED_NUMBERS, MOST_NORMED_SHARED, NORM_WARPS, TILE_OUTPUTS, TILE_ROWS};
+use super::kernel::{Kernel, MIXED_NUMBERS, MOST_NORMED_SHARED, NORM_WARPS, PAGE_POSITIONS, TILE_OUTPUTS, TILE_ROWS};
 use super::shape::{NetworkShape, WIDE, padded};
 use super::{PLACE_THREADS, pass};
 use crate::base::FloatType;

@@ -213,34 +213,34 @@ fn queries_keys_and_values_go_to_their_places_and_nothing_else_is_written() {
             let width = heads * head_dim;
             let product = Product::new(numbers, rows, width, 3 * width, true);
             let plain = bytes(numbers, &product.outputs(Kernel::Matmul8, 0, rows));
-            // Arbitrary blocks and positions, all different.
-            let places: Vec<(usize, usize)> = (0..rows).map(|i| (i * 5 % 3, i * 7 % BLOCK_POSITIONS)).collect();
+            // Arbitrary pages and positions, all different.
+            let places: Vec<(usize, usize)> = (0..rows).map(|i| (i * 5 % 3, i * 7 % PAGE_POSITIONS)).collect();
             let (keys_at, values_at) = shape.layer_at(1);
-            let (block_bytes, size) = (shape.block_bytes(), numbers.size());
+            let (page_bytes, size) = (shape.page_bytes(), numbers.size());
             let q_stride = heads * shape.key_dim + 8;
             let mut q = vec![UNTOUCHED; rows * q_stride * size];
-            let mut blocks = vec![UNTOUCHED; 3 * block_bytes];
+            let mut pages = vec![UNTOUCHED; 3 * page_bytes];
             for (i, y) in plain.chunks(size).enumerate() {
                 let (row, part, head, d) =
                     (i / (3 * width), i % (3 * width) / width, i % width / head_dim, i % head_dim);
-                let (block, position) = places[row];
-                let key = keys_at + (head * BLOCK_POSITIONS + position) * shape.key_dim + d;
-                let value = values_at + (head * shape.value_dim + d) * BLOCK_POSITIONS + position;
+                let (page, position) = places[row];
+                let key = keys_at + (head * PAGE_POSITIONS + position) * shape.key_dim + d;
+                let value = values_at + (head * shape.value_dim + d) * PAGE_POSITIONS + position;
                 match part {
                     0 => q[(row * q_stride + head * shape.key_dim + d) * size..][..size].copy_from_slice(y),
-                    1 => blocks[block * block_bytes + key * size..][..size].copy_from_slice(y),
-                    _ => blocks[block * block_bytes + value * size..][..size].copy_from_slice(y),
+                    1 => pages[page * page_bytes + key * size..][..size].copy_from_slice(y),
+                    _ => pages[page * page_bytes + value * size..][..size].copy_from_slice(y),
                 }
             }
             for kernel in products() {
-                let [our_q, our_blocks] = [untouched(q.len()), untouched(blocks.len())];
-                let address = |block: usize| our_blocks.address() + (block * block_bytes) as u64;
-                let block_of_row = words(&places, |place| address(place.0).to_ne_bytes());
+                let [our_q, our_pages] = [untouched(q.len()), untouched(pages.len())];
+                let address = |page: usize| our_pages.address() + (page * page_bytes) as u64;
+                let page_of_row = words(&places, |place| address(place.0).to_ne_bytes());
                 let positions = words(&places, |place| (place.1 as u32).to_ne_bytes());
-                let to = cached(&shape, 1, (&our_q, q_stride), &block_of_row, &positions);
+                let to = cached(&shape, 1, (&our_q, q_stride), &page_of_row, &positions);
                 product.run(kernel, 0, rows, to);
                 assert!(download(&our_q) == q, "{kernel:?}, {numbers:?}: queries of {heads} x {head_dim}");
-                assert!(download(&our_blocks) == blocks, "{kernel:?}, {numbers:?}: cache of {heads} x {head_dim}");
+                assert!(download(&our_pages) == pages, "{kernel:?}, {numbers:?}: cache of {heads} x {head_dim}");
             }
         }
     }
@@ -263,14 +263,14 @@ pub(super) fn cached(
     shape: &NetworkShape,
     layer: usize,
     (q, q_stride): (&Memory, usize),
-    blocks: &Memory,
+    pages: &Memory,
     positions: &Memory,
 ) -> MatmulArgs {
     MatmulArgs {
         y: q.address(),
         y_stride: q_stride as i32,
         into: Into::Qkv as i32,
-        blocks: blocks.address(),
+        pages: pages.address(),
         positions: positions.address(),
         cached: CachedArgs::new(shape, layer),
         ..MatmulArgs::default()

@@ -6,14 +6,14 @@
 //!
 //! The reference of each kernel is the plain candle expression, kept in its test.
 //!
-//! A kernel is written once and runs at the instruction set in use ([`simd`]); arithmetic and loads are safe there. `unsafe`
-//! is left where several threads write parts of one output ([`share`], [`attention`]), where the cache's memory is cut into
+//! A kernel is written once and runs at the instruction set in use (`simd`); arithmetic and loads are safe there. `unsafe`
+//! is left where several threads write parts of one output (`share`, `attention`), where the cache's memory is cut into
 //! pages, where a level's instructions are, and where a bound check was measured to cost: those say how much.
 //!
 //! # Glossary
 //! Each word means one thing in these modules.
 //!
-//! - *Level*: an instruction set that kernels may use, in the order of [`simd::Level`].
+//! - *Level*: an instruction set that kernels may use, in the order of `simd::Level`.
 //! - *Vector*: 16 lanes, at every level. *Tile*: some rows of activations times some outputs, whose sums stay in vector
 //!   registers while inputs go past. (Intel's own word for the registers of AMX is the same; here it is a *matrix unit*.)
 //! - *Panel*: outputs whose weights are packed together, input by input: 48 of a float matrix, 16 of a quantised one, of

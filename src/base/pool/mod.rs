@@ -1,7 +1,7 @@
 //! A thread pool for work that lasts microseconds: workers spin for a moment before they sleep, so the many small
 //! parallel steps of one decoded token need no wake-ups.
 //!
-//! [`workers`] is the pool itself; this module holds the one that the process shares.
+//! `workers` is the pool itself; this module holds the one that the process shares.
 
 mod workers;
 

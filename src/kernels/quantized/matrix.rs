@@ -3,7 +3,7 @@
 use super::panels::{PAIR, PANEL, pack, unpack_row};
 use crate::base::{Bytes, QuantizedType, ggml};
 
-/// A quantised weight matrix: (out, in), rows of whole blocks, packed in [panels](super::panels).
+/// A quantised weight matrix: (out, in), rows of whole blocks, packed in panels.
 #[derive(Debug, Clone)]
 pub struct QuantizedMatrix {
     bytes: Bytes,

@@ -2,11 +2,11 @@
 //!
 //! Activations are rounded to 8 bits, 32 with one scale, so that the products are of integers, which processors
 //! multiply four times as fast as floating-point numbers; and 4 or 8 bits a weight are read in a fraction of the time
-//! of 32. Matrices are packed into [`panels`] when they are loaded.
+//! of 32. Matrices are packed into `panels` when they are loaded.
 //!
-//! A single row is multiplied with the weights as they are unpacked ([`row`]); for more rows a part of two panels at a
-//! time is unpacked into the L1 cache, and multiplied in registers ([`tiles`]) or, where the processor has a matrix
-//! unit and there are rows enough, there ([`unit`]). In each way an output is one chain of sums over its groups of inputs,
+//! A single row is multiplied with the weights as they are unpacked (`row`); for more rows a part of two panels at a
+//! time is unpacked into the L1 cache, and multiplied in registers (`tiles`) or, where the processor has a matrix
+//! unit and there are rows enough, there (`unit`). In each way an output is one chain of sums over its groups of inputs,
 //! so it has the same bits whatever the batch.
 //!
 //! Reference: ggml, `ggml-common.h` and `ggml-quants.c`.

@@ -43,10 +43,10 @@ pub struct ScoreBatchArgs {
     #[arg(long, value_name = "F.jsonl", conflicts_with_all = ["positional", "prompt", "file", "ids", "format"])]
     pub input: Option<PathBuf>,
     /// Where to write results, one JSON object per line [default: stdout]
-    #[arg(long, value_name = "F.jsonl", requires = "input")]
+    #[arg(long, value_name = "F.jsonl", requires = "input", conflicts_with_all = ["positional", "prompt", "file", "ids"])]
     pub output: Option<PathBuf>,
     /// Texts to process at the same time
-    #[arg(long, value_name = "N", requires = "input", default_value_t = 32, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
+    #[arg(long, value_name = "N", requires = "input", conflicts_with_all = ["positional", "prompt", "file", "ids"], default_value_t = 32, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
     pub batch_size: usize,
     /// Continue the output of an earlier run: skip rows that are complete in it
     #[arg(long, requires = "output")]

@@ -12,7 +12,6 @@
 //! with a redirect that `hf-hub` follows. So download, cache, locks and checksums are this module's own, which left
 //! `hf-hub` one request, the listing of a repository (`listing` in `api`). It also brings `hf-xet` and `reqwest`'s
 //! default features, including aws-lc. A cold release build, measured on 2 cores:
-//! `hf-xet` and the default features of `reqwest`, among them aws-lc. A cold release build, measured on 2 cores:
 //!
 //! | | crates | CPU seconds of the crates that differ |
 //! |---|---|---|

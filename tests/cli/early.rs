@@ -52,6 +52,12 @@ fn values_and_exclusions() {
         refused(&[&["generate", "Once"], flags].concat(), 2, words);
         refused(&[&["generate", "--interactive"], flags].concat(), 2, words);
     }
+    for flags in [["--output", "x.jsonl"], ["--batch-size", "3"]] {
+        for subcommand in ["generate", "score"] {
+            refused(&[&[subcommand, "Once"], &flags[..]].concat(), 2, &["cannot be used with", flags[0]]);
+            refused(&[&[subcommand], &flags[..]].concat(), 2, &["--input"]);
+        }
+    }
     refused(&["topk", "Once", "-k", "0"], 2, &["-k is 0"]);
     refused(&["topk", "Once", "--tree", "9", "-k", "1000"], 2, &["--tree 9 with -k 1000"]);
     refused(&["score", "Once", "--stride", "0"], 2, &["--stride is 0"]);

@@ -98,9 +98,9 @@ fn a_model_is_described_for_an_absent_gpu() {
 fn impossible_configurations_are_refused_by_name() {
     for (extra, words) in [
         (json!({"n_head": 7}), ["n_embd 768", "n_head 7"]),
-        (json!({"n_layer": 0}), ["n_layer is 0", "allowed"]),
-        (json!({"vocab_size": -5}), ["vocab_size is -5", "allowed"]),
-        (json!({"n_positions": 1e15 as i64}), ["n_positions", "allowed"]),
+        (json!({"n_layer": 0}), ["n_layer is 0", "from 1 to"]),
+        (json!({"vocab_size": -5}), ["vocab_size is -5", "from 1 to"]),
+        (json!({"n_positions": 1e15 as i64}), ["n_positions", "from 1 to"]),
         (json!({"activation_function": "mish"}), ["mish", "gelu_new"]),
         (json!({"model_type": "llama"}), ["llama", "gpt2"]),
         (json!({"n_embd": "wide"}), ["not a model configuration", "wide"]),

@@ -42,8 +42,15 @@ pub enum Error {
         message: String,
     },
 
+    /// Weights whose file does not say how the model is built, without a `config.json` beside them.
+    #[error("{origin} does not say how its model is built, and no config.json lies beside it")]
+    NoConfig {
+        /// The checkpoint.
+        origin: String,
+    },
+
     /// The checkpoint lacks a tensor that the configuration calls for.
-    #[error("{origin}: tensor `{name}` is missing, expected with shape {expected:?}")]
+    #[error("{origin}: tensor `{name}` is missing, expected with shape {expected:?}; {holds}")]
     MissingTensor {
         /// The checkpoint.
         origin: String,
@@ -51,6 +58,8 @@ pub enum Error {
         name: String,
         /// The shape that the configuration calls for.
         expected: Vec<usize>,
+        /// What the checkpoint holds instead.
+        holds: String,
     },
 
     /// A tensor does not have the shape that the configuration calls for.
@@ -58,7 +67,7 @@ pub enum Error {
     TensorShape {
         /// The checkpoint.
         origin: String,
-        /// The tensor's name without the `transformer.` prefix.
+        /// The tensor's name in the file.
         name: String,
         /// The shape that the configuration calls for.
         expected: Vec<usize>,
@@ -73,7 +82,7 @@ pub enum Error {
     UnexpectedTensor {
         /// The checkpoint.
         origin: String,
-        /// The tensor's name without the `transformer.` prefix.
+        /// The tensor's name in the file.
         name: String,
         /// The shape in the file.
         found: Vec<usize>,

@@ -14,7 +14,7 @@
 //! | [`memory`] | how much memory a model takes, and how much is available |
 //! | [`device`] | where the network runs: CPU, CUDA or Metal |
 //! | [`tokenizer`] | GPT-2's byte-level BPE, `tokenizer.json`, byte-exact streaming decode |
-//! | [`checkpoint`] | safetensors, PyTorch `.bin` and GGUF → named tensors, in place in the mapped file |
+//! | [`checkpoint`] | the files people have (safetensors, PyTorch, GGUF, nanoGPT, ...) → GPT-2's tensors, in place in the mapped file |
 //! | [`config`] | `config.json` as a validated [`Config`](config::Config), named sizes |
 //! | [`inventory`] | GPT-2's tensors: name in each format, shape, role |
 //! | [`kernels`] | the CPU's arithmetic under the model |
@@ -38,6 +38,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod inventory;
+mod json;
 pub mod kernels;
 pub mod language_model;
 pub mod logits;

@@ -277,15 +277,12 @@ pub struct TopkArgs {
   gpt2 info --model gpt2-xl --format json
   gpt2 info --model demo --tensors
   gpt2 info --model gpt2-xl --device cuda --dtype bf16
-  gpt2 info --config config.json")]
+  gpt2 info --config config.json  (without --model: needs no weights)")]
 pub struct InfoArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Describe only this configuration; needs no weights
-    #[arg(long, value_name = "F.json")]
-    pub config: Option<PathBuf>,
-    /// List the checkpoint's tensors
-    #[arg(long, conflicts_with = "config")]
+    /// List the checkpoint's tensors, under their names in the file
+    #[arg(long)]
     pub tensors: bool,
     /// How to write the result
     #[arg(long, value_enum, default_value_t)]

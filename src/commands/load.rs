@@ -55,10 +55,16 @@ pub fn open(args: &ModelArgs, verbosity: Verbosity) -> Result<OpenedModel> {
     let options = SourceOptions {
         revision: args.revision.clone(),
         offline: args.is_offline(),
+        config: args.config.clone(),
+        n_head: args.n_head,
         tokenizer: args.tokenizer.clone(),
         progress: Some(&|progress| bar.show(progress)),
     };
-    Ok(source::open(&args.model, &options)?)
+    let opened = source::open(&args.model(), &options)?;
+    if !verbosity.quiet {
+        opened.notices.iter().for_each(say);
+    }
+    Ok(opened)
 }
 
 /// Loads a network without its tokenizer.
@@ -76,6 +82,7 @@ pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<Tokenizer
         offline: args.is_offline(),
         tokenizer: args.tokenizer.clone(),
         progress: Some(&|progress| bar.show(progress)),
+        ..SourceOptions::default()
     };
     let files = source::find_tokenizer(args.model.as_deref(), &options)?;
     Tokenizer::load(&files).map_err(|error| match error {

@@ -168,9 +168,9 @@ impl Place for Snapshot<'_> {
         Ok(None)
     }
 
-    fn gguf_files(&self) -> Result<Vec<String>> {
+    fn names(&self) -> Result<Vec<String>> {
         let folder = self.cache.path(["snapshots", &self.commit]);
-        if folder.is_dir() { Folder(folder).gguf_files() } else { Ok(vec![]) }
+        if folder.is_dir() { Folder(folder).names() } else { Ok(vec![]) }
     }
 
     fn describe(&self) -> String {

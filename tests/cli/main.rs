@@ -8,6 +8,7 @@ mod convert;
 mod early;
 #[cfg(feature = "hub")]
 mod fake_hub;
+mod forms;
 mod generate;
 mod harness;
 mod html;

@@ -19,7 +19,7 @@ use signal_hook::flag::register_conditional_shutdown;
 use super::Interrupted;
 use super::jsonl::{self, Line};
 use super::load::{self, Loaded};
-use crate::cli::{Format, GenerateArgs, ModelArgs, Prompt, Verbosity};
+use crate::cli::{Format, GenerateArgs, Prompt, Verbosity};
 use crate::output::generate::{GenerateRecord, LogprobRecord, SequenceRecord, Timings, write_logprobs};
 use crate::output::{Stdout, say};
 
@@ -56,7 +56,7 @@ enum Work {
 /// The model that guesses ahead.
 fn assistant(args: &GenerateArgs, verbosity: Verbosity) -> Result<Option<Gpt2>> {
     let Some(model) = &args.assistant_model else { return Ok(None) };
-    let args = ModelArgs { model: model.clone(), revision: None, tokenizer: None, ..args.model.clone() };
+    let args = args.model.with_model(model);
     let opened = load::open(&args, verbosity)?;
     Ok(Some(load::network(&args, &opened, args.device.open()?, verbosity)?))
 }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use gpt2::checkpoint::gguf::{self, Metadata, Vocabulary};
 use gpt2::checkpoint::{Checkpoint, TensorSpec, WeightFiles};
 use gpt2::config::Config;
-use gpt2::inventory::TensorId;
 
 use crate::harness::{Done, gpt2, tiny};
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::file::File;
-use super::{ShardIndex, Tensor, gguf, pytorch, safetensors};
+use super::{ShardIndex, Tensor, gguf, golden, llm_c, pytorch, safetensors};
 use crate::analysis::parameters::{Costs, Parameters};
 use crate::config::Config;
 use crate::error::Result;
@@ -21,6 +21,12 @@ fn read_gguf(file: &File) -> Result<Vec<Tensor>> {
     let _ = Config::from_gguf(&gguf);
     let _ = gguf.vocabulary();
     Ok(gguf.tensors)
+}
+
+fn read_llm_c(file: &File) -> Result<Vec<Tensor>> {
+    let model = llm_c::read(file)?;
+    assert!(model.weights.iter().all(|(id, tensor)| tensor.shape == id.shape(&model.config)));
+    Ok(model.weights.into_iter().map(|(_, tensor)| tensor).collect())
 }
 
 fn cases() -> ProptestConfig {
@@ -142,6 +148,7 @@ fn seeds() -> Vec<(Reader, Vec<u8>)> {
         (pytorch::read, fixture("nested.bin")),
         (pytorch::read, fixture("compressed.bin")),
         (read_gguf, fixture("tiny.gguf")),
+        (read_llm_c, std::fs::read(golden::folder("llmc_fp32").join("model/gpt2_tiny.bin")).unwrap()),
     ]
 }
 

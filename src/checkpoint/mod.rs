@@ -10,6 +10,10 @@ mod file;
 #[cfg(test)]
 mod fuzz;
 pub mod gguf;
+#[cfg(test)]
+mod golden;
+#[cfg_attr(not(test), expect(dead_code, reason = "opening does not choose it yet"))]
+mod llm_c;
 mod numbers;
 mod pytorch;
 pub mod safetensors;

@@ -18,6 +18,8 @@ mod numbers;
 mod pytorch;
 pub mod safetensors;
 mod shards;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "opening does not choose it yet"))]
+mod tensorflow;
 mod write;
 
 use std::collections::HashMap;

@@ -8,7 +8,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::file::File;
-use super::{ShardIndex, Tensor, gguf, pytorch, safetensors};
+use super::{ShardIndex, Tensor, gguf, golden, llm_c, pytorch, safetensors, tensorflow};
 use crate::analysis::parameters::{Costs, Parameters};
 use crate::config::Config;
 use crate::error::Result;
@@ -25,6 +25,18 @@ fn read_gguf(file: &File) -> Result<Vec<Tensor>> {
     let _ = Config::from_gguf(&gguf);
     let _ = gguf.vocabulary();
     Ok(gguf.tensors)
+}
+
+fn read_llm_c(file: &File) -> Result<Vec<Tensor>> {
+    let model = llm_c::read(file)?;
+    assert!(model.weights.iter().all(|(id, tensor)| tensor.shape == id.shape(&model.config)));
+    Ok(model.weights.into_iter().map(|(_, tensor)| tensor).collect())
+}
+
+/// Whatever the index says, the numbers are those of OpenAI's checkpoint among the fixtures.
+fn read_tensorflow(file: &File) -> Result<Vec<Tensor>> {
+    let path = golden::folder("openai_tf").join("model/model.ckpt.index");
+    Ok(tensorflow::read(&File { path, bytes: file.bytes.clone() })?.tensors)
 }
 
 fn cases() -> ProptestConfig {
@@ -146,6 +158,8 @@ fn seeds() -> Vec<(Reader, Vec<u8>)> {
         (read_pytorch, fixture("nested.bin")),
         (read_pytorch, fixture("compressed.bin")),
         (read_gguf, fixture("tiny.gguf")),
+        (read_llm_c, std::fs::read(golden::folder("llmc_fp32").join("model/gpt2_tiny.bin")).unwrap()),
+        (read_tensorflow, std::fs::read(golden::folder("openai_tf").join("model/model.ckpt.index")).unwrap()),
     ]
 }
 
@@ -246,6 +260,22 @@ proptest! {
             mutate(&mut bytes, mutation);
         }
         check(reader, bytes);
+    }
+
+    /// With the checksums right, so that mutations reach the entries.
+    #[test]
+    fn mutated_variables_are_read_or_refused(
+        place in any::<prop::sample::Index>(),
+        of_key in prop::bool::weighted(0.2),
+        mutations in prop::collection::vec(mutation(), 1..4),
+    ) {
+        let index = File::of(std::fs::read(golden::folder("openai_tf").join("model/model.ckpt.index")).unwrap());
+        let mut entries = tensorflow::table::tests::read(&index.bytes).unwrap();
+        let (key, value) = place.get_mut(&mut entries[..]);
+        for mutation in &mutations {
+            mutate(if of_key { key } else { value }, mutation);
+        }
+        check(read_tensorflow, tensorflow::table::tests::write(&entries));
     }
 
     #[test]

@@ -12,6 +12,9 @@ mod file;
 #[cfg(test)]
 mod fuzz;
 pub mod gguf;
+#[cfg(test)]
+mod golden;
+mod llm_c;
 mod llms_from_scratch;
 mod names;
 mod numbers;
@@ -19,6 +22,7 @@ mod pytorch;
 pub mod safetensors;
 mod settle;
 mod shards;
+mod tensorflow;
 mod write;
 
 use std::fmt;
@@ -37,6 +41,7 @@ use crate::error::{Error, Result};
 use crate::inventory::TensorId;
 use file::File;
 use gguf::Gguf;
+use llm_c::LlmC;
 pub(crate) use numbers::STEP;
 
 /// One tensor of a checkpoint.
@@ -159,6 +164,9 @@ impl Checkpoint {
         if gguf::is_gguf(&file.bytes) {
             return Self::from_gguf(Arc::new(Gguf::read(file)?));
         }
+        if llm_c::is_llm_c(&file.bytes) {
+            return Self::from_llm_c(file);
+        }
         Self::of_contents(&file.path, contents(file)?)
     }
 
@@ -177,6 +185,16 @@ impl Checkpoint {
             }
         }
         checkpoint.gguf = Some(gguf);
+        Ok(checkpoint)
+    }
+
+    fn from_llm_c(file: &File) -> Result<Self> {
+        let LlmC { config, weights, arrays } = llm_c::read(file)?;
+        let mut checkpoint = Self::empty(file.path.display().to_string(), Format::LlmC);
+        (checkpoint.config, checkpoint.listing) = (Some(config), arrays);
+        for (id, tensor) in weights {
+            checkpoint.insert(id, tensor)?;
+        }
         Ok(checkpoint)
     }
 
@@ -297,7 +315,9 @@ impl Checkpoint {
 /// The tensors of a file that is not a GGUF.
 fn contents(file: &File) -> Result<Contents> {
     let bytes = &*file.bytes;
-    if pytorch::is_pytorch(bytes) {
+    if tensorflow::is_index(bytes) {
+        tensorflow::read(file)
+    } else if pytorch::is_pytorch(bytes) {
         pytorch::read(file)
     } else if safetensors::is_safetensors(bytes) {
         Ok(Contents { format: Format::Safetensors, tensors: safetensors::read(file)?, config: None })
@@ -308,8 +328,9 @@ fn contents(file: &File) -> Result<Contents> {
 
 /// Whether a file is a checkpoint of a known form, by its first and last 64 bytes.
 #[must_use]
-pub fn is_checkpoint(start: &[u8], _end: &[u8]) -> bool {
-    gguf::is_gguf(start) || pytorch::is_pytorch(start) || safetensors::is_safetensors(start)
+pub fn is_checkpoint(start: &[u8], end: &[u8]) -> bool {
+    let by_start = [gguf::is_gguf, llm_c::is_llm_c, pytorch::is_pytorch, safetensors::is_safetensors];
+    by_start.iter().any(|is| is(start)) || tensorflow::is_index(end)
 }
 
 /// Reads one file of a sharded checkpoint.

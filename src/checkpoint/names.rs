@@ -24,6 +24,9 @@ pub(super) fn identify(checkpoint: &mut Checkpoint, tensors: Vec<Tensor>) -> Res
         checkpoint.format = Format::LlmsFromScratch;
         return llms_from_scratch::identify(checkpoint, tensors);
     }
+    if checkpoint.format == Format::TensorFlow {
+        return identify_openai(checkpoint, tensors);
+    }
     let matrices_are_transposed = tensors.iter().any(|tensor| {
         TensorId::named(plain(&tensor.name)) == Some(TensorId::FIRST_MATRIX)
             && matches!(tensor.shape[..], [rows, columns] if rows == 3 * columns)
@@ -44,6 +47,50 @@ pub(super) fn identify(checkpoint: &mut Checkpoint, tensors: Vec<Tensor>) -> Res
         }
     }
     Ok(())
+}
+
+/// Puts OpenAI's variables in their places. Their `Conv1D` convolves over one position, which is an axis of its own.
+fn identify_openai(checkpoint: &mut Checkpoint, tensors: Vec<Tensor>) -> Result<()> {
+    for mut tensor in tensors {
+        match of_openai(&tensor.name) {
+            Some(id) => {
+                if id.is_conv1d() && tensor.shape.len() == 3 && tensor.shape[0] == 1 {
+                    tensor.shape.remove(0);
+                }
+                checkpoint.insert(id, tensor)?;
+            }
+            // The moments of a fine-tuned model's optimizer have the variable's name with theirs behind it.
+            None if OPENAI_KINDS.iter().any(|kind| tensor.name.ends_with(kind)) => {
+                checkpoint.misfit = Some(tensor.spec())
+            }
+            None => checkpoint.unused.push(tensor.name),
+        }
+    }
+    Ok(())
+}
+
+/// How OpenAI's names of a weight or bias end.
+const OPENAI_KINDS: [&str; 3] = ["/w", "/b", "/g"];
+
+/// The tensor that OpenAI's code calls `name`: `model/h0/attn/c_attn/w`.
+pub(super) fn of_openai(name: &str) -> Option<TensorId> {
+    let name = name.strip_prefix("model/")?;
+    if let "wte" | "wpe" = name {
+        return TensorId::named(&format!("{name}.weight"));
+    }
+    let (path, kind) = name.rsplit_once('/')?;
+    let kind = match kind {
+        "w" | "g" => "weight",
+        "b" => "bias",
+        _ => return None,
+    };
+    let path = path.replace('/', ".");
+    let id = match path.strip_prefix('h').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit())) {
+        Some(rest) => TensorId::named(&format!("h.{rest}.{kind}")),
+        None => TensorId::named(&format!("{path}.{kind}")),
+    };
+    // OpenAI calls a norm's factors `g`, all others `w`.
+    id.filter(|id| id.is_norm_weight() == name.ends_with("/g"))
 }
 
 /// A tensor's name without what programs put before it.
@@ -112,6 +159,24 @@ mod tests {
         for name in ["h.0.crossattention.c_attn.weight", "transformer.h.3.ln_3.weight", "lm_head.bias", "x.0.ln_1.bias"]
         {
             assert!(of(&[(name, &[1])]).unwrap().misfit.is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn openais_names_are_understood() {
+        for (name, expected) in [
+            ("model/wte", "wte.weight"),
+            ("model/h0/ln_1/g", "h.0.ln_1.weight"),
+            ("model/h11/ln_1/b", "h.11.ln_1.bias"),
+            ("model/h3/attn/c_attn/w", "h.3.attn.c_attn.weight"),
+            ("model/h3/mlp/c_proj/b", "h.3.mlp.c_proj.bias"),
+            ("model/ln_f/g", "ln_f.weight"),
+        ] {
+            assert_eq!(of_openai(name).map(|id| id.to_string()).as_deref(), Some(expected), "{name}");
+        }
+        for name in ["wte", "model/wte/Adam", "model/h0/ln_1/w", "model/h0/attn/c_attn/g", "model/hx/ln_1/g", "model/"]
+        {
+            assert_eq!(of_openai(name), None, "{name}");
         }
     }
 

@@ -16,6 +16,9 @@ pub(super) const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
 pub(super) const PYTORCH: &str = "pytorch_model.bin";
 pub(super) const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
 
+/// The configuration beside a TensorFlow checkpoint.
+const HPARAMS: &str = "hparams.json";
+
 /// The largest index of shards in bytes; those of the largest models have about 100 kB.
 const LARGEST_INDEX: u64 = 64 << 20;
 
@@ -54,7 +57,8 @@ impl Weights {
             (Some(part), _) => part.all().filter(|other| other != name).collect(),
             (None, Some(stem)) => {
                 let is_data = |other: &String| other.strip_prefix(stem).is_some_and(|rest| rest.starts_with(".data-"));
-                place.names()?.into_iter().filter(is_data).collect()
+                let data = place.names()?.into_iter().filter(is_data);
+                data.chain([HPARAMS.to_owned()]).collect()
             }
             (None, None) => vec![],
         };

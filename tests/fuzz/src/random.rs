@@ -1,0 +1,116 @@
+//! Values that break readers: extreme numbers, hostile text, damaged bytes.
+
+use fastrand::Rng;
+
+/// One of `from`, all equally likely.
+pub fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
+    from[rng.usize(..from.len())]
+}
+
+/// True in one of `n` calls.
+pub fn one_in(rng: &mut Rng, n: u32) -> bool {
+    rng.u32(..n) == 0
+}
+
+/// A number that is small, arbitrary, or at a limit of some type.
+pub fn number(rng: &mut Rng) -> u64 {
+    const EXTREMES: [u64; 14] = [
+        0,
+        1,
+        0x7f,
+        0xff,
+        0xffff,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_ffff,
+        1 << 32,
+        1 << 53,
+        1 << 62,
+        1 << 63,
+        u64::MAX - 7,
+        u64::MAX,
+    ];
+    match rng.u32(..4) {
+        0 => rng.u64(..),
+        1 => rng.u64(..300),
+        _ => pick(rng, &EXTREMES),
+    }
+}
+
+/// Text that breaks tokenizers, terminals, paths and parsers, or one of `words`.
+pub fn text(rng: &mut Rng, words: &[&str]) -> String {
+    const HOSTILE: [&str; 22] = [
+        "",
+        " ",
+        "\n",
+        "\r\n",
+        "\0",
+        "\u{1b}[31mred\u{1b}[0m",
+        "\u{feff}x",
+        "\u{202e}abc",
+        "\u{2028}",
+        "é",
+        "ﬁ İ ẞ 한글 e\u{301}",
+        "🙂👩‍👩‍👧",
+        "\u{10ffff}",
+        "<|endoftext|>",
+        "..",
+        "NaN",
+        "-1",
+        "1e999",
+        "%s%n{}",
+        "'\"\\",
+        "__proto__",
+        "ĠĊ",
+    ];
+    match rng.u32(..12) {
+        0 => pick(rng, &["a", "é", " ", "<|endoftext|>", "🙂"]).repeat(pick(rng, &[17, 255, 256, 5000, 70_000])),
+        1 => (0..rng.usize(..12)).map(|_| rng.char(..)).collect(),
+        2..=5 => pick(rng, &HOSTILE).to_owned(),
+        _ if words.is_empty() => pick(rng, &HOSTILE).to_owned(),
+        6 => format!("{}{}", pick(rng, words), pick(rng, &HOSTILE)),
+        _ => pick(rng, words).to_owned(),
+    }
+}
+
+/// Flips, overwrites, inserts, removes or cuts off bytes, once to four times.
+pub fn damage(rng: &mut Rng, bytes: &mut Vec<u8>) {
+    for _ in 0..rng.usize(1..5) {
+        let len = bytes.len();
+        // Headers are at the start, and directories at the end.
+        let at = match rng.u32(..3) {
+            0 => rng.usize(..=len),
+            1 => rng.usize(..=len.min(64)),
+            _ => len - rng.usize(..=len.min(64)),
+        };
+        let new = match rng.u32(..3) {
+            0 => number(rng).to_le_bytes().to_vec(),
+            1 => (number(rng) as u32).to_le_bytes().to_vec(),
+            _ => (0..rng.usize(1..9)).map(|_| rng.u8(..)).collect(),
+        };
+        match rng.u32(..8) {
+            0..3 if at < len => bytes[at] ^= 1 << rng.u32(..8),
+            0..5 => bytes.iter_mut().skip(at).zip(new).for_each(|(old, new)| *old = new),
+            5 => drop(bytes.splice(at..at, new)),
+            6 => drop(bytes.drain(at..len.min(at + rng.usize(1..200)))),
+            _ => bytes.truncate(at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_seed_makes_one_sequence() {
+        let make = |seed| {
+            let rng = &mut Rng::with_seed(seed);
+            let mut bytes = vec![7; 100];
+            damage(rng, &mut bytes);
+            (number(rng), text(rng, &["word"]), bytes)
+        };
+        assert_eq!(make(3), make(3));
+        assert_ne!(make(3), make(4));
+    }
+}

@@ -56,104 +56,36 @@ fn flags(help: &str) -> Vec<Flag> {
 }
 
 fn value(rng: &mut Rng, flag: &Flag) -> String {
-    const FILES: [&str; 14] = [
-        "model",
-        "model/config.json",
-        "model/model.safetensors",
-        "rows.jsonl",
-        "text.txt",
-        "out.jsonl",
-        "out.svg",
-        "out.html",
-        "out.gguf",
-        "out.safetensors",
-        "missing",
-        "missing/out.json",
-        "-",
-        "",
-    ];
-    const IDS: [&str; 10] = ["1 2 3", "1,2", "[1, 2]", "", "-1", "99999999", "4294967296", "1 x", "１", "[[1],[2]]"];
-    const TEXTS: [&str; 14] = [
-        "- item",
-        "---",
-        "-5 degrees",
-        "--",
-        "-",
-        "-n",
-        "--prompt",
-        "--prompt=x",
-        "Once upon",
-        " the",
-        "the",
-        "a=b",
-        "1=2",
-        "id:5",
-    ];
+    const FILES: &str = "model|model/config.json|model/model.safetensors|rows.jsonl|text.txt|out.jsonl|out.svg|out.html|out.gguf|\
+        out.safetensors|missing|missing/out.json|-|";
+    const IDS: &str = "1 2 3|1,2|[1, 2]|1|-1|99999999|4294967296|1 x|１|[[1],[2]]|";
+    const TEXTS: &str = "- item|---|-5 degrees|--|-|-n|--prompt|--prompt=x|Once upon| the|the|a=b|1=2|id:5";
     // Those that most flags take come first, and twice.
-    const NUMBERS: [&str; 32] = [
-        "1",
-        "2",
-        "3",
-        "4",
-        "0.5",
-        "0.9",
-        "1.5",
-        "1",
-        "2",
-        "3",
-        "4",
-        "0.5",
-        "0.9",
-        "1.5",
-        "0",
-        "0.0",
-        "1.0",
-        "5e-324",
-        "-1",
-        "-0.0",
-        "NaN",
-        "inf",
-        "-inf",
-        "",
-        "x",
-        "0x10",
-        "+1",
-        " 1",
-        "1,2",
-        "1e999",
-        "4294967296",
-        "18446744073709551616",
-    ];
+    const NUMBERS: &str = "1|2|3|4|0.5|0.9|1.5|1|2|3|4|0.5|0.9|1.5|0|0.0|1.0|5e-324|-1|-0.0|NaN|inf|-inf||x|0x10|+1| 1|1,2|1e999|\
+        4294967296|18446744073709551616";
+    let item = |rng: &mut Rng, list: &str| {
+        let items: Vec<&str> = list.split('|').collect();
+        pick(rng, &items).to_owned()
+    };
     if !flag.choices.is_empty() && !one_in(rng, 5) {
         return flag.choices[rng.usize(..flag.choices.len())].clone();
     }
     let of_its_kind = match flag.value.as_str() {
-        kind if kind.starts_with('F') || ["PATH", "DIR"].contains(&kind) => &FILES[..],
-        "IDS" => &IDS,
-        "TEXT" | "RE" | "R" | "M" | "MODEL" | "TOKEN" => &TEXTS,
-        _ => &NUMBERS,
+        kind if kind.starts_with('F') || ["PATH", "DIR"].contains(&kind) => FILES,
+        "IDS" => IDS,
+        "TEXT" | "RE" | "R" | "M" | "MODEL" | "TOKEN" => TEXTS,
+        _ => NUMBERS,
     };
     match rng.u32(..12) {
-        0 if one_in(rng, 2) => text(rng, &TEXTS),
-        0 => pick(rng, &FILES).to_owned(),
-        1 => pick(rng, &NUMBERS).to_owned(),
-        _ => pick(rng, of_its_kind).to_owned(),
+        0 if one_in(rng, 2) => text(rng, "--prompt -n - -- id:5 a=b 1=2"),
+        0 => item(rng, FILES),
+        1 => item(rng, NUMBERS),
+        _ => item(rng, of_its_kind),
     }
 }
 
 /// Flags that say where text comes from, or that need one of those.
-const SOURCES: [&str; 10] = [
-    "--prompt",
-    "--file",
-    "--ids",
-    "--input",
-    "--output",
-    "--resume",
-    "--batch-size",
-    "--interactive",
-    "--decode",
-    "--random",
-];
+const SOURCES: &str = "--prompt --file --ids --input --output --resume --batch-size --interactive --decode --random";
 
 /// Command lines that work.
 const BASES: [&str; 18] = [
@@ -193,7 +125,7 @@ pub fn command_line(rng: &mut Rng) -> Case {
         }
         let flag = &flags[rng.usize(..flags.len())];
         // A second source of text is refused at once.
-        if SOURCES.contains(&flag.name.as_str()) && !one_in(rng, 6) {
+        if SOURCES.contains(&flag.name) && !one_in(rng, 6) {
             continue;
         }
         let at = if one_in(rng, 8) { rng.usize(1..=words.len()) } else { words.len() };
@@ -209,7 +141,7 @@ pub fn command_line(rng: &mut Rng) -> Case {
         words.splice(at..at, new);
     }
     match rng.u32(..24) {
-        0 => words.push(text(rng, &["--", "-", "extra", "--unknown", "-é", "--model", "--prompt"])),
+        0 => words.push(text(rng, "-- - extra --unknown -é --model --prompt")),
         1 => {
             let at = rng.usize(..words.len());
             words.remove(at);

@@ -16,27 +16,9 @@ const LIMITS: &str = r#"ulimit -t 10 && ulimit -v 4194304 && ulimit -f 200000 &&
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Wording of Rust and serde, which means nothing to users.
-const FOREIGN: [&str; 19] = [
-    "invalid type: ",
-    "invalid value: ",
-    "invalid length ",
-    "data did not match any variant",
-    "untagged enum",
-    "unit variant",
-    "newtype",
-    "expected struct",
-    "usize",
-    "expected u",
-    "expected i",
-    "expected f",
-    "found in string",
-    "float literal",
-    "target type",
-    "called `",
-    "Some(",
-    "Err(",
-    "internal error",
-];
+const FOREIGN: &str = "invalid type: |invalid value: |invalid length |did not match any variant|untagged enum|unit variant|\
+    newtype|expected struct|usize|expected u8|expected u16|expected u32|expected u64|expected i32|expected i64|expected f32|\
+    expected f64|found in string|float literal|target type|called `|Some(|Err(|internal error";
 
 /// What a run did.
 pub struct Outcome {
@@ -97,7 +79,7 @@ pub fn fault(case: &Case, outcome: &Outcome, folder: &Path) -> Option<String> {
         return Some(format!("a line of stderr has 2000 characters or more: {}", shape(line)));
     }
     if code != 0 {
-        let mut before = stderr.lines().take_while(|line| !line.starts_with("error: ")).peekable();
+        let mut before = stderr.lines().take_while(|line| !line.starts_with("error: "));
         let says_why = stderr.lines().any(|line| line.starts_with("error: "));
         let known = ["note: ", "warning: ", "seed: ", "loaded ", "the prompt is empty: "];
         if !says_why || before.any(|line| !known.iter().any(|start| line.starts_with(start))) {
@@ -105,13 +87,11 @@ pub fn fault(case: &Case, outcome: &Outcome, folder: &Path) -> Option<String> {
         }
     }
     let stdout = String::from_utf8_lossy(&outcome.stdout);
-    let errors = stderr.lines().chain(stdout.lines().filter(|line| line.contains("\"error\":\"")));
-    for line in errors {
-        // The user's own words may be such, too.
-        let own = line.split(['`', '\'', '"']).step_by(2).collect::<Vec<_>>().join("…");
-        let foreign = FOREIGN.iter().filter_map(|&foreign| Some((own.find(foreign)?, foreign))).min();
-        if let Some((at, foreign)) = foreign {
-            let before = shape(line.split(foreign).next().unwrap_or(&own[..at]));
+    // An error of a row stands in its result.
+    let of_row = |line| Some(serde_json::from_str::<serde_json::Value>(line).ok()?.get("error")?.as_str()?.to_owned());
+    for line in stderr.lines().map(str::to_owned).chain(stdout.lines().filter_map(of_row)) {
+        if let Some(foreign) = FOREIGN.split('|').find(|foreign| unquoted(&line).contains(foreign)) {
+            let before = shape(line.split(foreign).next().unwrap_or_default());
             return Some(format!("speaks Rust ({foreign:?}): {before}"));
         }
     }
@@ -172,11 +152,15 @@ pub fn names_something(case: &Case, stderr: &str) -> bool {
         })
 }
 
+/// A message without its quoted parts, which may be the user's words.
+fn unquoted(message: &str) -> String {
+    message.split(['`', '\'', '"']).step_by(2).collect::<Vec<_>>().join("…")
+}
+
 /// A message without what differs from case to case: quoted parts, numbers, and everything after 100 characters.
 pub fn shape(message: &str) -> String {
     let line = message.lines().find(|line| line.starts_with("error: ")).or(message.lines().next()).unwrap_or_default();
-    let own: Vec<&str> = line.split(['`', '\'', '"']).step_by(2).collect();
-    let without_numbers: String = own.join("…").chars().filter(|char| !char.is_ascii_digit()).collect();
+    let without_numbers: String = unquoted(line).chars().filter(|char| !char.is_ascii_digit()).collect();
     without_numbers.escape_debug().take(100).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use crate::random::{damage, number, one_in, pick, text};
+use crate::random::{damage, few, number, one_in, pick, text, word};
 
 #[derive(Debug, Clone)]
 struct Gguf {
@@ -120,7 +120,7 @@ impl Gguf {
         bytes
     }
 
-    fn mutate(&mut self, rng: &mut Rng, words: &[&str]) {
+    fn mutate(&mut self, rng: &mut Rng, words: &str) {
         match rng.u32(..12) {
             0..6 if !self.metadata.is_empty() => self.mutate_metadata(rng, words),
             0..10 if !self.tensors.is_empty() => self.mutate_tensors(rng, words),
@@ -129,38 +129,29 @@ impl Gguf {
         }
     }
 
-    fn mutate_metadata(&mut self, rng: &mut Rng, words: &[&str]) {
-        const KEYS: [&str; 12] = [
-            "general.architecture",
-            "general.alignment",
-            "gpt2.context_length",
-            "gpt2.block_count",
-            "gpt2.attention.head_count",
-            "gpt2.attention.layer_norm_epsilon",
-            "tokenizer.ggml.tokens",
-            "tokenizer.ggml.token_type",
-            "tokenizer.ggml.merges",
-            "tokenizer.ggml.add_bos_token",
-            "tokenizer.ggml.eos_token_id",
-            "split.count",
-        ];
+    fn mutate_metadata(&mut self, rng: &mut Rng, words: &str) {
+        const KEYS: &str = "\
+            general.architecture general.alignment gpt2.context_length gpt2.block_count \
+            gpt2.attention.head_count gpt2.attention.layer_norm_epsilon tokenizer.ggml.tokens \
+            tokenizer.ggml.token_type tokenizer.ggml.merges tokenizer.ggml.add_bos_token \
+            tokenizer.ggml.eos_token_id split.count";
         let at = rng.usize(..self.metadata.len());
         let other = rng.usize(..self.metadata.len());
         match rng.u32(..7) {
             0 => drop(self.metadata.remove(at)),
             1 => self.metadata.insert(other, self.metadata[at].clone()),
-            2 => self.metadata[at].0 = if one_in(rng, 2) { pick(rng, &KEYS).to_owned() } else { text(rng, words) },
+            2 => self.metadata[at].0 = if one_in(rng, 2) { word(rng, KEYS) } else { text(rng, words) },
             3 => {
                 let value = &mut self.metadata[at].1;
                 (value.kind, value.intact) = (rng.u32(..14), false);
             }
-            4 => self.metadata.insert(other, (pick(rng, &KEYS).to_owned(), Value::random(rng, words))),
+            4 => self.metadata.insert(other, (word(rng, KEYS), Value::random(rng, words))),
             5 => self.metadata[at].1.mutate(rng, words),
             _ => self.metadata[at].1 = Value::random(rng, words),
         }
     }
 
-    fn mutate_tensors(&mut self, rng: &mut Rng, words: &[&str]) {
+    fn mutate_tensors(&mut self, rng: &mut Rng, words: &str) {
         let at = rng.usize(..self.tensors.len());
         let other = rng.usize(..self.tensors.len());
         match rng.u32(..8) {
@@ -182,7 +173,7 @@ impl Gguf {
 }
 
 impl Value {
-    fn random(rng: &mut Rng, words: &[&str]) -> Self {
+    fn random(rng: &mut Rng, words: &str) -> Self {
         let kind = rng.u32(..13);
         let scalar = |rng: &mut Rng, kind: u32| match kind {
             STRING | ARRAY => string(&text(rng, words)),
@@ -200,7 +191,7 @@ impl Value {
     }
 
     /// Changes a number, an item of an array, or an array's type or length.
-    fn mutate(&mut self, rng: &mut Rng, words: &[&str]) {
+    fn mutate(&mut self, rng: &mut Rng, words: &str) {
         let reader = &mut Reader(&self.bytes);
         if self.kind != ARRAY || !self.intact {
             *self = Self::random(rng, words);
@@ -232,9 +223,9 @@ impl Value {
 }
 
 /// Mutates a valid file.
-pub fn mutate(rng: &mut Rng, file: &[u8], words: &[&str]) -> Vec<u8> {
+pub fn mutate(rng: &mut Rng, file: &[u8], words: &str) -> Vec<u8> {
     let mut gguf = Gguf::read(file);
-    for _ in 0..rng.usize(1..4) {
+    for _ in 0..few(rng) {
         gguf.mutate(rng, words);
     }
     let mut bytes = gguf.write(one_in(rng, 10).then(|| (rng.u32(..3), number(rng))));
@@ -245,7 +236,7 @@ pub fn mutate(rng: &mut Rng, file: &[u8], words: &[&str]) -> Vec<u8> {
 }
 
 /// Splits a valid file into two, as llama.cpp's `gguf-split` does, and mutates one or both of them.
-pub fn split(rng: &mut Rng, file: &[u8], words: &[&str]) -> [Vec<u8>; 2] {
+pub fn split(rng: &mut Rng, file: &[u8], words: &str) -> [Vec<u8>; 2] {
     let whole = Gguf::read(file);
     let half = whole.tensors.len() / 2;
     let middle = whole.tensors[half].offset;

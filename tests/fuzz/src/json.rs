@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use crate::random::{one_in, pick, text};
+use crate::random::{few, one_in, pick, text, word};
 
 #[derive(Debug, Clone)]
 pub enum Json {
@@ -49,7 +49,7 @@ impl Json {
     }
 
     /// Changes one value, key or item somewhere in it. `words` are keys and strings that mean something in this format.
-    pub fn mutate(&mut self, rng: &mut Rng, words: &[&str]) {
+    pub fn mutate(&mut self, rng: &mut Rng, words: &str) {
         // Goes down level by level: picking among all values would pick in a vocabulary nearly always.
         match self {
             Self::Array(items) if !items.is_empty() && !one_in(rng, 3) => {
@@ -64,7 +64,7 @@ impl Json {
         }
     }
 
-    fn change(&mut self, rng: &mut Rng, words: &[&str]) {
+    fn change(&mut self, rng: &mut Rng, words: &str) {
         match self {
             Self::Array(items) if !one_in(rng, 4) => {
                 let at = rng.usize(..=items.len());
@@ -102,35 +102,9 @@ impl Json {
     }
 
     /// A value of any type.
-    pub fn random(rng: &mut Rng, words: &[&str]) -> Self {
-        const RAW: [&str; 26] = [
-            "null",
-            "true",
-            "false",
-            "0",
-            "1",
-            "2",
-            "-1",
-            "3.0",
-            "0.5",
-            "1e30",
-            "1e999",
-            "-0.0",
-            "5e-324",
-            "NaN",
-            "-Infinity",
-            "2147483648",
-            "9007199254740993",
-            "18446744073709551615",
-            "18446744073709551616",
-            "12345678901234567890123",
-            "\"\"",
-            "\"\\ud800\"",
-            "\"\\u0000\"",
-            "\"\\u001b[2J\"",
-            "[]",
-            "{}",
-        ];
+    pub fn random(rng: &mut Rng, words: &str) -> Self {
+        const RAW: &str = r#"null true false 0 1 2 -1 3.0 0.5 1e30 1e999 -0.0 5e-324 NaN -Infinity 2147483648 9007199254740993
+            18446744073709551615 18446744073709551616 12345678901234567890123 "" "\ud800" "\u0000" "\u001b[2J" [] {}"#;
         match rng.u32(..40) {
             0 => {
                 let depth = pick(rng, &[100, 127, 128, 10_000, 200_000]);
@@ -151,7 +125,7 @@ impl Json {
                 Self::Object((0..count).map(|_| (text(rng, words), Self::random(rng, words))).collect())
             }
             12..24 => Self::string(&text(rng, words)),
-            _ => Self::Raw(pick(rng, &RAW).to_owned()),
+            _ => Self::Raw(word(rng, RAW)),
         }
     }
 }
@@ -168,10 +142,10 @@ impl From<serde_json::Value> for Json {
     }
 }
 
-/// Mutates a JSON file once to four times; in one of ten cases, its bytes too.
-pub fn mutate(rng: &mut Rng, bytes: &[u8], words: &[&str]) -> Vec<u8> {
+/// Mutates a JSON file once or a few times; in one of ten cases, its bytes too.
+pub fn mutate(rng: &mut Rng, bytes: &[u8], words: &str) -> Vec<u8> {
     let mut json = Json::parse(bytes);
-    for _ in 0..rng.usize(1..5) {
+    for _ in 0..few(rng) {
         json.mutate(rng, words);
     }
     finish(rng, &json)

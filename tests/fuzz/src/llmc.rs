@@ -2,12 +2,12 @@
 
 use fastrand::Rng;
 
-use crate::random::{damage, number, one_in, pick};
+use crate::random::{damage, few, number, one_in, pick};
 
 /// Mutates a number of the header: the magic number, version, context, vocabulary, layers, heads, width, padded vocabulary.
 pub fn mutate(rng: &mut Rng, file: &[u8]) -> Vec<u8> {
     let mut bytes = file.to_vec();
-    for _ in 0..rng.usize(1..4) {
+    for _ in 0..few(rng) {
         let at = if one_in(rng, 10) { rng.usize(..256) } else { rng.usize(..8) } * 4;
         let field: &mut [u8] = &mut bytes[at..at + 4];
         let old = u32::from_le_bytes((&*field).try_into().expect("4 bytes"));

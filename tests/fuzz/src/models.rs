@@ -4,73 +4,23 @@ use fastrand::Rng;
 
 use crate::case::Case;
 use crate::random::{damage, one_in, pick};
+use crate::rows::PARAMETERS;
 use crate::{gguf, json, llmc, pickle, safetensors, seeds, tensorflow};
 
 /// Names of tensors, prefixes, wrappers and settings in all forms of checkpoints.
-const WORDS: [&str; 62] = [
-    "wte.weight",
-    "wpe.weight",
-    "transformer.wte.weight",
-    "h.0.attn.c_attn.weight",
-    "h.0.attn.c_attn.bias",
-    "transformer.h.0.mlp.c_fc.weight",
-    "transformer.h.99.ln_1.weight",
-    "transformer.h.18446744073709551616.ln_1.weight",
-    "ln_f.weight",
-    "lm_head.weight",
-    "v_head.summary.weight",
-    "score.weight",
-    "position_ids",
-    "_orig_mod.transformer.wte.weight",
-    "module.module.module.wte.weight",
-    "_orig_mod.",
-    "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight",
-    "base_model.model.transformer.h.0.attn.c_attn.lora_B.weight",
-    "base_model.model.transformer.h.0.attn.c_attn.base_layer.bias",
-    "base_model.model.transformer.ln_f.weight",
-    "tok_emb.weight",
-    "trf_blocks.0.att.W_query.weight",
-    "out_head.weight",
-    "token_embd.weight",
-    "output.weight",
-    "blk.0.attn_qkv.weight",
-    "model/wte",
-    "model/h0/attn/c_attn/w",
-    "model",
-    "state_dict",
-    "module",
-    "model_state_dict",
-    "model_args",
-    "n_layer",
-    "n_head",
-    "n_embd",
-    "block_size",
-    "bias",
-    "vocab_size",
-    "n_vocab",
-    "n_ctx",
-    "n_positions",
-    "n_inner",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "max_position_embeddings",
-    "activation_function",
-    "gelu_new",
-    "quick_gelu",
-    "layer_norm_epsilon",
-    "tie_word_embeddings",
-    "scale_attn_by_inverse_layer_idx",
-    "eos_token_id",
-    "quantization_config",
-    "model_type",
-    "architectures",
-    "llama",
-    "dtype",
-    "shape",
-    "data_offsets",
-    "__metadata__",
-];
+const WORDS: &str = "\
+    wte.weight wpe.weight transformer.wte.weight h.0.attn.c_attn.weight h.0.attn.c_attn.bias \
+    transformer.h.0.mlp.c_fc.weight transformer.h.99.ln_1.weight transformer.h.18446744073709551616.ln_1.weight \
+    ln_f.weight lm_head.weight v_head.summary.weight score.weight position_ids _orig_mod.transformer.wte.weight \
+    module.module.module.wte.weight _orig_mod. base_model.model.transformer.h.0.attn.c_attn.lora_A.weight \
+    base_model.model.transformer.h.0.attn.c_attn.lora_B.weight \
+    base_model.model.transformer.h.0.attn.c_attn.base_layer.bias base_model.model.transformer.ln_f.weight \
+    tok_emb.weight trf_blocks.0.att.W_query.weight out_head.weight token_embd.weight output.weight \
+    blk.0.attn_qkv.weight model/wte model/h0/attn/c_attn/w model state_dict module model_state_dict model_args \
+    n_layer n_head n_embd block_size bias vocab_size n_vocab n_ctx n_positions n_inner hidden_size \
+    num_hidden_layers num_attention_heads max_position_embeddings activation_function gelu_new quick_gelu \
+    layer_norm_epsilon tie_word_embeddings scale_attn_by_inverse_layer_idx eos_token_id quantization_config \
+    model_type architectures llama dtype shape data_offsets __metadata__";
 
 /// A command that reads the model at `model`.
 fn command(rng: &mut Rng, case: &mut Case, model: &str) {
@@ -124,7 +74,7 @@ fn folder(rng: &mut Rng, name: &str, bytes: Vec<u8>, fixtures: &str, others: &[&
 }
 
 pub fn safetensors(rng: &mut Rng) -> Case {
-    let bytes = safetensors::mutate(rng, &seeds::read("tiny/base/model.safetensors"), &WORDS);
+    let bytes = safetensors::mutate(rng, &seeds::read("tiny/base/model.safetensors"), WORDS);
     folder(rng, "model.safetensors", bytes, "tiny/base", &["config.json"])
 }
 
@@ -132,20 +82,20 @@ pub fn sharded(rng: &mut Rng) -> Case {
     const FIXTURES: &str = "tiny/untied_f16";
     const PARTS: [&str; 2] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
     let index = seeds::read(&format!("{FIXTURES}/model.safetensors.index.json"));
-    let words = [&WORDS[..], &PARTS, &["weight_map", "metadata", "total_size", "../x", "/dev/zero", "."]].concat();
+    let words = format!("{WORDS} {} {} weight_map metadata total_size ../x /dev/zero .", PARTS[0], PARTS[1]);
     let index = if one_in(rng, 4) { index } else { json::mutate(rng, &index, &words) };
     let others = ["config.json", PARTS[0], PARTS[1]];
     let mut case = folder(rng, "model.safetensors.index.json", index, FIXTURES, &others);
     if one_in(rng, 3) {
         let part = pick(rng, &PARTS);
-        let bytes = safetensors::mutate(rng, &seeds::read(&format!("{FIXTURES}/{part}")), &WORDS);
+        let bytes = safetensors::mutate(rng, &seeds::read(&format!("{FIXTURES}/{part}")), WORDS);
         case.file(&format!("model/{part}"), bytes);
     }
     case
 }
 
 pub fn pytorch(rng: &mut Rng) -> Case {
-    let bytes = pickle::mutate(rng, &seeds::read("tiny/inverse/pytorch_model.bin"), &WORDS);
+    let bytes = pickle::mutate(rng, &seeds::read("tiny/inverse/pytorch_model.bin"), WORDS);
     folder(rng, "pytorch_model.bin", bytes, "tiny/inverse", &["config.json"])
 }
 
@@ -154,7 +104,7 @@ pub fn pytorch_small(rng: &mut Rng) -> Case {
     const SEEDS: [&str; 6] =
         ["views_legacy.bin", "views_legacy.bin", "views.bin", "views_protocol4.bin", "nested.bin", "big_endian.bin"];
     let seed = seeds::read(&format!("checkpoint/{}", pick(rng, &SEEDS)));
-    let bytes = pickle::mutate(rng, &seed, &WORDS);
+    let bytes = pickle::mutate(rng, &seed, WORDS);
     let mut case = Case::default();
     // Fits the tensors of views.bin.
     let config = br#"{"model_type":"gpt2","vocab_size":5,"n_positions":3,"n_embd":4,"n_layer":1,"n_head":2}"#;
@@ -165,7 +115,7 @@ pub fn pytorch_small(rng: &mut Rng) -> Case {
 
 pub fn gguf(rng: &mut Rng) -> Case {
     let seed = pick(rng, &["checkpoint/tiny.gguf", "formats/gguf_user_defined/model/tiny-f32.gguf"]);
-    let bytes = gguf::mutate(rng, &seeds::read(seed), &WORDS);
+    let bytes = gguf::mutate(rng, &seeds::read(seed), WORDS);
     let mut case = Case::default();
     let name = pick(rng, &["model.gguf", "model.gguf", "model.gguf", "model.bin", "model"]);
     case.file(name, bytes);
@@ -175,7 +125,7 @@ pub fn gguf(rng: &mut Rng) -> Case {
 
 pub fn gguf_split(rng: &mut Rng) -> Case {
     const NAMES: [&str; 2] = ["model/m-00001-of-00002.gguf", "model/m-00002-of-00002.gguf"];
-    let parts = gguf::split(rng, &seeds::read("formats/gguf_user_defined/model/tiny-f32.gguf"), &WORDS);
+    let parts = gguf::split(rng, &seeds::read("formats/gguf_user_defined/model/tiny-f32.gguf"), WORDS);
     let mut case = Case::default();
     let missing = if one_in(rng, 10) { rng.usize(..2) } else { 2 };
     for (at, part) in parts.into_iter().enumerate() {
@@ -206,8 +156,8 @@ pub fn tensorflow(rng: &mut Rng) -> Case {
     let damaged = pick(rng, &[0, 1, 1, 1, 1, 2, 3, 4]);
     let mut bytes = seeds::read(&format!("{FIXTURES}/{}", FILES[damaged]));
     match damaged {
-        0 | 3 => bytes = json::mutate(rng, &bytes, &WORDS),
-        1 => bytes = tensorflow::mutate(rng, &bytes, &WORDS),
+        0 | 3 => bytes = json::mutate(rng, &bytes, WORDS),
+        1 => bytes = tensorflow::mutate(rng, &bytes, WORDS),
         _ => damage(rng, &mut bytes),
     }
     let others: Vec<&str> = FILES.into_iter().filter(|&name| name != FILES[damaged]).collect();
@@ -215,12 +165,12 @@ pub fn tensorflow(rng: &mut Rng) -> Case {
 }
 
 pub fn nanogpt(rng: &mut Rng) -> Case {
-    let bytes = pickle::mutate(rng, &seeds::read("formats/nanogpt_compiled/model/ckpt.pt"), &WORDS);
+    let bytes = pickle::mutate(rng, &seeds::read("formats/nanogpt_compiled/model/ckpt.pt"), WORDS);
     folder(rng, "ckpt.pt", bytes, "", &[])
 }
 
 pub fn from_scratch(rng: &mut Rng) -> Case {
-    let bytes = pickle::mutate(rng, &seeds::read("formats/lfs_plain/model/model.pth"), &WORDS);
+    let bytes = pickle::mutate(rng, &seeds::read("formats/lfs_plain/model/model.pth"), WORDS);
     let mut case = folder(rng, "model.pth", bytes, "", &[]);
     if !one_in(rng, 10) {
         case.args("--n-head").arg(pick(rng, &["4", "4", "4", "4", "0", "3", "4294967295"]));
@@ -232,9 +182,9 @@ pub fn bare(rng: &mut Rng) -> Case {
     let mut bytes = seeds::read("formats/bare_lightning_pt/model/epoch3.pt");
     let mut config = seeds::read("formats/bare_lightning_pt/tiny-config.json");
     if one_in(rng, 4) {
-        config = json::mutate(rng, &config, &WORDS);
+        config = json::mutate(rng, &config, WORDS);
     } else {
-        bytes = pickle::mutate(rng, &bytes, &WORDS);
+        bytes = pickle::mutate(rng, &bytes, WORDS);
     }
     let mut case = folder(rng, "epoch3.pt", bytes, "", &[]);
     case.file("tiny.json", config).args("--config tiny.json");
@@ -247,34 +197,19 @@ pub fn adapter(rng: &mut Rng) -> Case {
         ("formats/lora_saved_module/adapter", "adapter_model.safetensors"),
         ("formats/lora_bin_patterns/adapter", "adapter_model.bin"),
     ];
-    const SETTINGS: [&str; 16] = [
-        "r",
-        "lora_alpha",
-        "use_rslora",
-        "use_dora",
-        "bias",
-        "fan_in_fan_out",
-        "target_modules",
-        "modules_to_save",
-        "rank_pattern",
-        "alpha_pattern",
-        "layers_to_transform",
-        "peft_type",
-        "LORA",
-        "c_attn",
-        "(c_attn|c_proj)+$",
-        "all-linear",
-    ];
+    const SETTINGS: &str = "\
+        r lora_alpha use_rslora use_dora bias fan_in_fan_out target_modules modules_to_save rank_pattern \
+        alpha_pattern layers_to_transform peft_type LORA c_attn (c_attn|c_proj)+$ all-linear";
     let (folder, name) = pick(rng, &SEEDS);
     let mut config = seeds::read(&format!("{folder}/adapter_config.json"));
     let mut weights = seeds::read(&format!("{folder}/{name}"));
     if one_in(rng, 2) {
-        let words = [&WORDS[..], &SETTINGS].concat();
+        let words = format!("{WORDS} {SETTINGS}");
         config = json::mutate(rng, &config, &words);
     } else if name.ends_with("bin") {
-        weights = pickle::mutate(rng, &weights, &WORDS);
+        weights = pickle::mutate(rng, &weights, WORDS);
     } else {
-        weights = safetensors::mutate(rng, &weights, &WORDS);
+        weights = safetensors::mutate(rng, &weights, WORDS);
     }
     let mut case = Case::default();
     base(&mut case);
@@ -286,7 +221,7 @@ pub fn adapter(rng: &mut Rng) -> Case {
 
 pub fn config(rng: &mut Rng) -> Case {
     let seed = pick(rng, &["tiny/base", "tiny/base", "formats/tok_bos/model"]);
-    let config = json::mutate(rng, &seeds::read(&format!("{seed}/config.json")), &WORDS);
+    let config = json::mutate(rng, &seeds::read(&format!("{seed}/config.json")), WORDS);
     let mut case = Case::default();
     base(&mut case);
     case.file("model/config.json", config);
@@ -303,7 +238,7 @@ pub fn generation_config(rng: &mut Rng) -> Case {
         "temperature":0.9,"top_k":50,"top_p":0.9,"max_length":9,"max_new_tokens":3,"min_length":2,"num_beams":2,
         "repetition_penalty":1.2,"no_repeat_ngram_size":2,"bad_words_ids":[[1],[2,3]],"suppress_tokens":[4],
         "sequence_bias":[[[5],1.5]],"exponential_decay_length_penalty":[2,1.5],"transformers_version":"5.23.0"}"#;
-    let words = [&WORDS[..], crate::rows::PARAMETERS].concat();
+    let words = format!("{WORDS} {PARAMETERS}");
     let bytes = json::mutate(rng, SEED, &words);
     let mut case = Case::default();
     base(&mut case);

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use crate::random::{damage, number, one_in, pick, text};
+use crate::random::{damage, few, number, one_in, pick, text};
 use crate::zip;
 
 /// An instruction of a pickle; `argument` lacks the length in front of it.
@@ -76,7 +76,7 @@ fn write(rng: &mut Rng, ops: &[Op], lies: bool) -> Vec<u8> {
 }
 
 /// Changes one instruction. `words` are names that mean something in such a file.
-fn mutate_op(rng: &mut Rng, ops: &mut Vec<Op>, words: &[&str]) {
+fn mutate_op(rng: &mut Rng, ops: &mut Vec<Op>, words: &str) {
     const CODES: &[u8] = b"(.0123FGIJKLMNPRQSTUVX\\abcdeghilojpqrstu}])\x80\x81\x82\x83\x84\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98";
     const GLOBALS: [&str; 12] = [
         "os\nsystem\n",
@@ -122,10 +122,10 @@ fn mutate_op(rng: &mut Rng, ops: &mut Vec<Op>, words: &[&str]) {
     }
 }
 
-/// Mutates a pickle once to four times.
-fn mutate_pickle(rng: &mut Rng, bytes: &[u8], words: &[&str]) -> Vec<u8> {
+/// Mutates a pickle once or a few times.
+fn mutate_pickle(rng: &mut Rng, bytes: &[u8], words: &str) -> Vec<u8> {
     let (mut ops, rest) = parse(bytes);
-    for _ in 0..rng.usize(1..5) {
+    for _ in 0..few(rng) {
         mutate_op(rng, &mut ops, words);
     }
     let mut bytes = write(rng, &ops, true);
@@ -134,7 +134,7 @@ fn mutate_pickle(rng: &mut Rng, bytes: &[u8], words: &[&str]) -> Vec<u8> {
 }
 
 /// Mutates a PyTorch file of either form.
-pub fn mutate(rng: &mut Rng, file: &[u8], words: &[&str]) -> Vec<u8> {
+pub fn mutate(rng: &mut Rng, file: &[u8], words: &str) -> Vec<u8> {
     let mut bytes =
         if file.starts_with(b"PK") { mutate_zip(rng, file, words) } else { mutate_legacy(rng, file, words) };
     if one_in(rng, 12) {
@@ -143,7 +143,7 @@ pub fn mutate(rng: &mut Rng, file: &[u8], words: &[&str]) -> Vec<u8> {
     bytes
 }
 
-fn mutate_zip(rng: &mut Rng, file: &[u8], words: &[&str]) -> Vec<u8> {
+fn mutate_zip(rng: &mut Rng, file: &[u8], words: &str) -> Vec<u8> {
     let mut entries = zip::read(file);
     let kind = rng.u32(..10);
     if kind == 0 {
@@ -162,7 +162,7 @@ fn mutate_zip(rng: &mut Rng, file: &[u8], words: &[&str]) -> Vec<u8> {
 }
 
 /// A magic number, a version, facts about the machine, the object and the names of storages, all pickles, then the storages.
-fn mutate_legacy(rng: &mut Rng, file: &[u8], words: &[&str]) -> Vec<u8> {
+fn mutate_legacy(rng: &mut Rng, file: &[u8], words: &str) -> Vec<u8> {
     let mut bytes = vec![];
     let mut rest = file;
     let target = pick(rng, &[0, 1, 2, 3, 3, 3, 3, 4, 4, 5]);

@@ -13,7 +13,7 @@ pub fn read(file: &[u8]) -> (Json, Vec<u8>) {
 }
 
 /// Mutates the names, types, shapes and offsets of a valid file.
-pub fn mutate(rng: &mut Rng, file: &[u8], words: &[&str]) -> Vec<u8> {
+pub fn mutate(rng: &mut Rng, file: &[u8], words: &str) -> Vec<u8> {
     const TYPES: [&str; 11] = ["F32", "F16", "BF16", "F64", "F8_E4M3", "F4", "I64", "U8", "BOOL", "C64", "f32"];
     let (mut header, mut data) = read(file);
     // Often nothing but the values changes: not-a-number and infinity must not harm either.

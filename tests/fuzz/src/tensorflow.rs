@@ -143,7 +143,7 @@ fn mutate_message(rng: &mut Rng, message: &[u8]) -> Vec<u8> {
 }
 
 /// Mutates a valid index.
-pub fn mutate(rng: &mut Rng, file: &[u8], words: &[&str]) -> Vec<u8> {
+pub fn mutate(rng: &mut Rng, file: &[u8], words: &str) -> Vec<u8> {
     let mut entries = read(file);
     if !one_in(rng, 6) {
         let at = rng.usize(..entries.len());

@@ -37,9 +37,7 @@ pub fn mutate_entries(rng: &mut Rng, entries: &mut Vec<Entry>) {
     let at = rng.usize(..entries.len());
     let other = rng.usize(..entries.len());
     match rng.u32(..6) {
-        0 => {
-            entries[at].name = text(rng, &["archive/data.pkl", "data.pkl", "archive/data/0", "../x", "/etc/x", "a\\b"])
-        }
+        0 => entries[at].name = text(rng, "archive/data.pkl data.pkl archive/data/0 ../x /etc/x a\\b"),
         1 => drop(entries.remove(at)),
         2 => entries.insert(other, entries[at].clone()),
         3 => entries.swap(at, other),

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use crate::random::{damage, few, number, one_in, pick, text, word};
+use crate::random::{damage, few, number, one_in, pick, poison, text, word};
 
 #[derive(Debug, Clone)]
 struct Gguf {
@@ -125,7 +125,8 @@ impl Gguf {
             0..6 if !self.metadata.is_empty() => self.mutate_metadata(rng, words),
             0..10 if !self.tensors.is_empty() => self.mutate_tensors(rng, words),
             10 => self.version = pick(rng, &[0, 1, 2, 3, 4, 0x0300_0000, u32::MAX]),
-            _ => damage(rng, &mut self.data),
+            _ if one_in(rng, 2) => damage(rng, &mut self.data),
+            _ => poison(rng, &mut self.data),
         }
     }
 

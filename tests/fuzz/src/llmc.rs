@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use crate::random::{damage, few, number, one_in, pick};
+use crate::random::{damage, few, number, one_in, pick, poison};
 
 /// Mutates a number of the header: the magic number, version, context, vocabulary, layers, heads, width, padded vocabulary.
 pub fn mutate(rng: &mut Rng, file: &[u8]) -> Vec<u8> {
@@ -14,6 +14,10 @@ pub fn mutate(rng: &mut Rng, file: &[u8]) -> Vec<u8> {
         let near = [old.wrapping_sub(1), old.wrapping_add(1), old / 2, old.wrapping_mul(2), old.wrapping_neg()];
         let new = if one_in(rng, 2) { number(rng) as u32 } else { pick(rng, &near) };
         field.copy_from_slice(&new.to_le_bytes());
+    }
+    if one_in(rng, 4) {
+        bytes = file.to_vec();
+        poison(rng, &mut bytes[1024..]);
     }
     match rng.u32(..8) {
         0 => damage(rng, &mut bytes),

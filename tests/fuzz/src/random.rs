@@ -72,6 +72,17 @@ pub fn damage(rng: &mut Rng, bytes: &mut Vec<u8>) {
     }
 }
 
+/// Puts infinity, not-a-number, huge and tiny values among weights.
+pub fn poison(rng: &mut Rng, bytes: &mut [u8]) {
+    let count = pick(rng, &[1, 1, 5, 1000]);
+    for _ in 0..count {
+        // 16 bits make a half, a brain float, or the upper part of a single.
+        let value: u16 = pick(rng, &[0x7f80, 0xff80, 0x7fc0, 0x7f7f, 0xff7f, 0x7c00, 0x7e00, 0x7bff, 0x0001, 0x4f00]);
+        let at = rng.usize(..=bytes.len() / 2) * 2;
+        bytes.iter_mut().skip(at).zip(value.to_le_bytes()).for_each(|(old, new)| *old = new);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

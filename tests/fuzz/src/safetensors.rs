@@ -3,7 +3,7 @@
 use fastrand::Rng;
 
 use crate::json::{self, Json};
-use crate::random::{damage, number, one_in, pick, text};
+use crate::random::{damage, number, one_in, pick, poison, text};
 
 /// Splits a valid file into its header and its data.
 pub fn read(file: &[u8]) -> (Json, Vec<u8>) {
@@ -16,7 +16,7 @@ pub fn read(file: &[u8]) -> (Json, Vec<u8>) {
 pub fn mutate(rng: &mut Rng, file: &[u8], words: &str) -> Vec<u8> {
     const TYPES: [&str; 11] = ["F32", "F16", "BF16", "F64", "F8_E4M3", "F4", "I64", "U8", "BOOL", "C64", "f32"];
     let (mut header, mut data) = read(file);
-    // Often nothing but the values changes: not-a-number and infinity must not harm either.
+    // At times only values change.
     let changes = rng.usize(..4);
     for _ in 0..changes {
         let Json::Object(entries) = &mut header else { break };
@@ -42,7 +42,10 @@ pub fn mutate(rng: &mut Rng, file: &[u8], words: &str) -> Vec<u8> {
     let mut header = json::finish(rng, &header);
     header.extend(vec![b' '; header.len().next_multiple_of(8) - header.len()]);
     let len = if one_in(rng, 15) { number(rng) } else { header.len() as u64 };
-    if changes == 0 || one_in(rng, 8) {
+    if changes == 0 {
+        poison(rng, &mut data);
+    }
+    if one_in(rng, 8) {
         damage(rng, &mut data);
     }
     [&len.to_le_bytes(), header.as_slice(), &data].concat()

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use crate::random::{damage, text};
+use crate::random::{damage, poison, text};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -32,11 +32,11 @@ pub fn read(file: &[u8]) -> Vec<Entry> {
     entries
 }
 
-/// Renames, damages, repeats, removes or swaps entries.
+/// Renames, damages, poisons, repeats, removes or swaps entries.
 pub fn mutate_entries(rng: &mut Rng, entries: &mut Vec<Entry>) {
     let at = rng.usize(..entries.len());
     let other = rng.usize(..entries.len());
-    match rng.u32(..6) {
+    match rng.u32(..8) {
         0 => entries[at].name = text(rng, "archive/data.pkl data.pkl archive/data/0 ../x /etc/x a\\b"),
         1 => drop(entries.remove(at)),
         2 => entries.insert(other, entries[at].clone()),
@@ -45,7 +45,8 @@ pub fn mutate_entries(rng: &mut Rng, entries: &mut Vec<Entry>) {
             let data = entries[at].data.clone();
             entries[other].data = data;
         }
-        _ => damage(rng, &mut entries[at].data),
+        5 => damage(rng, &mut entries[at].data),
+        _ => poison(rng, &mut entries[at].data),
     }
     for entry in entries {
         // The length of a name has 16 bits.

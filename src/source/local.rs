@@ -113,17 +113,12 @@ pub(super) fn find(place: &dyn Place, name: &str, tokenizer: &TokenizerChoice) -
     if let Some((config_file, config)) = config
         && let Some((weights, index)) = weights(place)?
     {
-        let own = |files: &TokenizerFiles| match files {
-            TokenizerFiles::TokenizerJson(file) => vec![file.clone()],
-            TokenizerFiles::VocabAndMerges(vocab, merges) => vec![vocab.clone(), merges.clone()],
-            TokenizerFiles::BuiltIn | TokenizerFiles::Gguf(_) | TokenizerFiles::None => vec![],
-        };
         let (tokenizer, tokenizer_files) = match tokenizer {
             TokenizerChoice::Given(tokenizer) => (tokenizer.clone(), vec![]),
             TokenizerChoice::BuiltIn => (TokenizerFiles::BuiltIn, vec![]),
             TokenizerChoice::Own => {
                 let tokenizer = own_tokenizer(place, config.vocab_size)?;
-                let files = own(&tokenizer);
+                let files = tokenizer.small_files();
                 (tokenizer, files)
             }
         };
@@ -211,16 +206,11 @@ pub(super) fn tokenizer_of(place: &dyn Place) -> Result<TokenizerFiles> {
 }
 
 fn own_tokenizer(place: &dyn Place, vocab_size: usize) -> Result<TokenizerFiles> {
-    if let Some(path) = place.file(TOKENIZER)? {
-        return Ok(TokenizerFiles::tokenizer_json(path));
-    }
-    if let Some(vocab) = place.file("vocab.json")?
-        && let Some(merges) = place.file("merges.txt")?
-    {
-        return Ok(TokenizerFiles::vocab_and_merges(vocab, merges));
-    }
     const GPT2_VOCABULARY: usize = 50257;
-    Ok(if vocab_size == GPT2_VOCABULARY { TokenizerFiles::BuiltIn } else { TokenizerFiles::None })
+    Ok(match TokenizerFiles::find(&|name| place.file(name))? {
+        TokenizerFiles::None if vocab_size == GPT2_VOCABULARY => TokenizerFiles::BuiltIn,
+        found => found,
+    })
 }
 
 /// The tokenizer at `path`: a `tokenizer.json` under any name, a GGUF file, or a folder with `tokenizer.json` or
@@ -357,9 +347,16 @@ mod tests {
             }
         };
         let all = &["tokenizer.json", "vocab.json", "merges.txt"];
-        assert!(matches!(of(CONFIG_JSON, all), TokenizerFiles::TokenizerJson(_)));
-        assert!(matches!(of(CONFIG_JSON, &all[1..]), TokenizerFiles::VocabAndMerges(_, _)));
-        assert!(matches!(of(CONFIG_JSON, &all[1..2]), TokenizerFiles::BuiltIn));
+        let names = |files: TokenizerFiles| -> Vec<String> {
+            let name = |file: &SmallFile| file.path().file_name().expect("a name").to_str().expect("UTF-8").to_owned();
+            files.small_files().iter().map(name).collect()
+        };
+        assert_eq!(names(of(CONFIG_JSON, all)), ["tokenizer.json"]);
+        assert_eq!(names(of(CONFIG_JSON, &all[1..])), ["vocab.json", "merges.txt"]);
+        // Half a tokenizer may be half of another one.
+        assert!(matches!(of(CONFIG_JSON, &all[1..2]), TokenizerFiles::Foreign { .. }));
+        assert!(matches!(of(CONFIG_JSON, &["vocab.txt"]), TokenizerFiles::Foreign { .. }));
+        assert!(matches!(of(CONFIG_JSON, &[]), TokenizerFiles::BuiltIn));
         assert!(matches!(of(r#"{"vocab_size": 50258}"#, &[]), TokenizerFiles::None));
     }
 
@@ -367,10 +364,9 @@ mod tests {
     fn a_given_tokenizer_is_a_file_or_a_folder() {
         let folder = folder(&[("vocab.json", ""), ("merges.txt", ""), ("mine.json", "")]);
         let at = |name: &str| tokenizer_at(&folder.path().join(name));
-        assert!(matches!(at(""), Ok(TokenizerFiles::VocabAndMerges(_, _))));
-        assert!(
-            matches!(at("mine.json"), Ok(TokenizerFiles::TokenizerJson(file)) if file.path().ends_with("mine.json"))
-        );
+        let files = |name: &str| at(name).expect("a tokenizer").small_files();
+        assert_eq!(files("").len(), 2);
+        assert!(files("mine.json")[0].path().ends_with("mine.json"));
         let gguf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint/tiny.gguf");
         assert!(matches!(tokenizer_at(&gguf), Ok(TokenizerFiles::Gguf(_))));
         fails(at("nothing"), &["nothing", "tokenizer.json", "vocab.json and merges.txt"]);

@@ -59,6 +59,40 @@ impl SmallFile {
         }
         Ok(self.content.get_or_init(|| content))
     }
+
+    /// The content after a byte order mark, if there is one.
+    ///
+    /// # Errors
+    /// Those of [`bytes`](Self::bytes).
+    pub fn text_bytes(&self) -> Result<&[u8]> {
+        self.bytes().map(without_byte_order_mark)
+    }
+}
+
+/// The bytes of a text after its byte order mark, if it has one: editors on Windows put one at the start of files.
+#[must_use]
+pub fn without_byte_order_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// What is wrong with a text that should be JSON, for readers who know neither Rust nor its libraries.
+#[must_use]
+pub fn json_fault(error: &serde_json::Error) -> String {
+    use serde_json::error::Category;
+    let place = format!("line {}, column {}", error.line(), error.column());
+    match error.classify() {
+        Category::Eof if (error.line(), error.column()) == (1, 0) => "not JSON: it is empty".into(),
+        Category::Eof => format!("not JSON: it ends too early, at {place}"),
+        Category::Syntax | Category::Io => format!("not JSON from {place} on"),
+        Category::Data => {
+            let text = error.to_string();
+            let text = text.rsplit_once(" at line ").map_or(&*text, |(message, _)| message);
+            match text.rsplit_once(", expected ") {
+                Some((_, expected)) => format!("not {expected} ({place})"),
+                None => format!("{text} ({place})"),
+            }
+        }
+    }
 }
 
 /// Writes the file at `path` with `fill`, by way of a temporary file beside it that takes its name once everything is

@@ -88,7 +88,19 @@ impl Pipeline {
         self.tokenizer_fault.as_ref()
     }
 
-    /// The ids of a text. With `special`, the text of a special token (`<|endoftext|>`) becomes that token.
+    /// The ids of a text, with what the tokenizer puts around texts: see [`Tokenizer::before_text`].
+    ///
+    /// # Errors
+    /// Those of [`ids`](Self::ids).
+    pub fn prompt_ids(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        let ids = self.ids(text, special)?;
+        let tokenizer = self.tokenizer()?;
+        self.check_ids(tokenizer.before_text())?;
+        self.check_ids(tokenizer.after_text())?;
+        Ok([tokenizer.before_text(), &ids, tokenizer.after_text()].concat())
+    }
+
+    /// The ids of a text alone. With `special`, the text of a special token (`<|endoftext|>`) becomes that token.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if there is no tokenizer or it has no token for part of the text; errors of
@@ -129,14 +141,14 @@ impl Pipeline {
         self.tokenizer.as_ref()?.bytes(id).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     }
 
-    /// The token that starts a text: the configuration's if it is in the vocabulary, else the tokenizer's
-    /// `<|endoftext|>`, else the configuration's first end-of-text token.
+    /// The token that starts a text: the configuration's if it is in the vocabulary, else the tokenizer's, else the
+    /// configuration's first end-of-text token.
     #[must_use]
     pub fn start_token(&self) -> Option<u32> {
         let config = self.model.config();
         let inside = |id: &u32| (*id as usize) < config.vocab_size;
         let own = config.bos_token_id.filter(inside);
-        own.or_else(|| self.tokenizer.as_ref().and_then(Tokenizer::end_of_text).filter(inside))
+        own.or_else(|| self.tokenizer.as_ref().and_then(Tokenizer::start_of_text).filter(inside))
             .or_else(|| config.eos_token_id.iter().copied().find(inside))
     }
 
@@ -154,7 +166,7 @@ impl Pipeline {
         config.encode_texts(self.tokenizer.as_ref().map(|_| |text: &str| self.ids(text, true)))
     }
 
-    /// Continues a text; an empty one starts from [`start_token`](Self::start_token). The sequences hold only the
+    /// Continues a text; one without a token starts from [`start_token`](Self::start_token). The sequences hold only the
     /// continuation.
     ///
     /// # Errors
@@ -163,7 +175,7 @@ impl Pipeline {
     pub fn generate(&self, text: &str, mut config: GenerationConfig) -> Result<Vec<Sequence>> {
         self.encode_texts(&mut config)?;
         let decoding = Arc::new(config.validate()?);
-        let mut ids = self.ids(text, true)?;
+        let mut ids = self.prompt_ids(text, true)?;
         if ids.is_empty() {
             let none = || Error::Usage("the text is empty and the model has no start token".into());
             ids.push(self.start_token().ok_or_else(none)?);

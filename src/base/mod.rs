@@ -3,6 +3,8 @@
 
 mod bytes;
 mod dtype;
+#[cfg(feature = "tokenizers")]
+pub(crate) mod foreign;
 pub mod ggml;
 pub(crate) mod pages;
 pub mod pool;

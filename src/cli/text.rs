@@ -24,10 +24,10 @@ pub struct TextArgs {
     /// Token ids instead of text, such as "464 4583"; needs no tokenizer
     #[arg(long, value_name = "IDS", conflicts_with_all = ["positional", "prompt", "file"], allow_hyphen_values = true)]
     pub ids: Option<String>,
-    /// Put <|endoftext|> before the text
+    /// Put <|endoftext|> before the text, unless the tokenizer puts its own start of text there
     #[arg(long)]
     pub bos: bool,
-    /// Treat <|endoftext|> in the text as ordinary text
+    /// Take <|endoftext|> and other special tokens in the text as ordinary text
     #[arg(long)]
     pub no_special: bool,
 }

@@ -6,10 +6,9 @@ use anyhow::Result;
 use gpt2::Error;
 use gpt2::base::DType;
 use gpt2::checkpoint::export::Export;
-use gpt2::checkpoint::gguf::Vocabulary;
 use gpt2::memory;
 use gpt2::source::OpenedModel;
-use gpt2::tokenizer::Tokenizer;
+use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
 
 use super::load;
 use crate::cli::{ConvertArgs, Format, Verbosity};
@@ -32,7 +31,7 @@ pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
     memory::require_bytes(&format!("converting {}", opened.name), export.working_bytes())?;
     match kind {
         Kind::Gguf => gguf(export, &opened, &args.output, verbosity)?,
-        Kind::Safetensors => safetensors(export, &args.output)?,
+        Kind::Safetensors => safetensors(export, &opened, &args.output, verbosity)?,
     }
     let record = ConvertRecord {
         model: opened.name,
@@ -71,44 +70,41 @@ fn kind(args: &ConvertArgs, dtype: DType) -> Result<Kind> {
 
 fn gguf(export: Export<'_>, opened: &OpenedModel, path: &Path, verbosity: Verbosity) -> Result<()> {
     let tokenizer = opened.load_tokenizer()?;
-    let parts = tokenizer.as_ref().map(|tokenizer| vocabulary(tokenizer, export.config.vocab_size)).transpose()?;
-    if parts.is_none() && !verbosity.quiet {
-        say("note: the model has no tokenizer, so llama.cpp will not load the file");
+    let vocabulary = tokenizer.as_ref().map(|tokenizer| tokenizer.to_gguf(export.config.vocab_size)).transpose()?;
+    if !verbosity.quiet {
+        let lost = tokenizer.as_ref().map(Tokenizer::lost_in_gguf);
+        match lost.as_deref() {
+            None => say("note: the model has no tokenizer, so llama.cpp will not load the file"),
+            Some([]) => {}
+            Some(lost) => say(format_args!(
+                "note: GGUF cannot say {} of the tokenizer: from this file, some texts get other ids",
+                lost.join(", ")
+            )),
+        }
     }
     let name = Path::new(&opened.name).file_stem().and_then(|name| name.to_str()).unwrap_or(&opened.name);
-    let vocabulary = parts.as_ref().map(|(tokens, merges, special)| Vocabulary {
-        tokens: tokens.iter().map(String::as_str).collect(),
-        merges: merges.iter().map(String::as_str).collect(),
-        special: special.clone(),
-    });
     Ok(export.to_gguf(path, name, vocabulary.as_ref())?)
 }
 
-/// Pieces, merges and special tokens for a model with `vocab_size` tokens.
-fn vocabulary(tokenizer: &Tokenizer, vocab_size: usize) -> Result<(Vec<String>, Vec<String>, Vec<u32>)> {
-    let merges = tokenizer.merges().ok_or_else(|| {
-        Error::Unsupported("the model's tokenizer is not a byte-level BPE, and GGUF has no other kind for GPT-2".into())
-    })?;
-    if tokenizer.vocab_size() > vocab_size {
-        let count = tokenizer.vocab_size();
-        let message =
-            format!("the tokenizer has {count} tokens but the model has {vocab_size}; GGUF needs both to be equal");
-        return Err(Error::Unsupported(message).into());
-    }
-    let ids = 0..vocab_size as u32;
-    // Rows of the embedding without a token.
-    let piece = |id| tokenizer.piece(id).map_or_else(|| format!("[PAD{id}]"), str::to_owned);
-    let special = ids.clone().filter(|id| tokenizer.is_special(*id)).collect();
-    Ok((ids.map(piece).collect(), merges, special))
-}
-
-/// Writes the weights, and a configuration next to them if there is none.
-fn safetensors(export: Export<'_>, path: &Path) -> Result<()> {
+/// Writes the weights, and what else a folder for transformers needs, unless it is there already.
+fn safetensors(export: Export<'_>, opened: &OpenedModel, path: &Path, verbosity: Verbosity) -> Result<()> {
+    let files = opened.tokenizer.to_save()?;
     export.to_safetensors(path)?;
-    let config = path.with_file_name("config.json");
-    if !config.exists() {
-        let text = export.config.to_json()?;
-        write_file(&config, text.as_bytes())?;
+    let exists = |name: &str| path.with_file_name(name).exists();
+    if !exists("config.json") {
+        write_file(&path.with_file_name("config.json"), export.config.to_json()?.as_bytes())?;
+    }
+    // Files of two tokenizers must not mix.
+    if !TokenizerFiles::SAVED.into_iter().any(exists) {
+        files.iter().try_for_each(|file| write_file(&path.with_file_name(file.name), &file.bytes))?;
+    } else if !verbosity.quiet && !files.iter().all(|file| is_there(&path.with_file_name(file.name), &file.bytes)) {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        say(format_args!("note: {} has tokenizer files, which stay as they are", folder.display()));
     }
     Ok(())
+}
+
+/// Whether the file at `path` has this content.
+fn is_there(path: &Path, content: &[u8]) -> bool {
+    gpt2::files::read_at_most(path, content.len() as u64).is_ok_and(|found| found == content)
 }

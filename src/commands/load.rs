@@ -2,7 +2,7 @@
 //!
 //! A thin layer over [`gpt2::pipeline`] that turns flags into options and adds advice that names flags to errors.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::IsTerminal;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use gpt2::device::Backend;
 use gpt2::model::{Gpt2, LoadOptions, WeightType};
 use gpt2::pipeline::Pipeline;
 use gpt2::source::{self, OpenedModel, Progress, SourceOptions};
-use gpt2::tokenizer::Tokenizer;
+use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{ModelArgs, Prompt, TextArgs, TokenizerArgs, Verbosity};
@@ -22,6 +22,8 @@ use crate::output::say;
 /// A model ready to run.
 pub struct Loaded {
     pipeline: Pipeline,
+    /// What to say about the start of texts, once.
+    start_note: Cell<Option<String>>,
     /// Seconds from the command line to here.
     pub load_s: f64,
 }
@@ -74,8 +76,8 @@ pub fn network(args: &ModelArgs, opened: &OpenedModel, backend: Backend, verbosi
     Ok(model)
 }
 
-/// The tokenizer that the flags name; GPT-2's by default.
-pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<Tokenizer> {
+/// The tokenizer that the flags name, GPT-2's by default; and what to say when it puts something around a text.
+pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<(Tokenizer, Option<String>)> {
     let bar = Bar::new(verbosity);
     let options = SourceOptions {
         revision: args.revision.clone(),
@@ -85,12 +87,22 @@ pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<Tokenizer
         ..SourceOptions::default()
     };
     let files = source::find_tokenizer(args.model.as_deref(), &options)?;
-    Tokenizer::load(&files).map_err(|error| match error {
+    let tokenizer = Tokenizer::load(&files).map_err(|error| match error {
         fault @ (Error::Tokenizer(_) | Error::Format { .. }) if args.tokenizer.is_none() => {
             Error::Tokenizer(format!("{fault}: give one with --tokenizer")).into()
         }
-        error => error.into(),
-    })
+        error => anyhow::Error::from(error),
+    })?;
+    let note = start_note(&files, &tokenizer);
+    Ok((tokenizer, note))
+}
+
+/// Says that texts begin with a token because a GGUF file asks for it: unlike a folder's tokenizer, which does as in
+/// transformers, the file may come from a model that does not.
+fn start_note(files: &TokenizerFiles, tokenizer: &Tokenizer) -> Option<String> {
+    let start = tokenizer.piece(*tokenizer.before_text().first()?)?;
+    let is_gguf = matches!(files, TokenizerFiles::Gguf(_));
+    is_gguf.then(|| format!("note: texts start with {start:?}, as the file's tokenizer.ggml.add_bos_token says"))
 }
 
 impl Loaded {
@@ -101,15 +113,16 @@ impl Loaded {
         set_up(args)?;
         let opened = open(args, verbosity)?;
         let pipeline = Pipeline::load(&opened, LoadOptions { weights: args.weights(), backend })?;
+        let start_note = pipeline.tokenizer.as_ref().and_then(|tokenizer| start_note(&opened.tokenizer, tokenizer));
         note_fallback(args, &pipeline.model, verbosity);
         let load_s = start.elapsed().as_secs_f64();
         if verbosity.verbose > 0 {
             say(format_args!("loaded {} in {load_s:.3} s", pipeline.name));
         }
-        Ok(Self { pipeline, load_s })
+        Ok(Self { pipeline, start_note: Cell::new(start_note), load_s })
     }
 
-    /// The ids of a text, with nothing added.
+    /// The ids of a text, with what the tokenizer puts around it; of ids, those.
     pub fn text_ids(&self, prompt: &Prompt, text: &TextArgs, verbosity: Verbosity) -> Result<Vec<u32>> {
         match prompt {
             Prompt::Ids(ids) => {
@@ -121,8 +134,19 @@ impl Loaded {
             }
             Prompt::Text(given) => {
                 self.tokenizer()?;
-                Ok(self.pipeline.ids(given, !text.no_special)?)
+                if let Some(note) = self.start_note.take().filter(|_| !verbosity.quiet) {
+                    say(note);
+                }
+                Ok(self.pipeline.prompt_ids(given, !text.no_special)?)
             }
+        }
+    }
+
+    /// How many of the ids of a prompt the tokenizer put before its text.
+    pub fn added_before(&self, prompt: &Prompt) -> usize {
+        match (prompt, &self.pipeline.tokenizer) {
+            (Prompt::Text(_), Some(tokenizer)) => tokenizer.before_text().len(),
+            _ => 0,
         }
     }
 
@@ -130,7 +154,7 @@ impl Loaded {
     pub fn prompt_ids(&self, prompt: &Prompt, text: &TextArgs, verbosity: Verbosity) -> Result<Vec<u32>> {
         let mut ids = self.text_ids(prompt, text, verbosity)?;
         let empty = ids.is_empty();
-        if text.bos || empty {
+        if (text.bos && self.added_before(prompt) == 0) || empty {
             ids.insert(
                 0,
                 self.start_token().with_context(|| {

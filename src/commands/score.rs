@@ -77,12 +77,12 @@ struct Scorer<'a> {
 
 impl Scorer<'_> {
     fn single(&self, prompt: &Prompt) -> Result<()> {
-        let ids = self.ids(prompt)?;
+        let (ids, context) = self.ids(prompt)?;
         let progress = self.progress(ids.len())?;
         let scores = score(&self.loaded.model, &[&ids], &self.options, |tokens| progress.inc(tokens as u64));
         progress.finish_and_clear();
         let Some(score) = scores?.pop() else { return Ok(()) };
-        let record = self.record(None, ids, &score);
+        let record = self.record(None, ids, context, &score);
         if record.scored_tokens == 0 && !self.verbosity.quiet {
             say("there is nothing to score: the first token has no probability without --bos");
         }
@@ -100,22 +100,25 @@ impl Scorer<'_> {
         out.finish()
     }
 
-    /// The ids that go through the network: the text's, after `<|endoftext|>` if requested.
-    fn ids(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+    /// The ids that go through the network: the text's, after `<|endoftext|>` if requested or if the tokenizer puts it
+    /// there. With them, how many at the start are not the text's.
+    fn ids(&self, prompt: &Prompt) -> Result<(Vec<u32>, usize)> {
         let mut ids = self.loaded.text_ids(prompt, &self.args.text, self.verbosity)?;
-        if self.args.text.bos {
+        let mut context = self.loaded.added_before(prompt);
+        if self.args.text.bos && context == 0 {
             ids.insert(0, self.loaded.start_token().context("--bos: the model has no start token")?);
+            context = 1;
         }
-        Ok(ids)
+        Ok((ids, context))
     }
 
-    fn record(&self, id: Option<Value>, mut ids: Vec<u32>, score: &Score) -> ScoreRecord {
+    /// The record of a text whose first `skipped` ids are not its own.
+    fn record(&self, id: Option<Value>, mut ids: Vec<u32>, skipped: usize, score: &Score) -> ScoreRecord {
         let protocol = Protocol {
-            bos: self.args.text.bos,
+            bos: skipped > 0,
             context: self.options.sliding.map_or(self.loaded.model.config().n_positions, Sliding::context),
             stride: self.options.sliding.map(Sliding::stride),
         };
-        let skipped = usize::from(protocol.bos);
         let tokens = &score.tokens[skipped..];
         ids.drain(..skipped);
         let sum_logprob = score.sum_logprob();
@@ -177,12 +180,12 @@ impl Scorer<'_> {
     fn row(&self, line: Line) -> Result<Row, (Value, anyhow::Error)> {
         let (number, raw) = jsonl::parse::<RawRow>(line)?;
         let id = raw.id.clone().unwrap_or_else(|| number.into());
-        let ids = raw.prompt().and_then(|prompt| self.ids(&prompt)).and_then(|ids| {
+        let ids = raw.prompt().and_then(|prompt| self.ids(&prompt)).and_then(|(ids, context)| {
             score::check(&self.loaded.model, &ids, &self.options)?;
-            Ok(ids)
+            Ok((ids, context))
         });
         match ids {
-            Ok(ids) => Ok(Row { id, ids }),
+            Ok((ids, context)) => Ok(Row { id, ids, context }),
             Err(error) => Err((id, error)),
         }
     }
@@ -194,7 +197,7 @@ impl Scorer<'_> {
         let mut failed = 0;
         for row in rows {
             let scored = row.and_then(|row| match scores.next() {
-                Some(Ok(score)) => Ok(self.record(Some(row.id), row.ids, &score)),
+                Some(Ok(score)) => Ok(self.record(Some(row.id), row.ids, row.context, &score)),
                 Some(Err(error)) => Err((row.id, error)),
                 None => Err((row.id, anyhow!("the text was not scored"))),
             });
@@ -246,4 +249,6 @@ impl RawRow {
 struct Row {
     id: Value,
     ids: Vec<u32>,
+    /// How many ids at the start are not the text's.
+    context: usize,
 }

@@ -10,35 +10,48 @@ use regex::Regex;
 
 use super::load;
 use crate::cli::{Format, Prompt, TokenizeArgs, TokenizeFormat, Verbosity, flag_ids, read_text};
-use crate::output::Stdout;
+use crate::output::{Stdout, say};
 use crate::output::tokenize::{PieceRecord, TokenRecord, TokenizeRecord, write_vocabulary};
 
 pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
     if args.vocab {
         let pattern = args.grep.as_deref().map(pattern).transpose()?;
-        return list(&load::tokenizer(&args.tokenizer, verbosity)?, pattern.as_ref(), args);
+        return list(&load::tokenizer(&args.tokenizer, verbosity)?.0, pattern.as_ref(), args);
     }
     let prompt = match &args.decode {
         None => args.text.prompt()?,
         Some(Some(ids)) => Prompt::Ids(flag_ids(ids, "--decode")?),
         Some(None) => Prompt::Ids(flag_ids(&read_text(args.text.file.as_deref())?, "--decode")?),
     };
-    let tokenizer = load::tokenizer(&args.tokenizer, verbosity)?;
-    let (text, mut tokens) = match prompt {
+    let (tokenizer, note) = load::tokenizer(&args.tokenizer, verbosity)?;
+    let (text, mut tokens, added) = match prompt {
         Prompt::Text(text) => {
-            let tokens = tokenizer.encode(&text, !args.text.no_special)?;
-            (text.into_bytes(), tokens)
+            if let Some(note) = note.filter(|_| !verbosity.quiet) {
+                say(note);
+            }
+            let tokens = around(&tokenizer, text.len(), tokenizer.encode(&text, !args.text.no_special)?);
+            (text.into_bytes(), tokens, !tokenizer.before_text().is_empty())
         }
-        Prompt::Ids(ids) => side_by_side(&tokenizer, &ids)?,
+        Prompt::Ids(ids) => {
+            let (text, tokens) = side_by_side(&tokenizer, &ids)?;
+            (text, tokens, false)
+        }
     };
-    if args.text.bos {
-        let id = tokenizer.end_of_text().context("--bos: the tokenizer has no <|endoftext|>")?;
+    if args.text.bos && !added {
+        let id = tokenizer.start_of_text().context("--bos: the tokenizer has no token that starts a text")?;
         tokens.insert(0, Token { id, start: 0, end: 0 });
     }
     if args.decode.is_some() && args.format == TokenizeFormat::Text {
         return Stdout::write_exactly(&text);
     }
     write(args, &tokenizer, &text, &tokens)
+}
+
+/// The tokens of a text of `len` bytes with those that the tokenizer puts around it.
+fn around(tokenizer: &Tokenizer, len: usize, tokens: Vec<Token>) -> Vec<Token> {
+    let at = |offset| move |&id: &u32| Token { id, start: offset, end: offset };
+    let (before, after) = (tokenizer.before_text().iter().map(at(0)), tokenizer.after_text().iter().map(at(len)));
+    before.chain(tokens).chain(after).collect()
 }
 
 /// The bytes of `ids`, and the position of each token in them.

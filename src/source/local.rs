@@ -140,9 +140,8 @@ fn with_weights(
         choice => choice.clone(),
     };
     let tokenizer_files = match &tokenizer {
-        TokenizerChoice::Own(TokenizerFiles::TokenizerJson(file)) => vec![file.clone()],
-        TokenizerChoice::Own(TokenizerFiles::VocabAndMerges(vocab, merges)) => vec![vocab.clone(), merges.clone()],
-        _ => vec![],
+        TokenizerChoice::Own(files) => files.small_files(),
+        TokenizerChoice::Given(_) | TokenizerChoice::BuiltIn => vec![],
     };
     let generation_config = place.file("generation_config.json")?;
     let generation_config = generation_config.map(|path| SmallFile::new(path, LARGEST_CONFIG));
@@ -166,15 +165,7 @@ fn config(place: &dyn Place, options: &SourceOptions<'_>) -> Result<Option<(Smal
 
 /// The tokenizer beside the weights.
 pub(super) fn own_tokenizer(place: &dyn Place) -> Result<TokenizerFiles> {
-    if let Some(path) = place.file(TOKENIZER)? {
-        return Ok(TokenizerFiles::tokenizer_json(path));
-    }
-    if let Some(vocab) = place.file("vocab.json")?
-        && let Some(merges) = place.file("merges.txt")?
-    {
-        return Ok(TokenizerFiles::vocab_and_merges(vocab, merges));
-    }
-    Ok(TokenizerFiles::None)
+    TokenizerFiles::find(&|name| place.file(name))
 }
 
 /// The tokenizer of a folder without tokenizer files or weights: GPT-2's if its `config.json` has a vocabulary of that
@@ -342,19 +333,25 @@ mod tests {
             }
         };
         let all = &["tokenizer.json", "vocab.json", "merges.txt"];
-        assert!(matches!(of(all), TokenizerFiles::TokenizerJson(_)));
-        assert!(matches!(of(&all[1..]), TokenizerFiles::VocabAndMerges(_, _)));
-        assert!(matches!(of(&all[1..2]), TokenizerFiles::None));
+        let names = |files: TokenizerFiles| -> Vec<String> {
+            let name = |file: &SmallFile| file.path().file_name().expect("a name").to_str().expect("UTF-8").to_owned();
+            files.small_files().iter().map(name).collect()
+        };
+        assert_eq!(names(of(all)), ["tokenizer.json"]);
+        assert_eq!(names(of(&all[1..])), ["vocab.json", "merges.txt"]);
+        // Half a tokenizer may be half of another one.
+        assert!(matches!(of(&all[1..2]), TokenizerFiles::Foreign { .. }));
+        assert!(matches!(of(&["vocab.txt"]), TokenizerFiles::Foreign { .. }));
+        assert!(matches!(of(&[]), TokenizerFiles::None));
     }
 
     #[test]
     fn a_given_tokenizer_is_a_file_or_a_folder() {
         let folder = folder(&[("vocab.json", ""), ("merges.txt", ""), ("mine.json", "")]);
         let at = |name: &str| tokenizer_at(&folder.path().join(name));
-        assert!(matches!(at(""), Ok(TokenizerFiles::VocabAndMerges(_, _))));
-        assert!(
-            matches!(at("mine.json"), Ok(TokenizerFiles::TokenizerJson(file)) if file.path().ends_with("mine.json"))
-        );
+        let files = |name: &str| at(name).expect("a tokenizer").small_files();
+        assert_eq!(files("").len(), 2);
+        assert!(files("mine.json")[0].path().ends_with("mine.json"));
         let gguf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint/tiny.gguf");
         assert!(matches!(tokenizer_at(&gguf), Ok(TokenizerFiles::Gguf(_))));
         fails(at("nothing"), &["nothing", "tokenizer.json", "vocab.json and merges.txt"]);

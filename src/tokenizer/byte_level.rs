@@ -1,9 +1,9 @@
-//! Byte-level BPE, as in GPT-2: special tokens are cut out, the rest is split into words, and the bytes of each word
-//! are merged.
+//! Byte-level BPE, as in GPT-2: added tokens are cut out, the rest is split into words, and the bytes of each word are
+//! merged.
 
-use aho_corasick::{AhoCorasick, MatchKind};
 use rustc_hash::FxHashMap;
 
+use super::added::{AddedToken, AddedTokens, Matching};
 use super::bpe::{Merges, Word};
 use super::vocabulary::{Vocabulary, shown};
 use super::words::words;
@@ -23,7 +23,9 @@ pub(super) struct ByteLevel {
     merges: Merges,
     /// The token of each byte; `None` if the vocabulary lacks it.
     bytes: [Option<u32>; 256],
-    special: SpecialTokens,
+    added: AddedTokens,
+    /// Whether each part of the text between added tokens gets a space in front, unless it has one.
+    prefix_space: bool,
 }
 
 impl ByteLevel {
@@ -43,13 +45,20 @@ impl ByteLevel {
             let made = vocabulary.push(&piece).expect(VALID);
             merges.push(vocabulary.id(left).expect(VALID), vocabulary.id(right).expect(VALID), made);
         }
-        vocabulary.push_special(END_OF_TEXT).expect(VALID);
-        let encoder = Self::new(&vocabulary, merges).expect(VALID);
+        let id = vocabulary.push_added(END_OF_TEXT, true).expect(VALID);
+        let added = vec![(id, AddedToken::new(END_OF_TEXT, true))];
+        let added = AddedTokens::new(added, Matching::HuggingFace).expect(VALID);
+        let encoder = Self::new(&vocabulary, merges, added, false);
         (vocabulary, encoder)
     }
 
     /// An encoder for any byte-level vocabulary. `pairs` are the merges, in the order in which they were learned.
-    pub fn with_merges(vocabulary: &Vocabulary, pairs: &[(&str, &str)]) -> Result<Self, String> {
+    pub fn with_merges(
+        vocabulary: &Vocabulary,
+        pairs: &[(&str, &str)],
+        added: AddedTokens,
+        prefix_space: bool,
+    ) -> Result<Self, String> {
         let mut merges = Merges::with_capacity(pairs.len());
         for (left, right) in pairs {
             let id = |piece: &str| {
@@ -60,12 +69,22 @@ impl ByteLevel {
             };
             merges.push(id(left)?, id(right)?, id(&format!("{left}{right}"))?);
         }
-        Self::new(vocabulary, merges)
+        Ok(Self::new(vocabulary, merges, added, prefix_space))
     }
 
-    fn new(vocabulary: &Vocabulary, merges: Merges) -> Result<Self, String> {
+    fn new(vocabulary: &Vocabulary, merges: Merges, added: AddedTokens, prefix_space: bool) -> Self {
         let bytes = std::array::from_fn(|byte| vocabulary.id(alphabet::letter(byte as u8).encode_utf8(&mut [0; 4])));
-        Ok(Self { merges, bytes, special: SpecialTokens::of(vocabulary)? })
+        Self { merges, bytes, added, prefix_space }
+    }
+
+    /// The added tokens.
+    pub fn added(&self) -> &AddedTokens {
+        &self.added
+    }
+
+    /// Whether a text gets a space in front, unless it has one.
+    pub fn prefix_space(&self) -> bool {
+        self.prefix_space
     }
 
     /// The pairs of tokens that merge, in the order in which they were learned.
@@ -76,40 +95,17 @@ impl ByteLevel {
     /// Splits `text` into tokens; see [`super::Tokenizer::encode`].
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<Token>, String> {
         let mut run = Run { encoder: self, tokens: Vec::new(), words: FxHashMap::default(), word: Word::default() };
-        let mut start = 0;
-        for token in special.then(|| self.special.find(text)).into_iter().flatten() {
-            run.encode(text, start, token.start)?;
-            run.tokens.push(token);
-            start = token.end;
+        for part in self.added.split(text, special) {
+            match part.token {
+                Some(id) => run.tokens.push(Token { id, start: part.start, end: part.end }),
+                None if self.prefix_space && !text[part.start..].starts_with(' ') => {
+                    let rest = run.encode_first(text, part.start, part.end)?;
+                    run.encode(text, rest, part.end)?;
+                }
+                None => run.encode(text, part.start, part.end)?,
+            }
         }
-        run.encode(text, start, text.len())?;
         Ok(run.tokens)
-    }
-}
-
-/// Finds the special tokens of a text; the longest, if several start at the same place.
-struct SpecialTokens {
-    ids: Vec<u32>,
-    /// Their texts, in the same order.
-    texts: AhoCorasick,
-}
-
-impl SpecialTokens {
-    fn of(vocabulary: &Vocabulary) -> Result<Self, String> {
-        const MOST_BYTES: usize = 1 << 20;
-        let ids = vocabulary.special().iter().copied();
-        let (ids, texts): (Vec<_>, Vec<_>) =
-            ids.filter_map(|id| Some((id, vocabulary.bytes(id)?))).filter(|(_, text)| !text.is_empty()).unzip();
-        if texts.iter().map(|text| text.len()).sum::<usize>() > MOST_BYTES {
-            return Err(format!("{} special tokens are too many to search for", texts.len()));
-        }
-        let texts = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(texts);
-        Ok(Self { ids, texts: texts.map_err(|e| e.to_string())? })
-    }
-
-    fn find(&self, text: &str) -> impl Iterator<Item = Token> {
-        let token = |found: aho_corasick::Match| (self.ids[found.pattern()], found.start(), found.end());
-        self.texts.find_iter(text).map(token).map(|(id, start, end)| Token { id, start, end })
     }
 }
 
@@ -123,7 +119,15 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Encodes `text[start..end]`, without special tokens.
+    /// Encodes the first word of `text[start..end]` as if a space were before it; returns where it ends.
+    fn encode_first(&mut self, text: &str, start: usize, end: usize) -> Result<usize, String> {
+        let spaced = format!(" {}", &text[start..end]);
+        let word = words(&spaced).next().unwrap_or_default();
+        self.merge(word, start, 1)?;
+        Ok(start + word.len().saturating_sub(1))
+    }
+
+    /// Encodes `text[start..end]`, without added tokens.
     fn encode(&mut self, text: &'a str, mut start: usize, end: usize) -> Result<(), String> {
         for word in words(&text[start..end]) {
             match self.words.get(word) {
@@ -136,7 +140,7 @@ impl<'a> Run<'a> {
                 }
                 None => {
                     let first = self.tokens.len();
-                    self.merge(word, start)?;
+                    self.merge(word, start, 0)?;
                     if self.words.len() < MOST_REMEMBERED {
                         self.words.insert(word, (first, self.tokens.len() - first));
                     }
@@ -147,20 +151,21 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Encodes a word that starts at `start`, by merging its bytes.
-    fn merge(&mut self, word: &str, mut start: usize) -> Result<(), String> {
+    /// Encodes a word by merging its bytes. It starts at `start`, where its first `added` bytes are not in the text.
+    fn merge(&mut self, word: &str, mut start: usize, added: usize) -> Result<(), String> {
         if u32::try_from(word.len()).is_err() {
             return Err(format!("the word at byte {start} is longer than 4 GiB"));
         }
         let id = |&byte: &u8| self.encoder.bytes[byte as usize];
         if let Some(at) = word.bytes().position(|byte| id(&byte).is_none()) {
             let byte = word.as_bytes()[at];
-            return Err(format!("the vocabulary has no token for the byte 0x{byte:02x}, found at byte {}", start + at));
+            let at = start + at.saturating_sub(added);
+            return Err(format!("the vocabulary has no token for the byte 0x{byte:02x}, found at byte {at}"));
         }
         self.word.merge(word.as_bytes().iter().filter_map(id), &self.encoder.merges);
         let word_start = start;
         for (id, end) in self.word.tokens() {
-            let end = word_start + end;
+            let end = word_start + end.saturating_sub(added);
             self.tokens.push(Token { id, start, end });
             start = end;
         }

@@ -1,46 +1,60 @@
 //! Tokenizers other than byte-level BPE (WordPiece, Unigram, ...), through Hugging Face's library.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use tokenizers::{DecoderWrapper, Tokenizer};
+use tokenizers::{
+    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer,
+};
 
 use super::Token;
+use super::settings::Declared;
 use super::vocabulary::{Vocabulary, in_order, shown};
+use crate::base::foreign::guard;
 
 /// A tokenizer of Hugging Face's library, without anything that it would add to a text or cut from it: templates,
 /// padding, truncation.
 pub(super) struct Library {
     tokenizer: Tokenizer,
+    /// Its file.
+    path: PathBuf,
     /// The same, but treating special tokens as plain text; made on first use.
     plain: OnceLock<Box<Tokenizer>>,
 }
 
 impl Library {
-    /// Parses a `tokenizer.json`.
-    pub fn from_json(json: &[u8]) -> Result<(Vocabulary, Self), String> {
-        let broken = |e: &dyn std::fmt::Display| format!("not a tokenizer: {e}");
-        let mut parts: Map<String, Value> = serde_json::from_slice(json).map_err(|e| broken(&e))?;
+    /// The tokenizer with these parts of a `tokenizer.json` at `path`, and more added tokens.
+    pub fn new(mut parts: Map<String, Value>, added: Vec<Declared>, path: &Path) -> Result<(Vocabulary, Self), String> {
         check(&parts)?;
         parts.retain(|key, _| KEPT.contains(&key.as_str()));
-        let json = serde_json::to_vec(&parts).map_err(|e| broken(&e))?;
-        let tokenizer = Tokenizer::from_bytes(json).map_err(|e| broken(&e))?;
-        let vocabulary = vocabulary(&tokenizer)?;
-        Ok((vocabulary, Self { tokenizer, plain: OnceLock::new() }))
+        let load = || {
+            let json = serde_json::to_vec(&parts).map_err(|e| e.to_string())?;
+            let mut tokenizer = Tokenizer::from_bytes(json).map_err(|_| unreadable(&parts))?;
+            tokenizer.add_tokens(added.into_iter().map(|(_, token)| in_library(token))).map_err(|e| e.to_string())?;
+            let vocabulary = vocabulary(&tokenizer)?;
+            Ok((vocabulary, Self { tokenizer, path: path.to_owned(), plain: OnceLock::new() }))
+        };
+        guard(AssertUnwindSafe(load)).unwrap_or_else(|_| Err(format!("the tokenizer cannot be loaded: {FAULT}")))
     }
 
     /// Splits `text` into tokens; see [`super::Tokenizer::encode`].
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<Token>, String> {
         let tokenizer = if special { &self.tokenizer } else { self.plain() };
-        let encoding = tokenizer.encode(text, false).map_err(|e| e.to_string())?;
+        let path = self.path.display();
+        let encoding = guard(AssertUnwindSafe(|| tokenizer.encode(text, false)));
+        let encoding = encoding.map_err(|_| format!("{path}: the tokenizer cannot handle this text: {FAULT}"))?;
+        let encoding = encoding.map_err(|e| format!("{path}: {e}"))?;
         let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
         Ok(tokens.map(|(&id, &(start, end))| Token { id, start, end }).collect())
     }
 
     /// The text of `ids`; `None` if the decoder cannot join them.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Option<String> {
-        self.tokenizer.decode(ids, skip_special).ok()
+        guard(AssertUnwindSafe(|| self.tokenizer.decode(ids, skip_special))).ok()?.ok()
     }
 
     fn plain(&self) -> &Tokenizer {
@@ -49,6 +63,38 @@ impl Library {
             plain.set_encode_special_tokens(true);
             Box::new(plain)
         })
+    }
+}
+
+/// Why the library panics on some files that it takes.
+const FAULT: &str = "a fault of the library `tokenizers`; it cannot handle added tokens that are `normalized` and take \
+                     white space along (`lstrip`, `rstrip`) with a normalizer that shortens the text";
+
+fn in_library(token: super::added::AddedToken) -> AddedToken {
+    let super::added::AddedToken { content, single_word, lstrip, rstrip, normalized, special } = token;
+    AddedToken { content, single_word, lstrip, rstrip, normalized, special }
+}
+
+/// Names the part that the library cannot read.
+fn unreadable(parts: &Map<String, Value>) -> String {
+    fn fails<T: DeserializeOwned>(part: &Value) -> bool {
+        serde_json::from_value::<T>(part.clone()).is_err()
+    }
+    let checks: [(&str, fn(&Value) -> bool); 5] = [
+        ("added_tokens", fails::<Option<Vec<AddedToken>>>),
+        ("normalizer", fails::<Option<NormalizerWrapper>>),
+        ("pre_tokenizer", fails::<Option<PreTokenizerWrapper>>),
+        ("decoder", fails::<Option<DecoderWrapper>>),
+        ("model", fails::<ModelWrapper>),
+    ];
+    let at_fault = checks.into_iter().find(|(key, fails)| parts.get(*key).is_some_and(fails));
+    match at_fault {
+        Some((key, _)) => {
+            let kind = parts.get(key).and_then(|part| part.get("type")).and_then(Value::as_str);
+            let kind = kind.map(|kind| format!(" of type {}", shown(kind))).unwrap_or_default();
+            format!("its `{key}`{kind} lacks something, or has it in another form than the library `tokenizers` expects")
+        }
+        None => "not a tokenizer that the library `tokenizers` can read".into(),
     }
 }
 
@@ -94,6 +140,7 @@ fn check(parts: &Map<String, Value>) -> Result<(), String> {
     {
         return Err(format!("a model of type {} is not supported", shown(kind)));
     }
+    check_vocabulary(model)?;
     let prefix = model.get("continuing_subword_prefix").and_then(Value::as_str).unwrap_or_default();
     if model.contains_key("merges") && !prefix.is_empty() {
         return Err("merges with a continuing_subword_prefix are not supported".into());
@@ -101,6 +148,26 @@ fn check(parts: &Map<String, Value>) -> Result<(), String> {
     check_part(parts.get("normalizer"), "normalizer", &NORMALIZERS)?;
     check_part(parts.get("pre_tokenizer"), "pre_tokenizer", &PRE_TOKENIZERS)?;
     check_part(parts.get("decoder"), "decoder", &DECODERS)
+}
+
+/// Checks a vocabulary written as an object, and merges.
+fn check_vocabulary(model: &Map<String, Value>) -> Result<(), String> {
+    let is_id = |id: &Value| id.as_u64().is_some_and(|id| u32::try_from(id).is_ok());
+    let vocabulary = model.get("vocab").and_then(Value::as_object);
+    if let Some((piece, _)) = vocabulary.and_then(|vocabulary| vocabulary.iter().find(|(_, id)| !is_id(id))) {
+        return Err(format!("`model.vocab`: the id of {} is not a whole number from 0", shown(piece)));
+    }
+    let is_merge = |merge: &Value| match merge {
+        Value::String(_) => true,
+        Value::Array(pair) => pair.len() == 2 && pair.iter().all(Value::is_string),
+        _ => false,
+    };
+    let Some(merges) = model.get("merges") else { return Ok(()) };
+    let merges = merges.as_array().ok_or("`model.merges` is not a list")?;
+    match merges.iter().position(|merge| !is_merge(merge)) {
+        Some(at) => Err(format!("`model.merges`: item {at} is not a merge, which is two pieces")),
+        None => Ok(()),
+    }
 }
 
 /// Checks a part and, if it is a sequence, the parts in it.
@@ -134,7 +201,7 @@ fn vocabulary(tokenizer: &Tokenizer) -> Result<Vocabulary, String> {
     let mut vocabulary = Vocabulary::with_capacity(pieces.len());
     for (piece, id) in pieces.iter().zip(0..) {
         if added.get(&id).is_some_and(|token| token.special) {
-            vocabulary.push_special(piece)?;
+            vocabulary.push_added_as(piece, true, piece.bytes())?;
         } else if byte_level {
             vocabulary.push(piece)?;
         } else {

@@ -1,14 +1,19 @@
 //! From tokenizer files to a [`Tokenizer`].
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::added::{AddedToken, AddedTokens, Matching};
+use super::byte_level::ByteLevel;
+use super::settings::{Declared, Settings};
+use super::template::Template;
 use super::tokenizer_json::Entries;
-use super::vocabulary::{in_order, merge};
-use super::{END_OF_TEXT, Tokenizer, tokenizer_json};
-use crate::checkpoint::gguf::{Gguf, Vocabulary};
+use super::vocabulary::{Vocabulary, in_order, merge};
+use super::{Encoder, Tokenizer, tokenizer_json};
+use crate::checkpoint::gguf::{self, Gguf, TokenKind};
 use crate::error::{Error, Result};
-use crate::files::SmallFile;
+use crate::files::{SmallFile, json_fault};
 
 /// The largest tokenizer file that is read, in bytes. Those of the largest vocabularies have about 30 MB.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -18,28 +23,135 @@ const LARGEST_FILE: u64 = 256 << 20;
 pub enum TokenizerFiles {
     /// GPT-2's, built into the program.
     BuiltIn,
-    /// A `tokenizer.json`.
-    TokenizerJson(SmallFile),
-    /// `vocab.json` and `merges.txt`.
-    VocabAndMerges(SmallFile, SmallFile),
+    /// Files as transformers writes them.
+    HuggingFace(Box<HuggingFaceFiles>),
     /// The metadata of a GGUF file.
     Gguf(Arc<Gguf>),
+    /// A tokenizer that only other programs can use.
+    Foreign {
+        /// Its file.
+        path: PathBuf,
+        /// What the file is: "a WordPiece vocabulary".
+        what: &'static str,
+    },
     /// There is no tokenizer: only ids can be used.
     None,
 }
 
+/// A vocabulary and the small files beside it that say how to use it.
+#[derive(Debug, Clone)]
+pub struct HuggingFaceFiles {
+    pub(super) vocabulary: VocabularyFiles,
+    /// `tokenizer_config.json`
+    pub(super) tokenizer_config: Option<SmallFile>,
+    /// `special_tokens_map.json`
+    pub(super) special_tokens_map: Option<SmallFile>,
+    /// `added_tokens.json`
+    pub(super) added_tokens: Option<SmallFile>,
+    /// `config.json`, which may name the tokenizer's class
+    pub(super) config: Option<SmallFile>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum VocabularyFiles {
+    /// `tokenizer.json`
+    TokenizerJson(SmallFile),
+    /// `vocab.json` and `merges.txt`
+    VocabAndMerges(SmallFile, SmallFile),
+}
+
 impl TokenizerFiles {
-    /// The `tokenizer.json` at `path`, whatever its name.
+    /// The `tokenizer.json` at `path`, whatever its name, and nothing beside it.
     #[must_use]
     pub fn tokenizer_json(path: impl Into<PathBuf>) -> Self {
-        Self::TokenizerJson(SmallFile::new(path, LARGEST_FILE))
+        Self::alone(VocabularyFiles::TokenizerJson(small(path)))
     }
 
-    /// `vocab.json` and `merges.txt` at these paths.
+    /// `vocab.json` and `merges.txt` at these paths, and nothing beside them.
     #[must_use]
     pub fn vocab_and_merges(vocab: impl Into<PathBuf>, merges: impl Into<PathBuf>) -> Self {
-        Self::VocabAndMerges(SmallFile::new(vocab, LARGEST_FILE), SmallFile::new(merges, LARGEST_FILE))
+        Self::alone(VocabularyFiles::VocabAndMerges(small(vocab), small(merges)))
     }
+
+    fn alone(vocabulary: VocabularyFiles) -> Self {
+        let (tokenizer_config, special_tokens_map, added_tokens, config) = (None, None, None, None);
+        let files = HuggingFaceFiles { vocabulary, tokenizer_config, special_tokens_map, added_tokens, config };
+        Self::HuggingFace(Box::new(files))
+    }
+
+    /// Finds the tokenizer of a folder, or of a repository on the hub: `tokenizer.json`, else `vocab.json` and
+    /// `merges.txt`, or the same under OpenAI's names, and the small files beside them. `file` gives the path of a file
+    /// by its name, if there is one.
+    ///
+    /// # Errors
+    /// Those of `file`.
+    pub fn find(file: &dyn Fn(&str) -> Result<Option<PathBuf>>) -> Result<Self> {
+        let pair = |vocab: &str, merges: &str| {
+            let vocab = file(vocab)?;
+            let merges = if vocab.is_some() { file(merges)? } else { None };
+            let both = vocab.zip(merges);
+            Ok::<_, Error>(both.map(|(vocab, merges)| VocabularyFiles::VocabAndMerges(small(vocab), small(merges))))
+        };
+        let mut vocabulary = file("tokenizer.json")?.map(|path| VocabularyFiles::TokenizerJson(small(path)));
+        for (vocab, merges) in [("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")] {
+            if vocabulary.is_none() {
+                vocabulary = pair(vocab, merges)?;
+            }
+        }
+        let Some(vocabulary) = vocabulary else { return Self::find_foreign(file) };
+        let beside = |name: &str| file(name).map(|path| path.map(small));
+        Ok(Self::HuggingFace(Box::new(HuggingFaceFiles {
+            vocabulary,
+            tokenizer_config: beside("tokenizer_config.json")?,
+            special_tokens_map: beside("special_tokens_map.json")?,
+            added_tokens: beside("added_tokens.json")?,
+            config: beside("config.json")?,
+        })))
+    }
+
+    /// Finds a tokenizer of another kind, or half of one.
+    fn find_foreign(file: &dyn Fn(&str) -> Result<Option<PathBuf>>) -> Result<Self> {
+        for (name, what) in [
+            ("vocab.txt", "a WordPiece vocabulary"),
+            ("spiece.model", "a SentencePiece model"),
+            ("tokenizer.model", "a SentencePiece model"),
+            ("vocab.json", "a vocabulary without its merges (merges.txt)"),
+            ("merges.txt", "a list of merges without its vocabulary (vocab.json)"),
+        ] {
+            if let Some(path) = file(name)? {
+                return Ok(Self::Foreign { path, what });
+            }
+        }
+        Ok(Self::None)
+    }
+
+    /// The files that are read as a whole.
+    #[must_use]
+    pub fn small_files(&self) -> Vec<SmallFile> {
+        let Self::HuggingFace(files) = self else { return vec![] };
+        let mut found = match &files.vocabulary {
+            VocabularyFiles::TokenizerJson(file) => vec![file.clone()],
+            VocabularyFiles::VocabAndMerges(vocab, merges) => vec![vocab.clone(), merges.clone()],
+        };
+        found.extend(files.beside().map(|(_, file)| file.clone()));
+        found
+    }
+}
+
+impl HuggingFaceFiles {
+    /// The small files beside the vocabulary that only a tokenizer needs, and their names.
+    pub(super) fn beside(&self) -> impl Iterator<Item = (&'static str, &SmallFile)> {
+        let files = [
+            ("tokenizer_config.json", &self.tokenizer_config),
+            ("special_tokens_map.json", &self.special_tokens_map),
+            ("added_tokens.json", &self.added_tokens),
+        ];
+        files.into_iter().filter_map(|(name, file)| Some((name, file.as_ref()?)))
+    }
+}
+
+fn small(path: impl Into<PathBuf>) -> SmallFile {
+    SmallFile::new(path, LARGEST_FILE)
 }
 
 impl Tokenizer {
@@ -50,206 +162,178 @@ impl Tokenizer {
     pub fn load(files: &TokenizerFiles) -> Result<Self> {
         match files {
             TokenizerFiles::BuiltIn => Ok(Self::gpt2()),
-            TokenizerFiles::TokenizerJson(file) => {
-                tokenizer_json::parse(file.bytes()?).map_err(|message| Error::format(file.path(), message))
+            TokenizerFiles::HuggingFace(files) => {
+                let settings = Settings::read(files)?;
+                match &files.vocabulary {
+                    VocabularyFiles::TokenizerJson(file) => {
+                        tokenizer_json::parse(file.text_bytes()?, &settings, file.path())
+                            .map_err(|message| Error::format(file.path(), message))
+                    }
+                    VocabularyFiles::VocabAndMerges(vocab, merges) => from_vocab_and_merges(vocab, merges, &settings),
+                }
             }
-            TokenizerFiles::VocabAndMerges(vocab, merges) => from_vocab_and_merges(vocab, merges),
             TokenizerFiles::Gguf(gguf) => from_gguf(gguf),
+            TokenizerFiles::Foreign { path, what } => Err(Error::format(
+                path,
+                format!(
+                    "the model's tokenizer is {what}, which this program cannot use; \
+                     save it as tokenizer.json with transformers"
+                ),
+            )),
             TokenizerFiles::None => Err(Error::Tokenizer("the model comes without a tokenizer".into())),
         }
     }
 }
 
-fn from_vocab_and_merges(vocab: &SmallFile, merges: &SmallFile) -> Result<Tokenizer> {
+/// A byte-level BPE as its files have it.
+pub(super) struct ByteLevelParts<'a> {
+    /// Pieces and their ids, without added tokens.
+    pub entries: Vec<(Cow<'a, str>, u64)>,
+    /// Merges, in the order in which they were learned.
+    pub pairs: Vec<(&'a str, &'a str)>,
+    /// The tokens to add, in order.
+    pub added: Vec<Declared>,
+    /// Whether texts get a space in front.
+    pub prefix_space: bool,
+}
+
+/// What is wrong with the parts of a byte-level BPE, by the file that is at fault.
+pub(super) enum Fault {
+    Vocabulary(String),
+    Merges(String),
+}
+
+impl Fault {
+    pub fn into_message(self) -> String {
+        match self {
+            Self::Vocabulary(message) | Self::Merges(message) => message,
+        }
+    }
+}
+
+impl ByteLevelParts<'_> {
+    /// The tokenizer. Nothing is added around a text yet.
+    pub fn into_tokenizer(self) -> Result<Tokenizer, Fault> {
+        let Self { entries, pairs, added, prefix_space } = self;
+        let (vocabulary, added) = Self::vocabulary(entries, added).map_err(Fault::Vocabulary)?;
+        let encoder = ByteLevel::with_merges(&vocabulary, &pairs, added, prefix_space).map_err(Fault::Merges)?;
+        Ok(Tokenizer::new(vocabulary, Encoder::ByteLevel(Box::new(encoder))))
+    }
+
+    fn vocabulary(
+        mut entries: Vec<(Cow<'_, str>, u64)>,
+        added: Vec<Declared>,
+    ) -> Result<(Vocabulary, AddedTokens), String> {
+        if entries.is_empty() {
+            return Err("the vocabulary is empty".into());
+        }
+        let added = assign_ids(&mut entries, added)?;
+        let pieces = in_order(entries)?;
+        let special = |id| added.binary_search_by_key(&id, |(id, _)| *id).ok().map(|at| added[at].1.special);
+        let mut vocabulary = Vocabulary::with_capacity(pieces.len());
+        for (piece, id) in pieces.iter().zip(0..) {
+            match special(id) {
+                Some(special) => vocabulary.push_added(piece, special)?,
+                None => vocabulary.push(piece)?,
+            };
+        }
+        Ok((vocabulary, AddedTokens::new(added, Matching::HuggingFace)?))
+    }
+}
+
+/// Adds tokens to a vocabulary as Hugging Face's library does: one that is already there keeps its id, others get the
+/// next ones. A token that is added again takes its new properties, but stays special. Returns the tokens by id.
+fn assign_ids(entries: &mut Vec<(Cow<'_, str>, u64)>, added: Vec<Declared>) -> Result<Vec<(u32, AddedToken)>, String> {
+    let mut ids = rustc_hash::FxHashMap::default();
+    ids.extend(added.iter().map(|(_, token)| (token.content.clone(), None)));
+    let mut end = 0;
+    for (piece, id) in entries.iter() {
+        end = end.max(id.saturating_add(1));
+        if let Some(known) = ids.get_mut(&**piece) {
+            *known = Some(*id);
+        }
+    }
+    // In a vocabulary with gaps, the ids that the files give are to fill them.
+    let has_gaps = end != entries.len() as u64;
+    let mut tokens = std::collections::BTreeMap::<u32, AddedToken>::new();
+    for (declared, token) in added.into_iter().filter(|(_, token)| !token.content.is_empty()) {
+        let known = ids.entry(token.content.clone()).or_default();
+        let id = *known.get_or_insert_with(|| {
+            let id = declared.filter(|_| has_gaps).unwrap_or(end);
+            end = end.max(id.saturating_add(1));
+            entries.push((token.content.clone().into(), id));
+            id
+        });
+        let id = u32::try_from(id).map_err(|_| format!("the id {id} is too large"))?;
+        let special = token.special || tokens.get(&id).is_some_and(|known| known.special);
+        tokens.insert(id, AddedToken { special, ..token });
+    }
+    Ok(tokens.into_iter().collect())
+}
+
+fn from_vocab_and_merges(vocab: &SmallFile, merges: &SmallFile, settings: &Settings) -> Result<Tokenizer> {
     let of_vocab = |message: String| Error::format(vocab.path(), message);
     let of_merges = |message: String| Error::format(merges.path(), message);
-    let entries: Entries<'_> = serde_json::from_slice(vocab.bytes()?)
-        .map_err(|e| of_vocab(format!("not a vocabulary, an object of pieces and ids: {e}")))?;
-    let pieces = in_order(entries.0).map_err(of_vocab)?;
-    let text = std::str::from_utf8(merges.bytes()?).map_err(|e| of_merges(format!("not UTF-8: {e}")))?;
+    let entries: Entries<'_> = serde_json::from_slice(vocab.text_bytes()?).map_err(|e| of_vocab(json_fault(&e)))?;
+    let text = std::str::from_utf8(merges.text_bytes()?);
+    let text = text.map_err(|e| of_merges(format!("not UTF-8: invalid byte at offset {}", e.valid_up_to())))?;
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with("#version"));
-    from_lines(&pieces, lines, &end_of_text(&pieces)).map_err(of_merges)
+    let pairs = lines.map(merge).collect::<Result<Vec<_>, _>>().map_err(of_merges)?;
+    let parts = ByteLevelParts {
+        entries: entries.0,
+        pairs,
+        added: settings.added_tokens(&[], true),
+        prefix_space: settings.is_set("add_prefix_space"),
+    };
+    let mut tokenizer = parts.into_tokenizer().map_err(|fault| match fault {
+        Fault::Vocabulary(message) => of_vocab(message),
+        Fault::Merges(message) => of_merges(message),
+    })?;
+    let named = |role: &str| settings.named(role, true).and_then(|content| tokenizer.id(&content));
+    let (bos, eos) = (named("bos_token"), named("eos_token"));
+    let template = Template {
+        before: bos.filter(|_| settings.is_set("add_bos_token")).into_iter().collect(),
+        after: eos.filter(|_| settings.is_set("add_eos_token")).into_iter().collect(),
+    };
+    tokenizer.template = template;
+    tokenizer.start_of_text = bos;
+    tokenizer.splits_special = settings.is_set("split_special_tokens");
+    Ok(tokenizer)
 }
 
 fn from_gguf(gguf: &Gguf) -> Result<Tokenizer> {
-    let Vocabulary { tokens, merges, mut special } = gguf.vocabulary()?;
-    if special.is_empty() {
-        special = end_of_text(&tokens);
-    }
-    from_lines(&tokens, merges, &special).map_err(|message| Error::format(&gguf.path, message))
-}
-
-/// A tokenizer whose merges are lines as in `merges.txt`.
-fn from_lines<'a, S: AsRef<str>>(
-    pieces: &[S],
-    merges: impl IntoIterator<Item = &'a str>,
-    special: &[u32],
-) -> Result<Tokenizer, String> {
-    let pairs = merges.into_iter().map(merge).collect::<Result<Vec<_>, _>>()?;
-    Tokenizer::byte_level(pieces, &pairs, special)
-}
-
-/// The special tokens of a vocabulary that does not name them.
-fn end_of_text<S: AsRef<str>>(pieces: &[S]) -> Vec<u32> {
-    (0..).zip(pieces).filter(|(_, piece)| piece.as_ref() == END_OF_TEXT).map(|(id, _)| id).collect()
+    let gguf::Vocabulary { tokens, kinds, merges, bos, eos, add_bos, add_eos } = gguf.vocabulary()?;
+    let tokenizer = || -> Result<Tokenizer, String> {
+        let pairs = merges.iter().map(|line| merge(line)).collect::<Result<Vec<_>, _>>()?;
+        let mut vocabulary = Vocabulary::with_capacity(tokens.len());
+        let mut added = vec![];
+        for ((piece, kind), id) in tokens.iter().zip(kinds).zip(0..) {
+            let special = match kind {
+                // llama.cpp knows the tokens that end a text by their names, too.
+                _ if piece == super::END_OF_TEXT => true,
+                TokenKind::Control | TokenKind::Unknown => true,
+                TokenKind::UserDefined => false,
+                TokenKind::Normal | TokenKind::Unused | TokenKind::Byte => {
+                    vocabulary.push(piece)?;
+                    continue;
+                }
+            };
+            vocabulary.push_added_as(piece, special, piece.bytes())?;
+            if !piece.is_empty() {
+                added.push((id, AddedToken::new(piece, special)));
+            }
+        }
+        let added = AddedTokens::new(added, Matching::LlamaCpp)?;
+        let encoder = ByteLevel::with_merges(&vocabulary, &pairs, added, false)?;
+        Ok(Tokenizer::new(vocabulary, Encoder::ByteLevel(Box::new(encoder))))
+    };
+    let mut tokenizer = tokenizer().map_err(|message| Error::format(&gguf.path, message))?;
+    let end = tokenizer.end_of_text();
+    let around = |id: Option<u32>, add: bool| id.or(end).filter(|_| add).into_iter().collect();
+    tokenizer.template = Template { before: around(bos, add_bos), after: around(eos, add_eos) };
+    tokenizer.start_of_text = bos;
+    Ok(tokenizer)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use crate::tokenizer::{Tokenizer, TokenizerFiles};
-
-    /// A folder with these files.
-    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, bytes) in files {
-            std::fs::write(folder.path().join(name), bytes).unwrap();
-        }
-        folder
-    }
-
-    #[track_caller]
-    fn assert_refused(files: &TokenizerFiles, words: &[&str]) {
-        let error = Tokenizer::load(files).err().expect("the files are refused").to_string();
-        for word in words {
-            assert!(error.contains(word), "`{word}` is not in `{error}`");
-        }
-        assert!(!error.contains('\n'), "more than a line: {error}");
-    }
-
-    #[test]
-    fn broken_vocabularies_are_refused() {
-        for (vocab, words) in [
-            ("", "not a vocabulary"),
-            ("{\"a\": 0", "not a vocabulary"),
-            ("[1, 2]", "an object of pieces and ids"),
-            ("{}", "empty"),
-            ("{\"a\": -1}", "-1"),
-            ("{\"a\": 0.5}", "0.5"),
-            ("{\"a\": 1e30}", "1e"),
-            ("{\"a\": \"0\"}", "string \"0\""),
-            ("{\"a\": 4294967295}", "no piece with the id 0"),
-            ("{\"a\": 0, \"b\": 18446744073709551615}", "no piece with the id 1; the next one is \"b\""),
-            ("{\"a\": 0, \"b\": 2}", "no piece with the id 1; the next one is \"b\" with 2"),
-            ("{\"a\": 0, \"b\": 0}", "the id 0 twice"),
-            ("{\"a\\nb\": 1}", "the next one is \"a\\nb\" with 1"),
-        ] {
-            let folder = folder(&[("vocab.json", vocab.as_bytes()), ("merges.txt", b"")]);
-            let path = |name| folder.path().join(name);
-            assert_refused(
-                &TokenizerFiles::vocab_and_merges(path("vocab.json"), path("merges.txt")),
-                &["vocab.json: ", words],
-            );
-        }
-    }
-
-    #[test]
-    fn broken_merges_are_refused() {
-        let vocab = b"{\"a\": 0, \"b\": 1, \"ab\": 2, \"aba\": 3}";
-        for (merges, words) in [
-            (&b"a b\nab"[..], "\"ab\" is not a merge"),
-            (b"a b c", "\"a b c\" is not a merge"),
-            (b"a ", "\"a \" is not a merge"),
-            (b"a c", "the merge \"a\" \"c\" makes \"c\""),
-            (b"c a", "the merge \"c\" \"a\" makes \"c\""),
-            (b"b a", "the merge \"b\" \"a\" makes \"ba\""),
-            (b"\xff a", "not UTF-8"),
-        ] {
-            let folder = folder(&[("vocab.json", vocab), ("merges.txt", merges)]);
-            let path = |name| folder.path().join(name);
-            assert_refused(
-                &TokenizerFiles::vocab_and_merges(path("vocab.json"), path("merges.txt")),
-                &["merges.txt: ", words],
-            );
-        }
-    }
-
-    #[cfg(feature = "tokenizers")]
-    #[test]
-    fn broken_tokenizer_json_is_refused() {
-        let byte_level = |added: &str, vocab: &str, merges: &str| {
-            format!(
-                r#"{{"added_tokens": [{added}], "normalizer": null, "pre_tokenizer": {{"type": "ByteLevel", "add_prefix_space": false}},
-                "decoder": {{"type": "ByteLevel"}}, "model": {{"vocab": {vocab}, "merges": {merges}}}}}"#
-            )
-        };
-        let added = |id: &str| format!(r#"{{"id": {id}, "content": "<s>", "special": true}}"#);
-        let model = |model: &str, more: &str| format!(r#"{{"version": "1.0", "model": {model}{more}}}"#);
-        let (vocab, merges) = (r#"{"a": 0, "b": 1, "ab": 2}"#, r#"["a b"]"#);
-        for (json, words) in [
-            (String::new(), "not a tokenizer: EOF"),
-            ("{".into(), "not a tokenizer: EOF"),
-            ("{}".into(), "no model"),
-            ("[".repeat(100_000), "not a tokenizer"),
-            (byte_level("", vocab, r#"["a c"]"#), "the merge \"a\" \"c\" makes \"c\""),
-            (byte_level("", vocab, r#"["ab"]"#), "\"ab\" is not a merge"),
-            (byte_level("", vocab, r#"[["", "a"]]"#), "makes \"\""),
-            (byte_level(&added("9"), vocab, merges), "no piece with the id 3; the next one is \"<s>\" with 9"),
-            (byte_level(&added("4294967296"), vocab, merges), "with 4294967296"),
-            (byte_level(&added("1"), vocab, merges), "the id 1 twice"),
-            (byte_level("", r#"{"a": 0, "b": 5}"#, "[]"), "no piece with the id 1"),
-            (model(r#"{"type": "Nonsense"}"#, ""), "a model of type \"Nonsense\""),
-            (model(r#"{"type": "WordLevel", "vocab": {"a": 7}, "unk_token": "a"}"#, ""), "no piece with the id 0"),
-            (
-                model(
-                    r#"{"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}"#,
-                    r#", "normalizer": {"type": "Precompiled"}"#,
-                ),
-                "\"Precompiled\"",
-            ),
-            (
-                model(
-                    r#"{"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}"#,
-                    r#", "decoder": {"type": "Sequence", "decoders": [{"type": "Strip", "content": " ", "start": 0, "stop": 1}]}"#,
-                ),
-                "strips",
-            ),
-            (
-                model(
-                    r#"{"type": "BPE", "vocab": {"a": 0, "é": 1}, "merges": ["a é"], "continuing_subword_prefix": "x"}"#,
-                    "",
-                ),
-                "prefix",
-            ),
-        ] {
-            let folder = folder(&[("tokenizer.json", json.as_bytes())]);
-            let path = folder.path().join("tokenizer.json");
-            assert_refused(&TokenizerFiles::tokenizer_json(path), &["tokenizer.json: ", words]);
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_named() {
-        let missing = TokenizerFiles::tokenizer_json("/nonexistent/tokenizer.json");
-        assert_refused(&missing, &["cannot read /nonexistent/tokenizer.json"]);
-        assert_refused(&TokenizerFiles::None, &["without a tokenizer"]);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
-
-        /// Whatever happened to a file: an error, or a tokenizer that works.
-        #[test]
-        fn damaged_files_do_no_harm(
-            name in prop::sample::select(vec!["byte_level_json", "byte_level_stripping", "word_piece", "sentence_piece"]),
-            damage in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..9, "[0-9a-z\\[\\]{}\",:]{0,3}|\\PC{0,3}"), 0..4),
-        ) {
-            let path = format!("{}/tests/fixtures/tokenizer/{name}/tokenizer.json", env!("CARGO_MANIFEST_DIR"));
-            let mut json = std::fs::read(path).unwrap();
-            for (place, removed, inserted) in damage {
-                let start = place.index(json.len());
-                let end = json.len().min(start + removed);
-                json.splice(start..end, inserted.into_bytes());
-            }
-            if let Ok(tokenizer) = crate::tokenizer::tokenizer_json::parse(&json) {
-                for special in [true, false] {
-                    let tokens = tokenizer.encode("the theory, don't [SEP] <special> x<|endoftext|> é漢🙂", special);
-                    let ids: Vec<u32> = tokens.iter().flatten().map(|token| token.id).collect();
-                    drop(tokenizer.decode(&ids, special));
-                    drop(tokenizer.decode_bytes(&ids, special));
-                }
-            }
-        }
-    }
-}
+mod tests;

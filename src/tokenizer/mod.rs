@@ -1,29 +1,36 @@
 //! Tokenizers: the built-in byte-level BPE of GPT-2, and those that come with a model.
 //!
-//! A [`Tokenizer`] is a vocabulary (ids, pieces, bytes) and an encoder. One encoder serves every byte-level BPE,
-//! whatever the source of its vocabulary; other tokenizers run through Hugging Face's library (with the feature
-//! `tokenizers`). Decoding is a table from ids to bytes, so it is exact; [`TextStream`] turns the bytes into text.
-
-use rustc_hash::FxHashSet;
+//! A [`Tokenizer`] is a vocabulary (ids, pieces, bytes), an encoder, and what it adds around a text. One encoder serves
+//! every byte-level BPE, whatever the source of its vocabulary; other tokenizers run through Hugging Face's library (with
+//! the feature `tokenizers`). Decoding is a table from ids to bytes, so it is exact; [`TextStream`] turns the bytes into
+//! text.
 
 use crate::error::{Error, Result};
 
+mod added;
 mod alphabet;
 mod bpe;
 mod byte_level;
 #[cfg(feature = "tokenizers")]
 mod library;
 mod load;
+mod save;
+mod settings;
 mod stream;
+mod template;
 mod tokenizer_json;
 mod vocabulary;
 mod words;
 
+use added::AddedToken;
 use byte_level::ByteLevel;
 #[cfg(feature = "tokenizers")]
 use library::Library;
-pub use load::TokenizerFiles;
+use load::ByteLevelParts;
+pub use load::{HuggingFaceFiles, TokenizerFiles};
+pub use save::SavedFile;
 pub use stream::TextStream;
+use template::Template;
 use vocabulary::Vocabulary;
 
 /// The special token that ends (and starts) a text.
@@ -33,6 +40,11 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 pub struct Tokenizer {
     vocabulary: Vocabulary,
     encoder: Encoder,
+    template: Template,
+    /// The token that starts a text, if its files name one.
+    start_of_text: Option<u32>,
+    /// Whether special tokens in a text are always taken as text.
+    splits_special: bool,
 }
 
 enum Encoder {
@@ -57,7 +69,12 @@ impl Tokenizer {
     #[must_use]
     pub fn gpt2() -> Self {
         let (vocabulary, encoder) = ByteLevel::gpt2();
-        Self { vocabulary, encoder: Encoder::ByteLevel(Box::new(encoder)) }
+        Self::new(vocabulary, Encoder::ByteLevel(Box::new(encoder)))
+    }
+
+    /// A tokenizer that adds nothing around a text.
+    fn new(vocabulary: Vocabulary, encoder: Encoder) -> Self {
+        Self { vocabulary, encoder, template: Template::default(), start_of_text: None, splits_special: false }
     }
 
     /// A byte-level BPE tokenizer from its parts: the piece of each id, the merges in the order in which they were
@@ -67,42 +84,46 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] if the parts do not fit together.
     pub fn from_vocab<S: AsRef<str>>(pieces: &[S], merges: &[(&str, &str)], special: &[u32]) -> Result<Self> {
-        Self::byte_level(pieces, merges, special).map_err(Error::Tokenizer)
-    }
-
-    fn byte_level<S: AsRef<str>>(
-        pieces: &[S],
-        merges: &[(&str, &str)],
-        special: &[u32],
-    ) -> std::result::Result<Self, String> {
         if let Some(id) = special.iter().find(|&&id| id as usize >= pieces.len()) {
-            return Err(format!("the special token {id} is outside the vocabulary of {}", pieces.len()));
+            let message = format!("the special token {id} is outside the vocabulary of {}", pieces.len());
+            return Err(Error::Tokenizer(message));
         }
-        let special: FxHashSet<u32> = special.iter().copied().collect();
-        let mut vocabulary = Vocabulary::with_capacity(pieces.len());
-        for (piece, id) in pieces.iter().zip(0..) {
-            if special.contains(&id) {
-                vocabulary.push_special(piece.as_ref())?;
-            } else {
-                vocabulary.push(piece.as_ref())?;
-            }
-        }
-        let encoder = ByteLevel::with_merges(&vocabulary, merges)?;
-        Ok(Self { vocabulary, encoder: Encoder::ByteLevel(Box::new(encoder)) })
+        let added = special.iter().map(|&id| (None, AddedToken::new(pieces[id as usize].as_ref(), true)));
+        let parts = ByteLevelParts {
+            entries: pieces.iter().zip(0..).map(|(piece, id)| (piece.as_ref().into(), id)).collect(),
+            pairs: merges.to_vec(),
+            added: added.collect(),
+            prefix_space: false,
+        };
+        parts.into_tokenizer().map_err(|fault| Error::Tokenizer(fault.into_message()))
     }
 
     /// Splits `text` into tokens whose offsets are contiguous and cover the text. With `special`, the text of a special
-    /// token (`<|endoftext|>`) becomes that token. Nothing is added, whatever template a `tokenizer.json` has.
+    /// token (`<|endoftext|>`) becomes that token. Nothing is added around it: see [`before_text`](Self::before_text).
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if the tokenizer has no token for part of the text.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<Token>> {
+        let special = special && !self.splits_special;
         match &self.encoder {
             Encoder::ByteLevel(encoder) => encoder.encode(text, special),
             #[cfg(feature = "tokenizers")]
             Encoder::Library(library) => library.encode(text, special),
         }
         .map_err(Error::Tokenizer)
+    }
+
+    /// The tokens that this tokenizer puts before a text by default, as `tokenizer(text)` does in transformers: the one
+    /// that starts a text (BOS), or none.
+    #[must_use]
+    pub fn before_text(&self) -> &[u32] {
+        &self.template.before
+    }
+
+    /// The tokens that this tokenizer puts after a text by default; hardly any does.
+    #[must_use]
+    pub fn after_text(&self) -> &[u32] {
+        &self.template.after
     }
 
     /// The exact bytes of a token: a special token gives its text; `None` for ids outside the vocabulary.
@@ -127,6 +148,13 @@ impl Tokenizer {
     #[must_use]
     pub fn id(&self, piece: &str) -> Option<u32> {
         self.vocabulary.id(piece)
+    }
+
+    /// The token that starts a text: the one that the tokenizer's files name, else `<|endoftext|>` if the vocabulary has
+    /// it.
+    #[must_use]
+    pub fn start_of_text(&self) -> Option<u32> {
+        self.start_of_text.or_else(|| self.end_of_text())
     }
 
     /// `<|endoftext|>`, if the vocabulary has it.

@@ -1,99 +1,112 @@
-//! `tokenizer.json`: a byte-level BPE like GPT-2's becomes one of ours, any other tokenizer goes to Hugging Face's
-//! library.
+//! `tokenizer.json`: a byte-level BPE becomes one of ours, any other tokenizer goes to Hugging Face's library.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 
 use rustc_hash::FxHashSet;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::{Map, Value};
 
-use super::vocabulary::{in_order, merge};
+use super::load::{ByteLevelParts, Fault};
+use super::settings::{Declared, Settings, properties};
+use super::template::Template;
+use super::vocabulary::{merge, shown};
 use super::{Tokenizer, alphabet};
+use crate::files::json_fault;
 
-/// Parses a `tokenizer.json`.
-pub(super) fn parse(json: &[u8]) -> Result<Tokenizer, String> {
-    match serde_json::from_slice::<ByteLevelJson<'_>>(json) {
-        Ok(file) if file.is_like_gpt2() => file.into_tokenizer(),
-        _ => of_another_kind(json),
+/// Parses the `tokenizer.json` at `path`, with the small files beside it.
+pub(super) fn parse(json: &[u8], settings: &Settings, path: &Path) -> Result<Tokenizer, String> {
+    let mut tokenizer = match serde_json::from_slice::<ByteLevelJson<'_>>(json) {
+        Ok(file) if settings.is_gpt2_class() && file.is_byte_level_bpe() => file.into_tokenizer(settings, true)?,
+        Ok(file) if file.is_like_gpt2() => file.into_tokenizer(settings, false)?,
+        Err(e) if !e.is_data() => return Err(json_fault(&e)),
+        _ => of_another_kind(json, settings, path)?,
+    };
+    let gpt2 = settings.is_gpt2_class();
+    tokenizer.start_of_text = settings.named("bos_token", gpt2).and_then(|content| tokenizer.id(&content));
+    tokenizer.splits_special = settings.is_set("split_special_tokens");
+    let unknown = tokenizer.template.ids().find(|id| tokenizer.piece(*id).is_none());
+    match unknown {
+        Some(id) => Err(format!("`post_processor` adds the token {id}, which the vocabulary lacks")),
+        None => Ok(tokenizer),
     }
 }
 
 #[cfg(feature = "tokenizers")]
-fn of_another_kind(json: &[u8]) -> Result<Tokenizer, String> {
-    let (vocabulary, library) = super::library::Library::from_json(json)?;
-    Ok(Tokenizer { vocabulary, encoder: super::Encoder::Library(Box::new(library)) })
+fn of_another_kind(json: &[u8], settings: &Settings, path: &Path) -> Result<Tokenizer, String> {
+    let parts = object(json)?;
+    let declared = declared(parts.get("added_tokens").unwrap_or_default())?;
+    let template = Template::of(parts.get("post_processor").unwrap_or_default())?;
+    let added = settings.added_tokens(&declared, false);
+    let (vocabulary, library) = super::library::Library::new(parts, added, path)?;
+    let mut tokenizer = Tokenizer::new(vocabulary, super::Encoder::Library(Box::new(library)));
+    tokenizer.template = template;
+    Ok(tokenizer)
 }
 
 #[cfg(not(feature = "tokenizers"))]
-fn of_another_kind(json: &[u8]) -> Result<Tokenizer, String> {
-    serde_json::from_slice::<IgnoredAny>(json).map_err(|e| format!("not a tokenizer: {e}"))?;
+fn of_another_kind(json: &[u8], _: &Settings, _: &Path) -> Result<Tokenizer, String> {
+    object(json)?;
     Err("not a byte-level BPE like GPT-2's; other kinds need the feature `tokenizers`, without which this was built"
         .into())
 }
 
-/// A `tokenizer.json` with a byte-level BPE; files with other tokenizers fail to parse as one.
+fn object(json: &[u8]) -> Result<Map<String, Value>, String> {
+    match serde_json::from_slice(json).map_err(|e| json_fault(&e))? {
+        Value::Object(parts) => Ok(parts),
+        _ => Err("not a tokenizer, which is a JSON object".into()),
+    }
+}
+
+/// The `added_tokens` of a file.
+fn declared(tokens: &Value) -> Result<Vec<Declared>, String> {
+    let tokens = match tokens {
+        Value::Null => return Ok(vec![]),
+        tokens => tokens.as_array().ok_or("`added_tokens` is not a list")?,
+    };
+    let token = |(at, token): (usize, &Value)| {
+        let wrong = |fault: String| format!("`added_tokens`: item {at}: {fault}");
+        let object = token.as_object().ok_or_else(|| wrong("it is not an object".into()))?;
+        let id = object.get("id").and_then(Value::as_u64);
+        let id = id.ok_or_else(|| wrong("its `id` is not a whole number from 0".into()))?;
+        Ok((Some(id), properties(object).map_err(wrong)?))
+    };
+    tokens.iter().enumerate().map(token).collect()
+}
+
+/// A `tokenizer.json` with a BPE; files with other models fail to parse as one.
 #[derive(Deserialize)]
 struct ByteLevelJson<'a> {
-    #[serde(default, borrow)]
-    added_tokens: Vec<AddedToken<'a>>,
+    #[serde(default)]
+    added_tokens: Value,
     normalizer: Option<IgnoredAny>,
-    #[serde(borrow)]
-    pre_tokenizer: PreTokenizer<'a>,
-    #[serde(borrow)]
-    decoder: Decoder<'a>,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
     #[serde(borrow)]
     model: Model<'a>,
-}
-
-#[derive(Deserialize)]
-struct AddedToken<'a> {
-    id: u64,
-    #[serde(borrow)]
-    content: Cow<'a, str>,
-    #[serde(default)]
-    single_word: bool,
-    #[serde(default)]
-    lstrip: bool,
-    #[serde(default)]
-    rstrip: bool,
-    #[serde(default)]
-    special: bool,
-}
-
-#[derive(Deserialize)]
-struct PreTokenizer<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
-    add_prefix_space: bool,
-    #[serde(default = "yes")]
-    use_regex: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
-#[derive(Deserialize)]
-struct Decoder<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
 struct Model<'a> {
     #[serde(rename = "type", borrow)]
     kind: Option<Cow<'a, str>>,
-    dropout: Option<f64>,
+    #[serde(default)]
+    dropout: Value,
     unk_token: Option<IgnoredAny>,
-    #[serde(borrow)]
-    continuing_subword_prefix: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    end_of_word_suffix: Option<Cow<'a, str>>,
     #[serde(default)]
-    byte_fallback: bool,
+    continuing_subword_prefix: Value,
     #[serde(default)]
-    ignore_merges: bool,
+    end_of_word_suffix: Value,
+    #[serde(default)]
+    byte_fallback: Value,
+    #[serde(default)]
+    ignore_merges: Value,
     #[serde(borrow)]
     vocab: Entries<'a>,
     #[serde(borrow)]
@@ -109,44 +122,54 @@ enum Merge<'a> {
 }
 
 impl ByteLevelJson<'_> {
-    /// Whether the tokenizer differs from GPT-2's only in vocabulary and merges.
+    /// Whether the model is a BPE of bytes. What else the file says about splitting text does not matter to the class
+    /// `GPT2Tokenizer`.
+    fn is_byte_level_bpe(&self) -> bool {
+        let kind = |part: &Value| part.get("type").is_some_and(|kind| kind == "ByteLevel");
+        let has = |part: &Value, list: &str| {
+            let parts = part.get(list).and_then(Value::as_array);
+            kind(part) || parts.is_some_and(|parts| parts.iter().any(kind))
+        };
+        self.model.is_bpe() && (has(&self.pre_tokenizer, "pretokenizers") || has(&self.decoder, "decoders"))
+    }
+
+    /// Whether the tokenizer differs from GPT-2's only in vocabulary, merges, added tokens, and what it puts in front.
     fn is_like_gpt2(&self) -> bool {
-        let none = |affix: &Option<Cow<'_, str>>| affix.as_ref().is_none_or(|affix| affix.is_empty());
+        let is = |part: &Value, key: &str, value: Value| part.get(key) == Some(&value);
+        let unset = |value: &Value| matches!(value, Value::Null | Value::Bool(false)) || value == "" || value == 0.0;
         let model = &self.model;
         self.normalizer.is_none()
-            && self.pre_tokenizer.kind == "ByteLevel"
-            && !self.pre_tokenizer.add_prefix_space
-            && self.pre_tokenizer.use_regex
-            && self.decoder.kind == "ByteLevel"
-            && model.kind.as_ref().is_none_or(|kind| kind == "BPE")
-            && model.dropout.is_none_or(|dropout| dropout == 0.0)
+            && is(&self.pre_tokenizer, "type", "ByteLevel".into())
+            && self.pre_tokenizer.get("add_prefix_space").is_some_and(Value::is_boolean)
+            && self.pre_tokenizer.get("use_regex").is_none_or(|uses| uses == true)
+            && is(&self.decoder, "type", "ByteLevel".into())
+            && model.is_bpe()
             && (model.unk_token.is_none() || model.has_every_byte())
-            && none(&model.continuing_subword_prefix)
-            && none(&model.end_of_word_suffix)
-            && !model.byte_fallback
-            && !model.ignore_merges
-            && self.added_tokens.iter().all(AddedToken::is_plain)
+            && [&model.dropout, &model.continuing_subword_prefix, &model.end_of_word_suffix].into_iter().all(unset)
+            && [&model.byte_fallback, &model.ignore_merges].into_iter().all(unset)
     }
 
-    fn into_tokenizer(self) -> Result<Tokenizer, String> {
-        let mut entries = self.model.vocab.0;
-        let known: FxHashSet<_> = entries.iter().map(|(piece, id)| (piece.clone(), *id)).collect();
-        let added = self.added_tokens.iter().map(|token| (token.content.clone(), token.id));
-        entries.extend(added.filter(|token| !known.contains(token)));
-        let pieces = in_order(entries)?;
+    /// The tokenizer as the class `GPT2Tokenizer` makes it if `gpt2`, else as the file has it.
+    fn into_tokenizer(self, settings: &Settings, gpt2: bool) -> Result<Tokenizer, String> {
+        let declared = declared(&self.added_tokens)?;
+        let from_settings = settings.added_tokens(&declared, gpt2);
+        let added = if gpt2 { from_settings } else { [declared, from_settings].concat() };
+        let prefix_space = match gpt2 {
+            true => settings.is_set("add_prefix_space"),
+            false => self.pre_tokenizer.get("add_prefix_space") == Some(&Value::Bool(true)),
+        };
         let pairs = self.model.merges.iter().map(Merge::pair).collect::<Result<Vec<_>, _>>()?;
-        let special: Vec<_> = self.added_tokens.iter().filter_map(|token| u32::try_from(token.id).ok()).collect();
-        Tokenizer::byte_level(&pieces, &pairs, &special)
-    }
-}
-
-impl AddedToken<'_> {
-    fn is_plain(&self) -> bool {
-        self.special && !self.single_word && !self.lstrip && !self.rstrip && !self.content.is_empty()
+        let parts = ByteLevelParts { entries: self.model.vocab.0, pairs, added, prefix_space };
+        let tokenizer = parts.into_tokenizer().map_err(Fault::into_message)?;
+        Ok(Tokenizer { template: Template::of(&self.post_processor)?, ..tokenizer })
     }
 }
 
 impl Model<'_> {
+    fn is_bpe(&self) -> bool {
+        self.kind.as_ref().is_none_or(|kind| kind == "BPE")
+    }
+
     fn has_every_byte(&self) -> bool {
         let pieces: FxHashSet<_> = self.vocab.0.iter().map(|(piece, _)| &**piece).collect();
         alphabet::in_vocabulary_order().all(|letter| pieces.contains(&*letter.encode_utf8(&mut [0; 4])))
@@ -182,8 +205,14 @@ impl<'de> Visitor<'de> for EntriesVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
-        while let Some((Piece(piece), id)) = map.next_entry()? {
-            entries.push((piece, id));
+        while let Some(Piece(piece)) = map.next_key()? {
+            match map.next_value::<Value>()?.as_u64() {
+                Some(id) => entries.push((piece, id)),
+                None => {
+                    let problem = format!("the id of {} is not a whole number from 0", shown(&piece));
+                    return Err(A::Error::custom(problem));
+                }
+            }
         }
         Ok(entries)
     }

@@ -37,10 +37,25 @@ impl Vocabulary {
         }
     }
 
-    /// Adds a special token: it stands for its text, and decoding may leave it out.
-    pub fn push_special(&mut self, piece: &str) -> Result<u32, String> {
-        let id = self.push_as(piece, piece.bytes())?;
-        self.special.push(id);
+    /// Adds an added token of a byte-level vocabulary. Like transformers, which decodes all pieces alike, it stands for
+    /// the bytes of its letters; for its text if those are not text.
+    pub fn push_added(&mut self, piece: &str, special: bool) -> Result<u32, String> {
+        let bytes: Option<Vec<u8>> = piece.chars().map(alphabet::byte).collect();
+        match bytes.filter(|bytes| std::str::from_utf8(bytes).is_ok()) {
+            Some(bytes) => self.push_added_as(piece, special, bytes),
+            None => self.push_added_as(piece, special, piece.bytes()),
+        }
+    }
+
+    /// Adds an added token that stands for `bytes`; if it is special, decoding may leave it out.
+    pub fn push_added_as(
+        &mut self,
+        piece: &str,
+        special: bool,
+        bytes: impl IntoIterator<Item = u8>,
+    ) -> Result<u32, String> {
+        let id = self.push_as(piece, bytes)?;
+        self.special.extend(special.then_some(id));
         Ok(id)
     }
 
@@ -86,9 +101,6 @@ impl Vocabulary {
 /// The pieces in the order of their ids, which must be 0, 1, 2, and so on.
 pub(super) fn in_order<S: AsRef<str>>(mut entries: Vec<(S, u64)>) -> Result<Vec<S>, String> {
     entries.sort_by_key(|(_, id)| *id);
-    if entries.is_empty() {
-        return Err("the vocabulary is empty".into());
-    }
     if let Some((expected, (piece, id))) = (0..).zip(&entries).find(|(expected, (_, id))| expected != id) {
         let piece = shown(piece.as_ref());
         return Err(if *id < expected {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use gpt2::checkpoint::gguf::{self, Metadata, Vocabulary};
+use gpt2::checkpoint::gguf::{self, Metadata, TokenKind, Vocabulary};
 use gpt2::checkpoint::{Checkpoint, TensorSpec, WeightFiles};
 use gpt2::config::Config;
 
@@ -108,7 +108,12 @@ fn as_gguf(folder: &Path) -> PathBuf {
     };
     let path = folder.join("model.gguf");
     let mut metadata = Metadata::from_config(&config).unwrap();
-    metadata.push_vocabulary(&Vocabulary { tokens: ALPHABET.to_vec(), merges: vec!["a b"], special: vec![4] });
+    metadata.push_vocabulary(&Vocabulary {
+        tokens: ALPHABET.map(Cow::Borrowed).to_vec(),
+        kinds: [[TokenKind::Normal; 4].as_slice(), &[TokenKind::Control]].concat(),
+        merges: vec!["a b".into()],
+        ..Vocabulary::default()
+    });
     gguf::write(&path, &metadata, &specs, bytes_of).unwrap();
     path
 }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::vocabulary::{BOS, EOS};
 use super::{ARCHITECTURE, Gguf, Metadata, Value};
 use crate::config::{Activation, Config};
 use crate::error::{Error, Result};
@@ -16,9 +17,6 @@ mod key {
     pub const HEAD_COUNT: &str = "attention.head_count";
     pub const LAYER_NORM_EPSILON: &str = "attention.layer_norm_epsilon";
 }
-
-const BOS: &str = "tokenizer.ggml.bos_token_id";
-const EOS: &str = "tokenizer.ggml.eos_token_id";
 
 impl Config {
     /// Reads the configuration from the metadata of a GGUF file. Settings without a GGUF key are what llama.cpp

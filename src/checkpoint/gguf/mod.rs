@@ -17,7 +17,7 @@ mod write;
 use std::path::{Path, PathBuf};
 
 pub use metadata::{Array, Metadata, Value};
-pub use vocabulary::Vocabulary;
+pub use vocabulary::{TokenKind, Vocabulary};
 pub use write::write;
 
 use super::Tensor;
@@ -169,7 +169,9 @@ mod tests {
         assert_eq!((config.bos_token_id, config.eos_token_id), (Some(4), vec![4]));
         let vocabulary = gguf.vocabulary().unwrap();
         assert_eq!(vocabulary.tokens, ["a", "b", "ab", "Ġ", "<|endoftext|>"]);
-        assert_eq!((vocabulary.merges, vocabulary.special), (vec!["a b"], vec![4]));
+        assert_eq!(vocabulary.merges, ["a b"]);
+        assert_eq!(vocabulary.kinds[3..], [TokenKind::Normal, TokenKind::Control]);
+        assert_eq!((vocabulary.bos, vocabulary.eos, vocabulary.add_bos), (Some(4), Some(4), false));
         let numbers = gguf.metadata.get("test.numbers").and_then(Value::as_array).and_then(Array::i32s);
         assert_eq!(numbers.unwrap().collect::<Vec<_>>(), [1, -2, 3]);
         assert_eq!(gguf.metadata.get("test.double"), Some(&Value::F64(0.5)));
@@ -180,7 +182,17 @@ mod tests {
         let config = Config { vocab_size: 3, n_embd: 32, n_layer: 1, n_inner: 64, ..Config::named("gpt2").unwrap() };
         let config = Config { n_head: 4, ..config };
         let mut metadata = Metadata::from_config(&config).unwrap();
-        metadata.push_vocabulary(&Vocabulary { tokens: vec!["a", "b", "<e>"], merges: vec!["a b"], special: vec![2] });
+        use TokenKind::{Control, Normal, UserDefined};
+        let vocabulary = Vocabulary {
+            tokens: ["a", "<u>", "<e>"].map(Cow::Borrowed).to_vec(),
+            kinds: vec![Normal, UserDefined, Control],
+            merges: vec!["a b".into()],
+            bos: Some(2),
+            eos: Some(1),
+            add_bos: true,
+            add_eos: false,
+        };
+        metadata.push_vocabulary(&vocabulary);
         let spec = |name: &str, dtype, shape: &[usize]| TensorSpec { name: name.into(), dtype, shape: shape.into() };
         let specs = [
             spec("token_embd.weight", DType::Q8_0, &[3, 32]),
@@ -193,9 +205,10 @@ mod tests {
         write(&path, &metadata, &specs, |place| Ok(Cow::Owned(bytes(place)))).unwrap();
 
         let gguf = Gguf::open(&path).unwrap();
-        assert_eq!(Config::from_gguf(&gguf).unwrap(), config);
+        // A token that is put before texts is the one that starts them, whatever the configuration says.
+        assert_eq!(Config::from_gguf(&gguf).unwrap(), Config { bos_token_id: Some(2), ..config });
         assert!(gguf.metadata.iter().eq(metadata.iter()));
-        assert_eq!(gguf.vocabulary().unwrap().special, [2]);
+        assert_eq!(gguf.vocabulary().unwrap(), Vocabulary { eos: None, ..vocabulary });
         let names = ["wte.weight", "h.0.attn.c_attn.weight", "h.0.attn.c_attn.bias"];
         for (place, (tensor, name)) in gguf.tensors.iter().zip(names).enumerate() {
             assert_eq!((tensor.name.as_str(), tensor.dtype), (name, specs[place].dtype));

@@ -7,11 +7,53 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 
-/// Reads a file that should be small: one that has more than `limit` bytes, or never ends, is rejected.
+/// What some editors put before the text of a file (U+FEFF in UTF-8). It says nothing and belongs to no text.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// The content of a file of text without the byte order mark that it may begin with.
+#[must_use]
+pub fn without_byte_order_mark(content: &[u8]) -> &[u8] {
+    content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(content)
+}
+
+/// What is wrong with a text that is not JSON, and where; for the end of a sentence that names the file.
+#[must_use]
+pub fn json_fault(text: &[u8], error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let place = if text.trim_ascii_end().contains(&b'\n') {
+        format!("line {line}, column {column}")
+    } else {
+        format!("column {column}")
+    };
+    let found = text.split(|b| *b == b'\n').nth(line.saturating_sub(1)).unwrap_or_default();
+    let found = found.get(column.saturating_sub(1)..).unwrap_or_default();
+    // The parser reads the first letter of a word before it refuses the word.
+    if [&b"NaN"[..], b"Infinity", b"-Infinity", b"nan", b"inf"].iter().any(|word| found.starts_with(word)) {
+        return format!("not JSON at {place}: NaN and Infinity are no JSON numbers; write null");
+    }
+    match error.classify() {
+        serde_json::error::Category::Eof => format!("not JSON: it breaks off at {place}"),
+        _ if found.first().is_some_and(u8::is_ascii_control) => {
+            format!("not JSON at {place}: a control character, which a text must escape, such as \\n or \\u0000")
+        }
+        _ => format!("not JSON at {place}"),
+    }
+}
+
+/// Reads a file that should be small, without a byte order mark: one that has more than `limit` bytes, or never ends, is
+/// rejected.
 ///
 /// # Errors
 /// [`Error::Io`], or [`Error::Format`] if it is too large.
 pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = read_stored(path, limit)?;
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok(bytes)
+}
+
+fn read_stored(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(Error::io("read", path))?;
     file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
@@ -43,16 +85,24 @@ impl SmallFile {
         &self.path
     }
 
-    /// The content.
+    /// The content without a byte order mark.
     ///
     /// # Errors
     /// As [`read_at_most`]; [`Error::Format`] for a Git LFS pointer, which `git clone` leaves in place of a large file
     /// if Git LFS is not installed.
     pub fn bytes(&self) -> Result<&[u8]> {
+        self.stored().map(without_byte_order_mark)
+    }
+
+    /// The content as stored, such as a checksum is about.
+    ///
+    /// # Errors
+    /// As [`bytes`](Self::bytes).
+    pub fn stored(&self) -> Result<&[u8]> {
         if let Some(content) = self.content.get() {
             return Ok(content);
         }
-        let content = read_at_most(&self.path, self.limit)?;
+        let content = read_stored(&self.path, self.limit)?;
         if content.starts_with(b"version https://git-lfs.github.com/spec/") {
             let problem = "a Git LFS pointer in place of the file; run `git lfs pull` in its folder";
             return Err(Error::format(&self.path, problem));
@@ -116,6 +166,31 @@ mod tests {
         assert_eq!(file.bytes().unwrap(), b"12345");
         std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n").unwrap();
         assert!(SmallFile::new(&path, 100).bytes().unwrap_err().to_string().contains("git lfs pull"));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_content() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "\u{feff}{}\u{feff}").unwrap();
+        assert_eq!(read_at_most(file.path(), 100).unwrap(), "{}\u{feff}".as_bytes());
+        let small = SmallFile::new(file.path(), 100);
+        assert_eq!(small.bytes().unwrap(), "{}\u{feff}".as_bytes());
+        assert_eq!(small.stored().unwrap(), "\u{feff}{}\u{feff}".as_bytes());
+    }
+
+    #[test]
+    fn faults_of_json_say_where_in_plain_words() {
+        for (text, words) in [
+            ("{\"a\": tru}", "not JSON at column 10"),
+            ("{\"a\": 1", "not JSON: it breaks off at column 7"),
+            ("{\n\"a\": 1,,\n}", "not JSON at line 2, column 8"),
+            ("{\"a\": NaN}", "not JSON at column 7: NaN and Infinity are no JSON numbers; write null"),
+            ("{\"a\": -Infinity}", "not JSON at column 7: NaN and Infinity are no JSON numbers; write null"),
+            ("\"a\0b\"", "not JSON at column 3: a control character, which a text must escape, such as \\n or \\u0000"),
+        ] {
+            let error = serde_json::from_str::<serde_json::Value>(text).unwrap_err();
+            assert_eq!(json_fault(text.as_bytes(), &error), words, "{text}");
+        }
     }
 
     fn names(folder: &Path) -> Vec<String> {

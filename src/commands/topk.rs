@@ -13,10 +13,10 @@ use crate::output::{Stdout, check_folder, html};
 
 pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     check(args)?;
-    let prompt = args.text.prompt()?;
+    let prompt = if args.keep_newline { args.text.prompt()? } else { args.text.prompt_without_newline()? };
     let loaded = Loaded::load(&args.model, verbosity)?;
     let ids = loaded.prompt_ids(&prompt, &args.text, verbosity)?;
-    let mut config = args.processors.config.clone();
+    let mut config = args.processors.over(loaded.generation_defaults(args.generation_config, verbosity)?)?;
     loaded.encode_texts(&mut config)?;
     let vocab_size = loaded.model.config().vocab_size;
     let query = Query {
@@ -62,6 +62,9 @@ fn check(args: &TopkArgs) -> Result<()> {
         bail!(Error::Usage(format!("--tree {depth} with -k {} has more than {MOST_NODES} nodes", args.k)));
     }
     args.processors.config.check_values()?;
+    if args.html.is_some() && !args.all {
+        bail!(Error::Usage("--html shows the distribution after every position: it needs --all".into()));
+    }
     check_folder(args.html.as_deref())
 }
 

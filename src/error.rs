@@ -152,8 +152,9 @@ pub enum Error {
     Backend(BackendError),
 }
 
-/// `1 token`, `2 tokens`.
-pub(crate) fn tokens_text(count: usize) -> String {
+/// `1 token`, `2 tokens`: for messages.
+#[must_use]
+pub fn tokens_text(count: usize) -> String {
     if count == 1 { "1 token".to_owned() } else { format!("{count} tokens") }
 }
 

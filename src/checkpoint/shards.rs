@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::file::File;
 use super::{Tensor, plain_name, read_weights};
 use crate::error::{Error, Result};
+use crate::files::{json_fault, without_byte_order_mark};
 use crate::inventory::is_causal_mask;
 
 /// A checked index: which shard holds which tensor.
@@ -44,8 +45,13 @@ impl ShardIndex {
     }
 
     fn of(file: &File) -> Result<Self> {
-        let raw: Raw = serde_json::from_slice(&file.bytes)
-            .map_err(|e| file.error(format!("not an index of a sharded checkpoint: {e}")))?;
+        let bytes = without_byte_order_mark(&file.bytes);
+        let raw: Raw = serde_json::from_slice(bytes).map_err(|e| {
+            file.error(match e.is_data() {
+                true => "not an index of a sharded checkpoint: it has no object `weight_map`".to_owned(),
+                false => json_fault(bytes, &e),
+            })
+        })?;
         let mut index = Self { path: file.path.clone(), tensors: Vec::new(), shards: Vec::new() };
         let mut numbers = HashMap::new();
         for (name, shard) in &raw.weight_map {

@@ -21,8 +21,8 @@ pub use bench::BenchArgs;
 pub use convert::ConvertArgs;
 pub use decoding::{DecodingArgs, ProcessorArgs};
 pub use model::{ModelArgs, TokenizerArgs};
-pub use score::ScoreArgs;
 pub use rows::RowArgs;
+pub use score::ScoreArgs;
 pub use text::{Prompt, TextArgs, flag_ids, is_stdin, read_text};
 pub use trace::TraceArgs;
 

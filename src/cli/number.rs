@@ -5,7 +5,9 @@ use std::ops::{Bound, RangeBounds};
 use std::str::FromStr;
 
 /// Parses a whole number in the range.
-pub fn whole<T>(range: impl RangeBounds<T> + Clone + Send + Sync) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync
+pub fn whole<T>(
+    range: impl RangeBounds<T> + Clone + Send + Sync,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync
 where
     T: FromStr + PartialOrd + Display,
 {

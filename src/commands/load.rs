@@ -11,6 +11,7 @@ use gpt2::Error;
 use gpt2::base::{FloatType, pool};
 use gpt2::decode::GenerationConfig;
 use gpt2::device::Backend;
+use gpt2::kernels;
 use gpt2::model::{Gpt2, LoadOptions, WeightType};
 use gpt2::pipeline::Pipeline;
 use gpt2::source::{self, OpenedModel, Progress, SourceOptions};
@@ -45,8 +46,9 @@ impl std::ops::Deref for Loaded {
     }
 }
 
-/// Sets the number of threads and checks the device.
+/// Sets the number of threads, and checks the instruction set and the device.
 pub fn set_up(args: &ModelArgs) -> Result<()> {
+    kernels::check_level()?;
     if let Some(threads) = args.threads {
         pool::set_threads(usize::from(threads));
     }

@@ -122,7 +122,9 @@ impl Scorer<'_> {
             sum_logprob,
             scored_tokens: score.scored_tokens(),
             perplexity: score.perplexity,
-            bits_per_byte: bytes.filter(|n| *n > 0 && score.scored_tokens() > 0).map(|n| -sum_logprob / std::f64::consts::LN_2 / n as f64),
+            bits_per_byte: bytes
+                .filter(|n| *n > 0 && score.scored_tokens() > 0)
+                .map(|n| -sum_logprob / std::f64::consts::LN_2 / n as f64),
             protocol,
         }
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use anyhow::{Result, bail};
 use gpt2::Error;
 use gpt2::analysis::next_token::{Candidate, MOST_NODES, NextToken, Node, Query, next_tokens, node_count, tree};
+use gpt2::error::tokens_text;
 
 use super::load::Loaded;
 use crate::cli::{Format, TopkArgs, Verbosity};
@@ -76,7 +77,10 @@ fn wanted_positions(args: &TopkArgs, len: usize) -> Result<Range<usize>> {
     let from_start = if position < 0 { position + len as i64 } else { position };
     match usize::try_from(from_start) {
         Ok(at) if at < len => Ok(at..at + 1),
-        _ => bail!(Error::Usage(format!("--position {position}: the prompt has {len} tokens, 0 to {}", len - 1))),
+        _ => {
+            let (tokens, last) = (tokens_text(len), len - 1);
+            bail!(Error::Usage(format!("--position {position}: the prompt has {tokens}, 0 to {last}")))
+        }
     }
 }
 

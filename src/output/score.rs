@@ -7,8 +7,8 @@ use anyhow::Result;
 use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
-use super::{RowRecord, Stdout};
 use super::tokens::{is_unprintable, label, spans};
+use super::{RowRecord, Stdout};
 
 /// The scores of one text. `ids`, `tokens`, `logprobs` and `ranks` have one entry for each token of the text. The
 /// `<|endoftext|>` that `--bos` puts before the text has none, but gives the first token a log-probability.

@@ -9,12 +9,15 @@ mod early;
 #[cfg(feature = "hub")]
 mod fake_hub;
 mod generate;
+mod generation_config;
+mod habits;
 mod harness;
 mod html;
 #[cfg(feature = "hub")]
 mod hub;
 mod info;
 mod memory;
+mod rows;
 mod score;
 mod streams;
 mod tokenize;

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, Sequence};
+use gpt2::error::tokens_text;
 use gpt2::model::{Gpt2, Session};
 use gpt2::tokenizer::TextStream;
 use signal_hook::consts::SIGINT;
@@ -223,7 +224,7 @@ impl Generator<'_> {
             let context = self.loaded.model.config().n_positions;
             say(format_args!(
                 "warning: the text ends at the full context of {}; to continue, use --on-context-limit crop",
-                plural(context)
+                tokens_text(context)
             ));
         }
         if self.verbosity.verbose > 0 {
@@ -231,7 +232,7 @@ impl Generator<'_> {
             say(format_args!(
                 "load {:.3} s, prompt {} in {:.3} s ({:.1} tokens/s), {decoded} more in {:.3} s ({:.1} tokens/s)",
                 timings.load_s,
-                plural(timings.prompt_tokens),
+                tokens_text(timings.prompt_tokens),
                 timings.prefill_s,
                 timings.prompt_tokens as f64 / timings.prefill_s,
                 timings.decode_s,
@@ -283,11 +284,6 @@ impl Generator<'_> {
 
 fn join_ids(ids: &[u32]) -> String {
     ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
-}
-
-/// `1 token`, `2 tokens`.
-fn plural(tokens: usize) -> String {
-    format!("{tokens} token{}", if tokens == 1 { "" } else { "s" })
 }
 
 /// A random seed of 32 bits, short enough to type again and exact in every JSON reader.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use gpt2::Error;
 
 use super::lines::{Line, Lines, other_format};
-use super::row::{Keys, Refused, Row};
+use super::row::{self, Keys, Refused, Row};
 use super::{Hash, sink};
 use crate::cli::{RowArgs, is_stdin};
 
@@ -86,7 +86,9 @@ impl Input {
             Err(TryRecvError::Empty) => return Ok(Next::Later),
             Err(TryRecvError::Disconnected) => return Ok(Next::End),
         };
-        if std::mem::take(&mut self.is_first) && let Ok(text) = &text {
+        if std::mem::take(&mut self.is_first)
+            && let Ok(text) = &text
+        {
             check_format(&self.name, text)?;
         }
         let row = match self.keys.read(number, text) {
@@ -117,16 +119,22 @@ fn scan(path: &Path, name: &str, keys: &Keys, wanted: bool) -> Result<Option<Has
     let mut ids = HashMap::new();
     let mut contents = wanted.then(HashMap::new);
     for (i, (number, text)) in Lines::new(BufReader::new(file)).enumerate() {
-        if i == 0 && let Ok(text) = &text {
+        if i == 0
+            && let Ok(text) = &text
+        {
             check_format(name, text)?;
         }
         // What is wrong with a row is reported in its turn.
-        let (id, row) = match keys.read(number, text) {
-            Ok(row) => (row.place.id.is_some().then_some(row.key), Some((row.key, row.content))),
-            Err(refused) => (refused.place.id.as_deref().map(|id| super::row::key(Some(id), number)), None),
+        let (place, row) = match keys.read(number, text) {
+            Ok(row) => (row.place, Some((row.key, row.content))),
+            Err(refused) => (refused.place, None),
         };
-        if let Some(first) = id.and_then(|id| ids.insert(id, number)) {
-            bail!(Error::Usage(format!("{name}: lines {first} and {number} have the same id; ids must differ")));
+        if let Some(id) = &place.id
+            && let Some(first) = ids.insert(row::key(Some(id), number), number)
+        {
+            let id = id.get();
+            let message = format!("{name}: lines {first} and {number} have the same id, {id}; ids must differ");
+            bail!(Error::Usage(message));
         }
         if let (Some(contents), Some((key, content))) = (&mut contents, row) {
             contents.insert(key, content);

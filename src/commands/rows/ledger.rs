@@ -43,7 +43,10 @@ impl Settings {
                 false => format!("the model {}, not {}", earlier.model, self.model),
             });
         }
-        let names = earlier.parameters.keys().chain(self.parameters.keys().filter(|key| !earlier.parameters.contains_key(*key)));
+        let names = earlier
+            .parameters
+            .keys()
+            .chain(self.parameters.keys().filter(|key| !earlier.parameters.contains_key(*key)));
         let shown = |settings: &Self, name: &str| match settings.parameters.get(name) {
             None | Some(Value::Null) => "not set".to_owned(),
             Some(value) => value.to_string(),

@@ -235,7 +235,9 @@ fn token_ids(key: &str, value: &RawValue) -> Result<Vec<u32>> {
 
 fn parameter((key, value): (&str, &RawValue)) -> Result<(String, Value)> {
     if let (Some(Meaning::Missing), false) = (parameter_meaning(key), value.get() == "null") {
-        bail!("`{key}` is a parameter of transformers that this program does not have; to carry it along: --keep {key}");
+        bail!(
+            "`{key}` is a parameter of transformers that this program does not have; to carry it along: --keep {key}"
+        );
     }
     let read = serde_json::from_str(value.get());
     Ok((key.to_owned(), read.map_err(|_| anyhow!("`{key}` is {}, which cannot be used", quoted(value.get())))?))
@@ -287,7 +289,9 @@ mod tests {
 
     #[test]
     fn what_is_passed_through_comes_back_as_written() {
-        let row = row(r#" {"b": 1.50, "id": 12345678901234567890123, "prompt": "x", "a": {"z": [1e400, "\u00e9"]}, "n": null}"#);
+        let row = row(
+            r#" {"b": 1.50, "id": 12345678901234567890123, "prompt": "x", "a": {"z": [1e400, "\u00e9"]}, "n": null}"#,
+        );
         let json = serde_json::to_string(&row.place).unwrap();
         let input = r#"{"b":1.50,"a":{"z": [1e400, "\u00e9"]},"n":null}"#;
         assert_eq!(json, format!(r#"{{"id":12345678901234567890123,"line":3,"input":{input}}}"#));
@@ -309,7 +313,10 @@ mod tests {
     fn errors_name_the_key() {
         for (text, error) in [
             (r#"{"prompt": 5}"#, "`prompt` is 5; it takes a text"),
-            (r#"{"prompt": "\ud83d"}"#, "`prompt` has half of a surrogate pair (\\ud800 to \\udfff), which is no character"),
+            (
+                r#"{"prompt": "\ud83d"}"#,
+                "`prompt` has half of a surrogate pair (\\ud800 to \\udfff), which is no character",
+            ),
             (r#"{"ids": [1, -1]}"#, "`ids` has -1; token ids are whole numbers from 0 to 4294967295"),
             (r#"{"prompt_ids": "1 2"}"#, "`prompt_ids` is \"1 2\"; it takes a list of token ids"),
             (r#"{"prompt": "a", "text": "a"}"#, "the row has both `prompt` and `text`"),
@@ -318,7 +325,10 @@ mod tests {
             (r#"[1]"#, "line 3 is an array, not an object such as {\"id\": 1, \"prompt\": \"...\"}: [1]"),
             (r#"5"#, "line 3 is a number, not an object such as {\"id\": 1, \"prompt\": \"...\"}: 5"),
             (r#"{"id": 1,, }"#, "line 3 is not JSON at column 10: {\"id\": 1,, }"),
-            ("{\"id\": \"\u{1b}[2J\"}", "line 3 is not JSON at column 9: a control character, which a text must escape, such as \\n or \\u0000: {\"id\": \"\\u{1b}[2J\"}"),
+            (
+                "{\"id\": \"\u{1b}[2J\"}",
+                "line 3 is not JSON at column 9: a control character, which a text must escape, such as \\n or \\u0000: {\"id\": \"\\u{1b}[2J\"}",
+            ),
         ] {
             refused(&keys(), text, error);
         }
@@ -340,7 +350,8 @@ mod tests {
             ("ID", "id"),
             ("promt", "prompt"),
         ] {
-            let error = format!("{other:?} is nearly `{name}`; write `{name}`, or carry it along with --keep {other:?}");
+            let error =
+                format!("{other:?} is nearly `{name}`; write `{name}`, or carry it along with --keep {other:?}");
             refused(&keys(), &format!(r#"{{"prompt": "a", "{other}": 1}}"#), &error);
             let kept = Keys { keep: Some(vec![other.into()]), ..keys() };
             let row = kept.read(1, Ok(format!(r#"{{"prompt": "a", "{other}": 1}}"#))).unwrap();

@@ -172,7 +172,8 @@ fn repair(
         let key = super::row::key(record.id, record.line);
         let content = ledger.get(&key).filter(|_| record.error.is_none());
         // A row that is no longer in the input keeps its result.
-        let content = content.filter(|content| input.and_then(|input| input.get(&key)).is_none_or(|now| now == *content));
+        let content =
+            content.filter(|content| input.and_then(|input| input.get(&key)).is_none_or(|now| now == *content));
         if let Some(content) = content
             && done.insert(key, *content).is_none()
         {

@@ -379,7 +379,14 @@ mod tests {
         for text in ["", " ", "[]"] {
             assert_eq!(parse_ids(text).unwrap(), [0; 0], "{text:?}");
         }
-        for (text, part) in [("1 x 2", "`x`"), ("-1", "`-1`"), ("1.5", "`1.5`"), ("[1", "`[1`"), ("4294967296", "`4294967296`"), ("a\x1b", "`a\\u{1b}`")] {
+        for (text, part) in [
+            ("1 x 2", "`x`"),
+            ("-1", "`-1`"),
+            ("1.5", "`1.5`"),
+            ("[1", "`[1`"),
+            ("4294967296", "`4294967296`"),
+            ("a\x1b", "`a\\u{1b}`"),
+        ] {
             let error = parse_ids(text).unwrap_err().to_string();
             assert!(error.starts_with(part), "{error}");
         }

@@ -63,7 +63,8 @@ impl GenerationFile {
         // -1 is how some write that there is none.
         let ids = ids.iter().filter(|id| id.as_i64() != Some(-1));
         let ids: Option<_> = ids.map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect();
-        ids.map(Some).ok_or_else(|| Error::config(&self.origin, "eos_token_id is neither a token id nor a list of them"))
+        ids.map(Some)
+            .ok_or_else(|| Error::config(&self.origin, "eos_token_id is neither a token id nor a list of them"))
     }
 
     /// The parameters in it that change what is generated.
@@ -130,9 +131,22 @@ fn is_only_ours(meaning: Meaning, key: &str) -> bool {
 /// Whether the value changes nothing.
 fn is_neutral(key: &str, value: &Value) -> bool {
     let off = match key {
-        "temperature" | "top_p" | "typical_p" | "repetition_penalty" | "length_penalty" | "num_beams"
-        | "num_beam_groups" | "num_return_sequences" | "encoder_repetition_penalty" | "guidance_scale" => 1.0,
-        "max_length" | "max_new_tokens" | "top_k" | "top_h" | "forced_bos_token_id" | "forced_eos_token_id"
+        "temperature"
+        | "top_p"
+        | "typical_p"
+        | "repetition_penalty"
+        | "length_penalty"
+        | "num_beams"
+        | "num_beam_groups"
+        | "num_return_sequences"
+        | "encoder_repetition_penalty"
+        | "guidance_scale" => 1.0,
+        "max_length"
+        | "max_new_tokens"
+        | "top_k"
+        | "top_h"
+        | "forced_bos_token_id"
+        | "forced_eos_token_id"
         | "max_time" => f64::NAN,
         _ => 0.0,
     };
@@ -157,7 +171,8 @@ impl GenerationConfig {
             config.epsilon_cutoff = config.epsilon_cutoff.or(suggested.epsilon_cutoff);
             config.eta_cutoff = config.eta_cutoff.or(suggested.eta_cutoff);
         } else if config.num_beams == 1 && !config.assistant && config.prompt_lookup.is_none() {
-            config.penalty_alpha = config.penalty_alpha.or(suggested.penalty_alpha.filter(|_| suggested.top_k > Some(1)));
+            config.penalty_alpha =
+                config.penalty_alpha.or(suggested.penalty_alpha.filter(|_| suggested.top_k > Some(1)));
             if config.penalty_alpha.is_some() {
                 config.top_k = config.top_k.or(suggested.top_k);
             }
@@ -218,7 +233,8 @@ mod tests {
 
     #[test]
     fn each_strategy_takes_what_is_its_own() {
-        let beams = completed(r#"{"num_beams": 4, "length_penalty": 0.5, "early_stopping": "never", "penalty_alpha": 0.6}"#);
+        let beams =
+            completed(r#"{"num_beams": 4, "length_penalty": 0.5, "early_stopping": "never", "penalty_alpha": 0.6}"#);
         assert_eq!((beams.num_beams, beams.length_penalty, beams.penalty_alpha), (4, Some(0.5), None));
         beams.validate().unwrap();
         let contrastive = completed(r#"{"penalty_alpha": 0.6, "top_k": 4}"#);

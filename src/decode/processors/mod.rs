@@ -18,7 +18,11 @@ enum Processor {
     NoRepeatNgram(usize),
     BadWords(Vec<Vec<u32>>),
     /// No end of text among the first `min_new_tokens`, nor before prompt and continuation have `min_length`.
-    MinTokens { min_new_tokens: usize, min_length: usize, eos_token_id: Vec<u32> },
+    MinTokens {
+        min_new_tokens: usize,
+        min_length: usize,
+        eos_token_id: Vec<u32>,
+    },
     Temperature(f32),
     TopK(usize),
     TopP(f64),

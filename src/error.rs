@@ -111,7 +111,7 @@ pub enum Error {
     },
 
     /// A text longer than the model's context: a mistake of the caller.
-    #[error("the text has {tokens} tokens, the model's context {context}")]
+    #[error("the text has {}, the model's context {context}", tokens_text(*.tokens))]
     Context {
         /// The number of tokens in the text.
         tokens: usize,
@@ -159,6 +159,12 @@ pub enum Error {
     /// A tensor operation failed, or the device that it ran on.
     #[error(transparent)]
     Backend(BackendError),
+}
+
+/// `1 token`, `2 tokens`: for messages.
+#[must_use]
+pub fn tokens_text(count: usize) -> String {
+    if count == 1 { "1 token".to_owned() } else { format!("{count} tokens") }
 }
 
 /// A failure of the tensor library or of a device's driver; its text says more.

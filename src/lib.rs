@@ -20,6 +20,7 @@
 //! | [`kernels`] | the CPU's arithmetic under the model |
 //! | [`base`] | number types, bytes, the thread pool |
 //! | [`files`] | reading with a limit, writing whole or not at all |
+//! | [`json`] | JSON as Python writes it, and its faults in plain words |
 //! | [`error`] | typed errors |
 //!
 //! Shapes in the documentation: `B` rows of a batch, `T` new positions, `S` positions in the cache, `C` the model's
@@ -38,7 +39,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod inventory;
-mod json;
+pub mod json;
 pub mod kernels;
 pub mod language_model;
 pub mod logits;

@@ -9,6 +9,7 @@
 mod check;
 pub mod export;
 mod file;
+mod fingerprint;
 #[cfg(test)]
 mod fuzz;
 pub mod gguf;

@@ -39,7 +39,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "FORMAT", conflicts_with = "dtype", value_parser = quantized_type())]
     pub quantize: Option<QuantizedType>,
     /// Threads to compute with [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = super::number::whole(1..=1024))]
     pub threads: Option<u16>,
 }
 
@@ -117,20 +117,22 @@ impl ModelArgs {
         }
     }
 
-    /// Whether the flag or `HF_HUB_OFFLINE` forbids network access.
+    /// Whether the flag or the environment forbids network access.
     pub fn is_offline(&self) -> bool {
         self.offline || is_offline_by_environment()
     }
 }
 
 impl TokenizerArgs {
-    /// Whether the flag or `HF_HUB_OFFLINE` forbids network access.
+    /// Whether the flag or the environment forbids network access.
     pub fn is_offline(&self) -> bool {
         self.offline || is_offline_by_environment()
     }
 }
 
+/// As huggingface_hub decides it: `HF_HUB_OFFLINE`, else `TRANSFORMERS_OFFLINE`.
 fn is_offline_by_environment() -> bool {
-    let asked = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_lowercase();
-    matches!(asked.as_str(), "1" | "true" | "yes" | "on")
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let asked = set("HF_HUB_OFFLINE").or_else(|| set("TRANSFORMERS_OFFLINE")).unwrap_or_default();
+    matches!(asked.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
 }

@@ -133,7 +133,7 @@ fn damaged(found: &Found, opens: bool) -> Option<PathBuf> {
     };
     // Small files are read as a whole here, and not again later.
     let read = |file: &&SmallFile| {
-        let content = |etag: &str| match file.bytes() {
+        let content = |etag: &str| match file.stored() {
             Ok(bytes) => content_matches_etag(Cursor::new(bytes), etag),
             Err(_) => matches_etag(file.path(), etag),
         };

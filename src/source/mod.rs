@@ -39,6 +39,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::gguf::is_gguf;
 use crate::checkpoint::{Checkpoint, Notice, PADDED_VOCABULARY, WeightFiles};
 use crate::config::Config;
+use crate::decode::GenerationFile;
 use crate::device::Backend;
 use crate::error::{Error, Result};
 use crate::files::SmallFile;
@@ -168,23 +169,13 @@ impl OpenedModel {
         }
     }
 
-    /// The tokens that end a text: the generation configuration's, as in transformers, or the configuration's if that
-    /// has none.
+    /// What `generation_config.json` says; none if there is no such file.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Config`] for a `generation_config.json` that cannot be used.
-    pub fn eos_token_id(&self) -> Result<Vec<u32>> {
-        let Some(file) = &self.generation_config else { return Ok(self.config.eos_token_id.clone()) };
-        let wrong = |message: String| Error::config(&file.path().display().to_string(), &message);
-        let json: serde_json::Value =
-            serde_json::from_slice(file.bytes()?).map_err(|e| wrong(format!("not JSON: {e}")))?;
-        let id = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        let ids = match json.get("eos_token_id") {
-            None | Some(serde_json::Value::Null) => return Ok(self.config.eos_token_id.clone()),
-            Some(serde_json::Value::Array(ids)) => ids.iter().map(id).collect(),
-            Some(value) => id(value).map(|id| vec![id]),
-        };
-        ids.ok_or_else(|| wrong("eos_token_id is neither a token id nor a list of them".to_owned()))
+    /// [`Error::Io`] or [`Error::Config`] for a file that cannot be used.
+    pub fn generation_file(&self) -> Result<Option<GenerationFile>> {
+        let Some(file) = &self.generation_config else { return Ok(None) };
+        GenerationFile::parse(file.bytes()?, &file.path().display().to_string()).map(Some)
     }
 }
 

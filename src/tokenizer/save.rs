@@ -50,7 +50,7 @@ fn copies(files: &HuggingFaceFiles) -> Result<Vec<SavedFile>> {
     };
     let mut saved = vec![];
     for (name, file) in vocabulary.into_iter().chain(files.beside()) {
-        saved.push(SavedFile { name, bytes: file.text_bytes()?.to_vec() });
+        saved.push(SavedFile { name, bytes: file.bytes()?.to_vec() });
     }
     let mut config = files.tokenizer_config.as_ref().map(object).transpose()?.unwrap_or_default();
     let is_json = matches!(files.vocabulary, VocabularyFiles::TokenizerJson(_));
@@ -114,7 +114,8 @@ impl Tokenizer {
             ));
         };
         let count = self.vocab_size();
-        let mut tokens: Vec<Cow<'_, str>> = (0..count as u32).filter_map(|id| self.piece(id).map(Cow::Borrowed)).collect();
+        let mut tokens: Vec<Cow<'_, str>> =
+            (0..count as u32).filter_map(|id| self.piece(id).map(Cow::Borrowed)).collect();
         let mut kinds = vec![TokenKind::Normal; count];
         for (id, token) in encoder.added().iter() {
             // A piece of the vocabulary that does not stand for its letters stays one.

@@ -165,7 +165,8 @@ mod tests {
     fn plain_data_is_skipped() {
         for bytes in [
             // argparse.Namespace(lr=0.1)
-            &b"\x80\x02cargparse\nNamespace\nq\x00)\x81q\x01}q\x02X\x02\0\0\0lrq\x03G?\xb9\x99\x99\x99\x99\x99\x9asb."[..],
+            &b"\x80\x02cargparse\nNamespace\nq\x00)\x81q\x01}q\x02X\x02\0\0\0lrq\x03G?\xb9\x99\x99\x99\x99\x99\x9asb."
+                [..],
             // collections.defaultdict(int, a=1), without the name of int, which is a function here
             b"\x80\x02ccollections\ndefaultdict\nq\x00)R(X\x01\0\0\0aK\x01u.",
             // torch.device("cpu"), torch.float32

@@ -38,6 +38,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod inventory;
+mod json;
 pub mod kernels;
 pub mod language_model;
 pub mod logits;

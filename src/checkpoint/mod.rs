@@ -14,6 +14,7 @@ pub mod gguf;
 mod golden;
 #[cfg_attr(not(test), expect(dead_code, reason = "opening does not choose it yet"))]
 mod llm_c;
+mod lora;
 mod numbers;
 mod pytorch;
 pub mod safetensors;
@@ -25,6 +26,7 @@ mod write;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+pub use lora::Adapter;
 pub use shards::ShardIndex;
 pub use write::TensorSpec;
 
@@ -135,6 +137,18 @@ impl Checkpoint {
     #[must_use]
     pub fn tensor(&self, id: TensorId) -> Option<&Tensor> {
         self.get(&id.to_string())
+    }
+
+    /// Puts `tensor` in the place of the one with this id, if there is one.
+    pub(crate) fn replace(&mut self, id: TensorId, tensor: Tensor) {
+        let tensor = Tensor { name: id.to_string(), ..tensor };
+        match self.by_name.get(&tensor.name) {
+            Some(&place) => self.tensors[place] = tensor,
+            None => {
+                self.by_name.insert(tensor.name.clone(), self.tensors.len());
+                self.tensors.push(tensor);
+            }
+        }
     }
 }
 

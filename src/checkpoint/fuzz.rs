@@ -39,7 +39,7 @@ fn read_tensorflow(file: &File) -> Result<Vec<Tensor>> {
     Ok(tensorflow::read(&File { path, bytes: file.bytes.clone() })?.tensors)
 }
 
-fn cases() -> ProptestConfig {
+pub(super) fn cases() -> ProptestConfig {
     match std::env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),
         None => ProptestConfig::with_cases(1500),
@@ -68,7 +68,7 @@ fn check(reader: Reader, bytes: Vec<u8>) {
 }
 
 /// An error is one line that fits a screen.
-fn check_line(line: &str) {
+pub(super) fn check_line(line: &str) {
     assert!(line.chars().count() < 1000 && !line.contains(char::is_control), "{line:?}");
 }
 
@@ -87,7 +87,7 @@ fn check_config(json: &[u8]) {
 
 /// A change to a file. Positions count from the start or, if negative, from the end, where zip keeps its directory.
 #[derive(Debug, Clone)]
-enum Mutation {
+pub(super) enum Mutation {
     Flip(i32, u8),
     Put(i32, Vec<u8>),
     Insert(i32, Vec<u8>),
@@ -95,7 +95,7 @@ enum Mutation {
     Truncate(usize),
 }
 
-fn mutation() -> impl Strategy<Value = Mutation> {
+pub(super) fn mutation() -> impl Strategy<Value = Mutation> {
     let place = || prop_oneof![-3000..3000i32, 0..64i32, -64..0i32];
     // Lengths and offsets are little-endian numbers of 4 or 8 bytes; extreme values are what breaks readers.
     let number = prop_oneof![
@@ -118,7 +118,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
     ]
 }
 
-fn mutate(bytes: &mut Vec<u8>, mutation: &Mutation) {
+pub(super) fn mutate(bytes: &mut Vec<u8>, mutation: &Mutation) {
     let index = |at: i32, len: usize| (at as i64).rem_euclid(len.max(1) as i64) as usize;
     let len = bytes.len();
     match mutation {

@@ -17,6 +17,7 @@ pub mod gguf;
 mod golden;
 mod llm_c;
 mod llms_from_scratch;
+pub mod lora;
 mod names;
 mod numbers;
 mod pytorch;

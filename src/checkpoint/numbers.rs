@@ -118,6 +118,18 @@ impl Tensor {
         }
     }
 
+    /// The same tensor with other numbers, given in storage order and stored as `dtype`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a type that the numbers do not fit.
+    pub(super) fn with_numbers(&self, dtype: DType, numbers: &[f32]) -> Result<Self> {
+        let mut bytes = vec![0u8; numbers.len() / dtype.block_len() * dtype.block_bytes()];
+        match encode(dtype, numbers, &mut bytes)? {
+            None => Ok(Self { dtype, bytes: bytes.into(), ..self.clone() }),
+            Some(x) => Err(self.unsupported(format!("holds {x}, too large for {dtype}"))),
+        }
+    }
+
     fn unsupported(&self, what: String) -> Error {
         Error::Unsupported(format!("tensor `{}` {what}", self.name))
     }

@@ -64,7 +64,6 @@ impl Checkpoint {
             }
             _ => {}
         }
-        notices.extend(self.unused_tensors().map(Notice::Note));
         notices
     }
 
@@ -81,12 +80,15 @@ impl Checkpoint {
         config.vocab_size = vocab_size;
     }
 
-    fn unused_tensors(&self) -> Option<String> {
+    /// The note about tensors that GPT-2 does not have, if there are any.
+    #[must_use]
+    pub fn unused_tensors(&self) -> Option<Notice> {
         let count = self.unused.len();
         let names: Vec<String> = self.unused.iter().take(MOST_NAMES).map(|name| format!("`{name}`")).collect();
         let more = if count > MOST_NAMES { ", ..." } else { "" };
         let tensors = if count == 1 { "a tensor that GPT-2 does not have" } else { "tensors that GPT-2 does not have" };
-        (count > 0).then(|| format!("{}: ignoring {tensors}: {}{more}", self.origin, names.join(", ")))
+        let note = || Notice::Note(format!("{}: ignoring {tensors}: {}{more}", self.origin, names.join(", ")));
+        (count > 0).then(note)
     }
 }
 

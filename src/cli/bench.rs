@@ -14,7 +14,7 @@ pub struct BenchArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Use random weights of this size instead of --model: no files, no network
-    #[arg(long, value_enum, value_name = "SIZE", conflicts_with_all = ["model", "revision", "config", "n_head", "tokenizer"])]
+    #[arg(long, value_enum, value_name = "SIZE", conflicts_with_all = ["model", "revision", "config", "n_head", "adapter", "tokenizer"])]
     pub random: Option<Size>,
     /// Prompt lengths, measured one after the other
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [16, 512], value_parser = number::whole(1..))]

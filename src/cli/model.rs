@@ -23,6 +23,9 @@ pub struct ModelArgs {
     /// Attention heads, for weights that do not say
     #[arg(long, value_name = "H", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub n_head: Option<usize>,
+    /// LoRA adapter (PEFT's) to merge into the weights: a folder or owner/name on the hub; repeatable
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Vec<String>,
     /// `gpt2` (GPT-2's), tokenizer.json, or a folder with tokenizer files, to use instead of the model's own
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
@@ -105,7 +108,7 @@ impl ModelArgs {
     /// The same with another model, of which nothing else is known.
     pub fn with_model(&self, model: &str) -> Self {
         let model = Some(model.to_owned());
-        Self { model, revision: None, config: None, n_head: None, tokenizer: None, ..self.clone() }
+        Self { model, revision: None, config: None, n_head: None, adapter: vec![], tokenizer: None, ..self.clone() }
     }
 
     /// The type of the weights in memory.

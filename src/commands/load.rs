@@ -65,6 +65,7 @@ pub fn open(args: &ModelArgs, verbosity: Verbosity) -> Result<OpenedModel> {
         offline: args.is_offline(),
         config: args.config.clone(),
         n_head: args.n_head,
+        adapters: args.adapter.clone(),
         tokenizer: args.tokenizer.clone(),
         progress: Some(&|progress| bar.show(progress)),
     };

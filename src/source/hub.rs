@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::cache::{Cache, cache_folder, content_matches_etag, etag_of, matches_etag};
 use super::local::{self, Found, TOKENIZER, TokenizerChoice};
-use super::{OpenedModel, SHORT_NAMES, SourceOptions};
+use super::{OpenedModel, SHORT_NAMES, SourceOptions, adapter};
+use crate::checkpoint::lora::Adapter;
 use crate::error::{Error, Result};
 use crate::files::SmallFile;
 use crate::tokenizer::TokenizerFiles;
@@ -19,9 +20,7 @@ pub(super) fn open(id: &str, options: &SourceOptions<'_>, tokenizer: TokenizerCh
     if !is_revision(revision) {
         return Err(Error::Usage(format!("`{revision}` cannot be a revision: expected a branch, a tag or a commit")));
     }
-    let Some(folder) = cache_folder() else {
-        return Err(Error::Source("no folder for downloaded models: set HF_HOME or HOME".to_owned()));
-    };
+    let Some(folder) = cache_folder() else { return Err(no_folder()) };
     let cache = Cache::new(folder, id);
     let tokenizer = match tokenizer {
         TokenizerChoice::Own(_) if SHORT_NAMES.iter().any(|(_, known)| *known == id) => TokenizerChoice::BuiltIn,
@@ -46,6 +45,48 @@ pub(super) fn open(id: &str, options: &SourceOptions<'_>, tokenizer: TokenizerCh
     }
     let makeshift = cached.ok().flatten().map(|cached| cached.model);
     fetch(&cache, id, revision, &tokenizer, options, makeshift)
+}
+
+/// Finds and opens the adapter `id` (`owner/name`), as its branch `main` has it.
+pub(super) fn open_adapter(id: &str, options: &SourceOptions<'_>) -> Result<Adapter> {
+    let Some(folder) = cache_folder() else { return Err(no_folder()) };
+    let cache = Cache::new(folder, id);
+    let cached = cache.commit("main").map(|commit| adapter::in_place(&cache.snapshot(commit)));
+    match cached {
+        Some(Ok(adapter)) => Ok(adapter),
+        _ if options.offline => Err(Error::Hub(format!(
+            "the adapter `{id}` is not in the cache {} and cannot be fetched offline: go online once",
+            cache.root.display()
+        ))),
+        _ => fetch_adapter(&cache, id, options),
+    }
+}
+
+#[cfg(feature = "hub")]
+fn fetch_adapter(cache: &Cache, id: &str, options: &SourceOptions<'_>) -> Result<Adapter> {
+    use super::download::Hub;
+    use super::failure::Failure;
+
+    let hub = Hub::open(cache, id, "main", options.progress).map_err(|failure| match failure {
+        Failure::Refused(error) => error,
+        Failure::Unreachable(reason) | Failure::Passing(reason, _) => {
+            Error::Hub(format!("cannot reach the hub for the adapter `{id}`: {reason}"))
+        }
+    })?;
+    let adapter = adapter::in_place(&hub)?;
+    cache.set_commit("main", hub.commit())?;
+    Ok(adapter)
+}
+
+#[cfg(not(feature = "hub"))]
+fn fetch_adapter(_: &Cache, id: &str, _: &SourceOptions<'_>) -> Result<Adapter> {
+    Err(Error::Hub(format!(
+        "the adapter `{id}` is not in the cache, and this program was built without the feature `hub`, which downloads"
+    )))
+}
+
+fn no_folder() -> Error {
+    Error::Source("no folder for downloaded models: set HF_HOME or HOME".to_owned())
 }
 
 /// Finds the files on the hub and fetches those that the cache lacks; uses `makeshift` if the hub is out of reach.

@@ -21,6 +21,7 @@
 //! `hf-hub` 0.5.0 has no xet, but wants another `reqwest` (0.12): a program with nothing else has 129 crates and took
 //! 107 CPU seconds, against 85 crates and 72 seconds for `reqwest` alone.
 
+mod adapter;
 #[cfg(feature = "hub")]
 mod api;
 mod cache;
@@ -61,6 +62,8 @@ pub struct SourceOptions<'a> {
     pub config: Option<PathBuf>,
     /// The number of attention heads, for checkpoints that do not say it.
     pub n_head: Option<usize>,
+    /// LoRA adapters to merge into the weights, in this order: folders, or `owner/name` on the hub.
+    pub adapters: Vec<String>,
     /// `gpt2` for GPT-2's tokenizer, `tokenizer.json`, a GGUF file, or a folder with tokenizer files, to use instead of
     /// the model's own.
     pub tokenizer: Option<PathBuf>,
@@ -130,7 +133,13 @@ impl OpenedModel {
             let problem = format!("is {n_head}, but the model's configuration says {} heads", config.n_head);
             return Err(Error::parameter("n_head", problem));
         }
-        let notices = checkpoint.settle(&mut config);
+        let mut notices = checkpoint.settle(&mut config);
+        notices.extend(checkpoint.unused_tensors());
+        for adapter in &options.adapters {
+            adapter::open(adapter, options)?.merge(&mut checkpoint, &mut config)?;
+            // The adapter may bring a head of its own.
+            notices.extend(checkpoint.settle(&mut config));
+        }
         if config.vocab_size == PADDED_VOCABULARY && !has_token_beyond_gpt2s(&tokenizer) {
             checkpoint.cut_vocabulary(&mut config, GPT2_VOCABULARY);
         }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::json::{self, shown};
 
 /// OpenAI's keys and Hugging Face's.
 const KEYS: [(&str, &str); 5] = [
@@ -26,15 +27,20 @@ impl Config {
     ///
     /// # Errors
     /// [`Error::Config`], naming the key and what is allowed.
-    pub fn from_hparams(json: &[u8], origin: &str, rows: Option<usize>) -> Result<Self> {
-        let hparams: Map<String, Value> = serde_json::from_slice(json)
-            .map_err(|_| Error::config(origin, "not OpenAI's hparams.json: a JSON object with n_embd, n_head, ..."))?;
+    pub fn from_hparams(text: &[u8], origin: &str, rows: Option<usize>) -> Result<Self> {
+        let hparams = match json::parse(text) {
+            Ok(Value::Object(hparams)) => hparams,
+            Ok(_) => return Err(Error::config(origin, "not OpenAI's hparams.json: no JSON object")),
+            Err(fault) => return Err(Error::config(origin, &format!("not OpenAI's hparams.json: {fault}"))),
+        };
         let mut config = Map::new();
         for (key, name) in KEYS {
             match hparams.get(key) {
                 None | Some(Value::Null) => {}
                 Some(value) if value.is_i64() => drop(config.insert(name.into(), value.clone())),
-                Some(value) => return Err(Error::config(origin, &format!("{key} is {value}; it must be a number"))),
+                Some(value) => {
+                    return Err(Error::config(origin, &format!("{key} is {}; it must be a number", shown(value))));
+                }
             }
         }
         if let Some(rows) = rows

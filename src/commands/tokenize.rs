@@ -10,8 +10,8 @@ use regex::Regex;
 
 use super::load;
 use crate::cli::{Format, Prompt, TokenizeArgs, TokenizeFormat, Verbosity, flag_ids, read_text};
-use crate::output::{Stdout, say};
 use crate::output::tokenize::{PieceRecord, TokenRecord, TokenizeRecord, write_vocabulary};
+use crate::output::{Stdout, say};
 
 pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
     if args.vocab {

@@ -261,14 +261,16 @@ mod tests {
     }
 
     fn any_token() -> impl Strategy<Value = AddedToken> {
-        let content = prop::sample::select(vec!["a", "b", "ab", "a b", " ", "  ", "\n", " a", "b\t", "é", "_", "éa", "<a>"]);
+        let content =
+            prop::sample::select(vec!["a", "b", "ab", "a b", " ", "  ", "\n", " a", "b\t", "é", "_", "éa", "<a>"]);
         (content, any::<[bool; 5]>()).prop_map(|(content, [single_word, lstrip, rstrip, normalized, special])| {
             AddedToken { content: content.to_owned(), single_word, lstrip, rstrip, normalized, special }
         })
     }
 
     fn any_text() -> impl Strategy<Value = String> {
-        let part = prop::sample::select(vec!["a", "b", " ", "  ", "\n", "\t", "é", "_", "1", "<", ">", "\u{3000}", "漢"]);
+        let part =
+            prop::sample::select(vec!["a", "b", " ", "  ", "\n", "\t", "é", "_", "1", "<", ">", "\u{3000}", "漢"]);
         prop::collection::vec(part, 0..16).prop_map(|parts| parts.concat())
     }
 

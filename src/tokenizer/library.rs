@@ -7,9 +7,7 @@ use std::sync::OnceLock;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use tokenizers::{
-    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer,
-};
+use tokenizers::{AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
 use super::Token;
 use super::settings::Declared;
@@ -92,7 +90,9 @@ fn unreadable(parts: &Map<String, Value>) -> String {
         Some((key, _)) => {
             let kind = parts.get(key).and_then(|part| part.get("type")).and_then(Value::as_str);
             let kind = kind.map(|kind| format!(" of type {}", shown(kind))).unwrap_or_default();
-            format!("its `{key}`{kind} lacks something, or has it in another form than the library `tokenizers` expects")
+            format!(
+                "its `{key}`{kind} lacks something, or has it in another form than the library `tokenizers` expects"
+            )
         }
         None => "not a tokenizer that the library `tokenizers` can read".into(),
     }

@@ -114,7 +114,8 @@ impl Tokenizer {
             ));
         };
         let count = self.vocab_size();
-        let mut tokens: Vec<Cow<'_, str>> = (0..count as u32).filter_map(|id| self.piece(id).map(Cow::Borrowed)).collect();
+        let mut tokens: Vec<Cow<'_, str>> =
+            (0..count as u32).filter_map(|id| self.piece(id).map(Cow::Borrowed)).collect();
         let mut kinds = vec![TokenKind::Normal; count];
         for (id, token) in encoder.added().iter() {
             // A piece of the vocabulary that does not stand for its letters stays one.

@@ -61,7 +61,8 @@ fn template(json: &Value) -> Result<Template, String> {
         let name = name.ok_or("`post_processor.single` has a part that is neither a text nor a token")?;
         let ids = json.get("special_tokens").and_then(|tokens| tokens.get(name)).and_then(|token| token.get("ids"));
         let ids = ids.and_then(Value::as_array).and_then(|ids| ids.iter().map(id).collect::<Option<Vec<u32>>>());
-        let ids = ids.ok_or_else(|| format!("`post_processor.special_tokens` does not say the ids of {}", shown(name)))?;
+        let ids =
+            ids.ok_or_else(|| format!("`post_processor.special_tokens` does not say the ids of {}", shown(name)))?;
         if in_front { &mut template.before } else { &mut template.after }.extend(ids);
     }
     Ok(template)

@@ -18,5 +18,6 @@ mod memory;
 mod score;
 mod streams;
 mod tokenize;
+mod tokenizer_files;
 mod topk;
 mod trace;

@@ -4,30 +4,70 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::files::read_at_most;
+use crate::json::shown;
 
 /// The largest `config.json` that is read, in bytes.
 pub const LARGEST_CONFIG: u64 = 1 << 20;
 
-/// The activation of the MLP, under transformers' names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// The activation of the MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `0.5x(1 + tanh(√(2/π)(x + 0.044715x³)))`, GPT-2's own.
-    #[serde(alias = "gelu_pytorch_tanh")]
     GeluNew,
     /// `0.5x(1 + erf(x/√2))`.
     Gelu,
+    /// [`Gelu`](Self::Gelu), clipped to [-10, 10].
+    Gelu10,
     /// `0.5x(1 + tanh(0.7978845608x(1 + 0.044715x²)))`.
     GeluFast,
+    /// `x·sigmoid(1.702x)`.
+    QuickGelu,
     /// `max(x, 0)`.
     Relu,
     /// `x·sigmoid(x)`.
-    #[serde(alias = "swish")]
     Silu,
+    /// `tanh(x)`.
+    Tanh,
+}
+
+impl Activation {
+    /// transformers' names (`activations.py`); the first one of each activation is its usual name.
+    const NAMES: [(&str, Self); 13] = [
+        ("gelu_new", Self::GeluNew),
+        ("gelu_pytorch_tanh", Self::GeluNew),
+        ("gelu_python_tanh", Self::GeluNew),
+        ("gelu_accurate", Self::GeluNew),
+        ("gelu", Self::Gelu),
+        ("gelu_python", Self::Gelu),
+        ("gelu_10", Self::Gelu10),
+        ("gelu_fast", Self::GeluFast),
+        ("quick_gelu", Self::QuickGelu),
+        ("relu", Self::Relu),
+        ("silu", Self::Silu),
+        ("swish", Self::Silu),
+        ("tanh", Self::Tanh),
+    ];
+
+    /// transformers' name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, activation)| *activation == self).map_or("", |(name, _)| name)
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, activation)| *activation)
+    }
+}
+
+impl Serialize for Activation {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
 /// A validated GPT-2 configuration: every number is in range and consistent with the others.
@@ -45,8 +85,9 @@ pub struct Config {
     pub n_head: usize,
     /// The width inside the MLP (`n_inner`, or `4 * n_embd` if the file says null).
     pub n_inner: usize,
-    /// Whether queries, keys and values have a bias; `qkv_bias` in the file. True if absent, as in every published
-    /// GPT-2.
+    /// Whether projections and norms have biases, as in every published GPT-2; nanoGPT's `bias`.
+    pub bias: bool,
+    /// Whether queries, keys and values have a bias too; LLMs-from-scratch's `qkv_bias`.
     pub qkv_bias: bool,
     /// The MLP's activation.
     pub activation_function: Activation,
@@ -56,7 +97,8 @@ pub struct Config {
     pub scale_attn_weights: bool,
     /// Whether scores are further divided by `layer + 1`.
     pub scale_attn_by_inverse_layer_idx: bool,
-    /// Whether the output head is the token embedding.
+    /// Whether the output head is the token embedding. For a checkpoint, [its tensors
+    /// decide](crate::checkpoint::Checkpoint::settle).
     pub tie_word_embeddings: bool,
     /// The token that starts a text; may be outside the vocabulary.
     pub bos_token_id: Option<u32>,
@@ -64,47 +106,11 @@ pub struct Config {
     pub eos_token_id: Vec<u32>,
 }
 
-/// `config.json` as written. Missing and null keys take `GPT2Config`'s defaults, except that a null special token means
-/// that the model has none.
-#[derive(Deserialize)]
-struct Raw {
-    model_type: Option<String>,
-    vocab_size: Option<i64>,
-    n_positions: Option<i64>,
-    n_ctx: Option<i64>,
-    n_embd: Option<i64>,
-    n_layer: Option<i64>,
-    n_head: Option<i64>,
-    n_inner: Option<i64>,
-    qkv_bias: Option<bool>,
-    activation_function: Option<String>,
-    layer_norm_epsilon: Option<f64>,
-    scale_attn_weights: Option<bool>,
-    scale_attn_by_inverse_layer_idx: Option<bool>,
-    tie_word_embeddings: Option<bool>,
-    add_cross_attention: Option<bool>,
-    #[serde(default = "end_of_text")]
-    bos_token_id: Option<OneOrMany>,
-    #[serde(default = "end_of_text")]
-    eos_token_id: Option<OneOrMany>,
-}
-
-fn end_of_text() -> Option<OneOrMany> {
-    Some(OneOrMany::One(50256))
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(i64),
-    Many(Vec<i64>),
-}
-
 /// The largest allowed dimension, far beyond any GPT-2.
-const LARGEST_DIMENSION: i64 = 1 << 21;
+const LARGEST_DIMENSION: u64 = 1 << 21;
 
 /// The most blocks: the bytes of this many of the widest still fit 64 bits.
-const MOST_LAYERS: i64 = 1 << 14;
+const MOST_LAYERS: u64 = 1 << 14;
 
 impl Config {
     /// Reads and checks `config.json`.
@@ -116,74 +122,73 @@ impl Config {
         Self::from_json(&text, &path.display().to_string())
     }
 
-    /// Parses and checks the bytes of a `config.json`; `origin` names them in errors.
+    /// Parses and checks the bytes of a `config.json`; `origin` names them in errors. Missing and null keys take
+    /// `GPT2Config`'s defaults, except that a null special token means that the model has none. Its aliases
+    /// (`attribute_map`) are read too.
     ///
     /// # Errors
     /// [`Error::Config`], naming the key and what is allowed.
     pub fn from_json(json: &[u8], origin: &str) -> Result<Self> {
         let fail = |message: String| Error::config(origin, &message);
-        let raw: Raw = serde_json::from_slice(json).map_err(|e| fail(format!("not a model configuration: {e}")))?;
-        if let Some(kind) = raw.model_type.as_deref().filter(|kind| *kind != "gpt2") {
-            return Err(fail(format!("model_type is `{kind}`; this program runs `gpt2` models")));
+        let json = crate::json::parse(json).map_err(fail)?;
+        let keys = json.as_object().ok_or_else(|| fail("not a model configuration, which is a JSON object".into()))?;
+        Self::from_keys(&Keys(keys)).map_err(fail)
+    }
+
+    fn from_keys(keys: &Keys<'_>) -> Result<Self, String> {
+        if let Some(kind) = keys.text("model_type")?.filter(|kind| *kind != "gpt2") {
+            return Err(format!("model_type is {kind:?}; this program runs `gpt2` models"));
         }
-        if raw.add_cross_attention == Some(true) {
-            return Err(fail("add_cross_attention is true; decoder-only models are supported".into()));
+        if keys.flag("add_cross_attention", false)? {
+            return Err("add_cross_attention is true; decoder-only models are supported".into());
         }
-        let limited = |key: &str, value: Option<i64>, default: i64, most: i64| match value.unwrap_or(default) {
-            n if (1..=most).contains(&n) => Ok(n as usize),
-            n => Err(fail(format!("{key} is {n}; it must be from 1 to {most}"))),
-        };
-        let dimension = |key: &str, value, default| limited(key, value, default, LARGEST_DIMENSION);
-        let token = |key: &str, id: i64| {
-            u32::try_from(id).map_err(|_| fail(format!("{key} is {id}; a token id is a number from 0 to {}", u32::MAX)))
-        };
-        let n_embd = dimension("n_embd", raw.n_embd, 768)?;
-        let n_head = dimension("n_head", raw.n_head, 12)?;
+        if let Some(quantization) = keys.get("quantization_config") {
+            let method = quantization.get("quant_method").unwrap_or(quantization);
+            return Err(format!(
+                "quantization_config says that the weights are quantised ({}), which cannot be read; use the original model, or a GGUF file of it",
+                shown(method)
+            ));
+        }
+        let n_embd = keys.dimension(["n_embd", "hidden_size"], 768, LARGEST_DIMENSION)?;
+        let n_head = keys.dimension(["n_head", "num_attention_heads"], 12, LARGEST_DIMENSION)?;
         if !n_embd.is_multiple_of(n_head) {
-            return Err(fail(format!("n_embd {n_embd} cannot be split over n_head {n_head} heads")));
+            return Err(format!("n_embd {n_embd} cannot be split over n_head {n_head} heads"));
         }
-        let activation = raw.activation_function.as_deref().unwrap_or("gelu_new");
-        let activation_function = serde_json::from_value(activation.into()).map_err(|_| {
-            fail(format!(
-                "activation_function is `{activation}`; supported are gelu_new, gelu_pytorch_tanh, gelu, gelu_fast, relu, silu, swish"
-            ))
+        let activation = keys.text("activation_function")?.unwrap_or("gelu_new");
+        let activation_function = Activation::named(activation).ok_or_else(|| {
+            let supported = Activation::NAMES.map(|(name, _)| name).join(", ");
+            format!("activation_function is {activation:?}; supported are {supported}")
         })?;
-        let layer_norm_epsilon = raw.layer_norm_epsilon.unwrap_or(1e-5);
-        if !(layer_norm_epsilon.is_finite() && layer_norm_epsilon >= 0.0) {
-            return Err(fail(format!("layer_norm_epsilon is {layer_norm_epsilon}; it must be a number of at least 0")));
-        }
-        let tokens = |key: &str, ids: Option<OneOrMany>| -> Result<Vec<u32>> {
-            match ids {
-                None => Ok(vec![]),
-                Some(OneOrMany::One(id)) => Ok(vec![token(key, id)?]),
-                Some(OneOrMany::Many(ids)) => ids.into_iter().map(|id| token(key, id)).collect(),
-            }
-        };
+        let n_ctx = keys.dimension(["n_ctx", "n_ctx"], 1024, LARGEST_DIMENSION)?;
         Ok(Self {
-            vocab_size: dimension("vocab_size", raw.vocab_size, 50257)?,
-            n_positions: dimension("n_positions", raw.n_positions.or(raw.n_ctx), 1024)?,
+            vocab_size: keys.dimension(["vocab_size", "vocab_size"], 50257, LARGEST_DIMENSION)?,
+            n_positions: keys.dimension(["n_positions", "max_position_embeddings"], n_ctx as u64, LARGEST_DIMENSION)?,
             n_embd,
-            n_layer: limited("n_layer", raw.n_layer, 12, MOST_LAYERS)?,
+            n_layer: keys.dimension(["n_layer", "num_hidden_layers"], 12, MOST_LAYERS)?,
             n_head,
-            n_inner: dimension("n_inner", raw.n_inner, 4 * n_embd as i64)?,
-            qkv_bias: raw.qkv_bias.unwrap_or(true),
+            n_inner: keys.dimension(["n_inner", "n_inner"], 4 * n_embd as u64, LARGEST_DIMENSION)?,
+            bias: keys.flag("bias", true)?,
+            qkv_bias: keys.flag("qkv_bias", true)?,
             activation_function,
-            layer_norm_epsilon,
-            scale_attn_weights: raw.scale_attn_weights.unwrap_or(true),
-            scale_attn_by_inverse_layer_idx: raw.scale_attn_by_inverse_layer_idx.unwrap_or(false),
-            tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(true),
-            bos_token_id: tokens("bos_token_id", raw.bos_token_id)?.first().copied(),
-            eos_token_id: tokens("eos_token_id", raw.eos_token_id)?,
+            layer_norm_epsilon: keys.epsilon("layer_norm_epsilon")?,
+            scale_attn_weights: keys.flag("scale_attn_weights", true)?,
+            scale_attn_by_inverse_layer_idx: keys.flag("scale_attn_by_inverse_layer_idx", false)?,
+            tie_word_embeddings: keys.flag("tie_word_embeddings", true)?,
+            bos_token_id: keys.tokens("bos_token_id")?.first().copied(),
+            eos_token_id: keys.tokens("eos_token_id")?,
         })
     }
 
-    /// A `config.json` for transformers.
+    /// A `config.json` for transformers, beside weights with all biases.
     ///
     /// # Errors
     /// None for a valid configuration.
     pub fn to_json(&self) -> Result<String> {
         let error = |e: serde_json::Error| Error::Config { origin: "config.json".into(), message: e.to_string() };
         let mut json = serde_json::to_value(self).map_err(error)?;
+        if let Some(keys) = json.as_object_mut() {
+            keys.retain(|key, _| !matches!(key.as_str(), "bias" | "qkv_bias"));
+        }
         json["model_type"] = "gpt2".into();
         json["architectures"] = ["GPT2LMHeadModel"].as_slice().into();
         json["eos_token_id"] = match self.eos_token_id.as_slice() {
@@ -212,6 +217,7 @@ impl Config {
             n_layer,
             n_head,
             n_inner: 4 * n_embd,
+            bias: true,
             qkv_bias: true,
             activation_function: Activation::GeluNew,
             layer_norm_epsilon: 1e-5,
@@ -221,6 +227,15 @@ impl Config {
             bos_token_id: Some(50256),
             eos_token_id: vec![50256],
         })
+    }
+
+    /// The same with `<|endoftext|>` at the start and the end of texts if the vocabulary reaches that far: for forms of
+    /// checkpoints that do not say, but were made for GPT-2's tokenizer.
+    #[must_use]
+    pub(crate) fn with_gpt2s_end_of_text(self) -> Self {
+        const END_OF_TEXT: u32 = 50256;
+        let id = (self.vocab_size > END_OF_TEXT as usize).then_some(END_OF_TEXT);
+        Self { bos_token_id: id, eos_token_id: id.into_iter().collect(), ..self }
     }
 
     /// `D`, the width of one head.
@@ -234,5 +249,77 @@ impl Config {
     pub fn attention_scale(&self, layer: usize) -> f32 {
         let scale = if self.scale_attn_weights { (self.head_dim() as f32).powf(-0.5) } else { 1.0 };
         if self.scale_attn_by_inverse_layer_idx { scale / (layer + 1) as f32 } else { scale }
+    }
+}
+
+/// The keys of a `config.json`, read one by one so that each fault names its key.
+struct Keys<'a>(&'a Map<String, Value>);
+
+impl<'a> Keys<'a> {
+    /// The value of a key that is there and not null.
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.0.get(key).filter(|value| !value.is_null())
+    }
+
+    fn wrong<T>(key: &str, value: &Value, expected: impl std::fmt::Display) -> Result<T, String> {
+        Err(format!("{key} is {}; expected {expected}", shown(value)))
+    }
+
+    /// A number from 1 to `most` under a key or its alias, which must agree if both are there.
+    fn dimension(&self, [key, alias]: [&str; 2], default: u64, most: u64) -> Result<usize, String> {
+        let read = |key: &str| match self.get(key) {
+            None => Ok(None),
+            Some(value) => match value.as_u64() {
+                Some(n) if (1..=most).contains(&n) => Ok(Some(n as usize)),
+                _ => Self::wrong(key, value, format_args!("a whole number from 1 to {most}")),
+            },
+        };
+        match (read(key)?, read(alias)?) {
+            (Some(n), Some(other)) if n != other => {
+                Err(format!("{key} is {n}, but {alias}, its other name, is {other}"))
+            }
+            (n, other) => Ok(n.or(other).unwrap_or(default as usize)),
+        }
+    }
+
+    fn flag(&self, key: &str, default: bool) -> Result<bool, String> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(value) => Self::wrong(key, value, "true or false"),
+        }
+    }
+
+    fn text(&self, key: &str) -> Result<Option<&'a str>, String> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(value) => Self::wrong(key, value, "a text"),
+        }
+    }
+
+    fn epsilon(&self, key: &str) -> Result<f64, String> {
+        let Some(value) = self.get(key) else { return Ok(1e-5) };
+        match value.as_f64().filter(|epsilon| epsilon.is_finite() && *epsilon >= 0.0) {
+            Some(epsilon) => Ok(epsilon),
+            None => Self::wrong(key, value, "a number of at least 0"),
+        }
+    }
+
+    /// A token id or a list of them; `<|endoftext|>` if the key is missing. A negative id matches no token, so it is
+    /// left out.
+    fn tokens(&self, key: &str) -> Result<Vec<u32>, String> {
+        let Some(value) = self.0.get(key) else { return Ok(vec![50256]) };
+        let ids = match value {
+            Value::Null => &[][..],
+            Value::Array(ids) => ids,
+            id => std::slice::from_ref(id),
+        };
+        let id = |id: &Value| match (id.as_i64(), id.as_u64().map(u32::try_from)) {
+            (Some(..0), _) => Ok(None),
+            (_, Some(Ok(id))) => Ok(Some(id)),
+            _ => Self::wrong(key, value, "a token id or a list of them"),
+        };
+        ids.iter().filter_map(|value| id(value).transpose()).collect()
     }
 }

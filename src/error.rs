@@ -42,8 +42,15 @@ pub enum Error {
         message: String,
     },
 
+    /// Weights whose file does not say how the model is built, without a `config.json` beside them.
+    #[error("{origin} does not say how its model is built, and no config.json lies beside it")]
+    NoConfig {
+        /// The checkpoint.
+        origin: String,
+    },
+
     /// The checkpoint lacks a tensor that the configuration calls for.
-    #[error("{origin}: tensor `{name}` is missing, expected with shape {expected:?}")]
+    #[error("{origin}: tensor `{name}` is missing, expected with shape {expected:?}; {holds}")]
     MissingTensor {
         /// The checkpoint.
         origin: String,
@@ -51,6 +58,8 @@ pub enum Error {
         name: String,
         /// The shape that the configuration calls for.
         expected: Vec<usize>,
+        /// What the checkpoint holds instead.
+        holds: String,
     },
 
     /// A tensor does not have the shape that the configuration calls for.
@@ -58,7 +67,7 @@ pub enum Error {
     TensorShape {
         /// The checkpoint.
         origin: String,
-        /// The tensor's name without the `transformer.` prefix.
+        /// The tensor's name in the file.
         name: String,
         /// The shape that the configuration calls for.
         expected: Vec<usize>,
@@ -73,7 +82,7 @@ pub enum Error {
     UnexpectedTensor {
         /// The checkpoint.
         origin: String,
-        /// The tensor's name without the `transformer.` prefix.
+        /// The tensor's name in the file.
         name: String,
         /// The shape in the file.
         found: Vec<usize>,
@@ -102,7 +111,7 @@ pub enum Error {
     },
 
     /// A text longer than the model's context: a mistake of the caller.
-    #[error("the text has {tokens} tokens, the model's context {context}")]
+    #[error("the text has {}, the model's context {context}", tokens_text(*.tokens))]
     Context {
         /// The number of tokens in the text.
         tokens: usize,
@@ -150,6 +159,12 @@ pub enum Error {
     /// A tensor operation failed, or the device that it ran on.
     #[error(transparent)]
     Backend(BackendError),
+}
+
+/// `1 token`, `2 tokens`: for messages.
+#[must_use]
+pub fn tokens_text(count: usize) -> String {
+    if count == 1 { "1 token".to_owned() } else { format!("{count} tokens") }
 }
 
 /// A failure of the tensor library or of a device's driver; its text says more.

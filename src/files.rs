@@ -7,11 +7,29 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 
-/// Reads a file that should be small: one that has more than `limit` bytes, or never ends, is rejected.
+/// What some editors put before the text of a file (U+FEFF in UTF-8). It says nothing and belongs to no text.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// The content of a file of text without the byte order mark that it may begin with.
+#[must_use]
+pub fn without_byte_order_mark(content: &[u8]) -> &[u8] {
+    content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(content)
+}
+
+/// Reads a file that should be small, without a byte order mark: one that has more than `limit` bytes, or never ends, is
+/// rejected.
 ///
 /// # Errors
 /// [`Error::Io`], or [`Error::Format`] if it is too large.
 pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = read_stored(path, limit)?;
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok(bytes)
+}
+
+fn read_stored(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(Error::io("read", path))?;
     file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
@@ -43,55 +61,29 @@ impl SmallFile {
         &self.path
     }
 
-    /// The content.
+    /// The content without a byte order mark.
     ///
     /// # Errors
     /// As [`read_at_most`]; [`Error::Format`] for a Git LFS pointer, which `git clone` leaves in place of a large file
     /// if Git LFS is not installed.
     pub fn bytes(&self) -> Result<&[u8]> {
+        self.stored().map(without_byte_order_mark)
+    }
+
+    /// The content as stored, such as a checksum is about.
+    ///
+    /// # Errors
+    /// As [`bytes`](Self::bytes).
+    pub fn stored(&self) -> Result<&[u8]> {
         if let Some(content) = self.content.get() {
             return Ok(content);
         }
-        let content = read_at_most(&self.path, self.limit)?;
+        let content = read_stored(&self.path, self.limit)?;
         if content.starts_with(b"version https://git-lfs.github.com/spec/") {
             let problem = "a Git LFS pointer in place of the file; run `git lfs pull` in its folder";
             return Err(Error::format(&self.path, problem));
         }
         Ok(self.content.get_or_init(|| content))
-    }
-
-    /// The content after a byte order mark, if there is one.
-    ///
-    /// # Errors
-    /// Those of [`bytes`](Self::bytes).
-    pub fn text_bytes(&self) -> Result<&[u8]> {
-        self.bytes().map(without_byte_order_mark)
-    }
-}
-
-/// The bytes of a text after its byte order mark, if it has one: editors on Windows put one at the start of files.
-#[must_use]
-pub fn without_byte_order_mark(bytes: &[u8]) -> &[u8] {
-    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
-}
-
-/// What is wrong with a text that should be JSON, for readers who know neither Rust nor its libraries.
-#[must_use]
-pub fn json_fault(error: &serde_json::Error) -> String {
-    use serde_json::error::Category;
-    let place = format!("line {}, column {}", error.line(), error.column());
-    match error.classify() {
-        Category::Eof if (error.line(), error.column()) == (1, 0) => "not JSON: it is empty".into(),
-        Category::Eof => format!("not JSON: it ends too early, at {place}"),
-        Category::Syntax | Category::Io => format!("not JSON from {place} on"),
-        Category::Data => {
-            let text = error.to_string();
-            let text = text.rsplit_once(" at line ").map_or(&*text, |(message, _)| message);
-            match text.rsplit_once(", expected ") {
-                Some((_, expected)) => format!("not {expected} ({place})"),
-                None => format!("{text} ({place})"),
-            }
-        }
     }
 }
 
@@ -150,6 +142,16 @@ mod tests {
         assert_eq!(file.bytes().unwrap(), b"12345");
         std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n").unwrap();
         assert!(SmallFile::new(&path, 100).bytes().unwrap_err().to_string().contains("git lfs pull"));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_content() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "\u{feff}{}\u{feff}").unwrap();
+        assert_eq!(read_at_most(file.path(), 100).unwrap(), "{}\u{feff}".as_bytes());
+        let small = SmallFile::new(file.path(), 100);
+        assert_eq!(small.bytes().unwrap(), "{}\u{feff}".as_bytes());
+        assert_eq!(small.stored().unwrap(), "\u{feff}{}\u{feff}".as_bytes());
     }
 
     fn names(folder: &Path) -> Vec<String> {

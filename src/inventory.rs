@@ -44,7 +44,7 @@ pub enum Role {
 }
 
 /// A part's tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `weight`
     Weight,
@@ -91,6 +91,12 @@ impl Part {
     pub fn role(self) -> Role {
         self.entry().role
     }
+
+    /// Whether a name that GPT-2 does not have looks like a tensor of a GPT-2: it is in a block, or named like a part.
+    pub(crate) fn is_in_name(name: &str) -> bool {
+        let is_part = |component: &str| PARTS.iter().any(|entry| entry.name.rsplit('.').next() == Some(component));
+        name.starts_with("h.") || name.split('.').any(is_part)
+    }
 }
 
 /// One tensor of a model.
@@ -113,7 +119,7 @@ impl TensorId {
     pub const LM_HEAD: Self = Self::outside(Part::LmHead, Kind::Weight);
     /// The matrix whose type in a checkpoint stands for the matrices of all blocks.
     pub const FIRST_MATRIX: Self = Self::in_block(0, Part::CAttn, Kind::Weight);
-    /// The bias that some models lack in every block.
+    /// The bias whose presence stands for those of all blocks.
     pub const FIRST_QKV_BIAS: Self = Self::in_block(0, Part::CAttn, Kind::Bias);
 
     /// A tensor outside the blocks.
@@ -189,12 +195,6 @@ impl TensorId {
         self.kind == Kind::Weight && self.part.role() == Role::Norm
     }
 
-    /// Whether a model may do without it.
-    #[must_use]
-    pub fn is_optional(self) -> bool {
-        self.part == Part::CAttn && self.kind == Kind::Bias
-    }
-
     /// The shape in a model with this configuration.
     #[must_use]
     pub fn shape(self, config: &Config) -> Vec<usize> {
@@ -230,9 +230,19 @@ impl Config {
             })
         };
         let (before, after) = of(None).partition::<Vec<_>, _>(|id| matches!(id.part, Part::Wte | Part::Wpe));
-        let (tied, qkv_bias) = (self.tie_word_embeddings, self.qkv_bias);
         let all = before.into_iter().chain((0..self.n_layer).flat_map(move |layer| of(Some(layer)))).chain(after);
-        all.filter(move |id| !(tied && *id == TensorId::LM_HEAD) && (qkv_bias || !id.is_optional()))
+        all.filter(|id| self.has(*id))
+    }
+
+    /// Whether a model with this configuration has this tensor.
+    #[must_use]
+    pub fn has(&self, id: TensorId) -> bool {
+        match (id.part, id.kind) {
+            _ if id.layer.is_some_and(|layer| layer >= self.n_layer) => false,
+            (Part::LmHead, _) => !self.tie_word_embeddings,
+            (_, Kind::Weight) => true,
+            (part, Kind::Bias) => self.bias && (self.qkv_bias || part != Part::CAttn),
+        }
     }
 }
 

@@ -14,12 +14,13 @@
 //! | [`memory`] | how much memory a model takes, and how much is available |
 //! | [`device`] | where the network runs: CPU, CUDA or Metal |
 //! | [`tokenizer`] | GPT-2's byte-level BPE, `tokenizer.json`, byte-exact streaming decode |
-//! | [`checkpoint`] | safetensors, PyTorch `.bin` and GGUF → named tensors, in place in the mapped file |
+//! | [`checkpoint`] | the files people have (safetensors, PyTorch, GGUF, nanoGPT, ...) → GPT-2's tensors, in place in the mapped file |
 //! | [`config`] | `config.json` as a validated [`Config`](config::Config), named sizes |
 //! | [`inventory`] | GPT-2's tensors: name in each format, shape, role |
 //! | [`kernels`] | the CPU's arithmetic under the model |
 //! | [`base`] | number types, bytes, the thread pool |
 //! | [`files`] | reading with a limit, writing whole or not at all |
+//! | [`json`] | JSON as Python writes it, and its faults in plain words |
 //! | [`error`] | typed errors |
 //!
 //! Shapes in the documentation: `B` rows of a batch, `T` new positions, `S` positions in the cache, `C` the model's
@@ -38,6 +39,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod inventory;
+pub mod json;
 pub mod kernels;
 pub mod language_model;
 pub mod logits;

@@ -18,7 +18,7 @@
 
 use std::sync::Arc;
 
-use crate::decode::{Detokenize, GenerationConfig, Sequence, generate};
+use crate::decode::{Detokenize, GenerationConfig, GenerationFile, Sequence, generate};
 use crate::error::{Error, Result};
 use crate::model::{Gpt2, LoadOptions, Session};
 use crate::source::{self, OpenedModel, SourceOptions};
@@ -36,6 +36,9 @@ pub struct Pipeline {
     tokenizer_fault: Option<Error>,
     /// The tokens that end a text: the generation configuration's if there is one, as in transformers.
     pub eos_token_id: Vec<u32>,
+    /// What the model's `generation_config.json` says; none if it has none. Nothing but its end of text is followed
+    /// unless asked for: [`GenerationFile::config`].
+    pub generation_file: Option<GenerationFile>,
 }
 
 impl Pipeline {
@@ -51,10 +54,15 @@ impl Pipeline {
     /// Loads network and tokenizer in parallel. If the model's own tokenizer cannot be used, only using it is an error.
     ///
     /// # Errors
-    /// Those of [`OpenedModel::load_network`] and [`OpenedModel::eos_token_id`], and of [`OpenedModel::load_tokenizer`] for a
+    /// Those of [`OpenedModel::load_network`] and [`OpenedModel::generation_file`], and of [`OpenedModel::load_tokenizer`] for a
     /// tokenizer that was asked for ([`SourceOptions::tokenizer`]).
     pub fn load(opened: &OpenedModel, options: LoadOptions) -> Result<Self> {
-        let eos_token_id = opened.eos_token_id()?;
+        let generation_file = opened.generation_file()?;
+        let eos_token_id = match &generation_file {
+            Some(file) => file.eos_token_id()?,
+            None => None,
+        };
+        let eos_token_id = eos_token_id.unwrap_or_else(|| opened.config.eos_token_id.clone());
         let (tokenizer, model) = std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| opened.load_tokenizer());
             let model = opened.load_network(options);
@@ -66,7 +74,7 @@ impl Pipeline {
             Err(fault) if opened.tokenizer_is_given => return Err(fault),
             Err(fault) => (None, Some(fault)),
         };
-        Ok(Self { name: opened.name.clone(), model: model?, tokenizer, tokenizer_fault, eos_token_id })
+        Ok(Self { name: opened.name.clone(), model: model?, tokenizer, tokenizer_fault, eos_token_id, generation_file })
     }
 
     /// The tokenizer.

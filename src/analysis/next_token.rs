@@ -184,7 +184,7 @@ impl<'a> Distribution<'a> {
     /// The distribution of the token after `ids`, from the model's logits (V).
     fn new(logits: &'a mut [f32], query: &Query, ids: &[u32]) -> Result<Self> {
         logits::check_finite(logits)?;
-        query.processors.apply(logits, ids, 0);
+        query.processors.apply(logits, ids, ids.len(), 0);
         check_choice(logits::max(logits))?;
         let mut logprobs = logits.to_vec();
         logits::log_softmax(&mut logprobs);

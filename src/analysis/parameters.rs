@@ -49,20 +49,22 @@ impl Parameters {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         let [c, v, inner] = [config.n_embd, config.vocab_size, config.n_inner].map(|n| n as u64);
+        let bias = |outputs| if config.bias { outputs } else { 0 };
+        let norm = c + bias(c);
         let block = BlockParameters {
-            ln_1: 2 * c,
-            attn_c_attn: 3 * c * c + if config.qkv_bias { 3 * c } else { 0 },
-            attn_c_proj: c * c + c,
-            ln_2: 2 * c,
-            mlp_c_fc: c * inner + inner,
-            mlp_c_proj: inner * c + c,
+            ln_1: norm,
+            attn_c_attn: 3 * c * c + if config.qkv_bias { bias(3 * c) } else { 0 },
+            attn_c_proj: c * c + bias(c),
+            ln_2: norm,
+            mlp_c_fc: c * inner + bias(inner),
+            mlp_c_proj: inner * c + bias(c),
         };
         let per_block =
             block.ln_1 + block.attn_c_attn + block.attn_c_proj + block.ln_2 + block.mlp_c_fc + block.mlp_c_proj;
         let blocks = config.n_layer as u64 * per_block;
         let (token_embedding, position_embedding) = (v * c, config.n_positions as u64 * c);
         let head = if config.tie_word_embeddings { 0 } else { v * c };
-        let tied_total = token_embedding + position_embedding + blocks + 2 * c;
+        let tied_total = token_embedding + position_embedding + blocks + norm;
         Self {
             total: tied_total + head,
             untied_total: tied_total + v * c,
@@ -70,7 +72,7 @@ impl Parameters {
             position_embedding,
             per_block,
             blocks,
-            final_norm: 2 * c,
+            final_norm: norm,
             head,
             block,
         }

@@ -53,7 +53,9 @@ impl Score {
     /// The sum of the log-probabilities.
     #[must_use]
     pub fn sum_logprob(&self) -> f64 {
-        self.tokens.iter().flatten().map(|token| f64::from(token.logprob)).sum()
+        let sum: f64 = self.tokens.iter().flatten().map(|token| f64::from(token.logprob)).sum();
+        // The sum of nothing is -0.
+        sum + 0.0
     }
 
     /// How many tokens have a score.

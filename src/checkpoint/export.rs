@@ -8,9 +8,10 @@ use super::{Checkpoint, Tensor, TensorSpec, safetensors};
 use crate::base::{DType, QuantizedType};
 use crate::config::Config;
 use crate::error::Result;
-use crate::inventory::{self, Kind, TensorId};
+use crate::inventory::TensorId;
 
-/// A model to write: a checkpoint that [fits](Checkpoint::check) its configuration.
+/// A model to write: a checkpoint that [fits](Checkpoint::check) its configuration. The file gets all biases; those that
+/// the model lacks are zeros.
 #[derive(Debug, Clone, Copy)]
 pub struct Export<'a> {
     /// The weights.
@@ -21,7 +22,7 @@ pub struct Export<'a> {
     pub dtype: DType,
 }
 
-/// A tensor of the file: a stored one, or zero biases that the format demands and the model lacks.
+/// A tensor of the file: a stored one, or the zeros of a bias that the model lacks and other programs demand.
 struct Part<'a> {
     spec: TensorSpec,
     source: Option<&'a Tensor>,
@@ -48,7 +49,7 @@ impl<'a> Export<'a> {
         if let Some(vocabulary) = vocabulary {
             metadata.push_vocabulary(vocabulary);
         }
-        let parts = self.gguf_parts()?;
+        let parts = self.gguf_parts();
         let specs: Vec<TensorSpec> = parts.iter().map(|part| part.spec.clone()).collect();
         gguf::write(path, &metadata, &specs, |place| self.bytes(&parts[place]))
     }
@@ -60,14 +61,14 @@ impl<'a> Export<'a> {
     pub fn to_safetensors(&self, path: &Path) -> Result<()> {
         let parts: Vec<Part<'_>> = self
             .tensors()
-            .map(|(id, tensor)| Part {
+            .map(|(id, source)| Part {
                 spec: TensorSpec {
                     name: if id == TensorId::LM_HEAD { id.to_string() } else { format!("transformer.{id}") },
                     dtype: self.dtype,
-                    shape: tensor.shape.clone(),
+                    shape: id.shape(self.config),
                 },
-                source: Some(tensor),
-                transpose: tensor.transposed,
+                source,
+                transpose: source.is_some_and(|tensor| tensor.transposed),
             })
             .collect();
         let specs: Vec<TensorSpec> = parts.iter().map(|part| part.spec.clone()).collect();
@@ -82,20 +83,20 @@ impl<'a> Export<'a> {
             // A matrix that the type does not fit gets another type, of at most 4 bytes a number.
             self.dtype.byte_len(&tensor.shape).map_or(4 * numbers, |bytes| bytes as u64)
         };
-        self.tensors().map(|(_, tensor)| tensor.bytes.len() as u64 + converted(tensor)).max().unwrap_or_default()
+        let tensors = self.checkpoint.tensors();
+        tensors.map(|(_, tensor)| tensor.bytes.len() as u64 + converted(tensor)).max().unwrap_or_default()
     }
 
-    /// The tensors of the model, without a tied head.
-    fn tensors(&self) -> impl Iterator<Item = (TensorId, &'a Tensor)> {
-        let tied = self.config.tie_word_embeddings;
-        let known = self.checkpoint.tensors.iter().filter_map(|tensor| Some((TensorId::named(&tensor.name)?, tensor)));
-        known.filter(move |(id, _)| !(tied && *id == TensorId::LM_HEAD))
+    /// The tensors of the file: the stored ones, and those of biases that the model lacks.
+    fn tensors(&self) -> impl Iterator<Item = (TensorId, Option<&'a Tensor>)> {
+        let all = Config { bias: true, qkv_bias: true, ..self.config.clone() };
+        let missing: Vec<_> = all.tensors().filter(|id| !self.config.has(*id)).map(|id| (id, None)).collect();
+        self.checkpoint.tensors().map(|(id, tensor)| (id, Some(tensor))).chain(missing)
     }
 
-    fn gguf_parts(&self) -> Result<Vec<Part<'a>>> {
-        let mut parts = vec![];
-        for (id, tensor) in self.tensors() {
-            let mut shape = tensor.shape.clone();
+    fn gguf_parts(&self) -> Vec<Part<'a>> {
+        let part = |(id, source): (TensorId, Option<&'a Tensor>)| {
+            let mut shape = id.shape(self.config);
             if id.is_conv1d() {
                 shape.reverse();
             }
@@ -105,20 +106,10 @@ impl<'a> Export<'a> {
                 }
                 _ => DType::F32,
             };
-            let transpose = id.is_conv1d() && !tensor.transposed;
-            parts.push(Part {
-                spec: TensorSpec { name: id.gguf_name(), dtype, shape },
-                source: Some(tensor),
-                transpose,
-            });
-        }
-        // llama.cpp requires biases on queries, keys and values.
-        let qkv_biases = (0..self.config.n_layer).map(|i| TensorId::in_block(i, inventory::Part::CAttn, Kind::Bias));
-        for id in qkv_biases.filter(|id| self.checkpoint.tensor(*id).is_none()) {
-            let spec = TensorSpec { name: id.gguf_name(), dtype: DType::F32, shape: vec![3 * self.config.n_embd] };
-            parts.push(Part { spec, source: None, transpose: false });
-        }
-        Ok(parts)
+            let transpose = id.is_conv1d() && source.is_some_and(|tensor| !tensor.transposed);
+            Part { spec: TensorSpec { name: id.gguf_name(), dtype, shape }, source, transpose }
+        };
+        self.tensors().map(part).collect()
     }
 
     fn bytes(&self, part: &Part<'a>) -> Result<Cow<'a, [u8]>> {

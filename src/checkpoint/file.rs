@@ -48,11 +48,11 @@ impl File {
         } else if text.starts_with(b"{") {
             "a JSON text; download the weights themselves"
         } else if start.starts_with(b"PK\x03\x04") {
-            "a zip archive, as PyTorch saves them; rename it to *.bin"
+            "a zip archive"
         } else if start.starts_with(b"GGUF") {
-            "a GGUF file; rename it to *.gguf"
+            "a GGUF file"
         } else if start.get(8) == Some(&b'{') {
-            "a safetensors file; rename it to *.safetensors"
+            "a safetensors file"
         } else {
             return self.error(format!("not {expected}; is it damaged or another kind of file?"));
         };

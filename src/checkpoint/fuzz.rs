@@ -8,12 +8,16 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::file::File;
-use super::{ShardIndex, Tensor, gguf, pytorch, safetensors};
+use super::{ShardIndex, Tensor, gguf, golden, llm_c, pytorch, safetensors, tensorflow};
 use crate::analysis::parameters::{Costs, Parameters};
 use crate::config::Config;
 use crate::error::Result;
 
 type Reader = fn(&File) -> Result<Vec<Tensor>>;
+
+fn read_pytorch(file: &File) -> Result<Vec<Tensor>> {
+    Ok(pytorch::read(file)?.tensors)
+}
 
 fn read_gguf(file: &File) -> Result<Vec<Tensor>> {
     let gguf = gguf::Gguf::parse(file)?;
@@ -21,6 +25,18 @@ fn read_gguf(file: &File) -> Result<Vec<Tensor>> {
     let _ = Config::from_gguf(&gguf);
     let _ = gguf.vocabulary();
     Ok(gguf.tensors)
+}
+
+fn read_llm_c(file: &File) -> Result<Vec<Tensor>> {
+    let model = llm_c::read(file)?;
+    assert!(model.weights.iter().all(|(id, tensor)| tensor.shape == id.shape(&model.config)));
+    Ok(model.weights.into_iter().map(|(_, tensor)| tensor).collect())
+}
+
+/// Whatever the index says, the numbers are those of OpenAI's checkpoint among the fixtures.
+fn read_tensorflow(file: &File) -> Result<Vec<Tensor>> {
+    let path = golden::folder("openai_tf").join("model/model.ckpt.index");
+    Ok(tensorflow::read(&File { path, bytes: file.bytes.clone() })?.tensors)
 }
 
 fn cases() -> ProptestConfig {
@@ -136,12 +152,14 @@ fn seeds() -> Vec<(Reader, Vec<u8>)> {
     let small = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 32]].concat();
     vec![
         (safetensors::read, small),
-        (pytorch::read, fixture("views.bin")),
-        (pytorch::read, fixture("views_protocol4.bin")),
-        (pytorch::read, fixture("views_legacy.bin")),
-        (pytorch::read, fixture("nested.bin")),
-        (pytorch::read, fixture("compressed.bin")),
+        (read_pytorch, fixture("views.bin")),
+        (read_pytorch, fixture("views_protocol4.bin")),
+        (read_pytorch, fixture("views_legacy.bin")),
+        (read_pytorch, fixture("nested.bin")),
+        (read_pytorch, fixture("compressed.bin")),
         (read_gguf, fixture("tiny.gguf")),
+        (read_llm_c, std::fs::read(golden::folder("llmc_fp32").join("model/gpt2_tiny.bin")).unwrap()),
+        (read_tensorflow, std::fs::read(golden::folder("openai_tf").join("model/model.ckpt.index")).unwrap()),
     ]
 }
 
@@ -244,6 +262,22 @@ proptest! {
         check(reader, bytes);
     }
 
+    /// With the checksums right, so that mutations reach the entries.
+    #[test]
+    fn mutated_variables_are_read_or_refused(
+        place in any::<prop::sample::Index>(),
+        of_key in prop::bool::weighted(0.2),
+        mutations in prop::collection::vec(mutation(), 1..4),
+    ) {
+        let index = File::of(std::fs::read(golden::folder("openai_tf").join("model/model.ckpt.index")).unwrap());
+        let mut entries = tensorflow::table::tests::read(&index.bytes).unwrap();
+        let (key, value) = place.get_mut(&mut entries[..]);
+        for mutation in &mutations {
+            mutate(if of_key { key } else { value }, mutation);
+        }
+        check(read_tensorflow, tensorflow::table::tests::write(&entries));
+    }
+
     #[test]
     fn mutated_pickles_are_read_or_refused(
         seed in prop::sample::select(vec!["views.bin", "views_protocol4.bin", "nested.bin"]),
@@ -254,12 +288,12 @@ proptest! {
         for mutation in &mutations {
             mutate(&mut program.1, mutation);
         }
-        check(pytorch::read, pack(&entries));
+        check(read_pytorch, pack(&entries));
     }
 
     #[test]
     fn made_up_pickles_are_read_or_refused(pieces in prop::collection::vec(pickle_piece(), 0..60)) {
-        check(pytorch::read, archive(pieces.concat(), 4));
+        check(read_pytorch, archive(pieces.concat(), 4));
     }
 
     #[test]
@@ -269,7 +303,7 @@ proptest! {
         axes in prop::collection::vec((prop_oneof![9 => 0..5i32, 1 => any::<i32>()], prop_oneof![9 => 0..9i32, 1 => any::<i32>()]), 0..4),
     ) {
         let file = File::of(archive(view_program(len, offset, &axes), len));
-        if let Ok(tensors) = pytorch::read(&file) {
+        if let Ok(tensors) = read_pytorch(&file) {
             let (numbers, _) = tensors[0].bytes.as_chunks();
             let numbers: Vec<f32> = numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
             prop_assert_eq!(numbers, view_numbers(offset.into(), &axes));

@@ -4,12 +4,9 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use serde::Deserialize;
-
 use super::file::File;
-use super::{Tensor, plain_name, read_weights};
+use super::{Contents, Format, read_shard};
 use crate::error::{Error, Result};
-use crate::inventory::is_causal_mask;
 
 /// A checked index: which shard holds which tensor.
 #[derive(Debug, Clone)]
@@ -18,12 +15,6 @@ pub struct ShardIndex {
     /// Pairs of a tensor's name and its shard's index.
     tensors: Vec<(String, usize)>,
     shards: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Raw {
-    /// `serde_json::Map` keeps the order of the text.
-    weight_map: serde_json::Map<String, serde_json::Value>,
 }
 
 impl ShardIndex {
@@ -44,11 +35,14 @@ impl ShardIndex {
     }
 
     fn of(file: &File) -> Result<Self> {
-        let raw: Raw = serde_json::from_slice(&file.bytes)
-            .map_err(|e| file.error(format!("not an index of a sharded checkpoint: {e}")))?;
+        let wrong = |problem: String| file.error(format!("not an index of a sharded checkpoint: {problem}"));
+        let json = crate::json::parse(&file.bytes).map_err(wrong)?;
+        let Some(weight_map) = json.get("weight_map").and_then(serde_json::Value::as_object) else {
+            return Err(wrong("it has no `weight_map`, an object of tensors and their files".to_owned()));
+        };
         let mut index = Self { path: file.path.clone(), tensors: Vec::new(), shards: Vec::new() };
         let mut numbers = HashMap::new();
-        for (name, shard) in &raw.weight_map {
+        for (name, shard) in weight_map {
             file.check_name(name)?;
             let Some(shard) = shard.as_str() else {
                 return Err(file.error(format!("the shard of tensor `{name}` is {shard}, not a file name")));
@@ -83,7 +77,7 @@ impl ShardIndex {
     }
 
     /// Reads the tensors of all shards.
-    pub(super) fn open(&self) -> Result<Vec<Tensor>> {
+    pub(super) fn open(&self) -> Result<Contents> {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         if let Some(missing) = self.shards.iter().find(|shard| !folder.join(shard).exists()) {
             return Err(Error::format(
@@ -91,10 +85,12 @@ impl ShardIndex {
                 format!("shard `{missing}` is missing from the folder; download it again"),
             ));
         }
-        let mut tensors = Vec::new();
+        let (mut format, mut tensors) = (Format::Safetensors, Vec::new());
         let mut holder = HashMap::new();
         for (number, shard) in self.shards.iter().enumerate() {
-            for tensor in read_weights(&folder.join(shard))? {
+            let contents = read_shard(&folder.join(shard))?;
+            format = contents.format;
+            for tensor in contents.tensors {
                 let other = holder.insert(tensor.name.clone(), number).filter(|&other| other != number);
                 if let Some(other) = other {
                     let message =
@@ -105,14 +101,13 @@ impl ShardIndex {
             }
         }
         for (name, number) in &self.tensors {
-            let plain = plain_name(name);
-            if !is_causal_mask(plain) && holder.get(plain) != Some(number) {
+            if holder.get(name) != Some(number) {
                 let message =
                     format!("tensor `{name}` is not in shard `{}`, where the index lists it", self.shards[*number]);
                 return Err(Error::format(&self.path, message));
             }
         }
-        Ok(tensors)
+        Ok(Contents { format, tensors, config: None })
     }
 }
 
@@ -142,14 +137,15 @@ mod tests {
         folder
     }
 
-    fn open(weight_map: &str) -> Result<Vec<Tensor>> {
+    fn open(weight_map: &str) -> Result<Contents> {
         ShardIndex::read(&folder(weight_map).path().join("index.json"))?.open()
     }
 
     #[test]
     fn shards_are_joined_in_the_order_of_the_index() {
-        let tensors = open(r#"{"transformer.b": "2.safetensors", "a": "1.safetensors"}"#).unwrap();
-        assert_eq!(tensors.iter().map(|tensor| tensor.name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+        let contents = open(r#"{"transformer.b": "2.safetensors", "a": "1.safetensors"}"#).unwrap();
+        let names: Vec<_> = contents.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        assert_eq!(names, ["transformer.b", "a"]);
     }
 
     #[test]
@@ -163,7 +159,7 @@ mod tests {
             ("{}", "weight_map is empty"),
             ("[]", "not an index"),
         ] {
-            let error = open(weight_map).unwrap_err().to_string();
+            let error = open(weight_map).err().unwrap().to_string();
             assert!(error.contains(expected), "{error:?} does not say {expected:?}");
         }
     }
@@ -172,7 +168,7 @@ mod tests {
     fn shards_outside_the_folder_are_refused() {
         for shard in ["/etc/passwd", "../1.safetensors", "x/../../1.safetensors", "./1.safetensors", ".", "..", "", "/"]
         {
-            let error = open(&format!(r#"{{"a": "{shard}"}}"#)).unwrap_err().to_string();
+            let error = open(&format!(r#"{{"a": "{shard}"}}"#)).err().unwrap().to_string();
             assert!(error.contains("shards must be in the folder"), "{shard}: {error}");
         }
     }

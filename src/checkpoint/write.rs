@@ -1,4 +1,4 @@
-//! What the writers of all formats share: descriptions of tensors, checks, and writing their bytes.
+//! Tensors as files list them, and what the writers of all formats share: checks, and writing bytes.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::base::DType;
 use crate::error::{Error, Result};
 
-/// A tensor to write; its bytes are asked for when their turn comes.
-#[derive(Debug, Clone)]
+/// A tensor in a file. A writer asks for its bytes when their turn comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
     /// The name in the file.
     pub name: String,

@@ -62,6 +62,7 @@ fn advice(error: &Error, subcommand: &str) -> Option<Cow<'static, str>> {
             _ => "shorten it".into(),
         }),
         Error::Hub(_) => Some("without the hub, use `--model demo` or a local folder (`--model FOLDER`)".into()),
+        Error::NoConfig { .. } => Some("give one with --config F.json".into()),
         Error::Device { .. } => Some("or use --device cpu".into()),
         Error::DeviceMemory(_) => {
             Some("try --dtype bf16 or --quantize q8_0, a smaller --batch-size, fewer beams, or --device cpu".into())

@@ -3,6 +3,7 @@
 use clap::builder::{BoolValueParser, PossibleValue, PossibleValuesParser};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use gpt2::Error;
 use gpt2::decode::{GenerationConfig, Group, PARAMETERS, Parameter, Takes};
 
 use super::advice::with_names;
@@ -11,14 +12,21 @@ use super::flag_name;
 /// The parameters that shape the distribution, shared by `topk` and `generate`.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessorArgs {
+    /// As the flags say, with our defaults.
     pub config: GenerationConfig,
+    given: Given,
 }
 
 /// All decoding parameters, for `generate`.
 #[derive(Debug, Clone, Default)]
 pub struct DecodingArgs {
+    /// As the flags say, with our defaults.
     pub config: GenerationConfig,
+    given: Given,
 }
+
+/// The values of the flags that were given.
+type Given = Vec<(&'static Parameter, Vec<String>)>;
 
 impl ProcessorArgs {
     fn parameters() -> impl Iterator<Item = &'static Parameter> {
@@ -33,8 +41,17 @@ impl DecodingArgs {
 }
 
 /// Implements clap's traits for a struct whose `config` is read from the flags of its `parameters`.
+///
+/// `over` is the configuration with other defaults.
 macro_rules! arguments {
     ($($type:ty),+) => {$(
+        impl $type {
+            /// The configuration with these defaults in place of ours.
+            pub fn over(&self, defaults: GenerationConfig) -> Result<GenerationConfig, Error> {
+                with(defaults, &self.given)
+            }
+        }
+
         impl Args for $type {
             fn augment_args(command: Command) -> Command {
                 command.args(<$type>::parameters().map(argument))
@@ -53,7 +70,11 @@ macro_rules! arguments {
             }
 
             fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-                <$type>::parameters().try_for_each(|parameter| read(parameter, matches, &mut self.config))
+                self.given = <$type>::parameters().filter_map(|parameter| given(parameter, matches)).collect();
+                // The flags' parsers have already checked the values.
+                let refuse = |fault| clap::Error::raw(ErrorKind::ValueValidation, format!("{fault}\n"));
+                self.config = with(GenerationConfig::default(), &self.given).map_err(refuse)?;
+                Ok(())
             }
         }
     )+};
@@ -61,14 +82,22 @@ macro_rules! arguments {
 
 arguments!(ProcessorArgs, DecodingArgs);
 
-/// Reads a parameter's values, if given.
-fn read(parameter: &Parameter, matches: &ArgMatches, config: &mut GenerationConfig) -> Result<(), clap::Error> {
-    // The flag's parser has already checked the values.
-    let refuse = |fault| clap::Error::raw(ErrorKind::ValueValidation, format!("{}: {fault}\n", parameter.name));
-    for value in matches.get_raw(parameter.name).into_iter().flatten() {
-        parameter.read(&value.to_string_lossy(), config).map_err(refuse)?;
+/// A parameter with its values, if its flag was given.
+fn given(parameter: &'static Parameter, matches: &ArgMatches) -> Option<(&'static Parameter, Vec<String>)> {
+    let values = matches.get_raw(parameter.name)?;
+    Some((parameter, values.map(|value| value.to_string_lossy().into_owned()).collect()))
+}
+
+/// The configuration with the given values.
+fn with(mut config: GenerationConfig, given: &Given) -> Result<GenerationConfig, Error> {
+    for (parameter, values) in given {
+        // Values of a repeatable flag replace those of the defaults.
+        parameter.reset(&mut config);
+        for value in values {
+            parameter.read(value, &mut config).map_err(|fault| Error::parameter(parameter.name, fault))?;
+        }
     }
-    Ok(())
+    Ok(config)
 }
 
 /// The flag of a parameter.

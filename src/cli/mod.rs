@@ -5,6 +5,8 @@ mod bench;
 mod convert;
 mod decoding;
 mod model;
+mod number;
+mod rows;
 mod score;
 mod text;
 mod trace;
@@ -13,14 +15,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use bench::BenchArgs;
 pub use convert::ConvertArgs;
 pub use decoding::{DecodingArgs, ProcessorArgs};
 pub use model::{ModelArgs, TokenizerArgs};
+pub use rows::RowArgs;
 pub use score::ScoreArgs;
-pub use text::{Prompt, TextArgs, flag_ids, read_text};
+pub use text::{Prompt, TextArgs, flag_ids, is_stdin, read_text};
 pub use trace::TraceArgs;
 
 /// GPT-2 on the command line: tokenize, look at the next token, score, generate.
@@ -47,14 +50,7 @@ The model `demo` is built in; others are loaded from a folder or the Hugging Fac
 /// If clap refuses the arguments, or for requests for help or the version.
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let arguments: Vec<OsString> = arguments.collect();
-    // Treat a negative number as a value, so that the error is an out-of-range value that names the flag, not an unknown
-    // flag.
-    let mut command = Cli::command().mut_subcommands(|subcommand| {
-        subcommand.mut_args(|argument| {
-            let takes_value = argument.get_action().takes_values();
-            if takes_value { argument.allow_negative_numbers(true) } else { argument }
-        })
-    });
+    let mut command = Cli::command().mut_subcommands(|subcommand| subcommand.mut_args(with_any_value));
     let parsed =
         command.try_get_matches_from_mut(&arguments).and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
     parsed.map_err(|error| match not_unicode(&arguments) {
@@ -62,6 +58,23 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Err
             .error(ErrorKind::InvalidUtf8, format!("argument {place} is not UTF-8: invalid byte at offset {offset}")),
         _ => error.format(&mut command),
     })
+}
+
+/// Lets a value begin with a hyphen where that can only be a value.
+fn with_any_value(argument: Arg) -> Arg {
+    if !argument.get_action().takes_values() {
+        return argument;
+    }
+    let kind = argument.get_value_names().and_then(|names| names.first().cloned());
+    let is_text = matches!(kind.as_deref(), Some("TEXT" | "IDS" | "RE"));
+    let needs_value = argument.get_num_args().is_none_or(|values| values.min_values() > 0);
+    if is_text && needs_value && !argument.is_positional() {
+        // What follows a flag for text is text: a script with `--prompt "$X"` must not depend on what X begins with.
+        argument.allow_hyphen_values(true)
+    } else {
+        // So that the error is a value out of range, which names the flag, and not an unknown flag.
+        argument.allow_negative_numbers(true)
+    }
 }
 
 /// The first argument that is not UTF-8, counted from 1, and the offset of its first invalid byte.
@@ -146,7 +159,8 @@ pub enum Format {
   gpt2 generate \"The theory of relativity is\" --num-beams 4 --num-return-sequences 2
   gpt2 generate \"I enjoy walking with my cute dog\" --temperature 0.8 --top-k 50 --seed 1
   gpt2 generate --ids \"464 4583 286\" --format json
-  gpt2 generate --input prompts.jsonl --output results.jsonl --batch-size 16 --resume")]
+  gpt2 generate --input prompts.jsonl --output results.jsonl --batch-size 16 --resume
+  echo \"Once upon a\" | gpt2 generate --model demo")]
 pub struct GenerateArgs {
     #[command(flatten)]
     pub model: ModelArgs,
@@ -157,6 +171,13 @@ pub struct GenerateArgs {
     /// A smaller model with the same vocabulary that guesses ahead; same result, faster
     #[arg(long, value_name = "M", help_heading = "Decoding", conflicts_with = "prompt_lookup")]
     pub assistant_model: Option<String>,
+    /// Keep the line break that ends a text on stdin; without this flag one is dropped, since `echo` adds it
+    #[arg(long, help_heading = "Text")]
+    pub keep_newline: bool,
+    /// Take the model's own generation_config.json as defaults below the flags, as transformers does (if it samples, with
+    /// top_k 50 unless it says otherwise)
+    #[arg(long, help_heading = "Decoding")]
+    pub generation_config: bool,
     /// Leave the prompt out of the output
     #[arg(long, help_heading = "Output")]
     pub completion_only: bool,
@@ -174,19 +195,11 @@ pub struct GenerateArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Batch")]
 pub struct BatchArgs {
-    /// Prompts, one JSON object per line: {"id", "prompt"} or {"id", "prompt_ids"}, and any decoding parameter in
-    /// snake_case; - for stdin
-    #[arg(long, value_name = "F.jsonl", conflicts_with_all = ["positional", "prompt", "file", "ids"])]
-    pub input: Option<PathBuf>,
-    /// Where to write results, one JSON object per line, as they finish [default: stdout]
-    #[arg(long, value_name = "F.jsonl", requires = "input", conflicts_with_all = ["positional", "prompt", "file", "ids"])]
-    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub rows: RowArgs,
     /// Prompts to process at the same time
-    #[arg(long, value_name = "N", requires = "input", conflicts_with_all = ["positional", "prompt", "file", "ids"], default_value_t = 8, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
+    #[arg(long, value_name = "N", requires = "input", conflicts_with_all = ["positional", "prompt", "file", "ids"], default_value_t = 8, value_parser = number::whole(1..=4096))]
     pub batch_size: usize,
-    /// Continue the output of an earlier run: skip rows that are complete in it
-    #[arg(long, requires = "output")]
-    pub resume: bool,
 }
 
 #[derive(Debug, Args)]
@@ -201,7 +214,8 @@ pub struct TokenizeArgs {
     pub text: TextArgs,
     #[command(flatten)]
     pub tokenizer: TokenizerArgs,
-    /// Print the text of these ids, byte for byte; without IDS, read them from --file or stdin
+    /// Print the text of these ids, byte for byte; without IDS, read them from --file or stdin. Ids are separated by spaces,
+    /// commas or line breaks, or are a list of JSON
     #[arg(long, value_name = "IDS", num_args = 0..=1, help_heading = "Output")]
     #[arg(conflicts_with_all = ["positional", "prompt", "ids", "bos", "no_special", "count", "vocab"])]
     pub decode: Option<Option<String>>,
@@ -248,23 +262,29 @@ pub struct TopkArgs {
     pub text: TextArgs,
     #[command(flatten)]
     pub processors: ProcessorArgs,
+    /// Keep the line break that ends a text on stdin; without this flag one is dropped, since `echo` adds it
+    #[arg(long, help_heading = "Text")]
+    pub keep_newline: bool,
+    /// Take the model's own generation_config.json as defaults below the flags, as transformers does
+    #[arg(long, help_heading = "Distribution")]
+    pub generation_config: bool,
     /// How many tokens to show
-    #[arg(short, default_value_t = 10, value_name = "K")]
+    #[arg(short, default_value_t = 10, value_name = "K", value_parser = number::whole(0..))]
     pub k: usize,
     /// Show the distribution after every position
     #[arg(long, conflicts_with = "position")]
     pub all: bool,
     /// Show the distribution after this position; negative numbers count from the end
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = number::signed)]
     pub position: Option<i64>,
     /// Also report the rank and probability of this token (repeatable)
     #[arg(long, value_name = "TEXT")]
     pub token: Vec<String>,
     /// Expand the K best continuations D levels deep, with joint probabilities
-    #[arg(long, value_name = "D", conflicts_with_all = ["all", "position"], value_parser = clap::value_parser!(u64).range(1..=16))]
+    #[arg(long, value_name = "D", conflicts_with_all = ["all", "position"], value_parser = number::whole(1..=16))]
     pub tree: Option<u64>,
-    /// Also write a page for the browser that shows the distributions over the text
-    #[arg(long, value_name = "F.html", requires = "all")]
+    /// Also write a page for the browser that shows the distributions over the text; needs --all
+    #[arg(long, value_name = "F.html")]
     pub html: Option<PathBuf>,
     /// How to write the result
     #[arg(long, value_enum, default_value_t)]
@@ -277,15 +297,12 @@ pub struct TopkArgs {
   gpt2 info --model gpt2-xl --format json
   gpt2 info --model demo --tensors
   gpt2 info --model gpt2-xl --device cuda --dtype bf16
-  gpt2 info --config config.json")]
+  gpt2 info --config config.json  (without --model: needs no weights)")]
 pub struct InfoArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Describe only this configuration; needs no weights
-    #[arg(long, value_name = "F.json")]
-    pub config: Option<PathBuf>,
-    /// List the checkpoint's tensors
-    #[arg(long, conflicts_with = "config")]
+    /// List the checkpoint's tensors, under their names in the file
+    #[arg(long)]
     pub tensors: bool,
     /// How to write the result
     #[arg(long, value_enum, default_value_t)]

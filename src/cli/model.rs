@@ -3,20 +3,27 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use gpt2::base::{FloatType, QuantizedType};
 use gpt2::model::WeightType;
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// `demo` (built in), a name or owner/name on the Hugging Face hub, a folder, or a .gguf file
-    #[arg(short, long, env = "GPT2_MODEL", default_value = "gpt2", hide_env_values = true)]
-    pub model: String,
+    /// `demo` (built in), a name or owner/name on the Hugging Face hub, a folder, or a file with weights of any form
+    /// [env: GPT2_MODEL] [default: gpt2]
+    #[arg(short, long, value_name = "M")]
+    pub model: Option<String>,
     /// Branch, tag or commit on the hub
     #[arg(long, value_name = "R")]
     pub revision: Option<String>,
-    /// tokenizer.json, or a folder with tokenizer files, to use instead of the model's own
+    /// config.json of weights that do not say how their model is built
+    #[arg(long, value_name = "F.json")]
+    pub config: Option<PathBuf>,
+    /// Attention heads, for weights that do not say
+    #[arg(long, value_name = "H", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    pub n_head: Option<usize>,
+    /// `gpt2` (GPT-2's), tokenizer.json, or a folder with tokenizer files, to use instead of the model's own
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
     /// Use only the cache and open no connection [env: HF_HUB_OFFLINE=1]
@@ -32,7 +39,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "FORMAT", conflicts_with = "dtype", value_parser = quantized_type())]
     pub quantize: Option<QuantizedType>,
     /// Threads to compute with [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = super::number::whole(1..=1024))]
     pub threads: Option<u16>,
 }
 
@@ -40,14 +47,14 @@ pub struct ModelArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Tokenizer")]
 pub struct TokenizerArgs {
-    /// The tokenizer of this model: a name or owner/name on the Hugging Face hub, a folder, or a .gguf file [default:
-    /// GPT-2's, which is built in]
+    /// The tokenizer of this model: a name or owner/name on the Hugging Face hub, a folder, or a file with weights
+    /// [default: GPT-2's, which is built in]
     #[arg(short, long)]
     pub model: Option<String>,
     /// Branch, tag or commit on the hub
     #[arg(long, value_name = "R", requires = "model")]
     pub revision: Option<String>,
-    /// tokenizer.json, or a folder with tokenizer files, to use instead of a model's
+    /// `gpt2` (GPT-2's), tokenizer.json, or a folder with tokenizer files, to use instead of a model's
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
     /// Use only the cache and open no connection [env: HF_HUB_OFFLINE=1]
@@ -89,6 +96,18 @@ where
 }
 
 impl ModelArgs {
+    /// The model: the flag's, else the environment's, else GPT-2.
+    pub fn model(&self) -> String {
+        let from_environment = || std::env::var("GPT2_MODEL").ok().filter(|model| !model.is_empty());
+        self.model.clone().or_else(from_environment).unwrap_or_else(|| "gpt2".to_owned())
+    }
+
+    /// The same with another model, of which nothing else is known.
+    pub fn with_model(&self, model: &str) -> Self {
+        let model = Some(model.to_owned());
+        Self { model, revision: None, config: None, n_head: None, tokenizer: None, ..self.clone() }
+    }
+
     /// The type of the weights in memory.
     pub fn weights(&self) -> WeightType {
         match (self.dtype, self.quantize) {
@@ -98,20 +117,22 @@ impl ModelArgs {
         }
     }
 
-    /// Whether the flag or `HF_HUB_OFFLINE` forbids network access.
+    /// Whether the flag or the environment forbids network access.
     pub fn is_offline(&self) -> bool {
         self.offline || is_offline_by_environment()
     }
 }
 
 impl TokenizerArgs {
-    /// Whether the flag or `HF_HUB_OFFLINE` forbids network access.
+    /// Whether the flag or the environment forbids network access.
     pub fn is_offline(&self) -> bool {
         self.offline || is_offline_by_environment()
     }
 }
 
+/// As huggingface_hub decides it: `HF_HUB_OFFLINE`, else `TRANSFORMERS_OFFLINE`.
 fn is_offline_by_environment() -> bool {
-    let asked = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_lowercase();
-    matches!(asked.as_str(), "1" | "true" | "yes" | "on")
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let asked = set("HF_HUB_OFFLINE").or_else(|| set("TRANSFORMERS_OFFLINE")).unwrap_or_default();
+    matches!(asked.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Format, ModelArgs, TextArgs};
+use super::{Format, ModelArgs, RowArgs, TextArgs, number};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -20,10 +20,10 @@ pub struct ScoreArgs {
     pub text: TextArgs,
     /// Slide a window over the text in steps of S tokens, as in transformers' perplexity guide; without it the text must
     /// fit the context
-    #[arg(long, value_name = "S", help_heading = "Protocol")]
+    #[arg(long, value_name = "S", help_heading = "Protocol", value_parser = number::whole(0..))]
     pub stride: Option<usize>,
     /// Tokens in a window [default: the model's context]
-    #[arg(long, value_name = "C", requires = "stride", help_heading = "Protocol")]
+    #[arg(long, value_name = "C", requires = "stride", help_heading = "Protocol", value_parser = number::whole(0..))]
     pub context: Option<usize>,
     #[command(flatten)]
     pub batch: ScoreBatchArgs,
@@ -31,7 +31,7 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "F.html", conflicts_with = "input", help_heading = "Output")]
     pub html: Option<PathBuf>,
     /// How to write the result; `text` lists every token of a short text (of a longer one with -v)
-    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    #[arg(long, value_enum, default_value_t, conflicts_with = "input", help_heading = "Output")]
     pub format: Format,
 }
 
@@ -39,16 +39,9 @@ pub struct ScoreArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Batch")]
 pub struct ScoreBatchArgs {
-    /// Texts, one JSON object per line: {"id", "text"} or {"id", "ids"}; - for stdin
-    #[arg(long, value_name = "F.jsonl", conflicts_with_all = ["positional", "prompt", "file", "ids", "format"])]
-    pub input: Option<PathBuf>,
-    /// Where to write results, one JSON object per line [default: stdout]
-    #[arg(long, value_name = "F.jsonl", requires = "input", conflicts_with_all = ["positional", "prompt", "file", "ids"])]
-    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub rows: RowArgs,
     /// Texts to process at the same time
-    #[arg(long, value_name = "N", requires = "input", conflicts_with_all = ["positional", "prompt", "file", "ids"], default_value_t = 32, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
+    #[arg(long, value_name = "N", requires = "input", conflicts_with_all = ["positional", "prompt", "file", "ids"], default_value_t = 32, value_parser = number::whole(1..=4096))]
     pub batch_size: usize,
-    /// Continue the output of an earlier run: skip rows that are complete in it
-    #[arg(long, requires = "output")]
-    pub resume: bool,
 }

@@ -7,22 +7,23 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use gpt2::decode::parse_ids;
+use gpt2::files::without_byte_order_mark;
 use gpt2::{Error, memory};
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Text")]
 pub struct TextArgs {
-    /// The text; read from stdin if none is given and stdin is not a terminal
+    /// The text; - for stdin, which is also read if no text is given and it is not a terminal
     #[arg(value_name = "TEXT")]
     pub positional: Option<String>,
     /// The text
     #[arg(short, long, value_name = "TEXT", conflicts_with = "positional")]
     pub prompt: Option<String>,
-    /// Read the text from a file
+    /// Read the text from a file; - for stdin
     #[arg(long, value_name = "F", conflicts_with_all = ["positional", "prompt"])]
     pub file: Option<PathBuf>,
-    /// Token ids instead of text, such as "464 4583"; needs no tokenizer
-    #[arg(long, value_name = "IDS", conflicts_with_all = ["positional", "prompt", "file"], allow_hyphen_values = true)]
+    /// Token ids instead of text, such as "464 4583" or "[464, 4583]"; needs no tokenizer
+    #[arg(long, value_name = "IDS", conflicts_with_all = ["positional", "prompt", "file"])]
     pub ids: Option<String>,
     /// Put <|endoftext|> before the text, unless the tokenizer puts its own start of text there
     #[arg(long)]
@@ -47,22 +48,50 @@ impl TextArgs {
     /// # Errors
     /// If a file cannot be read, the text is not UTF-8, an id is not a number, or nothing was given.
     pub fn prompt(&self) -> anyhow::Result<Prompt> {
+        self.read(false)
+    }
+
+    /// As [`prompt`](Self::prompt), but drops the line break that ends a text on stdin, which `echo` adds and nobody wants
+    /// continued.
+    pub fn prompt_without_newline(&self) -> anyhow::Result<Prompt> {
+        self.read(true)
+    }
+
+    fn read(&self, drop_newline: bool) -> anyhow::Result<Prompt> {
         if let Some(ids) = &self.ids {
             return Ok(Prompt::Ids(flag_ids(ids, "--ids")?));
         }
-        if let Some(text) = self.positional.as_ref().or(self.prompt.as_ref()) {
+        let positional = self.positional.as_ref().filter(|text| *text != STDIN);
+        if let Some(text) = positional.or(self.prompt.as_ref()) {
             return Ok(Prompt::Text(text.clone()));
         }
-        read_text(self.file.as_deref()).map(Prompt::Text)
+        let file = self.file.as_deref().or(self.positional.as_ref().map(Path::new));
+        let mut text = read_text(file)?;
+        if drop_newline && file.is_none_or(is_stdin) && text.ends_with('\n') {
+            text.pop();
+            if text.ends_with('\r') {
+                text.pop();
+            }
+        }
+        Ok(Prompt::Text(text))
     }
 }
 
-/// Reads text from a file, or from stdin if there is none; a terminal on stdin is a usage error.
+/// What stands for stdin where a file or a text is expected.
+const STDIN: &str = "-";
+
+/// Whether the name of a file stands for stdin.
+pub fn is_stdin(file: &Path) -> bool {
+    file == Path::new(STDIN)
+}
+
+/// Reads text from a file or stdin (`-`, or no file), without a byte order mark. A terminal on stdin is a usage error,
+/// unless stdin was asked for.
 ///
 /// # Errors
 /// If it cannot be read or is not UTF-8.
 pub fn read_text(file: Option<&Path>) -> anyhow::Result<String> {
-    let (bytes, name) = match file {
+    let (mut bytes, name) = match file.filter(|file| !is_stdin(file)) {
         Some(path) => {
             let name = path.display().to_string();
             let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
@@ -70,14 +99,16 @@ pub fn read_text(file: Option<&Path>) -> anyhow::Result<String> {
         }
         None => {
             let stdin = std::io::stdin().lock();
-            if stdin.is_terminal() {
+            if file.is_none() && stdin.is_terminal() {
                 return Err(Error::Usage("no text: give it as an argument, with --file, or on stdin".into()).into());
             }
             (read_limited(stdin, "stdin")?, "stdin".to_owned())
         }
     };
-    String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
+    let mark = bytes.len() - without_byte_order_mark(&bytes).len();
+    let text = String::from_utf8(bytes.split_off(mark));
+    text.map_err(|e| {
+        let at = mark + e.utf8_error().valid_up_to();
         anyhow::anyhow!("{name} is not UTF-8: invalid byte at offset {at}")
     })
 }
@@ -95,7 +126,7 @@ fn read_limited(reader: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Token ids given with `flag`, separated by spaces or commas.
+/// Token ids given with `flag`, as [`parse_ids`] takes them.
 ///
 /// # Errors
 /// A usage error that names the flag and the part that is not a token id.

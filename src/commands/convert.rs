@@ -13,7 +13,7 @@ use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
 use super::load;
 use crate::cli::{ConvertArgs, Format, Verbosity};
 use crate::output::convert::ConvertRecord;
-use crate::output::{Stdout, say, write_file};
+use crate::output::{Stdout, check_folder, say, write_file};
 
 /// The kind of file, by its extension.
 enum Kind {
@@ -24,6 +24,7 @@ enum Kind {
 pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
     let dtype = args.to;
     let kind = kind(args, dtype)?;
+    check_folder(Some(&args.output))?;
     load::set_up(&args.model)?;
     let opened = load::open(&args.model, verbosity)?;
     opened.checkpoint.check(&opened.config)?;

@@ -1,34 +1,43 @@
 //! `gpt2 info`: architecture, parameters, memory.
 
 use anyhow::Result;
+use gpt2::Error;
 use gpt2::analysis::parameters::{Costs, Parameters};
+use gpt2::checkpoint::{Format, TensorSpec};
 use gpt2::config::Config;
 use gpt2::device::DeviceChoice;
 use gpt2::memory::{self, DeviceFootprint, Footprint};
 use gpt2::source::OpenedModel;
 
 use super::load;
-use crate::cli::{Format, InfoArgs, Verbosity};
+use crate::cli::{self, InfoArgs, Verbosity};
 use crate::output::Stdout;
 use crate::output::info::{InfoRecord, MemoryRecord, RunningRecord, TensorRecord};
 
 pub fn run(args: &InfoArgs, verbosity: Verbosity) -> Result<()> {
     let on_gpu = may_be_cuda(args.model.device)?;
-    let Described { model, config, footprint, device, tensors } = match &args.config {
-        Some(path) => {
+    let Described { model, format, config, footprint, device, tensors } = match (&args.model.config, &args.model.model)
+    {
+        (Some(_), None) if args.tensors => {
+            return Err(Error::Usage(
+                "--tensors lists a checkpoint's tensors: give its --model beside --config".into(),
+            )
+            .into());
+        }
+        (Some(path), None) => {
             let (config, weights) = (Config::from_file(path)?, args.model.weights());
             let footprint = Footprint::of_config(&config, weights);
             let device = DeviceFootprint::of_config(&config, weights);
-            Described { model: path.display().to_string(), config, footprint, device, tensors: vec![] }
+            Described { model: path.display().to_string(), format: None, config, footprint, device, tensors: vec![] }
         }
-        None => of_model(args, verbosity)?,
+        _ => of_model(args, verbosity)?,
     };
     let running = RunningRecord { footprint, available_bytes: memory::available().map(|available| available.bytes) };
     let memory = MemoryRecord { costs: Costs::of(&config), running, device: on_gpu.then_some(device) };
-    let record = InfoRecord { model, parameters: Parameters::of(&config), memory, config, tensors };
+    let record = InfoRecord { model, format, parameters: Parameters::of(&config), memory, config, tensors };
     let mut out = Stdout::lock();
     match args.format {
-        Format::Text => record.write_text(&mut out),
+        cli::Format::Text => record.write_text(&mut out),
         format => out.json(&record, format),
     }?;
     out.finish()
@@ -37,6 +46,8 @@ pub fn run(args: &InfoArgs, verbosity: Verbosity) -> Result<()> {
 /// Everything that `info` shows about a model.
 struct Described {
     model: String,
+    /// The form of the checkpoint, if there is one.
+    format: Option<Format>,
     config: Config,
     footprint: Footprint,
     /// On an NVIDIA GPU.
@@ -60,13 +71,13 @@ fn may_be_cuda(device: DeviceChoice) -> Result<bool> {
 /// Describes a model without reading its weights.
 fn of_model(args: &InfoArgs, verbosity: Verbosity) -> Result<Described> {
     let OpenedModel { name, config, checkpoint, .. } = load::open(&args.model, verbosity)?;
-    let tensors = if args.tensors { checkpoint.tensors().iter().map(record).collect() } else { vec![] };
+    let tensors = if args.tensors { checkpoint.listing().iter().map(record).collect() } else { vec![] };
     let weights = args.model.weights();
     let footprint = Footprint::of_checkpoint(&config, &checkpoint, weights);
     let device = DeviceFootprint::of_checkpoint(&config, &checkpoint, weights);
-    Ok(Described { model: name, config, footprint, device, tensors })
+    Ok(Described { model: name, format: Some(checkpoint.format()), config, footprint, device, tensors })
 }
 
-fn record(tensor: &gpt2::checkpoint::Tensor) -> TensorRecord {
+fn record(tensor: &TensorSpec) -> TensorRecord {
     TensorRecord { name: tensor.name.clone(), dtype: tensor.dtype.to_string(), shape: tensor.shape.clone() }
 }

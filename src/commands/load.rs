@@ -8,16 +8,19 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use gpt2::Error;
-use gpt2::base::pool;
+use gpt2::base::{FloatType, pool};
+use gpt2::decode::GenerationConfig;
 use gpt2::device::Backend;
+use gpt2::kernels;
 use gpt2::model::{Gpt2, LoadOptions, WeightType};
 use gpt2::pipeline::Pipeline;
 use gpt2::source::{self, OpenedModel, Progress, SourceOptions};
 use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::{ModelArgs, Prompt, TextArgs, TokenizerArgs, Verbosity};
-use crate::output::say;
+use super::rows::Settings;
+use crate::cli::{ModelArgs, Prompt, RowArgs, TextArgs, TokenizerArgs, Verbosity};
+use crate::output::{say, visible};
 
 /// A model ready to run.
 pub struct Loaded {
@@ -26,6 +29,8 @@ pub struct Loaded {
     start_note: Cell<Option<String>>,
     /// Seconds from the command line to here.
     pub load_s: f64,
+    /// Identifies configuration and weights.
+    pub fingerprint: String,
 }
 
 impl Loaded {
@@ -43,8 +48,9 @@ impl std::ops::Deref for Loaded {
     }
 }
 
-/// Sets the number of threads and checks the device.
+/// Sets the number of threads, and checks the instruction set and the device.
 pub fn set_up(args: &ModelArgs) -> Result<()> {
+    kernels::check_level()?;
     if let Some(threads) = args.threads {
         pool::set_threads(usize::from(threads));
     }
@@ -57,10 +63,16 @@ pub fn open(args: &ModelArgs, verbosity: Verbosity) -> Result<OpenedModel> {
     let options = SourceOptions {
         revision: args.revision.clone(),
         offline: args.is_offline(),
+        config: args.config.clone(),
+        n_head: args.n_head,
         tokenizer: args.tokenizer.clone(),
         progress: Some(&|progress| bar.show(progress)),
     };
-    Ok(source::open(&args.model, &options)?)
+    let opened = source::open(&args.model(), &options)?;
+    if !verbosity.quiet {
+        opened.notices.iter().for_each(say);
+    }
+    Ok(opened)
 }
 
 /// Loads a network without its tokenizer.
@@ -78,6 +90,7 @@ pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<(Tokenize
         offline: args.is_offline(),
         tokenizer: args.tokenizer.clone(),
         progress: Some(&|progress| bar.show(progress)),
+        ..SourceOptions::default()
     };
     let files = source::find_tokenizer(args.model.as_deref(), &options)?;
     let tokenizer = Tokenizer::load(&files).map_err(|error| match error {
@@ -108,11 +121,12 @@ impl Loaded {
         let pipeline = Pipeline::load(&opened, LoadOptions { weights: args.weights(), backend })?;
         let start_note = pipeline.tokenizer.as_ref().and_then(|tokenizer| start_note(&opened.tokenizer, tokenizer));
         note_fallback(args, &pipeline.model, verbosity);
+        let fingerprint = opened.checkpoint.fingerprint(&opened.config);
         let load_s = start.elapsed().as_secs_f64();
         if verbosity.verbose > 0 {
             say(format_args!("loaded {} in {load_s:.3} s", pipeline.name));
         }
-        Ok(Self { pipeline, start_note: Cell::new(start_note), load_s })
+        Ok(Self { pipeline, start_note: Cell::new(start_note), load_s, fingerprint })
     }
 
     /// The ids of a text, with what the tokenizer puts around it; of ids, those.
@@ -160,9 +174,60 @@ impl Loaded {
             );
         }
         if empty && !text.bos && !verbosity.quiet {
-            say("the prompt is empty: starting from <|endoftext|>");
+            say(format_args!("the prompt is empty: starting from {}", self.token_name(ids[0])));
         }
         Ok(ids)
+    }
+
+    /// A token by its text, if it has one, or by its id.
+    pub fn token_name(&self, id: u32) -> String {
+        match self.token_text(id).filter(|text| !text.is_empty()) {
+            Some(text) => visible(&text),
+            None => format!("token {id}"),
+        }
+    }
+
+    /// The model's own `generation_config.json` as defaults, if it is asked for. Says once what is set in it and not
+    /// followed.
+    ///
+    /// # Errors
+    /// For a value in it that cannot be used.
+    pub fn generation_defaults(&self, asked: bool, verbosity: Verbosity) -> Result<GenerationConfig> {
+        let ends = self.generation_config();
+        let Some(file) = &self.generation_file else { return Ok(ends) };
+        let (ignored, advice) = match asked {
+            true => (file.missing(), "this program does not have"),
+            false => (file.set(), "--generation-config follows"),
+        };
+        if !ignored.is_empty() && !verbosity.quiet {
+            let (them, is) = if ignored.len() == 1 { ("it", "is") } else { ("them", "are") };
+            let names: Vec<String> = ignored.iter().map(|name| format!("`{name}`")).collect();
+            let names = names.join(", ");
+            say(format_args!("note: generation_config.json sets {names}, which {is} not followed: {advice} {them}"));
+        }
+        if !asked {
+            return Ok(ends);
+        }
+        Ok(GenerationConfig { eos_token_id: ends.eos_token_id, ..file.config()? })
+    }
+
+    /// What the results of a run over rows depend on, besides the rows and `parameters`.
+    pub fn settings(&self, subcommand: &str, model: &ModelArgs, text: &TextArgs, rows: &RowArgs) -> Settings {
+        let parameters = serde_json::json!({
+            "dtype": model.dtype.map(FloatType::name),
+            "quantize": model.quantize.map(|format| format.dtype().to_string().to_lowercase()),
+            "tokenizer": model.tokenizer,
+            "bos": text.bos,
+            "no_special": text.no_special,
+            "keep": rows.keep,
+        });
+        Settings {
+            subcommand: subcommand.to_owned(),
+            model: self.name.clone(),
+            weights: self.fingerprint.clone(),
+            seed: 0,
+            parameters: parameters.as_object().cloned().unwrap_or_default(),
+        }
     }
 
     /// The tokenizer.

@@ -1,21 +1,18 @@
 //! `gpt2 score`: how likely a model finds a text.
 
 use std::io::IsTerminal;
-use std::sync::mpsc::Receiver;
 
 use anyhow::{Context, Result, anyhow, bail};
 use gpt2::Error;
 use gpt2::analysis::perplexity::Sliding;
 use gpt2::analysis::score::{self, Score, ScoreOptions, score};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
-use serde::Deserialize;
-use serde_json::Value;
 
-use super::jsonl::{self, Line, Sink};
 use super::load::Loaded;
+use super::rows::{self, Input, Next, Refused, Row, Sink};
 use crate::cli::{Format, Prompt, ScoreArgs, Verbosity};
 use crate::output::score::{Protocol, ScoreRecord};
-use crate::output::{Stdout, check_folder, html, say};
+use crate::output::{RowRecord, Stdout, check_folder, html, say};
 
 /// How many of the most probable tokens the page shows in each place.
 const ALTERNATIVES: usize = 8;
@@ -25,9 +22,8 @@ const LONG: usize = 4096;
 
 pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
     check(args)?;
-    let work = match &args.batch.input {
-        // Open the input first: if it is missing, the output of an earlier run must survive.
-        Some(input) => Work::Batch(jsonl::read_lines(input)?),
+    let work = match Input::open(&args.batch.rows, false)? {
+        Some(input) => Work::Batch(input),
         None => Work::Single(args.text.prompt()?),
     };
     let loaded = Loaded::load(&args.model, verbosity)?;
@@ -39,7 +35,7 @@ pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
     let alternatives = if args.html.is_some() { ALTERNATIVES } else { 0 };
     let scorer = Scorer { args, loaded: &loaded, options: ScoreOptions { sliding, alternatives }, verbosity };
     match work {
-        Work::Batch(lines) => scorer.batch(&lines),
+        Work::Batch(input) => scorer.batch(input),
         Work::Single(prompt) => scorer.single(&prompt),
     }
 }
@@ -54,17 +50,13 @@ fn check(args: &ScoreArgs) -> Result<()> {
     if let (Some(context), Some(stride)) = (args.context, args.stride) {
         Sliding::new(context, stride, usize::MAX)?;
     }
-    check_folder(args.html.as_deref())?;
-    match &args.batch.input {
-        Some(input) => jsonl::check_output(input, args.batch.output.as_deref()),
-        None => Ok(()),
-    }
+    check_folder(args.html.as_deref())
 }
 
 /// What to score.
 enum Work {
     Single(Prompt),
-    Batch(Receiver<Line>),
+    Batch(Input),
 }
 
 /// A loaded model and the flags.
@@ -113,7 +105,7 @@ impl Scorer<'_> {
     }
 
     /// The record of a text whose first `skipped` ids are not its own.
-    fn record(&self, id: Option<Value>, mut ids: Vec<u32>, skipped: usize, score: &Score) -> ScoreRecord {
+    fn record(&self, row: Option<RowRecord>, mut ids: Vec<u32>, skipped: usize, score: &Score) -> ScoreRecord {
         let protocol = Protocol {
             bos: skipped > 0,
             context: self.options.sliding.map_or(self.loaded.model.config().n_positions, Sliding::context),
@@ -124,7 +116,7 @@ impl Scorer<'_> {
         let sum_logprob = score.sum_logprob();
         let bytes = self.loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode_bytes(&ids, false).len());
         ScoreRecord {
-            id,
+            row,
             model: self.loaded.name.clone(),
             tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
             logprobs: tokens.iter().map(|token| token.map(|token| token.logprob)).collect(),
@@ -133,7 +125,9 @@ impl Scorer<'_> {
             sum_logprob,
             scored_tokens: score.scored_tokens(),
             perplexity: score.perplexity,
-            bits_per_byte: bytes.filter(|n| *n > 0).map(|n| -sum_logprob / std::f64::consts::LN_2 / n as f64),
+            bits_per_byte: bytes
+                .filter(|n| *n > 0 && score.scored_tokens() > 0)
+                .map(|n| -sum_logprob / std::f64::consts::LN_2 / n as f64),
             protocol,
         }
     }
@@ -151,21 +145,31 @@ impl Scorer<'_> {
         Ok(ProgressBar::new(tokens as u64).with_style(style))
     }
 
-    /// Scores texts from a JSONL file, as many at a time as have arrived and fit the batch.
-    fn batch(&self, lines: &Receiver<Line>) -> Result<()> {
+    /// Scores rows, as many at a time as have arrived and fit the batch.
+    fn batch(&self, mut input: Input) -> Result<()> {
         let args = &self.args.batch;
-        let (mut sink, mut done) = Sink::open("score", args.output.as_deref(), args.resume)?;
-        let progress = jsonl::progress(args.input.as_deref(), self.verbosity.quiet)?;
+        let mut settings = self.loaded.settings("score", &self.args.model, &self.args.text, &args.rows);
+        settings.parameters.insert("stride".into(), self.args.stride.into());
+        settings.parameters.insert("context".into(), self.args.context.into());
+        let mut sink = Sink::open(&args.rows, &input, &mut settings)?;
+        let progress = rows::progress(args.rows.input.as_deref(), self.verbosity.quiet)?;
         let mut failed = 0;
-        while let Ok(first) = lines.recv() {
+        let mut more = true;
+        while more {
             let mut rows = vec![];
-            for line in std::iter::once(first).chain(lines.try_iter().take(args.batch_size - 1)) {
-                match self.row(line) {
-                    Ok(row) if done.get(&row.id.to_string()).is_some_and(|left| *left > 0) => {
-                        done.entry(row.id.to_string()).and_modify(|left| *left -= 1);
-                        progress.inc(1);
+            while rows.len() < args.batch_size {
+                match input.next(rows.is_empty())? {
+                    Next::Row(row) => match sink.has(&row) {
+                        Ok(true) => progress.inc(1),
+                        Ok(false) => rows.push(self.row(*row)),
+                        Err(error) => rows.push(Err(Refused { place: row.place, error })),
+                    },
+                    Next::Refused(refused) => rows.push(Err(*refused)),
+                    Next::Later => break,
+                    Next::End => {
+                        more = false;
+                        break;
                     }
-                    row => rows.push(row),
                 }
             }
             let count = rows.len();
@@ -173,39 +177,37 @@ impl Scorer<'_> {
             progress.inc(count as u64);
         }
         progress.finish_and_clear();
-        jsonl::outcome(failed)
+        rows::outcome(failed)
     }
 
-    /// The row on a line. An error comes with the id to report it under.
-    fn row(&self, line: Line) -> Result<Row, (Value, anyhow::Error)> {
-        let (number, raw) = jsonl::parse::<RawRow>(line)?;
-        let id = raw.id.clone().unwrap_or_else(|| number.into());
-        let ids = raw.prompt().and_then(|prompt| self.ids(&prompt)).and_then(|(ids, context)| {
+    /// The row with its ids, if they can be scored.
+    fn row(&self, row: Row) -> Result<Scorable, Refused> {
+        let ids = self.ids(&row.prompt).and_then(|(ids, context)| {
             score::check(&self.loaded.model, &ids, &self.options)?;
             Ok((ids, context))
         });
         match ids {
-            Ok((ids, context)) => Ok(Row { id, ids, context }),
-            Err(error) => Err((id, error)),
+            Ok((ids, context)) => Ok(Scorable { row, ids, context }),
+            Err(error) => Err(Refused { place: row.place, error }),
         }
     }
 
     /// Scores rows together and writes the results in order; returns how many failed.
-    fn score_rows(&self, rows: Vec<Result<Row, (Value, anyhow::Error)>>, sink: &mut Sink) -> Result<usize> {
+    fn score_rows(&self, rows: Vec<Result<Scorable, Refused>>, sink: &mut Sink) -> Result<usize> {
         let texts: Vec<&[u32]> = rows.iter().flatten().map(|row| row.ids.as_slice()).collect();
         let mut scores = self.scores(&texts).into_iter();
         let mut failed = 0;
         for row in rows {
-            let scored = row.and_then(|row| match scores.next() {
-                Some(Ok(score)) => Ok(self.record(Some(row.id), row.ids, row.context, &score)),
-                Some(Err(error)) => Err((row.id, error)),
-                None => Err((row.id, anyhow!("the text was not scored"))),
+            let scored = row.and_then(|Scorable { row, ids, context }| match scores.next() {
+                Some(Ok(score)) => Ok((row.identity(), self.record(Some(row.place), ids, context, &score))),
+                Some(Err(error)) => Err(Refused { place: row.place, error }),
+                None => Err(Refused { place: row.place, error: anyhow!("the text was not scored") }),
             });
             match scored {
-                Ok(record) => sink.line(&record)?,
-                Err((id, error)) => {
+                Ok((identity, record)) => sink.result(identity, &record)?,
+                Err(refused) => {
                     failed += 1;
-                    sink.error(id, &error)?;
+                    sink.refused(refused)?;
                 }
             }
         }
@@ -222,32 +224,9 @@ impl Scorer<'_> {
     }
 }
 
-/// A line of the input.
-#[derive(Deserialize)]
-#[serde(expecting = "an object with `text` or `ids`")]
-struct RawRow {
-    /// Any value; the line's number (from 1) if there is none.
-    id: Option<Value>,
-    #[serde(alias = "prompt")]
-    text: Option<String>,
-    #[serde(alias = "prompt_ids")]
-    ids: Option<Vec<u32>>,
-}
-
-impl RawRow {
-    fn prompt(self) -> Result<Prompt> {
-        match (self.text, self.ids) {
-            (Some(text), None) => Ok(Prompt::Text(text)),
-            (None, Some(ids)) => Ok(Prompt::Ids(ids)),
-            (None, None) => bail!("the row has neither `text` nor `ids`"),
-            (Some(_), Some(_)) => bail!("the row has both `text` and `ids`"),
-        }
-    }
-}
-
-/// A text that can be scored.
-struct Row {
-    id: Value,
+/// A row whose text can be scored.
+struct Scorable {
+    row: Row,
     ids: Vec<u32>,
     /// How many ids at the start are not the text's.
     context: usize,

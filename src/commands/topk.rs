@@ -5,6 +5,7 @@ use std::ops::Range;
 use anyhow::{Result, bail};
 use gpt2::Error;
 use gpt2::analysis::next_token::{Candidate, MOST_NODES, NextToken, Node, Query, next_tokens, node_count, tree};
+use gpt2::error::tokens_text;
 
 use super::load::Loaded;
 use crate::cli::{Format, TopkArgs, Verbosity};
@@ -13,10 +14,10 @@ use crate::output::{Stdout, check_folder, html};
 
 pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     check(args)?;
-    let prompt = args.text.prompt()?;
+    let prompt = if args.keep_newline { args.text.prompt()? } else { args.text.prompt_without_newline()? };
     let loaded = Loaded::load(&args.model, verbosity)?;
     let ids = loaded.prompt_ids(&prompt, &args.text, verbosity)?;
-    let mut config = args.processors.config.clone();
+    let mut config = args.processors.over(loaded.generation_defaults(args.generation_config, verbosity)?)?;
     loaded.encode_texts(&mut config)?;
     let vocab_size = loaded.model.config().vocab_size;
     let query = Query {
@@ -62,6 +63,9 @@ fn check(args: &TopkArgs) -> Result<()> {
         bail!(Error::Usage(format!("--tree {depth} with -k {} has more than {MOST_NODES} nodes", args.k)));
     }
     args.processors.config.check_values()?;
+    if args.html.is_some() && !args.all {
+        bail!(Error::Usage("--html shows the distribution after every position: it needs --all".into()));
+    }
     check_folder(args.html.as_deref())
 }
 
@@ -73,7 +77,10 @@ fn wanted_positions(args: &TopkArgs, len: usize) -> Result<Range<usize>> {
     let from_start = if position < 0 { position + len as i64 } else { position };
     match usize::try_from(from_start) {
         Ok(at) if at < len => Ok(at..at + 1),
-        _ => bail!(Error::Usage(format!("--position {position}: the prompt has {len} tokens, 0 to {}", len - 1))),
+        _ => {
+            let (tokens, last) = (tokens_text(len), len - 1);
+            bail!(Error::Usage(format!("--position {position}: the prompt has {tokens}, 0 to {last}")))
+        }
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Decoding {
     pub(super) processors: Processors,
     pub(super) stop: StopRules,
     pub(super) max_new_tokens: usize,
+    /// The most tokens of prompt and continuation together, in place of `max_new_tokens`.
+    pub(super) max_length: Option<usize>,
     pub(super) on_context_limit: OnContextLimit,
     pub(super) logprobs: Option<usize>,
     pub(super) seed: u64,
@@ -91,8 +93,9 @@ impl GenerationConfig {
     /// # Errors
     /// [`Error::Parameter`] with the parameter, its value and what is allowed.
     pub fn check(&self) -> Result<()> {
-        self.check_values()?;
-        self.strategy().map(|_| ())
+        let config = self.completed();
+        config.check_values()?;
+        config.strategy().map(|_| ())
     }
 
     /// Checks every value and every combination, and returns the resulting [`Decoding`].
@@ -101,10 +104,11 @@ impl GenerationConfig {
     /// [`Error::Parameter`] with the parameter, its value and what is allowed; also if `bad_words` has not been turned
     /// into ids with [`encode_texts`](Self::encode_texts).
     pub fn validate(&self) -> Result<Decoding> {
-        self.check_values()?;
-        self.check_encoded()?;
-        let strategy = self.strategy()?;
-        let eos_token_id = self.ends();
+        let config = self.completed();
+        config.check_values()?;
+        config.check_encoded()?;
+        let strategy = config.strategy()?;
+        let eos_token_id = config.ends();
         let (warpers, min_tokens_to_keep) = match &strategy {
             Strategy::Single(single) => (single.sample, 1),
             // With beams, at least one token that does not end the sequence has to survive.
@@ -113,12 +117,13 @@ impl GenerationConfig {
         };
         Ok(Decoding {
             strategy,
-            processors: Processors::new(self, warpers, min_tokens_to_keep),
-            stop: StopRules { eos_token_id: eos_token_id.to_vec(), stop_strings: self.stop.clone() },
-            max_new_tokens: self.max_new_tokens,
-            on_context_limit: self.on_context_limit,
-            logprobs: self.logprobs,
-            seed: self.seed.unwrap_or_default(),
+            processors: Processors::new(&config, warpers, min_tokens_to_keep),
+            stop: StopRules { eos_token_id: eos_token_id.to_vec(), stop_strings: config.stop.clone() },
+            max_new_tokens: config.max_new_tokens,
+            max_length: config.max_length,
+            on_context_limit: config.on_context_limit,
+            logprobs: config.logprobs,
+            seed: config.seed.unwrap_or_default(),
         })
     }
 
@@ -128,9 +133,10 @@ impl GenerationConfig {
     /// # Errors
     /// As [`Self::validate`].
     pub fn processors(&self) -> Result<Processors> {
-        self.check_values()?;
-        self.check_encoded()?;
-        Ok(Processors::new(self, true, 1))
+        let config = self.completed();
+        config.check_values()?;
+        config.check_encoded()?;
+        Ok(Processors::new(&config, true, 1))
     }
 
     /// Fails if a text has not been turned into ids yet.
@@ -148,8 +154,13 @@ impl GenerationConfig {
         warpers.iter().any(Option::is_some) || (self.top_k.is_some() && self.penalty_alpha.is_none())
     }
 
+    /// Whether tokens are drawn.
+    pub(super) fn samples(&self) -> bool {
+        self.sample || self.shapes_distribution()
+    }
+
     fn strategy(&self) -> Result<Strategy> {
-        let sample = self.sample || self.shapes_distribution();
+        let sample = self.samples();
         let beams = self.num_beams > 1;
         let assisted = self.assistant || self.prompt_lookup.is_some();
         let contrastive = self.penalty_alpha.is_some();

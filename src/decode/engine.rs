@@ -15,7 +15,7 @@ use super::parameters::OnContextLimit;
 use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task};
 use super::single::SingleSearch;
 use super::stop::Detokenize;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, tokens_text};
 use crate::language_model::{Input, LanguageModel, Output};
 
 /// Identifies a request: a number, counted in order of submission.
@@ -348,6 +348,12 @@ fn check(task: &Task<'_>) -> Result<()> {
         )));
     }
     decoding.processors.check(vocab_size)?;
+    if let Some(length) = decoding.max_length.filter(|length| *length <= len) {
+        return Err(Error::parameter(
+            "max_length",
+            format!("is {length}, which leaves no room: it counts the prompt, which has {}", tokens_text(len)),
+        ));
+    }
     if len > context && decoding.on_context_limit == OnContextLimit::Stop {
         return Err(Error::Context { tokens: len, context });
     }

@@ -54,7 +54,8 @@ mod tests;
 pub use decoding::Decoding;
 pub use engine::{Engine, Event, RequestId, generate};
 pub use parameters::{
-    EarlyStopping, GenerationConfig, Group, OnContextLimit, PARAMETERS, Parameter, Takes, Word, parse_ids,
+    EarlyStopping, GenerationConfig, GenerationFile, Group, Meaning, OnContextLimit, PARAMETERS, Parameter, Takes,
+    Word, parameter_meaning, parse_ids,
 };
 pub use processors::Processors;
 pub(crate) use processors::check_choice;

@@ -75,12 +75,18 @@ impl Task<'_> {
             OnContextLimit::Stop => (self.n_positions + unseen).saturating_sub(self.prompt.len()),
             OnContextLimit::Crop => usize::MAX,
         };
-        self.decoding.max_new_tokens.min(room)
+        self.max_new_tokens().min(room)
+    }
+
+    /// The most tokens that are asked for.
+    fn max_new_tokens(&self) -> usize {
+        let rest = self.decoding.max_length.map(|length| length.saturating_sub(self.prompt.len()));
+        rest.unwrap_or(self.decoding.max_new_tokens)
     }
 
     /// Why a sequence that reached [`Self::most_tokens`] ends.
     pub(super) fn limit_reason(&self, generated: usize) -> FinishReason {
-        if generated >= self.decoding.max_new_tokens { FinishReason::Length } else { FinishReason::Context }
+        if generated >= self.max_new_tokens() { FinishReason::Length } else { FinishReason::Context }
     }
 
     /// Whether the sequence `ids` (prompt and generated) ends with its newest token.
@@ -98,7 +104,7 @@ impl Task<'_> {
     /// Applies the processors to the scores (V) of the token after `ids`.
     pub(super) fn process(&self, scores: &mut [f32], ids: &[u32]) {
         let generated = ids.len() - self.prompt.len();
-        self.decoding.processors.apply(scores, self.window(ids), generated);
+        self.decoding.processors.apply(scores, self.window(ids), self.prompt.len(), generated);
     }
 
     /// The finished sequence from `ids` (prompt and generated).

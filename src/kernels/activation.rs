@@ -36,9 +36,12 @@ impl Kernel for Activate<'_> {
         match f {
             Activation::GeluNew => map::<S, GeluNew>(simd, x),
             Activation::Gelu => map::<S, Gelu>(simd, x),
+            Activation::Gelu10 => map::<S, Gelu10>(simd, x),
             Activation::GeluFast => map::<S, GeluFast>(simd, x),
+            Activation::QuickGelu => map::<S, QuickGelu>(simd, x),
             Activation::Relu => map::<S, Relu>(simd, x),
             Activation::Silu => map::<S, Silu>(simd, x),
+            Activation::Tanh => map::<S, Tanh>(simd, x),
         }
     }
 }
@@ -50,9 +53,12 @@ trait Function {
 
 struct GeluNew;
 struct Gelu;
+struct Gelu10;
 struct GeluFast;
+struct QuickGelu;
 struct Relu;
 struct Silu;
+struct Tanh;
 
 impl Function for GeluNew {
     #[inline(always)]
@@ -67,6 +73,13 @@ impl Function for Gelu {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, v: S::V) -> S::V {
         half_gate(simd, v, erf(simd, simd.mul(v, simd.splat(std::f32::consts::FRAC_1_SQRT_2))))
+    }
+}
+
+impl Function for Gelu10 {
+    #[inline(always)]
+    fn apply<S: Simd>(simd: S, v: S::V) -> S::V {
+        simd.min(simd.max(Gelu::apply(simd, v), simd.splat(-10.0)), simd.splat(10.0))
     }
 }
 
@@ -88,8 +101,28 @@ impl Function for Relu {
 impl Function for Silu {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, v: S::V) -> S::V {
-        simd.div(v, simd.add(simd.splat(1.0), exp(simd, simd.sub(simd.splat(0.0), v))))
+        sigmoid_gate(simd, v, v)
     }
+}
+
+impl Function for QuickGelu {
+    #[inline(always)]
+    fn apply<S: Simd>(simd: S, v: S::V) -> S::V {
+        sigmoid_gate(simd, v, simd.mul(simd.splat(1.702), v))
+    }
+}
+
+impl Function for Tanh {
+    #[inline(always)]
+    fn apply<S: Simd>(simd: S, v: S::V) -> S::V {
+        tanh(simd, v)
+    }
+}
+
+/// `v·sigmoid(x)`.
+#[inline(always)]
+fn sigmoid_gate<S: Simd>(simd: S, v: S::V, x: S::V) -> S::V {
+    simd.div(v, simd.add(simd.splat(1.0), exp(simd, simd.sub(simd.splat(0.0), x))))
 }
 
 /// `0.5 v (1 + t)`.
@@ -150,6 +183,12 @@ mod tests {
             (Activation::Gelu, t.gelu_erf()),
             (Activation::Relu, t.relu()),
             (Activation::Silu, t.silu()),
+            (Activation::Gelu10, t.gelu_erf().and_then(|y| y.clamp(-10.0, 10.0))),
+            (
+                Activation::QuickGelu,
+                t.affine(1.702, 0.0).and_then(|y| y.silu()).and_then(|y| y.affine(1.0 / 1.702, 0.0)),
+            ),
+            (Activation::Tanh, t.tanh()),
         ] {
             let expected: Vec<f64> = expected.unwrap().to_vec1().unwrap();
             let mut y = x.clone();
@@ -162,11 +201,24 @@ mod tests {
 
     #[test]
     fn extremes_stay_finite() {
-        for f in [Activation::GeluNew, Activation::GeluFast, Activation::Gelu, Activation::Relu, Activation::Silu] {
+        for f in [
+            Activation::GeluNew,
+            Activation::GeluFast,
+            Activation::Gelu,
+            Activation::QuickGelu,
+            Activation::Relu,
+            Activation::Silu,
+        ] {
             let mut y = [-1e30, -1e4, -100.0, 0.0, 100.0, 1e4];
             activate(f, &mut y);
             assert!(y.iter().all(|y| y.is_finite()), "{f:?}: {y:?}");
             assert!(y[..4].iter().all(|y| y.abs() < 1e-6) && y[4] == 100.0 && y[5] == 1e4, "{f:?}: {y:?}");
+        }
+        for (f, expected) in [(Activation::Gelu10, [0.0, 0.0, 10.0, 10.0]), (Activation::Tanh, [-1.0, -1.0, 1.0, 1.0])]
+        {
+            let mut y = [-1e30, -100.0, 100.0, 1e30];
+            activate(f, &mut y);
+            assert_eq!(y, expected, "{f:?}");
         }
     }
 }

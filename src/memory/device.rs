@@ -48,7 +48,7 @@ impl DeviceFootprint {
     #[must_use]
     pub fn of_checkpoint(config: &Config, checkpoint: &Checkpoint, weights: WeightType) -> Self {
         let stored = |id| checkpoint.tensor(id).map_or(DType::F32, |tensor| tensor.dtype);
-        let quantized = checkpoint.tensors().iter().any(|tensor| QuantizedType::of(tensor.dtype).is_some());
+        let quantized = checkpoint.tensors().any(|(_, tensor)| QuantizedType::of(tensor.dtype).is_some());
         match weights.on_gpu(quantized) {
             Some(numbers) => Self::of_kernels(config, stored, numbers),
             None => Self::of_candle(config, stored, weights),
@@ -210,7 +210,7 @@ mod tests {
         let checkpoint = Checkpoint::random(config, WeightType::F32, 0).unwrap();
         let model = Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, backend }).unwrap();
         let matrices: usize = model.weight_bytes().iter().map(|(_, bytes)| bytes).sum();
-        let vectors = checkpoint.tensors().iter().filter(|t| t.shape.len() == 1);
+        let vectors = checkpoint.tensors().map(|(_, t)| t).filter(|t| t.shape.len() == 1);
         let vectors: usize = vectors.map(|t| 4 * t.shape[0].next_multiple_of(padding)).sum();
         (matrices + vectors) as u64
     }

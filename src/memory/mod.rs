@@ -52,15 +52,13 @@ impl Footprint {
     /// The footprint of a checkpoint whose matrices are loaded as `weights`.
     #[must_use]
     pub fn of_checkpoint(config: &Config, checkpoint: &Checkpoint, weights: WeightType) -> Self {
-        let stored = checkpoint.tensors().iter().filter_map(|tensor| {
-            Some(Stored {
-                id: TensorId::named(&tensor.name)?,
-                dtype: tensor.dtype,
-                shape: tensor.shape.clone(),
-                transposed: tensor.transposed,
-                bytes: tensor.bytes.len() as u64,
-                mapped: tensor.bytes.is_mapped(),
-            })
+        let stored = checkpoint.tensors().map(|(id, tensor)| Stored {
+            id,
+            dtype: tensor.dtype,
+            shape: tensor.shape.clone(),
+            transposed: tensor.transposed,
+            bytes: tensor.bytes.len() as u64,
+            mapped: tensor.bytes.is_mapped(),
         });
         Self::new(config, stored, weights)
     }
@@ -243,9 +241,9 @@ mod tests {
         for tied in [true, false] {
             let config = Config { tie_word_embeddings: tied, ..config.clone() };
             let checkpoint = Checkpoint::random(&config, WeightType::F32, 0).unwrap();
-            let stored: u64 = checkpoint.tensors().iter().map(|t| t.bytes.len() as u64).sum();
+            let stored: u64 = checkpoint.tensors().map(|(_, t)| t.bytes.len() as u64).sum();
             let vectors: u64 =
-                checkpoint.tensors().iter().filter(|t| t.shape.len() == 1).map(|t| t.bytes.len() as u64).sum();
+                checkpoint.tensors().map(|(_, t)| t).filter(|t| t.shape.len() == 1).map(|t| t.bytes.len() as u64).sum();
             for weights in TYPES {
                 let model =
                     Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, ..LoadOptions::default() }).unwrap();

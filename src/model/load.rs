@@ -94,7 +94,7 @@ fn network(config: &Config, checkpoint: &Checkpoint, options: &LoadOptions) -> R
 /// kernels.
 #[cfg(cuda_kernels)]
 fn gpu(options: &LoadOptions, checkpoint: &Checkpoint) -> Result<Option<(cuda::Gpu, FloatType)>> {
-    let quantized = checkpoint.tensors().iter().any(|tensor| QuantizedType::of(tensor.dtype).is_some());
+    let quantized = checkpoint.tensors().any(|(_, tensor)| QuantizedType::of(tensor.dtype).is_some());
     let Some(numbers) = options.weights.on_gpu(quantized) else { return Ok(None) };
     let gpu = match &options.backend {
         Backend::Kernels => None,

@@ -19,27 +19,26 @@ impl<'a> Loader<'a> {
         Ok(Self { config, checkpoint, weights: Weights::place(checkpoint, config, weights, packed)? })
     }
 
-    /// Weight and bias of a layer norm, (C).
+    /// Weight and bias of a layer norm, (C). Adding the zeros of a missing bias changes no number.
     pub fn norm(&self, layer: Option<usize>, part: Part) -> Result<[Vec<f32>; 2]> {
-        let vector = |kind| self.vector(TensorId { layer, part, kind });
-        Ok([vector(Kind::Weight)?, vector(Kind::Bias)?])
+        let weight = self.vector(TensorId { layer, part, kind: Kind::Weight })?;
+        let bias = TensorId { layer, part, kind: Kind::Bias };
+        let bias = if self.config.has(bias) { self.vector(bias)? } else { vec![0.0; weight.len()] };
+        Ok([weight, bias])
     }
 
     /// The weight and, if there is one, the bias of a `Conv1D`.
     pub fn linear(&self, layer: usize, part: Part) -> Result<(MatrixData, Option<Vec<f32>>)> {
         let bias = TensorId::in_block(layer, part, Kind::Bias);
-        let has_bias = !bias.is_optional() || self.checkpoint.tensor(bias).is_some();
-        let bias = has_bias.then(|| self.vector(bias)).transpose()?;
+        let bias = self.config.has(bias).then(|| self.vector(bias)).transpose()?;
         Ok((self.matrix(TensorId::in_block(layer, part, Kind::Weight))?, bias))
     }
 
     /// A matrix or a table.
     pub fn matrix(&self, id: TensorId) -> Result<MatrixData> {
         let tensor = self.checkpoint.expect(id, self.config)?;
-        let (bytes, placement) = self.weights.get(id).cloned().ok_or_else(|| Error::MissingTensor {
-            origin: self.checkpoint.origin().to_owned(),
-            name: tensor.name.clone(),
-            expected: tensor.shape.clone(),
+        let (bytes, placement) = self.weights.get(id).cloned().ok_or_else(|| {
+            Error::format(self.checkpoint.origin(), format!("tensor `{}` is not a matrix", tensor.name))
         })?;
         let (rows, columns) = (tensor.shape[0], tensor.shape[1]);
         let (inputs, outputs) = if id.is_conv1d() { (rows, columns) } else { (columns, rows) };

@@ -31,7 +31,7 @@ impl Checkpoint {
             } else {
                 (DType::F32, constant(if id.is_norm_weight() { 1.0 } else { 0.0 }, len))
             };
-            Tensor { name: id.to_string(), dtype, shape, transposed: false, bytes: bytes.into() }
+            (id, Tensor { name: id.to_string(), dtype, shape, transposed: false, bytes: bytes.into() })
         });
         Self::new("random weights".into(), tensors.collect())
     }
@@ -85,7 +85,7 @@ mod tests {
                 [WeightType::Stored, WeightType::Float(FloatType::BF16), WeightType::Quantized(QuantizedType::Q4K)]
             {
                 let checkpoint = Checkpoint::random(&config, weights, 1).unwrap();
-                let count: usize = checkpoint.tensors().iter().map(|t| t.shape.iter().product::<usize>()).sum();
+                let count: usize = checkpoint.tensors().map(|(_, t)| t.shape.iter().product::<usize>()).sum();
                 assert_eq!(count as u64, Parameters::of(&config).total);
                 assert!(Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, ..Default::default() }).is_ok());
             }

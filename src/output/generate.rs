@@ -6,14 +6,14 @@ use anyhow::Result;
 use gpt2::decode::{FinishReason, TokenLogprob};
 use serde::Serialize;
 
-use super::{Stdout, visible};
+use super::{RowRecord, Stdout, visible};
 
 /// The result of one prompt.
 #[derive(Debug, Serialize)]
 pub struct GenerateRecord {
-    /// The row's id in a batch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<serde_json::Value>,
+    /// In a batch, the row: its `id`, `line` and `input`.
+    #[serde(flatten)]
+    pub row: Option<RowRecord>,
     /// The model's name.
     pub model: String,
     /// The prompt as text; null if it was given as ids and there is no tokenizer.

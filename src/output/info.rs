@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use gpt2::analysis::parameters::{Costs, Parameters};
+use gpt2::checkpoint::Format;
 use gpt2::config::Config;
 use gpt2::memory::{DeviceFootprint, Footprint, readable};
 use serde::Serialize;
@@ -15,6 +16,9 @@ use super::Stdout;
 pub struct InfoRecord {
     /// The model's name, or the configuration's path.
     pub model: String,
+    /// The form of the checkpoint; null for a configuration alone.
+    #[serde(serialize_with = "as_text")]
+    pub format: Option<Format>,
     /// The validated configuration.
     pub config: Config,
     /// Parameters by component.
@@ -23,6 +27,10 @@ pub struct InfoRecord {
     pub memory: MemoryRecord,
     /// The checkpoint's tensors; empty unless asked for.
     pub tensors: Vec<TensorRecord>,
+}
+
+fn as_text<S: serde::Serializer>(format: &Option<Format>, serializer: S) -> Result<S::Ok, S::Error> {
+    format.map(|format| format.to_string()).serialize(serializer)
 }
 
 /// Bytes and operations of the configuration, and the memory of a run.
@@ -50,11 +58,11 @@ pub struct RunningRecord {
 /// One tensor of a checkpoint.
 #[derive(Debug, Serialize)]
 pub struct TensorRecord {
-    /// The name, without the `transformer.` prefix.
+    /// The name in the file.
     pub name: String,
     /// The stored type.
     pub dtype: String,
-    /// The shape.
+    /// The shape, row-major as in the file.
     pub shape: Vec<usize>,
 }
 
@@ -76,7 +84,8 @@ impl InfoRecord {
         let bold = anstyle::Style::new().bold();
         let (c, p, b) = (&self.config, &self.parameters, &self.parameters.block);
         let (width, inner) = (c.n_embd, c.n_inner);
-        writeln!(out, "{bold}{}{bold:#}: GPT-2, {} parameters", self.model, grouped(p.total))?;
+        let format = self.format.map(|format| format!(" ({format})")).unwrap_or_default();
+        writeln!(out, "{bold}{}{bold:#}{format}: GPT-2, {} parameters", self.model, grouped(p.total))?;
         let mut line = |tree: &str, what: String, count: u64| {
             let name = format!("{tree}{what}");
             let padding = " ".repeat(58usize.saturating_sub(name.chars().count()));
@@ -86,7 +95,7 @@ impl InfoRecord {
         line("├─ ", format!("wpe        position embedding ({}, {width})", c.n_positions), p.position_embedding)?;
         line("├─ ", format!("h.0 … h.{}  {} blocks", c.n_layer - 1, c.n_layer), p.blocks)?;
         line("│  ├─ ", format!("ln_1          layer norm ({width})"), b.ln_1)?;
-        let bias = if c.qkv_bias { "" } else { ", no bias" };
+        let bias = if c.bias && c.qkv_bias { "" } else { ", no bias" };
         line(
             "│  ├─ ",
             format!("attn.c_attn   ({width}, {}), {} heads of {}{bias}", 3 * width, c.n_head, c.head_dim()),
@@ -94,8 +103,7 @@ impl InfoRecord {
         )?;
         line("│  ├─ ", format!("attn.c_proj   ({width}, {width})"), b.attn_c_proj)?;
         line("│  ├─ ", format!("ln_2          layer norm ({width})"), b.ln_2)?;
-        let activation = serde_json::to_value(c.activation_function)?;
-        let activation = activation.as_str().unwrap_or_default();
+        let activation = c.activation_function.name();
         line("│  ├─ ", format!("mlp.c_fc      ({width}, {inner}), {activation}"), b.mlp_c_fc)?;
         line("│  └─ ", format!("mlp.c_proj    ({inner}, {width})"), b.mlp_c_proj)?;
         line("├─ ", format!("ln_f       layer norm ({width})"), p.final_norm)?;

@@ -15,8 +15,9 @@ pub mod trace;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
-use anyhow::Result;
-use serde::Serialize;
+use anyhow::{Context, Result};
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use crate::cli::Format;
 
@@ -106,11 +107,14 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn check_folder(path: Option<&Path>) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let missing = |error| gpt2::Error::io("create", path)(error);
+    let missing = |error: io::Error| {
+        let what = format!("there is no folder {}", folder.display());
+        Err(error).context(what).with_context(|| format!("cannot create {}", path.display()))
+    };
     match std::fs::metadata(folder) {
         Ok(folder) if folder.is_dir() => Ok(()),
-        Ok(_) => Err(missing(io::ErrorKind::NotADirectory.into()).into()),
-        Err(error) => Err(missing(error).into()),
+        Ok(_) => missing(io::ErrorKind::NotADirectory.into()),
+        Err(error) => missing(error),
     }
 }
 
@@ -119,11 +123,33 @@ pub fn is_closed_pipe(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe && error.get_ref().is_some_and(|inner| inner.is::<StdoutError>())
 }
 
+/// What every record of a batch says about its row. Values come back as they were written.
+#[derive(Debug, Serialize)]
+pub struct RowRecord {
+    /// The row's id; null if it has none, or if the line could not be read.
+    pub id: Option<Box<RawValue>>,
+    /// Its line in the input, counted from 1.
+    pub line: usize,
+    /// The row's keys that mean nothing to the program; null if there are none.
+    pub input: Option<Carried>,
+}
+
+/// Keys with their values as written, in the order given.
+#[derive(Debug)]
+pub struct Carried(pub Vec<(String, Box<RawValue>)>);
+
+impl Serialize for Carried {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+    }
+}
+
 /// A failed row of a batch.
 #[derive(Debug, Serialize)]
 pub struct ErrorRecord {
-    /// The row's id; null if the line could not be read.
-    pub id: serde_json::Value,
+    /// The row.
+    #[serde(flatten)]
+    pub row: RowRecord,
     /// Why, on one line.
     pub error: String,
 }

@@ -7,16 +7,16 @@ use anyhow::Result;
 use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
-use super::Stdout;
 use super::tokens::{is_unprintable, label, spans};
+use super::{RowRecord, Stdout};
 
 /// The scores of one text. `ids`, `tokens`, `logprobs` and `ranks` have one entry for each token of the text. The
 /// `<|endoftext|>` that `--bos` puts before the text has none, but gives the first token a log-probability.
 #[derive(Debug, Serialize)]
 pub struct ScoreRecord {
-    /// The row's id in a batch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<serde_json::Value>,
+    /// In a batch, the row: its `id`, `line` and `input`.
+    #[serde(flatten)]
+    pub row: Option<RowRecord>,
     /// The model's name.
     pub model: String,
     /// The text's tokens.

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
+use gpt2::error::tokens_text;
 use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
@@ -136,7 +137,7 @@ pub fn state_name(state: &str) -> String {
 fn write_hidden(states: &[HiddenRecord], out: &mut Stdout) -> Result<()> {
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
     let shape = states.first().map_or([0, 0], |state| state.shape);
-    writeln!(out, "{bold}Hidden states{bold:#}, {} tokens × {} numbers", shape[0], shape[1])?;
+    writeln!(out, "{bold}Hidden states{bold:#}, {} × {} numbers", tokens_text(shape[0]), shape[1])?;
     writeln!(out, "{dim}{:<10}{:>8}{:>8} {:<28} last token ends{dim:#}", "", "mean", "std", " first token begins")?;
     let few = |numbers: &[f32]| numbers.iter().map(|x| short(*x)).collect::<String>();
     for state in states {

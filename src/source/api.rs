@@ -1,7 +1,6 @@
 //! Requests to the hub: the listing of a repository, a file's metadata, and a file's content.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::{
@@ -10,8 +9,8 @@ use reqwest::header::{
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url, redirect};
 use serde::Deserialize;
 
-use super::cache::{hf_home, is_commit};
-use super::failure::{Failure, Target};
+use super::cache::{folder_from, hf_home, is_commit};
+use super::failure::{Failure, Target, proxy_of};
 use crate::error::{Error, Result};
 
 /// Makes requests about one repository.
@@ -52,8 +51,10 @@ impl Api {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let content_client = client(timeout).build().map_err(unusable)?;
         let metadata_client = client(timeout).redirect(within_host()).build().map_err(unusable)?;
+        let endpoint = endpoint()?;
         let target = Target {
-            endpoint: endpoint()?,
+            proxy: proxy_of(&endpoint),
+            endpoint,
             id: id.to_owned(),
             revision: revision.to_owned(),
             has_token: authorization.is_some(),
@@ -245,7 +246,7 @@ fn token() -> Option<String> {
     if variable("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some_and(|value| !value.is_empty()) {
         return None;
     }
-    let file = || variable("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(hf_home()?.join("token")));
+    let file = || folder_from("HF_TOKEN_PATH").or_else(|| Some(hf_home()?.join("token")));
     variable("HF_TOKEN").and_then(cleaned).or_else(|| cleaned(std::fs::read_to_string(file()?).ok()?))
 }
 

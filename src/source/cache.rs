@@ -12,7 +12,7 @@
 //! Reference: huggingface_hub 2.4.0, `file_download.py`.
 
 use std::cell::RefCell;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -38,12 +38,40 @@ pub(super) fn hf_home() -> Option<PathBuf> {
     folder_from("HF_HOME").or_else(|| Some(user_cache()?.join("huggingface")))
 }
 
-fn folder_from(variable: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(std::env::var_os(variable).filter(|value| !value.is_empty())?);
-    match path.strip_prefix("~") {
-        Ok(rest) => Some(home()?.join(rest)),
-        Err(_) => Some(path),
+/// The path in an environment variable, expanded; `None` if it is empty.
+pub(super) fn folder_from(variable: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).filter(|value| !value.is_empty())?;
+    Some(expanded(path, home(), |name| std::env::var_os(name)))
+}
+
+/// A path whose `~` at the beginning, `$NAME` and `${NAME}` are replaced, as Python's `expandvars(expanduser(path))`
+/// does: what is not set stays as written.
+fn expanded(path: OsString, home: Option<PathBuf>, variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    let path = match (Path::new(&path).strip_prefix("~"), home) {
+        // Joining nothing would add a slash.
+        (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => home.into_os_string(),
+        (Ok(rest), Some(home)) => home.join(rest).into_os_string(),
+        _ => path,
+    };
+    // A path that is not UTF-8 has been typed by nobody.
+    let Some(text) = path.to_str().filter(|text| text.contains('$')) else { return path.into() };
+    let mut whole = OsString::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        whole.push(before);
+        let plain = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
+        let (name, end) = match after.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
+            Some((name, _)) => (name, name.len() + 2),
+            None => (&after[..plain], plain),
+        };
+        match variable(name).filter(|_| !name.is_empty()) {
+            Some(value) => whole.push(value),
+            None => whole.push(&rest[before.len()..before.len() + 1 + end]),
+        }
+        rest = &after[end..];
     }
+    whole.push(rest);
+    whole.into()
 }
 
 fn home() -> Option<PathBuf> {
@@ -168,9 +196,9 @@ impl Place for Snapshot<'_> {
         Ok(None)
     }
 
-    fn gguf_files(&self) -> Result<Vec<String>> {
+    fn names(&self) -> Result<Vec<String>> {
         let folder = self.cache.path(["snapshots", &self.commit]);
-        if folder.is_dir() { Folder(folder).gguf_files() } else { Ok(vec![]) }
+        if folder.is_dir() { Folder(folder).names() } else { Ok(vec![]) }
     }
 
     fn describe(&self) -> String {
@@ -181,6 +209,29 @@ impl Place for Snapshot<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Expected values from Python: `os.path.expandvars(os.path.expanduser(path))`.
+    #[test]
+    fn paths_are_expanded_as_python_does() {
+        let variable = |name: &str| match name {
+            "USER" => Some("ann".into()),
+            "DATA" => Some("/data".into()),
+            _ => None,
+        };
+        for (path, whole) in [
+            ("~", "/home/ann"),
+            ("~/hf", "/home/ann/hf"),
+            ("$DATA/hf", "/data/hf"),
+            ("${DATA}/$USER", "/data/ann"),
+            ("/a/$USER_x/$NONE/${NONE}/$", "/a/$USER_x/$NONE/${NONE}/$"),
+            ("/a/${USER}x$USER-y", "/a/annxann-y"),
+            ("/a/~/${", "/a/~/${"),
+            ("/plain", "/plain"),
+        ] {
+            assert_eq!(expanded(path.into(), Some("/home/ann".into()), variable), Path::new(whole), "{path}");
+        }
+        assert_eq!(expanded("~/hf".into(), None, variable), Path::new("~/hf"));
+    }
 
     #[test]
     fn etags_are_checksums_of_git_lfs_or_git() {

@@ -168,8 +168,8 @@ impl Place for Hub<'_> {
         Ok(found)
     }
 
-    fn gguf_files(&self) -> Result<Vec<String>> {
-        let at_top = |name: &&String| name.ends_with(".gguf") && !name.contains(['/', '\\']);
+    fn names(&self) -> Result<Vec<String>> {
+        let at_top = |name: &&String| !name.contains(['/', '\\']);
         Ok(self.names.iter().flatten().filter(at_top).cloned().collect())
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::StatusCode;
 
 use crate::error::Error;
@@ -37,12 +38,27 @@ pub(super) struct Target {
     pub(super) has_token: bool,
     /// How long a server may be silent.
     pub(super) timeout: Duration,
+    /// The proxy that requests go through, and the variable that names it.
+    pub(super) proxy: Option<String>,
+}
+
+/// The proxy for requests to `endpoint`, for messages: without the password that its address may contain.
+pub(super) fn proxy_of(endpoint: &str) -> Option<String> {
+    let found = Matcher::from_system().intercept(&endpoint.parse().ok()?)?;
+    let host = found.uri().authority()?.as_str().rsplit('@').next()?;
+    let own = if endpoint.starts_with("https:") { "HTTPS_PROXY" } else { "HTTP_PROXY" };
+    let lower_case = [own, "ALL_PROXY"].map(str::to_lowercase);
+    let mut names = [own, "ALL_PROXY"].into_iter().chain(lower_case.iter().map(String::as_str));
+    let variable = names.find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    let from = variable.unwrap_or("the system's settings");
+    Some(format!("{}://{host} ({from})", found.uri().scheme_str().unwrap_or("http")))
 }
 
 impl Target {
     /// The failure for a request that got no response, or only part of one.
     pub(super) fn of_transport(&self, error: &reqwest::Error) -> Failure {
-        let Self { endpoint, timeout, .. } = self;
+        let Self { timeout, .. } = self;
+        let endpoint = self.place();
         let reason = if error.is_timeout() {
             let seconds = timeout.as_secs();
             format!("{endpoint} has been silent for {seconds} s (HF_HUB_DOWNLOAD_TIMEOUT sets how long to wait)")
@@ -61,18 +77,33 @@ impl Target {
         }
     }
 
+    /// The hub's address and, if there is one, the proxy on the way, which may be the one that fails.
+    fn place(&self) -> String {
+        match &self.proxy {
+            Some(proxy) => format!("{} through the proxy {proxy}", self.endpoint),
+            None => self.endpoint.clone(),
+        }
+    }
+
     /// The failure that a response with this unsuccessful status stands for.
     pub(super) fn of_status(&self, status: StatusCode, retry_after: Option<Duration>) -> Failure {
         let Self { endpoint, id, revision, .. } = self;
         let message = match status {
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                let proxy = self.proxy.as_deref().unwrap_or("on the way to the hub");
+                return Failure::Refused(Error::Hub(format!(
+                    "the proxy {proxy} refuses to pass on the request for `{id}` ({status}): put the user and the password into its address, or clear the variable"
+                )));
+            }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let token = if self.has_token {
                     "make sure that the token in HF_TOKEN may read it"
                 } else {
                     "pass an access token in the environment variable HF_TOKEN"
                 };
+                let via = self.proxy.as_ref().map(|proxy| format!(", or the proxy {proxy},")).unwrap_or_default();
                 format!(
-                    "the hub denies access to `{id}` ({status}): if the name is right, it is private or gated; accept its terms at {endpoint}/{id} if there are any, and {token}"
+                    "the hub{via} denies access to `{id}` ({status}): if the name is right, it is private or gated; accept its terms at {endpoint}/{id} if there are any, and {token}"
                 )
             }
             StatusCode::NOT_FOUND => format!(
@@ -83,9 +114,9 @@ impl Target {
                     || status == StatusCode::REQUEST_TIMEOUT
                     || status == StatusCode::TOO_MANY_REQUESTS =>
             {
-                return Failure::Passing(format!("{endpoint} answered {status}"), retry_after);
+                return Failure::Passing(format!("{} answered {status}", self.place()), retry_after);
             }
-            _ => format!("the hub {endpoint} answered {status} when asked for `{id}`"),
+            _ => format!("the hub {} answered {status} when asked for `{id}`", self.place()),
         };
         Failure::Refused(Error::Source(message))
     }

@@ -24,10 +24,10 @@ pub(super) fn open(id: &str, options: &SourceOptions<'_>, tokenizer: TokenizerCh
     };
     let cache = Cache::new(folder, id);
     let tokenizer = match tokenizer {
-        TokenizerChoice::Own if SHORT_NAMES.iter().any(|(_, known)| *known == id) => TokenizerChoice::BuiltIn,
+        TokenizerChoice::Own(_) if SHORT_NAMES.iter().any(|(_, known)| *known == id) => TokenizerChoice::BuiltIn,
         choice => choice,
     };
-    let cached = open_cached(&cache, id, revision, &tokenizer);
+    let cached = open_cached(&cache, id, revision, &tokenizer, options);
     if let Ok(Some(Cached { model, conclusive: true })) = cached {
         return model;
     }
@@ -68,9 +68,9 @@ fn fetch(
             return makeshift.unwrap_or_else(|| Err(Error::Hub(format!("cannot reach the hub for `{id}`: {reason}"))));
         }
     };
-    let found = local::find(&hub, id, tokenizer)?;
+    let found = local::find(&hub, id, tokenizer, options)?;
     cache.set_commit(revision, hub.commit())?;
-    found.open()
+    found.open(options)
 }
 
 #[cfg(not(feature = "hub"))]
@@ -99,11 +99,17 @@ struct Cached {
 }
 
 /// What the cache has of a model; `None` if it does not have the revision at all.
-fn open_cached(cache: &Cache, id: &str, revision: &str, tokenizer: &TokenizerChoice) -> Result<Option<Cached>> {
+fn open_cached(
+    cache: &Cache,
+    id: &str,
+    revision: &str,
+    tokenizer: &TokenizerChoice,
+    options: &SourceOptions<'_>,
+) -> Result<Option<Cached>> {
     let Some(commit) = cache.commit(revision) else { return Ok(None) };
     let snapshot = cache.snapshot(commit);
-    let found = local::find(&snapshot, id, tokenizer)?;
-    let mut model = found.open();
+    let found = local::find(&snapshot, id, tokenizer, options)?;
+    let mut model = found.open(options);
     if let Some(path) = damaged(&found, model.is_ok()) {
         return Err(Error::format(path, "the cached file is damaged; go online to fetch it again"));
     }
@@ -127,7 +133,7 @@ fn damaged(found: &Found, opens: bool) -> Option<PathBuf> {
     };
     // Small files are read as a whole here, and not again later.
     let read = |file: &&SmallFile| {
-        let content = |etag: &str| match file.bytes() {
+        let content = |etag: &str| match file.stored() {
             Ok(bytes) => content_matches_etag(Cursor::new(bytes), etag),
             Err(_) => matches_etag(file.path(), etag),
         };

@@ -1,9 +1,9 @@
-//! From a name to an opened model: a hub id, a local folder, a GGUF file, or the built-in demo model.
+//! From a name to an opened model: a hub id, a local folder, a file of any form, or the built-in demo model.
 //!
 //! The only code that uses the network. [`open`] finds the files of a model, downloads what is missing, and opens each
 //! file once. It returns an [`OpenedModel`], whose weights are mapped but not read. `local` knows which files make up a
 //! model, `cache` the layout of the cache that is shared with Python's `huggingface_hub`, `hub` when to ask the
-//! network; `download` fetches files through the requests in `api`, and `store` writes them into the cache.
+//! network; `weights` which files hold the numbers; `download` fetches files through the requests in `api`, and `store` writes them into the cache.
 //!
 //! # Why not through the crate `hf-hub`
 //!
@@ -32,15 +32,17 @@ mod hub;
 mod local;
 #[cfg(feature = "hub")]
 mod store;
+mod weights;
 
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{Checkpoint, WeightFiles};
+use crate::checkpoint::gguf::is_gguf;
+use crate::checkpoint::{Checkpoint, Notice, PADDED_VOCABULARY, WeightFiles};
 use crate::config::Config;
+use crate::decode::GenerationFile;
 use crate::device::Backend;
 use crate::error::{Error, Result};
 use crate::files::SmallFile;
-use crate::inventory::TensorId;
 use crate::memory::{self, DeviceFootprint, Footprint};
 use crate::model::{Gpt2, LoadOptions};
 use crate::tokenizer::{Tokenizer, TokenizerFiles};
@@ -55,7 +57,12 @@ pub struct SourceOptions<'a> {
     pub revision: Option<String>,
     /// Only use the cache; open no connection.
     pub offline: bool,
-    /// `tokenizer.json`, a GGUF file, or a folder with tokenizer files, to use instead of the model's own.
+    /// A `config.json` under any name, to use instead of the model's own.
+    pub config: Option<PathBuf>,
+    /// The number of attention heads, for checkpoints that do not say it.
+    pub n_head: Option<usize>,
+    /// `gpt2` for GPT-2's tokenizer, `tokenizer.json`, a GGUF file, or a folder with tokenizer files, to use instead of
+    /// the model's own.
     pub tokenizer: Option<PathBuf>,
     /// Called with the progress of downloads.
     pub progress: Option<&'a dyn Fn(Progress<'_>)>,
@@ -91,7 +98,7 @@ pub enum Progress<'a> {
 pub struct OpenedModel {
     /// The name the user gave, with short names spelled out: `openai-community/gpt2`, a path, or `demo`.
     pub name: String,
-    /// The configuration; `qkv_bias` follows the weights.
+    /// The configuration, which follows the weights ([`Checkpoint::settle`]).
     pub config: Config,
     /// The weights.
     pub checkpoint: Checkpoint,
@@ -101,18 +108,38 @@ pub struct OpenedModel {
     pub(crate) tokenizer_is_given: bool,
     /// `generation_config.json`, if there is one.
     generation_config: Option<SmallFile>,
+    /// What the user should know about the files.
+    pub notices: Vec<Notice>,
 }
 
 impl OpenedModel {
+    /// Decides between the configurations there may be, and makes it fit the weights.
     fn new(
         name: &str,
-        mut config: Config,
-        checkpoint: Checkpoint,
+        config: Option<Config>,
+        mut checkpoint: Checkpoint,
         tokenizer: TokenizerFiles,
         generation_config: Option<SmallFile>,
-    ) -> Self {
-        config.qkv_bias = checkpoint.tensor(TensorId::FIRST_QKV_BIAS).is_some();
-        Self { name: name.to_owned(), config, checkpoint, tokenizer, tokenizer_is_given: false, generation_config }
+        options: &SourceOptions<'_>,
+    ) -> Result<Self> {
+        let own = if options.config.is_some() { None } else { checkpoint.config(options.n_head)? };
+        let Some(mut config) = own.or(config) else {
+            return Err(Error::NoConfig { origin: checkpoint.origin().to_owned() });
+        };
+        if let Some(n_head) = options.n_head.filter(|n_head| *n_head != config.n_head) {
+            let problem = format!("is {n_head}, but the model's configuration says {} heads", config.n_head);
+            return Err(Error::parameter("n_head", problem));
+        }
+        let notices = checkpoint.settle(&mut config);
+        if config.vocab_size == PADDED_VOCABULARY && !has_token_beyond_gpt2s(&tokenizer) {
+            checkpoint.cut_vocabulary(&mut config, GPT2_VOCABULARY);
+        }
+        let tokenizer = match tokenizer {
+            TokenizerFiles::None if config.vocab_size == GPT2_VOCABULARY => TokenizerFiles::BuiltIn,
+            tokenizer => tokenizer,
+        };
+        let (name, tokenizer_is_given) = (name.to_owned(), options.tokenizer.is_some());
+        Ok(Self { name, config, checkpoint, tokenizer, tokenizer_is_given, generation_config, notices })
     }
 
     /// Loads the network if it fits into memory.
@@ -148,23 +175,24 @@ impl OpenedModel {
         }
     }
 
-    /// The tokens that end a text: the generation configuration's, as in transformers, or the configuration's if that
-    /// has none.
+    /// What `generation_config.json` says; none if there is no such file.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Config`] for a `generation_config.json` that cannot be used.
-    pub fn eos_token_id(&self) -> Result<Vec<u32>> {
-        let Some(file) = &self.generation_config else { return Ok(self.config.eos_token_id.clone()) };
-        let wrong = |message: String| Error::config(&file.path().display().to_string(), &message);
-        let json: serde_json::Value =
-            serde_json::from_slice(file.bytes()?).map_err(|e| wrong(format!("not JSON: {e}")))?;
-        let id = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        let ids = match json.get("eos_token_id") {
-            None | Some(serde_json::Value::Null) => return Ok(self.config.eos_token_id.clone()),
-            Some(serde_json::Value::Array(ids)) => ids.iter().map(id).collect(),
-            Some(value) => id(value).map(|id| vec![id]),
-        };
-        ids.ok_or_else(|| wrong("eos_token_id is neither a token id nor a list of them".to_owned()))
+    /// [`Error::Io`] or [`Error::Config`] for a file that cannot be used.
+    pub fn generation_file(&self) -> Result<Option<GenerationFile>> {
+        let Some(file) = &self.generation_config else { return Ok(None) };
+        GenerationFile::parse(file.bytes()?, &file.path().display().to_string()).map(Some)
+    }
+}
+
+/// The size of GPT-2's vocabulary.
+const GPT2_VOCABULARY: usize = 50257;
+
+/// Whether a tokenizer has more tokens than GPT-2's, so that rows beyond those are no padding.
+fn has_token_beyond_gpt2s(files: &TokenizerFiles) -> bool {
+    match files {
+        TokenizerFiles::None | TokenizerFiles::BuiltIn => false,
+        files => Tokenizer::load(files).is_ok_and(|tokenizer| tokenizer.vocab_size() > GPT2_VOCABULARY),
     }
 }
 
@@ -177,7 +205,7 @@ const SHORT_NAMES: [(&str, &str); 5] = [
     ("distilgpt2", "distilbert/distilgpt2"),
 ];
 
-/// Finds and opens `model`: `demo`, a folder, a `.gguf` file, a short name (`gpt2`, `gpt2-medium`, `gpt2-large`,
+/// Finds and opens `model`: `demo`, a folder, a file with weights, a short name (`gpt2`, `gpt2-medium`, `gpt2-large`,
 /// `gpt2-xl`, `distilgpt2`) or `owner/name` on the hub. The cache comes first; what is missing is downloaded.
 ///
 /// # Errors
@@ -192,14 +220,12 @@ pub fn open(model: &str, options: &SourceOptions<'_>) -> Result<OpenedModel> {
         )));
     }
     let tokenizer = TokenizerChoice::of(options)?;
-    let mut opened = match origin {
-        Origin::Demo => demo(tokenizer),
-        Origin::Gguf(path) => local::gguf_model(model, path, &tokenizer).open(),
-        Origin::Folder(path) => local::find(&local::Folder(path), model, &tokenizer)?.open(),
+    match origin {
+        Origin::Demo => demo(tokenizer, options),
+        Origin::File(path) => local::find_file(&path, model, &tokenizer, options)?.open(options),
+        Origin::Folder(path) => local::find(&local::Folder(path), model, &tokenizer, options)?.open(options),
         Origin::Hub(id) => hub::open(&id, options, tokenizer),
-    }?;
-    opened.tokenizer_is_given = options.tokenizer.is_some();
-    Ok(opened)
+    }
 }
 
 /// Finds the tokenizer of `model` (GPT-2's if `None`) as [`open`] does, but needs no weights, and no network for the
@@ -213,12 +239,21 @@ pub fn find_tokenizer(model: Option<&str>, options: &SourceOptions<'_>) -> Resul
         return Ok(tokenizer);
     }
     let Some(model) = model else { return Ok(TokenizerFiles::BuiltIn) };
-    match origin(model)? {
-        Origin::Demo => Ok(TokenizerFiles::BuiltIn),
-        Origin::Hub(id) if SHORT_NAMES.iter().any(|(_, known)| *known == id) => Ok(TokenizerFiles::BuiltIn),
-        Origin::Gguf(path) => local::tokenizer_in_gguf(&path),
-        Origin::Folder(path) => local::tokenizer_of(&local::Folder(path)),
-        Origin::Hub(id) => Ok(hub::open(&id, options, choice)?.tokenizer),
+    let beside = match origin(model)? {
+        Origin::Demo => return Ok(TokenizerFiles::BuiltIn),
+        Origin::Hub(id) if SHORT_NAMES.iter().any(|(_, known)| *known == id) => return Ok(TokenizerFiles::BuiltIn),
+        Origin::Hub(id) => return Ok(hub::open(&id, options, choice)?.tokenizer),
+        Origin::File(path) if local::file_starts(&path, is_gguf)? => return local::tokenizer_in_gguf(&path),
+        Origin::File(path) => path.parent().map(Path::to_owned).unwrap_or_default(),
+        Origin::Folder(path) => path,
+    };
+    match local::own_tokenizer(&local::Folder(beside.clone()))? {
+        // Whether it is GPT-2's depends on the model. A folder of tokenizer files need not hold one.
+        TokenizerFiles::None => match open(model, options) {
+            Ok(opened) => Ok(opened.tokenizer),
+            Err(_) => local::tokenizer_by_config(&beside),
+        },
+        found => Ok(found),
     }
 }
 
@@ -226,7 +261,8 @@ pub fn find_tokenizer(model: Option<&str>, options: &SourceOptions<'_>) -> Resul
 #[derive(Debug, PartialEq, Eq)]
 enum Origin {
     Demo,
-    Gguf(PathBuf),
+    /// A file with weights.
+    File(PathBuf),
     Folder(PathBuf),
     /// `owner/name`
     Hub(String),
@@ -243,21 +279,21 @@ fn origin(model: &str) -> Result<Origin> {
     {
         return Ok(Origin::Hub((*id).to_owned()));
     }
-    let is_gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
     if path.is_dir() {
         Ok(Origin::Folder(path.to_owned()))
-    } else if path.exists() && is_gguf {
-        Ok(Origin::Gguf(path.to_owned()))
     } else if path.exists() {
-        Err(Error::Source(format!("`{model}` is a file; name the folder that holds it, or a .gguf file")))
-    } else if is_gguf || model.starts_with(['/', '.', '~', '\\']) {
-        Err(Error::Source(format!("`{model}`: no such folder or .gguf file")))
+        Ok(Origin::File(path.to_owned()))
+    } else if let Some(index) = Some(PathBuf::from(format!("{model}.index"))).filter(|index| index.is_file()) {
+        // TensorFlow names a checkpoint by what its files' names begin with.
+        Ok(Origin::File(index))
+    } else if weights::has_extension_of_weights(model) || model.starts_with(['/', '.', '~', '\\']) {
+        Err(Error::Source(format!("`{model}`: no such folder or file")))
     } else if is_hub_id(model) {
         Ok(Origin::Hub(model.to_owned()))
     } else {
         let short = SHORT_NAMES.map(|(short, _)| short).join(", ");
         Err(Error::Source(format!(
-            "`{model}` is not a model: there is no folder or .gguf file of that name, so it must be `demo`, a short name ({short}) or an id on the hub, `owner/name`"
+            "`{model}` is not a model: there is no folder or file of that name, so it must be `demo`, a short name ({short}) or an id on the hub, `owner/name`"
         )))
     }
 }
@@ -282,14 +318,17 @@ struct Aligned<T: ?Sized>(T);
 
 static DEMO_WEIGHTS: &Aligned<[u8]> = &Aligned(*include_bytes!("../../assets/demo/model.safetensors"));
 
-fn demo(tokenizer: TokenizerChoice) -> Result<OpenedModel> {
-    let config = Config::from_json(include_bytes!("../../assets/demo/config.json"), "demo")?;
+fn demo(tokenizer: TokenizerChoice, options: &SourceOptions<'_>) -> Result<OpenedModel> {
+    let config = match &options.config {
+        Some(path) => Config::from_file(path)?,
+        None => Config::from_json(include_bytes!("../../assets/demo/config.json"), "demo")?,
+    };
     let checkpoint = Checkpoint::open(&WeightFiles::Static(&DEMO_WEIGHTS.0))?;
     let tokenizer = match tokenizer {
         TokenizerChoice::Given(tokenizer) => tokenizer,
-        TokenizerChoice::BuiltIn | TokenizerChoice::Own => TokenizerFiles::BuiltIn,
+        TokenizerChoice::BuiltIn | TokenizerChoice::Own(_) => TokenizerFiles::BuiltIn,
     };
-    Ok(OpenedModel::new("demo", config, checkpoint, tokenizer, None))
+    OpenedModel::new("demo", Some(config), checkpoint, tokenizer, None, options)
 }
 
 #[cfg(test)]
@@ -307,6 +346,7 @@ mod tests {
         assert_eq!(of("some-one/My_model.v1"), hub("some-one/My_model.v1"));
         assert_eq!(of("assets/demo"), Origin::Folder("assets/demo".into()));
         assert_eq!(of("."), Origin::Folder(".".into()));
+        assert_eq!(of("Cargo.toml"), Origin::File("Cargo.toml".into()));
     }
 
     #[test]
@@ -316,7 +356,6 @@ mod tests {
             ("/nothing/at/all", &["no such"]),
             ("~/model", &["no such"]),
             ("model.gguf", &["no such", "model.gguf"]),
-            ("Cargo.toml", &["is a file", "folder"]),
             ("a/b/c", &["a/b/c", "owner/name", "gpt2-medium", "demo"]),
             ("a/b c", &["owner/name"]),
             ("a/..", &["owner/name"]),

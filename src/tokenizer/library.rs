@@ -78,7 +78,8 @@ fn unreadable(parts: &Map<String, Value>) -> String {
     fn fails<T: DeserializeOwned>(part: &Value) -> bool {
         serde_json::from_value::<T>(part.clone()).is_err()
     }
-    let checks: [(&str, fn(&Value) -> bool); 5] = [
+    type Fails = fn(&Value) -> bool;
+    let checks: [(&str, Fails); 5] = [
         ("added_tokens", fails::<Option<Vec<AddedToken>>>),
         ("normalizer", fails::<Option<NormalizerWrapper>>),
         ("pre_tokenizer", fails::<Option<PreTokenizerWrapper>>),

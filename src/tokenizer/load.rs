@@ -16,7 +16,8 @@ use super::vocabulary::{Vocabulary, in_order, merge};
 use super::{Encoder, Tokenizer, tokenizer_json};
 use crate::checkpoint::gguf::{self, Gguf, TokenKind};
 use crate::error::{Error, Result};
-use crate::files::{SmallFile, json_fault};
+use crate::files::SmallFile;
+use crate::json;
 
 /// The largest tokenizer file that is read, in bytes. Those of the largest vocabularies have about 30 MB.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -169,7 +170,7 @@ impl Tokenizer {
                 let settings = Settings::read(files)?;
                 match &files.vocabulary {
                     VocabularyFiles::TokenizerJson(file) => {
-                        tokenizer_json::parse(file.text_bytes()?, &settings, file.path())
+                        tokenizer_json::parse(file.bytes()?, &settings, file.path())
                             .map_err(|message| Error::format(file.path(), message))
                     }
                     VocabularyFiles::VocabAndMerges(vocab, merges) => from_vocab_and_merges(vocab, merges, &settings),
@@ -278,8 +279,9 @@ fn assign_ids(entries: &mut Vec<(Cow<'_, str>, u64)>, added: Vec<Declared>) -> B
 fn from_vocab_and_merges(vocab: &SmallFile, merges: &SmallFile, settings: &Settings) -> Result<Tokenizer> {
     let of_vocab = |message: String| Error::format(vocab.path(), message);
     let of_merges = |message: String| Error::format(merges.path(), message);
-    let entries: Entries<'_> = serde_json::from_slice(vocab.text_bytes()?).map_err(|e| of_vocab(json_fault(&e)))?;
-    let text = std::str::from_utf8(merges.text_bytes()?);
+    let entries: Entries<'_> = serde_json::from_slice(vocab.bytes()?)
+        .map_err(|e| of_vocab(json::fault(vocab.bytes().unwrap_or_default(), &e)))?;
+    let text = std::str::from_utf8(merges.bytes()?);
     let text = text.map_err(|e| of_merges(format!("not UTF-8: invalid byte at offset {}", e.valid_up_to())))?;
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with("#version"));
     let pairs = lines.map(merge).collect::<Result<Vec<_>, _>>().map_err(of_merges)?;

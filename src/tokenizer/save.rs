@@ -50,7 +50,7 @@ fn copies(files: &HuggingFaceFiles) -> Result<Vec<SavedFile>> {
     };
     let mut saved = vec![];
     for (name, file) in vocabulary.into_iter().chain(files.beside()) {
-        saved.push(SavedFile { name, bytes: file.text_bytes()?.to_vec() });
+        saved.push(SavedFile { name, bytes: file.bytes()?.to_vec() });
     }
     let mut config = files.tokenizer_config.as_ref().map(object).transpose()?.unwrap_or_default();
     let is_json = matches!(files.vocabulary, VocabularyFiles::TokenizerJson(_));

@@ -13,7 +13,8 @@ use super::added::AddedToken;
 use super::load::HuggingFaceFiles;
 use super::vocabulary::shown;
 use crate::error::{Error, Result};
-use crate::files::{SmallFile, json_fault};
+use crate::files::SmallFile;
+use crate::json;
 
 /// The tokens with a role, in transformers' order.
 const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
@@ -168,10 +169,10 @@ fn is_other_role(key: &str) -> bool {
 
 /// The object in a JSON file.
 pub(super) fn object(file: &SmallFile) -> Result<Map<String, Value>> {
-    match serde_json::from_slice(file.text_bytes()?) {
+    match serde_json::from_slice(file.bytes()?) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(Error::format(file.path(), "not a JSON object")),
-        Err(e) => Err(Error::format(file.path(), json_fault(&e))),
+        Err(e) => Err(Error::format(file.path(), json::fault(file.bytes()?, &e))),
     }
 }
 

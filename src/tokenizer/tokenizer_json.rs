@@ -14,14 +14,14 @@ use super::settings::{Declared, Settings, properties};
 use super::template::Template;
 use super::vocabulary::{merge, shown};
 use super::{Tokenizer, alphabet};
-use crate::files::json_fault;
+use crate::json;
 
 /// Parses the `tokenizer.json` at `path`, with the small files beside it.
 pub(super) fn parse(json: &[u8], settings: &Settings, path: &Path) -> Result<Tokenizer, String> {
     let mut tokenizer = match serde_json::from_slice::<ByteLevelJson<'_>>(json) {
         Ok(file) if settings.is_gpt2_class() && file.is_byte_level_bpe() => file.into_tokenizer(settings, true)?,
         Ok(file) if file.is_like_gpt2() => file.into_tokenizer(settings, false)?,
-        Err(e) if !e.is_data() => return Err(json_fault(&e)),
+        Err(e) if !e.is_data() => return Err(json::fault(json, &e)),
         _ => of_another_kind(json, settings, path)?,
     };
     let gpt2 = settings.is_gpt2_class();
@@ -54,7 +54,7 @@ fn of_another_kind(json: &[u8], _: &Settings, _: &Path) -> Result<Tokenizer, Str
 }
 
 fn object(json: &[u8]) -> Result<Map<String, Value>, String> {
-    match serde_json::from_slice(json).map_err(|e| json_fault(&e))? {
+    match serde_json::from_slice(json).map_err(|e| json::fault(json, &e))? {
         Value::Object(parts) => Ok(parts),
         _ => Err("not a tokenizer, which is a JSON object".into()),
     }

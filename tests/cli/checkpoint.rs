@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use gpt2::checkpoint::gguf::{self, Metadata, TokenKind, Vocabulary};
 use gpt2::checkpoint::{Checkpoint, TensorSpec, WeightFiles};
 use gpt2::config::Config;
-use gpt2::inventory::TensorId;
 
 use crate::harness::{Done, gpt2, tiny};
 
@@ -86,22 +85,21 @@ const ALPHABET: [&str; 5] = ["a", "b", "ab", "Ġ", "<|endoftext|>"];
 /// `tiny/base` as GGUF, where the matrices of the blocks are transposed, with a tokenizer of a few tokens.
 fn as_gguf(folder: &Path) -> PathBuf {
     let config = Config::from_file(&tiny("base").join("config.json")).unwrap();
-    let weights = Checkpoint::open(&WeightFiles::Safetensors(tiny("base").join("model.safetensors"))).unwrap();
-    let is_turned = |name: &str, shape: &[usize]| name.starts_with("h.") && shape.len() == 2;
+    let weights = Checkpoint::open(&WeightFiles::File(tiny("base").join("model.safetensors"))).unwrap();
+    let weights: Vec<_> = weights.tensors().collect();
     let specs: Vec<_> = weights
-        .tensors()
         .iter()
-        .map(|tensor| {
+        .map(|(id, tensor)| {
             let mut shape = tensor.shape.clone();
-            if is_turned(&tensor.name, &shape) {
+            if id.is_conv1d() {
                 shape.reverse();
             }
-            TensorSpec { name: TensorId::named(&tensor.name).unwrap().gguf_name(), dtype: tensor.dtype, shape }
+            TensorSpec { name: id.gguf_name(), dtype: tensor.dtype, shape }
         })
         .collect();
     let bytes_of = |place: usize| {
-        let tensor = &weights.tensors()[place];
-        if !is_turned(&tensor.name, &tensor.shape) {
+        let (id, tensor) = weights[place];
+        if !id.is_conv1d() {
             return Ok(Cow::Borrowed(&*tensor.bytes));
         }
         let (numbers, _) = tensor.bytes.as_chunks::<4>();

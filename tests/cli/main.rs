@@ -8,13 +8,17 @@ mod convert;
 mod early;
 #[cfg(feature = "hub")]
 mod fake_hub;
+mod forms;
 mod generate;
+mod generation_config;
+mod habits;
 mod harness;
 mod html;
 #[cfg(feature = "hub")]
 mod hub;
 mod info;
 mod memory;
+mod rows;
 mod score;
 mod streams;
 mod tokenize;

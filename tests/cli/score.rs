@@ -218,18 +218,20 @@ fn a_batch_gives_the_same_as_each_row_alone() {
             gpt2(&[&arguments[..], &["--batch-size", batch_size]].concat()).stdin(&input).fails(1, &[]).json_lines();
         assert_eq!(again, together);
     }
-    for (row, result) in rows.iter().zip(&together) {
+    for (i, (row, result)) in rows.iter().zip(&together).enumerate() {
         assert_eq!(result.as_object().unwrap().keys().next().unwrap(), "id");
         if let Some(ids) = row.get("ids").or(row.get("prompt_ids")).filter(|_| row["id"] != "bad") {
             let mut alone = score("base", ids, &["--stride", "40"]);
-            let id = row.get("id").cloned().unwrap_or(json!(6));
-            alone.as_object_mut().unwrap().insert("id".into(), id);
-            assert_eq!(&alone, result);
+            let alone = alone.as_object_mut().unwrap();
+            alone.insert("id".into(), row.get("id").cloned().unwrap_or_default());
+            alone.insert("line".into(), (i + 1).into());
+            alone.insert("input".into(), Value::Null);
+            assert_eq!(&Value::from(alone.clone()), result);
         }
     }
     let error = |i: usize| together[i]["error"].as_str().unwrap().to_owned();
     assert!(error(4).contains("999") && together[4]["id"] == "bad", "{}", error(4));
-    assert!(error(6).contains("neither `text` nor `ids`"), "{}", error(6));
+    assert!(error(6).contains("no text (`prompt` or `text`)"), "{}", error(6));
     assert!(error(7).contains("line 8") && together[7]["id"] == Value::Null, "{}", error(7));
 }
 

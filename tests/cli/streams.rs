@@ -71,7 +71,7 @@ fn nul_bytes_are_text() {
     let rows = done.json_lines();
     let row = |good: bool| rows.iter().find(|row| row.get("error").is_none() == good).unwrap();
     assert_eq!(row(true)["prompt_ids"], json!([64, 188, 65]));
-    assert!(row(false)["error"].as_str().unwrap().starts_with("line 2: control character"));
+    assert!(row(false)["error"].as_str().unwrap().contains("a control character"));
 }
 
 #[test]
@@ -91,7 +91,9 @@ fn invalid_utf8_is_refused_with_its_source_and_offset() {
     let done = gpt2(&["generate", "-m", "demo", "--input", "-", "-n", "1"]).stdin(rows).fails(1, &["1 row failed"]);
     assert!(done.stdout().contains("line 1: invalid UTF-8 at offset 22"), "{}", done.stdout());
     let interactive = ["generate", "-m", "demo", "--interactive", "-n", "1"];
-    gpt2(&interactive).stdin(b"Once\n\xff\xfe\n").fails(1, &["stdin is not UTF-8"]);
+    assert!(
+        gpt2(&interactive).stdin(b"Once\n\xff\xfe\n").succeeds().stderr().contains("line 2: invalid UTF-8 at offset 0")
+    );
 }
 
 #[cfg(unix)]
@@ -252,8 +254,12 @@ fn a_failed_write_leaves_no_partial_file() {
     let (stdout, stderr) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert_eq!(done.status.code(), Some(1), "{stderr}");
     assert!(stderr.starts_with("error: cannot write out.jsonl"), "{stderr}");
-    let lines: Vec<&str> = stdout.lines().skip(1).collect();
-    assert!(stdout.starts_with("out.jsonl\n{") && lines.len() > 1 && lines.len() < 40, "{}", lines.len());
+    let lines: Vec<&str> = stdout.lines().skip(2).collect();
+    assert!(
+        stdout.starts_with("out.jsonl\nout.jsonl.gpt2\n{") && lines.len() > 1 && lines.len() < 40,
+        "{}",
+        lines.len()
+    );
     assert!(lines.iter().all(|line| serde_json::from_str::<Value>(line).is_ok()), "no partial line is left");
 }
 

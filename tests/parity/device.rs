@@ -17,6 +17,7 @@ use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::decode::{Engine, GenerationConfig, NoText};
 use gpt2::device::{Backend, DeviceChoice};
+use gpt2::inventory::TensorId;
 use gpt2::language_model::{Input, LanguageModel, Positions};
 use gpt2::model::{Gpt2, LoadOptions, Session, Trace, WeightType, to_host};
 
@@ -184,8 +185,9 @@ fn rows_survive_a_refused_pass() {
 #[test]
 fn a_row_does_not_see_its_earlier_contents() {
     let config = Config { n_positions: 20, vocab_size: 9, n_embd: 4, n_layer: 1, n_head: 2, ..tiny() };
-    let mut tensors = Checkpoint::random(&config, WeightType::F32, 7).unwrap().tensors().to_vec();
-    let wte = tensors.iter_mut().find(|tensor| tensor.name == "wte.weight").unwrap();
+    let random = Checkpoint::random(&config, WeightType::F32, 7).unwrap();
+    let mut tensors: Vec<_> = random.tensors().map(|(id, tensor)| (id, tensor.clone())).collect();
+    let (_, wte) = tensors.iter_mut().find(|(id, _)| *id == TensorId::WTE).unwrap();
     let mut bytes = wte.bytes.to_vec();
     bytes[16..20].copy_from_slice(&f32::NAN.to_le_bytes());
     wte.bytes = bytes.into();

@@ -61,8 +61,8 @@ pub fn load(name: &str, options: LoadOptions) -> Gpt2 {
     let folder = folder(name);
     let weights = match name {
         "untied_f16" => WeightFiles::Sharded(ShardIndex::read(&folder.join("model.safetensors.index.json")).unwrap()),
-        "inverse" => WeightFiles::PyTorch(folder.join("pytorch_model.bin")),
-        _ => WeightFiles::Safetensors(folder.join("model.safetensors")),
+        "inverse" => WeightFiles::File(folder.join("pytorch_model.bin")),
+        _ => WeightFiles::File(folder.join("model.safetensors")),
     };
     let config = Config::from_file(&folder.join("config.json")).expect("config.json");
     let checkpoint = Checkpoint::open(&weights).expect("the weights");

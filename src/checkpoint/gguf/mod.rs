@@ -1,7 +1,7 @@
 //! GGUF: metadata (configuration and tokenizer), a list of tensors, and their aligned bytes.
 //!
-//! Versions 2 and 3 are read, version 3 is written. Tensors get Hugging Face's names and shapes; their bytes stay in
-//! the mapped file.
+//! Versions 2 and 3 are read, version 3 is written. Tensors get Hugging Face's shapes; their bytes stay in the mapped
+//! file. A model may be split over several files ([`split`]).
 //!
 //! Reference: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>; for GPT-2's names and keys llama.cpp's
 //! `conversion/gpt2.py`.
@@ -9,6 +9,7 @@
 mod config;
 mod cursor;
 mod metadata;
+pub(crate) mod split;
 mod tensors;
 mod vocabulary;
 mod write;
@@ -40,20 +41,27 @@ pub struct Gguf {
     pub path: PathBuf,
     /// Configuration and tokenizer.
     pub metadata: Metadata,
-    /// Its tensors under Hugging Face's names and shapes, in file order.
+    /// Its tensors with Hugging Face's shapes, in file order.
     pub tensors: Vec<Tensor>,
 }
 
 impl Gguf {
-    /// Maps the file, reads its metadata and its list of tensors, and checks every range.
+    /// Maps the file, reads its metadata and its list of tensors, and checks every range. If it is a part of a split
+    /// model, the other parts are read too.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read; [`Error::Format`] if it is damaged, not a GPT-2, or one part of a
-    /// split model.
+    /// [`Error::Io`] if a file cannot be read; [`Error::Format`] if one is damaged, missing, or not a GPT-2.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::parse(&File::open(path)?)
+        Self::read(&File::open(path)?)
     }
 
+    pub(super) fn read(file: &File) -> Result<Self> {
+        let gguf = split::join(Self::parse(file)?)?;
+        check_architecture(file, &gguf.metadata)?;
+        Ok(gguf)
+    }
+
+    /// One file, which may be a part of a split model.
     pub(super) fn parse(file: &File) -> Result<Self> {
         if !file.bytes.starts_with(MAGIC) {
             return Err(file.not_a("a GGUF file"));
@@ -69,14 +77,13 @@ impl Gguf {
         let tensor_count = cursor.u64()?;
         let key_count = cursor.u64()?;
         let metadata = Metadata::read(&mut cursor, key_count)?;
-        check_architecture(file, &metadata)?;
         let alignment = alignment(file, &metadata)?;
         let tensors = tensors::read(&mut cursor, tensor_count, alignment)?;
         Ok(Self { path: file.path.clone(), metadata, tensors })
     }
 
     fn tensor(&self, id: TensorId) -> Option<&Tensor> {
-        let name = id.to_string();
+        let name = id.gguf_name();
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
 
@@ -94,12 +101,12 @@ fn check_architecture(file: &File, metadata: &Metadata) -> Result<()> {
         }
         _ => return Err(file.error("it has no `general.architecture`")),
     }
-    match metadata.get("split.count").and_then(Value::as_u64) {
-        Some(parts @ 2..) => {
-            Err(file.error(format!("one of {parts} parts of a model; join them with `llama-gguf-split --merge`")))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
+}
+
+/// Whether a file that starts like this is a GGUF file.
+pub(crate) fn is_gguf(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC)
 }
 
 fn alignment(file: &File, metadata: &Metadata) -> Result<usize> {

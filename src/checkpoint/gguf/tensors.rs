@@ -1,4 +1,4 @@
-//! The list of tensors in a GGUF file, checked and translated to Hugging Face's names and shapes.
+//! The list of tensors in a GGUF file, checked, with Hugging Face's shapes.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -93,10 +93,9 @@ impl<'f> Entry<'f> {
         })
     }
 
-    /// The tensor under Hugging Face's name and shape. An unknown tensor keeps its name, and the model rejects it.
+    /// The tensor with Hugging Face's shape.
     fn tensor(self, file: &File, range: Range<usize>) -> Result<Tensor> {
-        let id = TensorId::of_gguf(self.name);
-        let name = id.map_or_else(|| self.name.to_owned(), |id| id.to_string());
+        let (id, name) = (TensorId::of_gguf(self.name), self.name.to_owned());
         // Conv1D has (in, out); llama.cpp stores (out, in), so that products run along the rows.
         let transposed = self.shape.len() == 2 && id.is_some_and(TensorId::is_conv1d);
         let mut shape = self.shape;

@@ -7,14 +7,14 @@ use std::io::{self, Cursor, Read, Seek, SeekFrom};
 
 use zip::{CompressionMethod, ZipArchive};
 
-use super::super::Tensor;
+use super::super::Contents;
 use super::super::file::File;
 use super::Memory;
 use crate::base::Bytes;
 use crate::error::Result;
 
-/// Reads the tensors of a zip archive.
-pub(super) fn read(file: &File, memory: &mut Memory) -> Result<Vec<Tensor>> {
+/// Reads a zip archive.
+pub(super) fn read(file: &File, memory: &mut Memory) -> Result<Contents> {
     let mut archive = Archive::open(file)?;
     let program = archive.entry("data.pkl", None, memory)?;
     if archive.has("byteorder") && *archive.entry("byteorder", None, memory)? != *b"little" {
@@ -22,7 +22,7 @@ pub(super) fn read(file: &File, memory: &mut Memory) -> Result<Vec<Tensor>> {
     }
     let pickle = super::load_pickle(file, &program)?;
     let mut storages = HashMap::new();
-    super::tensors(file, &pickle, memory, |storage, memory| {
+    super::contents(file, &pickle, memory, |storage, memory| {
         let Some(len) = storage.dtype.byte_len(&[storage.len]) else {
             return Err(file.error(format!("storage `{}` has the impossible length {}", storage.key, storage.len)));
         };

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::super::Tensor;
+use super::super::Contents;
 use super::super::file::File;
 use super::Memory;
 use super::pickle::{self, Fault, Object, Pickle, Storage, Value};
@@ -16,7 +16,7 @@ const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0
 const PROTOCOL_VERSION: i64 = 1001;
 
 /// Reads the tensors of a file without an archive.
-pub(super) fn read(file: &File, memory: &mut Memory) -> Result<Vec<Tensor>> {
+pub(super) fn read(file: &File, memory: &mut Memory) -> Result<Contents> {
     // PROTO, perhaps FRAME, then LONG1 with the magic number.
     let start = &file.bytes[..file.bytes.len().min(32)];
     if !start.windows(MAGIC.len()).any(|window| window == MAGIC) {
@@ -34,7 +34,7 @@ pub(super) fn read(file: &File, memory: &mut Memory) -> Result<Vec<Tensor>> {
     let state = next_pickle(file, &mut at)?;
     let keys = next_pickle(file, &mut at)?;
     let storages = storages(file, &state, &keys, at)?;
-    super::tensors(file, &state, memory, |storage, _| match storages.get(storage.key) {
+    super::contents(file, &state, memory, |storage, _| match storages.get(storage.key) {
         Some((known, bytes)) if *known == storage => Ok(bytes.clone()),
         _ => Err(file.error(format!("storage {:?} is missing from the file", storage.key))),
     })

@@ -1,4 +1,5 @@
-//! PyTorch checkpoints (`pytorch_model.bin`): a pickled state dict beside flat buffers of numbers.
+//! PyTorch checkpoints (`pytorch_model.bin`, nanoGPT's `ckpt.pt`, ...): a pickle with a state dict somewhere in it, beside
+//! flat buffers of numbers.
 //!
 //! Nothing in the file is executed: [`pickle`] builds state dicts and rejects everything else. `torch.save` writes a
 //! zip archive since PyTorch 1.6 ([`archive`]) and a sequence of pickles before that ([`legacy`]). Both store raw
@@ -8,29 +9,37 @@
 
 mod archive;
 mod legacy;
+mod nanogpt;
 mod pickle;
 
+use std::collections::HashSet;
+
 use super::file::File;
-use super::{Tensor, plain_name};
+use super::{Contents, Format, Tensor};
 use crate::base::Bytes;
 use crate::error::{Error, Result};
-use crate::inventory::is_causal_mask;
 use pickle::{Fault, MOST_INSTRUCTIONS, Object, Pickle, Storage, TensorView, Value};
 
 /// Keys under which training scripts put the state dict of the model.
-const WRAPPERS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
+const WRAPPERS: [&str; 4] = ["model", "state_dict", "module", "model_state_dict"];
+
+/// How deep a state dict may be in other dicts.
+const DEEPEST: usize = 8;
 
 /// How many times the file's size may be allocated for what is compressed in it or copied from it.
 const EXPANSION: usize = 16;
 
-/// Reads the tensors of a PyTorch checkpoint, in the order of its state dict.
-pub(super) fn read(file: &File) -> Result<Vec<Tensor>> {
+/// Whether a file that starts like this is meant to be one: a zip archive, or a binary pickle.
+pub(super) fn is_pytorch(bytes: &[u8]) -> bool {
+    bytes.starts_with(ARCHIVE) || matches!(bytes, [0x80, 2..=5, ..])
+}
+
+const ARCHIVE: &[u8] = b"PK\x03\x04";
+
+/// Reads a PyTorch checkpoint: the tensors in the order of its state dict.
+pub(super) fn read(file: &File) -> Result<Contents> {
     let mut memory = Memory { left: file.bytes.len().saturating_mul(EXPANSION) };
-    if file.bytes.starts_with(b"PK\x03\x04") {
-        archive::read(file, &mut memory)
-    } else {
-        legacy::read(file, &mut memory)
-    }
+    if file.bytes.starts_with(ARCHIVE) { archive::read(file, &mut memory) } else { legacy::read(file, &mut memory) }
 }
 
 /// Runs the pickle at the start of `bytes`.
@@ -47,7 +56,9 @@ impl Fault {
                 format!("its pickle has the instruction 0x{code:02x}, which no state dict needs; refused")
             }
             Self::Code(name) => {
-                format!("loading it would run code: `{name}`; refused, the weights of a GPT-2 need none")
+                format!(
+                    "loading it would run code: `{name}`; refused, the weights of a GPT-2 need none (save the model's state_dict(), not the model)"
+                )
             }
         })
     }
@@ -71,47 +82,71 @@ impl Memory {
     }
 }
 
-/// The tensors of the state dict that `pickle` built; `bytes_of` finds the numbers of a storage.
-fn tensors<'a>(
+/// The state dict that `pickle` built; `bytes_of` finds the numbers of a storage.
+fn contents<'a>(
     file: &File,
     pickle: &Pickle<'a>,
     memory: &mut Memory,
     mut bytes_of: impl FnMut(Storage<'a>, &mut Memory) -> Result<Bytes>,
-) -> Result<Vec<Tensor>> {
+) -> Result<Contents> {
     let mut tensors = Vec::new();
-    for &(name, value) in state_dict(file, pickle)? {
+    let Some(entries) = [2, 0].into_iter().find_map(|rank| Search::new(pickle, rank).state_dict(pickle.value, 0))
+    else {
+        return Err(file.error("it holds no state dict with tensors"));
+    };
+    for &(name, value) in entries {
         let (Value::Str(name), Some(Object::Tensor(view))) = (name, pickle.object(value)) else { continue };
         file.check_name(name)?;
-        let plain = plain_name(name);
-        if is_causal_mask(plain) {
-            continue;
-        }
         let bytes = bytes_of(view.storage, memory)?;
         tensors.push(Tensor {
-            name: plain.to_owned(),
+            name: name.to_owned(),
             dtype: view.storage.dtype,
             shape: view.shape.clone(),
             transposed: false,
             bytes: view_bytes(file, name, view, &bytes, memory)?,
         });
     }
-    Ok(tensors)
+    Ok(match nanogpt::config(file, pickle, &tensors)? {
+        Some(config) => Contents { format: Format::NanoGpt, tensors, config: Some(config) },
+        None => Contents { format: Format::PyTorch, tensors, config: None },
+    })
 }
 
-/// The entries of the state dict: the dict that has tensors, at the top or under a wrapper's key.
-fn state_dict<'p, 'a>(file: &File, pickle: &'p Pickle<'a>) -> Result<&'p [(Value<'a>, Value<'a>)]> {
-    let mut at = pickle.value;
-    // Bounded, since a dict may contain itself.
-    for _ in 0..=WRAPPERS.len() {
-        let Some(Object::Dict(entries)) = pickle.object(at) else { break };
-        if entries.iter().any(|&(_, value)| matches!(pickle.object(value), Some(Object::Tensor(_)))) {
-            return Ok(entries);
-        }
-        let inner = entries.iter().find(|(key, _)| matches!(key, Value::Str(key) if WRAPPERS.contains(key)));
-        let Some(&(_, value)) = inner else { break };
-        at = value;
+/// The search for the state dict: what is under a known wrapper's key, else the first dict that has a tensor of at least
+/// this rank.
+struct Search<'p, 'a> {
+    pickle: &'p Pickle<'a>,
+    rank: usize,
+    /// Dicts may contain each other and themselves.
+    seen: HashSet<usize>,
+}
+
+impl<'p, 'a> Search<'p, 'a> {
+    fn new(pickle: &'p Pickle<'a>, rank: usize) -> Self {
+        Self { pickle, rank, seen: HashSet::new() }
     }
-    Err(file.error("it holds no state dict with tensors"))
+
+    /// The entries of the state dict in `value`, which is `depth` dicts deep.
+    fn state_dict(&mut self, value: Value<'a>, depth: usize) -> Option<&'p [(Value<'a>, Value<'a>)]> {
+        let (Value::Object(place), Some(Object::Dict(entries))) = (value, self.pickle.object(value)) else {
+            return None;
+        };
+        if depth > DEEPEST || !self.seen.insert(place) {
+            return None;
+        }
+        for wrapper in WRAPPERS {
+            let wrapped = entries.iter().find(|(key, _)| *key == Value::Str(wrapper));
+            if let Some(found) = wrapped.and_then(|(_, value)| self.state_dict(*value, depth + 1)) {
+                return Some(found);
+            }
+        }
+        let is_weight =
+            |value| matches!(self.pickle.object(value), Some(Object::Tensor(view)) if view.shape.len() >= self.rank);
+        if entries.iter().any(|(_, value)| is_weight(*value)) {
+            return Some(entries);
+        }
+        entries.iter().find_map(|(_, value)| self.state_dict(*value, depth + 1))
+    }
 }
 
 /// The bytes of a view into `storage`: part of it if the numbers are contiguous, else a copy.
@@ -182,7 +217,11 @@ mod tests {
     }
 
     fn read_fixture(name: &str) -> Result<Vec<Tensor>> {
-        read(&File::open(&fixture(name))?)
+        tensors(&File::open(&fixture(name))?)
+    }
+
+    fn tensors(file: &File) -> Result<Vec<Tensor>> {
+        Ok(read(file)?.tensors)
     }
 
     fn numbers(tensor: &Tensor) -> Vec<f64> {
@@ -223,7 +262,7 @@ mod tests {
     #[test]
     fn stored_numbers_are_used_in_place() {
         let file = File::open(&fixture("views.bin")).unwrap();
-        let tensors = read(&file).unwrap();
+        let tensors = tensors(&file).unwrap();
         let map = file.bytes.as_ptr_range();
         let in_place = |name: &str| map.contains(&tensors.iter().find(|t| t.name == name).unwrap().bytes.as_ptr());
         assert!(in_place("wte.weight") && in_place("lm_head.weight") && in_place("h.0.attn.c_attn.bias"));
@@ -241,7 +280,7 @@ mod tests {
     fn code_is_refused_by_name() {
         refused(read_fixture("evil.bin"), "would run code: `posix.system`; refused");
         refused(read_fixture("evil_legacy.bin"), "would run code: `posix.system`; refused");
-        refused(read(&File::of(b"cos\nsystem\n(S'id'\ntR.")), "would run code: `os.system`; refused");
+        refused(tensors(&File::of(b"cos\nsystem\n(S'id'\ntR.")), "would run code: `os.system`; refused");
     }
 
     #[test]
@@ -249,8 +288,8 @@ mod tests {
         refused(read_fixture("big_endian.bin"), "not little-endian");
         refused(read_fixture("expected.json"), "a JSON text");
         refused(read_fixture("tiny.gguf"), "a GGUF file");
-        refused(read(&File::of(b"PK\x03\x04 and no more")), "zip directory cannot be read");
-        refused(read(&File::of(b"}.")), "not a PyTorch checkpoint");
+        refused(tensors(&File::of(b"PK\x03\x04 and no more")), "zip directory cannot be read");
+        refused(tensors(&File::of(b"}.")), "not a PyTorch checkpoint");
     }
 
     #[test]
@@ -259,7 +298,7 @@ mod tests {
             let bytes = std::fs::read(fixture(name)).unwrap();
             for len in 1..bytes.len() {
                 // An archive may end in a comment, so a cut within its last bytes may go unnoticed.
-                assert!(read(&File::of(&bytes[..len])).is_err(), "{name} cut to {len} bytes");
+                assert!(tensors(&File::of(&bytes[..len])).is_err(), "{name} cut to {len} bytes");
             }
         }
     }
@@ -286,9 +325,12 @@ mod tests {
 
     #[test]
     fn a_zip_bomb_is_refused_before_it_is_unpacked() {
-        assert_eq!(read(&archive(100, 400)).unwrap()[0].shape, [100]);
-        refused(read(&archive(100, 404)), "has 404 bytes, but its tensors need 400");
-        refused(read(&archive(10_000_000, 40_000_000)), "would expand to 40000000 bytes, 16 times the file; refused");
+        assert_eq!(tensors(&archive(100, 400)).unwrap()[0].shape, [100]);
+        refused(tensors(&archive(100, 404)), "has 404 bytes, but its tensors need 400");
+        refused(
+            tensors(&archive(10_000_000, 40_000_000)),
+            "would expand to 40000000 bytes, 16 times the file; refused",
+        );
     }
 
     /// Thousands of end records, each pointing to a directory elsewhere: `zip` would try them all.
@@ -296,6 +338,6 @@ mod tests {
     fn an_archive_of_contradictions_is_given_up() {
         let end = b"PK\x06\x06\0\0\0\0\0\0\0\0PK\x06\x07\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0PK\x05\x06\0\0\0\0";
         let ends = [&end[..], &[0xff; 12], &[0; 2]].concat().repeat(40_000);
-        refused(read(&File::of([b"PK\x03\x04", &ends[..]].concat())), "contradict each other");
+        refused(tensors(&File::of([b"PK\x03\x04", &ends[..]].concat())), "contradict each other");
     }
 }

@@ -11,19 +11,23 @@ use std::fmt;
 use safetensors::tensor::TensorInfo;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
+use super::Tensor;
 use super::file::File;
-use super::{Tensor, plain_name};
 use crate::base::DType;
 pub use write::write;
 
 use crate::error::Result;
-use crate::inventory::is_causal_mask;
 
 /// The largest header, as in the reference implementation.
 const LARGEST_HEADER: u64 = 100_000_000;
 
 /// The key under which the header holds free text.
 const METADATA: &str = "__metadata__";
+
+/// Whether a file that starts like this is meant to be one: after its length, the header starts with a brace.
+pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
+    bytes.get(8) == Some(&b'{')
+}
 
 /// Reads the tensors of a safetensors file, in the order of their bytes.
 pub(super) fn read(file: &File) -> Result<Vec<Tensor>> {
@@ -36,16 +40,12 @@ pub(super) fn read(file: &File) -> Result<Vec<Tensor>> {
         let (start, end) = info.data_offsets;
         check_range(file, name, info, end_of_last, data_len)?;
         end_of_last = end;
-        let plain = plain_name(name);
-        if is_causal_mask(plain) {
-            continue;
-        }
         let Some(dtype) = DType::named(&info.dtype.to_string()) else {
             return Err(file.error(format!("tensor `{name}` has dtype {}, which is not supported", info.dtype)));
         };
         let bytes = file.bytes.slice(data_start + start..data_start + end);
         tensors.push(Tensor {
-            name: plain.to_owned(),
+            name: name.clone(),
             dtype,
             shape: info.shape.clone(),
             transposed: false,

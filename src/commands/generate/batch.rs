@@ -2,70 +2,60 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
-use gpt2::decode::{Engine, Event, RequestId, Sequence};
+use anyhow::Result;
+use gpt2::decode::{Engine, Event, PARAMETERS, RequestId, Sequence};
 use gpt2::model::Session;
 use indicatif::ProgressBar;
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{Generator, Request, interrupt_flag, rand_seed};
-use crate::cli::Prompt;
 use crate::commands::Interrupted;
-use crate::commands::jsonl::{self, Line, Sink};
+use crate::commands::rows::{self, Input, Next, Refused, Row, Settings, Sink};
 use crate::output::generate::Timings;
 
-pub fn run(generator: &Generator<'_>, rows: Receiver<Line>) -> Result<()> {
+pub fn run(generator: &Generator<'_>, rows: Input) -> Result<()> {
     let args = &generator.args.batch;
-    let (mut sink, done) = Sink::open("generate", args.output.as_deref(), args.resume)?;
+    let mut settings = settings(generator);
+    let mut sink = Sink::open(&args.rows, &rows, &mut settings)?;
     let interrupted = interrupt_flag()?;
-    let progress = jsonl::progress(args.input.as_deref(), generator.verbosity.quiet)?;
+    let progress = rows::progress(args.rows.input.as_deref(), generator.verbosity.quiet)?;
     let mut session = Session::new(&generator.loaded.model);
     let mut assistant = generator.assistant.map(Session::new);
     let mut engine = Engine::new(&mut session, generator.loaded.pipeline()).with_batch_size(args.batch_size);
     if let Some(assistant) = &mut assistant {
         engine = engine.with_assistant(assistant)?;
     }
-    let mut batch = Batch {
-        generator,
-        seed: generator.config.seed.unwrap_or_else(rand_seed),
-        rows,
-        done,
-        running: HashMap::new(),
-        tokens: 0,
-        failed: 0,
-        progress,
-    };
+    let seed = settings.seed;
+    let mut batch = Batch { generator, seed, rows, running: HashMap::new(), tokens: 0, failed: 0, progress };
     let outcome = batch.run(&mut engine, &mut sink, &interrupted);
     batch.progress.finish_and_clear();
     outcome?;
     if interrupted.load(Ordering::Relaxed) {
         return Err(Interrupted.into());
     }
-    jsonl::outcome(batch.failed)
+    rows::outcome(batch.failed)
 }
 
-/// A line of the input.
-#[derive(Deserialize)]
-#[serde(expecting = "an object with `prompt` or `prompt_ids`")]
-struct Row {
-    /// Any value; the line's number (from 1) if there is none.
-    id: Option<Value>,
-    prompt: Option<String>,
-    prompt_ids: Option<Vec<u32>>,
-    #[serde(flatten)]
-    overrides: Map<String, Value>,
+/// What the results depend on, besides the rows.
+fn settings(generator: &Generator<'_>) -> Settings {
+    let (args, config) = (generator.args, &generator.config);
+    let mut settings = generator.loaded.settings("generate", &args.model, &args.text, &args.batch.rows);
+    settings.seed = config.seed.unwrap_or_else(rand_seed);
+    let own = PARAMETERS.iter().map(|parameter| (parameter.name.to_owned(), parameter.json(config)));
+    settings.parameters.extend(own);
+    settings.parameters.insert("eos_token_id".into(), config.eos_token_id.clone().into());
+    let file = generator.loaded.generation_file.as_ref().filter(|_| args.generation_config);
+    let file = file.map_or(Value::Null, |file| file.values().into());
+    settings.parameters.insert("generation_config".into(), file);
+    settings
 }
 
 struct Batch<'a> {
     generator: &'a Generator<'a>,
     seed: u64,
-    rows: Receiver<Line>,
-    /// How many rows of each id are complete in the output of an earlier run.
-    done: HashMap<String, usize>,
+    rows: Input,
     running: HashMap<RequestId, Running>,
     tokens: u64,
     failed: usize,
@@ -73,7 +63,7 @@ struct Batch<'a> {
 }
 
 struct Running {
-    id: Value,
+    row: Box<Row>,
     request: Request,
     since: Instant,
     first_token: Option<f64>,
@@ -85,15 +75,11 @@ impl Batch<'_> {
         while !interrupted.load(Ordering::Relaxed) && (more || !engine.is_idle()) {
             while more && engine.has_room() {
                 // While there is work to do, do not wait for a slow writer of the input.
-                let line = if engine.is_idle() {
-                    self.rows.recv().map_err(|_| TryRecvError::Disconnected)
-                } else {
-                    self.rows.try_recv()
-                };
-                match line {
-                    Ok(line) => self.admit(engine, sink, line)?,
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => more = false,
+                match self.rows.next(engine.is_idle())? {
+                    Next::Row(row) => self.admit(engine, sink, row)?,
+                    Next::Refused(refused) => self.fail(sink, *refused)?,
+                    Next::Later => break,
+                    Next::End => more = false,
                 }
             }
             for event in engine.step()? {
@@ -103,40 +89,32 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Starts the row on a line, or reports why it cannot be started.
-    fn admit(&mut self, engine: &mut Engine<'_>, sink: &mut Sink, line: Line) -> Result<()> {
-        let (number, row) = match jsonl::parse::<Row>(line) {
-            Ok(row) => row,
-            Err((id, error)) => return self.fail(sink, id, &error),
-        };
-        let id = row.id.clone().unwrap_or_else(|| number.into());
-        if let Some(left) = self.done.get_mut(&id.to_string()).filter(|left| **left > 0) {
-            *left -= 1;
-            self.progress.inc(1);
-            return Ok(());
-        }
-        let started = self.request(row).and_then(|request| {
+    /// Starts a row, or reports why it cannot be started.
+    fn admit(&mut self, engine: &mut Engine<'_>, sink: &mut Sink, row: Box<Row>) -> Result<()> {
+        let started = sink.has(&row).and_then(|done| {
+            if done {
+                return Ok(None);
+            }
+            let request = self.request(&row)?;
             let number = engine.submit(&request.prompt_ids, &request.decoding)?;
-            Ok((number, request))
+            Ok(Some((number, request)))
         });
         match started {
-            Ok((number, request)) => {
-                self.running.insert(number, Running { id, request, since: Instant::now(), first_token: None });
+            Ok(Some((number, request))) => {
+                self.running.insert(number, Running { row, request, since: Instant::now(), first_token: None });
                 Ok(())
             }
-            Err(error) => self.fail(sink, id, &error),
+            Ok(None) => {
+                self.progress.inc(1);
+                Ok(())
+            }
+            Err(error) => self.fail(sink, Refused { place: row.place, error }),
         }
     }
 
-    fn request(&self, row: Row) -> Result<Request> {
-        let prompt = match (row.prompt, row.prompt_ids) {
-            (Some(text), None) => Prompt::Text(text),
-            (None, Some(ids)) => Prompt::Ids(ids),
-            (None, None) => bail!("the row has neither `prompt` nor `prompt_ids`"),
-            (Some(_), Some(_)) => bail!("the row has both `prompt` and `prompt_ids`"),
-        };
-        let config = self.generator.config.with_json(&row.overrides)?;
-        self.generator.request(&prompt, &config, self.seed)
+    fn request(&self, row: &Row) -> Result<Request> {
+        let config = self.generator.config.with_json(&row.parameters)?;
+        self.generator.request(&row.prompt, &config, self.seed)
     }
 
     fn take(&mut self, event: Event, sink: &mut Sink) -> Result<()> {
@@ -153,7 +131,7 @@ impl Batch<'_> {
                 let Some(running) = self.running.remove(&request) else { return Ok(()) };
                 match result {
                     Ok(sequences) => self.finish(running, &sequences, sink),
-                    Err(error) => self.fail(sink, running.id, &error.into()),
+                    Err(error) => self.fail(sink, Refused { place: running.row.place, error: error.into() }),
                 }
             }
         }
@@ -173,16 +151,17 @@ impl Batch<'_> {
             prompt_tokens: running.request.prompt_ids.len(),
             generated_tokens,
         };
-        let record = self.generator.record(Some(running.id), &running.request, sequences, timings);
+        let identity = running.row.identity();
+        let record = self.generator.record(Some(running.row.place), &running.request, sequences, timings);
         self.progress.inc(1);
         self.show_speed();
-        sink.line(&record)
+        sink.result(identity, &record)
     }
 
-    fn fail(&mut self, sink: &mut Sink, id: Value, error: &anyhow::Error) -> Result<()> {
+    fn fail(&mut self, sink: &mut Sink, refused: Refused) -> Result<()> {
         self.failed += 1;
         self.progress.inc(1);
-        sink.error(id, error)
+        sink.refused(refused)
     }
 
     fn show_speed(&self) {

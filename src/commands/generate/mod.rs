@@ -6,42 +6,46 @@ mod interactive;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use anyhow::Result;
 use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, Sequence};
+use gpt2::error::tokens_text;
 use gpt2::model::{Gpt2, Session};
 use gpt2::tokenizer::TextStream;
 use signal_hook::consts::SIGINT;
 use signal_hook::flag::register_conditional_shutdown;
 
 use super::Interrupted;
-use super::jsonl::{self, Line};
 use super::load::{self, Loaded};
-use crate::cli::{Format, GenerateArgs, ModelArgs, Prompt, Verbosity};
+use super::rows::Input;
+use crate::cli::{Format, GenerateArgs, Prompt, Verbosity};
 use crate::output::generate::{GenerateRecord, LogprobRecord, SequenceRecord, Timings, write_logprobs};
-use crate::output::{Stdout, say};
+use crate::output::{RowRecord, Stdout, say};
 
 pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
-    let config = GenerationConfig { assistant: args.assistant_model.is_some(), ..args.decoding.config.clone() };
-    // In a batch, a row's parameters may complete a combination of flags that is invalid on its own.
-    if args.batch.input.is_some() { config.check_values() } else { config.check() }?;
-    let work = match &args.batch.input {
+    let assisted = |config| GenerationConfig { assistant: args.assistant_model.is_some(), ..config };
+    let config = assisted(args.decoding.config.clone());
+    // A row's parameters, or the model's, may complete a combination of flags that is invalid on its own.
+    let is_complete = args.batch.rows.input.is_none() && !args.generation_config;
+    if is_complete { config.check() } else { config.check_values() }?;
+    let work = match Input::open(&args.batch.rows, true)? {
         _ if args.interactive => Work::Interactive,
-        Some(input) => {
-            jsonl::check_output(input, args.batch.output.as_deref())?;
-            // Open the input first: if it is missing, the output of an earlier run must survive.
-            Work::Batch(jsonl::read_lines(input)?)
-        }
-        None => Work::Single(args.text.prompt()?),
+        Some(input) => Work::Batch(input),
+        None if args.keep_newline => Work::Single(args.text.prompt()?),
+        None => Work::Single(args.text.prompt_without_newline()?),
     };
     let loaded = Loaded::load(&args.model, verbosity)?;
+    let defaults = loaded.generation_defaults(args.generation_config, verbosity)?;
+    let config = assisted(args.decoding.over(defaults)?);
+    if args.batch.rows.input.is_none() {
+        config.check()?;
+    }
     let assistant = assistant(args, verbosity)?;
     let generator = Generator { args, config, loaded: &loaded, assistant: assistant.as_ref(), verbosity };
     match work {
         Work::Single(prompt) => generator.single(&prompt),
-        Work::Batch(lines) => batch::run(&generator, lines),
+        Work::Batch(input) => batch::run(&generator, input),
         Work::Interactive => interactive::run(&generator),
     }
 }
@@ -49,14 +53,14 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
 /// What to continue.
 enum Work {
     Single(Prompt),
-    Batch(Receiver<Line>),
+    Batch(Input),
     Interactive,
 }
 
 /// The model that guesses ahead.
 fn assistant(args: &GenerateArgs, verbosity: Verbosity) -> Result<Option<Gpt2>> {
     let Some(model) = &args.assistant_model else { return Ok(None) };
-    let args = ModelArgs { model: model.clone(), revision: None, tokenizer: None, ..args.model.clone() };
+    let args = args.model.with_model(model);
     let opened = load::open(&args, verbosity)?;
     Ok(Some(load::network(&args, &opened, args.device.open()?, verbosity)?))
 }
@@ -74,7 +78,7 @@ fn interrupt_flag() -> Result<Arc<AtomicBool>> {
 /// A loaded model and the flags.
 struct Generator<'a> {
     args: &'a GenerateArgs,
-    /// The decoding parameters from the flags.
+    /// The decoding parameters from the flags and the model.
     config: GenerationConfig,
     loaded: &'a Loaded,
     assistant: Option<&'a Gpt2>,
@@ -120,7 +124,7 @@ impl Generator<'_> {
     /// The request for a prompt; `seed` is used if the parameters have none.
     fn request(&self, prompt: &Prompt, config: &GenerationConfig, seed: u64) -> Result<Request> {
         let loaded = self.loaded;
-        let mut config = GenerationConfig { eos_token_id: loaded.eos_token_id.clone(), ..config.clone() };
+        let mut config = config.clone();
         loaded.encode_texts(&mut config)?;
         let seed = *config.seed.get_or_insert(seed);
         let prompt_ids = loaded.prompt_ids(prompt, &self.args.text, self.verbosity)?;
@@ -219,15 +223,16 @@ impl Generator<'_> {
         if sequences.iter().any(|sequence| sequence.finish_reason == FinishReason::Context) {
             let context = self.loaded.model.config().n_positions;
             say(format_args!(
-                "warning: the text ends at the full context of {context} tokens; to continue, use --on-context-limit crop"
+                "warning: the text ends at the full context of {}; to continue, use --on-context-limit crop",
+                tokens_text(context)
             ));
         }
         if self.verbosity.verbose > 0 {
             let decoded = timings.generated_tokens.saturating_sub(1);
             say(format_args!(
-                "load {:.3} s, prompt {} tokens in {:.3} s ({:.1} tokens/s), {decoded} more in {:.3} s ({:.1} tokens/s)",
+                "load {:.3} s, prompt {} in {:.3} s ({:.1} tokens/s), {decoded} more in {:.3} s ({:.1} tokens/s)",
                 timings.load_s,
-                timings.prompt_tokens,
+                tokens_text(timings.prompt_tokens),
                 timings.prefill_s,
                 timings.prompt_tokens as f64 / timings.prefill_s,
                 timings.decode_s,
@@ -247,13 +252,13 @@ impl Generator<'_> {
     /// The record of a finished request.
     fn record(
         &self,
-        id: Option<serde_json::Value>,
+        row: Option<RowRecord>,
         request: &Request,
         sequences: &[Sequence],
         timings: Timings,
     ) -> GenerateRecord {
         GenerateRecord {
-            id,
+            row,
             model: self.loaded.name.clone(),
             prompt: request.prompt.clone(),
             prompt_ids: request.prompt_ids.clone(),

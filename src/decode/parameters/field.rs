@@ -47,6 +47,9 @@ pub(super) trait Field {
 
     /// The value as text; none if it is not set.
     fn shown(&self) -> Option<String>;
+
+    /// The value as JSON; null if it is not set.
+    fn json(&self) -> Value;
 }
 
 /// A single value.
@@ -63,6 +66,8 @@ trait Scalar: Copy {
     }
 
     fn shown(self) -> Option<String>;
+
+    fn json(self) -> Value;
 }
 
 impl<T: Scalar> Field for Option<T> {
@@ -82,13 +87,17 @@ impl<T: Scalar> Field for Option<T> {
 
     fn check(&self, range: &Range) -> Result<(), Fault> {
         match self.and_then(T::number).filter(|x| !range.contains(*x)) {
-            Some(x) => Err(format!("is {}; it takes {range}", number(x))),
+            Some(x) => Err(format!("is {}; it takes {}", number(x), range.against(x))),
             None => Ok(()),
         }
     }
 
     fn shown(&self) -> Option<String> {
         self.and_then(T::shown)
+    }
+
+    fn json(&self) -> Value {
+        self.map_or(Value::Null, T::json)
     }
 }
 
@@ -117,6 +126,10 @@ macro_rules! always {
             fn shown(&self) -> Option<String> {
                 Scalar::shown(*self)
             }
+
+            fn json(&self) -> Value {
+                Scalar::json(*self)
+            }
         }
     )+};
 }
@@ -139,6 +152,10 @@ impl Scalar for f64 {
     fn shown(self) -> Option<String> {
         Some(self.to_string())
     }
+
+    fn json(self) -> Value {
+        self.into()
+    }
 }
 
 macro_rules! counts {
@@ -160,6 +177,10 @@ macro_rules! counts {
             fn shown(self) -> Option<String> {
                 Some(self.to_string())
             }
+
+            fn json(self) -> Value {
+                self.into()
+            }
         }
     )+};
 }
@@ -179,6 +200,10 @@ impl Scalar for bool {
 
     fn shown(self) -> Option<String> {
         self.then(|| "true".into())
+    }
+
+    fn json(self) -> Value {
+        self.into()
     }
 }
 
@@ -237,6 +262,10 @@ impl<T: Words> Scalar for T {
     fn shown(self) -> Option<String> {
         self.word()
     }
+
+    fn json(self) -> Value {
+        self.word().into()
+    }
 }
 
 /// Texts.
@@ -268,6 +297,10 @@ impl Field for Vec<String> {
     fn shown(&self) -> Option<String> {
         None
     }
+
+    fn json(&self) -> Value {
+        self.clone().into()
+    }
 }
 
 /// Sequences of token ids.
@@ -277,7 +310,14 @@ impl Field for Vec<Vec<u32>> {
     }
 
     fn read(&mut self, text: &str) -> Result<(), Fault> {
-        self.push(parse_ids(text).map_err(|e| e.to_string())?);
+        match nested(text) {
+            Some(sequences) => {
+                for ids in sequences {
+                    self.push(parse_ids(ids).map_err(|e| e.to_string())?);
+                }
+            }
+            None => self.push(parse_ids(text).map_err(|e| e.to_string())?),
+        }
         Ok(())
     }
 
@@ -301,15 +341,69 @@ impl Field for Vec<Vec<u32>> {
     fn shown(&self) -> Option<String> {
         None
     }
+
+    fn json(&self) -> Value {
+        self.clone().into()
+    }
 }
 
-/// Token ids in a text, separated by spaces or commas.
+/// The sequences in a text such as `[[1, 2], [3]]`.
+fn nested(text: &str) -> Option<impl Iterator<Item = &str>> {
+    let inner = text.trim().strip_prefix('[')?.strip_suffix(']')?.trim();
+    let inner = inner.strip_prefix('[')?.strip_suffix(']')?;
+    Some(inner.split(']').map(|ids| ids.trim_start_matches(|c: char| c.is_whitespace() || c == ',' || c == '[')))
+}
+
+/// Token ids in a text, separated by white space or commas: `464 4583`, or a list of JSON, `[464, 4583]`.
 ///
 /// # Errors
 /// [`Error::Usage`] with the part that is not a token id.
 pub fn parse_ids(text: &str) -> Result<Vec<u32>> {
-    text.split(|c: char| c.is_whitespace() || c == ',')
+    let text = text.trim();
+    let list = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    list.split(|c: char| c.is_whitespace() || c == ',')
         .filter(|part| !part.is_empty())
-        .map(|part| part.parse().map_err(|_| Error::Usage(format!("`{part}` is not a token id"))))
+        .map(|part| part.parse().map_err(|_| Error::Usage(format!("`{}` is not a token id", part.escape_debug()))))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_separated_by_white_space_or_commas_or_are_a_list_of_json() {
+        for text in ["1 2 30", "1,2,30", " 1,\t2\n30\r\n", "[1, 2, 30]", "[1,2,30]\n", "[ 1 2 30 ]"] {
+            assert_eq!(parse_ids(text).unwrap(), [1, 2, 30], "{text:?}");
+        }
+        for text in ["", " ", "[]"] {
+            assert_eq!(parse_ids(text).unwrap(), [0; 0], "{text:?}");
+        }
+        for (text, part) in [
+            ("1 x 2", "`x`"),
+            ("-1", "`-1`"),
+            ("1.5", "`1.5`"),
+            ("[1", "`[1`"),
+            ("4294967296", "`4294967296`"),
+            ("a\x1b", "`a\\u{1b}`"),
+        ] {
+            let error = parse_ids(text).unwrap_err().to_string();
+            assert!(error.starts_with(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_flag_takes_one_sequence_or_a_list_of_them() {
+        for (text, sequences) in [
+            ("1 2", &[&[1, 2][..]][..]),
+            ("[1, 2]", &[&[1, 2]]),
+            ("[[1, 2], [3]]", &[&[1, 2], &[3]]),
+            ("[ [1,2],[3] ]", &[&[1, 2], &[3]]),
+        ] {
+            let mut field: Vec<Vec<u32>> = vec![];
+            field.read(text).unwrap();
+            assert_eq!(field, sequences, "{text}");
+        }
+        assert!(Vec::<Vec<u32>>::new().read("[[1], x]").is_err());
+    }
 }

@@ -6,15 +6,21 @@
 //!
 //! Reference: transformers 5.23.0, `generation/configuration_utils.py`; group beam and contrastive search 4.49.0.
 
+use std::sync::Arc;
+
 mod field;
+mod generation_file;
 mod range;
+mod transformers;
 
 use field::Field;
 pub use field::{Takes, Word, parse_ids};
+pub use generation_file::GenerationFile;
 pub use range::Range;
 #[cfg(test)]
 pub(super) use range::number;
 use serde_json::{Map, Value};
+pub use transformers::{Meaning, parameter_meaning};
 
 use crate::error::{Error, Result};
 
@@ -44,11 +50,14 @@ macro_rules! parameters {
             pub eos_token_id: Vec<u32>,
             /// Whether the engine's second model guesses ahead (assisted decoding).
             pub assistant: bool,
+            /// Values for parameters that are not set, each used only by a strategy that knows it: a temperature does not
+            /// turn greedy search into sampling.
+            pub suggestions: Option<Arc<GenerationConfig>>,
         }
 
         impl Default for GenerationConfig {
             fn default() -> Self {
-                Self { $($($name: $default,)+)+ eos_token_id: vec![], assistant: false }
+                Self { $($($name: $default,)+)+ eos_token_id: vec![], assistant: false, suggestions: None }
             }
         }
 
@@ -93,6 +102,10 @@ parameters! {
         bad_words_ids: Vec<Vec<u32>> = vec![], "IDS", Range::ANY;
     }
     Decoding {
+        /// Generate until prompt and continuation have N tokens together; takes the place of `max_new_tokens`
+        max_length: Option<usize> = None, "N", Range::from(1.0);
+        /// Generate no end-of-text token before prompt and continuation have N tokens together
+        min_length: usize = 0, "N", Range::ANY;
         /// Generate at most N tokens
         max_new_tokens: usize = 50, "N", Range::from(1.0);
         /// Generate at least N tokens before the end-of-text token
@@ -207,7 +220,29 @@ impl Parameter {
     /// # Errors
     /// What is wrong, such as `not a number`, if the text is not a value of its type.
     pub fn read(&self, text: &str, config: &mut GenerationConfig) -> Result<(), String> {
-        (self.field_mut)(config).read(text)
+        (self.field_mut)(config).read(text)?;
+        self.prevail(config);
+        Ok(())
+    }
+
+    /// Sets it to its default.
+    pub fn reset(&self, config: &mut GenerationConfig) {
+        (self.reset)(config);
+    }
+
+    /// Its value as JSON; null if it is not set.
+    #[must_use]
+    pub fn json(&self, config: &GenerationConfig) -> Value {
+        (self.field)(config).json()
+    }
+
+    /// Resets the parameter that it prevails over, as in transformers: a number of new tokens over a number of tokens.
+    fn prevail(&self, config: &mut GenerationConfig) {
+        match self.name {
+            "max_new_tokens" => config.max_length = None,
+            "min_new_tokens" => config.min_length = 0,
+            _ => {}
+        }
     }
 
     /// Sets it to a JSON value; null resets it to its default.
@@ -218,10 +253,11 @@ impl Parameter {
         /// Messages quote at most this many characters of a value.
         const QUOTED: usize = 60;
         if value.is_null() {
-            (self.reset)(config);
+            self.reset(config);
             return Ok(());
         }
-        (self.field_mut)(config).read_json(value).map_err(|fault| {
+        let read = (self.field_mut)(config).read_json(value).map(|()| self.prevail(config));
+        read.map_err(|fault| {
             let mut text = value.to_string();
             if let Some((end, _)) = text.char_indices().nth(QUOTED) {
                 text.replace_range(end.., "...");
@@ -232,15 +268,31 @@ impl Parameter {
 }
 
 impl GenerationConfig {
-    /// This configuration, overridden by the values of a JSON object.
+    /// This configuration, overridden by the values of a JSON object. Keys are our names or transformers'.
     ///
     /// # Errors
     /// [`Error::Usage`] for a key that is not a parameter, [`Error::Parameter`] for a value of the wrong type.
     pub fn with_json(&self, values: &Map<String, Value>) -> Result<Self> {
         let mut config = self.clone();
+        let mut given = vec![];
+        let mut do_sample = None;
         for (key, value) in values {
-            let unknown = || Error::Usage(format!("`{key}` is not a decoding parameter"));
-            Parameter::named(key).ok_or_else(unknown)?.read_json(value, &mut config)?;
+            match parameter_meaning(key) {
+                Some(Meaning::Parameter(parameter)) => given.push((parameter, value)),
+                Some(Meaning::DoSample) => do_sample = Some(transformers::boolean("do_sample", value)?),
+                Some(Meaning::Missing) if value.is_null() => {}
+                _ => return Err(Error::Usage(format!("`{key}` is not a decoding parameter"))),
+            }
+        }
+        // In the order of the table, whatever the order of the keys: some parameters prevail over earlier ones.
+        given.sort_by_key(|(parameter, _)| PARAMETERS.iter().position(|other| other.name == parameter.name));
+        for (parameter, value) in given {
+            parameter.read_json(value, &mut config)?;
+        }
+        match do_sample.flatten() {
+            Some(true) => config.sample = true,
+            Some(false) => config.set_greedy(),
+            None => {}
         }
         Ok(config)
     }

@@ -60,6 +60,25 @@ impl Range {
     }
 }
 
+impl Range {
+    /// What is allowed, for a message about `x`, which is not: one that is too large for the range's description to show
+    /// gets to know the largest number.
+    pub(super) fn against(mut self, x: f64) -> Self {
+        if x.is_nan() || x.abs() > f64::from(f32::MAX) {
+            if self.high == Bound::Unbounded {
+                self.high = Bound::Included(LARGEST);
+            }
+            if self.low == Bound::Unbounded {
+                self.low = Bound::Included(-LARGEST);
+            }
+        }
+        self
+    }
+}
+
+/// The largest number in `f32`, rounded down to be read.
+const LARGEST: f64 = 3.4e38;
+
 /// A number as people write it, with an exponent if it is very large or very small.
 pub(in crate::decode) fn number(x: f64) -> String {
     if x != 0.0 && x.is_finite() && !(1e-4..1e15).contains(&x.abs()) { format!("{x:e}") } else { x.to_string() }

@@ -17,7 +17,12 @@ enum Processor {
     RepetitionPenalty(f32),
     NoRepeatNgram(usize),
     BadWords(Vec<Vec<u32>>),
-    MinNewTokens { min_new_tokens: usize, eos_token_id: Vec<u32> },
+    /// No end of text among the first `min_new_tokens`, nor before prompt and continuation have `min_length`.
+    MinTokens {
+        min_new_tokens: usize,
+        min_length: usize,
+        eos_token_id: Vec<u32>,
+    },
     Temperature(f32),
     TopK(usize),
     TopP(f64),
@@ -51,9 +56,10 @@ impl Processors {
         if !bad_words.is_empty() {
             chain.push(Processor::BadWords(bad_words));
         }
-        if config.min_new_tokens > 0 {
-            chain.push(Processor::MinNewTokens {
+        if config.min_new_tokens > 0 || config.min_length > 0 {
+            chain.push(Processor::MinTokens {
                 min_new_tokens: config.min_new_tokens,
+                min_length: if config.min_new_tokens > 0 { 0 } else { config.min_length },
                 eos_token_id: config.ends().to_vec(),
             });
         }
@@ -102,17 +108,17 @@ impl Processors {
         }
     }
 
-    /// Applies the chain to the logits (V) of the token after `ids`: the prompt, then `generated` generated tokens.
-    /// Tokens that are ruled out become `-inf`.
-    pub fn apply(&self, logits: &mut [f32], ids: &[u32], generated: usize) {
+    /// Applies the chain to the logits (V) of the token after `ids`: the end of a prompt of `prompt` tokens and `generated`
+    /// generated ones. Tokens that are ruled out become `-inf`.
+    pub fn apply(&self, logits: &mut [f32], ids: &[u32], prompt: usize, generated: usize) {
         let keep = self.min_tokens_to_keep;
         for processor in &self.chain {
             match processor {
                 Processor::RepetitionPenalty(penalty) => penalties::repetition_penalty(logits, ids, *penalty),
                 Processor::NoRepeatNgram(n) => penalties::no_repeat_ngram(logits, ids, *n),
                 Processor::BadWords(words) => penalties::bad_words(logits, ids, words),
-                Processor::MinNewTokens { min_new_tokens, eos_token_id } => {
-                    if generated < *min_new_tokens {
+                Processor::MinTokens { min_new_tokens, min_length, eos_token_id } => {
+                    if generated < *min_new_tokens || prompt + generated < *min_length {
                         penalties::ban(logits, eos_token_id);
                     }
                 }

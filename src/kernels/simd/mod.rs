@@ -23,6 +23,8 @@ use std::sync::OnceLock;
 
 pub use math::{exp, tanh};
 
+use crate::error::{Error, Result};
+
 /// The vector instruction sets of an architecture, from least to most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -62,6 +64,22 @@ impl Level {
             #[cfg(target_arch = "aarch64")]
             Self::Neon => "neon",
         }
+    }
+}
+
+/// Every name that `GPT2_SIMD` may have, on any processor.
+const NAMES: [&str; 6] = ["portable", "avx2", "avx512", "vnni", "amx", "neon"];
+
+/// Checks that the environment variable `GPT2_SIMD` names a level, if it is set.
+///
+/// # Errors
+/// [`Error::Usage`] that names the levels.
+pub fn check_level() -> Result<()> {
+    match std::env::var_os("GPT2_SIMD") {
+        Some(name) if !name.is_empty() && !NAMES.iter().any(|known| name == *known) => {
+            Err(Error::Usage(format!("the environment variable GPT2_SIMD is {name:?}; it takes {}", NAMES.join(", "))))
+        }
+        _ => Ok(()),
     }
 }
 

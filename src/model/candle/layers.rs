@@ -151,7 +151,11 @@ pub fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
     Ok(match activation {
         Activation::GeluNew | Activation::GeluFast => x.gelu(),
         Activation::Gelu => x.gelu_erf(),
+        Activation::Gelu10 => x.gelu_erf().and_then(|y| y.clamp(-10.0, 10.0)),
+        // x·sigmoid(ax) = silu(ax) / a.
+        Activation::QuickGelu => x.affine(1.702, 0.0).and_then(|x| x.silu()).and_then(|y| y.affine(1.0 / 1.702, 0.0)),
         Activation::Relu => x.relu(),
         Activation::Silu => x.silu(),
+        Activation::Tanh => x.tanh(),
     }?)
 }

@@ -136,5 +136,8 @@ pub fn activation(activation: Activation) -> i32 {
         Activation::Gelu => 1,
         Activation::Relu => 2,
         Activation::Silu => 3,
+        Activation::Gelu10 => 4,
+        Activation::QuickGelu => 5,
+        Activation::Tanh => 6,
     }
 }

@@ -389,7 +389,7 @@ template <class T> __device__ void normalise(const NormArgs& a) {
 // ---- Matrix products ----
 
 enum Into { INTO_QKV, INTO_RESIDUAL, INTO_ACTIVATED, INTO_LOGITS };
-enum Activation { GELU_TANH, GELU_ERF, RELU, SILU };
+enum Activation { GELU_TANH, GELU_ERF, RELU, SILU, GELU_10, QUICK_GELU, TANH };
 
 struct MatmulArgs {
     // (outputs, inputs), rows of `row_bytes`.
@@ -439,6 +439,9 @@ __device__ __forceinline__ float activate(int activation, float x) {
     case GELU_TANH: return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
     case GELU_ERF: return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f));
     case RELU: return x < 0.0f ? 0.0f : x;
+    case GELU_10: return fminf(fmaxf(0.5f * x * (1.0f + erff(x * 0.7071067811865476f)), -10.0f), 10.0f);
+    case QUICK_GELU: return x / (1.0f + expf(-1.702f * x));
+    case TANH: return tanhf(x);
     default: return x / (1.0f + expf(-x));
     }
 }

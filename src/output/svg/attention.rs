@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use gpt2::Error;
+use gpt2::error::tokens_text;
 
 use super::{Anchor, FOOT, HEAD, MARGIN, Picture, STRONG, widest};
 use crate::output::tokens::cut;
@@ -112,7 +113,7 @@ fn all(model: &str, heads: &[HeadRecord], tokens: usize) -> Picture {
     let panel = (900.0 / across.max(layers) as f64).clamp(48.0, 120.0);
     let (gap, side) = (8.0, 66.0);
     let (left, top) = (MARGIN + side, HEAD + MARGIN + 18.0);
-    let subtitle = format!("{model} · {tokens} tokens; a row of maps for each layer, a column for each head");
+    let subtitle = format!("{model} · {}; a row of maps for each layer, a column for each head", tokens_text(tokens));
     let width = left + across as f64 * (panel + gap) - gap + MARGIN;
     let height = top + layers as f64 * (panel + gap) + FOOT;
     let mut picture = Picture::new("Attention of all heads", &subtitle, width, height);

@@ -38,6 +38,8 @@ pub enum Global {
     RebuildTensor,
     RebuildParameter,
     Storage(DType),
+    /// Plain data that no weight depends on.
+    Inert,
 }
 
 /// A composite value in the arena.
@@ -152,9 +154,27 @@ mod tests {
         ] {
             assert!(matches!(load(bytes), Err(Fault::Code(_))), "{bytes:?}");
         }
-        // OBJ, NEWOBJ, NEWOBJ_EX, EXT1 and the textual PERSID.
+        // OBJ, NEWOBJ of a value, NEWOBJ_EX, EXT1 and the textual PERSID.
         for opcode in *b"o\x81\x92\x82P" {
             assert_eq!(load(&[b'N', b'N', opcode, b'.']).err(), Some(Fault::Instruction(opcode)));
+        }
+    }
+
+    /// pickle.dumps(x, 2) of what training scripts put beside the weights.
+    #[test]
+    fn plain_data_is_skipped() {
+        for bytes in [
+            // argparse.Namespace(lr=0.1)
+            &b"\x80\x02cargparse\nNamespace\nq\x00)\x81q\x01}q\x02X\x02\0\0\0lrq\x03G?\xb9\x99\x99\x99\x99\x99\x9asb."
+                [..],
+            // collections.defaultdict(int, a=1), without the name of int, which is a function here
+            b"\x80\x02ccollections\ndefaultdict\nq\x00)R(X\x01\0\0\0aK\x01u.",
+            // torch.device("cpu"), torch.float32
+            b"\x80\x02ctorch\ndevice\nX\x03\0\0\0cpu\x85Rctorch\nfloat32\n\x86.",
+            // {1}
+            b"\x80\x02c__builtin__\nset\n]K\x01a\x85R.",
+        ] {
+            assert!(load(bytes).is_ok(), "{bytes:?}");
         }
     }
 

@@ -1,4 +1,5 @@
-//! What a state dict calls: a few known names, each of which builds a value and runs nothing.
+//! What a state dict calls: a few known names, each of which builds a value and runs nothing. Training scripts save more
+//! beside it; names of plain data build an empty dict, into which whatever is in them may go.
 
 use super::super::super::file::MOST_DIMENSIONS;
 use super::machine::{Machine, Step};
@@ -32,6 +33,14 @@ impl<'a> Machine<'a> {
                 let result = self.reduce(callee, arguments)?;
                 self.stack.push(result);
             }
+            b'\x81' => {
+                // NEWOBJ
+                let (_, class) = (self.pop()?, self.pop()?);
+                match class {
+                    Value::Global(Global::Inert) => self.push_object(Object::Dict(vec![])),
+                    _ => return Err(Fault::Instruction(code)),
+                }
+            }
             b'b' => {
                 // BUILD
                 self.pop()?;
@@ -59,7 +68,7 @@ impl<'a> Machine<'a> {
     fn reduce(&mut self, callee: Value<'a>, arguments: Value<'a>) -> Step<Value<'a>> {
         let Value::Global(callee) = callee else { return Err(Fault::Damaged) };
         let object = match (callee, self.tuple_items(arguments).ok_or(Fault::Damaged)?) {
-            (Global::OrderedDict, []) => Object::Dict(vec![]),
+            (Global::OrderedDict, []) | (Global::Inert, _) => Object::Dict(vec![]),
             (Global::RebuildTensor, [storage, offset, shape, strides, ..]) => {
                 Object::Tensor(self.tensor(*storage, *offset, *shape, *strides).ok_or(Fault::Damaged)?)
             }
@@ -107,6 +116,7 @@ fn global<'a>(module: &str, name: &str) -> Step<Value<'a>> {
         ("collections", "OrderedDict") => Ok(Value::Global(Global::OrderedDict)),
         ("torch._utils", "_rebuild_tensor_v2") => Ok(Value::Global(Global::RebuildTensor)),
         ("torch._utils", "_rebuild_parameter") => Ok(Value::Global(Global::RebuildParameter)),
+        _ if INERT.contains(&(module, name)) => Ok(Value::Global(Global::Inert)),
         ("torch", class) => match DType::of_torch_storage(class) {
             Some(dtype) => Ok(Value::Global(Global::Storage(dtype))),
             None => Err(would_run(module, name)),
@@ -114,6 +124,43 @@ fn global<'a>(module: &str, name: &str) -> Step<Value<'a>> {
         _ => Err(would_run(module, name)),
     }
 }
+
+/// Classes and functions of plain data: settings, sizes, paths, numbers.
+const INERT: [(&str, &str); 33] = [
+    ("__builtin__", "set"),
+    ("builtins", "set"),
+    ("builtins", "bytearray"),
+    ("builtins", "complex"),
+    ("builtins", "slice"),
+    ("_codecs", "encode"),
+    ("argparse", "Namespace"),
+    ("types", "SimpleNamespace"),
+    ("collections", "Counter"),
+    ("collections", "defaultdict"),
+    ("datetime", "datetime"),
+    ("datetime", "timedelta"),
+    ("pathlib", "PosixPath"),
+    ("pathlib", "PurePosixPath"),
+    ("pathlib", "WindowsPath"),
+    ("pathlib._local", "PosixPath"),
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("torch", "Size"),
+    ("torch", "device"),
+    ("torch", "bfloat16"),
+    ("torch", "float16"),
+    ("torch", "float32"),
+    ("torch", "float64"),
+    ("torch", "int64"),
+    ("torch", "uint8"),
+    ("torch", "bool"),
+    ("torch.torch_version", "TorchVersion"),
+    ("pytorch_lightning.utilities.parsing", "AttributeDict"),
+];
 
 fn would_run(module: &str, name: &str) -> Fault {
     Fault::Code(format!("{module}.{name}"))

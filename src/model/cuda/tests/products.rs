@@ -189,11 +189,14 @@ fn outputs_are_added_to_the_residual_stream_or_activated() {
 }
 
 /// In the order of their numbers in `kernels.cu`.
-const ACTIVATIONS: [fn(f64) -> f64; 4] = [
+const ACTIVATIONS: [fn(f64) -> f64; 7] = [
     |x| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh()),
     |x| 0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2)),
     |x| x.max(0.0),
     |x| x / (1.0 + (-x).exp()),
+    |x| (0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))).clamp(-10.0, 10.0),
+    |x| x / (1.0 + (-1.702 * x).exp()),
+    f64::tanh,
 ];
 
 /// Uses the series whose terms all have the same sign.

@@ -1,0 +1,47 @@
+//! Whole numbers, with errors that say which are allowed.
+
+use std::fmt::Display;
+use std::ops::{Bound, RangeBounds};
+use std::str::FromStr;
+
+/// Parses a whole number in the range.
+pub fn whole<T>(
+    range: impl RangeBounds<T> + Clone + Send + Sync,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync
+where
+    T: FromStr + PartialOrd + Display,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| {
+            let low = match range.start_bound() {
+                Bound::Included(low) => format!(" from {low}"),
+                _ => String::new(),
+            };
+            let high = match range.end_bound() {
+                Bound::Included(high) => format!(" to {high}"),
+                _ => String::new(),
+            };
+            format!("it takes whole numbers{low}{high}")
+        })
+    }
+}
+
+/// Parses any whole number.
+pub fn signed(text: &str) -> Result<i64, String> {
+    whole(i64::MIN..=i64::MAX)(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_says_what_is_allowed() {
+        assert_eq!(whole::<u16>(1..=8)("8"), Ok(8));
+        assert_eq!(whole::<u16>(1..=8)("9"), Err("it takes whole numbers from 1 to 8".into()));
+        assert_eq!(whole::<usize>(1..)("0"), Err("it takes whole numbers from 1".into()));
+        assert_eq!(whole::<usize>(0..)("x"), Err("it takes whole numbers from 0".into()));
+        assert_eq!(signed("-3"), Ok(-3));
+    }
+}

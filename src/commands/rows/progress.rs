@@ -1,0 +1,51 @@
+//! How far a batch is, and how it ended.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, IsTerminal};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// The number of non-empty lines in a file.
+fn count_lines(path: &Path) -> Result<u64> {
+    let mut reader = BufReader::new(File::open(path).with_context(|| format!("cannot read {}", path.display()))?);
+    let (mut count, mut before) = (0, b'\n');
+    loop {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(count);
+        }
+        for byte in bytes {
+            count += u64::from(before == b'\n' && *byte != b'\n');
+            before = *byte;
+        }
+        let read = bytes.len();
+        reader.consume(read);
+    }
+}
+
+/// A progress bar for the rows, on a terminal. The total is known for a file, not for a pipe.
+pub fn progress(input: Option<&Path>, quiet: bool) -> Result<ProgressBar> {
+    if quiet || !std::io::stderr().is_terminal() {
+        return Ok(ProgressBar::hidden());
+    }
+    let bar = match input.filter(|input| input.is_file()) {
+        Some(input) => {
+            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} rows, {msg}, {eta} left")?;
+            ProgressBar::new(count_lines(input)?).with_style(style)
+        }
+        None => ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {pos} rows, {msg}")?),
+    };
+    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    Ok(bar)
+}
+
+/// The outcome of a batch in which `failed` rows failed.
+pub fn outcome(failed: usize) -> Result<()> {
+    match failed {
+        0 => Ok(()),
+        1 => bail!("1 row failed; its line in the output says why"),
+        failed => bail!("{failed} rows failed; their lines in the output say why"),
+    }
+}

@@ -1,0 +1,389 @@
+//! What a row says: its id, its prompt, its parameters, and keys that are only passed through.
+
+use std::borrow::Cow;
+
+use anyhow::{Error, Result, anyhow, bail};
+use gpt2::decode::{Meaning, PARAMETERS, parameter_meaning};
+use gpt2::json;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::{Hash, hash};
+use crate::cli::Prompt;
+use crate::output::{Carried, RowRecord, visible};
+
+/// Names of a row's text.
+const TEXT_KEYS: [&str; 2] = ["prompt", "text"];
+/// Names of a row's token ids.
+const IDS_KEYS: [&str; 2] = ["prompt_ids", "ids"];
+/// Every key that gives the prompt.
+pub(super) const PROMPT_KEYS: [&str; 4] = ["prompt", "text", "prompt_ids", "ids"];
+
+/// Messages quote at most this many characters of a row.
+const QUOTED: usize = 60;
+
+/// Which keys mean something to a subcommand, and what becomes of the others.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// Whether a row may set decoding parameters.
+    pub parameters: bool,
+    /// The other keys that are carried into the result; all if none.
+    pub keep: Option<Vec<String>>,
+    /// Whether other keys are refused.
+    pub strict: bool,
+}
+
+/// A row that can be run.
+#[derive(Debug)]
+pub struct Row {
+    /// What its result says about it.
+    pub place: RowRecord,
+    pub prompt: Prompt,
+    /// Decoding parameters by name.
+    pub parameters: Map<String, Value>,
+    /// Identifies it in its input: its id, or its line if it has none.
+    pub(super) key: Hash,
+    /// Of all that it says.
+    pub(super) content: Hash,
+}
+
+/// A row that cannot be run.
+#[derive(Debug)]
+pub struct Refused {
+    /// What is known about it.
+    pub place: RowRecord,
+    pub error: Error,
+}
+
+impl Keys {
+    /// Reads the row on a line.
+    pub fn read(&self, line: usize, text: Result<String>) -> Result<Row, Box<Refused>> {
+        let mut place = RowRecord { id: None, line, input: None };
+        let read = text.map_err(|error| error.context(format!("line {line}"))).and_then(|text| {
+            let entries = entries(&text).map_err(|fault| anyhow!("line {line} is {fault}: {}", quoted(&text)))?;
+            self.fill(&entries, &mut place)
+        });
+        match read {
+            Ok((prompt, parameters, content)) => {
+                Ok(Row { key: key(place.id.as_deref(), line), place, prompt, parameters, content })
+            }
+            Err(error) => Err(Box::new(Refused { place, error })),
+        }
+    }
+
+    /// Reads what the entries say, the id and the keys that are passed through first, so that errors come with them.
+    fn fill(
+        &self,
+        entries: &[(Cow<'_, str>, &RawValue)],
+        place: &mut RowRecord,
+    ) -> Result<(Prompt, Map<String, Value>, Hash)> {
+        let means_something =
+            |key: &str| PROMPT_KEYS.contains(&key) || self.parameters && parameter_meaning(key).is_some();
+        let (mut known, mut others, mut carried) = (vec![], vec![], vec![]);
+        for (key, value) in entries {
+            let key = &**key;
+            let is_kept = self.keep.as_ref().is_some_and(|keep| keep.iter().any(|kept| kept == key));
+            if key == "id" {
+                place.id = (value.get() != "null").then(|| (*value).to_owned());
+            } else if PROMPT_KEYS.contains(&key) || (means_something(key) && !is_kept) {
+                known.push((key, *value));
+            } else {
+                if is_kept || self.keep.is_none() {
+                    carried.push((key.to_owned(), (*value).to_owned()));
+                }
+                if !is_kept {
+                    others.push(key);
+                }
+            }
+        }
+        place.input = (!carried.is_empty()).then_some(Carried(carried));
+        let mut names: Vec<&str> = entries.iter().map(|(key, _)| &**key).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            bail!("the row has {:?} twice", twice[0]);
+        }
+        for other in others {
+            if let Some(meant) = self.nearly(other) {
+                bail!("{other:?} is nearly `{meant}`; write `{meant}`, or carry it along with --keep {other:?}");
+            }
+            if self.strict {
+                bail!("{other:?} means nothing here, and --strict refuses such keys");
+            }
+        }
+        let (texts, rest): (Vec<_>, Vec<_>) = known.into_iter().partition(|(key, _)| TEXT_KEYS.contains(key));
+        let (ids, parameters): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(key, _)| IDS_KEYS.contains(key));
+        let prompt = prompt(&texts, &ids)?;
+        let parameters = parameters.into_iter().map(parameter).collect::<Result<_>>()?;
+        let said = entries.iter().filter(|(key, _)| key != "id");
+        let said: Vec<(&str, String)> = said.map(|(key, value)| (&**key, compact(value.get()))).collect();
+        let content = hash(said.iter().flat_map(|(key, value)| [*key, value.as_str()]));
+        Ok((prompt, parameters, content))
+    }
+
+    /// The key that `other`, which means nothing, is a misspelling of.
+    fn nearly(&self, other: &str) -> Option<&'static str> {
+        let parameters = PARAMETERS.iter().map(|parameter| parameter.name).filter(|_| self.parameters);
+        ["id"].into_iter().chain(PROMPT_KEYS).chain(parameters).find(|name| is_nearly(other, name))
+    }
+}
+
+/// Whether `other` differs from `name` in case, dashes, underscores or, if the name is long, a letter or two.
+fn is_nearly(other: &str, name: &str) -> bool {
+    let letters = |text: &str| text.replace(['_', '-', ' '], "").to_lowercase();
+    let (other_letters, name_letters) = (letters(other), letters(name));
+    let mistakes = match name_letters.len() {
+        0..=4 => 0,
+        5..=7 => 1,
+        _ => 2,
+    };
+    // A name such as `_id` is a name of its own.
+    !other.starts_with('_')
+        && other_letters.len().abs_diff(name_letters.len()) <= mistakes
+        && strsim::osa_distance(&other_letters, &name_letters) <= mistakes
+}
+
+/// The identity of a row in its input.
+pub(super) fn key(id: Option<&RawValue>, line: usize) -> Hash {
+    match id {
+        // A text may be written in several ways.
+        Some(id) => match serde_json::from_str::<String>(id.get()) {
+            Ok(text) => hash(["text", &text]),
+            Err(_) => hash(["id", &compact(id.get())]),
+        },
+        None => hash(["line", &line.to_string()]),
+    }
+}
+
+/// The keys and values of the object in `text`, in order. An error is the end of a sentence: `not JSON at column 5`.
+fn entries(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, String> {
+    struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+    struct Reader;
+
+    impl<'de> Visitor<'de> for Reader {
+        type Value = Entries<'de>;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut entries = vec![];
+            while let Some(key) = map.next_key::<Key<'de>>()? {
+                entries.push((key.0, map.next_value()?));
+            }
+            Ok(Entries(entries))
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Entries<'de> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_map(Reader)
+        }
+    }
+
+    #[derive(Deserialize)]
+    struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    match serde_json::from_str::<Entries<'_>>(text) {
+        Ok(entries) => Ok(entries.0),
+        Err(_) if serde_json::from_str::<IgnoredAny>(text).is_ok() && !text.trim_start().starts_with('{') => {
+            let kind = match text.trim_start().as_bytes().first() {
+                Some(b'[') => "an array",
+                Some(b'"') => "a text",
+                Some(b't' | b'f') => "true or false",
+                Some(b'n') => "null",
+                _ => "a number",
+            };
+            Err(format!("{kind}, not an object such as {{\"id\": 1, \"prompt\": \"...\"}}"))
+        }
+        Err(error) => Err(json::fault(text.as_bytes(), &error)),
+    }
+}
+
+/// The prompt, given once under one of its names.
+fn prompt(texts: &[(&str, &RawValue)], ids: &[(&str, &RawValue)]) -> Result<Prompt> {
+    let given: Vec<_> = texts.iter().chain(ids).filter(|(_, value)| value.get() != "null").collect();
+    match given[..] {
+        [] => bail!("the row has no text (`prompt` or `text`) and no token ids (`prompt_ids` or `ids`)"),
+        [(key, value)] if TEXT_KEYS.contains(key) => text(key, value).map(Prompt::Text),
+        [(key, value)] => token_ids(key, value).map(Prompt::Ids),
+        [(one, _), (other, _), ..] => bail!("the row has both `{one}` and `{other}`"),
+    }
+}
+
+fn text(key: &str, value: &RawValue) -> Result<String> {
+    serde_json::from_str(value.get()).map_err(|_| match value.get().starts_with('"') {
+        true => anyhow!("`{key}` has half of a surrogate pair (\\ud800 to \\udfff), which is no character"),
+        false => anyhow!("`{key}` is {}; it takes a text", quoted(value.get())),
+    })
+}
+
+fn token_ids(key: &str, value: &RawValue) -> Result<Vec<u32>> {
+    serde_json::from_str(value.get()).map_err(|_| {
+        let parts: Vec<&RawValue> = serde_json::from_str(value.get()).unwrap_or_default();
+        match parts.iter().find(|part| serde_json::from_str::<u32>(part.get()).is_err()) {
+            Some(part) => {
+                anyhow!("`{key}` has {}; token ids are whole numbers from 0 to {}", quoted(part.get()), u32::MAX)
+            }
+            None => anyhow!("`{key}` is {}; it takes a list of token ids", quoted(value.get())),
+        }
+    })
+}
+
+fn parameter((key, value): (&str, &RawValue)) -> Result<(String, Value)> {
+    if let (Some(Meaning::Missing), false) = (parameter_meaning(key), value.get() == "null") {
+        bail!(
+            "`{key}` is a parameter of transformers that this program does not have; to carry it along: --keep {key}"
+        );
+    }
+    let read = serde_json::from_str(value.get());
+    Ok((key.to_owned(), read.map_err(|_| anyhow!("`{key}` is {}, which cannot be used", quoted(value.get())))?))
+}
+
+/// A part of a row for a message: on one line, and cut off if it is long.
+fn quoted(text: &str) -> String {
+    let text = text.trim();
+    let mut shown = visible(&text.chars().take(QUOTED).collect::<String>());
+    if text.chars().nth(QUOTED).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+/// The JSON without white space between its tokens.
+fn compact(json: &str) -> String {
+    let (mut in_text, mut escaped) = (false, false);
+    let belongs = |letter: &char| {
+        let inside = in_text;
+        match letter {
+            _ if escaped => escaped = false,
+            '\\' => escaped = in_text,
+            '"' => in_text = !in_text,
+            _ => {}
+        }
+        inside || !letter.is_ascii_whitespace()
+    };
+    json.chars().filter(belongs).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> Keys {
+        Keys { parameters: true, keep: None, strict: false }
+    }
+
+    fn row(text: &str) -> Row {
+        keys().read(3, Ok(text.to_owned())).unwrap_or_else(|refused| panic!("{text}: {}", refused.error))
+    }
+
+    #[track_caller]
+    fn refused(keys: &Keys, text: &str, error: &str) {
+        let refused = keys.read(3, Ok(text.to_owned())).unwrap_err();
+        assert_eq!(refused.error.to_string(), error, "{text}");
+    }
+
+    #[test]
+    fn what_is_passed_through_comes_back_as_written() {
+        let row = row(
+            r#" {"b": 1.50, "id": 12345678901234567890123, "prompt": "x", "a": {"z": [1e400, "\u00e9"]}, "n": null}"#,
+        );
+        let json = serde_json::to_string(&row.place).unwrap();
+        let input = r#"{"b":1.50,"a":{"z": [1e400, "\u00e9"]},"n":null}"#;
+        assert_eq!(json, format!(r#"{{"id":12345678901234567890123,"line":3,"input":{input}}}"#));
+        let without = keys().read(7, Ok(r#"{"id": null, "text": "x"}"#.into())).unwrap();
+        assert_eq!(serde_json::to_string(&without.place).unwrap(), r#"{"id":null,"line":7,"input":null}"#);
+    }
+
+    #[test]
+    fn a_prompt_has_two_names_and_so_have_ids() {
+        for text in [r#"{"prompt": "a"}"#, r#"{"text": "a"}"#, r#"{"text": "a", "prompt": null, "ids": null}"#] {
+            assert_eq!(row(text).prompt, Prompt::Text("a".into()), "{text}");
+        }
+        for text in [r#"{"prompt_ids": [1, 2]}"#, r#"{"ids": [1,2]}"#] {
+            assert_eq!(row(text).prompt, Prompt::Ids(vec![1, 2]), "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        for (text, error) in [
+            (r#"{"prompt": 5}"#, "`prompt` is 5; it takes a text"),
+            (
+                r#"{"prompt": "\ud83d"}"#,
+                "`prompt` has half of a surrogate pair (\\ud800 to \\udfff), which is no character",
+            ),
+            (r#"{"ids": [1, -1]}"#, "`ids` has -1; token ids are whole numbers from 0 to 4294967295"),
+            (r#"{"prompt_ids": "1 2"}"#, "`prompt_ids` is \"1 2\"; it takes a list of token ids"),
+            (r#"{"prompt": "a", "text": "a"}"#, "the row has both `prompt` and `text`"),
+            (r#"{"prompt": "a", "prompt": "b"}"#, "the row has \"prompt\" twice"),
+            (r#"{"prompt": "a", "temperature": 1e999}"#, "`temperature` is 1e999, which cannot be used"),
+            (r#"[1]"#, "line 3 is an array, not an object such as {\"id\": 1, \"prompt\": \"...\"}: [1]"),
+            (r#"5"#, "line 3 is a number, not an object such as {\"id\": 1, \"prompt\": \"...\"}: 5"),
+            (r#"{"id": 1,, }"#, "line 3 is not JSON at column 10: {\"id\": 1,, }"),
+            (
+                "{\"id\": \"\u{1b}[2J\"}",
+                "line 3 is not JSON at column 9: a control character, which a text must escape, such as \\n or \\u0000: {\"id\": \"\\u{1b}[2J\"}",
+            ),
+        ] {
+            refused(&keys(), text, error);
+        }
+        let id = |text: &str| keys().read(3, Ok(text.into())).unwrap_err().place.id.map(|id| id.get().to_owned());
+        assert_eq!(id("[1]"), None);
+        assert_eq!(id(r#"{"prompt": 5, "id": "a"}"#).as_deref(), Some("\"a\""));
+    }
+
+    #[test]
+    fn a_misspelt_name_is_an_error_that_names_both() {
+        for (other, name) in [
+            ("temprature", "temperature"),
+            ("Temperature", "temperature"),
+            ("maxNewTokens", "max_new_tokens"),
+            ("max-new-tokens", "max_new_tokens"),
+            ("max_new_token", "max_new_tokens"),
+            ("top-p", "top_p"),
+            ("Text", "text"),
+            ("ID", "id"),
+            ("promt", "prompt"),
+        ] {
+            let error =
+                format!("{other:?} is nearly `{name}`; write `{name}`, or carry it along with --keep {other:?}");
+            refused(&keys(), &format!(r#"{{"prompt": "a", "{other}": 1}}"#), &error);
+            let kept = Keys { keep: Some(vec![other.into()]), ..keys() };
+            let row = kept.read(1, Ok(format!(r#"{{"prompt": "a", "{other}": 1}}"#))).unwrap();
+            assert_eq!(row.place.input.unwrap().0[0].0, other);
+        }
+        for other in ["title", "test", "_id", "labels", "context", "score", "url", "top_n", "date"] {
+            assert!(row(&format!(r#"{{"prompt": "a", "{other}": 1}}"#)).place.input.is_some(), "{other}");
+        }
+    }
+
+    #[test]
+    fn other_keys_are_picked_or_refused_on_request() {
+        let text = r#"{"prompt": "a", "title": 1, "note": 2}"#;
+        let kept = Keys { keep: Some(vec!["note".into()]), ..keys() }.read(1, Ok(text.into())).unwrap();
+        assert_eq!(serde_json::to_string(&kept.place).unwrap(), r#"{"id":null,"line":1,"input":{"note":2}}"#);
+        let error = "\"title\" means nothing here, and --strict refuses such keys";
+        refused(&Keys { strict: true, ..keys() }, text, error);
+        let error = "`guidance_scale` is a parameter of transformers that this program does not have; to carry it along: --keep guidance_scale";
+        refused(&keys(), r#"{"prompt": "a", "guidance_scale": 2}"#, error);
+        let scored = Keys { parameters: false, ..keys() }.read(1, Ok(r#"{"text": "a", "top_p": 3}"#.into())).unwrap();
+        assert!(scored.place.input.is_some(), "not a parameter of score");
+    }
+
+    #[test]
+    fn rows_are_the_same_if_they_say_the_same() {
+        let one = row(r#"{"id": "é", "prompt": "a b", "top_p": 0.5}"#);
+        let same = row(r#"{ "id" : "\u00e9","prompt":"a b","top_p":0.5 }"#);
+        assert_eq!((one.key, one.content), (same.key, same.content));
+        for other in [r#"{"prompt": "ab", "top_p": 0.5}"#, r#"{"prompt": "a b", "top_p": 0.4}"#] {
+            assert_ne!(row(other).content, one.content, "{other}");
+        }
+        assert_ne!(row(r#"{"id": 3, "prompt": "a"}"#).key, row(r#"{"prompt": "a"}"#).key, "a line is no id");
+        assert_ne!(row(r#"{"id": 3, "prompt": "a"}"#).key, row(r#"{"id": "3", "prompt": "a"}"#).key);
+    }
+}

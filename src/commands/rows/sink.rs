@@ -1,0 +1,187 @@
+//! Writing results: each completely or not at all, and never twice.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::ledger::{Ledger, Settings};
+use super::row::{Refused, Row};
+use super::{Hash, Input};
+use crate::cli::RowArgs;
+use crate::cli::advice::{self, Spelling};
+use crate::output::{ErrorRecord, Stdout, check_folder};
+
+/// The output for results, one per line. Each line is written at once, so that at most the last one can be incomplete.
+pub struct Sink {
+    /// The subcommand, for the advice that goes with an error.
+    subcommand: String,
+    output: Output,
+    /// What the rows said that an earlier run has completed, by their keys.
+    done: HashMap<Hash, Hash>,
+}
+
+enum Output {
+    Stdout(Box<Stdout>),
+    /// A device or a pipe.
+    Stream(File, PathBuf),
+    File(File, PathBuf, Ledger),
+}
+
+/// Checks, without touching the output, that it is not the input and that its folder exists.
+pub fn check(input: &Path, output: Option<&Path>) -> Result<()> {
+    match output {
+        Some(path) if path.is_file() && path.canonicalize().ok() == input.canonicalize().ok() => {
+            bail!(gpt2::Error::Usage(format!("--output {} is the input; give another file", path.display())))
+        }
+        output => check_folder(output),
+    }
+}
+
+impl Sink {
+    /// Opens the output. With `--resume`, continues that of an earlier run, whose seed becomes that of the settings.
+    ///
+    /// # Errors
+    /// If another run is writing it, or if it was made with other settings.
+    pub fn open(args: &RowArgs, input: &Input, settings: &mut Settings) -> Result<Self> {
+        let subcommand = settings.subcommand.clone();
+        let Some(path) = &args.output else {
+            let output = Output::Stdout(Box::new(Stdout::lock()));
+            return Ok(Self { subcommand, output, done: HashMap::new() });
+        };
+        let cannot_write = || format!("cannot write {}", path.display());
+        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            if args.resume {
+                let what = format!("{} is no file, so there is nothing to continue in it", path.display());
+                bail!(gpt2::Error::Usage(what));
+            }
+            let file = File::options().write(true).open(path).with_context(cannot_write)?;
+            return Ok(Self { subcommand, output: Output::Stream(file, path.clone()), done: HashMap::new() });
+        }
+        // Through links, so that two names of a file are one file.
+        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        let is_new = !args.resume || std::fs::metadata(&path).map_or(true, |metadata| metadata.len() == 0);
+        let no_ledger = || {
+            let path = path.display();
+            gpt2::Error::Usage(format!(
+                "{path} cannot be continued: {path}.gpt2, which says what it was made with, is missing; give another --output"
+            ))
+        };
+        if !is_new && !Ledger::exists(&path) {
+            bail!(no_ledger());
+        }
+        let mut ledger = Ledger::open(&path)?;
+        let mut done = HashMap::new();
+        let file = if is_new {
+            // In this order: a kill in between leaves an empty output, which means nothing.
+            let file = File::create(&path).with_context(cannot_write)?;
+            ledger.begin(settings)?;
+            file
+        } else {
+            let earlier = ledger.resume(&path, settings)?.ok_or_else(no_ledger)?;
+            done = repair(&path, &earlier.contents, input.contents.as_ref())?;
+            File::options().append(true).open(&path).with_context(cannot_write)?
+        };
+        Ok(Self { subcommand, output: Output::File(file, path, ledger), done })
+    }
+
+    /// Whether an earlier run has completed the row.
+    ///
+    /// # Errors
+    /// If it has completed another row of the same id, which can only be noticed now if the input is a stream.
+    pub fn has(&self, row: &Row) -> Result<bool> {
+        match self.done.get(&row.key) {
+            Some(content) if *content != row.content => {
+                Err(anyhow!("the row has changed since its result was written; give another --output"))
+            }
+            done => Ok(done.is_some()),
+        }
+    }
+
+    /// Writes the result of a row, which is identified by its key and content.
+    pub fn result<T: Serialize>(&mut self, (key, content): (Hash, Hash), record: &T) -> Result<()> {
+        if let Output::File(_, _, ledger) = &mut self.output {
+            ledger.note(key, content)?;
+        }
+        self.line(record)
+    }
+
+    /// Writes why a row failed.
+    pub fn refused(&mut self, refused: Refused) -> Result<()> {
+        let error = advice::lines(&refused.error, &self.subcommand, Spelling::Keys).join(": ");
+        self.line(&ErrorRecord { row: refused.place, error })
+    }
+
+    fn line<T: Serialize>(&mut self, record: &T) -> Result<()> {
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        match &mut self.output {
+            Output::Stdout(out) => {
+                out.write_all(&line)?;
+                out.finish()
+            }
+            Output::Stream(file, path) => {
+                file.write_all(&line).with_context(|| format!("cannot write {}", path.display()))
+            }
+            Output::File(file, path, _) => {
+                let whole = file.metadata().map(|metadata| metadata.len());
+                file.write_all(&line).with_context(|| {
+                    // On a full disk part of the line may have been written.
+                    let _ = whole.and_then(|len| file.set_len(len));
+                    format!("cannot write {}", path.display())
+                })
+            }
+        }
+    }
+}
+
+impl Row {
+    /// What identifies the row's result.
+    pub fn identity(&self) -> (Hash, Hash) {
+        (self.key, self.content)
+    }
+}
+
+/// Repairs the output of an earlier run: drops an incomplete last line, the lines of failed rows, and results of rows that
+/// have changed since or are not in the ledger; all those are run again. Returns what the rows said that are left.
+fn repair(
+    path: &Path,
+    ledger: &HashMap<Hash, Hash>,
+    input: Option<&HashMap<Hash, Hash>>,
+) -> Result<HashMap<Hash, Hash>> {
+    #[derive(Deserialize)]
+    struct Record<'a> {
+        #[serde(borrow)]
+        id: Option<&'a RawValue>,
+        line: usize,
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+    }
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+    let mut done = HashMap::new();
+    let mut kept = Vec::with_capacity(bytes.len());
+    for (i, line) in bytes[..whole].split_inclusive(|b| *b == b'\n').enumerate() {
+        let Ok(record) = serde_json::from_slice::<Record<'_>>(line) else {
+            bail!("{} is not the output of an earlier run: line {} is no result", path.display(), i + 1);
+        };
+        let key = super::row::key(record.id, record.line);
+        let content = ledger.get(&key).filter(|_| record.error.is_none());
+        // A row that is no longer in the input keeps its result.
+        let content =
+            content.filter(|content| input.and_then(|input| input.get(&key)).is_none_or(|now| now == *content));
+        if let Some(content) = content
+            && done.insert(key, *content).is_none()
+        {
+            kept.extend_from_slice(line);
+        }
+    }
+    if kept.len() < bytes.len() {
+        gpt2::files::atomically(path, |file| file.write_all(&kept).map_err(gpt2::Error::io("write", path)))?;
+    }
+    Ok(done)
+}

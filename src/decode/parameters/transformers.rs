@@ -1,0 +1,84 @@
+//! transformers' names of parameters, where they differ from ours or where we have nothing of the kind.
+//!
+//! Reference: transformers 5.23.0, `generation/configuration_utils.py`.
+
+use serde_json::Value;
+
+use super::{GenerationConfig, Parameter};
+use crate::error::{Error, Result};
+
+/// What a name of ours or of transformers stands for.
+#[derive(Debug, Clone, Copy)]
+pub enum Meaning {
+    /// A parameter.
+    Parameter(&'static Parameter),
+    /// transformers' `do_sample`: true samples; false does not, whatever the temperature.
+    DoSample,
+    /// A parameter of transformers that changes what is generated, and that we do not have.
+    Missing,
+}
+
+/// What the name stands for; none if it is no parameter.
+#[must_use]
+pub fn parameter_meaning(name: &str) -> Option<Meaning> {
+    let ours = match name {
+        "stop_strings" => "stop",
+        "prompt_lookup_num_tokens" => "prompt_lookup",
+        name => name,
+    };
+    match Parameter::named(ours) {
+        Some(parameter) => Some(Meaning::Parameter(parameter)),
+        None if name == "do_sample" => Some(Meaning::DoSample),
+        None => MISSING.contains(&name).then_some(Meaning::Missing),
+    }
+}
+
+/// Parameters of transformers that change what is generated. One that has become a parameter of ours may stay here.
+const MISSING: [&str; 17] = [
+    "begin_suppress_tokens",
+    "constraints",
+    "dola_layers",
+    "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "exponential_decay_length_penalty",
+    "force_words_ids",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "guidance_scale",
+    "max_time",
+    "renormalize_logits",
+    "sequence_bias",
+    "suppress_tokens",
+    "token_healing",
+    "top_h",
+    "watermarking_config",
+];
+
+/// The boolean called `name`; none if it is null.
+pub(super) fn boolean(name: &'static str, value: &Value) -> Result<Option<bool>> {
+    match value {
+        Value::Null => Ok(None),
+        Value::Bool(value) => Ok(Some(*value)),
+        value => Err(Error::parameter(name, format!("is {value}, neither true nor false"))),
+    }
+}
+
+impl GenerationConfig {
+    /// Unsets everything that makes it sample.
+    pub(super) fn set_greedy(&mut self) {
+        self.sample = false;
+        for warper in [
+            &mut self.temperature,
+            &mut self.top_p,
+            &mut self.min_p,
+            &mut self.typical_p,
+            &mut self.epsilon_cutoff,
+            &mut self.eta_cutoff,
+        ] {
+            *warper = None;
+        }
+        if self.penalty_alpha.is_none() {
+            self.top_k = None;
+        }
+    }
+}

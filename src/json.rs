@@ -1,0 +1,135 @@
+//! JSON as Python writes it, and faults in it in plain words.
+//!
+//! Python's `json` writes and reads `NaN`, `Infinity` and `-Infinity`, which JSON does not have. A `config.json` may
+//! hold one in a key that does not matter to us.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+use serde_json::error::Category;
+
+use crate::files::without_byte_order_mark;
+
+/// Names of numbers that only Python's JSON has. They are read as strings, so that a key which needs a number rejects
+/// them by name.
+const PYTHON_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+
+/// Parses a file's JSON text; a byte order mark at its start is skipped.
+///
+/// # Errors
+/// Where the text stops being JSON, in words for users.
+pub fn parse(text: &[u8]) -> Result<Value, String> {
+    let text = without_byte_order_mark(text);
+    serde_json::from_slice(&quoted(text)).map_err(|error| fault(text, &error))
+}
+
+/// What is wrong with a text that is not the JSON that was expected, and where, without the parser's own words; for the
+/// end of a sentence that names the file.
+#[must_use]
+pub fn fault(text: &[u8], error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let place = if text.trim_ascii_end().contains(&b'\n') {
+        format!("line {line}, column {column}")
+    } else {
+        format!("column {column}")
+    };
+    let found = text.split(|b| *b == b'\n').nth(line.saturating_sub(1)).unwrap_or_default();
+    let found = found.get(column.saturating_sub(1)..).unwrap_or_default();
+    // The parser reads the first letter of a word before it refuses the word.
+    if ["NaN", "Infinity", "-Infinity", "nan", "inf"].iter().any(|word| found.starts_with(word.as_bytes())) {
+        return format!("not JSON at {place}: NaN and Infinity are no JSON numbers; write null");
+    }
+    match error.classify() {
+        Category::Eof if text.trim_ascii().is_empty() => "not JSON: it is empty".to_owned(),
+        Category::Eof => format!("not JSON: it breaks off at {place}"),
+        Category::Data => {
+            let message = error.to_string();
+            let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
+            match message.rsplit_once(", expected ") {
+                Some((_, expected)) => format!("not {expected} ({place})"),
+                None => format!("{message} ({place})"),
+            }
+        }
+        _ if found.first().is_some_and(u8::is_ascii_control) => {
+            format!("not JSON at {place}: a control character, which a text must escape, such as \\n or \\u0000")
+        }
+        _ => format!("not JSON at {place}"),
+    }
+}
+
+/// A value for error messages: as JSON writes it, shortened if long.
+#[must_use]
+pub fn shown(value: &Value) -> String {
+    const LONGEST: usize = 40;
+    let text = value.to_string();
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+/// The text with Python's numbers in quotes.
+fn quoted(text: &[u8]) -> Cow<'_, [u8]> {
+    let starts = |at: usize, name: &str| text[at..].starts_with(name.as_bytes());
+    let mut quoted = Vec::new();
+    let (mut copied, mut at, mut in_string) = (0, 0, false);
+    while at < text.len() {
+        match text[at] {
+            b'\\' if in_string => at += 1,
+            b'"' => in_string = !in_string,
+            b'N' | b'I' | b'-' if !in_string => {
+                if let Some(name) = PYTHON_NUMBERS.iter().find(|name| starts(at, name)) {
+                    quoted.extend_from_slice(&text[copied..at]);
+                    quoted.extend([b"\"", name.as_bytes(), b"\""].concat());
+                    at += name.len();
+                    copied = at;
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    quoted.extend_from_slice(&text[copied..]);
+    Cow::Owned(quoted)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pythons_numbers_are_read_as_their_names() {
+        let text = br#"{"a": NaN, "b": [-Infinity,Infinity], "NaN \" NaN": "NaN", "c": -1}"#;
+        let expected = json!({"a": "NaN", "b": ["-Infinity", "Infinity"], "NaN \" NaN": "NaN", "c": -1});
+        assert_eq!(parse(text), Ok(expected));
+        assert_eq!(parse(b"\xef\xbb\xbf[1]"), Ok(json!([1])));
+    }
+
+    #[test]
+    fn faults_say_where_in_plain_words() {
+        for (text, words) in [
+            ("", "not JSON: it is empty"),
+            ("{\"a\": tru}", "not JSON at column 10"),
+            ("{\"a\": 1", "not JSON: it breaks off at column 7"),
+            ("{\n\"a\": 1,,\n}", "not JSON at line 2, column 8"),
+            ("{\"a\": NaN}", "not JSON at column 7: NaN and Infinity are no JSON numbers; write null"),
+            ("{\"a\": -Infinity}", "not JSON at column 7: NaN and Infinity are no JSON numbers; write null"),
+            ("\"a\0b\"", "not JSON at column 3: a control character, which a text must escape, such as \\n or \\u0000"),
+        ] {
+            let error = serde_json::from_str::<Value>(text).unwrap_err();
+            assert_eq!(fault(text.as_bytes(), &error), words, "{text}");
+        }
+        let error = serde_json::from_str::<Vec<u32>>("{}").unwrap_err();
+        assert!(fault(b"{}", &error).starts_with("not a sequence"), "{error}");
+        for text in [&b"N"[..], b"-I", b"\"", b"\"\\", b"NaNN", b"\xff"] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
+        assert_eq!(shown(&json!("x".repeat(100))).chars().count(), 43);
+    }
+}

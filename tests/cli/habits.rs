@@ -1,0 +1,194 @@
+//! The command line as people use it: text that looks like flags, stdin in every spelling, ids as they are copied.
+
+use serde_json::json;
+
+use crate::harness::{gpt2, tiny};
+
+fn ids(arguments: &[&str]) -> String {
+    gpt2(arguments).succeeds().stdout().trim_end().to_owned()
+}
+
+/// A script with `--prompt "$X"` does not depend on what X begins with. Ids are those of GPT-2's tokenizer.
+#[test]
+fn what_follows_a_text_flag_is_text() {
+    for (text, expected) in [
+        ("- item", "12 2378"),
+        ("-5 degrees", "12 20 7370"),
+        ("--help", "438 16794"),
+        ("-n", "12 77"),
+        ("---", "6329"),
+        ("--", "438"),
+        ("-", "12"),
+        ("--prompt", "438 16963 457"),
+    ] {
+        for arguments in [["--prompt", text], ["-p", text]] {
+            assert_eq!(ids(&[&["tokenize", "--format", "ids"], &arguments[..]].concat()), expected, "{arguments:?}");
+        }
+        assert_eq!(ids(&["tokenize", "--format", "ids", &format!("--prompt={text}")]), expected, "{text}");
+        if text != "-" {
+            assert_eq!(ids(&["tokenize", "--format", "ids", "--", text]), expected, "{text}");
+        }
+    }
+    let base = ["generate", "-m", "demo", "Once upon a", "-n", "4"];
+    let plain = ids(&base);
+    for flags in [["--stop", "---"], ["--stop", "-n"], ["--bad-words", "--sample"], ["--stop", "--help"]] {
+        assert_eq!(ids(&[&base[..], &flags].concat()), plain, "{flags:?}");
+    }
+    let asked =
+        gpt2(&["topk", "-m", "demo", "Once", "--token", "-", "--token", "--", "--format", "json"]).succeeds().json();
+    let tokens = asked["positions"][0]["tokens"].as_array().unwrap();
+    assert_eq!(tokens.iter().map(|token| &token["id"]).collect::<Vec<_>>(), [&json!(12), &json!(438)]);
+    let found = ids(&["tokenize", "--vocab", "--format", "ids", "--grep", "-----------------$"]);
+    assert!(found.split(' ').count() > 1, "{found}");
+    gpt2(&["tokenize", "-- item"]).fails(2, &["unexpected argument"]);
+    gpt2(&["generate", "-m", "demo", "--prompt"]).fails(2, &["--prompt"]);
+    // A flag after a flag whose value may be left out is a flag.
+    assert_eq!(gpt2(&["tokenize", "--decode", "--format", "text"]).stdin("464").succeeds().stdout(), "The");
+}
+
+#[test]
+fn a_dash_is_stdin() {
+    for source in [&["-"][..], &["--file", "-"], &[]] {
+        let arguments = [&["tokenize", "--format", "ids"], source].concat();
+        assert_eq!(gpt2(&arguments).stdin("Hello world\n").succeeds().stdout(), "15496 995 198\n", "{source:?}");
+    }
+    assert_eq!(
+        gpt2(&["tokenize", "--decode", "--file", "-"]).stdin("[15496,\n995]\n").succeeds().stdout(),
+        "Hello world"
+    );
+}
+
+/// `echo` adds a line break that nobody wants continued. Only that one, and only from stdin.
+#[test]
+fn the_newline_of_echo_is_no_part_of_a_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("prompt.txt");
+    std::fs::write(&path, "Once upon a\n").unwrap();
+    let file = path.to_str().unwrap();
+    for subcommand in [&["generate", "-m", "demo", "-n", "1"][..], &["topk", "-m", "demo"]] {
+        let prompt = |text: &str, more: &[&str]| {
+            let arguments = [subcommand, &["--format", "json"], more].concat();
+            gpt2(&arguments).stdin(text).succeeds().json()["prompt_ids"].clone()
+        };
+        let (bare, one) = (json!([7454, 2402, 257]), json!([7454, 2402, 257, 198]));
+        for text in ["Once upon a", "Once upon a\n", "Once upon a\r\n", "\u{feff}Once upon a\n"] {
+            for source in [&[][..], &["-"], &["--file", "-"]] {
+                assert_eq!(prompt(text, source), bare, "{text:?} {source:?}");
+            }
+        }
+        assert_eq!(prompt("Once upon a\n\n", &[]), one);
+        assert_eq!(prompt("Once upon a\n", &["--keep-newline"]), one);
+        assert_eq!(prompt("", &["--file", file]), one, "a file is taken as it is");
+        assert_eq!(prompt("", &["--prompt", "Once upon a\n"]), one);
+    }
+    let scored = gpt2(&["score", "-m", "demo", "--format", "json"]).stdin("Once upon a\n").succeeds().json();
+    assert_eq!(scored["ids"], json!([7454, 2402, 257, 198]), "a text is scored as it is");
+}
+
+#[test]
+fn a_byte_order_mark_is_no_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("text.txt");
+    std::fs::write(&path, "\u{feff}Hello world").unwrap();
+    assert_eq!(ids(&["tokenize", "--format", "ids", "--file", path.to_str().unwrap()]), "15496 995");
+    let done = gpt2(&["tokenize", "--format", "ids"]).stdin("\u{feff}Hello world").succeeds();
+    assert_eq!(done.stdout(), "15496 995\n");
+    std::fs::write(&path, b"\xEF\xBB\xBFab\xff").unwrap();
+    gpt2(&["tokenize", "--file", path.to_str().unwrap()]).fails(1, &["invalid byte at offset 5"]);
+    let interactive = ["generate", "-m", "demo", "--interactive", "-n", "3", "--completion-only"];
+    let first = gpt2(&interactive).stdin("\u{feff}Once upon a\r\n").succeeds().stdout();
+    assert_eq!(first, gpt2(&interactive).stdin("Once upon a\n").succeeds().stdout());
+}
+
+#[test]
+fn ids_are_taken_in_every_common_spelling() {
+    for text in ["[464, 4583]", "464,4583", "464 4583", "464\n4583\n", "[464,\n 4583]"] {
+        assert_eq!(ids(&["tokenize", "--decode", text]), "The theory", "{text:?}");
+        assert_eq!(ids(&["tokenize", "--format", "ids", "--ids", text]), "464 4583", "{text:?}");
+    }
+    let folder = tiny("base").display().to_string();
+    let banned = |text: &str| {
+        let arguments =
+            ["generate", "-m", &folder, "--ids", "[161, 176, 26, 125, 16]", "-n", "6", "--bad-words-ids", text];
+        ids(&[&arguments[..], &["--format", "json"]].concat())
+            .lines()
+            .filter(|l| !l.contains("_s\""))
+            .collect::<String>()
+    };
+    assert_eq!(banned("[[189, 3], [7]]"), banned("[[7], [189, 3]]"));
+    gpt2(&["tokenize", "--decode", "[464, x]"]).fails(2, &["--decode", "`x` is not a token id"]);
+}
+
+/// An invalid line is an error of that line.
+#[test]
+fn an_interactive_session_goes_on_after_a_bad_line() {
+    let folder = tiny("base").display().to_string();
+    let long = "a ".repeat(600);
+    let input = [b"Once upon a\n\xff\xfe\n", long.as_bytes(), b"\nThe king\n"].concat();
+    let interactive = ["generate", "-m", "demo", "--interactive", "-n", "2"];
+    let done = gpt2(&interactive).stdin(input).succeeds();
+    let (stdout, stderr) = (done.stdout(), done.stderr());
+    assert!(
+        stdout.starts_with("Once upon a") && stdout.contains("\nThe king") && stdout.lines().count() == 2,
+        "{stdout}"
+    );
+    assert!(stderr.contains("error: line 2: invalid UTF-8 at offset 0") && stderr.contains("512"), "{stderr}");
+    let no_tokenizer = ["generate", "-m", &folder, "--interactive", "-n", "2"];
+    assert!(gpt2(&no_tokenizer).stdin("a\nb\n").succeeds().stderr().lines().count() == 2);
+}
+
+/// Nothing was scored, so there is nothing to say about a byte.
+#[test]
+fn one_token_has_no_bits_per_byte() {
+    for text in ["Once", ""] {
+        let json = gpt2(&["score", "-m", "demo", "--prompt", text, "--format", "json"]).succeeds();
+        assert!(json.stdout().contains("\"sum_logprob\": 0.0"), "{}", json.stdout());
+        let json = json.json();
+        assert_eq!((&json["bits_per_byte"], &json["perplexity"]), (&json!(null), &json!(null)), "{json}");
+        assert_eq!(json["scored_tokens"], 0);
+        let text = gpt2(&["score", "-m", "demo", "--prompt", text]).succeeds().stdout();
+        assert!(!text.contains("bits per byte") && !text.contains("perplexity"), "{text}");
+    }
+}
+
+#[test]
+fn an_empty_prompt_starts_from_a_token_that_is_named_as_it_is() {
+    let done = gpt2(&["generate", "-m", "demo", "", "-n", "1"]).succeeds();
+    assert_eq!(done.stderr(), "the prompt is empty: starting from <|endoftext|>\n");
+    // The start token of this model without a tokenizer.
+    let folder = tiny("base").display().to_string();
+    let config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(tiny("base").join("config.json")).unwrap()).unwrap();
+    let done = gpt2(&["topk", "-m", &folder, "--ids", ""]).succeeds();
+    assert_eq!(done.stderr(), format!("the prompt is empty: starting from token {}\n", config["bos_token_id"]));
+}
+
+#[test]
+fn messages_say_what_is_allowed() {
+    let demo = |subcommand: &str, flags: &[&str], words: &[&str]| {
+        let done = gpt2(&[&[subcommand, "-m", "demo"][..], flags].concat()).fails(2, words);
+        assert!(!done.stderr().contains("digit found"), "{}", done.stderr());
+    };
+    demo(
+        "generate",
+        &["Once", "--temperature", "inf"],
+        &["--temperature is inf; it takes numbers from 1e-30 to 3.4e38"],
+    );
+    demo("generate", &["Once", "--threads", "x"], &["--threads", "it takes whole numbers from 1 to 1024"]);
+    demo(
+        "generate",
+        &["--input", "-", "--batch-size", "0"],
+        &["--batch-size", "it takes whole numbers from 1 to 4096"],
+    );
+    demo("bench", &["-n", "0"], &["--max-new-tokens", "it takes whole numbers from 1"]);
+    demo("bench", &["--prompt-tokens", "4,x"], &["--prompt-tokens", "it takes whole numbers from 1"]);
+    demo("topk", &["Once", "-k", "x"], &["-k", "it takes whole numbers"]);
+    demo("topk", &["Once", "--position", "x"], &["--position", "it takes whole numbers"]);
+    demo("topk", &["Once", "--position", "3"], &["the prompt has 1 token, 0 to 0"]);
+    demo("topk", &["Once", "--html", "a.html"], &["--html", "--all"]);
+    demo("trace", &["Once", "--layer", "x"], &["--layer", "it takes whole numbers"]);
+    let convert = ["convert", "-m", "demo", "--to", "f16", "/nonexistent/folder/a.gguf"];
+    gpt2(&convert).fails(1, &["cannot create /nonexistent/folder/a.gguf", "no folder /nonexistent/folder"]);
+    gpt2(&["topk", "-m", "demo", "Once"]).env("GPT2_SIMD", "foo").fails(2, &["GPT2_SIMD is \"foo\"", "portable, avx2"]);
+    gpt2(&["topk", "-m", "demo", "Once"]).env("GPT2_SIMD", "portable").succeeds();
+}

@@ -104,7 +104,7 @@ fn safetensors(export: Export<'_>, opened: &OpenedModel, path: &Path, verbosity:
     if let Some(file) = opened.generation_config_file()
         && !exists("generation_config.json")
     {
-        write_file(&path.with_file_name("generation_config.json"), file.text_bytes()?)?;
+        write_file(&path.with_file_name("generation_config.json"), file.bytes()?)?;
     }
     // Files of two tokenizers must not mix.
     if !TokenizerFiles::SAVED.into_iter().any(exists) {

@@ -29,7 +29,7 @@ fn assert_refused(files: &TokenizerFiles, words: &[&str]) {
 fn broken_vocabularies_are_refused() {
     for (vocab, words) in [
         ("", "not JSON: it is empty"),
-        ("{\"a\": 0", "not JSON: it ends too early"),
+        ("{\"a\": 0", "not JSON: it breaks off"),
         ("[1, 2]", "an object of pieces and ids"),
         ("{}", "empty"),
         ("{\"a\": -1}", "the id of \"a\" is not a whole number"),
@@ -86,7 +86,7 @@ fn broken_tokenizer_json_is_refused() {
     let (vocab, merges) = (r#"{"a": 0, "b": 1, "ab": 2}"#, r#"["a b"]"#);
     for (json, words) in [
         (String::new(), "not JSON: it is empty"),
-        ("{".into(), "not JSON: it ends too early"),
+        ("{".into(), "not JSON: it breaks off"),
         ("{}".into(), "no model"),
         ("[".repeat(100_000), "not JSON"),
         (byte_level("", vocab, r#"["a c"]"#), "the merge \"a\" \"c\" makes \"c\""),
@@ -228,7 +228,7 @@ fn small_files_that_cannot_be_used_are_named() {
     let vocab = br#"{"a": 0}"#;
     for (name, content, words) in [
         ("tokenizer_config.json", "[]", "not a JSON object"),
-        ("tokenizer_config.json", "{", "not JSON: it ends too early, at line 1, column 1"),
+        ("tokenizer_config.json", "{", "not JSON: it breaks off at column 1"),
         ("tokenizer_config.json", r#"{"added_tokens_decoder": []}"#, "`added_tokens_decoder` is not an object"),
         ("tokenizer_config.json", r#"{"added_tokens_decoder": {"x": {}}}"#, "\"x\" is not a token id"),
         ("tokenizer_config.json", r#"{"added_tokens_decoder": {"1": 2}}"#, "the token 1: it is not an object"),

@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod output;
 
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use cli::advice::{self, Spelling};
@@ -15,7 +16,9 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let subcommand = cli.command.name();
-    match commands::run(cli) {
+    panic::set_hook(Box::new(|fault| print_error(&[fault_line(fault)])));
+    let Ok(outcome) = panic::catch_unwind(AssertUnwindSafe(|| commands::run(cli))) else { return ExitCode::FAILURE };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => ExitCode::from(Interrupted::EXIT_CODE),
@@ -24,6 +27,15 @@ fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// A fault of this program or of a library in it, on one line that helps to find it.
+fn fault_line(fault: &panic::PanicHookInfo<'_>) -> String {
+    let payload = fault.payload();
+    let message = payload.downcast_ref::<&str>().copied().or_else(|| Some(payload.downcast_ref::<String>()?.as_str()));
+    let message = message.unwrap_or_default();
+    let place = fault.location().map(|place| format!(" ({}:{})", place.file(), place.line())).unwrap_or_default();
+    format!("a fault in this program, please report it: {message:?}{place}")
 }
 
 /// Prints clap's message: help and version on stdout, which may be full or closed; usage errors on stderr.

@@ -89,11 +89,22 @@ fn gguf(export: Export<'_>, opened: &OpenedModel, path: &Path, verbosity: Verbos
 
 /// Writes the weights, and what else a folder for transformers needs, unless it is there already.
 fn safetensors(export: Export<'_>, opened: &OpenedModel, path: &Path, verbosity: Verbosity) -> Result<()> {
-    let files = opened.tokenizer.to_save()?;
+    let files = opened.tokenizer.to_save().unwrap_or_else(|fault| {
+        if !verbosity.quiet {
+            say(format_args!("note: continuing without a tokenizer: {fault}"));
+        }
+        vec![]
+    });
     export.to_safetensors(path)?;
     let exists = |name: &str| path.with_file_name(name).exists();
     if !exists("config.json") {
         write_file(&path.with_file_name("config.json"), export.config.to_json()?.as_bytes())?;
+    }
+    // It may name other tokens that end a text than the configuration does.
+    if let Some(file) = opened.generation_config_file()
+        && !exists("generation_config.json")
+    {
+        write_file(&path.with_file_name("generation_config.json"), file.bytes()?)?;
     }
     // Files of two tokenizers must not mix.
     if !TokenizerFiles::SAVED.into_iter().any(exists) {

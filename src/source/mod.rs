@@ -167,6 +167,12 @@ impl OpenedModel {
         Gpt2::load(self.config.clone(), &self.checkpoint, options)
     }
 
+    /// `generation_config.json`, if there is one.
+    #[must_use]
+    pub fn generation_config_file(&self) -> Option<&SmallFile> {
+        self.generation_config.as_ref()
+    }
+
     /// Loads the tokenizer; `None` if the model has none.
     ///
     /// # Errors

@@ -1,8 +1,11 @@
 //! From tokenizer files to a [`Tokenizer`].
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::added::{AddedToken, AddedTokens, Matching};
 use super::byte_level::ByteLevel;
@@ -228,8 +231,10 @@ impl ByteLevelParts<'_> {
         if entries.is_empty() {
             return Err("the vocabulary is empty".into());
         }
-        let added = assign_ids(&mut entries, added)?;
+        let added = assign_ids(&mut entries, added);
         let pieces = in_order(entries)?;
+        // The ids are those of the pieces, of which `Vocabulary` has at most 2³².
+        let added: Vec<_> = added.into_iter().map(|(id, token)| (id as u32, token)).collect();
         let special = |id| added.binary_search_by_key(&id, |(id, _)| *id).ok().map(|at| added[at].1.special);
         let mut vocabulary = Vocabulary::with_capacity(pieces.len());
         for (piece, id) in pieces.iter().zip(0..) {
@@ -244,8 +249,8 @@ impl ByteLevelParts<'_> {
 
 /// Adds tokens to a vocabulary as Hugging Face's library does: one that is already there keeps its id, others get the
 /// next ones. A token that is added again takes its new properties, but stays special. Returns the tokens by id.
-fn assign_ids(entries: &mut Vec<(Cow<'_, str>, u64)>, added: Vec<Declared>) -> Result<Vec<(u32, AddedToken)>, String> {
-    let mut ids = rustc_hash::FxHashMap::default();
+fn assign_ids(entries: &mut Vec<(Cow<'_, str>, u64)>, added: Vec<Declared>) -> BTreeMap<u64, AddedToken> {
+    let mut ids = FxHashMap::default();
     ids.extend(added.iter().map(|(_, token)| (token.content.clone(), None)));
     let mut end = 0;
     for (piece, id) in entries.iter() {
@@ -256,7 +261,7 @@ fn assign_ids(entries: &mut Vec<(Cow<'_, str>, u64)>, added: Vec<Declared>) -> R
     }
     // In a vocabulary with gaps, the ids that the files give are to fill them.
     let has_gaps = end != entries.len() as u64;
-    let mut tokens = std::collections::BTreeMap::<u32, AddedToken>::new();
+    let mut tokens = BTreeMap::<u64, AddedToken>::new();
     for (declared, token) in added.into_iter().filter(|(_, token)| !token.content.is_empty()) {
         let known = ids.entry(token.content.clone()).or_default();
         let id = *known.get_or_insert_with(|| {
@@ -265,11 +270,10 @@ fn assign_ids(entries: &mut Vec<(Cow<'_, str>, u64)>, added: Vec<Declared>) -> R
             entries.push((token.content.clone().into(), id));
             id
         });
-        let id = u32::try_from(id).map_err(|_| format!("the id {id} is too large"))?;
         let special = token.special || tokens.get(&id).is_some_and(|known| known.special);
         tokens.insert(id, AddedToken { special, ..token });
     }
-    Ok(tokens.into_iter().collect())
+    tokens
 }
 
 fn from_vocab_and_merges(vocab: &SmallFile, merges: &SmallFile, settings: &Settings) -> Result<Tokenizer> {
@@ -322,7 +326,7 @@ fn from_gguf(gguf: &Gguf) -> Result<Tokenizer> {
             };
             vocabulary.push_added_as(piece, special, piece.bytes())?;
             if !piece.is_empty() {
-                added.push((id, AddedToken::new(piece, special)));
+                added.push((id, AddedToken { normalized: false, ..AddedToken::new(piece, special) }));
             }
         }
         let added = AddedTokens::new(added, Matching::LlamaCpp)?;

@@ -81,6 +81,8 @@ impl Settings {
                     let known = known.as_array_mut();
                     known.into_iter().for_each(|known| known.extend(tokens.iter().cloned()));
                 }
+                // Of the tokens with an unusual role, those of tokenizer_config.json stay.
+                (role, _) if is_other_role(role) && self.keys.get(role).is_some_and(Value::is_string) => {}
                 (_, value) => {
                     self.keys.insert(key, value);
                 }
@@ -132,8 +134,11 @@ impl Settings {
                 tokens.into_iter().map(|(id, token)| (Some(id), token)).collect()
             }
         };
-        for token in special.into_iter().chain(extra) {
-            if !tokens.iter().any(|(_, known)| known.content == token.content) {
+        // A `tokenizer.json` that is taken as it is has its tokens already.
+        let in_file = in_file.iter().filter(|_| !gpt2);
+        let known: Vec<String> = tokens.iter().chain(in_file).map(|(_, token)| token.content.clone()).collect();
+        for token in special.into_iter().chain(extra).filter(|token| !known.contains(&token.content)) {
+            if !tokens.iter().any(|(_, before)| *before == token) {
                 tokens.push((None, token));
             }
         }
@@ -151,11 +156,15 @@ impl Settings {
 
     /// Tokens with a role that only some models have: `image_token`.
     fn other_roles(&self) -> impl Iterator<Item = AddedToken> {
-        let is_role = |key: &str| key.ends_with("_token") && !NAMED.contains(&key);
         let extra = self.keys.get("extra_special_tokens").and_then(Value::as_object);
         let extra = extra.into_iter().flat_map(Map::values);
-        self.keys.iter().filter(move |(key, _)| is_role(key)).map(|(_, value)| value).chain(extra).filter_map(token)
+        self.keys.iter().filter(|(key, _)| is_other_role(key)).map(|(_, value)| value).chain(extra).filter_map(token)
     }
+}
+
+/// Whether `key` is a role that only some models have.
+fn is_other_role(key: &str) -> bool {
+    key.ends_with("_token") && !NAMED.contains(&key)
 }
 
 /// The object in a JSON file.

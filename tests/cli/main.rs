@@ -22,5 +22,6 @@ mod rows;
 mod score;
 mod streams;
 mod tokenize;
+mod tokenizer_files;
 mod topk;
 mod trace;

@@ -1,6 +1,7 @@
-use proptest::prelude::*;
-
 use std::path::Path;
+
+use proptest::prelude::*;
+use serde_json::Value;
 
 use crate::tokenizer::settings::Settings;
 use crate::tokenizer::tokenizer_json::parse;
@@ -28,7 +29,7 @@ fn assert_refused(files: &TokenizerFiles, words: &[&str]) {
 fn broken_vocabularies_are_refused() {
     for (vocab, words) in [
         ("", "not JSON: it is empty"),
-        ("{\"a\": 0", "not JSON: it ends too early"),
+        ("{\"a\": 0", "not JSON: it breaks off"),
         ("[1, 2]", "an object of pieces and ids"),
         ("{}", "empty"),
         ("{\"a\": -1}", "the id of \"a\" is not a whole number"),
@@ -85,15 +86,36 @@ fn broken_tokenizer_json_is_refused() {
     let (vocab, merges) = (r#"{"a": 0, "b": 1, "ab": 2}"#, r#"["a b"]"#);
     for (json, words) in [
         (String::new(), "not JSON: it is empty"),
-        ("{".into(), "not JSON: it ends too early"),
+        ("{".into(), "not JSON: it breaks off"),
         ("{}".into(), "no model"),
         ("[".repeat(100_000), "not JSON"),
         (byte_level("", vocab, r#"["a c"]"#), "the merge \"a\" \"c\" makes \"c\""),
         (byte_level("", vocab, r#"["ab"]"#), "\"ab\" is not a merge"),
         (byte_level("", vocab, r#"[["", "a"]]"#), "makes \"\""),
-        (byte_level(&added("9"), vocab, merges), "no piece with the id 3; the next one is \"<s>\" with 9"),
-        (byte_level(&added("4294967296"), vocab, merges), "with 4294967296"),
-        (byte_level(&added("1"), vocab, merges), "the id 1 twice"),
+        (
+            byte_level(&added("9"), r#"{"a": 0, "b": 2}"#, merges),
+            "no piece with the id 1; the next one is \"b\" with 2",
+        ),
+        (byte_level(&added("1"), r#"{"a": 0, "b": 1, "ab": 3}"#, merges), "the id 1 twice"),
+        (byte_level(r#"{"content": "<s>"}"#, vocab, merges), "`added_tokens`: item 0: its `id` is not a whole number"),
+        (byte_level(r#"{"id": 3, "content": 5}"#, vocab, merges), "`added_tokens`: item 0: it has no text `content`"),
+        (byte_level("", r#"{"a": "0"}"#, merges), "the id of \"a\" is not a whole number"),
+        (byte_level("", vocab, r#"["a b", 5]"#), "`model.merges`: item 1"),
+        (model(r#"{"type": "WordLevel", "vocab": {"a": 0}, "unk_token": 5}"#, ""), "its `model` of type \"WordLevel\""),
+        (
+            model(
+                r#"{"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}"#,
+                r#", "normalizer": {"type": "Replace"}"#,
+            ),
+            "its `normalizer` of type \"Replace\"",
+        ),
+        (
+            model(
+                r#"{"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}"#,
+                r#", "post_processor": {"type": "X"}"#,
+            ),
+            "a post_processor of type \"X\"",
+        ),
         (byte_level("", r#"{"a": 0, "b": 5}"#, "[]"), "no piece with the id 1"),
         (model(r#"{"type": "Nonsense"}"#, ""), "a model of type \"Nonsense\""),
         (model(r#"{"type": "WordLevel", "vocab": {"a": 7}, "unk_token": "a"}"#, ""), "no piece with the id 0"),
@@ -123,6 +145,141 @@ fn broken_tokenizer_json_is_refused() {
         let path = folder.path().join("tokenizer.json");
         assert_refused(&TokenizerFiles::tokenizer_json(path), &["tokenizer.json: ", words]);
     }
+}
+
+/// The tokenizer in a folder.
+fn found(folder: &Path) -> TokenizerFiles {
+    TokenizerFiles::find(&|name| Ok(Some(folder.join(name)).filter(|path| path.is_file()))).unwrap()
+}
+
+fn fixture(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer_files").join(name)
+}
+
+/// Made by `make_random.py`: every setting that transformers knows, in both layouts.
+#[test]
+fn random_settings_give_the_ids_of_transformers() {
+    let read = |name: &str| std::fs::read_to_string(fixture(name)).unwrap();
+    let (vocab, merges) = (read("tok_bos/model/vocab.json"), read("tok_bos/model/merges.txt"));
+    let cases: Vec<Value> = serde_json::from_str(&read("random.json")).unwrap();
+    let ids = |ids: &Value| -> Vec<u32> { serde_json::from_value(ids.clone()).unwrap() };
+    for (number, case) in cases.iter().enumerate() {
+        let mut files = case["files"].clone();
+        if let Some(tokenizer) = files.get_mut("tokenizer.json") {
+            tokenizer["model"]["vocab"] = serde_json::from_str(&vocab).unwrap();
+            tokenizer["model"]["merges"] = merges.lines().skip(1).collect();
+        }
+        let files: Vec<(&str, String)> =
+            files.as_object().unwrap().iter().map(|(name, json)| (name.as_str(), json.to_string())).collect();
+        let mut files: Vec<(&str, &[u8])> = files.iter().map(|(name, json)| (*name, json.as_bytes())).collect();
+        if !files.iter().any(|(name, _)| *name == "tokenizer.json") {
+            files.extend([("vocab.json", vocab.as_bytes()), ("merges.txt", merges.as_bytes())]);
+        }
+        let folder = folder(&files);
+        let tokenizer = Tokenizer::load(&found(folder.path())).unwrap();
+        assert!(tokenizer.merges().is_some(), "{number} runs in our encoder");
+        for text in case["texts"].as_array().unwrap() {
+            for (key, special) in [("ids", true), ("plain", false)] {
+                let tokens = tokenizer.encode(text["text"].as_str().unwrap(), special).unwrap();
+                let tokens: Vec<u32> = tokens.iter().map(|token| token.id).collect();
+                let found = [tokenizer.before_text(), &tokens, tokenizer.after_text()].concat();
+                assert_eq!(found, ids(&text[key]), "{number}: {key} of {text}");
+            }
+            if let Some(decoded) = text["decoded"].as_str() {
+                assert_eq!(tokenizer.decode(&ids(&text["ids"]), false), decoded, "{number}: {text}");
+            }
+        }
+    }
+}
+
+/// Files that are saved give the same tokenizer again, and are those of the folder where there are any.
+#[test]
+fn saved_files_give_the_same_tokenizer() {
+    let gguf = crate::checkpoint::gguf::Gguf::open(&fixture("gguf_user_defined/model/tiny-f32.gguf")).unwrap();
+    let sources = [
+        TokenizerFiles::BuiltIn,
+        TokenizerFiles::Gguf(gguf.into()),
+        found(&fixture("tok_added_tokens_json/model")),
+        found(&fixture("tok_prefix_space/model")),
+        found(&fixture("tokjson_bos/model")),
+        found(&fixture("openai_tf/model")),
+        TokenizerFiles::tokenizer_json(fixture("tokjson_prefix_space/model/tokenizer.json")),
+    ];
+    for source in sources {
+        let saved = source.to_save().unwrap();
+        let mut files: Vec<(&str, &[u8])> = saved.iter().map(|file| (file.name, &*file.bytes)).collect();
+        files.push(("config.json", br#"{"model_type": "gpt2"}"#));
+        let folder = folder(&files);
+        let again = found(folder.path());
+        let (first, second) = (Tokenizer::load(&source).unwrap(), Tokenizer::load(&again).unwrap());
+        assert_eq!(first.vocab_size(), second.vocab_size());
+        assert_eq!(first.before_text(), second.before_text());
+        for text in ["Hello <tag> naïve    <|user|> <s>x", "\n<|endoftext|>a<tag> word", ""] {
+            for special in [true, false] {
+                assert_eq!(first.encode(text, special).unwrap(), second.encode(text, special).unwrap());
+            }
+        }
+        assert_eq!(again.to_save().unwrap(), saved);
+    }
+}
+
+#[test]
+fn small_files_that_cannot_be_used_are_named() {
+    let vocab = br#"{"a": 0}"#;
+    for (name, content, words) in [
+        ("tokenizer_config.json", "[]", "not a JSON object"),
+        ("tokenizer_config.json", "{", "not JSON: it breaks off at column 1"),
+        ("tokenizer_config.json", r#"{"added_tokens_decoder": []}"#, "`added_tokens_decoder` is not an object"),
+        ("tokenizer_config.json", r#"{"added_tokens_decoder": {"x": {}}}"#, "\"x\" is not a token id"),
+        ("tokenizer_config.json", r#"{"added_tokens_decoder": {"1": 2}}"#, "the token 1: it is not an object"),
+        (
+            "tokenizer_config.json",
+            r#"{"added_tokens_decoder": {"1": {"content": "x", "lstrip": 1}}}"#,
+            "`lstrip` is neither true nor false",
+        ),
+        ("special_tokens_map.json", "3", "not a JSON object"),
+        ("added_tokens.json", r#"{"x": "y"}"#, "the id of \"x\" is not a whole number"),
+    ] {
+        let folder = folder(&[("vocab.json", vocab), ("merges.txt", b""), (name, content.as_bytes())]);
+        assert_refused(&found(folder.path()), &[&format!("{name}: "), words]);
+    }
+}
+
+#[test]
+fn tokenizers_of_other_programs_are_named() {
+    for (name, words) in [
+        ("vocab.txt", "a WordPiece vocabulary"),
+        ("spiece.model", "a SentencePiece model"),
+        ("vocab.json", "without its merges"),
+    ] {
+        let folder = folder(&[(name, b"")]);
+        assert_refused(&found(folder.path()), &[name, words]);
+    }
+    assert!(matches!(found(folder(&[]).path()), TokenizerFiles::None));
+}
+
+#[test]
+fn byte_order_marks_are_skipped() {
+    let marked = |text: &str| [b"\xef\xbb\xbf", text.as_bytes()].concat();
+    let folder = folder(&[
+        ("vocab.json", &marked(r#"{"a": 0, "b": 1, "ab": 2}"#)),
+        ("merges.txt", &marked("#version: 0.2\na b\n")),
+        ("added_tokens.json", &marked(r#"{"<t>": 3}"#)),
+        ("tokenizer_config.json", &marked(r#"{"unk_token": null}"#)),
+    ]);
+    let files = found(folder.path());
+    let tokens = Tokenizer::load(&files).unwrap().encode("ab<t>a", true).unwrap();
+    assert_eq!(tokens.iter().map(|token| token.id).collect::<Vec<_>>(), [2, 3, 0]);
+    assert!(files.to_save().unwrap().iter().all(|file| !file.bytes.starts_with(b"\xef")));
+}
+
+#[cfg(feature = "tokenizers")]
+#[test]
+fn a_panic_of_the_library_is_an_error_that_names_the_file() {
+    let text = std::fs::read_to_string(fixture("panics.txt")).unwrap();
+    let tokenizer = Tokenizer::load(&TokenizerFiles::tokenizer_json(fixture("panics.json"))).unwrap();
+    let error = tokenizer.encode(&text, true).unwrap_err().to_string();
+    assert!(error.contains("panics.json: ") && error.contains("`tokenizers`") && !error.contains('\n'), "{error}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Tokenizers as other programs save them, through every subcommand that takes text.
 //!
-//! The goldens are transformers', llama.cpp's and OpenAI's: see `tests/fixtures/tokenizer_files/README.md`.
+//! The goldens are transformers', llama.cpp's and OpenAI's: see `tests/fixtures/formats/README.md`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::{gpt2, id_text};
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer_files").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats").join(name)
 }
 
 fn golden(name: &str) -> Value {
@@ -244,7 +244,7 @@ fn convert_leaves_tokenizer_files_alone() {
 
 #[test]
 fn a_panic_of_the_tokenizers_library_is_one_error() {
-    let (tokenizer, text) = (fixture("panics.json"), fixture("panics.txt"));
+    let (tokenizer, text) = (fixture("../tokenizer/panics.json"), fixture("../tokenizer/panics.txt"));
     let run = gpt2(&["tokenize", "--tokenizer", tokenizer.to_str().unwrap(), "--file", text.to_str().unwrap()]);
     let done = run.fails(1, &["panics.json: ", "library `tokenizers`"]);
     assert_eq!(done.stderr().lines().count(), 1, "{}", done.stderr());

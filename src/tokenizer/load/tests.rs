@@ -153,15 +153,15 @@ fn found(folder: &Path) -> TokenizerFiles {
 }
 
 fn fixture(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer_files").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats").join(name)
 }
 
-/// Made by `make_random.py`: every setting that transformers knows, in both layouts.
+/// Made by `tests/fixtures/tokenizer/make_random.py`: every setting that transformers knows, in both layouts.
 #[test]
 fn random_settings_give_the_ids_of_transformers() {
     let read = |name: &str| std::fs::read_to_string(fixture(name)).unwrap();
     let (vocab, merges) = (read("tok_bos/model/vocab.json"), read("tok_bos/model/merges.txt"));
-    let cases: Vec<Value> = serde_json::from_str(&read("random.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(&read("../tokenizer/random.json")).unwrap();
     let ids = |ids: &Value| -> Vec<u32> { serde_json::from_value(ids.clone()).unwrap() };
     for (number, case) in cases.iter().enumerate() {
         let mut files = case["files"].clone();
@@ -276,8 +276,8 @@ fn byte_order_marks_are_skipped() {
 #[cfg(feature = "tokenizers")]
 #[test]
 fn a_panic_of_the_library_is_an_error_that_names_the_file() {
-    let text = std::fs::read_to_string(fixture("panics.txt")).unwrap();
-    let tokenizer = Tokenizer::load(&TokenizerFiles::tokenizer_json(fixture("panics.json"))).unwrap();
+    let text = std::fs::read_to_string(fixture("../tokenizer/panics.txt")).unwrap();
+    let tokenizer = Tokenizer::load(&TokenizerFiles::tokenizer_json(fixture("../tokenizer/panics.json"))).unwrap();
     let error = tokenizer.encode(&text, true).unwrap_err().to_string();
     assert!(error.contains("panics.json: ") && error.contains("`tokenizers`") && !error.contains('\n'), "{error}");
 }

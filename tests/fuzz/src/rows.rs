@@ -41,8 +41,10 @@ const ANSWER: &str = r#"{"id":1,"line":1,"ok":true,"error":null,"error_kind":nul
 fn rows(rng: &mut Rng, from: &[&str]) -> Vec<u8> {
     let words = format!("{KEYS} {PARAMETERS}");
     let mut lines = vec![];
-    for _ in 0..rng.usize(1..6) {
-        let mut row = Json::parse(pick(rng, from).as_bytes());
+    let count = rng.usize(1..6);
+    // Each once, for an id that repeats ends the run at once.
+    for row in rng.choose_multiple(from, count) {
+        let mut row = Json::parse(row.as_bytes());
         for _ in 0..pick(rng, &[0, 0, 1, 1, 2, 3]) {
             row.mutate(rng, &words);
         }

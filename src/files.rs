@@ -26,14 +26,17 @@ pub fn json_fault(text: &[u8], error: &serde_json::Error) -> String {
         format!("column {column}")
     };
     let found = text.split(|b| *b == b'\n').nth(line.saturating_sub(1)).unwrap_or_default();
-    let found = found.get(column.saturating_sub(1)..).unwrap_or_default();
-    // The parser reads the first letter of a word before it refuses the word.
-    if [&b"NaN"[..], b"Infinity", b"-Infinity", b"nan", b"inf"].iter().any(|word| found.starts_with(word)) {
+    let nearby = &found[column.saturating_sub(2).min(found.len())..(column + 1).min(found.len())];
+    let found = &found[column.saturating_sub(2).min(found.len())..];
+    // The parser may have read a sign, or the letter itself, before it refuses a word.
+    let words = [&b"NaN"[..], b"Infinity", b"-Infinity"];
+    if words.iter().any(|word| (0..=2).any(|skip| found.get(skip..).is_some_and(|rest| rest.starts_with(word)))) {
         return format!("not JSON at {place}: NaN and Infinity are no JSON numbers; write null");
     }
     match error.classify() {
         serde_json::error::Category::Eof => format!("not JSON: it breaks off at {place}"),
-        _ if found.first().is_some_and(u8::is_ascii_control) => {
+        // The column is that of the letter, or of the one before or after it.
+        _ if nearby.iter().any(u8::is_ascii_control) => {
             format!("not JSON at {place}: a control character, which a text must escape, such as \\n or \\u0000")
         }
         _ => format!("not JSON at {place}"),
@@ -185,7 +188,7 @@ mod tests {
             ("{\"a\": 1", "not JSON: it breaks off at column 7"),
             ("{\n\"a\": 1,,\n}", "not JSON at line 2, column 8"),
             ("{\"a\": NaN}", "not JSON at column 7: NaN and Infinity are no JSON numbers; write null"),
-            ("{\"a\": -Infinity}", "not JSON at column 7: NaN and Infinity are no JSON numbers; write null"),
+            ("{\"a\": -Infinity}", "not JSON at column 8: NaN and Infinity are no JSON numbers; write null"),
             ("\"a\0b\"", "not JSON at column 3: a control character, which a text must escape, such as \\n or \\u0000"),
         ] {
             let error = serde_json::from_str::<serde_json::Value>(text).unwrap_err();

@@ -327,7 +327,7 @@ mod tests {
             (r#"{"id": 1,, }"#, "line 3 is not JSON at column 10: {\"id\": 1,, }"),
             (
                 "{\"id\": \"\u{1b}[2J\"}",
-                "line 3 is not JSON at column 9: a control character, which a text must escape, such as \\n or \\u0000: {\"id\": \"\\u{1b}[2J\"}",
+                "line 3 is not JSON at column 8: a control character, which a text must escape, such as \\n or \\u0000: {\"id\": \"\\u{1b}[2J\"}",
             ),
         ] {
             refused(&keys(), text, error);

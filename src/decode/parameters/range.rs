@@ -64,7 +64,7 @@ impl Range {
     /// What is allowed, for a message about `x`, which is not: one that is too large for the range's description to show
     /// gets to know the largest number.
     pub(super) fn against(mut self, x: f64) -> Self {
-        if !(x.abs() <= f64::from(f32::MAX)) {
+        if x.is_nan() || x.abs() > f64::from(f32::MAX) {
             if self.high == Bound::Unbounded {
                 self.high = Bound::Included(LARGEST);
             }

@@ -34,9 +34,13 @@ pub fn fault(text: &[u8], error: &serde_json::Error) -> String {
         format!("column {column}")
     };
     let found = text.split(|b| *b == b'\n').nth(line.saturating_sub(1)).unwrap_or_default();
-    let found = found.get(column.saturating_sub(1)..).unwrap_or_default();
-    // The parser reads the first letter of a word before it refuses the word.
-    if ["NaN", "Infinity", "-Infinity", "nan", "inf"].iter().any(|word| found.starts_with(word.as_bytes())) {
+    // The column is that of the letter at fault, or of the one before or after it: the parser may have read a sign, or the
+    // letter itself, before it refuses a word.
+    let nearby = &found[column.saturating_sub(2).min(found.len())..(column + 1).min(found.len())];
+    let found = &found[column.saturating_sub(2).min(found.len())..];
+    let starts =
+        |word: &str| (0..=2).any(|skip| found.get(skip..).is_some_and(|rest| rest.starts_with(word.as_bytes())));
+    if PYTHON_NUMBERS.iter().any(|word| starts(word)) {
         return format!("not JSON at {place}: NaN and Infinity are no JSON numbers; write null");
     }
     match error.classify() {
@@ -50,7 +54,7 @@ pub fn fault(text: &[u8], error: &serde_json::Error) -> String {
                 None => format!("{message} ({place})"),
             }
         }
-        _ if found.first().is_some_and(u8::is_ascii_control) => {
+        _ if nearby.iter().any(u8::is_ascii_control) => {
             format!("not JSON at {place}: a control character, which a text must escape, such as \\n or \\u0000")
         }
         _ => format!("not JSON at {place}"),
@@ -119,7 +123,7 @@ mod tests {
             ("{\"a\": 1", "not JSON: it breaks off at column 7"),
             ("{\n\"a\": 1,,\n}", "not JSON at line 2, column 8"),
             ("{\"a\": NaN}", "not JSON at column 7: NaN and Infinity are no JSON numbers; write null"),
-            ("{\"a\": -Infinity}", "not JSON at column 7: NaN and Infinity are no JSON numbers; write null"),
+            ("{\"a\": -Infinity}", "not JSON at column 8: NaN and Infinity are no JSON numbers; write null"),
             ("\"a\0b\"", "not JSON at column 3: a control character, which a text must escape, such as \\n or \\u0000"),
         ] {
             let error = serde_json::from_str::<Value>(text).unwrap_err();

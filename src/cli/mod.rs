@@ -198,7 +198,7 @@ pub struct BatchArgs {
     #[command(flatten)]
     pub rows: RowArgs,
     /// Prompts to process at the same time
-    #[arg(long, value_name = "N", requires = "input", conflicts_with_all = ["positional", "prompt", "file", "ids"], default_value_t = 8, value_parser = number::whole(1..=4096))]
+    #[arg(long, value_name = "N", requires = "input", conflicts_with_all = ["positional", "prompt", "file", "ids"], default_value_t = 8, value_parser = number::whole::<usize>(1..=4096))]
     pub batch_size: usize,
 }
 
@@ -269,7 +269,7 @@ pub struct TopkArgs {
     #[arg(long, help_heading = "Distribution")]
     pub generation_config: bool,
     /// How many tokens to show
-    #[arg(short, default_value_t = 10, value_name = "K", value_parser = number::whole(0..))]
+    #[arg(short, default_value_t = 10, value_name = "K", value_parser = number::whole::<usize>(0..))]
     pub k: usize,
     /// Show the distribution after every position
     #[arg(long, conflicts_with = "position")]
@@ -281,7 +281,7 @@ pub struct TopkArgs {
     #[arg(long, value_name = "TEXT")]
     pub token: Vec<String>,
     /// Expand the K best continuations D levels deep, with joint probabilities
-    #[arg(long, value_name = "D", conflicts_with_all = ["all", "position"], value_parser = number::whole(1..=16))]
+    #[arg(long, value_name = "D", conflicts_with_all = ["all", "position"], value_parser = number::whole::<u64>(1..=16))]
     pub tree: Option<u64>,
     /// Also write a page for the browser that shows the distributions over the text; needs --all
     #[arg(long, value_name = "F.html")]

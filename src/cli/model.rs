@@ -42,7 +42,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "FORMAT", conflicts_with = "dtype", value_parser = quantized_type())]
     pub quantize: Option<QuantizedType>,
     /// Threads to compute with [default: all cores]
-    #[arg(long, value_name = "N", value_parser = super::number::whole(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = super::number::whole::<u16>(1..=1024))]
     pub threads: Option<u16>,
 }
 

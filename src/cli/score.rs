@@ -20,10 +20,10 @@ pub struct ScoreArgs {
     pub text: TextArgs,
     /// Slide a window over the text in steps of S tokens, as in transformers' perplexity guide; without it the text must
     /// fit the context
-    #[arg(long, value_name = "S", help_heading = "Protocol", value_parser = number::whole(0..))]
+    #[arg(long, value_name = "S", help_heading = "Protocol", value_parser = number::whole::<usize>(0..))]
     pub stride: Option<usize>,
     /// Tokens in a window [default: the model's context]
-    #[arg(long, value_name = "C", requires = "stride", help_heading = "Protocol", value_parser = number::whole(0..))]
+    #[arg(long, value_name = "C", requires = "stride", help_heading = "Protocol", value_parser = number::whole::<usize>(0..))]
     pub context: Option<usize>,
     #[command(flatten)]
     pub batch: ScoreBatchArgs,
@@ -42,6 +42,6 @@ pub struct ScoreBatchArgs {
     #[command(flatten)]
     pub rows: RowArgs,
     /// Texts to process at the same time
-    #[arg(long, value_name = "N", requires = "input", conflicts_with_all = ["positional", "prompt", "file", "ids"], default_value_t = 32, value_parser = number::whole(1..=4096))]
+    #[arg(long, value_name = "N", requires = "input", conflicts_with_all = ["positional", "prompt", "file", "ids"], default_value_t = 32, value_parser = number::whole::<usize>(1..=4096))]
     pub batch_size: usize,
 }

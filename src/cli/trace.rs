@@ -29,10 +29,10 @@ pub struct TraceArgs {
     #[arg(long, help_heading = "View")]
     pub lens: bool,
     /// Show only the attention of this layer, counted from 0
-    #[arg(long, value_name = "L", value_parser = number::whole(0..), help_heading = "View")]
+    #[arg(long, value_name = "L", value_parser = number::whole::<usize>(0..), help_heading = "View")]
     pub layer: Option<usize>,
     /// Show only the attention of this head, counted from 0
-    #[arg(long, value_name = "H", value_parser = number::whole(0..), help_heading = "View")]
+    #[arg(long, value_name = "H", value_parser = number::whole::<usize>(0..), help_heading = "View")]
     pub head: Option<usize>,
     /// Draw the view as a picture
     #[arg(long, value_name = "F.svg", help_heading = "Output")]

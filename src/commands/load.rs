@@ -217,7 +217,7 @@ impl Loaded {
         let parameters = serde_json::json!({
             "dtype": model.dtype.map(FloatType::name),
             "quantize": model.quantize.map(|format| format.dtype().to_string().to_lowercase()),
-            "tokenizer": model.tokenizer,
+            "tokenizer": model.tokenizer.as_ref().map(|path| path.display().to_string()),
             "bos": text.bos,
             "no_special": text.no_special,
             "keep": rows.keep,

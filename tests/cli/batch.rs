@@ -17,10 +17,12 @@ fn read(path: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Rows without their timings, by id.
+/// Rows without their timings and their lines, by id.
 fn by_id(mut rows: Vec<Value>) -> Vec<Value> {
     for row in &mut rows {
-        row.as_object_mut().unwrap().remove("timings");
+        let row = row.as_object_mut().unwrap();
+        row.remove("timings");
+        row.remove("line");
     }
     rows.sort_by_key(|row| row["id"].to_string());
     rows

@@ -496,8 +496,58 @@ fn offline_opens_no_connection() {
     let scene = Scene::with("base");
     let in_vain = &["offline", ID, "cache", "--model demo"];
     scene.info(ID, &["--offline"]).fails(1, in_vain);
-    scene.info(ID, &[]).env("HF_HUB_OFFLINE", "1").fails(1, in_vain);
+    for value in ["1", "ON", "yes", "True"] {
+        scene.info(ID, &[]).env("HF_HUB_OFFLINE", value).fails(1, in_vain);
+        scene.info(ID, &[]).env("TRANSFORMERS_OFFLINE", value).fails(1, in_vain);
+    }
     assert_eq!(scene.hub.take_requests().len(), 0);
+    // As in huggingface_hub, the first that is set counts.
+    scene.info(ID, &[]).env("HF_HUB_OFFLINE", "0").env("TRANSFORMERS_OFFLINE", "1").succeeds();
+}
+
+/// As huggingface_hub does it: `os.path.expandvars(os.path.expanduser(path))`.
+#[test]
+fn the_cache_is_found_through_a_tilde_and_variables() {
+    let scene = Scene::with("base");
+    scene.info(ID, &[]).succeeds();
+    scene.hub.take_requests();
+    let home = scene.home.path();
+    let (parent, name) = (home.parent().unwrap(), home.file_name().unwrap().to_str().unwrap());
+    for path in [format!("~/{name}"), "$PARENT/$NAME".to_owned(), format!("${{PARENT}}/{name}")] {
+        let run = scene.info(ID, &["--offline"]).env("HOME", parent).env("PARENT", parent).env("NAME", name);
+        run.env("HF_HOME", &path).succeeds();
+        let run = scene.info(ID, &["--offline"]).env("HOME", parent).env("PARENT", parent).env("NAME", name);
+        run.env("HF_HOME", "/nonexistent").env("HF_HUB_CACHE", format!("{path}/hub")).succeeds();
+    }
+    assert_eq!(scene.hub.take_requests().len(), 0);
+}
+
+/// Someone behind a proxy learns that it is the proxy that fails, and nobody learns its password.
+#[test]
+fn a_proxy_that_refuses_is_named() {
+    use std::io::{Read, Write};
+    let scene = Scene::with("base");
+    let through = |address: &str, variable: &str, endpoint: &str| {
+        scene.info(ID, &[]).env("NO_PROXY", "").env("HF_ENDPOINT", endpoint).env(variable, address)
+    };
+    let done = through("http://ann:secret@127.0.0.1:9", "HTTPS_PROXY", "https://hub.invalid")
+        .fails(1, &["cannot reach the hub", "through the proxy http://127.0.0.1:9 (HTTPS_PROXY)"]);
+    assert!(!done.stderr().contains("secret"), "{}", done.stderr());
+    through("http://127.0.0.1:9", "http_proxy", "http://hub.invalid").fails(1, &["through the proxy", "(http_proxy)"]);
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let answer = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    let words = &["the proxy", &address, "407"][..];
+    through(&address, "HTTP_PROXY", "http://hub.invalid").fails(1, words);
+    through(&address, "HTTPS_PROXY", "https://hub.invalid").fails(1, &words[..2]);
 }
 
 /// The fake hub only records connections to itself; system calls show all connections.

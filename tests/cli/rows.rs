@@ -43,8 +43,9 @@ impl Files {
 
     fn run(&self, more: &[&str]) -> crate::harness::Run {
         let (input, output) = (self.path("in.jsonl"), self.path("out.jsonl"));
-        let base = ["-m", "demo", "--input", input.to_str().unwrap(), "--output", output.to_str().unwrap()];
-        gpt2(&[&more[..1], &base[..], &more[1..]].concat())
+        let base = ["--input", input.to_str().unwrap(), "--output", output.to_str().unwrap()];
+        let model: &[&str] = if more.contains(&"-m") { &[] } else { &["-m", "demo"] };
+        gpt2(&[&more[..1], model, &base[..], &more[1..]].concat())
     }
 }
 

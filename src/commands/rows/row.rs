@@ -79,15 +79,13 @@ impl Keys {
         entries: &[(Cow<'_, str>, &RawValue)],
         place: &mut RowRecord,
     ) -> Result<(Prompt, Map<String, Value>, Hash)> {
-        let means_something =
-            |key: &str| PROMPT_KEYS.contains(&key) || self.parameters && parameter_meaning(key).is_some();
         let (mut known, mut others, mut carried) = (vec![], vec![], vec![]);
         for (key, value) in entries {
             let key = &**key;
             let is_kept = self.keep.as_ref().is_some_and(|keep| keep.iter().any(|kept| kept == key));
             if key == "id" {
                 place.id = (value.get() != "null").then(|| (*value).to_owned());
-            } else if PROMPT_KEYS.contains(&key) || (means_something(key) && !is_kept) {
+            } else if PROMPT_KEYS.contains(&key) || self.is_parameter(key, is_kept) {
                 known.push((key, *value));
             } else {
                 if is_kept || self.keep.is_none() {
@@ -120,6 +118,14 @@ impl Keys {
         let said: Vec<(&str, String)> = said.map(|(key, value)| (&**key, compact(value.get()))).collect();
         let content = hash(said.iter().flat_map(|(key, value)| [*key, value.as_str()]));
         Ok((prompt, parameters, content))
+    }
+
+    /// Whether the key is a parameter. One that we do not have is an error, unless it is to be carried along.
+    fn is_parameter(&self, key: &str, is_kept: bool) -> bool {
+        match parameter_meaning(key) {
+            Some(Meaning::Missing) => self.parameters && !is_kept,
+            meaning => self.parameters && meaning.is_some(),
+        }
     }
 
     /// The key that `other`, which means nothing, is a misspelling of.
@@ -327,7 +333,7 @@ mod tests {
             (r#"{"id": 1,, }"#, "line 3 is not JSON at column 10: {\"id\": 1,, }"),
             (
                 "{\"id\": \"\u{1b}[2J\"}",
-                "line 3 is not JSON at column 9: a control character, which a text must escape, such as \\n or \\u0000: {\"id\": \"\\u{1b}[2J\"}",
+                "line 3 is not JSON at column 8: a control character, which a text must escape, such as \\n or \\u0000: {\"id\": \"\\u{1b}[2J\"}",
             ),
         ] {
             refused(&keys(), text, error);

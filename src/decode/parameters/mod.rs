@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 mod field;
 mod generation_file;
+mod ids;
 mod range;
 mod transformers;
 
 use field::Field;
-pub use field::{Takes, Word, parse_ids};
+pub use field::{Takes, Word};
 pub use generation_file::GenerationFile;
+pub use ids::parse_ids;
 pub use range::Range;
 #[cfg(test)]
 pub(super) use range::number;

@@ -1,0 +1,65 @@
+//! Token ids as people write them.
+
+use crate::error::{Error, Result};
+
+/// The sequences in a text such as `[[1, 2], [3]]`.
+pub(super) fn nested(text: &str) -> Option<impl Iterator<Item = &str>> {
+    let inner = text.trim().strip_prefix('[')?.strip_suffix(']')?.trim();
+    let inner = inner.strip_prefix('[')?.strip_suffix(']')?;
+    Some(inner.split(']').map(|ids| ids.trim_start_matches(|c: char| c.is_whitespace() || c == ',' || c == '[')))
+}
+
+/// Token ids in a text, separated by white space or commas: `464 4583`, or a list of JSON, `[464, 4583]`.
+///
+/// # Errors
+/// [`Error::Usage`] with the part that is not a token id.
+pub fn parse_ids(text: &str) -> Result<Vec<u32>> {
+    let text = text.trim();
+    let list = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    list.split(|c: char| c.is_whitespace() || c == ',')
+        .filter(|part| !part.is_empty())
+        .map(|part| part.parse().map_err(|_| Error::Usage(format!("`{}` is not a token id", part.escape_debug()))))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::field::Field;
+    use super::*;
+
+    #[test]
+    fn ids_are_separated_by_white_space_or_commas_or_are_a_list_of_json() {
+        for text in ["1 2 30", "1,2,30", " 1,\t2\n30\r\n", "[1, 2, 30]", "[1,2,30]\n", "[ 1 2 30 ]"] {
+            assert_eq!(parse_ids(text).unwrap(), [1, 2, 30], "{text:?}");
+        }
+        for text in ["", " ", "[]"] {
+            assert_eq!(parse_ids(text).unwrap(), [0; 0], "{text:?}");
+        }
+        for (text, part) in [
+            ("1 x 2", "`x`"),
+            ("-1", "`-1`"),
+            ("1.5", "`1.5`"),
+            ("[1", "`[1`"),
+            ("4294967296", "`4294967296`"),
+            ("a\x1b", "`a\\u{1b}`"),
+        ] {
+            let error = parse_ids(text).unwrap_err().to_string();
+            assert!(error.starts_with(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_flag_takes_one_sequence_or_a_list_of_them() {
+        for (text, sequences) in [
+            ("1 2", &[&[1, 2][..]][..]),
+            ("[1, 2]", &[&[1, 2]]),
+            ("[[1, 2], [3]]", &[&[1, 2], &[3]]),
+            ("[ [1,2],[3] ]", &[&[1, 2], &[3]]),
+        ] {
+            let mut field: Vec<Vec<u32>> = vec![];
+            field.read(text).unwrap();
+            assert_eq!(field, sequences, "{text}");
+        }
+        assert!(Vec::<Vec<u32>>::new().read("[[1], x]").is_err());
+    }
+}

@@ -66,10 +66,22 @@ fn print_error(lines: &[String]) {
     let mut stderr = anstream::stderr().lock();
     let bold_red = anstyle::AnsiColor::Red.on_default().bold();
     // If stderr is gone, nobody can be told.
-    for (i, line) in lines.iter().enumerate() {
+    for (i, line) in lines.iter().map(|line| shortened(line)).enumerate() {
         let _ = match i {
             0 => writeln!(stderr, "{bold_red}error:{bold_red:#} {line}"),
             _ => writeln!(stderr, "  caused by: {line}"),
         };
     }
+}
+
+/// A line for a terminal: it may quote a text of any length, of which the start and the end say enough.
+fn shortened(line: &str) -> String {
+    const LONGEST: usize = 1200;
+    let line = output::visible(line);
+    let count = line.chars().count();
+    if count <= LONGEST {
+        return line;
+    }
+    let part = |skip: usize, take: usize| line.chars().skip(skip).take(take).collect::<String>();
+    format!("{} ... {}", part(0, LONGEST / 2), part(count - LONGEST / 2, LONGEST / 2))
 }

@@ -20,7 +20,7 @@ fn read_pytorch(file: &File) -> Result<Vec<Tensor>> {
 }
 
 fn read_gguf(file: &File) -> Result<Vec<Tensor>> {
-    let gguf = gguf::Gguf::parse(file)?;
+    let gguf = gguf::Gguf::read(file)?;
     // The metadata must not be trusted either.
     let _ = Config::from_gguf(&gguf);
     let _ = gguf.vocabulary();

@@ -317,12 +317,19 @@ impl Checkpoint {
 /// The tensors of a file that is not a GGUF.
 fn contents(file: &File) -> Result<Contents> {
     let bytes = &*file.bytes;
+    // The reader that its name asks for says best what is wrong with a file that has no form's mark.
+    let is_called = |name: &str| file.path.extension().is_some_and(|extension| extension == name);
     if tensorflow::is_index(bytes) {
         tensorflow::read(file)
     } else if pytorch::is_pytorch(bytes) {
         pytorch::read(file)
-    } else if safetensors::is_safetensors(bytes) {
+    } else if safetensors::is_safetensors(bytes) || is_called("safetensors") {
         Ok(Contents { format: Format::Safetensors, tensors: safetensors::read(file)?, config: None })
+    } else if is_called("gguf") {
+        Err(file.not_a("a GGUF file"))
+    } else if file.path.extension().is_some() {
+        // Pickles written as text have no mark.
+        pytorch::read(file)
     } else {
         Err(file.not_a("a checkpoint of a known form"))
     }

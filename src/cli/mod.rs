@@ -51,13 +51,29 @@ The model `demo` is built in; others are loaded from a folder or the Hugging Fac
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let arguments: Vec<OsString> = arguments.collect();
     let mut command = Cli::command().mut_subcommands(|subcommand| subcommand.mut_args(with_any_value));
-    let parsed =
-        command.try_get_matches_from_mut(&arguments).and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
-    parsed.map_err(|error| match not_unicode(&arguments) {
+    let mut parsed = |arguments: &[OsString]| {
+        command.try_get_matches_from_mut(arguments).and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))
+    };
+    let outcome = match parsed(&arguments) {
+        // The message may quote an argument: on one line of a terminal, please.
+        Err(error) => Err(parsed(&arguments.iter().map(quotable).collect::<Vec<_>>()).err().unwrap_or(error)),
+        parsed => parsed,
+    };
+    outcome.map_err(|error| match not_unicode(&arguments) {
         Some((place, offset)) if error.kind() == ErrorKind::InvalidUtf8 => command
             .error(ErrorKind::InvalidUtf8, format!("argument {place} is not UTF-8: invalid byte at offset {offset}")),
         _ => error.format(&mut command),
     })
+}
+
+/// An argument as a message can quote it: without control characters, and not too long.
+fn quotable(argument: &OsString) -> OsString {
+    const LONGEST: usize = 200;
+    let Some(text) = argument.to_str() else { return argument.clone() };
+    let mut letters = text.chars();
+    let shown = letters.by_ref().take(LONGEST).map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() });
+    let shown: String = shown.collect();
+    if letters.next().is_some() { format!("{shown}...").into() } else { shown.into() }
 }
 
 /// Lets a value begin with a hyphen where that can only be a value.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use gpt2::base::{FloatType, QuantizedType};
 use gpt2::model::WeightType;
 
@@ -21,7 +21,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "F.json")]
     pub config: Option<PathBuf>,
     /// Attention heads, for weights that do not say
-    #[arg(long, value_name = "H", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, value_name = "H", value_parser = super::number::whole::<usize>(1..))]
     pub n_head: Option<usize>,
     /// LoRA adapter (PEFT's) to merge into the weights: a folder or owner/name on the hub; repeatable
     #[arg(long, value_name = "DIR")]

@@ -173,6 +173,10 @@ impl Place for Hub<'_> {
         Ok(self.names.iter().flatten().filter(at_top).cloned().collect())
     }
 
+    fn downloads(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> String {
         format!("`{}` on the hub {}", self.api.target.id, self.api.target.endpoint)
     }

@@ -25,6 +25,11 @@ pub(super) trait Place {
         weights::has_extension_of_weights(name)
     }
 
+    /// Whether asking for a file downloads it.
+    fn downloads(&self) -> bool {
+        false
+    }
+
     /// The place's name in errors.
     fn describe(&self) -> String;
 }
@@ -95,6 +100,12 @@ pub(super) fn find(
     options: &SourceOptions<'_>,
 ) -> Result<Found> {
     let config = config(place, options)?;
+    if config.is_none()
+        && place.downloads()
+        && let Some(name) = place.names()?.into_iter().find(|name| weights::NEEDS_CONFIG.contains(&name.as_str()))
+    {
+        return Err(Error::Source(format!("{} is not a model: it has {name}, but no {CONFIG}", place.describe())));
+    }
     if let Some(weights) = weights::find(place)? {
         return with_weights(place, name, config, weights, tokenizer);
     }

@@ -137,8 +137,12 @@ impl OpenedModel {
         notices.extend(checkpoint.unused_tensors());
         for adapter in &options.adapters {
             adapter::open(adapter, options)?.merge(&mut checkpoint, &mut config)?;
-            // The adapter may bring a head of its own.
-            notices.extend(checkpoint.settle(&mut config));
+            let was_tied = config.tie_word_embeddings;
+            checkpoint.settle(&mut config);
+            if was_tied && !config.tie_word_embeddings {
+                let note = format!("the adapter `{adapter}` has an embedding or head of its own: they are no longer tied");
+                notices.push(Notice::Note(note));
+            }
         }
         if config.vocab_size == PADDED_VOCABULARY && !has_token_beyond_gpt2s(&tokenizer) {
             checkpoint.cut_vocabulary(&mut config, GPT2_VOCABULARY);

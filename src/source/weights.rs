@@ -16,6 +16,9 @@ pub(super) const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
 pub(super) const PYTORCH: &str = "pytorch_model.bin";
 pub(super) const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
 
+/// transformers' names, beside which there is a `config.json`.
+pub(super) const NEEDS_CONFIG: [&str; 4] = [SAFETENSORS, SAFETENSORS_INDEX, PYTORCH, PYTORCH_INDEX];
+
 /// The configuration beside a TensorFlow checkpoint.
 const HPARAMS: &str = "hparams.json";
 

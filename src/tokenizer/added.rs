@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use regex::Regex;
 
 /// An added token, with transformers' names.
@@ -137,7 +137,9 @@ impl Automaton {
             return Ok(None);
         }
         let contents = tokens_of().map(|(_, (_, token))| &token.content);
-        let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(contents);
+        // The kind that the library chooses for few tokens takes quadratic time to build if one of them is long.
+        let kind = Some(AhoCorasickKind::ContiguousNFA);
+        let automaton = AhoCorasick::builder().kind(kind).match_kind(MatchKind::LeftmostLongest).build(contents);
         Ok(Some(Self { automaton: automaton.map_err(|e| e.to_string())?, tokens: indices }))
     }
 

@@ -295,7 +295,7 @@ mod tests {
     fn each_fault_is_named() {
         for (json, expected) in [
             ("[1]", "not the settings of a PEFT adapter: no JSON object"),
-            ("{", "not the settings of a PEFT adapter: the JSON ends too early"),
+            ("{", "not the settings of a PEFT adapter: not JSON: it breaks off"),
             ("{}", "no `peft_type`"),
             (r#"{"peft_type": "IA3"}"#, "`peft_type` is \"IA3\"; of PEFT's adapters, LORA is supported"),
             (r#"{"peft_type": "LORA", "r": 0}"#, "`r` is 0, which is out of range"),

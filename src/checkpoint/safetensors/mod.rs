@@ -8,8 +8,10 @@ mod write;
 use std::collections::HashSet;
 use std::fmt;
 
+use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 
 use super::Tensor;
 use super::file::File;
@@ -17,6 +19,7 @@ use crate::base::DType;
 pub use write::write;
 
 use crate::error::Result;
+use crate::json;
 
 /// The largest header, as in the reference implementation.
 const LARGEST_HEADER: u64 = 100_000_000;
@@ -72,23 +75,26 @@ fn header(file: &File) -> Result<(Vec<(String, TensorInfo)>, usize)> {
         return Err(file.error(format!("its header claims {length} bytes; at most {LARGEST_HEADER} are allowed")));
     }
     let length = length as usize;
-    let Some(json) = rest.get(..length) else {
+    let Some(text) = rest.get(..length) else {
         return Err(file.error(format!(
             "its header claims {length} bytes, but only {} follow; the file is truncated or damaged",
             rest.len()
         )));
     };
-    let header: Header =
-        serde_json::from_slice(json).map_err(|e| file.error(format!("its header cannot be read: {e}")))?;
+    let header: Header = serde_json::from_slice(text)
+        .map_err(|e| file.error(format!("its header cannot be read: {}", json::fault(text, &e))))?;
     let mut names = HashSet::with_capacity(header.0.len());
-    for (name, info) in &header.0 {
+    let mut entries = Vec::with_capacity(header.0.len());
+    for (name, entry) in &header.0 {
         file.check_name(name)?;
+        let info = info(file, name, entry)?;
         file.check_rank(name, info.shape.len())?;
         if !names.insert(name) {
             return Err(file.error(format!("tensor `{name}` is listed twice")));
         }
+        entries.push((name.clone(), info));
     }
-    Ok((header.0, 8 + length))
+    Ok((entries, 8 + length))
 }
 
 /// Checks that a tensor's bytes start where the previous ones end, fit its shape, and end inside the data.
@@ -128,7 +134,7 @@ fn check_range(file: &File, name: &str, info: &TensorInfo, expected_start: usize
 }
 
 /// The header's tensors in file order, including duplicates, so that these can be rejected.
-struct Header(Vec<(String, TensorInfo)>);
+struct Header(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -146,10 +152,9 @@ impl<'de> Deserialize<'de> for Header {
                 while let Some(name) = map.next_key::<String>()? {
                     if name == METADATA {
                         map.next_value::<IgnoredAny>()?;
-                        continue;
+                    } else {
+                        entries.push((name, map.next_value()?));
                     }
-                    let info = map.next_value().map_err(|e| A::Error::custom(format_args!("tensor {name:?}: {e}")))?;
-                    entries.push((name, info));
                 }
                 Ok(Header(entries))
             }
@@ -157,6 +162,26 @@ impl<'de> Deserialize<'de> for Header {
 
         deserializer.deserialize_map(Entries)
     }
+}
+
+/// The header's entry for a tensor.
+fn info(file: &File, name: &str, entry: &Value) -> Result<TensorInfo> {
+    let fail = |message: String| file.error(format!("tensor {name:?} {message}"));
+    let dtype = entry.get("dtype").ok_or_else(|| fail("has no `dtype`".into()))?;
+    let dtype: Dtype = serde_json::from_value(dtype.clone())
+        .map_err(|_| fail(format!("has the unknown dtype {}", json::shown(dtype))))?;
+    let numbers = |key: &str, len: Option<usize>| {
+        let list = entry.get(key).and_then(Value::as_array).filter(|list| len.is_none_or(|len| list.len() == len));
+        let numbers: Option<Vec<usize>> =
+            list.and_then(|list| list.iter().map(|n| n.as_u64().and_then(|n| n.try_into().ok())).collect());
+        numbers.ok_or_else(|| {
+            let found = entry.get(key).map_or("missing".to_owned(), json::shown);
+            let what = len.map_or("a list of".to_owned(), |len| format!("a list of {len}"));
+            fail(format!("has a `{key}` that is not {what} whole numbers: {found}"))
+        })
+    };
+    let offsets = numbers("data_offsets", Some(2))?;
+    Ok(TensorInfo { dtype, shape: numbers("shape", None)?, data_offsets: (offsets[0], offsets[1]) })
 }
 
 #[cfg(test)]
@@ -189,14 +214,16 @@ mod tests {
         assert_eq!(read(&one("F32", "[2]", 0, 8)).unwrap().len(), 1);
         refused(&one("F32", "[3]", 0, 8), "tensor `a` with shape [3] and dtype F32 needs 12 bytes, but 8 are listed");
         refused(&one("F32", "[4294967296,4294967296,2]", 0, 8), "tensor `a` has the impossible shape");
-        refused(&one("F32", "[-2]", 0, 8), "tensor \"a\": invalid value: integer `-2`");
+        refused(&one("F32", "[-2]", 0, 8), "tensor \"a\" has a `shape` that is not a list of whole numbers: [-2]");
         refused(&one("F16", "[1,1,1,1,1,1,1,1,4]", 0, 8), "9 dimensions");
         refused(&one("F32", "[3]", 0, 12), "tensor `a` ends at byte 12 of the data, which has only 8");
         refused(&one("F32", "[2]", 8, 0), "ends at byte 0, before its start");
         refused(&one("F32", "[1]", 0, 4), "the last 4 bytes belong to no tensor");
         refused(&one("F32", "[1]", 4, 8), "bytes 0 to 4 belong to no tensor");
-        refused(&one("F31", "[2]", 0, 8), "unknown variant `F31`");
-        refused(&one("F3\u{7f}", "[2]", 0, 8), "unknown variant `F3\\u{7f}`");
+        refused(&one("F31", "[2]", 0, 8), "tensor \"a\" has the unknown dtype \"F31\"");
+        refused(&one("F3\u{7f}", "[2]", 0, 8), "tensor \"a\" has the unknown dtype \"F3\\u{7f}\"");
+        refused(&file(r#"{"a":{"dtype":"F32","shape":[2]}}"#, 8), "`data_offsets` that is not a list of 2 whole numbers");
+        refused(&file(r#"{"a":[]}"#, 8), "has no `dtype`");
         refused(&one("U64", "[1]", 0, 8), "tensor `a` has dtype U64, which is not supported");
         refused(
             &two(entry("b", "F32", "[1]", 2, 6)),

@@ -4,21 +4,24 @@ mod cli;
 mod commands;
 mod output;
 
-use std::panic::{self, AssertUnwindSafe};
+use std::panic;
 use std::process::ExitCode;
 
 use cli::advice::{self, Spelling};
 use commands::Interrupted;
 
 fn main() -> ExitCode {
+    panic::set_hook(Box::new(|fault| print_error(&[fault_line(fault)])));
+    panic::catch_unwind(run).unwrap_or(ExitCode::FAILURE)
+}
+
+fn run() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
     let subcommand = cli.command.name();
-    panic::set_hook(Box::new(|fault| print_error(&[fault_line(fault)])));
-    let Ok(outcome) = panic::catch_unwind(AssertUnwindSafe(|| commands::run(cli))) else { return ExitCode::FAILURE };
-    match outcome {
+    match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => ExitCode::from(Interrupted::EXIT_CODE),

@@ -167,13 +167,17 @@ impl Tokenizer {
     /// byte-level BPE.
     #[must_use]
     pub fn merges(&self) -> Option<Vec<String>> {
-        let merges = match &self.encoder {
-            Encoder::ByteLevel(encoder) => encoder.merges(),
-            #[cfg(feature = "tokenizers")]
-            Encoder::Library(_) => return None,
-        };
+        let merges = self.as_byte_level()?.merges();
         let piece = |id| self.piece(id).unwrap_or_default();
         Some(merges.into_iter().map(|(left, right)| format!("{} {}", piece(left), piece(right))).collect())
+    }
+
+    fn as_byte_level(&self) -> Option<&ByteLevel> {
+        match &self.encoder {
+            Encoder::ByteLevel(encoder) => Some(encoder),
+            #[cfg(feature = "tokenizers")]
+            Encoder::Library(_) => None,
+        }
     }
 
     /// One more than the largest id.

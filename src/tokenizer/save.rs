@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::added::AddedToken;
 use super::load::{HuggingFaceFiles, VocabularyFiles};
 use super::settings::{GPT2_CLASS, PLAIN_CLASS, Settings, object};
-use super::{Encoder, Tokenizer, TokenizerFiles};
+use super::{Tokenizer, TokenizerFiles};
 use crate::checkpoint::gguf::{TokenKind, Vocabulary};
 use crate::error::{Error, Result};
 
@@ -65,7 +65,7 @@ fn copies(files: &HuggingFaceFiles) -> Result<Vec<SavedFile>> {
 
 /// The files of a byte-level BPE; none for another kind.
 fn files_of(tokenizer: &Tokenizer) -> Vec<SavedFile> {
-    let (Encoder::ByteLevel(encoder), Some(merges)) = (&tokenizer.encoder, tokenizer.merges()) else { return vec![] };
+    let (Some(encoder), Some(merges)) = (tokenizer.as_byte_level(), tokenizer.merges()) else { return vec![] };
     let merges = merges.into_iter().fold("#version: 0.2\n".to_owned(), |lines, merge| lines + &merge + "\n");
     let ids = 0..tokenizer.vocab_size() as u32;
     let vocab: Map<String, Value> =
@@ -108,7 +108,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Unsupported`] for a tokenizer that GGUF cannot store, or one with more tokens than the model.
     pub fn to_gguf(&self, vocab_size: usize) -> Result<Vocabulary<'_>> {
-        let (Encoder::ByteLevel(encoder), Some(merges)) = (&self.encoder, self.merges()) else {
+        let (Some(encoder), Some(merges)) = (self.as_byte_level(), self.merges()) else {
             return Err(Error::Unsupported(
                 "the model's tokenizer is not a byte-level BPE, and GGUF has no other kind for GPT-2".into(),
             ));
@@ -150,7 +150,7 @@ impl Tokenizer {
     /// names.
     #[must_use]
     pub fn lost_in_gguf(&self) -> Vec<&'static str> {
-        let Encoder::ByteLevel(encoder) = &self.encoder else { return vec![] };
+        let Some(encoder) = self.as_byte_level() else { return vec![] };
         let any = |has: fn(&AddedToken) -> bool| encoder.added().iter().any(|(_, token)| has(token));
         let lost = [
             ("add_prefix_space", encoder.prefix_space()),

@@ -71,7 +71,8 @@ fn quotable(argument: &OsString) -> OsString {
     const LONGEST: usize = 200;
     let Some(text) = argument.to_str() else { return argument.clone() };
     let mut letters = text.chars();
-    let shown = letters.by_ref().take(LONGEST).map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() });
+    let shown =
+        letters.by_ref().take(LONGEST).map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() });
     let shown: String = shown.collect();
     if letters.next().is_some() { format!("{shown}...").into() } else { shown.into() }
 }

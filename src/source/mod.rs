@@ -140,7 +140,8 @@ impl OpenedModel {
             let was_tied = config.tie_word_embeddings;
             checkpoint.settle(&mut config);
             if was_tied && !config.tie_word_embeddings {
-                let note = format!("the adapter `{adapter}` has an embedding or head of its own: they are no longer tied");
+                let note =
+                    format!("the adapter `{adapter}` has an embedding or head of its own: they are no longer tied");
                 notices.push(Notice::Note(note));
             }
         }

@@ -254,7 +254,7 @@ fn other_architectures_are_refused_before_their_weights_are_fetched() {
             &["no weights", "model.safetensors", "pytorch_model.bin", "*.gguf"],
         ),
         (&["model.safetensors"], &["config.json"]),
-        (&["a.gguf", "b.gguf"], &["several GGUF files", "a.gguf"]),
+        (&["a.gguf", "b.gguf"], &["several files with weights", "a.gguf"]),
     ];
     for (number, (names, words)) in kinds.iter().enumerate() {
         let files = names.iter().map(|name| ((*name).to_owned(), fixture("base", "config.json"))).collect::<Files>();

@@ -39,7 +39,9 @@ fn a_checkpoint_is_described_without_reading_its_numbers() {
         .map(|t| t["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).product::<u64>())
         .sum();
     assert_eq!(json["parameters"]["total"], counted, "the arithmetic and the file agree");
-    assert!(tensors.contains(&json!({"name": "transformer.h.0.attn.c_attn.weight", "dtype": "F16", "shape": [48, 144]})));
+    assert!(
+        tensors.contains(&json!({"name": "transformer.h.0.attn.c_attn.weight", "dtype": "F16", "shape": [48, 144]}))
+    );
     let text = gpt2(&["info", "-m", "demo"]).succeeds().stdout();
     for word in ["7,688,320", "wte", "attn.c_attn", "tied", "context"] {
         assert!(text.contains(word), "{word} is not in\n{text}");

@@ -1,7 +1,7 @@
 //! GGUF: metadata (configuration and tokenizer), a list of tensors, and their aligned bytes.
 //!
 //! Versions 2 and 3 are read, version 3 is written. Tensors get Hugging Face's shapes; their bytes stay in the mapped
-//! file. A model may be split over several files ([`split`]).
+//! file. A model may be split over several files (`split`).
 //!
 //! Reference: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>; for GPT-2's names and keys llama.cpp's
 //! `conversion/gpt2.py`.
@@ -56,9 +56,7 @@ impl Gguf {
     }
 
     pub(super) fn read(file: &File) -> Result<Self> {
-        let gguf = split::join(Self::parse(file)?)?;
-        check_architecture(file, &gguf.metadata)?;
-        Ok(gguf)
+        split::join(Self::parse(file)?)
     }
 
     /// One file, which may be a part of a split model.
@@ -77,6 +75,7 @@ impl Gguf {
         let tensor_count = cursor.u64()?;
         let key_count = cursor.u64()?;
         let metadata = Metadata::read(&mut cursor, key_count)?;
+        check_architecture(file, &metadata)?;
         let alignment = alignment(file, &metadata)?;
         let tensors = tensors::read(&mut cursor, tensor_count, alignment)?;
         Ok(Self { path: file.path.clone(), metadata, tensors })
@@ -99,6 +98,8 @@ fn check_architecture(file: &File, metadata: &Metadata) -> Result<()> {
         Some(Value::String(name)) => {
             return Err(file.error(format!("its architecture is {name:?}; this program runs `{ARCHITECTURE}`")));
         }
+        // Only the first part of a split model has the metadata.
+        None if metadata.get("split.no").and_then(Value::as_u64).is_some_and(|place| place > 0) => {}
         _ => return Err(file.error("it has no `general.architecture`")),
     }
     Ok(())

@@ -268,7 +268,8 @@ mod tests {
         let file = File::open(&fixture("views.bin")).unwrap();
         let tensors = tensors(&file).unwrap();
         let map = file.bytes.as_ptr_range();
-        let in_place = |name: &str| map.contains(&tensors.iter().find(|t| plain(&t.name) == name).unwrap().bytes.as_ptr());
+        let in_place =
+            |name: &str| map.contains(&tensors.iter().find(|t| plain(&t.name) == name).unwrap().bytes.as_ptr());
         assert!(in_place("wte.weight") && in_place("lm_head.weight") && in_place("h.0.attn.c_attn.bias"));
         assert!(!in_place("h.0.attn.c_attn.weight"), "a transposed view is gathered");
     }

@@ -42,11 +42,13 @@ pub enum Error {
         message: String,
     },
 
-    /// Weights whose file does not say how the model is built, without a `config.json` beside them.
-    #[error("{origin} does not say how its model is built, and no config.json lies beside it")]
+    /// Weights whose file does not say how the model is built, without a configuration beside them.
+    #[error("{origin} does not say how its model is built, and no {missing} lies beside it")]
     NoConfig {
         /// The checkpoint.
         origin: String,
+        /// The file that would say it.
+        missing: &'static str,
     },
 
     /// The checkpoint lacks a tensor that the configuration calls for.
@@ -77,7 +79,7 @@ pub enum Error {
 
     /// The checkpoint has a tensor that the configured model does not.
     #[error(
-        "{origin}: tensor `{name}` with shape {found:?} has no place in this model; does config.json belong to these weights?"
+        "{origin}: tensor `{name}` with shape {found:?} has no place in this model; does the configuration belong to these weights?"
     )]
     UnexpectedTensor {
         /// The checkpoint.

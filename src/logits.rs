@@ -97,8 +97,7 @@ pub(crate) fn check_finite(row: &[f32]) -> Result<()> {
 /// The error for logits that are not finite.
 pub(crate) fn not_finite() -> Error {
     Error::Numerics(
-        "the model's logits are not finite: its weights are damaged, or overflow in this number type; \
-         try f32"
+        "the model's logits are not finite: its weights hold infinities or NaN, or overflow in 16 bits, where f32 would not"
             .into(),
     )
 }

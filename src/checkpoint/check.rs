@@ -34,7 +34,9 @@ impl Checkpoint {
     pub(crate) fn expect(&self, id: TensorId, config: &Config) -> Result<&Tensor> {
         let (origin, expected) = (self.origin.clone(), id.shape(config));
         match self.tensor(id) {
-            None => Err(Error::MissingTensor { origin, name: id.to_string(), expected, holds: self.holds() }),
+            None => {
+                Err(Error::MissingTensor { origin, name: self.name_of(id), expected, holds: self.holds(id, config) })
+            }
             Some(tensor) if tensor.shape != expected => {
                 Err(Error::TensorShape { origin, name: tensor.name.clone(), expected, found: tensor.shape.clone() })
             }
@@ -42,8 +44,11 @@ impl Checkpoint {
         }
     }
 
-    /// What the file holds instead of what is missing.
-    fn holds(&self) -> String {
+    /// What the file holds instead of the tensor `id`, or why it should hold it.
+    fn holds(&self, id: TensorId, config: &Config) -> String {
+        if id == TensorId::LM_HEAD && !config.tie_word_embeddings && self.tensor(TensorId::WTE).is_some() {
+            return "the configuration has `tie_word_embeddings: false`, so the head must have its own".to_owned();
+        }
         let found = self.misfit.as_ref().map(|tensor| &tensor.name).or(self.unused.first());
         match (found.or_else(|| self.listing.first().map(|tensor| &tensor.name)), self.listing.len()) {
             (None, _) => "the file holds no tensors".to_owned(),

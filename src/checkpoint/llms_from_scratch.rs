@@ -109,6 +109,15 @@ pub(super) fn config(checkpoint: &Checkpoint, n_head: Option<usize>) -> Result<C
     Ok(Config::from_json(json.to_string().as_bytes(), &checkpoint.origin)?.with_gpt2s_end_of_text())
 }
 
+/// The name of a tensor; of queries, keys and values, that of the queries.
+pub(super) fn name(id: TensorId) -> String {
+    let names = if id.layer.is_some() { &IN_BLOCK[..] } else { &OUTSIDE };
+    let known = names.iter().find(|(_, part, kind)| (*part, *kind) == (id.part, id.kind)).map(|(name, ..)| *name);
+    let kind = if id.kind == Kind::Weight { "weight" } else { "bias" };
+    let name = known.map_or_else(|| format!("{}.{kind}", QKV[0]), str::to_owned);
+    id.layer.map_or(name.clone(), |layer| format!("trf_blocks.{layer}.{name}"))
+}
+
 fn find(names: &[(&str, Part, Kind)], name: &str) -> Option<(Part, Kind)> {
     names.iter().find(|(known, ..)| *known == name).map(|(_, part, kind)| (*part, *kind))
 }

@@ -290,6 +290,15 @@ impl Checkpoint {
         self.places.get(&id).map(|&place| &self.tensors[place].1)
     }
 
+    /// The name that a file of this form gives to a tensor.
+    fn name_of(&self, id: TensorId) -> String {
+        match self.format {
+            Format::Gguf => id.gguf_name(),
+            Format::LlmsFromScratch => llms_from_scratch::name(id),
+            _ => id.to_string(),
+        }
+    }
+
     /// The GGUF file that the weights come from, which may hold a tokenizer.
     #[must_use]
     pub fn gguf(&self) -> Option<&Arc<Gguf>> {
@@ -321,10 +330,10 @@ fn contents(file: &File) -> Result<Contents> {
     let is_called = |name: &str| file.path.extension().is_some_and(|extension| extension == name);
     if tensorflow::is_index(bytes) {
         tensorflow::read(file)
-    } else if pytorch::is_pytorch(bytes) {
-        pytorch::read(file)
     } else if safetensors::is_safetensors(bytes) || is_called("safetensors") {
         Ok(Contents { format: Format::Safetensors, tensors: safetensors::read(file)?, config: None })
+    } else if pytorch::is_pytorch(bytes) {
+        pytorch::read(file)
     } else if is_called("gguf") {
         Err(file.not_a("a GGUF file"))
     } else if file.path.extension().is_some() {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Checkpoint, Tensor};
+use super::{Checkpoint, STEP, Tensor};
 use crate::base::Bytes;
 use crate::config::Config;
 use crate::inventory::{Kind, TensorId};
@@ -92,10 +92,26 @@ impl Checkpoint {
     }
 }
 
-/// Whether two tensors hold the same numbers in the same type.
+/// Whether two tensors hold the same numbers, in whatever types.
 fn is_same(a: &Tensor, b: &Tensor) -> bool {
-    let same_place = |a: &Bytes, b: &Bytes| a.as_ptr_range() == b.as_ptr_range();
-    (a.dtype, &a.shape) == (b.dtype, &b.shape) && (same_place(&a.bytes, &b.bytes) || *a.bytes == *b.bytes)
+    let is_same_place = |a: &Bytes, b: &Bytes| a.as_ptr_range() == b.as_ptr_range();
+    if a.shape != b.shape {
+        return false;
+    }
+    if a.dtype == b.dtype && (is_same_place(&a.bytes, &b.bytes) || *a.bytes == *b.bytes) {
+        return true;
+    }
+    let numbers: usize = a.shape.iter().product();
+    let read = |tensor: &Tensor, first: usize, out: &mut Vec<f32>| {
+        out.resize(STEP.min(numbers - first), 0.0);
+        tensor.read("", first, out).is_ok()
+    };
+    let (mut of_a, mut of_b) = (vec![], vec![]);
+    !a.dtype.is_quantized()
+        && !b.dtype.is_quantized()
+        && (0..numbers)
+            .step_by(STEP)
+            .all(|first| read(a, first, &mut of_a) && read(b, first, &mut of_b) && of_a == of_b)
 }
 
 #[cfg(test)]
@@ -151,6 +167,27 @@ mod tests {
                 (found, _) => panic!("{what}: {found:?}"),
             }
         }
+    }
+
+    #[test]
+    fn equal_numbers_of_other_types_and_signs_of_zero_are_tied() {
+        let (mut checkpoint, mut config) = (checkpoint(Some(1.0)), config(true));
+        let set = |checkpoint: &mut Checkpoint, id, zero: f32| {
+            let mut tensor = checkpoint.tensor(id).unwrap().clone();
+            let mut bytes = tensor.bytes.to_vec();
+            bytes[..4].copy_from_slice(&zero.to_le_bytes());
+            tensor.bytes = bytes.into();
+            checkpoint.replace(id, tensor);
+        };
+        set(&mut checkpoint, TensorId::WTE, 0.0);
+        set(&mut checkpoint, TensorId::LM_HEAD, -0.0);
+        assert!(checkpoint.clone().settle(&mut config).is_empty() && config.tie_word_embeddings);
+        let head = checkpoint.tensor(TensorId::LM_HEAD).unwrap().clone();
+        let mut numbers = vec![0f32; 36];
+        head.read("", 0, &mut numbers).unwrap();
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x| f64::from(*x).to_le_bytes()).collect();
+        checkpoint.replace(TensorId::LM_HEAD, Tensor { dtype: DType::F64, bytes: bytes.into(), ..head });
+        assert!(checkpoint.settle(&mut config).is_empty() && config.tie_word_embeddings);
     }
 
     #[test]

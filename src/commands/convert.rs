@@ -6,6 +6,8 @@ use anyhow::Result;
 use gpt2::Error;
 use gpt2::base::DType;
 use gpt2::checkpoint::export::Export;
+use gpt2::checkpoint::gguf::Metadata;
+use gpt2::config::Config;
 use gpt2::memory;
 use gpt2::source::OpenedModel;
 use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
@@ -14,6 +16,9 @@ use super::load;
 use crate::cli::{ConvertArgs, Format, Verbosity};
 use crate::output::convert::ConvertRecord;
 use crate::output::{Stdout, check_folder, say, write_file};
+
+/// The token that a GGUF file without one names as the end of a text.
+const GPT2_END_OF_TEXT: usize = 50256;
 
 /// The kind of file, by its extension.
 enum Kind {
@@ -30,9 +35,14 @@ pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
     opened.checkpoint.check(&opened.config)?;
     let export = Export { checkpoint: &opened.checkpoint, config: &opened.config, dtype };
     memory::require_bytes(&format!("converting {}", opened.name), export.working_bytes())?;
+    let noted = |note: &str| {
+        if !verbosity.quiet {
+            say(note);
+        }
+    };
     match kind {
-        Kind::Gguf => gguf(export, &opened, &args.output, verbosity)?,
-        Kind::Safetensors => safetensors(export, &opened, &args.output, verbosity)?,
+        Kind::Gguf => gguf(export, &opened, &args.output, noted)?,
+        Kind::Safetensors => safetensors(export, &opened, &args.output, noted)?,
     }
     let record = ConvertRecord {
         model: opened.name,
@@ -69,18 +79,25 @@ fn kind(args: &ConvertArgs, dtype: DType) -> Result<Kind> {
     }
 }
 
-fn gguf(export: Export<'_>, opened: &OpenedModel, path: &Path, verbosity: Verbosity) -> Result<()> {
+fn gguf(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl Fn(&str)) -> Result<()> {
+    Metadata::from_config(export.config)?;
     let tokenizer = opened.load_tokenizer()?;
     let vocabulary = tokenizer.as_ref().map(|tokenizer| tokenizer.to_gguf(export.config.vocab_size)).transpose()?;
-    if !verbosity.quiet {
-        let lost = tokenizer.as_ref().map(Tokenizer::lost_in_gguf);
-        match lost.as_deref() {
-            None => say("note: the model has no tokenizer, so llama.cpp will not load the file"),
-            Some([]) => {}
-            Some(lost) => say(format_args!(
-                "note: GGUF cannot say {} of the tokenizer: from this file, some texts get other ids",
-                lost.join(", ")
-            )),
+    let lost = tokenizer.as_ref().map(Tokenizer::lost_in_gguf);
+    match lost.as_deref() {
+        None => note("note: the model has no tokenizer, so llama.cpp will not load the file"),
+        Some([]) => {}
+        Some(lost) => note(&format!(
+            "note: GGUF cannot say {} of the tokenizer: from this file, some texts get other ids",
+            lost.join(", ")
+        )),
+    }
+    match *export.config.eos_token_id {
+        [_] => {}
+        [] if export.config.vocab_size <= GPT2_END_OF_TEXT => {}
+        [] => note("note: GGUF cannot say that no token ends a text: from this file, token 50256 does"),
+        [first, ..] => {
+            note(&format!("note: GGUF can name only one token that ends a text: from this file, {first} does"))
         }
     }
     let name = Path::new(&opened.name).file_stem().and_then(|name| name.to_str()).unwrap_or(&opened.name);
@@ -88,32 +105,56 @@ fn gguf(export: Export<'_>, opened: &OpenedModel, path: &Path, verbosity: Verbos
 }
 
 /// Writes the weights, and what else a folder for transformers needs, unless it is there already.
-fn safetensors(export: Export<'_>, opened: &OpenedModel, path: &Path, verbosity: Verbosity) -> Result<()> {
+fn safetensors(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl Fn(&str)) -> Result<()> {
+    let beside = |name: &str| path.with_file_name(name);
+    let has_config = check_config(export.config, &beside("config.json"))?;
     let files = opened.tokenizer.to_save().unwrap_or_else(|fault| {
-        if !verbosity.quiet {
-            say(format_args!("note: continuing without a tokenizer: {fault}"));
-        }
+        note(&format!("note: continuing without a tokenizer: {fault}"));
         vec![]
     });
+    if matches!(opened.tokenizer, TokenizerFiles::None) {
+        note("note: the model has no tokenizer, so the folder gets none");
+    }
     export.to_safetensors(path)?;
-    let exists = |name: &str| path.with_file_name(name).exists();
-    if !exists("config.json") {
-        write_file(&path.with_file_name("config.json"), export.config.to_json()?.as_bytes())?;
+    if !has_config {
+        write_file(&beside("config.json"), export.config.to_json()?.as_bytes())?;
     }
     // It may name other tokens that end a text than the configuration does.
-    if let Some(file) = opened.generation_config_file()
-        && !exists("generation_config.json")
-    {
-        write_file(&path.with_file_name("generation_config.json"), file.bytes()?)?;
+    let (name, given) = ("generation_config.json", opened.generation_config_file());
+    let given = given.map(|file| file.bytes()).transpose()?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match given {
+        Some(bytes) if !beside(name).exists() => write_file(&beside(name), bytes)?,
+        given if beside(name).exists() && !given.is_some_and(|bytes| is_there(&beside(name), bytes)) => {
+            note(&format!("note: {} has a {name} of its own, which stays as it is", folder.display()));
+        }
+        _ => {}
     }
     // Files of two tokenizers must not mix.
-    if !TokenizerFiles::SAVED.into_iter().any(exists) {
-        files.iter().try_for_each(|file| write_file(&path.with_file_name(file.name), &file.bytes))?;
-    } else if !verbosity.quiet && !files.iter().all(|file| is_there(&path.with_file_name(file.name), &file.bytes)) {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        say(format_args!("note: {} has tokenizer files, which stay as they are", folder.display()));
+    if !TokenizerFiles::SAVED.into_iter().any(|name| beside(name).exists()) {
+        files.iter().try_for_each(|file| write_file(&beside(file.name), &file.bytes))?;
+    } else if !files.iter().all(|file| is_there(&beside(file.name), &file.bytes)) {
+        note(&format!("note: {} has tokenizer files, which stay as they are", folder.display()));
     }
     Ok(())
+}
+
+/// Whether there is a `config.json` at `path`. It must describe the model that is written beside it.
+fn check_config(written: &Config, path: &Path) -> Result<bool> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let mut found = Config::from_file(path)?;
+    if !written.tie_word_embeddings {
+        // A head of its own in the file counts, whatever the configuration says.
+        found.tie_word_embeddings = false;
+    }
+    let written = Config { bias: true, qkv_bias: true, ..written.clone() };
+    if found != written {
+        let problem = "is the configuration of another model; write into a folder of its own";
+        return Err(Error::Usage(format!("{} {problem}", path.display())).into());
+    }
+    Ok(true)
 }
 
 /// Whether the file at `path` has this content.

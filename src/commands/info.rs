@@ -24,6 +24,9 @@ pub fn run(args: &InfoArgs, verbosity: Verbosity) -> Result<()> {
             )
             .into());
         }
+        (Some(_), None) if !args.model.adapter.is_empty() => {
+            return Err(Error::Usage("--adapter changes a model: give its --model beside --config".into()).into());
+        }
         (Some(path), None) => {
             let (config, weights) = (Config::from_file(path)?, args.model.weights());
             let footprint = Footprint::of_config(&config, weights);
@@ -72,6 +75,7 @@ fn may_be_cuda(device: DeviceChoice) -> Result<bool> {
 fn of_model(args: &InfoArgs, verbosity: Verbosity) -> Result<Described> {
     let OpenedModel { name, config, checkpoint, .. } = load::open(&args.model, verbosity)?;
     let tensors = if args.tensors { checkpoint.listing().iter().map(record).collect() } else { vec![] };
+    checkpoint.check(&config)?;
     let weights = args.model.weights();
     let footprint = Footprint::of_checkpoint(&config, &checkpoint, weights);
     let device = DeviceFootprint::of_checkpoint(&config, &checkpoint, weights);

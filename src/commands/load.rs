@@ -236,7 +236,11 @@ impl Loaded {
     /// # Errors
     /// If the model has no usable tokenizer.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        let advise = |fault| Error::Tokenizer(format!("{fault}: give ids with --ids, or a tokenizer with --tokenizer"));
+        let advise = |fault| {
+            Error::Tokenizer(format!(
+                "{fault}: give ids with --ids, or a tokenizer with --tokenizer (`--tokenizer gpt2` is GPT-2's own)"
+            ))
+        };
         Ok(self.pipeline.tokenizer().map_err(advise)?)
     }
 }

@@ -74,8 +74,8 @@ impl Found {
         let tokenizer = match (&self.tokenizer, checkpoint.gguf()) {
             (TokenizerChoice::Given(tokenizer), _) => tokenizer.clone(),
             (TokenizerChoice::BuiltIn, _) => TokenizerFiles::BuiltIn,
-            (TokenizerChoice::Own(_), Some(gguf)) => TokenizerFiles::Gguf(Arc::clone(gguf)),
-            (TokenizerChoice::Own(files), None) => files.clone(),
+            (TokenizerChoice::Own(_), Some(gguf)) if gguf.has_tokenizer() => TokenizerFiles::Gguf(Arc::clone(gguf)),
+            (TokenizerChoice::Own(files), _) => files.clone(),
         };
         let generation_config = self.generation_config.clone();
         OpenedModel::new(&self.name, self.config.clone(), checkpoint, tokenizer, generation_config, options)
@@ -109,21 +109,38 @@ pub(super) fn find(
     if let Some(weights) = weights::find(place)? {
         return with_weights(place, name, config, weights, tokenizer);
     }
-    let is_adapter = place.file(ADAPTER_CONFIG)?.is_some();
-    let place = place.describe();
-    Err(match config {
-        _ if is_adapter => Error::Usage(format!(
-            "{place} has a LoRA adapter ({ADAPTER_CONFIG}), not a model: give its base model as `model` and this as `adapter`"
-        )),
-        Some(_) => {
-            use weights::{PYTORCH, PYTORCH_INDEX, SAFETENSORS, SAFETENSORS_INDEX};
-            Error::Source(format!(
-                "{place} has no weights: looked for {SAFETENSORS}, {SAFETENSORS_INDEX}, {PYTORCH}, {PYTORCH_INDEX}, *.gguf and other checkpoints"
-            ))
-        }
-        None => Error::Source(format!("{place} is not a model: looked for {CONFIG}, *.gguf and other checkpoints")),
-    })
+    Err(without_weights(place, config.is_some())?)
 }
+
+/// Why nothing was found in `place`.
+fn without_weights(place: &dyn Place, has_config: bool) -> Result<Error> {
+    let (names, described) = (place.names()?, place.describe());
+    if place.file(ADAPTER_CONFIG)?.is_some() {
+        return Ok(Error::Usage(format!(
+            "{described} has a LoRA adapter ({ADAPTER_CONFIG}), not a model: give its base model as `model` and this as `adapter`"
+        )));
+    }
+    if let Some((name, what)) = OTHER_PROGRAMS.into_iter().find(|(name, _)| names.iter().any(|other| other == name)) {
+        return Ok(Error::Source(format!(
+            "{described} has {name}, the weights for {what}, which cannot be read; save the model as safetensors with transformers"
+        )));
+    }
+    if let Some(data) = names.iter().find(|name| name.contains(".data-00000-of-")) {
+        let problem = format!("has {data}, but not the index (*.index) of that TensorFlow checkpoint");
+        return Ok(Error::Source(format!("{described} {problem}")));
+    }
+    Ok(Error::Source(match has_config {
+        true => format!(
+            "{described} has no weights: looked for {}, *.gguf and other checkpoints",
+            weights::NEEDS_CONFIG.join(", ")
+        ),
+        false => format!("{described} is not a model: looked for {CONFIG}, *.gguf and other checkpoints"),
+    }))
+}
+
+/// Weights for other programs.
+const OTHER_PROGRAMS: [(&str, &str); 3] =
+    [("tf_model.h5", "Keras"), ("flax_model.msgpack", "Flax"), ("rust_model.ot", "rust-bert")];
 
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 

@@ -38,7 +38,7 @@ mod weights;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::gguf::is_gguf;
-use crate::checkpoint::{Checkpoint, Notice, PADDED_VOCABULARY, WeightFiles};
+use crate::checkpoint::{Checkpoint, Format, Notice, PADDED_VOCABULARY, WeightFiles};
 use crate::config::Config;
 use crate::decode::GenerationFile;
 use crate::device::Backend;
@@ -127,7 +127,8 @@ impl OpenedModel {
     ) -> Result<Self> {
         let own = if options.config.is_some() { None } else { checkpoint.config(options.n_head)? };
         let Some(mut config) = own.or(config) else {
-            return Err(Error::NoConfig { origin: checkpoint.origin().to_owned() });
+            let missing = if checkpoint.format() == Format::TensorFlow { "hparams.json" } else { "config.json" };
+            return Err(Error::NoConfig { origin: checkpoint.origin().to_owned(), missing });
         };
         if let Some(n_head) = options.n_head.filter(|n_head| *n_head != config.n_head) {
             let problem = format!("is {n_head}, but the model's configuration says {} heads", config.n_head);
@@ -286,6 +287,11 @@ fn origin(model: &str) -> Result<Origin> {
     if model == "demo" {
         return Ok(Origin::Demo);
     }
+    // The address of a model's page, as copied from a browser.
+    let page = ["https://huggingface.co/", "https://hf.co/"].iter().find_map(|hub| model.strip_prefix(hub));
+    if let Some(id) = page.map(|id| id.trim_end_matches('/')).filter(|id| is_hub_id(id)) {
+        return Ok(Origin::Hub(id.to_owned()));
+    }
     let path = Path::new(model);
     // A folder that merely shares a short name (a checkout called `gpt2`) must not hide the model of that name.
     if let Some((_, id)) = SHORT_NAMES.iter().find(|(short, _)| *short == model)
@@ -355,6 +361,7 @@ mod tests {
         let of = |model: &str| origin(model).expect("a model");
         assert_eq!(of("demo"), Origin::Demo);
         assert_eq!(of("gpt2"), hub("openai-community/gpt2"));
+        assert_eq!(of("https://huggingface.co/openai-community/gpt2"), hub("openai-community/gpt2"));
         assert_eq!(of("gpt2-xl"), hub("openai-community/gpt2-xl"));
         assert_eq!(of("distilgpt2"), hub("distilbert/distilgpt2"));
         assert_eq!(of("some-one/My_model.v1"), hub("some-one/My_model.v1"));

@@ -11,10 +11,10 @@ use crate::checkpoint::{ShardIndex, WeightFiles, is_checkpoint};
 use crate::error::{Error, Result};
 use crate::files::SmallFile;
 
-pub(super) const SAFETENSORS: &str = "model.safetensors";
-pub(super) const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
-pub(super) const PYTORCH: &str = "pytorch_model.bin";
-pub(super) const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
+const SAFETENSORS: &str = "model.safetensors";
+const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
+const PYTORCH: &str = "pytorch_model.bin";
+const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
 
 /// transformers' names, beside which there is a `config.json`.
 pub(super) const NEEDS_CONFIG: [&str; 4] = [SAFETENSORS, SAFETENSORS_INDEX, PYTORCH, PYTORCH_INDEX];
@@ -77,6 +77,13 @@ impl Weights {
         let place = Folder(if folder.as_os_str().is_empty() { ".".into() } else { folder.to_owned() });
         match name {
             Some(name) if name.ends_with(".index.json") => sharded(&place, path.to_owned()),
+            Some(name) if index_of_shard(name).is_some_and(|index| path.with_file_name(index).is_file()) => {
+                sharded(&place, path.with_file_name(index_of_shard(name).unwrap_or_default()))
+            }
+            // TensorFlow's other files.
+            Some(name) if index_of_data(name).is_some_and(|index| path.with_file_name(index).is_file()) => {
+                Self::at(&path.with_file_name(index_of_data(name).unwrap_or_default()))
+            }
             Some(name) => {
                 // A relative path stays as the user wrote it.
                 let found = Self::of(&place, name)?.map(|found| found.paths).unwrap_or_default();
@@ -86,6 +93,18 @@ impl Weights {
             None => Ok(Self { files: WeightFiles::File(path.to_owned()), paths: vec![path.to_owned()], index: None }),
         }
     }
+}
+
+/// The index of the shards among which a file called `name` would be.
+fn index_of_shard(name: &str) -> Option<String> {
+    let part = PartName::parse(name).filter(|part| matches!(part.extension, ".safetensors" | ".bin"))?;
+    Some(format!("{}{}.index.json", part.stem, part.extension))
+}
+
+/// The index of the TensorFlow checkpoint to which a file called `name` would belong.
+fn index_of_data(name: &str) -> Option<String> {
+    let stem = name.strip_suffix(".meta").or_else(|| name.split_once(".data-0").map(|(stem, _)| stem))?;
+    Some(format!("{stem}.index"))
 }
 
 /// The weights in `place`, if any.
@@ -127,10 +146,14 @@ fn candidates(place: &dyn Place) -> Result<Vec<String>> {
     let mut names = place.names()?;
     names.retain(|name| {
         let is_other = NOT_WEIGHTS.contains(&name.as_str()) || name.starts_with("rng_state_");
-        let is_later_part = PartName::parse(name).is_some_and(|part| part.number > 1);
-        !is_other && !is_later_part && place.may_hold_weights(name)
+        !is_other && place.may_hold_weights(name)
     });
     names.sort();
+    // One part stands for all: the first, or, if that is missing, one that will say so.
+    names.dedup_by(|name, before| match (PartName::parse(name), PartName::parse(before)) {
+        (Some(part), Some(before)) => (part.stem, part.count) == (before.stem, before.count),
+        _ => false,
+    });
     Ok(names)
 }
 

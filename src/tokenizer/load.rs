@@ -121,6 +121,8 @@ impl TokenizerFiles {
             ("tokenizer.model", "a SentencePiece model"),
             ("vocab.json", "a vocabulary without its merges (merges.txt)"),
             ("merges.txt", "a list of merges without its vocabulary (vocab.json)"),
+            ("encoder.json", "a vocabulary without its merges (vocab.bpe)"),
+            ("vocab.bpe", "a list of merges without its vocabulary (encoder.json)"),
         ] {
             if let Some(path) = file(name)? {
                 return Ok(Self::Foreign { path, what });

@@ -80,16 +80,16 @@ impl Metadata {
     /// [`Error::Unsupported`] if the configuration has something that llama.cpp does not compute for `gpt2`.
     pub fn from_config(config: &Config) -> Result<Self> {
         let problem = if config.activation_function != Activation::GeluNew {
-            "an activation other than gelu_new"
+            format!("the activation {}, but llama.cpp computes gelu_new", config.activation_function.name())
         } else if !config.scale_attn_weights {
-            "unscaled attention"
+            "unscaled attention".to_owned()
         } else if config.scale_attn_by_inverse_layer_idx {
-            "attention scaled by the inverse of the layer"
+            "attention scaled by the inverse of the layer".to_owned()
         } else {
             return Ok(Self::of_supported(config));
         };
         Err(Error::Unsupported(format!(
-            "the model has {problem}, which GGUF cannot store; convert it to safetensors instead"
+            "the model has {problem}, which a GGUF of a GPT-2 cannot say; convert it to safetensors instead"
         )))
     }
 

@@ -70,6 +70,12 @@ const BYTE_LEVEL_BPE: &str = "gpt2";
 const GPT2_WORDS: &str = "gpt-2";
 
 impl Gguf {
+    /// Whether the file has a tokenizer of some kind.
+    #[must_use]
+    pub fn has_tokenizer(&self) -> bool {
+        self.metadata.get(MODEL).is_some()
+    }
+
     /// The tokenizer.
     ///
     /// # Errors

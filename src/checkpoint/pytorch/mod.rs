@@ -55,6 +55,9 @@ impl Fault {
             Self::Instruction(code) => {
                 format!("its pickle has the instruction 0x{code:02x}, which no state dict needs; refused")
             }
+            Self::NumberType => {
+                "it has tensors of a number type that is not supported, such as float8; save them as f32, f16 or bf16".to_owned()
+            }
             Self::Code(name) => {
                 format!(
                     "loading it would run code: `{name}`; refused, the weights of a GPT-2 need none (save the model's state_dict(), not the model)"

@@ -27,7 +27,8 @@ const LARGEST_HEADER: u64 = 100_000_000;
 /// The key under which the header holds free text.
 const METADATA: &str = "__metadata__";
 
-/// Whether a file that starts like this is meant to be one: after its length, the header starts with a brace.
+/// Whether a file that starts like this is meant to be one: after its length, the header starts with a brace. The length
+/// may look like the start of another kind of file.
 pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
     bytes.get(8) == Some(&b'{')
 }

@@ -97,6 +97,8 @@ pub enum Fault {
     TooLong,
     /// An instruction that no state dict needs.
     Instruction(u8),
+    /// A tensor of numbers that PyTorch has no older name for: float8 and narrower.
+    NumberType,
     /// It asks for this function or class, which no state dict needs.
     Code(String),
 }

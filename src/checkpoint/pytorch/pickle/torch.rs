@@ -117,6 +117,7 @@ fn global<'a>(module: &str, name: &str) -> Step<Value<'a>> {
         ("torch._utils", "_rebuild_tensor_v2") => Ok(Value::Global(Global::RebuildTensor)),
         ("torch._utils", "_rebuild_parameter") => Ok(Value::Global(Global::RebuildParameter)),
         _ if INERT.contains(&(module, name)) => Ok(Value::Global(Global::Inert)),
+        ("torch._utils", "_rebuild_tensor_v3") => Err(Fault::NumberType),
         ("torch", class) => match DType::of_torch_storage(class) {
             Some(dtype) => Ok(Value::Global(Global::Storage(dtype))),
             None => Err(would_run(module, name)),

@@ -82,7 +82,7 @@ fn kind(args: &ConvertArgs, dtype: DType) -> Result<Kind> {
 fn gguf(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl Fn(&str)) -> Result<()> {
     Metadata::from_config(export.config)?;
     let tokenizer = opened.load_tokenizer()?;
-    let vocabulary = tokenizer.as_ref().map(|tokenizer| tokenizer.to_gguf(export.config.vocab_size)).transpose()?;
+    let vocabulary = tokenizer.as_ref().map(|tokenizer| tokenizer.to_gguf(export.config)).transpose()?;
     let lost = tokenizer.as_ref().map(Tokenizer::lost_in_gguf);
     match lost.as_deref() {
         None => note("note: the model has no tokenizer, so llama.cpp will not load the file"),
@@ -92,12 +92,34 @@ fn gguf(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl Fn(&st
             lost.join(", ")
         )),
     }
-    match *export.config.eos_token_id {
-        [_] => {}
-        [] if export.config.vocab_size <= GPT2_END_OF_TEXT => {}
-        [] => note("note: GGUF cannot say that no token ends a text: from this file, token 50256 does"),
-        [first, ..] => {
-            note(&format!("note: GGUF can name only one token that ends a text: from this file, {first} does"))
+    if let Some(end) = tokenizer.as_ref().and_then(|tokenizer| Some((tokenizer, tokenizer.end_of_text()?)))
+        && !end.0.is_special(end.1)
+    {
+        note("note: <|endoftext|> is ordinary text to the tokenizer, but llama.cpp takes it as special by its name");
+    }
+    let (bos, eos) = vocabulary.as_ref().map_or((None, None), |vocabulary| (vocabulary.bos, vocabulary.eos));
+    if let (Some(given), Some(bos)) = (export.config.bos_token_id, bos)
+        && given != bos
+    {
+        note(&format!(
+            "note: token {bos} starts a text, as the tokenizer says, not {given}, as the configuration does"
+        ));
+    }
+    match (&*export.config.eos_token_id, eos) {
+        ([given], Some(eos)) if *given != eos => {
+            note(&format!(
+                "note: token {eos} ends a text, as the tokenizer says, not {given}, as the configuration does"
+            ));
+        }
+        ([_], _) => {}
+        ([], None) if export.config.vocab_size <= GPT2_END_OF_TEXT => {}
+        ([], eos) => {
+            let eos = eos.unwrap_or(GPT2_END_OF_TEXT as u32);
+            note(&format!("note: GGUF cannot say that no token ends a text: from this file, token {eos} does"));
+        }
+        ([first, ..], eos) => {
+            let eos = eos.unwrap_or(*first);
+            note(&format!("note: GGUF can name only one token that ends a text: from this file, {eos} does"));
         }
     }
     let name = Path::new(&opened.name).file_stem().and_then(|name| name.to_str()).unwrap_or(&opened.name);

@@ -102,13 +102,13 @@ fn gguf(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl Fn(&st
         && given != bos
     {
         note(&format!(
-            "note: token {bos} starts a text, as the tokenizer says, not {given}, as the configuration does"
+            "note: from this file, token {bos} starts a text, as the tokenizer says, not {given}, as config.json does"
         ));
     }
     match (&*export.config.eos_token_id, eos) {
         ([given], Some(eos)) if *given != eos => {
             note(&format!(
-                "note: token {eos} ends a text, as the tokenizer says, not {given}, as the configuration does"
+                "note: from this file, token {eos} ends a text, as the tokenizer says, not {given}, as config.json does"
             ));
         }
         ([_], _) => {}

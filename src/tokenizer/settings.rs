@@ -100,8 +100,8 @@ impl Settings {
             return Error::Tokenizer("the class of the tokenizer is unknown".into());
         };
         Error::Tokenizer(format!(
-            "{}: `{key}` is {}, a kind of tokenizer that is not used here: it makes other ids of a byte-level BPE than \
-             GPT-2's; save it with transformers as tokenizer.json, with \"tokenizer_class\": \"{}\"",
+            "{}: `{key}` is {}, whose tokenizer is not supported; save it with transformers as tokenizer.json, with \
+             \"tokenizer_class\": \"{}\" in tokenizer_config.json",
             path.display(),
             shown(value),
             super::class::PLAIN,

@@ -204,6 +204,61 @@ fn convert_keeps_added_tokens_and_what_they_are() {
     assert!(done.stderr().contains("GGUF cannot say add_prefix_space"), "{}", done.stderr());
 }
 
+/// What only looks special stays text, and the tokenizer's own start and end of text come before the configuration's.
+#[test]
+fn convert_to_gguf_keeps_the_tokenizers_roles() {
+    let (source, out) = (with_tokenizer("tok_bos"), tempfile::tempdir().unwrap());
+    let config = r#"{"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<s>"}"#;
+    std::fs::write(source.path().join("tokenizer_config.json"), config).unwrap();
+    let (model, file) = (source.path().to_str().unwrap(), out.path().join("model.gguf"));
+    let done = gpt2(&["convert", "-m", model, "--to", "f16", file.to_str().unwrap()]).succeeds();
+    for note in ["<|endoftext|> is ordinary text", "token 300 starts a text", "token 301 ends a text"] {
+        assert!(done.stderr().contains(note), "{note}: {}", done.stderr());
+    }
+    let gguf = Gguf::open(&file).unwrap();
+    let vocabulary = gguf.vocabulary().unwrap();
+    assert_eq!((vocabulary.bos, vocabulary.eos), (Some(300), Some(301)));
+    assert_eq!(
+        [299, 300, 301].map(|id| vocabulary.kinds[id]),
+        [TokenKind::Normal, TokenKind::Control, TokenKind::Control]
+    );
+    let text = json!("a<|endoftext|>b</s>");
+    let from_folder = ids(&["-m", model], &text);
+    assert!(!from_folder.split(' ').any(|id| id == "299"), "{from_folder}");
+    assert_eq!(ids(&["-m", file.to_str().unwrap()], &text), from_folder);
+}
+
+#[cfg(feature = "tokenizers")]
+#[test]
+fn convert_names_what_gguf_cannot_say() {
+    for (part, json) in [
+        ("normalizer", json!({"type": "NFKC"})),
+        ("pre_tokenizer", json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false})),
+    ] {
+        let (source, out) = (with_tokenizer("tokjson_bos"), tempfile::tempdir().unwrap());
+        let path = source.path().join("tokenizer.json");
+        let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        tokenizer[part] = json;
+        std::fs::write(&path, tokenizer.to_string()).unwrap();
+        let config = r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#;
+        std::fs::write(source.path().join("tokenizer_config.json"), config).unwrap();
+        let (model, file) = (source.path().to_str().unwrap(), out.path().join("model.gguf"));
+        let convert = gpt2(&["convert", "-m", model, "--to", "f16", file.to_str().unwrap()]);
+        convert.fails(1, &["tokenizer.json", &format!("`{part}`")]);
+    }
+}
+
+#[test]
+fn a_tokenizer_of_another_class_leaves_ids_to_use() {
+    let source = with_tokenizer("tok_bos");
+    let class = r#"{"tokenizer_class": "WhisperTokenizer"}"#;
+    std::fs::write(source.path().join("tokenizer_config.json"), class).unwrap();
+    let model = source.path().to_str().unwrap();
+    let done = gpt2(&["topk", "-m", model, "a"]).fails(1, &["tokenizer_config.json", "WhisperTokenizer", "--ids"]);
+    assert_eq!(done.stderr().lines().count(), 1, "{}", done.stderr());
+    gpt2(&["topk", "-m", model, "--ids", "5"]).succeeds();
+}
+
 #[test]
 fn convert_to_safetensors_writes_a_folder_that_works() {
     let folder = as_folder();

@@ -206,10 +206,11 @@ mod tests {
         write(&path, &metadata, &specs, |place| Ok(Cow::Owned(bytes(place)))).unwrap();
 
         let gguf = Gguf::open(&path).unwrap();
-        // A token that is put before texts is the one that starts them, whatever the configuration says.
-        assert_eq!(Config::from_gguf(&gguf).unwrap(), Config { bos_token_id: Some(2), ..config });
+        // The tokenizer's tokens start and end texts, whatever the configuration says.
+        let config = Config { bos_token_id: Some(2), eos_token_id: vec![1].into(), ..config };
+        assert_eq!(Config::from_gguf(&gguf).unwrap(), config);
         assert!(gguf.metadata.iter().eq(metadata.iter()));
-        assert_eq!(gguf.vocabulary().unwrap(), Vocabulary { eos: None, ..vocabulary });
+        assert_eq!(gguf.vocabulary().unwrap(), vocabulary);
         for (place, tensor) in gguf.tensors.iter().enumerate() {
             assert_eq!((&tensor.name, tensor.dtype), (&specs[place].name, specs[place].dtype));
             assert_eq!(*tensor.bytes, bytes(place));

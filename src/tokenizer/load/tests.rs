@@ -161,7 +161,8 @@ fn fixture(name: &str) -> std::path::PathBuf {
 fn random_settings_give_the_ids_of_transformers() {
     let read = |name: &str| std::fs::read_to_string(fixture(name)).unwrap();
     let (vocab, merges) = (read("tok_bos/model/vocab.json"), read("tok_bos/model/merges.txt"));
-    let cases: Vec<Value> = serde_json::from_str(&read("../tokenizer/random.json")).unwrap();
+    let cases = ["../tokenizer/random.json", "../tokenizer/classes.json"];
+    let cases = cases.map(|name| serde_json::from_str::<Vec<Value>>(&read(name)).unwrap()).concat();
     let ids = |ids: &Value| -> Vec<u32> { serde_json::from_value(ids.clone()).unwrap() };
     for (number, case) in cases.iter().enumerate() {
         let mut files = case["files"].clone();
@@ -250,12 +251,73 @@ fn tokenizers_of_other_programs_are_named() {
     for (name, words) in [
         ("vocab.txt", "a WordPiece vocabulary"),
         ("spiece.model", "a SentencePiece model"),
-        ("vocab.json", "without its merges"),
+        ("sentencepiece.bpe.model", "a SentencePiece model"),
+        ("tekken.json", "Mistral"),
+        ("vocab.json", "without its merges; put the tokenizer's merges.txt beside it"),
+        ("merges.txt", "without its vocabulary; put the tokenizer's vocab.json beside it"),
     ] {
         let folder = folder(&[(name, b"")]);
         assert_refused(&found(folder.path()), &[name, words]);
     }
+    for name in ["vocab.txt", "spiece.model", "tekken.json"] {
+        assert!(matches!(TokenizerFiles::file(Path::new(name)), Ok(TokenizerFiles::Foreign { .. })));
+    }
+    for name in ["vocab.json", "merges.txt", "config.json", "tokenizer_config.json"] {
+        let error = TokenizerFiles::file(Path::new(name)).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("the folder"), "{error}");
+    }
     assert!(matches!(found(folder(&[]).path()), TokenizerFiles::None));
+}
+
+/// With these classes, transformers makes other ids of the files than they say themselves, or refuses them.
+#[test]
+fn classes_of_other_tokenizers_are_refused() {
+    let json: &[u8] =
+        br#"{"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}, "decoder": {"type": "ByteLevel"},
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}}"#;
+    let vocab: [(&str, &[u8]); 2] =
+        [("vocab.json", br#"{"a": 0, "b": 1, "ab": 2}"#.as_slice()), ("merges.txt", b"a b")];
+    let classes =
+        ["WhisperTokenizer", "Qwen2TokenizerFast", "GPTNeoXTokenizer", "CLIPTokenizer", "BertTokenizer", "T5Tokenizer"];
+    for (files, more) in [(&[("tokenizer.json", json)][..], &[][..]), (&vocab, &["LlamaTokenizer", "MyTokenizer"])] {
+        for class in classes.iter().chain(more) {
+            let named = format!(r#"{{"tokenizer_class": "{class}"}}"#);
+            for place in ["tokenizer_config.json", "config.json"] {
+                let folder = folder(&[files, &[(place, named.as_bytes())]].concat());
+                assert_refused(&found(folder.path()), &[place, "`tokenizer_class`", class, "PreTrainedTokenizerFast"]);
+            }
+        }
+        let folder = folder(&[files, &[("config.json", br#"{"model_type": "whisper"}"#)]].concat());
+        assert_refused(&found(folder.path()), &["config.json", "`model_type`", "\"whisper\""]);
+    }
+    for class in
+        ["PreTrainedTokenizerFast", "TokenizersBackend", "LlamaTokenizerFast", "MyTokenizer", "BloomTokenizerFast"]
+    {
+        let named = format!(r#"{{"tokenizer_class": "{class}"}}"#);
+        let folder = folder(&[("tokenizer.json", json), ("tokenizer_config.json", named.as_bytes())]);
+        let tokens = Tokenizer::load(&found(folder.path())).unwrap().encode("ab", true).unwrap();
+        assert_eq!(tokens.len(), 1, "{class}");
+    }
+}
+
+/// A class that takes more than vocabulary and merges to build is followed where the file says the same.
+#[cfg(feature = "tokenizers")]
+#[test]
+fn a_file_that_says_what_its_class_makes_is_taken_as_it_is() {
+    let json = |normalizer: &str| {
+        format!(
+            r#"{{"normalizer": {normalizer}, "pre_tokenizer": {{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true}},
+            "decoder": {{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true}}, "model": {{"type": "BPE", "vocab": {{"a": 0, "Ã": 1, "©": 2, "Ã©": 3}}, "merges": ["Ã ©"]}}}}"#
+        )
+    };
+    let class = br#"{"tokenizer_class": "GPTNeoXTokenizer"}"#;
+    let load = |normalizer: &str| {
+        let folder = folder(&[("tokenizer.json", json(normalizer).as_bytes()), ("tokenizer_config.json", class)]);
+        Tokenizer::load(&found(folder.path()))
+    };
+    let tokens = load(r#"{"type": "NFC"}"#).unwrap().encode("e\u{301}a", true).unwrap();
+    assert_eq!(tokens.iter().map(|token| token.id).collect::<Vec<_>>(), [3, 0]);
+    assert!(load("null").is_err());
 }
 
 #[test]

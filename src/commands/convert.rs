@@ -7,7 +7,7 @@ use gpt2::Error;
 use gpt2::base::DType;
 use gpt2::checkpoint::export::Export;
 use gpt2::checkpoint::gguf::Metadata;
-use gpt2::config::Config;
+use gpt2::config::{Config, GPT2_END_OF_TEXT};
 use gpt2::memory;
 use gpt2::source::OpenedModel;
 use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
@@ -16,9 +16,6 @@ use super::load;
 use crate::cli::{ConvertArgs, Format, Verbosity};
 use crate::output::convert::ConvertRecord;
 use crate::output::{Stdout, check_folder, say, write_file};
-
-/// The token that a GGUF file without one names as the end of a text.
-const GPT2_END_OF_TEXT: usize = 50256;
 
 /// The kind of file, by its extension.
 enum Kind {
@@ -94,8 +91,10 @@ fn gguf(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl Fn(&st
     }
     match *export.config.eos_token_id {
         [_] => {}
-        [] if export.config.vocab_size <= GPT2_END_OF_TEXT => {}
-        [] => note("note: GGUF cannot say that no token ends a text: from this file, token 50256 does"),
+        [] if export.config.vocab_size <= GPT2_END_OF_TEXT as usize => {}
+        [] => note(&format!(
+            "note: GGUF cannot say that no token ends a text: from this file, token {GPT2_END_OF_TEXT} does"
+        )),
         [first, ..] => {
             note(&format!("note: GGUF can name only one token that ends a text: from this file, {first} does"))
         }

@@ -76,7 +76,10 @@ impl Scorer<'_> {
         let Some(score) = scores?.pop() else { return Ok(()) };
         let record = self.record(None, ids, context, &score);
         if record.scored_tokens == 0 && !self.verbosity.quiet {
-            say("there is nothing to score: the first token has no probability without --bos");
+            say(match record.ids.is_empty() {
+                true => "there is nothing to score: the text is empty",
+                false => "there is nothing to score: the first token has no probability without --bos",
+            });
         }
         if let Some(path) = &self.args.html {
             let alternatives = &score.alternatives[score.alternatives.len() - record.ids.len()..];

@@ -18,13 +18,16 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     let loaded = Loaded::load(&args.model, verbosity)?;
     let ids = loaded.prompt_ids(&prompt, &args.text, verbosity)?;
     let mut config = args.processors.over(loaded.generation_defaults(args.generation_config, verbosity)?)?;
-    loaded.encode_texts(&mut config)?;
+    let given = args.processors.given();
+    let blame = |error: Error| loaded.blame(error.into(), args.generation_config, &given);
+    loaded.encode_texts(&mut config).map_err(blame)?;
     let vocab_size = loaded.model.config().vocab_size;
     let query = Query {
         k: args.k.min(vocab_size),
         tokens: args.token.iter().map(|text| asked_token(text, &loaded)).collect::<Result<_>>()?,
-        processors: config.processors()?,
+        processors: config.processors().map_err(blame)?,
     };
+    query.processors.check(vocab_size).map_err(blame)?;
     let mut out = Stdout::lock();
     match args.tree {
         Some(depth) => {

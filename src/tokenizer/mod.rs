@@ -12,6 +12,7 @@ mod alphabet;
 mod bpe;
 mod byte_level;
 #[cfg(feature = "tokenizers")]
+mod fingerprint;
 mod library;
 mod load;
 mod save;

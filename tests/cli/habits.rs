@@ -134,7 +134,29 @@ fn an_interactive_session_goes_on_after_a_bad_line() {
     );
     assert!(stderr.contains("error: line 2: invalid UTF-8 at offset 0") && stderr.contains("512"), "{stderr}");
     let no_tokenizer = ["generate", "-m", &folder, "--interactive", "-n", "2"];
-    assert!(gpt2(&no_tokenizer).stdin("a\nb\n").succeeds().stderr().lines().count() == 2);
+    let done = gpt2(&no_tokenizer).stdin("a\nb\n").fails(1, &["has no tokenizer", "--tokenizer"]);
+    assert_eq!(done.stderr().lines().count(), 1, "{}", done.stderr());
+}
+
+/// Wherever the result goes, a text that ends because the context is full comes with a warning.
+#[test]
+fn a_full_context_is_said_in_every_format() {
+    let folder = tiny("base").display().to_string();
+    let ids = vec!["1"; 94].join(" ");
+    let warning = "ends at the full context of 96 tokens; to continue, use --on-context-limit crop\n";
+    for format in ["text", "json", "jsonl"] {
+        let base = ["generate", "-m", &folder, "--ids", &ids, "-n", "9", "--ignore-eos", "--format", format];
+        assert_eq!(gpt2(&base).succeeds().stderr(), format!("warning: the text {warning}"), "{format}");
+        assert_eq!(gpt2(&[&base[..], &["-q"]].concat()).succeeds().stderr(), "");
+    }
+    let long = json!({"ids": vec![1; 94]}).to_string() + "\n";
+    let short = json!({"ids": [1, 2], "max_new_tokens": 1}).to_string() + "\n";
+    let base = ["generate", "-m", &folder, "--input", "-", "-n", "9", "--ignore-eos"];
+    let batch = |rows: &[&str]| gpt2(&base).stdin(rows.concat()).succeeds().stderr();
+    assert_eq!(batch(&[&short]), "");
+    assert_eq!(batch(&[&long, &short]), format!("warning: the text of 1 row {warning}"));
+    let several = warning.replace("ends", "end");
+    assert_eq!(batch(&[&long, &short, &long]), format!("warning: the texts of 2 rows {several}"));
 }
 
 /// Nothing was scored, so there is nothing to say about a byte.
@@ -148,6 +170,14 @@ fn one_token_has_no_bits_per_byte() {
         assert_eq!(json["scored_tokens"], 0);
         let text = gpt2(&["score", "-m", "demo", "--prompt", text]).succeeds().stdout();
         assert!(!text.contains("bits per byte") && !text.contains("perplexity"), "{text}");
+    }
+    for (arguments, why) in [
+        (&["Once"][..], "the first token has no probability without --bos"),
+        (&[""], "the text is empty"),
+        (&["", "--bos"], "the text is empty"),
+    ] {
+        let stderr = gpt2(&[&["score", "-m", "demo"], arguments].concat()).succeeds().stderr();
+        assert_eq!(stderr, format!("there is nothing to score: {why}\n"));
     }
 }
 

@@ -70,6 +70,7 @@ fn complete(generator: &Generator<'_>, line: Result<String>, interrupted: &Atomi
         let request = generator.request(&Prompt::Text(line), &generator.config, rand_seed())?;
         generator.write_text(&request, interrupted, &mut out)
     });
+    let outcome = outcome.map_err(|error| generator.blame(error, &[]));
     out.finish()?;
     match outcome {
         Err(error) => {

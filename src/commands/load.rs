@@ -160,8 +160,14 @@ impl Loaded {
         }
     }
 
-    /// The ids of a prompt. An empty prompt starts from `<|endoftext|>`.
-    pub fn prompt_ids(&self, prompt: &Prompt, text: &TextArgs, verbosity: Verbosity) -> Result<Vec<u32>> {
+    /// The ids of a prompt, which may be that of the row on a `line`. An empty prompt starts from `<|endoftext|>`.
+    pub fn prompt_ids(
+        &self,
+        prompt: &Prompt,
+        line: Option<usize>,
+        text: &TextArgs,
+        verbosity: Verbosity,
+    ) -> Result<Vec<u32>> {
         let mut ids = self.text_ids(prompt, text, verbosity)?;
         let empty = ids.is_empty();
         if (text.bos && self.added_before(prompt) == 0) || empty {
@@ -177,7 +183,8 @@ impl Loaded {
             );
         }
         if empty && !text.bos && !verbosity.quiet {
-            say(format_args!("the prompt is empty: starting from {}", self.token_name(ids[0])));
+            let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+            say(format_args!("{line}the prompt is empty: starting from {}", self.token_name(ids[0])));
         }
         Ok(ids)
     }

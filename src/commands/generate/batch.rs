@@ -135,7 +135,7 @@ impl Batch<'_> {
 
     fn request(&self, row: &Row) -> Result<Request> {
         let config = self.generator.config.with_json(&row.parameters)?;
-        self.generator.request(&row.prompt, &config, self.seed)
+        self.generator.request(&row.prompt, Some(row.place.line), &config, self.seed)
     }
 
     fn take(&mut self, event: Event, sink: &mut Sink) -> Result<()> {

@@ -113,7 +113,7 @@ impl Request {
 
 impl Generator<'_> {
     fn single(&self, prompt: &Prompt) -> Result<()> {
-        let request = self.request(prompt, &self.config, rand_seed())?;
+        let request = self.request(prompt, None, &self.config, rand_seed())?;
         let interrupted = interrupt_flag()?;
         let mut out = Stdout::lock();
         let ended = match self.args.format {
@@ -139,13 +139,13 @@ impl Generator<'_> {
         self.loaded.blame(error, self.args.generation_config, &given)
     }
 
-    /// The request for a prompt; `seed` is used if the parameters have none.
-    fn request(&self, prompt: &Prompt, config: &GenerationConfig, seed: u64) -> Result<Request> {
+    /// The request for a prompt, which may be that of the row on a `line`; `seed` is used if the parameters have none.
+    fn request(&self, prompt: &Prompt, line: Option<usize>, config: &GenerationConfig, seed: u64) -> Result<Request> {
         let loaded = self.loaded;
         let mut config = config.clone();
         loaded.encode_texts(&mut config)?;
         let seed = *config.seed.get_or_insert(seed);
-        let prompt_ids = loaded.prompt_ids(prompt, &self.args.text, self.verbosity)?;
+        let prompt_ids = loaded.prompt_ids(prompt, line, &self.args.text, self.verbosity)?;
         let text = match prompt {
             Prompt::Text(text) => Some(text.clone()),
             Prompt::Ids(ids) => loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids, false)),

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 
 use anyhow::{Error, Result, anyhow, bail};
-use gpt2::decode::{GenerationConfig, Meaning, PARAMETERS, parameter_meaning};
+use gpt2::decode::{GenerationConfig, Meaning, parameter_meaning};
 use gpt2::json;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::meant::meant;
 use super::{Hash, equal, hash};
 use crate::cli::Prompt;
 use crate::output::{Carried, RowRecord, visible};
@@ -103,7 +104,7 @@ impl Keys {
             bail!("the row has {:?} twice", twice[0]);
         }
         for other in others {
-            if let Some((is, meant)) = self.meant(other) {
+            if let Some((is, meant)) = meant(other, self.parameters) {
                 bail!("{other:?} is {is} `{meant}`; write `{meant}`, or carry it along with --keep {other:?}");
             }
             if self.strict {
@@ -127,36 +128,6 @@ impl Keys {
             meaning => self.parameters && meaning.is_some(),
         }
     }
-
-    /// The key that was meant by `other`, which means nothing: how that is called, and the key.
-    fn meant(&self, other: &str) -> Option<(&'static str, &'static str)> {
-        let known = OTHER_NAMES.iter().filter(|_| self.parameters).find(|(name, _)| *name == other);
-        if let Some((_, ours)) = known {
-            return Some(("another name of", ours));
-        }
-        let parameters = PARAMETERS.iter().map(|parameter| parameter.name).filter(|_| self.parameters);
-        let mut keys = ["id"].into_iter().chain(PROMPT_KEYS).chain(parameters);
-        keys.find(|name| is_nearly(other, name)).map(|name| ("nearly", name))
-    }
-}
-
-/// Names that other programs have for parameters: OpenAI's, and llama.cpp's.
-const OTHER_NAMES: [(&str, &str); 3] =
-    [("max_tokens", "max_new_tokens"), ("max_completion_tokens", "max_new_tokens"), ("n_predict", "max_new_tokens")];
-
-/// Whether `other` differs from `name` in case, dashes, underscores or, if the name is long, a letter or two.
-fn is_nearly(other: &str, name: &str) -> bool {
-    let letters = |text: &str| text.replace(['_', '-', ' '], "").to_lowercase();
-    let (other_letters, name_letters) = (letters(other), letters(name));
-    let mistakes = match name_letters.len() {
-        0..=4 => 0,
-        5..=7 => 1,
-        _ => 2,
-    };
-    // A name such as `_id` is a name of its own.
-    !other.starts_with('_')
-        && other_letters.len().abs_diff(name_letters.len()) <= mistakes
-        && strsim::osa_distance(&other_letters, &name_letters) <= mistakes
 }
 
 /// The identity of a row in its input. Ids are the same if their JSON values are, however they are written.

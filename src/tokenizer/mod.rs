@@ -11,8 +11,8 @@ mod added;
 mod alphabet;
 mod bpe;
 mod byte_level;
-#[cfg(feature = "tokenizers")]
 mod fingerprint;
+#[cfg(feature = "tokenizers")]
 mod library;
 mod load;
 mod save;

@@ -16,6 +16,12 @@ pub fn without_byte_order_mark(content: &[u8]) -> &[u8] {
     content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(content)
 }
 
+/// Whether a text is UTF-16, as some programs on Windows save it: it begins with U+FEFF in that encoding.
+#[must_use]
+pub fn is_utf16(content: &[u8]) -> bool {
+    content.starts_with(b"\xFF\xFE") || content.starts_with(b"\xFE\xFF")
+}
+
 /// Reads a file that should be small, without a byte order mark: one that has more than `limit` bytes, or never ends, is
 /// rejected.
 ///

@@ -11,6 +11,7 @@ mod added;
 mod alphabet;
 mod bpe;
 mod byte_level;
+mod fingerprint;
 #[cfg(feature = "tokenizers")]
 mod library;
 mod load;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use gpt2::Error;
 use gpt2::base::DType;
 use gpt2::checkpoint::export::Export;
-use gpt2::checkpoint::gguf::Metadata;
+use gpt2::checkpoint::gguf::{Metadata, Vocabulary};
 use gpt2::config::{Config, GPT2_END_OF_TEXT};
 use gpt2::memory;
 use gpt2::source::OpenedModel;
@@ -79,7 +79,7 @@ fn kind(args: &ConvertArgs, dtype: DType) -> Result<Kind> {
 fn gguf(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl Fn(&str)) -> Result<()> {
     Metadata::from_config(export.config)?;
     let tokenizer = opened.load_tokenizer()?;
-    let vocabulary = tokenizer.as_ref().map(|tokenizer| tokenizer.to_gguf(export.config.vocab_size)).transpose()?;
+    let vocabulary = tokenizer.as_ref().map(|tokenizer| tokenizer.to_gguf(export.config)).transpose()?;
     let lost = tokenizer.as_ref().map(Tokenizer::lost_in_gguf);
     match lost.as_deref() {
         None => note("note: the model has no tokenizer, so llama.cpp will not load the file"),
@@ -89,18 +89,48 @@ fn gguf(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl Fn(&st
             lost.join(", ")
         )),
     }
-    match *export.config.eos_token_id {
-        [_] => {}
-        [] if export.config.vocab_size <= GPT2_END_OF_TEXT as usize => {}
-        [] => note(&format!(
-            "note: GGUF cannot say that no token ends a text: from this file, token {GPT2_END_OF_TEXT} does"
-        )),
-        [first, ..] => {
-            note(&format!("note: GGUF can name only one token that ends a text: from this file, {first} does"))
-        }
-    }
+    note_ends(export.config, tokenizer.as_ref(), vocabulary.as_ref(), &note);
     let name = Path::new(&opened.name).file_stem().and_then(|name| name.to_str()).unwrap_or(&opened.name);
     Ok(export.to_gguf(path, name, vocabulary.as_ref())?)
+}
+
+/// Says where the tokens that start and end a text become others in GGUF.
+fn note_ends(
+    config: &Config,
+    tokenizer: Option<&Tokenizer>,
+    vocabulary: Option<&Vocabulary<'_>>,
+    note: &impl Fn(&str),
+) {
+    if let Some(end) = tokenizer.and_then(|tokenizer| Some((tokenizer, tokenizer.end_of_text()?)))
+        && !end.0.is_special(end.1)
+    {
+        note("note: <|endoftext|> is ordinary text to the tokenizer, but llama.cpp takes it as special by its name");
+    }
+    let (bos, eos) = vocabulary.map_or((None, None), |vocabulary| (vocabulary.bos, vocabulary.eos));
+    if let (Some(given), Some(bos)) = (config.bos_token_id, bos)
+        && given != bos
+    {
+        note(&format!(
+            "note: token {bos} starts a text, as the tokenizer says, not {given}, as the configuration does"
+        ));
+    }
+    match (&*config.eos_token_id, eos) {
+        ([given], Some(eos)) if *given != eos => {
+            note(&format!(
+                "note: token {eos} ends a text, as the tokenizer says, not {given}, as the configuration does"
+            ));
+        }
+        ([_], _) => {}
+        ([], None) if config.vocab_size <= GPT2_END_OF_TEXT as usize => {}
+        ([], eos) => {
+            let eos = eos.unwrap_or(GPT2_END_OF_TEXT);
+            note(&format!("note: GGUF cannot say that no token ends a text: from this file, token {eos} does"));
+        }
+        ([first, ..], eos) => {
+            let eos = eos.unwrap_or(*first);
+            note(&format!("note: GGUF can name only one token that ends a text: from this file, {eos} does"));
+        }
+    }
 }
 
 /// Writes the weights, and what else a folder for transformers needs, unless it is there already.

@@ -268,7 +268,7 @@ impl Loaded {
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         let advise = |fault| {
             Error::Tokenizer(format!(
-                "{fault}: give ids with --ids, or a tokenizer with --tokenizer (`--tokenizer gpt2` is GPT-2's own)"
+                "{fault}; --ids needs no tokenizer, and --tokenizer takes another (`--tokenizer gpt2` is GPT-2's own)"
             ))
         };
         Ok(self.pipeline.tokenizer().map_err(advise)?)

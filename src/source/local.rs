@@ -212,7 +212,7 @@ pub(super) fn tokenizer_at(path: &Path) -> Result<TokenizerFiles> {
     }
     if path.is_file() {
         let gguf = file_starts(path, is_gguf)?;
-        return if gguf { tokenizer_in_gguf(path) } else { Ok(TokenizerFiles::tokenizer_json(path)) };
+        return if gguf { tokenizer_in_gguf(path) } else { TokenizerFiles::file(path) };
     }
     match own_tokenizer(&Folder(path.to_owned()))? {
         TokenizerFiles::None => Err(Error::Source(format!(

@@ -14,7 +14,7 @@ impl TokenizerFiles {
         match self {
             Self::None => hash.update("none"),
             Self::BuiltIn => hash.update("gpt2"),
-            Self::Foreign { path, what } => hash.update(format!("{what} {}", path.display())),
+            Self::Foreign { path, problem } => hash.update(format!("{problem} {}", path.display())),
             Self::Gguf(gguf) => match gguf.vocabulary() {
                 Ok(vocabulary) => hash.update(format!("{vocabulary:?}")),
                 Err(fault) => hash.update(fault.to_string()),

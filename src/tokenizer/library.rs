@@ -20,13 +20,20 @@ pub(super) struct Library {
     tokenizer: Tokenizer,
     /// Its file.
     path: PathBuf,
+    /// The part in which it differs from GPT-2's, if it is a byte-level BPE.
+    beyond_gpt2: Option<&'static str>,
     /// The same, but treating special tokens as plain text; made on first use.
     plain: OnceLock<Box<Tokenizer>>,
 }
 
 impl Library {
     /// The tokenizer with these parts of a `tokenizer.json` at `path`, and more added tokens.
-    pub fn new(mut parts: Map<String, Value>, added: Vec<Declared>, path: &Path) -> Result<(Vocabulary, Self), String> {
+    pub fn new(
+        mut parts: Map<String, Value>,
+        added: Vec<Declared>,
+        path: &Path,
+        beyond_gpt2: Option<&'static str>,
+    ) -> Result<(Vocabulary, Self), String> {
         check(&parts)?;
         parts.retain(|key, _| KEPT.contains(&key.as_str()));
         let load = || {
@@ -34,9 +41,20 @@ impl Library {
             let mut tokenizer = Tokenizer::from_bytes(json).map_err(|_| unreadable(&parts))?;
             tokenizer.add_tokens(added.into_iter().map(|(_, token)| in_library(token))).map_err(|e| e.to_string())?;
             let vocabulary = vocabulary(&tokenizer)?;
-            Ok((vocabulary, Self { tokenizer, path: path.to_owned(), plain: OnceLock::new() }))
+            Ok((vocabulary, Self { tokenizer, path: path.to_owned(), beyond_gpt2, plain: OnceLock::new() }))
         };
         guard(AssertUnwindSafe(load)).unwrap_or_else(|_| Err(format!("the tokenizer cannot be loaded: {FAULT}")))
+    }
+
+    /// Why GGUF cannot store it.
+    pub fn beyond_gguf(&self) -> String {
+        let path = self.path.display();
+        match self.beyond_gpt2 {
+            Some(part) => format!(
+                "{path}: the tokenizer's `{part}` differs from GPT-2's, and GGUF cannot say how; convert to safetensors instead"
+            ),
+            None => format!("{path}: the tokenizer is not a byte-level BPE, and GGUF has no other kind for GPT-2"),
+        }
     }
 
     /// Splits `text` into tokens; see [`super::Tokenizer::encode`].

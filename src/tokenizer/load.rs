@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -13,7 +13,7 @@ use super::settings::{Declared, Settings};
 use super::template::Template;
 use super::tokenizer_json::Entries;
 use super::vocabulary::{Vocabulary, in_order, merge};
-use super::{Encoder, Tokenizer, tokenizer_json};
+use super::{Encoder, Roles, Tokenizer, tokenizer_json};
 use crate::checkpoint::gguf::{self, Gguf, TokenKind};
 use crate::error::{Error, Result};
 use crate::files::SmallFile;
@@ -21,6 +21,33 @@ use crate::json;
 
 /// The largest tokenizer file that is read, in bytes. Those of the largest vocabularies have about 30 MB.
 const LARGEST_FILE: u64 = 256 << 20;
+
+/// Half of a tokenizer, and what to do about it where the other half is missing.
+const HALVES: [(&str, &str); 4] = [
+    ("vocab.json", "a vocabulary without its merges; put the tokenizer's merges.txt beside it"),
+    ("merges.txt", "a list of merges without its vocabulary; put the tokenizer's vocab.json beside it"),
+    ("encoder.json", "a vocabulary without its merges; put the tokenizer's vocab.bpe beside it"),
+    ("vocab.bpe", "a list of merges without its vocabulary; put the tokenizer's encoder.json beside it"),
+];
+
+const WORD_PIECE: &str =
+    "a WordPiece vocabulary, which cannot be used; save the tokenizer as tokenizer.json with transformers";
+const SENTENCE_PIECE: &str =
+    "a SentencePiece model, which cannot be used; save the tokenizer as tokenizer.json with transformers";
+const TEKKEN: &str = "a tokenizer of Mistral's, which cannot be used; save it as tokenizer.json with transformers";
+
+/// Tokenizers that only other programs can use.
+const FOREIGN: [(&str, &str); 5] = [
+    ("vocab.txt", WORD_PIECE),
+    ("spiece.model", SENTENCE_PIECE),
+    ("sentencepiece.bpe.model", SENTENCE_PIECE),
+    ("tokenizer.model", SENTENCE_PIECE),
+    ("tekken.json", TEKKEN),
+];
+
+/// Small files beside a vocabulary.
+const BESIDE: [&str; 5] =
+    ["config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
 
 /// Where a tokenizer comes from.
 #[derive(Debug, Clone)]
@@ -35,8 +62,8 @@ pub enum TokenizerFiles {
     Foreign {
         /// Its file.
         path: PathBuf,
-        /// What the file is: "a WordPiece vocabulary".
-        what: &'static str,
+        /// What the file is, and what to do: "a vocabulary without its merges; put merges.txt beside it".
+        problem: &'static str,
     },
     /// There is no tokenizer: only ids can be used.
     None,
@@ -115,20 +142,30 @@ impl TokenizerFiles {
 
     /// Finds a tokenizer of another kind, or half of one.
     fn find_foreign(file: &dyn Fn(&str) -> Result<Option<PathBuf>>) -> Result<Self> {
-        for (name, what) in [
-            ("vocab.txt", "a WordPiece vocabulary"),
-            ("spiece.model", "a SentencePiece model"),
-            ("tokenizer.model", "a SentencePiece model"),
-            ("vocab.json", "a vocabulary without its merges (merges.txt)"),
-            ("merges.txt", "a list of merges without its vocabulary (vocab.json)"),
-            ("encoder.json", "a vocabulary without its merges (vocab.bpe)"),
-            ("vocab.bpe", "a list of merges without its vocabulary (encoder.json)"),
-        ] {
+        for (name, problem) in HALVES.into_iter().chain(FOREIGN) {
             if let Some(path) = file(name)? {
-                return Ok(Self::Foreign { path, what });
+                return Ok(Self::Foreign { path, problem });
             }
         }
         Ok(Self::None)
+    }
+
+    /// The tokenizer in a file that is not a GGUF file: a `tokenizer.json`, whatever its name.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] for a file that is only a part of a tokenizer, by its name.
+    pub fn file(path: &Path) -> Result<Self> {
+        let is = |name: &str| path.file_name().is_some_and(|found| found == name);
+        if let Some((_, problem)) = FOREIGN.into_iter().find(|(name, _)| is(name)) {
+            return Ok(Self::Foreign { path: path.to_owned(), problem });
+        }
+        if HALVES.into_iter().map(|(name, _)| name).chain(BESIDE).any(is) {
+            return Err(Error::Tokenizer(format!(
+                "{} is not a tokenizer.json but only a part of a tokenizer; give the folder it is in",
+                path.display()
+            )));
+        }
+        Ok(Self::tokenizer_json(path))
     }
 
     /// The files that are read as a whole.
@@ -161,6 +198,22 @@ fn small(path: impl Into<PathBuf>) -> SmallFile {
 }
 
 impl Tokenizer {
+    /// Follows what the small files say of the use of a vocabulary.
+    pub(super) fn settle(&mut self, settings: &Settings) {
+        if settings.family.surrounds() {
+            let token = |role: &str| self.named(settings, role).into_iter().collect();
+            self.template = Template { before: token("cls_token"), after: token("sep_token") };
+        }
+        self.start_of_text = self.named(settings, "bos_token");
+        let own = |role: &str| self.named(settings, role).filter(|_| settings.names(role));
+        self.own = Roles { start: own("bos_token"), end: own("eos_token") };
+        self.splits_special = settings.is_set("split_special_tokens");
+    }
+
+    fn named(&self, settings: &Settings, role: &str) -> Option<u32> {
+        settings.named(role).and_then(|content| self.id(&content))
+    }
+
     /// Loads the tokenizer of a model.
     ///
     /// # Errors
@@ -173,19 +226,12 @@ impl Tokenizer {
                 match &files.vocabulary {
                     VocabularyFiles::TokenizerJson(file) => {
                         tokenizer_json::parse(file.bytes()?, &settings, file.path())
-                            .map_err(|message| Error::format(file.path(), message))
                     }
                     VocabularyFiles::VocabAndMerges(vocab, merges) => from_vocab_and_merges(vocab, merges, &settings),
                 }
             }
             TokenizerFiles::Gguf(gguf) => from_gguf(gguf),
-            TokenizerFiles::Foreign { path, what } => Err(Error::format(
-                path,
-                format!(
-                    "the model's tokenizer is {what}, which this program cannot use; \
-                     save it as tokenizer.json with transformers"
-                ),
-            )),
+            TokenizerFiles::Foreign { path, problem } => Err(Error::format(path, *problem)),
             TokenizerFiles::None => Err(Error::Tokenizer("the model comes without a tokenizer".into())),
         }
     }
@@ -279,6 +325,9 @@ fn assign_ids(entries: &mut Vec<(Cow<'_, str>, u64)>, added: Vec<Declared>) -> B
 }
 
 fn from_vocab_and_merges(vocab: &SmallFile, merges: &SmallFile, settings: &Settings) -> Result<Tokenizer> {
+    if !settings.family.rebuilds() {
+        return Err(settings.refusal());
+    }
     let of_vocab = |message: String| Error::format(vocab.path(), message);
     let of_merges = |message: String| Error::format(merges.path(), message);
     let entries: Entries<'_> = serde_json::from_slice(vocab.bytes()?)
@@ -290,22 +339,18 @@ fn from_vocab_and_merges(vocab: &SmallFile, merges: &SmallFile, settings: &Setti
     let parts = ByteLevelParts {
         entries: entries.0,
         pairs,
-        added: settings.added_tokens(&[], true),
+        added: settings.added_tokens(&[]),
         prefix_space: settings.is_set("add_prefix_space"),
     };
     let mut tokenizer = parts.into_tokenizer().map_err(|fault| match fault {
         Fault::Vocabulary(message) => of_vocab(message),
         Fault::Merges(message) => of_merges(message),
     })?;
-    let named = |role: &str| settings.named(role, true).and_then(|content| tokenizer.id(&content));
-    let (bos, eos) = (named("bos_token"), named("eos_token"));
-    let template = Template {
-        before: bos.filter(|_| settings.is_set("add_bos_token")).into_iter().collect(),
-        after: eos.filter(|_| settings.is_set("add_eos_token")).into_iter().collect(),
-    };
-    tokenizer.template = template;
-    tokenizer.start_of_text = bos;
-    tokenizer.splits_special = settings.is_set("split_special_tokens");
+    let token = |role: &str, add: &str| tokenizer.named(settings, role).filter(|_| settings.is_set(add));
+    let added = |role: &str, add: &str| token(role, add).into_iter().collect();
+    tokenizer.template =
+        Template { before: added("bos_token", "add_bos_token"), after: added("eos_token", "add_eos_token") };
+    tokenizer.settle(settings);
     Ok(tokenizer)
 }
 
@@ -315,10 +360,11 @@ fn from_gguf(gguf: &Gguf) -> Result<Tokenizer> {
         let pairs = merges.iter().map(|line| merge(line)).collect::<Result<Vec<_>, _>>()?;
         let mut vocabulary = Vocabulary::with_capacity(tokens.len());
         let mut added = vec![];
+        // In a file without special tokens, nobody said which are; llama.cpp knows the end of a text by its name.
+        let says_kinds = kinds.contains(&TokenKind::Control);
         for ((piece, kind), id) in tokens.iter().zip(kinds).zip(0..) {
             let special = match kind {
-                // llama.cpp knows the tokens that end a text by their names, too.
-                _ if piece == super::END_OF_TEXT => true,
+                _ if piece == super::END_OF_TEXT && !says_kinds => true,
                 TokenKind::Control | TokenKind::Unknown => true,
                 TokenKind::UserDefined => false,
                 TokenKind::Normal | TokenKind::Unused | TokenKind::Byte => {
@@ -340,6 +386,7 @@ fn from_gguf(gguf: &Gguf) -> Result<Tokenizer> {
     let around = |id: Option<u32>, add: bool| id.or(end).filter(|_| add).into_iter().collect();
     tokenizer.template = Template { before: around(bos, add_bos), after: around(eos, add_eos) };
     tokenizer.start_of_text = bos;
+    tokenizer.own = Roles { start: bos, end: eos };
     Ok(tokenizer)
 }
 

@@ -11,6 +11,7 @@ mod added;
 mod alphabet;
 mod bpe;
 mod byte_level;
+mod class;
 mod fingerprint;
 #[cfg(feature = "tokenizers")]
 mod library;
@@ -44,8 +45,16 @@ pub struct Tokenizer {
     template: Template,
     /// The token that starts a text, if its files name one.
     start_of_text: Option<u32>,
+    own: Roles,
     /// Whether special tokens in a text are always taken as text.
     splits_special: bool,
+}
+
+/// The tokens with a role that the tokenizer's files name themselves, not the class or the model.
+#[derive(Debug, Clone, Copy, Default)]
+struct Roles {
+    start: Option<u32>,
+    end: Option<u32>,
 }
 
 enum Encoder {
@@ -75,7 +84,8 @@ impl Tokenizer {
 
     /// A tokenizer that adds nothing around a text.
     fn new(vocabulary: Vocabulary, encoder: Encoder) -> Self {
-        Self { vocabulary, encoder, template: Template::default(), start_of_text: None, splits_special: false }
+        let (template, own) = (Template::default(), Roles::default());
+        Self { vocabulary, encoder, template, start_of_text: None, own, splits_special: false }
     }
 
     /// A byte-level BPE tokenizer from its parts: the piece of each id, the merges in the order in which they were

@@ -5,10 +5,12 @@ use std::borrow::Cow;
 use serde_json::{Map, Value, json};
 
 use super::added::AddedToken;
+use super::class::Family;
 use super::load::{HuggingFaceFiles, VocabularyFiles};
-use super::settings::{GPT2_CLASS, PLAIN_CLASS, Settings, object};
-use super::{Tokenizer, TokenizerFiles};
+use super::settings::{Settings, object};
+use super::{Encoder, Tokenizer, TokenizerFiles};
 use crate::checkpoint::gguf::{TokenKind, Vocabulary};
+use crate::config::Config;
 use crate::error::{Error, Result};
 
 /// A file to write beside a model.
@@ -54,9 +56,9 @@ fn copies(files: &HuggingFaceFiles) -> Result<Vec<SavedFile>> {
     }
     let mut config = files.tokenizer_config.as_ref().map(object).transpose()?.unwrap_or_default();
     let is_json = matches!(files.vocabulary, VocabularyFiles::TokenizerJson(_));
-    if is_json && !config.contains_key("tokenizer_class") {
-        let class = if Settings::read(files)?.is_gpt2_class() { GPT2_CLASS } else { PLAIN_CLASS };
-        config.insert("tokenizer_class".into(), class.into());
+    let settings = Settings::read(files)?;
+    if !config.contains_key("tokenizer_class") && (is_json || settings.family != Family::Gpt2) {
+        config.insert("tokenizer_class".into(), settings.class().into());
         saved.retain(|file| file.name != CONFIG);
         saved.push(SavedFile { name: CONFIG, bytes: pretty(&config.into()) });
     }
@@ -81,7 +83,7 @@ fn files_of(tokenizer: &Tokenizer) -> Vec<SavedFile> {
     let end = tokenizer.end_of_text();
     let role = |id: Option<u32>| id.filter(|id| tokenizer.is_special(*id)).and_then(|id| tokenizer.piece(id));
     let config = json!({
-        "tokenizer_class": GPT2_CLASS,
+        "tokenizer_class": Family::Gpt2.class(),
         "add_prefix_space": encoder.prefix_space(),
         "add_bos_token": !tokenizer.before_text().is_empty(),
         "add_eos_token": !tokenizer.after_text().is_empty(),
@@ -102,17 +104,20 @@ fn pretty(json: &Value) -> Vec<u8> {
 }
 
 impl Tokenizer {
-    /// The tokenizer for the GGUF file of a model with `vocab_size` tokens. Rows of the embedding without a token get
-    /// unused ones; added tokens beyond the last row are left out.
+    /// The tokenizer for the GGUF file of a model with this configuration. Rows of the embedding without a token get
+    /// unused ones; added tokens beyond the last row are left out. The tokens that start and end a text are those that
+    /// the tokenizer's files name, else the configuration's.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a tokenizer that GGUF cannot store, or one with more tokens than the model.
-    pub fn to_gguf(&self, vocab_size: usize) -> Result<Vocabulary<'_>> {
-        let (Some(encoder), Some(merges)) = (self.as_byte_level(), self.merges()) else {
-            return Err(Error::Unsupported(
-                "the model's tokenizer is not a byte-level BPE, and GGUF has no other kind for GPT-2".into(),
-            ));
+    pub fn to_gguf(&self, config: &Config) -> Result<Vocabulary<'_>> {
+        let vocab_size = config.vocab_size;
+        let encoder = match &self.encoder {
+            Encoder::ByteLevel(encoder) => encoder,
+            #[cfg(feature = "tokenizers")]
+            Encoder::Library(library) => return Err(Error::Unsupported(library.beyond_gguf())),
         };
+        let merges = self.merges().unwrap_or_default();
         let count = self.vocab_size();
         let mut tokens: Vec<Cow<'_, str>> =
             (0..count as u32).filter_map(|id| self.piece(id).map(Cow::Borrowed)).collect();
@@ -133,14 +138,15 @@ impl Tokenizer {
         tokens.extend((count..vocab_size).map(|id| format!("[PAD{id}]").into()));
         kinds.truncate(vocab_size);
         kinds.resize(vocab_size, TokenKind::Unused);
+        let end = self.end_of_text();
         let inside = |id: &u32| (*id as usize) < vocab_size;
         let [before, after] = [self.before_text(), self.after_text()].map(|ids| ids.first().copied().filter(inside));
         Ok(Vocabulary {
             tokens,
             kinds,
             merges: merges.into_iter().map(Cow::Owned).collect(),
-            bos: before.or(self.start_of_text).filter(inside),
-            eos: after.or_else(|| self.end_of_text()).filter(inside),
+            bos: before.or(self.own.start.filter(inside)).or(config.bos_token_id).or(self.start_of_text.filter(inside)),
+            eos: after.or(self.own.end.filter(inside)).or(config.eos_token_id.first().copied()).or(end.filter(inside)),
             add_bos: before.is_some(),
             add_eos: after.is_some(),
         })

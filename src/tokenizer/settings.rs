@@ -5,12 +5,13 @@
 //! `GPT2Tokenizer`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::END_OF_TEXT;
 use super::added::AddedToken;
-use super::load::HuggingFaceFiles;
+use super::class::Family;
+use super::load::{HuggingFaceFiles, VocabularyFiles};
 use super::vocabulary::shown;
 use crate::error::{Error, Result};
 use crate::files::SmallFile;
@@ -19,22 +20,16 @@ use crate::json;
 /// The tokens with a role, in transformers' order.
 const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// transformers' class for GPT-2.
-pub(super) const GPT2_CLASS: &str = "GPT2Tokenizer";
-
-/// The class that takes a `tokenizer.json` as it is.
-pub(super) const PLAIN_CLASS: &str = "PreTrainedTokenizerFast";
-
 /// An added token and the id that a file gives it.
 pub(super) type Declared = (Option<u64>, AddedToken);
 
 /// What the small files say.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
-    /// The class that they name.
-    class: Option<String>,
-    /// Whether `config.json` is a GPT-2's.
-    is_gpt2: bool,
+    /// What transformers makes of the vocabulary.
+    pub family: Family,
+    /// The name that says so.
+    class: Option<Class>,
     /// The settings of `tokenizer_config.json`, over them those of `special_tokens_map.json`.
     keys: Map<String, Value>,
     /// The tokens with an id of `added_tokens_decoder`; `None` if there is no such key.
@@ -48,9 +43,13 @@ impl Settings {
     pub fn read(files: &HuggingFaceFiles) -> Result<Self> {
         let mut keys = files.tokenizer_config.as_ref().map(object).transpose()?.unwrap_or_default();
         let model = files.config.as_ref().map(object).transpose()?.unwrap_or_default();
-        let class = [&keys, &model].into_iter().find_map(|json| json.get("tokenizer_class").and_then(Value::as_str));
-        let class = class.map(str::to_owned);
-        let is_gpt2 = model.get("model_type").is_some_and(|kind| kind == "gpt2");
+        let class = Class::named(files, &keys, &model);
+        let named = class.as_ref().map(|class| Family::of_class(&class.name)).unwrap_or_default();
+        let family = match &files.vocabulary {
+            // Files that transformers does not read with this class are those of a GPT-2.
+            VocabularyFiles::VocabAndMerges(..) if named == Family::Plain => Family::Gpt2,
+            _ => named,
+        };
         let decoder = match (&files.tokenizer_config, keys.remove("added_tokens_decoder")) {
             (Some(file), Some(tokens)) => Some(decoder(&tokens).map_err(|fault| Error::format(file.path(), fault))?),
             _ => None,
@@ -60,7 +59,7 @@ impl Settings {
         {
             keys.insert("extra_special_tokens".into(), tokens);
         }
-        let mut settings = Self { class, is_gpt2, keys, decoder, added: BTreeMap::new() };
+        let mut settings = Self { family, class, keys, decoder, added: BTreeMap::new() };
         if settings.decoder.is_none() {
             if let Some(file) = &files.special_tokens_map {
                 settings.take_special_tokens(object(file)?);
@@ -90,13 +89,23 @@ impl Settings {
         }
     }
 
-    /// Whether transformers would read the files as `GPT2Tokenizer`, which takes vocabulary, merges, and what is added
-    /// around a text from a `tokenizer.json`, and the rest from the small files.
-    pub fn is_gpt2_class(&self) -> bool {
-        match &self.class {
-            Some(class) => class.strip_suffix("Fast").unwrap_or(class) == GPT2_CLASS,
-            None => self.is_gpt2,
-        }
+    /// The class that is to read the files, as they name it or would name it.
+    pub fn class(&self) -> &str {
+        self.class.as_ref().map_or(self.family.class(), |class| &class.name)
+    }
+
+    /// Why files are refused that transformers would read otherwise than they seem to say.
+    pub fn refusal(&self) -> Error {
+        let Some(Class { path, key, value, .. }) = &self.class else {
+            return Error::Tokenizer("the class of the tokenizer is unknown".into());
+        };
+        Error::Tokenizer(format!(
+            "{}: `{key}` is {}, a kind of tokenizer that is not used here: it makes other ids of a byte-level BPE than \
+             GPT-2's; save it with transformers as tokenizer.json, with \"tokenizer_class\": \"{}\"",
+            path.display(),
+            shown(value),
+            super::class::PLAIN,
+        ))
     }
 
     /// Whether `key` is there and true.
@@ -104,17 +113,22 @@ impl Settings {
         self.keys.get(key) == Some(&Value::Bool(true))
     }
 
-    /// The text of the token with this role (`bos_token`), for the class `GPT2Tokenizer` if `gpt2`.
-    pub fn named(&self, role: &str, gpt2: bool) -> Option<String> {
+    /// The text of the token with this role (`bos_token`).
+    pub fn named(&self, role: &str) -> Option<String> {
         match self.keys.get(role) {
             Some(value) => token(value).map(|token| token.content),
-            None => (gpt2 && ["bos_token", "eos_token", "unk_token"].contains(&role)).then(|| END_OF_TEXT.to_owned()),
+            None => self.family.token(role).map(str::to_owned),
         }
     }
 
+    /// Whether a file names the token with this role.
+    pub fn names(&self, role: &str) -> bool {
+        self.keys.get(role).and_then(token).is_some()
+    }
+
     /// The tokens that transformers adds to a vocabulary, in its order; `in_file` are those of a `tokenizer.json`.
-    pub fn added_tokens(&self, in_file: &[Declared], gpt2: bool) -> Vec<Declared> {
-        let roles = NAMED.into_iter().filter_map(|role| self.named(role, gpt2).map(|content| (role, content)));
+    pub fn added_tokens(&self, in_file: &[Declared]) -> Vec<Declared> {
+        let roles = NAMED.into_iter().filter_map(|role| self.named(role).map(|content| (role, content)));
         let of_role = |(role, content): (&str, String)| {
             self.keys.get(role).and_then(token).unwrap_or_else(|| AddedToken::new(&content, true))
         };
@@ -135,7 +149,7 @@ impl Settings {
             }
         };
         // A `tokenizer.json` that is taken as it is has its tokens already.
-        let in_file = in_file.iter().filter(|_| !gpt2);
+        let in_file = in_file.iter().filter(|_| !self.family.rebuilds());
         let known: Vec<String> = tokens.iter().chain(in_file).map(|(_, token)| token.content.clone()).collect();
         for token in special.into_iter().chain(extra).filter(|token| !known.contains(&token.content)) {
             if !tokens.iter().any(|(_, before)| *before == token) {
@@ -159,6 +173,30 @@ impl Settings {
         let extra = self.keys.get("extra_special_tokens").and_then(Value::as_object);
         let extra = extra.into_iter().flat_map(Map::values);
         self.keys.iter().filter(|(key, _)| is_other_role(key)).map(|(_, value)| value).chain(extra).filter_map(token)
+    }
+}
+
+/// A class that the small files name.
+#[derive(Debug)]
+struct Class {
+    name: String,
+    /// The file and the key that say it, with this value.
+    path: PathBuf,
+    key: &'static str,
+    value: String,
+}
+
+impl Class {
+    /// The class of `tokenizer_config.json` or `config.json`, else that of the model's type.
+    fn named(files: &HuggingFaceFiles, keys: &Map<String, Value>, model: &Map<String, Value>) -> Option<Self> {
+        let named = |file: &Option<SmallFile>, json: &Map<String, Value>, key, class: fn(&str) -> Option<&str>| {
+            let value = json.get(key)?.as_str()?.to_owned();
+            let path = file.as_ref()?.path().to_owned();
+            Some(Self { name: class(&value)?.to_owned(), path, key, value })
+        };
+        named(&files.tokenizer_config, keys, "tokenizer_class", |class| Some(class))
+            .or_else(|| named(&files.config, model, "tokenizer_class", |class| Some(class)))
+            .or_else(|| named(&files.config, model, "model_type", Family::class_of_model))
     }
 }
 

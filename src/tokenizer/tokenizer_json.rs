@@ -7,47 +7,62 @@ use std::path::Path;
 use rustc_hash::FxHashSet;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::class::Family;
 use super::load::{ByteLevelParts, Fault};
 use super::settings::{Declared, Settings, properties};
 use super::template::Template;
 use super::vocabulary::{merge, shown};
 use super::{Tokenizer, alphabet};
+use crate::error::{Error, Result};
 use crate::json;
 
+/// Qwen2's words.
+const QWEN2_WORDS: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
 /// Parses the `tokenizer.json` at `path`, with the small files beside it.
-pub(super) fn parse(json: &[u8], settings: &Settings, path: &Path) -> Result<Tokenizer, String> {
+pub(super) fn parse(json: &[u8], settings: &Settings, path: &Path) -> Result<Tokenizer> {
+    let fault = |message| Error::format(path, message);
     let mut tokenizer = match serde_json::from_slice::<ByteLevelJson<'_>>(json) {
-        Ok(file) if settings.is_gpt2_class() && file.is_byte_level_bpe() => file.into_tokenizer(settings, true)?,
-        Ok(file) if file.is_like_gpt2() => file.into_tokenizer(settings, false)?,
-        Err(e) if !e.is_data() => return Err(json::fault(json, &e)),
-        _ => of_another_kind(json, settings, path)?,
-    };
-    let gpt2 = settings.is_gpt2_class();
-    tokenizer.start_of_text = settings.named("bos_token", gpt2).and_then(|content| tokenizer.id(&content));
-    tokenizer.splits_special = settings.is_set("split_special_tokens");
+        Ok(file) if file.is_byte_level_bpe() => match settings.family {
+            family if family.rebuilds() => file.into_tokenizer(settings),
+            Family::Plain | Family::Unknown if file.beyond_gpt2().is_none() => file.into_tokenizer(settings),
+            family if file.is_as_made_by(family, settings) => of_another_kind(json, settings, path, file.beyond_gpt2()),
+            _ => return Err(settings.refusal()),
+        },
+        Err(e) if !e.is_data() => Err(json::fault(json, &e)),
+        _ => of_another_kind(json, settings, path, None),
+    }
+    .map_err(fault)?;
+    tokenizer.settle(settings);
     let unknown = tokenizer.template.ids().find(|id| tokenizer.piece(*id).is_none());
     match unknown {
-        Some(id) => Err(format!("`post_processor` adds the token {id}, which the vocabulary lacks")),
+        Some(id) => Err(fault(format!("`post_processor` adds the token {id}, which the vocabulary lacks"))),
         None => Ok(tokenizer),
     }
 }
 
 #[cfg(feature = "tokenizers")]
-fn of_another_kind(json: &[u8], settings: &Settings, path: &Path) -> Result<Tokenizer, String> {
+fn of_another_kind(
+    json: &[u8],
+    settings: &Settings,
+    path: &Path,
+    beyond_gpt2: Option<&'static str>,
+) -> Result<Tokenizer, String> {
     let parts = object(json)?;
     let declared = declared(parts.get("added_tokens").unwrap_or_default())?;
     let template = Template::of(parts.get("post_processor").unwrap_or_default())?;
-    let added = settings.added_tokens(&declared, false);
-    let (vocabulary, library) = super::library::Library::new(parts, added, path)?;
+    let added = settings.added_tokens(&declared);
+    let (vocabulary, library) = super::library::Library::new(parts, added, path, beyond_gpt2)?;
     let mut tokenizer = Tokenizer::new(vocabulary, super::Encoder::Library(Box::new(library)));
     tokenizer.template = template;
     Ok(tokenizer)
 }
 
 #[cfg(not(feature = "tokenizers"))]
-fn of_another_kind(json: &[u8], _: &Settings, _: &Path) -> Result<Tokenizer, String> {
+fn of_another_kind(json: &[u8], _: &Settings, _: &Path, _: Option<&'static str>) -> Result<Tokenizer, String> {
     object(json)?;
     Err("not a byte-level BPE like GPT-2's; other kinds need the feature `tokenizers`, without which this was built"
         .into())
@@ -81,7 +96,8 @@ fn declared(tokens: &Value) -> Result<Vec<Declared>, String> {
 struct ByteLevelJson<'a> {
     #[serde(default)]
     added_tokens: Value,
-    normalizer: Option<IgnoredAny>,
+    #[serde(default)]
+    normalizer: Value,
     #[serde(default)]
     pre_tokenizer: Value,
     #[serde(default)]
@@ -133,28 +149,61 @@ impl ByteLevelJson<'_> {
         self.model.is_bpe() && (has(&self.pre_tokenizer, "pretokenizers") || has(&self.decoder, "decoders"))
     }
 
-    /// Whether the tokenizer differs from GPT-2's only in vocabulary, merges, added tokens, and what it puts in front.
-    fn is_like_gpt2(&self) -> bool {
+    /// The part, if any, in which the tokenizer differs from GPT-2's beyond vocabulary, merges, added tokens, and what
+    /// it puts in front.
+    fn beyond_gpt2(&self) -> Option<&'static str> {
         let is = |part: &Value, key: &str, value: Value| part.get(key) == Some(&value);
         let unset = |value: &Value| matches!(value, Value::Null | Value::Bool(false)) || value == "" || value == 0.0;
         let model = &self.model;
-        self.normalizer.is_none()
-            && is(&self.pre_tokenizer, "type", "ByteLevel".into())
+        let is_byte_level = is(&self.pre_tokenizer, "type", "ByteLevel".into())
             && self.pre_tokenizer.get("add_prefix_space").is_some_and(Value::is_boolean)
-            && self.pre_tokenizer.get("use_regex").is_none_or(|uses| uses == true)
-            && is(&self.decoder, "type", "ByteLevel".into())
-            && model.is_bpe()
+            && self.pre_tokenizer.get("use_regex").is_none_or(|uses| uses == true);
+        let is_plain_bpe = model.is_bpe()
             && (model.unk_token.is_none() || model.has_every_byte())
             && [&model.dropout, &model.continuing_subword_prefix, &model.end_of_word_suffix].into_iter().all(unset)
-            && [&model.byte_fallback, &model.ignore_merges].into_iter().all(unset)
+            && [&model.byte_fallback, &model.ignore_merges].into_iter().all(unset);
+        let parts = [
+            ("normalizer", self.normalizer.is_null()),
+            ("pre_tokenizer", is_byte_level),
+            ("decoder", is(&self.decoder, "type", "ByteLevel".into())),
+            ("model", is_plain_bpe),
+        ];
+        parts.into_iter().find(|(_, is_gpt2s)| !is_gpt2s).map(|(name, _)| name)
     }
 
-    /// The tokenizer as the class `GPT2Tokenizer` makes it if `gpt2`, else as the file has it.
-    fn into_tokenizer(self, settings: &Settings, gpt2: bool) -> Result<Tokenizer, String> {
+    /// Whether a class of this family makes of the file what the file says itself.
+    fn is_as_made_by(&self, family: Family, settings: &Settings) -> bool {
+        let part = |part: &Value, key: &str| part.get(key).cloned().unwrap_or_default();
+        let byte_level = |part: &Value, uses_regex: bool| {
+            part.get("type").is_some_and(|kind| kind == "ByteLevel")
+                && part.get("add_prefix_space") == Some(&settings.is_set("add_prefix_space").into())
+                && part.get("use_regex").is_none_or(|uses| *uses == uses_regex)
+        };
+        let is_nfc = self.normalizer == json!({"type": "NFC"});
+        match family {
+            Family::Plain | Family::Unknown => true,
+            Family::GptNeoX => {
+                let is_bare = Template::of(&self.post_processor).is_ok_and(|template| template.ids().next().is_none());
+                is_nfc && is_bare && byte_level(&self.pre_tokenizer, true)
+            }
+            Family::Qwen2 => {
+                let parts = part(&self.pre_tokenizer, "pretokenizers");
+                let split = json!({
+                    "type": "Split", "pattern": {"Regex": QWEN2_WORDS}, "behavior": "Isolated", "invert": false,
+                });
+                is_nfc && parts.get(0) == Some(&split) && parts.get(1).is_some_and(|part| byte_level(part, false))
+            }
+            _ => false,
+        }
+    }
+
+    /// The tokenizer as the class makes it.
+    fn into_tokenizer(self, settings: &Settings) -> Result<Tokenizer, String> {
         let declared = declared(&self.added_tokens)?;
-        let from_settings = settings.added_tokens(&declared, gpt2);
-        let added = if gpt2 { from_settings } else { [declared, from_settings].concat() };
-        let prefix_space = match gpt2 {
+        let rebuilds = settings.family.rebuilds();
+        let from_settings = settings.added_tokens(&declared);
+        let added = if rebuilds { from_settings } else { [declared, from_settings].concat() };
+        let prefix_space = match rebuilds {
             true => settings.is_set("add_prefix_space"),
             false => self.pre_tokenizer.get("add_prefix_space") == Some(&Value::Bool(true)),
         };

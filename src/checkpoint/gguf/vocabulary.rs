@@ -114,7 +114,7 @@ impl Gguf {
 }
 
 impl Metadata {
-    /// Adds a tokenizer, in the form that llama.cpp reads. The tokens that it puts around a text take the place of the
+    /// Adds a tokenizer, in the form that llama.cpp reads. The tokens that start and end its texts take the place of the
     /// configuration's.
     pub fn push_vocabulary(&mut self, vocabulary: &Vocabulary) {
         self.push(MODEL, Value::String(BYTE_LEVEL_BPE.into()));
@@ -125,7 +125,7 @@ impl Metadata {
         for (key, id, add_key, add) in
             [(BOS, vocabulary.bos, ADD_BOS, vocabulary.add_bos), (EOS, vocabulary.eos, ADD_EOS, vocabulary.add_eos)]
         {
-            if let Some(id) = id.filter(|_| add || self.get(key).is_none()) {
+            if let Some(id) = id {
                 self.set(key, Value::U32(id));
             }
             self.push(add_key, Value::Bool(add));

@@ -11,6 +11,12 @@ use crate::error::{Error, Result};
 use crate::files::read_at_most;
 use crate::json::shown;
 
+/// The size of GPT-2's vocabulary.
+pub const GPT2_VOCABULARY: usize = 50257;
+
+/// GPT-2's token `<|endoftext|>`, which starts and ends texts.
+pub const GPT2_END_OF_TEXT: u32 = 50256;
+
 /// The largest `config.json` that is read, in bytes.
 pub const LARGEST_CONFIG: u64 = 1 << 20;
 
@@ -161,7 +167,7 @@ impl Config {
         })?;
         let n_ctx = keys.dimension(["n_ctx", "n_ctx"], 1024, LARGEST_DIMENSION)?;
         Ok(Self {
-            vocab_size: keys.dimension(["vocab_size", "vocab_size"], 50257, LARGEST_DIMENSION)?,
+            vocab_size: keys.dimension(["vocab_size", "vocab_size"], GPT2_VOCABULARY as u64, LARGEST_DIMENSION)?,
             n_positions: keys.dimension(["n_positions", "max_position_embeddings"], n_ctx as u64, LARGEST_DIMENSION)?,
             n_embd,
             n_layer: keys.dimension(["n_layer", "num_hidden_layers"], 12, MOST_LAYERS)?,
@@ -211,7 +217,7 @@ impl Config {
             _ => return None,
         };
         Some(Self {
-            vocab_size: 50257,
+            vocab_size: GPT2_VOCABULARY,
             n_positions: 1024,
             n_embd,
             n_layer,
@@ -224,8 +230,8 @@ impl Config {
             scale_attn_weights: true,
             scale_attn_by_inverse_layer_idx: false,
             tie_word_embeddings: true,
-            bos_token_id: Some(50256),
-            eos_token_id: vec![50256],
+            bos_token_id: Some(GPT2_END_OF_TEXT),
+            eos_token_id: vec![GPT2_END_OF_TEXT],
         })
     }
 
@@ -233,8 +239,7 @@ impl Config {
     /// checkpoints that do not say, but were made for GPT-2's tokenizer.
     #[must_use]
     pub(crate) fn with_gpt2s_end_of_text(self) -> Self {
-        const END_OF_TEXT: u32 = 50256;
-        let id = (self.vocab_size > END_OF_TEXT as usize).then_some(END_OF_TEXT);
+        let id = (self.vocab_size > GPT2_END_OF_TEXT as usize).then_some(GPT2_END_OF_TEXT);
         Self { bos_token_id: id, eos_token_id: id.into_iter().collect(), ..self }
     }
 
@@ -309,7 +314,7 @@ impl<'a> Keys<'a> {
     /// A token id or a list of them; `<|endoftext|>` if the key is missing. A negative id matches no token, so it is
     /// left out.
     fn tokens(&self, key: &str) -> Result<Vec<u32>, String> {
-        let Some(value) = self.0.get(key) else { return Ok(vec![50256]) };
+        let Some(value) = self.0.get(key) else { return Ok(vec![GPT2_END_OF_TEXT]) };
         let ids = match value {
             Value::Null => &[][..],
             Value::Array(ids) => ids,

@@ -1,9 +1,12 @@
 //! How this program reads and writes files: never without a limit, never by half.
 
 use std::fs::{File, Permissions};
-use std::io::{BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 
@@ -14,6 +17,12 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 #[must_use]
 pub fn without_byte_order_mark(content: &[u8]) -> &[u8] {
     content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(content)
+}
+
+/// Whether a text is UTF-16, as some programs on Windows save it: it begins with U+FEFF in that encoding.
+#[must_use]
+pub fn is_utf16(content: &[u8]) -> bool {
+    content.starts_with(b"\xFF\xFE") || content.starts_with(b"\xFE\xFF")
 }
 
 /// Reads a file that should be small, without a byte order mark: one that has more than `limit` bytes, or never ends, is
@@ -88,8 +97,8 @@ impl SmallFile {
 }
 
 /// Writes the file at `path` with `fill`, by way of a temporary file beside it that takes its name once everything is
-/// on disk. An error leaves no new file, and an existing one unchanged. Anything but a regular file, such as
-/// `/dev/stdout` or a named pipe, is written to directly.
+/// on disk. An error leaves no new file, and an existing one unchanged; so does a signal, where the system has files
+/// without a name. Anything but a regular file, such as `/dev/stdout` or a named pipe, is written to directly.
 ///
 /// # Errors
 /// [`Error::Io`] with the path, and the errors of `fill`.
@@ -101,19 +110,101 @@ pub fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> Resul
         return writer.flush().map_err(Error::io("write", path));
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".gpt2-").suffix(".tmp");
-    if let Some(permissions) = default_permissions() {
-        builder.permissions(permissions);
-    }
-    let temporary = builder.tempfile_in(folder).map_err(Error::io("create", path))?;
-    let mut writer = BufWriter::with_capacity(1 << 20, temporary.as_file());
+    remove_abandoned(folder);
+    let temporary = Temporary::create(folder).map_err(Error::io("create", path))?;
+    let mut writer = BufWriter::with_capacity(1 << 20, temporary.file());
     fill(&mut writer)?;
     writer.flush().map_err(Error::io("write", path))?;
     drop(writer);
-    temporary.as_file().sync_all().map_err(Error::io("write", path))?;
-    temporary.persist(path).map_err(|e| Error::io("write", path)(e.error))?;
-    Ok(())
+    temporary.file().sync_all().map_err(Error::io("write", path))?;
+    temporary.persist(folder, path).map_err(Error::io("write", path))
+}
+
+/// A file that takes its name once it is complete.
+enum Temporary {
+    /// It has no name, so nothing is left of it however the process ends.
+    #[cfg(target_os = "linux")]
+    Unnamed(File),
+    /// Locked while it is written.
+    Named(NamedTempFile),
+}
+
+/// How the names of temporary files start and end.
+const TEMPORARY: (&str, &str) = (".gpt2-", ".tmp");
+
+impl Temporary {
+    fn create(folder: &Path) -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::fs::{CWD, Mode, OFlags, openat};
+            let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+            // Not every file system has them, and naming one needs /proc.
+            if let Ok(file) = openat(CWD, folder, flags, Mode::from_raw_mode(0o666))
+                && Path::new("/proc/self/fd").is_dir()
+            {
+                return Ok(Self::Unnamed(file.into()));
+            }
+        }
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1);
+        if let Some(permissions) = default_permissions() {
+            builder.permissions(permissions);
+        }
+        let file = builder.tempfile_in(folder)?;
+        // Without a lock, another process may take a file that is written for an hour for an abandoned one.
+        let _ = file.as_file().lock();
+        Ok(Self::Named(file))
+    }
+
+    fn file(&self) -> &File {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Unnamed(file) => file,
+            Self::Named(file) => file.as_file(),
+        }
+    }
+
+    /// Gives the file its name, in place of a file that has it.
+    fn persist(self, folder: &Path, path: &Path) -> io::Result<()> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Unnamed(file) => {
+                use rustix::fs::{AtFlags, CWD, linkat};
+                use std::os::fd::AsRawFd;
+                let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
+                let link = |name: &Path| Ok(linkat(CWD, &opened, CWD, name, AtFlags::SYMLINK_FOLLOW)?);
+                match link(path) {
+                    Err(error) if io::Error::kind(&error) == io::ErrorKind::AlreadyExists => {
+                        let mut builder = tempfile::Builder::new();
+                        let named = builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1).make_in(folder, link)?;
+                        named.persist(path).map(|_| ()).map_err(|error| error.error)
+                    }
+                    linked => linked,
+                }
+            }
+            Self::Named(file) => file.persist(path).map(|_| ()).map_err(|error| error.error),
+        }
+    }
+}
+
+/// Removes the temporary files of processes that have ended. What cannot be removed stays.
+fn remove_abandoned(folder: &Path) {
+    /// A file that was written to more recently may have an owner who has not locked it yet.
+    const AGE: Duration = Duration::from_secs(60);
+    for entry in folder.read_dir().into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_ours = name.to_str().is_some_and(|name| name.starts_with(TEMPORARY.0) && name.ends_with(TEMPORARY.1));
+        let is_old = || {
+            entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > AGE))
+        };
+        let has_no_owner = || File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
+        if is_ours && is_old() && has_no_owner() {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// The default permissions of a new file; a temporary file is only accessible to its owner.
@@ -175,6 +266,38 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
         assert_eq!(names(folder.path()), ["out"]);
+    }
+
+    /// So a process that is killed while it writes leaves nothing.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_has_no_name_until_it_is_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        for before in [&[][..], &["out"]] {
+            atomically(&path, |_| {
+                assert_eq!(names(folder.path()), before);
+                Ok(())
+            })
+            .unwrap();
+        }
+    }
+
+    #[test]
+    fn files_that_killed_processes_have_left_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let create = |name: &str, age: u64| {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).unwrap();
+            file
+        };
+        for (name, age) in [(".gpt2-a.tmp", 3600), (".gpt2-b.tmp", 0), (".other.tmp", 3600)] {
+            create(name, age);
+        }
+        let owned = create(".gpt2-c.tmp", 3600);
+        owned.lock().unwrap();
+        atomically(&folder.path().join("out"), |_| Ok(())).unwrap();
+        assert_eq!(names(folder.path()), [".gpt2-b.tmp", ".gpt2-c.tmp", ".other.tmp", "out"]);
     }
 
     #[test]

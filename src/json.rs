@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 use serde_json::error::Category;
 
-use crate::files::without_byte_order_mark;
+use crate::files::{is_utf16, without_byte_order_mark};
 
 /// Names of numbers that only Python's JSON has. They are read as strings, so that a key which needs a number rejects
 /// them by name.
@@ -27,6 +27,9 @@ pub fn parse(text: &[u8]) -> Result<Value, String> {
 /// end of a sentence that names the file.
 #[must_use]
 pub fn fault(text: &[u8], error: &serde_json::Error) -> String {
+    if is_utf16(text) {
+        return "UTF-16; save it as UTF-8".to_owned();
+    }
     let (line, column) = (error.line(), error.column());
     let place = if text.trim_ascii_end().contains(&b'\n') {
         format!("line {line}, column {column}")
@@ -129,6 +132,7 @@ mod tests {
             let error = serde_json::from_str::<Value>(text).unwrap_err();
             assert_eq!(fault(text.as_bytes(), &error), words, "{text}");
         }
+        assert_eq!(parse(b"\xFF\xFE{\0}\0").unwrap_err(), "UTF-16; save it as UTF-8");
         let error = serde_json::from_str::<Vec<u32>>("{}").unwrap_err();
         assert!(fault(b"{}", &error).starts_with("not a sequence"), "{error}");
         for text in [&b"N"[..], b"-I", b"\"", b"\"\\", b"NaNN", b"\xff"] {

@@ -34,11 +34,14 @@ pub struct Pipeline {
     pub tokenizer: Option<Tokenizer>,
     /// Why the model's tokenizer cannot be used, if so.
     tokenizer_fault: Option<Error>,
-    /// The tokens that end a text: the generation configuration's if there is one, as in transformers.
+    /// The tokens that end a text. As in transformers, they are `generation_config.json`'s, even if that names none; only
+    /// without such a file are they the configuration's.
     pub eos_token_id: Vec<u32>,
     /// What the model's `generation_config.json` says; none if it has none. Nothing but its end of text is followed
     /// unless asked for: [`GenerationFile::config`].
     pub generation_file: Option<GenerationFile>,
+    /// Why `generation_config.json` cannot be used, if so.
+    generation_fault: Option<Error>,
 }
 
 impl Pipeline {
@@ -51,18 +54,20 @@ impl Pipeline {
         Self::load(&source::open(model, &SourceOptions::default())?, LoadOptions::default())
     }
 
-    /// Loads network and tokenizer in parallel. If the model's own tokenizer cannot be used, only using it is an error.
+    /// Loads network and tokenizer in parallel. If the model's own tokenizer cannot be used, only using it is an error; a
+    /// `generation_config.json` that cannot be used is as good as none, as in transformers
+    /// ([`generation_fault`](Self::generation_fault)).
     ///
     /// # Errors
-    /// Those of [`OpenedModel::load_network`] and [`OpenedModel::generation_file`], and of [`OpenedModel::load_tokenizer`] for a
-    /// tokenizer that was asked for ([`SourceOptions::tokenizer`]).
+    /// Those of [`OpenedModel::load_network`], and of [`OpenedModel::load_tokenizer`] for a tokenizer that was asked for
+    /// ([`SourceOptions::tokenizer`]).
     pub fn load(opened: &OpenedModel, options: LoadOptions) -> Result<Self> {
-        let generation_file = opened.generation_file()?;
-        let eos_token_id = match &generation_file {
-            Some(file) => file.eos_token_id()?,
-            None => None,
+        let (generation_file, generation_fault) = match opened.generation_file() {
+            Ok(file) => (file, None),
+            Err(fault) => (None, Some(fault)),
         };
-        let eos_token_id = eos_token_id.unwrap_or_else(|| opened.config.eos_token_id.clone());
+        let eos_token_id = generation_file.as_ref().map_or(&*opened.config.eos_token_id, GenerationFile::eos_token_id);
+        let eos_token_id = eos_token_id.to_vec();
         let (tokenizer, model) = std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| opened.load_tokenizer());
             let model = opened.load_network(options);
@@ -74,7 +79,15 @@ impl Pipeline {
             Err(fault) if opened.tokenizer_is_given => return Err(fault),
             Err(fault) => (None, Some(fault)),
         };
-        Ok(Self { name: opened.name.clone(), model: model?, tokenizer, tokenizer_fault, eos_token_id, generation_file })
+        Ok(Self {
+            name: opened.name.clone(),
+            model: model?,
+            tokenizer,
+            tokenizer_fault,
+            eos_token_id,
+            generation_file,
+            generation_fault,
+        })
     }
 
     /// The tokenizer.
@@ -94,6 +107,12 @@ impl Pipeline {
     #[must_use]
     pub fn tokenizer_fault(&self) -> Option<&Error> {
         self.tokenizer_fault.as_ref()
+    }
+
+    /// Why the model's `generation_config.json` cannot be used, if it has one that cannot.
+    #[must_use]
+    pub fn generation_fault(&self) -> Option<&Error> {
+        self.generation_fault.as_ref()
     }
 
     /// The ids of a text, with what the tokenizer puts around texts: see [`Tokenizer::before_text`].

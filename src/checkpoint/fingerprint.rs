@@ -3,7 +3,6 @@
 use sha2::{Digest, Sha256};
 
 use super::{Checkpoint, Tensor};
-use crate::config::Config;
 
 /// Bytes that are read in each place.
 const PART: usize = 256;
@@ -11,12 +10,11 @@ const PART: usize = 256;
 const PLACES: usize = 4;
 
 impl Checkpoint {
-    /// Identifies a model by its configuration and by samples of each tensor: training changes them all, so two models that
-    /// anybody has trained differ. It is no proof against weights that are made to look alike.
+    /// Identifies weights by samples of each tensor: training changes them all, so the weights of two models that anybody
+    /// has trained differ. It is no proof against weights that are made to look alike.
     #[must_use]
-    pub fn fingerprint(&self, config: &Config) -> String {
+    pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
-        hash.update(format!("{config:?}"));
         let mut tensors: Vec<&Tensor> = self.tensors().map(|(_, tensor)| tensor).collect();
         tensors.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         for tensor in tensors {

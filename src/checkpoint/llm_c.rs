@@ -28,9 +28,6 @@ const OTHERS: [(i32, &str); 7] = [
 /// Bytes of the header: 256 numbers, of which the first eight are used.
 const HEADER: usize = 256 * 4;
 
-/// The token that ends a text, if the vocabulary has it.
-const END_OF_TEXT: usize = 50256;
-
 /// The arrays in the order of the file.
 const ARRAYS: [(&str, Part, Kind); 16] = [
     ("wte", Part::Wte, Kind::Weight),
@@ -164,17 +161,15 @@ impl Header {
             version => return Err(wrong_version(file, version)),
         };
         let (vocab_size, padded) = (at(3), at(7));
-        let end_of_text = usize::try_from(vocab_size).ok().filter(|n| *n > END_OF_TEXT).map(|_| END_OF_TEXT);
         let json = json!({
             "n_positions": at(2),
             "vocab_size": vocab_size,
             "n_layer": at(4),
             "n_head": at(5),
             "n_embd": at(6),
-            "bos_token_id": end_of_text,
-            "eos_token_id": end_of_text,
         });
         let config = Config::from_json(json.to_string().as_bytes(), &file.path.display().to_string())?;
+        let config = config.with_gpt2s_end_of_text();
         match usize::try_from(padded) {
             Ok(rows) if rows >= config.vocab_size => Ok(Self { dtype, config, padded: rows }),
             _ => Err(file.error(format!("its vocabulary of {vocab_size} tokens is padded to {padded}"))),

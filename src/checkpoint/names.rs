@@ -13,11 +13,22 @@ const PREFIXES: [&str; 5] = ["_orig_mod.", "module.", "model.", "transformer.", 
 
 /// Puts the tensors of a state dict in their places in `checkpoint`.
 pub(super) fn identify(checkpoint: &mut Checkpoint, tensors: Vec<Tensor>) -> Result<()> {
-    if let Some(tensor) = tensors.iter().find(|tensor| tensor.name.contains(".lora_A.")) {
-        return Err(Error::Usage(format!(
-            "{} holds a LoRA adapter (`{}`), not a model: give its base model as `model` and its folder as `adapter`",
-            checkpoint.origin, tensor.name
-        )));
+    if let Some(tensor) = tensors.iter().find(|tensor| tensor.name.contains(".lora_")) {
+        let (origin, name) = (&checkpoint.origin, &tensor.name);
+        let of_base = |name: &str| TensorId::named(&plain(name).replace(".base_layer.", "."));
+        let has_base = tensors.iter().any(|tensor| of_base(&tensor.name) == Some(TensorId::FIRST_MATRIX));
+        return Err(Error::Usage(if has_base {
+            format!(
+                "{origin} holds a model with a LoRA adapter (`{name}`) that is not merged into it: merge it with PEFT's \
+                 `merge_and_unload` and save the model, or save the adapter with `save_pretrained` and give its base \
+                 model as `model` and its folder as `adapter`"
+            )
+        } else {
+            format!(
+                "{origin} holds a LoRA adapter (`{name}`), not a model: give its base model as `model` and its folder \
+                 as `adapter`"
+            )
+        }));
     }
     let known = |tensor: &Tensor| plain(&tensor.name).to_owned();
     if tensors.iter().any(|tensor| known(tensor) == llms_from_scratch::TOKEN_EMBEDDING) {
@@ -182,7 +193,20 @@ mod tests {
 
     #[test]
     fn an_adapter_is_told_from_a_model() {
-        let name = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight";
-        assert!(matches!(of(&[(name, &[4, 8])]), Err(Error::Usage(message)) if message.contains("LoRA adapter")));
+        let says = |names: &[&str], expected: &str| {
+            let tensors: Vec<(&str, &[usize])> = names.iter().map(|name| (*name, &[4, 8][..])).collect();
+            let Err(Error::Usage(message)) = of(&tensors) else { panic!("{names:?} are not refused") };
+            assert!(message.contains(expected), "{message}");
+        };
+        let layer = "base_model.model.transformer.h.0.attn.c_attn.";
+        let (matrix, of_base) = (format!("{layer}lora_A.weight"), format!("{layer}base_layer.weight"));
+        says(&[&matrix], "a LoRA adapter (`base_model.model.transformer.h.0.attn.c_attn.lora_A.weight`), not a model");
+        // With new embeddings, and with biases, an adapter has tensors of the base too.
+        let embedding = "base_model.model.transformer.wte.";
+        let (rows, whole) = (format!("{embedding}lora_embedding_A"), format!("{embedding}base_layer.weight"));
+        says(&[&rows, &whole, &format!("{layer}base_layer.bias")], "not a model");
+
+        says(&[&of_base, &format!("{layer}lora_A.default.weight")], "that is not merged into it: merge it with PEFT's");
+        says(&[&format!("{layer}weight"), &format!("{embedding}lora_embedding_A.default")], "is not merged into it");
     }
 }

@@ -50,6 +50,11 @@ macro_rules! arguments {
             pub fn over(&self, defaults: GenerationConfig) -> Result<GenerationConfig, Error> {
                 with(defaults, &self.given)
             }
+
+            /// The parameters whose flags were given.
+            pub fn given(&self) -> Vec<&'static str> {
+                self.given.iter().map(|(parameter, _)| parameter.name).collect()
+            }
         }
 
         impl Args for $type {
@@ -176,9 +181,8 @@ mod tests {
         let from_keys = GenerationConfig::default().with_json(keys.as_object().unwrap()).unwrap();
         assert_eq!(from_flags, from_keys);
         assert_eq!((from_keys.max_new_tokens, &from_keys.bad_words_ids[..]), (3, &[vec![1, 2]][..]));
-        let reset = serde_json::json!({"max_new_tokens": null, "stop": null});
-        let reset = from_keys.with_json(reset.as_object().unwrap()).unwrap();
-        assert_eq!((reset.max_new_tokens, reset.stop.len(), reset.top_p), (50, 0, Some(0.5)));
+        let unset = serde_json::json!({"max_new_tokens": null, "stop": null, "do_sample": null, "eos_token_id": null});
+        assert_eq!(from_keys.with_json(unset.as_object().unwrap()).unwrap(), from_keys);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod rows;
 mod score;
 mod text;
 mod trace;
+mod unknown;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -54,14 +55,13 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Err
     let mut parsed = |arguments: &[OsString]| {
         command.try_get_matches_from_mut(arguments).and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))
     };
-    let outcome = match parsed(&arguments) {
-        // The message may quote an argument: on one line of a terminal, please.
-        Err(error) => Err(parsed(&arguments.iter().map(quotable).collect::<Vec<_>>()).err().unwrap_or(error)),
-        parsed => parsed,
-    };
-    outcome.map_err(|error| match not_unicode(&arguments) {
-        Some((place, offset)) if error.kind() == ErrorKind::InvalidUtf8 => command
+    // A message may quote an argument: on one line of a terminal, please.
+    let quoted: Vec<OsString> = arguments.iter().map(quotable).collect();
+    let outcome = parsed(&arguments).map_err(|error| parsed(&quoted).err().unwrap_or(error));
+    outcome.map_err(|error| match (error.kind(), not_unicode(&arguments)) {
+        (ErrorKind::InvalidUtf8, Some((place, offset))) => command
             .error(ErrorKind::InvalidUtf8, format!("argument {place} is not UTF-8: invalid byte at offset {offset}")),
+        (ErrorKind::UnknownArgument, _) => unknown::advise(error, &command, &quoted).format(&mut command),
         _ => error.format(&mut command),
     })
 }
@@ -286,7 +286,7 @@ pub struct TopkArgs {
     #[arg(long, help_heading = "Distribution")]
     pub generation_config: bool,
     /// How many tokens to show
-    #[arg(short, default_value_t = 10, value_name = "K", value_parser = number::whole::<usize>(0..))]
+    #[arg(short, default_value_t = 10, value_name = "K", value_parser = number::whole::<usize>(1..))]
     pub k: usize,
     /// Show the distribution after every position
     #[arg(long, conflicts_with = "position")]

@@ -20,10 +20,10 @@ pub struct ScoreArgs {
     pub text: TextArgs,
     /// Slide a window over the text in steps of S tokens, as in transformers' perplexity guide; without it the text must
     /// fit the context
-    #[arg(long, value_name = "S", help_heading = "Protocol", value_parser = number::whole::<usize>(0..))]
+    #[arg(long, value_name = "S", help_heading = "Protocol", value_parser = number::whole::<usize>(1..))]
     pub stride: Option<usize>,
     /// Tokens in a window [default: the model's context]
-    #[arg(long, value_name = "C", requires = "stride", help_heading = "Protocol", value_parser = number::whole::<usize>(0..))]
+    #[arg(long, value_name = "C", requires = "stride", help_heading = "Protocol", value_parser = number::whole::<usize>(1..))]
     pub context: Option<usize>,
     #[command(flatten)]
     pub batch: ScoreBatchArgs,

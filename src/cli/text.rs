@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use gpt2::decode::parse_ids;
-use gpt2::files::without_byte_order_mark;
+use gpt2::files::{is_utf16, without_byte_order_mark};
 use gpt2::{Error, memory};
 
 #[derive(Debug, Clone, Default, Args)]
@@ -105,6 +105,9 @@ pub fn read_text(file: Option<&Path>) -> anyhow::Result<String> {
             (read_limited(stdin, "stdin")?, "stdin".to_owned())
         }
     };
+    if is_utf16(&bytes) {
+        anyhow::bail!("{name} is UTF-16; save it as UTF-8");
+    }
     let mark = bytes.len() - without_byte_order_mark(&bytes).len();
     let text = String::from_utf8(bytes.split_off(mark));
     text.map_err(|e| {

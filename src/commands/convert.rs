@@ -6,8 +6,8 @@ use anyhow::Result;
 use gpt2::Error;
 use gpt2::base::DType;
 use gpt2::checkpoint::export::Export;
-use gpt2::checkpoint::gguf::Metadata;
-use gpt2::config::Config;
+use gpt2::checkpoint::gguf::{Metadata, Vocabulary};
+use gpt2::config::{Config, GPT2_END_OF_TEXT};
 use gpt2::memory;
 use gpt2::source::OpenedModel;
 use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
@@ -16,9 +16,6 @@ use super::load;
 use crate::cli::{ConvertArgs, Format, Verbosity};
 use crate::output::convert::ConvertRecord;
 use crate::output::{Stdout, check_folder, say, write_file};
-
-/// The token that a GGUF file without one names as the end of a text.
-const GPT2_END_OF_TEXT: usize = 50256;
 
 /// The kind of file, by its extension.
 enum Kind {
@@ -92,29 +89,41 @@ fn gguf(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl Fn(&st
             lost.join(", ")
         )),
     }
-    if let Some(end) = tokenizer.as_ref().and_then(|tokenizer| Some((tokenizer, tokenizer.end_of_text()?)))
+    note_ends(export.config, tokenizer.as_ref(), vocabulary.as_ref(), &note);
+    let name = Path::new(&opened.name).file_stem().and_then(|name| name.to_str()).unwrap_or(&opened.name);
+    Ok(export.to_gguf(path, name, vocabulary.as_ref())?)
+}
+
+/// Says where the tokens that start and end a text become others in GGUF.
+fn note_ends(
+    config: &Config,
+    tokenizer: Option<&Tokenizer>,
+    vocabulary: Option<&Vocabulary<'_>>,
+    note: &impl Fn(&str),
+) {
+    if let Some(end) = tokenizer.and_then(|tokenizer| Some((tokenizer, tokenizer.end_of_text()?)))
         && !end.0.is_special(end.1)
     {
         note("note: <|endoftext|> is ordinary text to the tokenizer, but llama.cpp takes it as special by its name");
     }
-    let (bos, eos) = vocabulary.as_ref().map_or((None, None), |vocabulary| (vocabulary.bos, vocabulary.eos));
-    if let (Some(given), Some(bos)) = (export.config.bos_token_id, bos)
+    let (bos, eos) = vocabulary.map_or((None, None), |vocabulary| (vocabulary.bos, vocabulary.eos));
+    if let (Some(given), Some(bos)) = (config.bos_token_id, bos)
         && given != bos
     {
         note(&format!(
             "note: from this file, token {bos} starts a text, as the tokenizer says, not {given}, as config.json does"
         ));
     }
-    match (&*export.config.eos_token_id, eos) {
+    match (&*config.eos_token_id, eos) {
         ([given], Some(eos)) if *given != eos => {
             note(&format!(
                 "note: from this file, token {eos} ends a text, as the tokenizer says, not {given}, as config.json does"
             ));
         }
         ([_], _) => {}
-        ([], None) if export.config.vocab_size <= GPT2_END_OF_TEXT => {}
+        ([], None) if config.vocab_size <= GPT2_END_OF_TEXT as usize => {}
         ([], eos) => {
-            let eos = eos.unwrap_or(GPT2_END_OF_TEXT as u32);
+            let eos = eos.unwrap_or(GPT2_END_OF_TEXT);
             note(&format!("note: GGUF cannot say that no token ends a text: from this file, token {eos} does"));
         }
         ([first, ..], eos) => {
@@ -122,8 +131,6 @@ fn gguf(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl Fn(&st
             note(&format!("note: GGUF can name only one token that ends a text: from this file, {eos} does"));
         }
     }
-    let name = Path::new(&opened.name).file_stem().and_then(|name| name.to_str()).unwrap_or(&opened.name);
-    Ok(export.to_gguf(path, name, vocabulary.as_ref())?)
 }
 
 /// Writes the weights, and what else a folder for transformers needs, unless it is there already.

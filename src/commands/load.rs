@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::io::IsTerminal;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use gpt2::Error;
 use gpt2::base::{FloatType, pool};
 use gpt2::decode::GenerationConfig;
@@ -29,8 +29,9 @@ pub struct Loaded {
     start_note: Cell<Option<String>>,
     /// Seconds from the command line to here.
     pub load_s: f64,
-    /// Identifies configuration and weights.
-    pub fingerprint: String,
+    /// Identifies the weights.
+    fingerprint: String,
+    tokenizer_files: TokenizerFiles,
 }
 
 impl Loaded {
@@ -122,12 +123,13 @@ impl Loaded {
         let pipeline = Pipeline::load(&opened, LoadOptions { weights: args.weights(), backend })?;
         let start_note = pipeline.tokenizer.as_ref().and_then(|tokenizer| start_note(&opened.tokenizer, tokenizer));
         note_fallback(args, &pipeline.model, verbosity);
-        let fingerprint = opened.checkpoint.fingerprint(&opened.config);
+        let fingerprint = opened.checkpoint.fingerprint();
         let load_s = start.elapsed().as_secs_f64();
         if verbosity.verbose > 0 {
             say(format_args!("loaded {} in {load_s:.3} s", pipeline.name));
         }
-        Ok(Self { pipeline, start_note: Cell::new(start_note), load_s, fingerprint })
+        let tokenizer_files = opened.tokenizer;
+        Ok(Self { pipeline, start_note: Cell::new(start_note), load_s, fingerprint, tokenizer_files })
     }
 
     /// The ids of a text, with what the tokenizer puts around it; of ids, those.
@@ -158,8 +160,14 @@ impl Loaded {
         }
     }
 
-    /// The ids of a prompt. An empty prompt starts from `<|endoftext|>`.
-    pub fn prompt_ids(&self, prompt: &Prompt, text: &TextArgs, verbosity: Verbosity) -> Result<Vec<u32>> {
+    /// The ids of a prompt, which may be that of the row on a `line`. An empty prompt starts from `<|endoftext|>`.
+    pub fn prompt_ids(
+        &self,
+        prompt: &Prompt,
+        line: Option<usize>,
+        text: &TextArgs,
+        verbosity: Verbosity,
+    ) -> Result<Vec<u32>> {
         let mut ids = self.text_ids(prompt, text, verbosity)?;
         let empty = ids.is_empty();
         if (text.bos && self.added_before(prompt) == 0) || empty {
@@ -175,7 +183,8 @@ impl Loaded {
             );
         }
         if empty && !text.bos && !verbosity.quiet {
-            say(format_args!("the prompt is empty: starting from {}", self.token_name(ids[0])));
+            let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+            say(format_args!("{line}the prompt is empty: starting from {}", self.token_name(ids[0])));
         }
         Ok(ids)
     }
@@ -195,6 +204,16 @@ impl Loaded {
     /// For a value in it that cannot be used.
     pub fn generation_defaults(&self, asked: bool, verbosity: Verbosity) -> Result<GenerationConfig> {
         let ends = self.generation_config();
+        if let Some(fault) = self.generation_fault() {
+            let fault: Vec<String> = anyhow::Chain::new(fault).map(ToString::to_string).collect();
+            let fault = fault.join(": ");
+            if asked {
+                bail!("{fault}");
+            }
+            if !verbosity.quiet {
+                say(format_args!("note: {fault}; without it, texts end as config.json says"));
+            }
+        }
         let Some(file) = &self.generation_file else { return Ok(ends) };
         let (ignored, advice) = match asked {
             true => (file.missing(), "this program does not have"),
@@ -212,12 +231,21 @@ impl Loaded {
         Ok(GenerationConfig { eos_token_id: ends.eos_token_id, ..file.config()? })
     }
 
+    /// An error about a value of `generation_config.json` as an error of that file, unless it is one of the parameters that
+    /// were `given` or the file is not followed.
+    pub fn blame(&self, error: anyhow::Error, asked: bool, given: &[&str]) -> anyhow::Error {
+        let Some(file) = self.generation_file.as_ref().filter(|_| asked) else { return error };
+        match error.downcast::<Error>() {
+            Ok(error) => file.blame(error, given).into(),
+            Err(error) => error,
+        }
+    }
+
     /// What the results of a run over rows depend on, besides the rows and `parameters`.
     pub fn settings(&self, subcommand: &str, model: &ModelArgs, text: &TextArgs, rows: &RowArgs) -> Settings {
         let parameters = serde_json::json!({
             "dtype": model.dtype.map(FloatType::name),
             "quantize": model.quantize.map(|format| format.dtype().to_string().to_lowercase()),
-            "tokenizer": model.tokenizer.as_ref().map(|path| path.display().to_string()),
             "bos": text.bos,
             "no_special": text.no_special,
             "keep": rows.keep,
@@ -225,7 +253,9 @@ impl Loaded {
         Settings {
             subcommand: subcommand.to_owned(),
             model: self.name.clone(),
+            config: format!("{:?}", self.model.config()),
             weights: self.fingerprint.clone(),
+            tokenizer: self.tokenizer_files.fingerprint(),
             seed: 0,
             parameters: parameters.as_object().cloned().unwrap_or_default(),
         }

@@ -2,8 +2,7 @@
 
 use std::io::IsTerminal;
 
-use anyhow::{Context, Result, anyhow, bail};
-use gpt2::Error;
+use anyhow::{Context, Result, anyhow};
 use gpt2::analysis::perplexity::Sliding;
 use gpt2::analysis::score::{self, Score, ScoreOptions, score};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
@@ -42,11 +41,6 @@ pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
 
 /// Checks everything that can be checked from the flags alone.
 fn check(args: &ScoreArgs) -> Result<()> {
-    for (name, value) in [("stride", args.stride), ("context", args.context)] {
-        if value == Some(0) {
-            bail!(Error::parameter(name, "is 0; it takes numbers from 1"));
-        }
-    }
     if let (Some(context), Some(stride)) = (args.context, args.stride) {
         Sliding::new(context, stride, usize::MAX)?;
     }
@@ -76,7 +70,10 @@ impl Scorer<'_> {
         let Some(score) = scores?.pop() else { return Ok(()) };
         let record = self.record(None, ids, context, &score);
         if record.scored_tokens == 0 && !self.verbosity.quiet {
-            say("there is nothing to score: the first token has no probability without --bos");
+            say(match record.ids.is_empty() {
+                true => "there is nothing to score: the text is empty",
+                false => "there is nothing to score: the first token has no probability without --bos",
+            });
         }
         if let Some(path) = &self.args.html {
             let alternatives = &score.alternatives[score.alternatives.len() - record.ids.len()..];

@@ -16,15 +16,18 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     check(args)?;
     let prompt = if args.keep_newline { args.text.prompt()? } else { args.text.prompt_without_newline()? };
     let loaded = Loaded::load(&args.model, verbosity)?;
-    let ids = loaded.prompt_ids(&prompt, &args.text, verbosity)?;
+    let ids = loaded.prompt_ids(&prompt, None, &args.text, verbosity)?;
     let mut config = args.processors.over(loaded.generation_defaults(args.generation_config, verbosity)?)?;
-    loaded.encode_texts(&mut config)?;
+    let given = args.processors.given();
+    let blame = |error: Error| loaded.blame(error.into(), args.generation_config, &given);
+    loaded.encode_texts(&mut config).map_err(blame)?;
     let vocab_size = loaded.model.config().vocab_size;
     let query = Query {
         k: args.k.min(vocab_size),
         tokens: args.token.iter().map(|text| asked_token(text, &loaded)).collect::<Result<_>>()?,
-        processors: config.processors()?,
+        processors: config.processors().map_err(blame)?,
     };
+    query.processors.check(vocab_size).map_err(blame)?;
     let mut out = Stdout::lock();
     match args.tree {
         Some(depth) => {
@@ -54,9 +57,6 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
 
 /// Checks everything that can be checked from the flags alone.
 fn check(args: &TopkArgs) -> Result<()> {
-    if args.k == 0 {
-        bail!(Error::Usage("-k is 0; it takes numbers from 1".into()));
-    }
     if let Some(depth) = args.tree
         && node_count(args.k, depth).is_none()
     {
@@ -89,8 +89,8 @@ fn asked_token(text: &str, loaded: &Loaded) -> Result<u32> {
     match loaded.tokenizer()?.encode(text, true)?.as_slice() {
         [token] => Ok(token.id),
         tokens => bail!(Error::Usage(format!(
-            "--token \"{text}\" is {} tokens; name one (a word within a sentence begins with a space: \" word\")",
-            tokens.len()
+            "--token \"{text}\" is {}; name one (a word within a sentence begins with a space: \" word\")",
+            tokens_text(tokens.len())
         ))),
     }
 }

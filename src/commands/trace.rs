@@ -26,7 +26,7 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
     let config = loaded.model.config();
     let layers = selected(args.layer, config.n_layer, "--layer")?;
     let heads = selected(args.head, config.n_head, "--head")?;
-    let ids = loaded.prompt_ids(&prompt, &args.text, verbosity)?;
+    let ids = loaded.prompt_ids(&prompt, None, &args.text, verbosity)?;
     let recorded = match () {
         () if args.save.is_some() => 0..config.n_layer,
         () if views.attention || args.html.is_some() => layers.clone(),

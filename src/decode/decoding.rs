@@ -167,7 +167,11 @@ impl GenerationConfig {
         let groups = self.num_beam_groups > 1;
         let excluded = [
             (contrastive && beams, "penalty_alpha", "(contrastive search) cannot be combined with `num_beams`"),
-            (contrastive && sample, "penalty_alpha", "(contrastive search) cannot be combined with sampling"),
+            (
+                contrastive && sample,
+                "penalty_alpha",
+                "(contrastive search) cannot be combined with sampling (`sample`, or what implies it)",
+            ),
             (
                 contrastive && assisted,
                 "penalty_alpha",
@@ -183,7 +187,11 @@ impl GenerationConfig {
                 "prompt_lookup",
                 "cannot be combined with `assistant_model`",
             ),
-            (groups && sample, "num_beam_groups", "(diverse beam search) cannot be combined with sampling"),
+            (
+                groups && sample,
+                "num_beam_groups",
+                "(diverse beam search) cannot be combined with sampling (`sample`, or what implies it)",
+            ),
             (
                 groups && !self.num_beams.is_multiple_of(self.num_beam_groups),
                 "num_beams",

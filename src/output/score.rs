@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anstyle::{Ansi256Color, Style};
 use anyhow::Result;
+use gpt2::error::tokens_text;
 use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
@@ -128,7 +129,7 @@ impl ScoreRecord {
         match (self.protocol.context, self.protocol.stride) {
             (_, None) => Ok(writeln!(out, "protocol       one pass, {bos}")?),
             (context, Some(stride)) => {
-                Ok(writeln!(out, "protocol       windows of {context} tokens, stride {stride}, {bos}")?)
+                Ok(writeln!(out, "protocol       windows of {}, stride {stride}, {bos}", tokens_text(context))?)
             }
         }
     }

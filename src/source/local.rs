@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::weights::{self, Weights, holds_weights};
-use super::{GPT2_VOCABULARY, OpenedModel, SourceOptions};
+use super::{OpenedModel, SourceOptions};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::gguf::{Gguf, is_gguf};
-use crate::config::{Config, LARGEST_CONFIG};
+use crate::config::{Config, GPT2_VOCABULARY, LARGEST_CONFIG};
 use crate::error::{Error, Result};
 use crate::files::SmallFile;
 use crate::tokenizer::TokenizerFiles;

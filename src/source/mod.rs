@@ -39,7 +39,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::gguf::is_gguf;
 use crate::checkpoint::{Checkpoint, Format, Notice, PADDED_VOCABULARY, WeightFiles};
-use crate::config::Config;
+use crate::config::{Config, GPT2_VOCABULARY};
 use crate::decode::GenerationFile;
 use crate::device::Backend;
 use crate::error::{Error, Result};
@@ -199,9 +199,6 @@ impl OpenedModel {
         GenerationFile::parse(file.bytes()?, &file.path().display().to_string()).map(Some)
     }
 }
-
-/// The size of GPT-2's vocabulary.
-const GPT2_VOCABULARY: usize = 50257;
 
 /// Whether a tokenizer has more tokens than GPT-2's, so that rows beyond those are no padding.
 fn has_token_beyond_gpt2s(files: &TokenizerFiles) -> bool {

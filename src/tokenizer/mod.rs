@@ -12,6 +12,7 @@ mod alphabet;
 mod bpe;
 mod byte_level;
 mod class;
+mod fingerprint;
 #[cfg(feature = "tokenizers")]
 mod library;
 mod load;

@@ -196,7 +196,7 @@ impl Class {
         };
         named(&files.tokenizer_config, keys, "tokenizer_class", |class| Some(class))
             .or_else(|| named(&files.config, model, "tokenizer_class", |class| Some(class)))
-            .or_else(|| named(&files.config, model, "model_type", |kind| Family::class_of_model(kind)))
+            .or_else(|| named(&files.config, model, "model_type", Family::class_of_model))
     }
 }
 

@@ -58,9 +58,9 @@ fn values_and_exclusions() {
             refused(&[&[subcommand], &flags[..]].concat(), 2, &["--input"]);
         }
     }
-    refused(&["topk", "Once", "-k", "0"], 2, &["-k is 0"]);
+    refused(&["topk", "Once", "-k", "0"], 2, &["-k", "it takes whole numbers from 1"]);
     refused(&["topk", "Once", "--tree", "9", "-k", "1000"], 2, &["--tree 9 with -k 1000"]);
-    refused(&["score", "Once", "--stride", "0"], 2, &["--stride is 0"]);
+    refused(&["score", "Once", "--stride", "0"], 2, &["--stride", "it takes whole numbers from 1"]);
     refused(&["score", "Once", "--stride", "9", "--context", "8"], 2, &["--stride is 9", "1 to 8"]);
     refused(&["trace", "Once", "--hidden", "--lens", "--svg", "x.svg"], 2, &["--svg draws one view"]);
     refused(&["generate", "--ids", "1 x"], 2, &["--ids: `x` is not a token id"]);

@@ -74,7 +74,8 @@ fn lengths_count_the_prompt_unless_they_count_new_tokens() {
     let shorter = gpt2(&generate(folder.path(), ids, &["-n", "2"])).succeeds().json();
     assert_eq!(shorter["sequences"][0]["ids"], json!([33, 33]), "a flag goes before the file");
     let folder = model(&json!({"max_length": 5}));
-    gpt2(&generate(folder.path(), ids, &[])).fails(2, &["--max-length is 5", "the prompt, which has 5 tokens"]);
+    gpt2(&generate(folder.path(), ids, &[]))
+        .fails(1, &["generation_config.json: max_length is 5", "the prompt, which has 5 tokens"]);
 }
 
 /// A minimum of M new tokens after n is a minimum of n + M tokens.
@@ -149,7 +150,7 @@ fn flags_and_rows_go_before_the_file() {
     assert_eq!(greedy(&["--sample=false", "--bad-words-ids", "7", "-n", "2"]), json!([33, 33]));
     let batch = ["generate", "-m", folder.path().to_str().unwrap(), "--input", "-", "--generation-config"];
     let row =
-        r#"{"id": 1, "ids": [161, 176, 26, 125, 16], "do_sample": false, "bad_words_ids": null, "max_new_tokens": 4}"#;
+        r#"{"id": 1, "ids": [161, 176, 26, 125, 16], "do_sample": false, "bad_words_ids": [], "max_new_tokens": 4}"#;
     let done = gpt2(&batch).stdin(row).succeeds().json_lines();
     assert_eq!(done[0]["sequences"][0]["ids"], json!([33, 33, 33, 33]));
     assert_eq!(done[0]["seed"], Value::Null);
@@ -172,12 +173,115 @@ fn what_is_not_followed_is_said_once() {
     assert_eq!(gpt2(&base).succeeds().stderr(), "");
 }
 
+/// The checkpoint `base` with this text as its generation_config.json (none if null) and 39 as the end of text in
+/// config.json.
+fn model_that_ends(text: Option<&str>) -> tempfile::TempDir {
+    let folder = model(&json!({}));
+    let path = folder.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["eos_token_id"] = json!(39);
+    std::fs::write(&path, config.to_string()).unwrap();
+    let path = folder.path().join("generation_config.json");
+    match text {
+        Some(text) => std::fs::write(path, text).unwrap(),
+        None => std::fs::remove_file(path).unwrap(),
+    }
+    folder
+}
+
+/// From transformers 5.23.0: a file that does not say what ends a text leaves it without an end, whatever config.json says;
+/// one that is no JSON counts as none.
+#[test]
+fn only_without_the_file_does_a_text_end_as_the_configuration_says() {
+    let ids = "161 176 26 125 16";
+    let never = json!([33, 33, 33, 33, 33, 33, 39, 180, 39]);
+    for (text, expected) in [
+        (None, json!([33, 33, 33, 33, 33, 33, 39])),
+        (Some("{}"), never.clone()),
+        (Some(r#"{"eos_token_id": null}"#), never.clone()),
+        (Some(r#"{"_from_model_config": true}"#), never.clone()),
+        (Some(r#"{"eos_token_id": -1}"#), never.clone()),
+        (Some(r#"{"eos_token_id": []}"#), never.clone()),
+        (Some(r#"{"eos_token_id": [-1, -7, 180]}"#), json!([33, 33, 33, 33, 33, 33, 39, 180])),
+        (Some(r#"{"eos_token_id": 39.0}"#), json!([33, 33, 33, 33, 33, 33, 39])),
+    ] {
+        let folder = model_that_ends(text);
+        for flags in [&["-n", "9"][..], &["-n", "9", "--generation-config"]] {
+            let base = ["generate", "-m", folder.path().to_str().unwrap(), "--ids", ids, "--format", "json"];
+            let done = gpt2(&[&base[..], flags].concat()).succeeds();
+            assert_eq!(done.json()["sequences"][0]["ids"], expected, "{text:?}");
+            assert_eq!(done.stderr(), "", "{text:?}");
+        }
+    }
+    for (text, expected) in [
+        ("", json!([33, 33, 33, 33, 33, 33, 39])),
+        ("{\"top_p\": 1,}", json!([33, 33, 33, 33, 33, 33, 39])),
+        ("{\"eos_token_id\": \"x\"}", json!([33, 33, 33, 33, 33, 33, 39])),
+        ("{\"temperature\": NaN}", never.clone()),
+        ("{\"temperature\": NaN, \"eos_token_id\": 180}", json!([33, 33, 33, 33, 33, 33, 39, 180])),
+    ] {
+        let folder = model_that_ends(Some(text));
+        let model = folder.path().to_str().unwrap();
+        let base = ["generate", "-m", model, "--ids", ids, "--format", "json", "-n", "9"];
+        let done = gpt2(&base).succeeds();
+        assert_eq!(done.json()["sequences"][0]["ids"], expected, "{text}");
+        let stderr = done.stderr();
+        assert!(stderr.lines().count() == 1 && stderr.starts_with("note: "), "{stderr}");
+        assert!(stderr.contains("generation_config.json"), "{stderr}");
+        assert_eq!(gpt2(&[&base[..], &["-q"]].concat()).succeeds().stderr(), "");
+        assert_eq!(gpt2(&["score", "-m", model, "--ids", ids]).succeeds().stderr(), "");
+    }
+}
+
+/// A value of the file is not called a flag that nobody gave.
+#[test]
+fn errors_about_the_file_name_it() {
+    for (values, words) in [
+        (json!({"do_sample": true, "temperature": 0.0}), "temperature is 0; it takes"),
+        (json!({"bad_words_ids": [[999]]}), "bad_words_ids has token id 999"),
+        (json!({"max_length": 3}), "max_length is 3, which leaves no room"),
+        (json!({"stop_strings": ["x"]}), "stop_strings needs a tokenizer"),
+        (json!({"num_return_sequences": 2}), "num_return_sequences above 1 needs do_sample or num_beams"),
+        (json!({"num_beams": 4, "num_beam_groups": 2}), "num_beam_groups needs diversity_penalty"),
+        (json!({"num_beams": 1.5}), "num_beams is 1.5, not a whole number"),
+        (json!({"do_sample": true, "top_p": 2}), "top_p is 2; it takes"),
+        (json!({"do_sample": true, "typical_p": -1}), "typical_p is -1; it takes"),
+        (json!({"do_sample": true, "min_p": 7}), "min_p is 7; it takes"),
+    ] {
+        let folder = model(&values);
+        let words = format!("generation_config.json: {words}");
+        let done = gpt2(&generate(folder.path(), "1 2 3", &[])).fails(1, &[&words]);
+        assert!(!done.stderr().contains("--"), "{}", done.stderr());
+        let batch = ["generate", "-m", folder.path().to_str().unwrap(), "--input", "-", "--generation-config"];
+        let done = gpt2(&batch).stdin("{\"ids\": [1, 2, 3]}").fails(1, &[]);
+        assert!((done.stdout() + &done.stderr()).contains(&words), "{}", done.stdout());
+    }
+    let folder = model(&json!({"do_sample": true, "top_p": 2}));
+    let topk = ["topk", "-m", folder.path().to_str().unwrap(), "--ids", "1", "--generation-config"];
+    gpt2(&topk).fails(1, &["generation_config.json: top_p is 2"]);
+    let folder = model(&json!({"num_beams": 2, "num_return_sequences": 2}));
+    let both = gpt2(&generate(folder.path(), "1", &["--num-return-sequences", "3"]))
+        .fails(2, &["--num-return-sequences is larger than num_beams (2 in ", "generation_config.json)"]);
+    assert!(!both.stderr().contains("--num-beams"), "{}", both.stderr());
+    let own = gpt2(&generate(folder.path(), "1", &["--temperature", "0"])).fails(2, &["--temperature is 0"]);
+    assert!(!own.stderr().contains("generation_config"), "{}", own.stderr());
+}
+
+/// pandas writes 2.0 in a column with gaps.
+#[test]
+fn whole_numbers_may_have_a_point() {
+    let folder = model(&json!({"max_new_tokens": 2.0}));
+    let json = gpt2(&generate(folder.path(), "161 176 26 125 16", &[])).succeeds().json();
+    assert_eq!(json["sequences"][0]["ids"], json!([33, 33]));
+}
+
 #[test]
 fn a_file_that_cannot_be_used_is_named_with_its_key() {
     for (text, words) in [
         ("{\"top_p\": \"x\"}", &["generation_config.json: top_p is \"x\", not a number"][..]),
-        ("{\"eos_token_id\": \"x\"}", &["generation_config.json: eos_token_id is neither a token id nor"]),
+        ("{\"eos_token_id\": \"x\"}", &["generation_config.json: eos_token_id is \"x\", neither a token id nor"]),
         ("{\"top_p\": 1,}", &["generation_config.json: not JSON at column"]),
+        ("", &["generation_config.json: not JSON: it is empty"]),
         ("[1]", &["generation_config.json: not an object"]),
     ] {
         let folder = model(&json!({}));

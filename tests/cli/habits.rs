@@ -40,10 +40,58 @@ fn what_follows_a_text_flag_is_text() {
     assert_eq!(tokens.iter().map(|token| &token["id"]).collect::<Vec<_>>(), [&json!(12), &json!(438)]);
     let found = ids(&["tokenize", "--vocab", "--format", "ids", "--grep", "-----------------$"]);
     assert!(found.split(' ').count() > 1, "{found}");
-    gpt2(&["tokenize", "-- item"]).fails(2, &["unexpected argument"]);
+    for text in ["- item", "-5 degrees", "-- item", "-x", "--- x"] {
+        for subcommand in ["generate", "tokenize", "topk", "score", "trace"] {
+            let found = format!("unexpected argument '{text}' found");
+            let done = gpt2(&[subcommand, text]).fails(2, &[&found, &format!("--prompt='{text}'")]);
+            assert!(!done.stderr().contains("use '--"), "{}", done.stderr());
+        }
+    }
     gpt2(&["generate", "-m", "demo", "--prompt"]).fails(2, &["--prompt"]);
     // A flag after a flag whose value may be left out is a flag.
     assert_eq!(gpt2(&["tokenize", "--decode", "--format", "text"]).stdin("464").succeeds().stdout(), "The");
+}
+
+/// A tip is about what was meant, or there is none.
+#[test]
+fn an_unknown_flag_comes_with_a_tip_that_helps() {
+    for (arguments, tip) in [
+        (&["topk", "Once", "--input", "x"][..], "'--input' is a flag of gpt2 generate and gpt2 score"),
+        (&["score", "Once", "--temperature=2"], "'--temperature' is a flag of gpt2 generate and gpt2 topk"),
+        (&["info", "--stride", "3"], "'--stride' is a flag of gpt2 score"),
+        (&["generate", "--diversity-penalty", "-inf"], "is given as --diversity-penalty=-inf"),
+        (&["generate", "--temprature", "2"], "a similar argument exists: '--temperature'"),
+        (&["generate", "--max-tokens", "2"], "a similar argument exists: '--max-new-tokens'"),
+    ] {
+        let done = gpt2(arguments).fails(2, &[tip]);
+        assert_eq!(done.stderr().matches("tip:").count(), 1, "{}", done.stderr());
+        assert!(!done.stderr().contains("epsilon"), "{}", done.stderr());
+    }
+    let none = gpt2(&["info", "--zzz"]).fails(2, &["unexpected argument '--zzz' found"]);
+    assert!(!none.stderr().contains("tip:"), "{}", none.stderr());
+}
+
+/// What Windows' programs call Unicode is named, once, and not read as bytes that are at fault.
+#[test]
+fn a_text_in_utf_16_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("text");
+    let file = path.to_str().unwrap();
+    let rows = "{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n";
+    for (mark, encode) in [(&[0xFF, 0xFE], u16::to_le_bytes as fn(u16) -> [u8; 2]), (&[0xFE, 0xFF], u16::to_be_bytes)] {
+        let bytes = [&mark[..], &rows.encode_utf16().flat_map(encode).collect::<Vec<u8>>()].concat();
+        std::fs::write(&path, &bytes).unwrap();
+        gpt2(&["tokenize", "--file", file]).fails(1, &["text is UTF-16; save it as UTF-8"]);
+        for subcommand in ["generate", "score"] {
+            for input in [file, "-"] {
+                let done = gpt2(&[subcommand, "-m", "demo", "--input", input]).stdin(&bytes);
+                let done = done.fails(2, &["is UTF-16; save it as UTF-8"]);
+                assert_eq!((done.stdout(), done.stderr().lines().count()), (String::new(), 1));
+            }
+        }
+        let session = gpt2(&["generate", "-m", "demo", "--interactive"]).stdin(&bytes).succeeds();
+        assert_eq!(session.stderr(), "error: line 1: UTF-16; save it as UTF-8\n");
+    }
 }
 
 #[test]
@@ -116,6 +164,8 @@ fn ids_are_taken_in_every_common_spelling() {
             .collect::<String>()
     };
     assert_eq!(banned("[[189, 3], [7]]"), banned("[[7], [189, 3]]"));
+    gpt2(&["generate", "-m", "demo", "--ids", "[[1,2],[3]]"]).fails(2, &["--ids: a list of lists"]);
+    gpt2(&["generate", "-m", "demo", "--ids", "[1, 2"]).fails(2, &["--ids: the list is open"]);
     gpt2(&["tokenize", "--decode", "[464, x]"]).fails(2, &["--decode", "`x` is not a token id"]);
 }
 
@@ -134,7 +184,29 @@ fn an_interactive_session_goes_on_after_a_bad_line() {
     );
     assert!(stderr.contains("error: line 2: invalid UTF-8 at offset 0") && stderr.contains("512"), "{stderr}");
     let no_tokenizer = ["generate", "-m", &folder, "--interactive", "-n", "2"];
-    assert!(gpt2(&no_tokenizer).stdin("a\nb\n").succeeds().stderr().lines().count() == 2);
+    let done = gpt2(&no_tokenizer).stdin("a\nb\n").fails(1, &["has no tokenizer", "--tokenizer"]);
+    assert_eq!(done.stderr().lines().count(), 1, "{}", done.stderr());
+}
+
+/// Wherever the result goes, a text that ends because the context is full comes with a warning.
+#[test]
+fn a_full_context_is_said_in_every_format() {
+    let folder = tiny("base").display().to_string();
+    let ids = vec!["1"; 94].join(" ");
+    let warning = "ends at the full context of 96 tokens; to continue, use --on-context-limit crop\n";
+    for format in ["text", "json", "jsonl"] {
+        let base = ["generate", "-m", &folder, "--ids", &ids, "-n", "9", "--ignore-eos", "--format", format];
+        assert_eq!(gpt2(&base).succeeds().stderr(), format!("warning: the text {warning}"), "{format}");
+        assert_eq!(gpt2(&[&base[..], &["-q"]].concat()).succeeds().stderr(), "");
+    }
+    let long = json!({"ids": vec![1; 94]}).to_string() + "\n";
+    let short = json!({"ids": [1, 2], "max_new_tokens": 1}).to_string() + "\n";
+    let base = ["generate", "-m", &folder, "--input", "-", "-n", "9", "--ignore-eos"];
+    let batch = |rows: &[&str]| gpt2(&base).stdin(rows.concat()).succeeds().stderr();
+    assert_eq!(batch(&[&short]), "");
+    assert_eq!(batch(&[&long, &short]), format!("warning: the text of 1 row {warning}"));
+    let several = warning.replace("ends", "end");
+    assert_eq!(batch(&[&long, &short, &long]), format!("warning: the texts of 2 rows {several}"));
 }
 
 /// Nothing was scored, so there is nothing to say about a byte.
@@ -149,12 +221,23 @@ fn one_token_has_no_bits_per_byte() {
         let text = gpt2(&["score", "-m", "demo", "--prompt", text]).succeeds().stdout();
         assert!(!text.contains("bits per byte") && !text.contains("perplexity"), "{text}");
     }
+    for (arguments, why) in [
+        (&["Once"][..], "the first token has no probability without --bos"),
+        (&[""], "the text is empty"),
+        (&["", "--bos"], "the text is empty"),
+    ] {
+        let stderr = gpt2(&[&["score", "-m", "demo"], arguments].concat()).succeeds().stderr();
+        assert_eq!(stderr, format!("there is nothing to score: {why}\n"));
+    }
 }
 
 #[test]
 fn an_empty_prompt_starts_from_a_token_that_is_named_as_it_is() {
     let done = gpt2(&["generate", "-m", "demo", "", "-n", "1"]).succeeds();
     assert_eq!(done.stderr(), "the prompt is empty: starting from <|endoftext|>\n");
+    let rows = "{\"prompt\": \"Once\"}\n{\"prompt\": \"\"}\n";
+    let done = gpt2(&["generate", "-m", "demo", "--input", "-", "-n", "1"]).stdin(rows).succeeds();
+    assert_eq!(done.stderr(), "line 2: the prompt is empty: starting from <|endoftext|>\n");
     // The start token of this model without a tokenizer.
     let folder = tiny("base").display().to_string();
     let config: serde_json::Value =
@@ -182,7 +265,11 @@ fn messages_say_what_is_allowed() {
     );
     demo("bench", &["-n", "0"], &["--max-new-tokens", "it takes whole numbers from 1"]);
     demo("bench", &["--prompt-tokens", "4,x"], &["--prompt-tokens", "it takes whole numbers from 1"]);
-    demo("topk", &["Once", "-k", "x"], &["-k", "it takes whole numbers"]);
+    demo("topk", &["Once", "-k", "x"], &["-k", "it takes whole numbers from 1"]);
+    demo("score", &["Once", "--stride", "x"], &["--stride", "it takes whole numbers from 1"]);
+    demo("generate", &["Once", "--top-k", "1.5"], &["--top-k", "not a whole number of 0 or more\n"]);
+    demo("generate", &["Once", "--seed", "18446744073709551616"], &["too large: the most is 18446744073709551615"]);
+    demo("topk", &["Once", "--token", ""], &["is 0 tokens"]);
     demo("topk", &["Once", "--position", "x"], &["--position", "it takes whole numbers"]);
     demo("topk", &["Once", "--position", "3"], &["the prompt has 1 token, 0 to 0"]);
     demo("topk", &["Once", "--html", "a.html"], &["--html", "--all"]);

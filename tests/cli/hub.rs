@@ -11,30 +11,34 @@ use crate::fake_hub::{Access, COMMIT, FakeHub, Fault, Files, Request, TOKEN, eta
 use crate::harness::{Run, gpt2, requires, tiny};
 
 /// A hub and the home directory of a user who has downloaded nothing yet.
-struct Scene {
-    hub: FakeHub,
+pub struct Scene {
+    pub hub: FakeHub,
     home: TempDir,
 }
 
-const ID: &str = "someone/tiny";
+pub const ID: &str = "someone/tiny";
 const WEIGHTS: &str = "model.safetensors";
 
 impl Scene {
-    fn empty() -> Self {
+    pub fn empty() -> Self {
         Self { hub: FakeHub::start(), home: tempfile::tempdir().unwrap() }
     }
 
     /// With this tiny checkpoint on the hub, as [`ID`].
-    fn with(checkpoint: &str) -> Self {
+    pub fn with(checkpoint: &str) -> Self {
         let scene = Self::empty();
         scene.hub.add(ID, files_of(&tiny(checkpoint)));
         scene
     }
 
-    /// Runs `gpt2 info` on this model with the scene's hub and home, which finds the files and opens the weights.
+    /// Runs `gpt2 info` on this model, which finds the files and opens the weights.
     fn info(&self, model: &str, arguments: &[&str]) -> Run {
-        let arguments = [&["info", "-m", model, "--format", "json"], arguments].concat();
-        gpt2(&arguments)
+        self.run(&[&["info", "-m", model, "--format", "json"], arguments].concat())
+    }
+
+    /// Runs `gpt2` with the scene's hub and home.
+    pub fn run(&self, arguments: &[&str]) -> Run {
+        gpt2(arguments)
             .env("HF_ENDPOINT", self.hub.url())
             .env("HF_HOME", self.home.path())
             .env("HF_HUB_DOWNLOAD_TIMEOUT", "1")
@@ -142,7 +146,8 @@ fn shards_and_pytorch_files_are_fetched_if_there_is_no_single_file() {
 #[test]
 fn a_single_gguf_file_is_a_complete_model() {
     let scene = Scene::empty();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint/tiny.gguf");
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats/gguf_user_defined/model/tiny-f32.gguf");
     scene.hub.add(ID, Files::from([("tiny.gguf".to_owned(), std::fs::read(&path).unwrap())]));
     let fetched = scene.info(ID, &["--tensors"]).succeeds().json();
     assert_eq!(fetched["tensors"], scene.info(path.to_str().unwrap(), &["--tensors"]).succeeds().json()["tensors"]);
@@ -249,10 +254,8 @@ fn other_architectures_are_refused_before_their_weights_are_fetched() {
     scene.hub.add("someone/llama", files);
     scene.info("someone/llama", &[]).fails(1, &["config.json", "llama"]);
     let kinds: &[(&[&str], &[&str])] = &[
-        (
-            &["config.json", "tf_model.h5", "flax_model.msgpack"],
-            &["no weights", "model.safetensors", "pytorch_model.bin", "*.gguf"],
-        ),
+        (&["config.json", "README.md"], &["no weights", "model.safetensors", "pytorch_model.bin", "*.gguf"]),
+        (&["config.json", "tf_model.h5", "flax_model.msgpack"], &["tf_model.h5", "Keras"]),
         (&["model.safetensors"], &["config.json"]),
         (&["a.gguf", "b.gguf"], &["several files with weights", "a.gguf"]),
     ];

@@ -16,6 +16,8 @@ mod harness;
 mod html;
 #[cfg(feature = "hub")]
 mod hub;
+#[cfg(feature = "hub")]
+mod hub_forms;
 mod info;
 mod memory;
 mod rows;

@@ -102,7 +102,14 @@ fn errors_name_the_key_in_plain_words() {
         (r#"{"id": 1, "prompt": "x", "temperature": "hot"}"#, "`temperature` is \"hot\", not a number"),
         (r#"{"id": 1, "prompt": "x", "temprature": 1}"#, "\"temprature\" is nearly `temperature`"),
         (r#"{"id": 1, "prompt": "x", "maxNewTokens": 1}"#, "\"maxNewTokens\" is nearly `max_new_tokens`"),
-        (r#"{"id": 1, "prompt": "x", "max_new_tokens": 1.5}"#, "`max_new_tokens` is 1.5, not a whole number"),
+        (
+            r#"{"id": 1, "prompt": "x", "max_new_tokens": 1.5}"#,
+            "`max_new_tokens` is 1.5, not a whole number of 0 or more",
+        ),
+        (r#"{"id": 1, "prompt": "x", "num_beams": -1e0}"#, "`num_beams` is -1e0, not a whole number"),
+        (r#"{"id": 1, "prompt": "x", "seed": 18446744073709551616}"#, "`seed` is 18446744073709551616, too large"),
+        (r#"{"id": 1, "prompt": "x", "max_tokens": 2}"#, "\"max_tokens\" is another name of `max_new_tokens`"),
+        (r#"{"id": 1, "prompt": "x", "eos_token_id": "x"}"#, "`eos_token_id` is \"x\", neither a token id nor a list"),
         (r#"{"id": 1, "prompt_ids": [1, -1]}"#, "`prompt_ids` has -1; token ids are whole numbers"),
         (
             r#"{"id": 1, "prompt": "x", "temperature": 1e39}"#,
@@ -139,6 +146,18 @@ fn rows_take_the_names_of_transformers() {
     let batch = ["generate", "-m", &folder, "--input", "-", "--temperature", "3", "--seed", "1"];
     let done = gpt2(&batch).stdin(row(", \"do_sample\": false")).succeeds().json_lines();
     assert_eq!(done[0]["sequences"][0]["ids"], json!([33, 33, 33]), "greedy, as transformers is");
+    let greedy = ["generate", "-m", &folder, "--input", "-", "-n", "9"];
+    let ids = |more: &str| {
+        let row = format!("{{\"ids\": [161, 176, 26, 125, 16]{more}}}\n");
+        gpt2(&greedy).stdin(row).succeeds().json_lines()[0]["sequences"][0]["ids"].clone()
+    };
+    // transformers' `generate(eos_token_id=...)`.
+    assert_eq!(ids(", \"eos_token_id\": 39"), json!([33, 33, 33, 33, 33, 33, 39]));
+    assert_eq!(ids(", \"eos_token_id\": [180, -7]"), json!([33, 33, 33, 33, 33, 33, 39, 180]));
+    let all = json!([33, 33, 33, 33, 33, 33, 39, 180, 39]);
+    // Null is a value that is not set: the flag's counts.
+    assert_eq!(ids(", \"eos_token_id\": null, \"max_new_tokens\": null"), all);
+    assert_eq!(ids(", \"max_new_tokens\": 2.0, \"num_beams\": 1.0"), json!([33, 33]));
     let done = gpt2(&batch).stdin(row(", \"guidance_scale\": 2")).fails(1, &[]).json_lines();
     assert!(
         done[0]["error"].as_str().unwrap().starts_with("`guidance_scale` is a parameter of transformers"),
@@ -192,6 +211,20 @@ fn repeated_ids_are_refused_before_anything_runs() {
     }
     let files = Files::new("{\"id\": \"a\", \"prompt\": \"x\"}\n{\"id\": \"\\u0061\", \"prompt\": \"y\"}\n");
     files.run(&["generate"]).fails(2, &["same id"]);
+    for (one, other) in [("1", "1.0"), (r#"{"a": 1, "b": 2}"#, r#"{"b":2.0,"a":1}"#)] {
+        let row = |id: &str| format!("{{\"id\": {id}, \"prompt\": \"x y\"}}\n");
+        Files::new(&(row(one) + &row(other))).run(&["generate"]).fails(2, &["same id"]);
+        // And a result is found again however the id is written.
+        let files = Files::new(&row(one));
+        files.run(&["score"]).succeeds();
+        let before = files.read();
+        files.write("in.jsonl", &row(other));
+        files.run(&["score", "--resume"]).succeeds();
+        assert_eq!(files.read(), before);
+    }
+    let numbers = ["12345678901234567890123", "12345678901234567890124"];
+    let rows = numbers.map(|id| format!("{{\"id\": {id}, \"prompt\": \"x\"}}\n"));
+    Files::new(&rows.concat()).run(&["generate", "-n", "1"]).succeeds();
     // A line's number is no id.
     let files = Files::new("{\"prompt\": \"x\"}\n{\"id\": 1, \"prompt\": \"y\"}\n");
     files.run(&["generate", "-n", "1"]).succeeds();
@@ -259,14 +292,46 @@ fn an_output_made_with_other_settings_is_not_continued() {
     refused(&["score"], &["gpt2 generate, not gpt2 score"]);
     let base = tiny("base").display().to_string();
     refused(&["generate", "-n", "2", "-m", &base], &["the model demo, not", "base"]);
+    // GPT-2's tokenizer without its merges.
+    let tokenizer = files.path("tokenizer.json");
+    let bytes: serde_json::Map<String, Value> = byte_pieces().into_iter().zip((0..).map(Value::from)).collect();
+    let bpe = json!({"model": {"type": "BPE", "vocab": bytes, "merges": []}, "added_tokens": [],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}, "decoder": {"type": "ByteLevel"}});
+    std::fs::write(&tokenizer, bpe.to_string()).unwrap();
+    let tokenizer = tokenizer.display().to_string();
+    refused(&["generate", "-n", "2", "--tokenizer", &tokenizer], &["another tokenizer"]);
     files.run(&["generate", "--resume", "-n", "2", "--batch-size", "3", "--threads", "1"]).succeeds();
+    files.run(&["generate", "--resume", "-n", "2", "--tokenizer", "gpt2"]).succeeds();
     assert_eq!(files.read(), whole);
 
     files.write("out.jsonl", "");
     files.run(&["generate", "--resume", "-n", "3"]).succeeds();
+    files.write("out.jsonl.gpt2", "{}\n");
+    files.run(&["generate", "--resume", "-n", "3"]).fails(2, &["out.jsonl.gpt2", "is damaged"]);
     std::fs::remove_file(files.path("out.jsonl.gpt2")).unwrap();
     files.run(&["generate", "--resume", "-n", "3"]).fails(2, &["out.jsonl.gpt2", "is missing"]);
     assert!(!files.path("out.jsonl.gpt2").exists());
+}
+
+/// The pieces of single bytes, in the order of GPT-2's vocabulary.
+fn byte_pieces() -> Vec<String> {
+    let plain = (33..=126).chain(161..=172).chain(174..=255);
+    plain.chain(256..=323).map(|letter| char::from_u32(letter).unwrap().to_string()).collect()
+}
+
+/// Another configuration is not called other weights.
+#[test]
+fn another_configuration_is_named() {
+    let files = Files::new("{\"id\": 1, \"ids\": [1, 2]}\n");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(tiny("base").join(file), files.path(file)).unwrap();
+    }
+    let model = files.folder.path().display().to_string();
+    files.run(&["score", "-m", &model]).succeeds();
+    let mut config: Value = serde_json::from_slice(&std::fs::read(files.path("config.json")).unwrap()).unwrap();
+    config["layer_norm_epsilon"] = json!(0.5);
+    files.write("config.json", &config.to_string());
+    files.run(&["score", "-m", &model, "--resume"]).fails(2, &["another configuration of the model"]);
 }
 
 /// The seed that a run has drawn is that of its continuation.

@@ -148,7 +148,7 @@ fn a_text_beyond_the_context_needs_a_stride() {
     let folder = tiny("base").display().to_string();
     gpt2(&["score", "-m", &folder, "--ids", &ids]).fails(2, &["97 tokens", "context 96", "--stride"]);
     gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "97"]).fails(2, &["--stride is 97", "1 to 96"]);
-    gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "0"]).fails(2, &["--stride is 0"]);
+    gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "0"]).fails(2, &["--stride", "from 1"]);
     gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "8", "--context", "97"]).fails(2, &["--context is 97"]);
     gpt2(&["score", "-m", &folder, "--ids", "1 2", "--context", "8"]).fails(2, &["--stride"]);
     gpt2(&["score", "-m", &folder, "--ids", "1 211"]).fails(2, &["211", "vocabulary"]);

@@ -134,7 +134,7 @@ fn values_out_of_range_are_usage_errors_that_name_the_flag() {
         (&["--num-beams", "2", "--length-penalty", "nan"], "--length-penalty"),
         (&["--num-beams", "2", "--length-penalty", "1e300"], "--length-penalty"),
         (&["--penalty-alpha", "inf", "--top-k", "4"], "--penalty-alpha"),
-        (&["--num-beams", "2", "--num-beam-groups", "2", "--diversity-penalty", "-inf"], "'-i'"),
+        (&["--num-beams", "2", "--num-beam-groups", "2", "--diversity-penalty", "-inf"], "--diversity-penalty=-inf"),
         (&["--num-return-sequences", "99999999", "--sample"], "--num-return-sequences"),
         (&["--bad-words-ids", "50257"], "50257"),
         (&["--stop", ""], "--stop"),

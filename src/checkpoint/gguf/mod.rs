@@ -207,7 +207,7 @@ mod tests {
 
         let gguf = Gguf::open(&path).unwrap();
         // The tokenizer's tokens start and end texts, whatever the configuration says.
-        let config = Config { bos_token_id: Some(2), eos_token_id: vec![1].into(), ..config };
+        let config = Config { bos_token_id: Some(2), eos_token_id: vec![1], ..config };
         assert_eq!(Config::from_gguf(&gguf).unwrap(), config);
         assert!(gguf.metadata.iter().eq(metadata.iter()));
         assert_eq!(gguf.vocabulary().unwrap(), vocabulary);
@@ -223,7 +223,7 @@ mod tests {
     fn models_that_llama_cpp_would_compute_differently_are_not_written() {
         let config = Config { scale_attn_by_inverse_layer_idx: true, ..Config::named("gpt2").unwrap() };
         let error = Metadata::from_config(&config).unwrap_err().to_string();
-        assert!(error.contains("inverse of the layer, which GGUF cannot store"), "{error}");
+        assert!(error.contains("inverse of the layer, which a GGUF of a GPT-2 cannot say"), "{error}");
     }
 
     /// The start of a file: version, number of tensors and keys, then `rest`.

@@ -65,6 +65,7 @@ proptest! {
                 prop::sample::select(vec![
                     "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save",
                     "trainable_token_indices", "peft_type", "init_lora_weights", "target_parameters",
+                    "ensure_weight_tying",
                 ]),
                 prop::sample::select(vec![
                     "null", "true", "1", "2", "0", "-1", "1e300", "NaN", "[]", "[3]", "[\"wte\"]", "[\"\"]", "{\"wte\": [0, 210, 0]}",
@@ -79,6 +80,7 @@ proptest! {
                 prop::sample::select(vec![
                     ".lora_A.weight", ".lora_B.weight", ".lora_B.bias", ".lora_embedding_A", ".lora_embedding_B",
                     ".lora_magnitude_vector", ".token_adapter.trainable_tokens_delta", ".weight", ".base_layer.bias",
+                    ".modules_to_save.weight", ".original_module.weight",
                 ]),
                 prop::sample::select(vec![
                     &[2, 32][..], &[96, 2], &[1, 32], &[96, 1], &[2, 211], &[32, 2], &[211, 2], &[211, 32], &[3, 32], &[32], &[96], &[],

@@ -24,20 +24,33 @@ impl Adapter {
     pub fn merge(&self, checkpoint: &mut Checkpoint, config: &mut Config) -> Result<()> {
         let origin = checkpoint.origin().to_owned();
         self.take_saved(checkpoint, config)?;
-        for rows in &self.rows {
-            let id = present(checkpoint, rows.id);
-            let merged = self.with_rows(rows, &origin, self.base(checkpoint, id, config)?)?;
-            checkpoint.replace(id, merged);
-        }
-        for layer in &self.layers {
-            let id = present(checkpoint, layer.id);
-            let merged = self.changed(layer, &origin, self.base(checkpoint, id, config)?)?;
-            checkpoint.replace(id, merged);
-            if let Some(bias) = &layer.bias {
-                let id = TensorId { kind: Kind::Bias, ..layer.id };
-                let merged = self.with_bias(bias, layer.scale.factor, &origin, self.base(checkpoint, id, config)?)?;
+        // The head is last, as in PEFT: it may be one with the embedding.
+        for head in [false, true] {
+            for rows in self.rows.iter().filter(|rows| (rows.id == TensorId::LM_HEAD) == head) {
+                let id = present(checkpoint, rows.id);
+                let merged = self.with_rows(rows, &origin, self.base(checkpoint, id, config)?)?;
                 checkpoint.replace(id, merged);
             }
+            for layer in self.layers.iter().filter(|layer| (layer.id == TensorId::LM_HEAD) == head) {
+                self.change(layer, &origin, checkpoint, config)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the weight of a layer, and its bias.
+    fn change(&self, layer: &Layer, origin: &str, checkpoint: &mut Checkpoint, config: &Config) -> Result<()> {
+        let id = present(checkpoint, layer.id);
+        // PEFT trained one change for the one weight, and saved it as the head's too, turned.
+        if self.one_change && id != layer.id && self.layers.iter().any(|layer| layer.id == id) {
+            return Ok(());
+        }
+        let merged = self.changed(layer, origin, self.base(checkpoint, id, config)?)?;
+        checkpoint.replace(id, merged);
+        if let Some(bias) = &layer.bias {
+            let id = TensorId { kind: Kind::Bias, ..layer.id };
+            let merged = self.with_bias(bias, layer.scale.factor, origin, self.base(checkpoint, id, config)?)?;
+            checkpoint.replace(id, merged);
         }
         Ok(())
     }

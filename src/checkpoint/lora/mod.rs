@@ -39,6 +39,8 @@ pub struct Adapter {
     rows: Vec<Rows>,
     /// Changes of weights.
     layers: Vec<Layer>,
+    /// Whether the head has the embedding's change where the two are tied (`ensure_weight_tying`).
+    one_change: bool,
 }
 
 /// A whole tensor.
@@ -110,8 +112,15 @@ impl Adapter {
     pub fn open(config: &SmallFile, weights: &Path) -> Result<Self> {
         let settings = Settings::read(config)?;
         let file = File::open(weights)?;
-        let mut adapter =
-            Self { path: weights.into(), base: settings.base.clone(), saved: vec![], rows: vec![], layers: vec![] };
+        let mut adapter = Self {
+            path: weights.into(),
+            base: settings.base.clone(),
+            saved: vec![],
+            rows: vec![],
+            layers: vec![],
+            one_change: settings.one_change,
+        };
+        let mut spare = vec![];
         let mut layers: Vec<(TensorId, String, Pieces)> = vec![];
         let (mut places, mut names) = (HashMap::new(), HashMap::new());
         for tensor in tensors(&file)? {
@@ -124,13 +133,18 @@ impl Adapter {
             }
             match piece {
                 Piece::Whole => adapter.saved.push(Saved { id, is_copy: settings.is_saved(&module), tensor }),
-                Piece::Rows => {
-                    let Some(indices) = settings.token_indices(&module) else {
+                Piece::Copy | Piece::Original => {
+                    spare.push((piece, Saved { id, is_copy: settings.is_saved(&module), tensor }));
+                }
+                Piece::Rows => match settings.token_indices(&module) {
+                    Some(indices) => adapter.rows.push(Rows { id, indices, tensor }),
+                    // PEFT ties the rows of a tied head to the embedding's; with new embeddings, it saves both.
+                    None if id == TensorId::LM_HEAD && settings.token_indices("transformer.wte").is_some() => {}
+                    None => {
                         let problem = "holds rows of tokens that `trainable_token_indices` does not list";
                         return Err(file.error(format!("tensor `{}` {problem}", tensor.name)));
-                    };
-                    adapter.rows.push(Rows { id, indices, tensor });
-                }
+                    }
+                },
                 _ => {
                     let place = *places.entry(id).or_insert(layers.len());
                     if place == layers.len() {
@@ -140,14 +154,29 @@ impl Adapter {
                 }
             }
         }
-        let modules: Vec<&str> = layers.iter().map(|(_, module, _)| module.as_str()).collect();
+        // A change that the head shares with the embedding has the embedding's rank.
+        let shared = layers.iter().find(|(id, ..)| settings.one_change && *id == TensorId::WTE);
+        let scaled_as = |(id, module, _): &(TensorId, String, Pieces)| match shared {
+            Some((_, embedding, _)) if *id == TensorId::LM_HEAD => embedding.clone(),
+            _ => module.clone(),
+        };
+        let modules: Vec<String> = layers.iter().map(scaled_as).collect();
         let scales = settings.scales(&modules)?;
         for ((id, module, pieces), scale) in layers.into_iter().zip(scales) {
             adapter.layers.push(Layer::new(&file, &module, settings.dora, id, scale, pieces)?);
         }
+        // Of a module that it copied, PEFT loads the tensor under the module's own name. The others count without it.
+        spare.sort_by_key(|(piece, _)| *piece == Piece::Original);
+        for (_, saved) in spare {
+            if adapter.saved.iter().all(|other| other.id != saved.id) {
+                adapter.saved.push(saved);
+            }
+        }
+        if adapter.saved.is_empty() && adapter.rows.is_empty() && adapter.layers.is_empty() {
+            return Err(file.error("it holds no weights of an adapter"));
+        }
         // The order in which PEFT visits a model: the head is last.
         adapter.saved.sort_by_key(|saved| saved.id.part == Part::LmHead);
-        adapter.layers.sort_by_key(|layer| layer.id.part == Part::LmHead);
         Ok(adapter)
     }
 

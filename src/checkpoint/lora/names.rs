@@ -17,6 +17,10 @@ pub(super) enum Piece {
     Rows,
     /// A whole tensor.
     Whole,
+    /// A whole tensor once more: the copy that was trained, beside [`Whole`](Self::Whole).
+    Copy,
+    /// A whole tensor as it was before training, beside [`Whole`](Self::Whole).
+    Original,
 }
 
 /// How the names of the pieces end. Embeddings have names of their own.
@@ -31,6 +35,9 @@ const ENDINGS: [(&str, Piece); 8] = [
     (".token_adapter.trainable_tokens_delta", Piece::Rows),
 ];
 
+/// What PEFT puts behind the name of a module around which it puts another.
+const WRAPPERS: [&str; 2] = [".base_layer", ".token_adapter"];
+
 /// What PEFT and others put before the names of a model's modules.
 const PREFIXES: [&str; 4] = ["base_model.", "model.", "module.", "_orig_mod."];
 
@@ -44,8 +51,17 @@ pub(super) fn place(name: &str) -> Option<(TensorId, String, Piece)> {
     let found = ENDINGS.iter().find_map(|(ending, piece)| Some((name.strip_suffix(ending)?, ending, *piece)));
     let Some((module, ending, piece)) = found else {
         let (module, kind) = name.rsplit_once('.')?;
-        let module = module.strip_suffix(".base_layer").unwrap_or(module);
-        return Some((tensor(module, kind)?, module.to_owned(), Piece::Whole));
+        let (mut module, piece) = if let Some(module) = module.strip_suffix(".modules_to_save") {
+            (module, Piece::Copy)
+        } else if let Some(module) = module.strip_suffix(".original_module") {
+            (module, Piece::Original)
+        } else {
+            (module, Piece::Whole)
+        };
+        while let Some(inner) = WRAPPERS.iter().find_map(|wrapper| module.strip_suffix(wrapper)) {
+            module = inner;
+        }
+        return Some((tensor(module, kind)?, module.to_owned(), piece));
     };
     let id = tensor(module, "weight")?;
     let has_its_names = match piece {
@@ -99,6 +115,9 @@ mod tests {
             ("base_model.model.transformer.wpe.lora_embedding_B", TensorId::WPE, "transformer.wpe", Piece::B),
             ("base_model.model.lm_head.lora_A.weight", TensorId::LM_HEAD, "lm_head", Piece::A),
             ("base_model.model.lm_head.base_layer.weight", TensorId::LM_HEAD, "lm_head", Piece::Whole),
+            ("base_model.model.lm_head.token_adapter.base_layer.weight", TensorId::LM_HEAD, "lm_head", Piece::Whole),
+            ("base_model.model.lm_head.modules_to_save.weight", TensorId::LM_HEAD, "lm_head", Piece::Copy),
+            ("base_model.model.lm_head.original_module.weight", TensorId::LM_HEAD, "lm_head", Piece::Original),
             (
                 "base_model.model.transformer.wte.token_adapter.trainable_tokens_delta",
                 TensorId::WTE,

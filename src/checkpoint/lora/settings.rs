@@ -48,6 +48,8 @@ pub(super) struct Settings {
     /// Whether the factor is alpha over the root of the rank.
     rslora: bool,
     pub dora: bool,
+    /// Whether tied weights share one change.
+    pub one_change: bool,
     saved: Vec<String>,
     /// Lists of token ids, and the module each is for; no module stands for the token embedding.
     tokens: Vec<(Option<String>, Vec<usize>)>,
@@ -80,12 +82,13 @@ impl Settings {
         Ok(Self {
             path: path.into(),
             base: fields.get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned),
-            rank: fields.number("r", 8, rank)?,
-            alpha: fields.number("lora_alpha", 8.0, alpha)?,
-            ranks: fields.patterns("rank_pattern", rank)?,
-            alphas: fields.patterns("alpha_pattern", alpha)?,
+            rank: fields.number("r", 8, RANK)?,
+            alpha: fields.number("lora_alpha", 8.0, ALPHA)?,
+            ranks: fields.patterns("rank_pattern", RANK)?,
+            alphas: fields.patterns("alpha_pattern", ALPHA)?,
             rslora: fields.flag("use_rslora")?,
             dora: fields.flag("use_dora")?,
+            one_change: fields.flag("ensure_weight_tying")?,
             saved: fields.names("modules_to_save")?,
             tokens: fields.tokens()?,
         })
@@ -106,7 +109,7 @@ impl Settings {
     ///
     /// # Errors
     /// [`Error::Format`] if a pattern cannot be read.
-    pub fn scales(&self, modules: &[&str]) -> Result<Vec<Scale>> {
+    pub fn scales(&self, modules: &[String]) -> Result<Vec<Scale>> {
         let ranks = self.matching("rank_pattern", &self.ranks, self.rank, modules)?;
         let alphas = self.matching("alpha_pattern", &self.alphas, self.alpha, modules)?;
         let scale = |(rank, alpha): (usize, f64)| {
@@ -118,7 +121,7 @@ impl Settings {
 
     /// The value of the first pattern that matches each module. A pattern is a regular expression for the end of the
     /// name, from after a dot on (PEFT's `get_pattern_key`); the time that the crate `regex` takes is linear in the name.
-    fn matching<T: Copy>(&self, key: &str, patterns: &[(String, T)], default: T, modules: &[&str]) -> Result<Vec<T>> {
+    fn matching<T: Copy>(&self, key: &str, patterns: &[(String, T)], default: T, modules: &[String]) -> Result<Vec<T>> {
         let mut values = vec![None; modules.len()];
         for (pattern, value) in patterns {
             let regex = RegexBuilder::new(&format!(r"^(?:.*\.)?(?:{pattern})$"))
@@ -142,13 +145,15 @@ impl Settings {
     }
 }
 
-fn rank(value: &Value) -> Option<usize> {
-    value.as_u64().filter(|rank| (1..=LARGEST_RANK).contains(rank)).map(|rank| rank as usize)
-}
+/// A kind of number: how it is read, and what it must be.
+struct Number<T>(fn(&Value) -> Option<T>, &'static str);
 
-fn alpha(value: &Value) -> Option<f64> {
-    value.as_f64().filter(|alpha| alpha.is_finite())
-}
+const RANK: Number<usize> = Number(
+    |value| value.as_u64().filter(|rank| (1..=LARGEST_RANK).contains(rank)).map(|rank| rank as usize),
+    "a whole number from 1 to 1048576",
+);
+
+const ALPHA: Number<f64> = Number(|value| value.as_f64().filter(|alpha| alpha.is_finite()), "a finite number");
 
 impl Fields<'_> {
     fn error(&self, message: impl AsRef<str>) -> Error {
@@ -189,15 +194,13 @@ impl Fields<'_> {
         Ok(())
     }
 
-    fn number<T>(&self, key: &str, default: T, read: fn(&Value) -> Option<T>) -> Result<T> {
+    fn number<T>(&self, key: &str, default: T, kind: Number<T>) -> Result<T> {
         match self.get(key) {
             None => Ok(default),
-            Some(value) => read(value).ok_or_else(|| self.out_of_range(key, value)),
+            Some(value) => {
+                kind.0(value).ok_or_else(|| self.error(format!("`{key}` is {}; it must be {}", shown(value), kind.1)))
+            }
         }
-    }
-
-    fn out_of_range(&self, key: &str, value: &Value) -> Error {
-        self.error(format!("`{key}` is {}, which is out of range", shown(value)))
     }
 
     fn flag(&self, key: &str) -> Result<bool> {
@@ -208,12 +211,18 @@ impl Fields<'_> {
         }
     }
 
-    fn patterns<T>(&self, key: &str, read: fn(&Value) -> Option<T>) -> Result<Vec<(String, T)>> {
+    fn patterns<T>(&self, key: &str, kind: Number<T>) -> Result<Vec<(String, T)>> {
         match self.get(key) {
             None => Ok(vec![]),
             Some(Value::Object(patterns)) if patterns.len() <= MOST_PATTERNS => {
-                let value = |value| read(value).ok_or_else(|| self.out_of_range(key, value));
-                patterns.iter().map(|(pattern, of)| Ok((pattern.clone(), value(of)?))).collect()
+                let read = |(pattern, value): (&String, &Value)| match kind.0(value) {
+                    Some(number) => Ok((pattern.clone(), number)),
+                    None => {
+                        let of = shown(&Value::from(pattern.as_str()));
+                        Err(self.error(format!("`{key}` has {} for {of}; it must be {}", shown(value), kind.1)))
+                    }
+                };
+                patterns.iter().map(read).collect()
             }
             Some(_) => Err(self.error(format!("`{key}` must be an object with at most {MOST_PATTERNS} patterns"))),
         }
@@ -259,7 +268,7 @@ mod tests {
     }
 
     fn scale(json: &str, module: &str) -> (usize, f32) {
-        let scale = read(json).unwrap().scales(&[module]).unwrap()[0];
+        let scale = read(json).unwrap().scales(&[module.to_owned()]).unwrap()[0];
         (scale.rank, scale.factor)
     }
 
@@ -298,11 +307,17 @@ mod tests {
             ("{", "not the settings of a PEFT adapter: not JSON: it breaks off"),
             ("{}", "no `peft_type`"),
             (r#"{"peft_type": "IA3"}"#, "`peft_type` is \"IA3\"; of PEFT's adapters, LORA is supported"),
-            (r#"{"peft_type": "LORA", "r": 0}"#, "`r` is 0, which is out of range"),
-            (r#"{"peft_type": "LORA", "r": 1.5}"#, "`r` is 1.5"),
+            (r#"{"peft_type": "LORA", "r": 0}"#, "`r` is 0; it must be a whole number from 1 to 1048576"),
+            (r#"{"peft_type": "LORA", "r": 1.5}"#, "`r` is 1.5; it must be a whole number"),
+            (r#"{"peft_type": "LORA", "r": "2"}"#, "`r` is \"2\"; it must be a whole number"),
+            (r#"{"peft_type": "LORA", "r": 1048577}"#, "`r` is 1048577; it must be a whole number from 1 to 1048576"),
+            (r#"{"peft_type": "LORA", "lora_alpha": "6"}"#, "`lora_alpha` is \"6\"; it must be a finite number"),
             (r#"{"peft_type": "LORA", "lora_alpha": NaN}"#, "`lora_alpha` is \"NaN\""),
             (r#"{"peft_type": "LORA", "use_dora": 1}"#, "`use_dora` is 1; it must be true or false"),
-            (r#"{"peft_type": "LORA", "rank_pattern": {"a": -1}}"#, "`rank_pattern` is -1"),
+            (
+                r#"{"peft_type": "LORA", "rank_pattern": {"a": -1}}"#,
+                "`rank_pattern` has -1 for \"a\"; it must be a whole number",
+            ),
             (r#"{"peft_type": "LORA", "rank_pattern": [1]}"#, "`rank_pattern` must be an object"),
             (r#"{"peft_type": "LORA", "modules_to_save": "wte"}"#, "`modules_to_save` must be a list of names"),
             (r#"{"peft_type": "LORA", "trainable_token_indices": [-1]}"#, "`trainable_token_indices` must be a list"),
@@ -322,7 +337,7 @@ mod tests {
     fn patterns_that_are_no_regular_expressions_are_refused_at_once() {
         for pattern in ["(", "(?=x)", "a{999999999}", "((a{200}){200}){200}"] {
             let settings = read(&format!(r#"{{"peft_type": "LORA", "alpha_pattern": {{"{pattern}": 1}}}}"#)).unwrap();
-            let error = settings.scales(&["wte"]).unwrap_err().to_string();
+            let error = settings.scales(&["wte".to_owned()]).unwrap_err().to_string();
             assert!(error.contains("`alpha_pattern` has the pattern"), "{error}");
         }
         // A pattern that takes exponential time where one tries all ways to match it.

@@ -65,7 +65,7 @@ fn every_kind_of_change_gives_what_peft_gives() {
         golden::check(&format!("lora_more/{case}"), config, &checkpoint);
         count += 1;
     }
-    assert_eq!(count, 15);
+    assert_eq!(count, 22);
 }
 
 /// The tensors of a checkpoint with the matrices of its blocks stored as `dtype`, (out, in), as GGUF has them.
@@ -185,6 +185,10 @@ fn each_fault_is_named() {
     refused(saved, &[("transformer.wte.weight", &[214, 32])], "the embedding has 214 tokens and the head 211");
     let rows: (&str, &[usize]) = ("base_model.model.transformer.wte.token_adapter.trainable_tokens_delta", &[1, 32]);
     refused(SETTINGS, &[rows], "`trainable_token_indices` does not list");
+    let of_head: (&str, &[usize]) = ("base_model.model.lm_head.token_adapter.trainable_tokens_delta", &[1, 32]);
+    refused(SETTINGS, &[of_head], "`trainable_token_indices` does not list");
+    let only_of_head = r#"{"peft_type": "LORA", "trainable_token_indices": [1]}"#;
+    refused(only_of_head, &[of_head], "it holds no weights of an adapter");
     refused(
         r#"{"peft_type": "LORA", "trainable_token_indices": [211]}"#,
         &[rows],
@@ -197,10 +201,23 @@ fn each_fault_is_named() {
     );
 }
 
+/// The copy that was trained counts before the tensor as it was, where neither has the module's own name.
+#[test]
+fn copies_count_without_the_modules_own_tensor() {
+    let names = ["lm_head.original_module.weight", "lm_head.modules_to_save.weight", "lm_head.weight"];
+    let tensors = names.map(|name| (name, &[211, 32][..]));
+    for (given, expected) in [(0..3, names[2]), (0..2, names[1]), (0..1, names[0])] {
+        let adapter = made_up(SETTINGS, &tensors[given]).1.unwrap();
+        let saved: Vec<&str> = adapter.saved.iter().map(|saved| saved.tensor.name.as_str()).collect();
+        assert_eq!(saved, [expected]);
+    }
+}
+
 #[test]
 fn a_folder_without_an_adapter_says_what_it_lacks() {
     let (folder, adapter) = made_up(SETTINGS, &[]);
-    adapter.unwrap();
+    let error = adapter.unwrap_err().to_string();
+    assert!(error.ends_with("adapter_model.safetensors: it holds no weights of an adapter"), "{error}");
     std::fs::remove_file(folder.path().join(Adapter::WEIGHTS[0])).unwrap();
     let lacks = |path: PathBuf| Adapter::in_folder(&path).unwrap_err().to_string();
     let error = lacks(folder.path().into());

@@ -2,7 +2,7 @@
 //!
 //! Reference: <https://github.com/openai/gpt-2>, `src/model.py` (`default_hparams`).
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -16,9 +16,6 @@ const KEYS: [(&str, &str); 5] = [
     ("n_head", "n_head"),
     ("n_layer", "n_layer"),
 ];
-
-/// The token that ends a text, if the vocabulary has it.
-const END_OF_TEXT: u64 = 50256;
 
 impl Config {
     /// Parses and checks the bytes of an `hparams.json`; `origin` names them in errors. Missing keys are those of the
@@ -48,11 +45,7 @@ impl Config {
         {
             config.insert("vocab_size".into(), rows.into());
         }
-        let has_end = config.get("vocab_size").and_then(Value::as_u64).is_none_or(|size| size > END_OF_TEXT);
-        let end_of_text = has_end.then_some(END_OF_TEXT);
-        config.insert("bos_token_id".into(), json!(end_of_text));
-        config.insert("eos_token_id".into(), json!(end_of_text));
-        Self::from_json(Value::from(config).to_string().as_bytes(), origin)
+        Ok(Self::from_json(Value::from(config).to_string().as_bytes(), origin)?.with_gpt2s_end_of_text())
     }
 }
 

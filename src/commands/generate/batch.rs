@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
-use gpt2::decode::{Engine, Event, PARAMETERS, RequestId, Sequence};
+use gpt2::decode::{Engine, Event, Meaning, PARAMETERS, RequestId, Sequence, parameter_meaning};
 use gpt2::model::Session;
 use indicatif::ProgressBar;
 use serde_json::Value;
 
-use super::{Generator, Request, interrupt_flag, rand_seed};
+use super::{Generator, Request, fills_context, interrupt_flag, rand_seed};
 use crate::commands::Interrupted;
 use crate::commands::rows::{self, Input, Next, Refused, Row, Settings, Sink};
 use crate::output::generate::Timings;
@@ -28,10 +28,15 @@ pub fn run(generator: &Generator<'_>, rows: Input) -> Result<()> {
         engine = engine.with_assistant(assistant)?;
     }
     let seed = settings.seed;
-    let mut batch = Batch { generator, seed, rows, running: HashMap::new(), tokens: 0, failed: 0, progress };
+    let mut batch = Batch { generator, seed, rows, running: HashMap::new(), tokens: 0, failed: 0, full: 0, progress };
     let outcome = batch.run(&mut engine, &mut sink, &interrupted);
     batch.progress.finish_and_clear();
     outcome?;
+    match batch.full {
+        0 => {}
+        1 => generator.warn_that("the text of 1 row ends"),
+        full => generator.warn_that(format_args!("the texts of {full} rows end")),
+    }
     if interrupted.load(Ordering::Relaxed) {
         return Err(Interrupted.into());
     }
@@ -52,6 +57,15 @@ fn settings(generator: &Generator<'_>) -> Settings {
     settings
 }
 
+/// Our name of a parameter that a row gives under one of its names.
+fn own_name(key: &str) -> &str {
+    match parameter_meaning(key) {
+        Some(Meaning::Parameter(parameter)) => parameter.name,
+        Some(Meaning::DoSample) => "sample",
+        _ => key,
+    }
+}
+
 struct Batch<'a> {
     generator: &'a Generator<'a>,
     seed: u64,
@@ -59,6 +73,8 @@ struct Batch<'a> {
     running: HashMap<RequestId, Running>,
     tokens: u64,
     failed: usize,
+    /// Rows whose text ends because the context is full.
+    full: usize,
     progress: ProgressBar,
 }
 
@@ -108,13 +124,18 @@ impl Batch<'_> {
                 self.progress.inc(1);
                 Ok(())
             }
-            Err(error) => self.fail(sink, Refused { place: row.place, error }),
+            Err(error) => {
+                let given = row.parameters.iter().filter(|(_, value)| !value.is_null());
+                let given: Vec<&str> = given.map(|(key, _)| own_name(key)).collect();
+                let error = self.generator.blame(error, &given);
+                self.fail(sink, Refused { place: row.place, error })
+            }
         }
     }
 
     fn request(&self, row: &Row) -> Result<Request> {
         let config = self.generator.config.with_json(&row.parameters)?;
-        self.generator.request(&row.prompt, &config, self.seed)
+        self.generator.request(&row.prompt, Some(row.place.line), &config, self.seed)
     }
 
     fn take(&mut self, event: Event, sink: &mut Sink) -> Result<()> {
@@ -151,6 +172,7 @@ impl Batch<'_> {
             prompt_tokens: running.request.prompt_ids.len(),
             generated_tokens,
         };
+        self.full += usize::from(fills_context(sequences));
         let identity = running.row.identity();
         let record = self.generator.record(Some(running.row.place), &running.request, sequences, timings);
         self.progress.inc(1);

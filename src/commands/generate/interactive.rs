@@ -67,9 +67,10 @@ fn complete(generator: &Generator<'_>, line: Result<String>, interrupted: &Atomi
     interrupted.store(false, Ordering::Relaxed);
     let mut out = Stdout::lock();
     let outcome = line.and_then(|line| {
-        let request = generator.request(&Prompt::Text(line), &generator.config, rand_seed())?;
+        let request = generator.request(&Prompt::Text(line), None, &generator.config, rand_seed())?;
         generator.write_text(&request, interrupted, &mut out)
     });
+    let outcome = outcome.map_err(|error| generator.blame(error, &[]));
     out.finish()?;
     match outcome {
         Err(error) => {

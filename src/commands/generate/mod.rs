@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, Sequence};
 use gpt2::error::tokens_text;
 use gpt2::model::{Gpt2, Session};
@@ -39,12 +39,16 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     let defaults = loaded.generation_defaults(args.generation_config, verbosity)?;
     let config = assisted(args.decoding.over(defaults)?);
     if args.batch.rows.input.is_none() {
-        config.check()?;
+        let blame = |error: gpt2::Error| loaded.blame(error.into(), args.generation_config, &given(args));
+        config.check().map_err(blame)?;
+    }
+    if args.interactive {
+        loaded.tokenizer()?;
     }
     let assistant = assistant(args, verbosity)?;
     let generator = Generator { args, config, loaded: &loaded, assistant: assistant.as_ref(), verbosity };
     match work {
-        Work::Single(prompt) => generator.single(&prompt),
+        Work::Single(prompt) => generator.single(&prompt).map_err(|error| generator.blame(error, &[])),
         Work::Batch(input) => batch::run(&generator, input),
         Work::Interactive => interactive::run(&generator),
     }
@@ -55,6 +59,12 @@ enum Work {
     Single(Prompt),
     Batch(Input),
     Interactive,
+}
+
+/// The parameters that the flags give.
+fn given(args: &GenerateArgs) -> Vec<&str> {
+    let assistant = args.assistant_model.as_ref().map(|_| "assistant_model");
+    args.decoding.given().into_iter().chain(assistant).collect()
 }
 
 /// The model that guesses ahead.
@@ -103,7 +113,7 @@ impl Request {
 
 impl Generator<'_> {
     fn single(&self, prompt: &Prompt) -> Result<()> {
-        let request = self.request(prompt, &self.config, rand_seed())?;
+        let request = self.request(prompt, None, &self.config, rand_seed())?;
         let interrupted = interrupt_flag()?;
         let mut out = Stdout::lock();
         let ended = match self.args.format {
@@ -112,6 +122,7 @@ impl Generator<'_> {
                 Some((sequences, timings)) => {
                     let record = self.record(None, &request, &sequences, timings);
                     out.json(&record, format)?;
+                    self.warn_of_context(&sequences);
                     true
                 }
                 None => false,
@@ -121,13 +132,20 @@ impl Generator<'_> {
         if ended { Ok(()) } else { Err(Interrupted.into()) }
     }
 
-    /// The request for a prompt; `seed` is used if the parameters have none.
-    fn request(&self, prompt: &Prompt, config: &GenerationConfig, seed: u64) -> Result<Request> {
+    /// An error as one of generation_config.json, if it is about a value of that file and not about a flag or one of the
+    /// `keys` of a row.
+    fn blame(&self, error: Error, keys: &[&str]) -> Error {
+        let given = [&*given(self.args), keys].concat();
+        self.loaded.blame(error, self.args.generation_config, &given)
+    }
+
+    /// The request for a prompt, which may be that of the row on a `line`; `seed` is used if the parameters have none.
+    fn request(&self, prompt: &Prompt, line: Option<usize>, config: &GenerationConfig, seed: u64) -> Result<Request> {
         let loaded = self.loaded;
         let mut config = config.clone();
         loaded.encode_texts(&mut config)?;
         let seed = *config.seed.get_or_insert(seed);
-        let prompt_ids = loaded.prompt_ids(prompt, &self.args.text, self.verbosity)?;
+        let prompt_ids = loaded.prompt_ids(prompt, line, &self.args.text, self.verbosity)?;
         let text = match prompt {
             Prompt::Text(text) => Some(text.clone()),
             Prompt::Ids(ids) => loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids, false)),
@@ -216,17 +234,25 @@ impl Generator<'_> {
         }
     }
 
-    fn report(&self, sequences: &[Sequence], timings: Timings) {
-        if self.verbosity.quiet {
-            return;
+    /// Warns if a text ends where the context is full.
+    fn warn_of_context(&self, sequences: &[Sequence]) {
+        if fills_context(sequences) {
+            self.warn_that("the text ends");
         }
-        if sequences.iter().any(|sequence| sequence.finish_reason == FinishReason::Context) {
-            let context = self.loaded.model.config().n_positions;
+    }
+
+    /// Warns that what is said happens where the context is full.
+    fn warn_that(&self, what: impl std::fmt::Display) {
+        if !self.verbosity.quiet {
+            let context = tokens_text(self.loaded.model.config().n_positions);
             say(format_args!(
-                "warning: the text ends at the full context of {}; to continue, use --on-context-limit crop",
-                tokens_text(context)
+                "warning: {what} at the full context of {context}; to continue, use --on-context-limit crop"
             ));
         }
+    }
+
+    fn report(&self, sequences: &[Sequence], timings: Timings) {
+        self.warn_of_context(sequences);
         if self.verbosity.verbose > 0 {
             let decoded = timings.generated_tokens.saturating_sub(1);
             say(format_args!(
@@ -280,6 +306,11 @@ impl Generator<'_> {
             logprobs: logprobs.map(|tokens| tokens.iter().map(|token| LogprobRecord::new(token, text)).collect()),
         }
     }
+}
+
+/// Whether one of them ends because the context is full.
+fn fills_context(sequences: &[Sequence]) -> bool {
+    sequences.iter().any(|sequence| sequence.finish_reason == FinishReason::Context)
 }
 
 fn join_ids(ids: &[u32]) -> String {

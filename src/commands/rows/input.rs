@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use anyhow::{Context, Result, anyhow, bail};
 use gpt2::Error;
 
-use super::lines::{Line, Lines, other_format};
+use super::lines::{Line, Lines, Utf16, other_format};
 use super::row::{self, Keys, Refused, Row};
 use super::{Hash, sink};
 use crate::cli::{RowArgs, is_stdin};
@@ -86,10 +86,8 @@ impl Input {
             Err(TryRecvError::Empty) => return Ok(Next::Later),
             Err(TryRecvError::Disconnected) => return Ok(Next::End),
         };
-        if std::mem::take(&mut self.is_first)
-            && let Ok(text) = &text
-        {
-            check_format(&self.name, text)?;
+        if std::mem::take(&mut self.is_first) {
+            check_format(&self.name, &text)?;
         }
         let row = match self.keys.read(number, text) {
             Ok(row) => row,
@@ -106,8 +104,12 @@ impl Input {
     }
 }
 
-fn check_format(name: &str, first: &str) -> Result<()> {
-    match other_format(first) {
+fn check_format(name: &str, first: &Result<String>) -> Result<()> {
+    let what = match first {
+        Ok(first) => other_format(first).map(str::to_owned),
+        Err(error) => error.downcast_ref::<Utf16>().map(|what| format!("is {what}")),
+    };
+    match what {
         Some(what) => bail!(Error::Usage(format!("{name} {what}"))),
         None => Ok(()),
     }
@@ -119,10 +121,8 @@ fn scan(path: &Path, name: &str, keys: &Keys, wanted: bool) -> Result<Option<Has
     let mut ids = HashMap::new();
     let mut contents = wanted.then(HashMap::new);
     for (i, (number, text)) in Lines::new(BufReader::new(file)).enumerate() {
-        if i == 0
-            && let Ok(text) = &text
-        {
-            check_format(name, text)?;
+        if i == 0 {
+            check_format(name, &text)?;
         }
         // What is wrong with a row is reported in its turn.
         let (place, row) = match keys.read(number, text) {

@@ -23,8 +23,12 @@ pub struct Settings {
     pub subcommand: String,
     /// The model's name, for people: the same model may have several.
     pub model: String,
-    /// Identifies configuration and weights.
+    /// The model's configuration.
+    pub config: String,
+    /// Identifies the weights.
     pub weights: String,
+    /// Identifies the tokenizer.
+    pub tokenizer: String,
     /// The seed that was drawn if none was given; a later run continues with it.
     pub seed: u64,
     /// Parameters and flags by name.
@@ -42,6 +46,12 @@ impl Settings {
                 true => format!("other weights of the model {}", self.model),
                 false => format!("the model {}, not {}", earlier.model, self.model),
             });
+        }
+        if self.config != earlier.config {
+            return Some(format!("another configuration of the model {}", self.model));
+        }
+        if self.tokenizer != earlier.tokenizer {
+            return Some("another tokenizer".to_owned());
         }
         let names = earlier
             .parameters
@@ -168,7 +178,8 @@ mod tests {
 
     fn settings(parameters: Value) -> Settings {
         let Value::Object(parameters) = parameters else { panic!("an object") };
-        Settings { subcommand: "generate".into(), model: "m".into(), weights: "w".into(), seed: 1, parameters }
+        let [subcommand, model, config, weights, tokenizer] = ["generate", "m", "c", "w", "t"].map(str::to_owned);
+        Settings { subcommand, model, config, weights, tokenizer, seed: 1, parameters }
     }
 
     #[test]
@@ -182,6 +193,10 @@ mod tests {
         assert_eq!(one.difference(&other).unwrap(), "the model n, not m");
         let other = Settings { weights: "v".into(), ..one.clone() };
         assert_eq!(one.difference(&other).unwrap(), "other weights of the model m");
+        let other = Settings { config: "d".into(), ..one.clone() };
+        assert_eq!(one.difference(&other).unwrap(), "another configuration of the model m");
+        let other = Settings { tokenizer: "u".into(), ..one.clone() };
+        assert_eq!(one.difference(&other).unwrap(), "another tokenizer");
         let other = Settings { subcommand: "score".into(), ..one.clone() };
         assert_eq!(one.difference(&other).unwrap(), "gpt2 score, not gpt2 generate");
     }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, Read};
 
 use anyhow::{Context, Result, anyhow, bail};
-use gpt2::files::without_byte_order_mark;
+use gpt2::files::{is_utf16, without_byte_order_mark};
 
 /// The longest line in bytes, so that endless input does not fill memory.
 const LONGEST_LINE: u64 = 1 << 28;
@@ -11,7 +11,12 @@ const LONGEST_LINE: u64 = 1 << 28;
 /// A line's number, counted from 1, and its text.
 pub type Line = (usize, Result<String>);
 
-/// Reads the lines that are not blank. An error of the reader is the last line.
+/// An input in an encoding that nothing here reads.
+#[derive(Debug, thiserror::Error)]
+#[error("UTF-16; save it as UTF-8")]
+pub struct Utf16;
+
+/// Reads the lines that are not blank. An error of the reader is the last line, and so is an input that is [`Utf16`].
 pub struct Lines<R> {
     reader: R,
     number: usize,
@@ -57,6 +62,10 @@ impl<R: BufRead> Iterator for Lines<R> {
                 Ok(bytes) => bytes,
                 Err(error) => return Some((self.number, Err(error))),
             };
+            if self.number == 1 && is_utf16(&bytes) {
+                self.ended = true;
+                return Some((1, Err(Utf16.into())));
+            }
             let text = if self.number == 1 { without_byte_order_mark(&bytes).to_vec() } else { bytes };
             let text = String::from_utf8(text)
                 .map_err(|e| anyhow!("invalid UTF-8 at offset {}", e.utf8_error().valid_up_to()));
@@ -100,6 +109,7 @@ mod tests {
         assert_eq!(lines(b"\xEF\xBB\xBFa\r\n\n \nb"), [of(1, "a\r"), of(4, "b")]);
         assert_eq!(lines(b"a\xff\nb\n"), [of(1, "error: invalid UTF-8 at offset 1"), of(2, "b")]);
         assert_eq!(lines(b"\xEF\xBB\xBF"), []);
+        assert_eq!(lines(b"\xFF\xFEa\0\n\0b\0"), [of(1, "error: UTF-16; save it as UTF-8")]);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Rows: many inputs from a file or a stream, one JSON object a line, and one result a line for each.
 //!
 //! Every subcommand that takes rows reads them with [`Input`] and writes results with [`Sink`], so that keys, ids, errors
-//! and `--resume` work the same everywhere. `row` knows what the keys of a row mean, `lines` what a line is, `ledger` what
-//! an output was made with.
+//! and `--resume` work the same everywhere. `row` knows what the keys of a row mean, `meant` which key a misspelt one was,
+//! `equal` which ids are the same, `lines` what a line is, `ledger` what an output was made with.
 
+mod equal;
 mod input;
 mod ledger;
 mod lines;
+mod meant;
 mod progress;
 mod row;
 mod sink;

@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 
 use anyhow::{Error, Result, anyhow, bail};
-use gpt2::decode::{Meaning, PARAMETERS, parameter_meaning};
+use gpt2::decode::{GenerationConfig, Meaning, parameter_meaning};
 use gpt2::json;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{Hash, hash};
+use super::meant::meant;
+use super::{Hash, equal, hash};
 use crate::cli::Prompt;
 use crate::output::{Carried, RowRecord, visible};
 
@@ -103,8 +104,8 @@ impl Keys {
             bail!("the row has {:?} twice", twice[0]);
         }
         for other in others {
-            if let Some(meant) = self.nearly(other) {
-                bail!("{other:?} is nearly `{meant}`; write `{meant}`, or carry it along with --keep {other:?}");
+            if let Some((is, meant)) = meant(other, self.parameters) {
+                bail!("{other:?} is {is} `{meant}`; write `{meant}`, or carry it along with --keep {other:?}");
             }
             if self.strict {
                 bail!("{other:?} means nothing here, and --strict refuses such keys");
@@ -127,37 +128,12 @@ impl Keys {
             meaning => self.parameters && meaning.is_some(),
         }
     }
-
-    /// The key that `other`, which means nothing, is a misspelling of.
-    fn nearly(&self, other: &str) -> Option<&'static str> {
-        let parameters = PARAMETERS.iter().map(|parameter| parameter.name).filter(|_| self.parameters);
-        ["id"].into_iter().chain(PROMPT_KEYS).chain(parameters).find(|name| is_nearly(other, name))
-    }
 }
 
-/// Whether `other` differs from `name` in case, dashes, underscores or, if the name is long, a letter or two.
-fn is_nearly(other: &str, name: &str) -> bool {
-    let letters = |text: &str| text.replace(['_', '-', ' '], "").to_lowercase();
-    let (other_letters, name_letters) = (letters(other), letters(name));
-    let mistakes = match name_letters.len() {
-        0..=4 => 0,
-        5..=7 => 1,
-        _ => 2,
-    };
-    // A name such as `_id` is a name of its own.
-    !other.starts_with('_')
-        && other_letters.len().abs_diff(name_letters.len()) <= mistakes
-        && strsim::osa_distance(&other_letters, &name_letters) <= mistakes
-}
-
-/// The identity of a row in its input.
+/// The identity of a row in its input. Ids are the same if their JSON values are, however they are written.
 pub(super) fn key(id: Option<&RawValue>, line: usize) -> Hash {
     match id {
-        // A text may be written in several ways.
-        Some(id) => match serde_json::from_str::<String>(id.get()) {
-            Ok(text) => hash(["text", &text]),
-            Err(_) => hash(["id", &compact(id.get())]),
-        },
+        Some(id) => hash(["id", &equal::canonical(id)]),
         None => hash(["line", &line.to_string()]),
     }
 }
@@ -245,8 +221,13 @@ fn parameter((key, value): (&str, &RawValue)) -> Result<(String, Value)> {
             "`{key}` is a parameter of transformers that this program does not have; to carry it along: --keep {key}"
         );
     }
-    let read = serde_json::from_str(value.get());
-    Ok((key.to_owned(), read.map_err(|_| anyhow!("`{key}` is {}, which cannot be used", quoted(value.get())))?))
+    let wrong = |fault: &str| anyhow!("`{key}` is {}, {fault}", quoted(value.get()));
+    let read = serde_json::from_str(value.get()).map_err(|_| wrong("which cannot be used"))?;
+    if let Some(Meaning::Parameter(parameter)) = parameter_meaning(key) {
+        // The number that was written: as an `f64`, another one might be shown.
+        parameter.read_json(&read, &mut GenerationConfig::default()).map_err(|fault| wrong(&fault))?;
+    }
+    Ok((key.to_owned(), read))
 }
 
 /// A part of a row for a message: on one line, and cut off if it is long.
@@ -328,6 +309,15 @@ mod tests {
             (r#"{"prompt": "a", "text": "a"}"#, "the row has both `prompt` and `text`"),
             (r#"{"prompt": "a", "prompt": "b"}"#, "the row has \"prompt\" twice"),
             (r#"{"prompt": "a", "temperature": 1e999}"#, "`temperature` is 1e999, which cannot be used"),
+            (r#"{"prompt": "a", "num_beams": 1.5e0}"#, "`num_beams` is 1.5e0, not a whole number of 0 or more"),
+            (
+                r#"{"prompt": "a", "seed": 18446744073709551616}"#,
+                "`seed` is 18446744073709551616, too large: the most is 18446744073709551615",
+            ),
+            (
+                r#"{"prompt": "a", "max_tokens": 5}"#,
+                "\"max_tokens\" is another name of `max_new_tokens`; write `max_new_tokens`, or carry it along with --keep \"max_tokens\"",
+            ),
             (r#"[1]"#, "line 3 is an array, not an object such as {\"id\": 1, \"prompt\": \"...\"}: [1]"),
             (r#"5"#, "line 3 is a number, not an object such as {\"id\": 1, \"prompt\": \"...\"}: 5"),
             (r#"{"id": 1,, }"#, "line 3 is not JSON at column 10: {\"id\": 1,, }"),
@@ -389,6 +379,9 @@ mod tests {
         for other in [r#"{"prompt": "ab", "top_p": 0.5}"#, r#"{"prompt": "a b", "top_p": 0.4}"#] {
             assert_ne!(row(other).content, one.content, "{other}");
         }
+        let key = |id: &str| row(&format!(r#"{{"id": {id}, "prompt": "a"}}"#)).key;
+        assert_eq!(key("1"), key("1.0"));
+        assert_eq!(key(r#"{"a": 1, "b": [2]}"#), key(r#"{"b":[2e0],"a":1}"#));
         assert_ne!(row(r#"{"id": 3, "prompt": "a"}"#).key, row(r#"{"prompt": "a"}"#).key, "a line is no id");
         assert_ne!(row(r#"{"id": 3, "prompt": "a"}"#).key, row(r#"{"id": "3", "prompt": "a"}"#).key);
     }

@@ -65,14 +65,14 @@ impl Sink {
         // Through links, so that two names of a file are one file.
         let path = path.canonicalize().unwrap_or_else(|_| path.clone());
         let is_new = !args.resume || std::fs::metadata(&path).map_or(true, |metadata| metadata.len() == 0);
-        let no_ledger = || {
+        let no_ledger = |is: &str| {
             let path = path.display();
             gpt2::Error::Usage(format!(
-                "{path} cannot be continued: {path}.gpt2, which says what it was made with, is missing; give another --output"
+                "{path} cannot be continued: {path}.gpt2, which says what it was made with, {is}; give another --output"
             ))
         };
         if !is_new && !Ledger::exists(&path) {
-            bail!(no_ledger());
+            bail!(no_ledger("is missing"));
         }
         let mut ledger = Ledger::open(&path)?;
         let mut done = HashMap::new();
@@ -82,7 +82,7 @@ impl Sink {
             ledger.begin(settings)?;
             file
         } else {
-            let earlier = ledger.resume(&path, settings)?.ok_or_else(no_ledger)?;
+            let earlier = ledger.resume(&path, settings)?.ok_or_else(|| no_ledger("is damaged"))?;
             done = repair(&path, &earlier.contents, input.contents.as_ref())?;
             File::options().append(true).open(&path).with_context(cannot_write)?
         };

@@ -162,12 +162,15 @@ macro_rules! counts {
     ($($type:ident),+) => {$(
         impl Scalar for $type {
             fn parse(text: &str) -> Result<Self, Fault> {
-                text.parse().map_err(|_| format!("not a whole number from 0 to {}", $type::MAX))
+                let digits = text.strip_prefix('+').unwrap_or(text);
+                let is_whole = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+                text.parse().map_err(|_| if is_whole { too_large($type::MAX) } else { NOT_WHOLE.into() })
             }
 
             fn from_json(value: &Value) -> Result<Self, Fault> {
-                let count = value.as_u64().and_then(|n| n.try_into().ok());
-                count.ok_or_else(|| format!("not a whole number from 0 to {}", $type::MAX))
+                let count = whole(value).and_then(|n| n.try_into().ok());
+                let is_whole = value.as_f64().is_some_and(|x| x >= 0.0 && x.fract() == 0.0);
+                count.ok_or_else(|| if is_whole { too_large($type::MAX) } else { NOT_WHOLE.into() })
             }
 
             fn number(self) -> Option<f64> {
@@ -186,6 +189,22 @@ macro_rules! counts {
 }
 
 counts!(u64, usize);
+
+const NOT_WHOLE: &str = "not a whole number of 0 or more";
+
+fn too_large(most: impl std::fmt::Display) -> Fault {
+    format!("too large: the most is {most}")
+}
+
+/// A whole number of 0 or more. It may be written as `4.0`, as pandas does for a column with gaps.
+pub(super) fn whole(value: &Value) -> Option<u64> {
+    /// Above it, neighbours of a whole number are the same `f64`.
+    const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+    value.as_u64().or_else(|| {
+        let number = value.as_f64().filter(|x| (0.0..EXACT).contains(x) && x.fract() == 0.0)?;
+        Some(number as u64)
+    })
+}
 
 impl Scalar for bool {
     const TAKES: Takes = Takes::Switch;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::transformers::{ends, transformers_name};
 use super::{GenerationConfig, Meaning, Parameter, parameter_meaning};
 use crate::error::{Error, Result};
 use crate::json;
@@ -35,36 +36,28 @@ const CONDITIONAL: [&str; 12] = [
 pub struct GenerationFile {
     origin: String,
     values: Map<String, Value>,
+    eos_token_id: Vec<u32>,
 }
 
 impl GenerationFile {
     /// Parses the file; `origin` names it in errors.
     ///
     /// # Errors
-    /// [`Error::Config`] if it is not a JSON object.
+    /// [`Error::Config`] if it is not a JSON object, or if its `eos_token_id` is no token id nor a list of them.
     pub fn parse(json: &[u8], origin: &str) -> Result<Self> {
-        let value = serde_json::from_slice(json).map_err(|e| Error::config(origin, &json::fault(json, &e)))?;
-        match value {
-            Value::Object(values) => Ok(Self { origin: origin.to_owned(), values }),
-            _ => Err(Error::config(origin, "not an object with parameters of generation")),
-        }
+        let fault = |fault: &str| Error::config(origin, fault);
+        let Value::Object(values) = json::parse(json).map_err(|e| fault(&e))? else {
+            return Err(fault("not an object with parameters of generation"));
+        };
+        let eos_token_id = values.get("eos_token_id").unwrap_or(&Value::Null);
+        let eos_token_id = ends(eos_token_id).map_err(|e| fault(&format!("eos_token_id is {e}")))?.unwrap_or_default();
+        Ok(Self { origin: origin.to_owned(), values, eos_token_id })
     }
 
-    /// The tokens that end a text; none if the file does not say.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if they are not token ids.
-    pub fn eos_token_id(&self) -> Result<Option<Vec<u32>>> {
-        let ids = match self.values.get("eos_token_id") {
-            None | Some(Value::Null) => return Ok(None),
-            Some(Value::Array(ids)) => ids.as_slice(),
-            Some(id) => std::slice::from_ref(id),
-        };
-        // -1 is how some write that there is none.
-        let ids = ids.iter().filter(|id| id.as_i64() != Some(-1));
-        let ids: Option<_> = ids.map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect();
-        ids.map(Some)
-            .ok_or_else(|| Error::config(&self.origin, "eos_token_id is neither a token id nor a list of them"))
+    /// The tokens that end a text. If the file names none, nothing ends it, whatever `config.json` says.
+    #[must_use]
+    pub fn eos_token_id(&self) -> &[u32] {
+        &self.eos_token_id
     }
 
     /// The parameters in it that change what is generated.
@@ -92,7 +85,7 @@ impl GenerationFile {
     /// # Errors
     /// [`Error::Config`] with the file, the key and its value, if that is of the wrong type.
     pub fn config(&self) -> Result<GenerationConfig> {
-        let fail = |error: Error| Error::config(&self.origin, &error.to_string().replace('`', ""));
+        let fail = |error| self.blame(error, &[]);
         let (mut direct, mut conditional) = (Map::new(), Map::new());
         for (key, value, meaning) in self.effective() {
             match meaning {
@@ -102,7 +95,7 @@ impl GenerationFile {
                 Meaning::Parameter(_) | Meaning::DoSample => {
                     direct.insert(key.to_owned(), value.clone());
                 }
-                Meaning::Missing => {}
+                Meaning::EndOfText | Meaning::Missing => {}
             }
         }
         let mut suggestions = GenerationConfig::default().with_json(&conditional).map_err(fail)?;
@@ -112,9 +105,41 @@ impl GenerationFile {
         Ok(GenerationConfig { suggestions: Some(Arc::new(suggestions)), ..direct })
     }
 
+    /// The error as it is to be told if it is about a value of this file: [`Error::Config`] with the file and the key,
+    /// unless the value contradicts one of the parameters that the user has `given`; then both are named.
+    #[must_use]
+    pub fn blame(&self, error: Error, given: &[&str]) -> Error {
+        let Error::Parameter { parameter, message } = error else { return error };
+        let set = |name: &str| {
+            let key = transformers_name(name);
+            self.values.get(key).filter(|value| !is_neutral(key, value) && !given.contains(&name))
+        };
+        let names = || message.split('`').skip(1).step_by(2);
+        if !names().any(|name| set(name).is_some()) {
+            return Error::Parameter { parameter, message };
+        }
+        let contradicts = names().any(|name| given.contains(&name));
+        let mut told = String::new();
+        for (i, part) in message.split('`').enumerate() {
+            match set(part).filter(|_| i % 2 == 1) {
+                _ if i % 2 == 0 => told.push_str(part),
+                Some(value) if contradicts => {
+                    let key = transformers_name(part);
+                    told.push_str(&format!("{key} ({} in {})", json::shown(value), self.origin));
+                }
+                None if contradicts => told.push_str(&format!("`{part}`")),
+                _ => told.push_str(transformers_name(part)),
+            }
+        }
+        if contradicts { Error::Parameter { parameter, message: told } } else { Error::config(&self.origin, &told) }
+    }
+
     fn effective(&self) -> impl Iterator<Item = (&str, &Value, Meaning)> {
         self.values.iter().filter_map(|(key, value)| {
             let meaning = parameter_meaning(key).filter(|_| !is_neutral(key, value))?;
+            if matches!(meaning, Meaning::EndOfText) {
+                return None;
+            }
             // Parameters that transformers does not have mean nothing to it.
             Some((key.as_str(), value, meaning)).filter(|_| !is_only_ours(meaning, key))
         })
@@ -255,11 +280,42 @@ mod tests {
             let error = file(json).config().unwrap_err().to_string();
             assert!(error.starts_with(words), "{error}");
         }
-        let error = GenerationFile::parse(b"[]", "f").unwrap_err().to_string();
-        assert_eq!(error, "f: not an object with parameters of generation");
-        assert!(file(r#"{"eos_token_id": "x"}"#).eos_token_id().is_err());
-        assert_eq!(file(r#"{"eos_token_id": [3, 4]}"#).eos_token_id().unwrap(), Some(vec![3, 4]));
-        assert_eq!(file(r#"{"eos_token_id": -1}"#).eos_token_id().unwrap(), Some(vec![]));
-        assert_eq!(file("{}").eos_token_id().unwrap(), None);
+        for (json, words) in [
+            ("[]", "f: not an object with parameters of generation"),
+            ("", "f: not JSON: it is empty"),
+            (r#"{"eos_token_id": "x"}"#, "f: eos_token_id is \"x\", neither a token id nor a list of them"),
+        ] {
+            assert_eq!(GenerationFile::parse(json.as_bytes(), "f").unwrap_err().to_string(), words);
+        }
+    }
+
+    /// transformers takes the file's word, and a negative id is that of no token.
+    #[test]
+    fn nothing_ends_a_text_unless_the_file_says_so() {
+        for json in ["{}", r#"{"eos_token_id": null}"#, r#"{"eos_token_id": -1}"#, r#"{"eos_token_id": []}"#] {
+            assert_eq!(file(json).eos_token_id(), [0; 0], "{json}");
+        }
+        for json in [r#"{"eos_token_id": [-7, 3, 4, -1]}"#, r#"{"eos_token_id": [3.0, 4], "temperature": NaN}"#] {
+            assert_eq!(file(json).eos_token_id(), [3, 4], "{json}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_file_if_the_value_is_from_there() {
+        let file = file(r#"{"num_return_sequences": 4, "stop_strings": "x", "num_beams": 1}"#);
+        let several = |given: &[&str]| {
+            let error = Error::parameter("num_return_sequences", "above 1 needs `sample` or `num_beams`");
+            file.blame(error, given).to_string()
+        };
+        let name = "generation_config.json";
+        assert_eq!(several(&[]), format!("{name}: num_return_sequences above 1 needs do_sample or num_beams"));
+        let both = format!("num_return_sequences (4 in {name}) above 1 needs `sample` or `num_beams`");
+        assert_eq!(several(&["num_beams"]), both);
+        let own = "`num_return_sequences` above 1 needs `sample` or `num_beams`";
+        assert_eq!(several(&["num_return_sequences"]), own);
+        let error = file.blame(Error::parameter("stop", "needs a tokenizer"), &["seed"]);
+        assert_eq!((error.to_string(), error.is_usage()), (format!("{name}: stop_strings needs a tokenizer"), false));
+        let other = file.blame(Error::parameter("top_k", "is 0"), &[]);
+        assert_eq!((other.to_string(), other.is_usage()), ("`top_k` is 0".to_owned(), true));
     }
 }

@@ -12,10 +12,16 @@ pub(super) fn nested(text: &str) -> Option<impl Iterator<Item = &str>> {
 /// Token ids in a text, separated by white space or commas: `464 4583`, or a list of JSON, `[464, 4583]`.
 ///
 /// # Errors
-/// [`Error::Usage`] with the part that is not a token id.
+/// [`Error::Usage`] with the part that is not a token id, or for a list that is open or nested.
 pub fn parse_ids(text: &str) -> Result<Vec<u32>> {
     let text = text.trim();
+    if text.starts_with('[') && text.matches('[').count() != text.matches(']').count() {
+        return Err(Error::Usage("the list is open: it has not as many ] as [".into()));
+    }
     let list = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    if list.starts_with('[') {
+        return Err(Error::Usage("a list of lists; give one list of token ids, such as [1, 2]".into()));
+    }
     list.split(|c: char| c.is_whitespace() || c == ',')
         .filter(|part| !part.is_empty())
         .map(|part| part.parse().map_err(|_| Error::Usage(format!("`{}` is not a token id", part.escape_debug()))))
@@ -39,7 +45,9 @@ mod tests {
             ("1 x 2", "`x`"),
             ("-1", "`-1`"),
             ("1.5", "`1.5`"),
-            ("[1", "`[1`"),
+            ("[1", "the list is open"),
+            ("[[1, 2], [3]", "the list is open"),
+            ("[[1, 2], [3]]", "a list of lists"),
             ("4294967296", "`4294967296`"),
             ("a\x1b", "`a\\u{1b}`"),
         ] {

@@ -25,6 +25,7 @@ use serde_json::{Map, Value};
 pub use transformers::{Meaning, parameter_meaning};
 
 use crate::error::{Error, Result};
+use crate::json;
 
 /// The most beams, or candidates of a contrastive search: each is a row of the model.
 pub(super) const MOST_BEAMS: usize = 1024;
@@ -247,30 +248,22 @@ impl Parameter {
         }
     }
 
-    /// Sets it to a JSON value; null resets it to its default.
+    /// Sets it to a JSON value; null leaves it as it is.
     ///
     /// # Errors
-    /// [`Error::Parameter`] if the value is not of its type.
-    pub fn read_json(&self, value: &Value, config: &mut GenerationConfig) -> Result<()> {
-        /// Messages quote at most this many characters of a value.
-        const QUOTED: usize = 60;
-        if value.is_null() {
-            self.reset(config);
-            return Ok(());
+    /// What is wrong, such as `not a number`, if the value is not of its type.
+    pub fn read_json(&self, value: &Value, config: &mut GenerationConfig) -> Result<(), String> {
+        if !value.is_null() {
+            (self.field_mut)(config).read_json(value)?;
+            self.prevail(config);
         }
-        let read = (self.field_mut)(config).read_json(value).map(|()| self.prevail(config));
-        read.map_err(|fault| {
-            let mut text = value.to_string();
-            if let Some((end, _)) = text.char_indices().nth(QUOTED) {
-                text.replace_range(end.., "...");
-            }
-            Error::parameter(self.name, format!("is {text}, {fault}"))
-        })
+        Ok(())
     }
 }
 
 impl GenerationConfig {
-    /// This configuration, overridden by the values of a JSON object. Keys are our names or transformers'.
+    /// This configuration, overridden by the values of a JSON object. Keys are our names or transformers'. A value that is
+    /// null is not set.
     ///
     /// # Errors
     /// [`Error::Usage`] for a key that is not a parameter, [`Error::Parameter`] for a value of the wrong type.
@@ -278,10 +271,15 @@ impl GenerationConfig {
         let mut config = self.clone();
         let mut given = vec![];
         let mut do_sample = None;
+        let wrong = |name, fault| Error::parameter(name, format!("is {fault}"));
         for (key, value) in values {
             match parameter_meaning(key) {
                 Some(Meaning::Parameter(parameter)) => given.push((parameter, value)),
                 Some(Meaning::DoSample) => do_sample = Some(transformers::boolean("do_sample", value)?),
+                Some(Meaning::EndOfText) => {
+                    let ends = transformers::ends(value).map_err(|fault| wrong("eos_token_id", fault))?;
+                    config.eos_token_id = ends.unwrap_or(config.eos_token_id);
+                }
                 Some(Meaning::Missing) if value.is_null() => {}
                 _ => return Err(Error::Usage(format!("`{key}` is not a decoding parameter"))),
             }
@@ -289,7 +287,8 @@ impl GenerationConfig {
         // In the order of the table, whatever the order of the keys: some parameters prevail over earlier ones.
         given.sort_by_key(|(parameter, _)| PARAMETERS.iter().position(|other| other.name == parameter.name));
         for (parameter, value) in given {
-            parameter.read_json(value, &mut config)?;
+            let read = parameter.read_json(value, &mut config);
+            read.map_err(|fault| wrong(parameter.name, format!("{}, {fault}", json::shown(value))))?;
         }
         match do_sample.flatten() {
             Some(true) => config.sample = true,

@@ -4,8 +4,10 @@
 
 use serde_json::Value;
 
+use super::field::{Fault, whole};
 use super::{GenerationConfig, Parameter};
 use crate::error::{Error, Result};
+use crate::json;
 
 /// What a name of ours or of transformers stands for.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +16,8 @@ pub enum Meaning {
     Parameter(&'static Parameter),
     /// transformers' `do_sample`: true samples; false does not, whatever the temperature.
     DoSample,
+    /// transformers' `eos_token_id`: the tokens that end a text.
+    EndOfText,
     /// A parameter of transformers that changes what is generated, and that we do not have.
     Missing,
 }
@@ -29,7 +33,18 @@ pub fn parameter_meaning(name: &str) -> Option<Meaning> {
     match Parameter::named(ours) {
         Some(parameter) => Some(Meaning::Parameter(parameter)),
         None if name == "do_sample" => Some(Meaning::DoSample),
+        None if name == "eos_token_id" => Some(Meaning::EndOfText),
         None => MISSING.contains(&name).then_some(Meaning::Missing),
+    }
+}
+
+/// transformers' name for a parameter of ours.
+pub(super) fn transformers_name(name: &str) -> &str {
+    match name {
+        "stop" => "stop_strings",
+        "prompt_lookup" => "prompt_lookup_num_tokens",
+        "sample" => "do_sample",
+        name => name,
     }
 }
 
@@ -53,6 +68,18 @@ const MISSING: [&str; 17] = [
     "top_h",
     "watermarking_config",
 ];
+
+/// Token ids that end a text: one, or a list of them; none if it is null. A negative id is that of no token.
+pub(super) fn ends(value: &Value) -> Result<Option<Vec<u32>>, Fault> {
+    let ids = match value {
+        Value::Null => return Ok(None),
+        Value::Array(ids) => ids.as_slice(),
+        id => std::slice::from_ref(id),
+    };
+    let ids = ids.iter().filter(|id| id.as_f64().is_none_or(|id| id >= 0.0));
+    let ids: Option<_> = ids.map(|id| u32::try_from(whole(id)?).ok()).collect();
+    ids.map(Some).ok_or_else(|| format!("{}, neither a token id nor a list of them", json::shown(value)))
+}
 
 /// The boolean called `name`; none if it is null.
 pub(super) fn boolean(name: &'static str, value: &Value) -> Result<Option<bool>> {

@@ -1,0 +1,36 @@
+//! Which key was meant by one that means nothing.
+
+use gpt2::decode::PARAMETERS;
+
+use super::row::PROMPT_KEYS;
+
+/// Names that other programs have for parameters: OpenAI's, and llama.cpp's.
+const OTHER_NAMES: [(&str, &str); 3] =
+    [("max_tokens", "max_new_tokens"), ("max_completion_tokens", "max_new_tokens"), ("n_predict", "max_new_tokens")];
+
+/// The key that was meant by `other`, which means nothing: how that is called, and the key. Parameters may be meant only
+/// where there are `parameters`.
+pub fn meant(other: &str, parameters: bool) -> Option<(&'static str, &'static str)> {
+    let known = OTHER_NAMES.iter().filter(|_| parameters).find(|(name, _)| *name == other);
+    if let Some((_, ours)) = known {
+        return Some(("another name of", ours));
+    }
+    let parameters = PARAMETERS.iter().map(|parameter| parameter.name).filter(|_| parameters);
+    let mut keys = ["id"].into_iter().chain(PROMPT_KEYS).chain(parameters);
+    keys.find(|name| is_nearly(other, name)).map(|name| ("nearly", name))
+}
+
+/// Whether `other` differs from `name` in case, dashes, underscores or, if the name is long, a letter or two.
+fn is_nearly(other: &str, name: &str) -> bool {
+    let letters = |text: &str| text.replace(['_', '-', ' '], "").to_lowercase();
+    let (other_letters, name_letters) = (letters(other), letters(name));
+    let mistakes = match name_letters.len() {
+        0..=4 => 0,
+        5..=7 => 1,
+        _ => 2,
+    };
+    // A name such as `_id` is a name of its own.
+    !other.starts_with('_')
+        && other_letters.len().abs_diff(name_letters.len()) <= mistakes
+        && strsim::osa_distance(&other_letters, &name_letters) <= mistakes
+}

@@ -113,10 +113,10 @@ impl Tokenizer {
     pub fn to_gguf(&self, config: &Config) -> Result<Vocabulary<'_>> {
         let vocab_size = config.vocab_size;
         let encoder = match &self.encoder {
-            Encoder::ByteLevel(encoder) => encoder,
+            Encoder::ByteLevel(encoder) => Ok::<_, Error>(encoder),
             #[cfg(feature = "tokenizers")]
-            Encoder::Library(library) => return Err(Error::Unsupported(library.beyond_gguf())),
-        };
+            Encoder::Library(library) => Err(Error::Unsupported(library.beyond_gguf())),
+        }?;
         let merges = self.merges().unwrap_or_default();
         let count = self.vocab_size();
         let mut tokens: Vec<Cow<'_, str>> =

@@ -182,7 +182,11 @@ fn convert_keeps_added_tokens_and_what_they_are() {
         let file = out.path().join(format!("{name}.gguf"));
         let done =
             gpt2(&["convert", "-m", source.path().to_str().unwrap(), "--to", "f16", file.to_str().unwrap()]).succeeds();
-        assert_eq!(done.stderr(), "", "nothing is lost");
+        // Nothing is lost; config.json names another start of text than these tokenizers do.
+        let bos = golden(name)["adds_bos"] == true;
+        let start =
+            "note: from this file, token 300 starts a text, as the tokenizer says, not 299, as config.json does\n";
+        assert_eq!(done.stderr(), if bos { start } else { "" }, "{name}");
         let gguf = Gguf::open(&file).unwrap();
         let vocabulary = gguf.vocabulary().unwrap();
         for (id, kind) in added {
@@ -191,7 +195,6 @@ fn convert_keeps_added_tokens_and_what_they_are() {
             assert_eq!(vocabulary.kinds[id], kind, "{name}: {piece}");
         }
         assert_eq!(vocabulary.kinds[303], TokenKind::Unused, "a row without a token");
-        let bos = golden(name)["adds_bos"] == true;
         assert_eq!((vocabulary.add_bos, vocabulary.bos), (bos, Some(if bos { 300 } else { 299 })), "{name}");
         for text in texts(name) {
             assert_eq!(ids(&["-m", file.to_str().unwrap()], &text["text"]), id_text(&text["ids"]), "{name}: {text}");

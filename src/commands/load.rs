@@ -184,7 +184,7 @@ impl Loaded {
         }
         if empty && !text.bos && !verbosity.quiet {
             let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-            say(format_args!("{line}the prompt is empty: starting from {}", self.token_name(ids[0])));
+            say(format_args!("note: {line}the prompt is empty: starting from {}", self.token_name(ids[0])));
         }
         Ok(ids)
     }

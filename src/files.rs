@@ -116,6 +116,10 @@ pub fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> Resul
     fill(&mut writer)?;
     writer.flush().map_err(Error::io("write", path))?;
     drop(writer);
+    if let Ok(replaced) = std::fs::metadata(path) {
+        // Who may read the file is its owner's choice, where the file system knows such choices.
+        let _ = temporary.file().set_permissions(replaced.permissions());
+    }
     temporary.file().sync_all().map_err(Error::io("write", path))?;
     temporary.persist(folder, path).map_err(Error::io("write", path))
 }
@@ -339,5 +343,11 @@ mod tests {
         std::fs::write(&plain, "").unwrap();
         let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&path), mode(&plain));
+        // One that is replaced keeps what its owner chose.
+        for chosen in [0o664, 0o600] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(chosen)).unwrap();
+            atomically(&path, |_| Ok(())).unwrap();
+            assert_eq!(mode(&path) & 0o777, chosen);
+        }
     }
 }

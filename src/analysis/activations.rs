@@ -10,7 +10,7 @@ use candle_core::Tensor;
 
 use crate::base::DType;
 use crate::checkpoint::{TensorSpec, safetensors};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Gpt2, Trace, with_slice};
 
 /// The activations of one text of `T` tokens.
@@ -63,7 +63,7 @@ impl Activations {
     /// Runs `ids` through the model in one pass, keeping the hidden states and the attention of the given layers.
     ///
     /// # Errors
-    /// As [`Gpt2::forward`].
+    /// As [`Gpt2::forward`]; [`Error::Numerics`] if attention is no distribution, because queries or keys are not finite.
     pub fn record(model: &Gpt2, ids: &[u32], attention: Range<usize>) -> Result<Self> {
         let mut trace = Trace { attention_layers: attention.clone(), ..Trace::default() };
         let x = model.forward(&[(0, ids)], &mut model.new_cache(), Some(&mut trace))?;
@@ -73,7 +73,8 @@ impl Activations {
         hidden.extend(blocks.map(|(i, tensor)| Hidden { name: format!("blocks.{i}.hidden"), tensor }));
         hidden.push(Hidden { name: "final".into(), tensor: model.final_norm(&x)? });
         let attention = attention.zip(trace.attention);
-        let attention = attention.map(|(layer, tensor)| Attention { layer, tensor }).collect();
+        let attention: Vec<_> = attention.map(|(layer, tensor)| Attention { layer, tensor }).collect();
+        attention.iter().try_for_each(Attention::check)?;
         Ok(Self { hidden, attention })
     }
 
@@ -111,6 +112,27 @@ impl Activations {
 }
 
 impl Attention {
+    /// Fails unless each query's weights are a distribution.
+    fn check(&self) -> Result<()> {
+        /// How far a sum of rounded weights may be from 1.
+        const TOLERANCE: f64 = 1e-2;
+        let tokens = self.tensor.dims().last().copied().unwrap_or(1).max(1);
+        let is_distribution = |weights: &[f32]| {
+            let sum: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+            (sum - 1.0).abs() < TOLERANCE && weights.iter().all(|weight| *weight >= 0.0)
+        };
+        let fault = with_slice(&self.tensor, |x| x.chunks_exact(tokens).position(|weights| !is_distribution(weights)))?;
+        match fault {
+            None => Ok(()),
+            Some(row) => Err(Error::Numerics(format!(
+                "the attention of layer {}, head {}, position {} is no distribution: what goes into it is not finite",
+                self.layer,
+                row / tokens,
+                row % tokens
+            ))),
+        }
+    }
+
     /// One head's weights: for each query token, its weights on all tokens.
     ///
     /// # Errors

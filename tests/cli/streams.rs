@@ -276,6 +276,16 @@ fn a_batch_destroys_no_existing_file() {
         for resume in [&[][..], &["--resume"]] {
             let same = [&[subcommand, "-m", "demo", "--input", path_text, "--output", path_text][..], resume].concat();
             gpt2(&same).fails(2, &["--output", "is the input"]);
+            // Under another name, and as `< rows.jsonl`.
+            let link = folder.path().join("link.jsonl");
+            let _ = std::fs::hard_link(&path, &link);
+            let other = [&[subcommand, "-m", "demo", "--input", path_text, "--output", link.to_str().unwrap()], resume];
+            gpt2(&other.concat()).fails(2, &["--output", "is the input"]);
+            let redirected = [&[subcommand, "-m", "demo", "--input", "-", "--output", path_text][..], resume].concat();
+            let mut command = gpt2(&redirected).into_command();
+            let done = command.stdin(std::fs::File::open(&path).unwrap()).output().unwrap();
+            let stderr = String::from_utf8(done.stderr).unwrap();
+            assert!(done.status.code() == Some(2) && stderr.contains("is the input"), "{stderr}");
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), rows);
     }

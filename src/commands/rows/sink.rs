@@ -6,13 +6,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use same_file::Handle;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::ledger::{Ledger, Settings};
 use super::row::{Refused, Row};
 use super::{Hash, Input};
-use crate::cli::RowArgs;
+use crate::cli::{RowArgs, is_stdin};
 use crate::cli::advice::{self, Spelling};
 use crate::output::{ErrorRecord, Stdout, check_folder};
 
@@ -32,14 +33,15 @@ enum Output {
     File(File, PathBuf, Ledger),
 }
 
-/// Checks, without touching the output, that it is not the input and that its folder exists.
+/// Checks, without touching the output, that it is not the input, under whatever name, and that its folder exists.
 pub fn check(input: &Path, output: Option<&Path>) -> Result<()> {
-    match output {
-        Some(path) if path.is_file() && path.canonicalize().ok() == input.canonicalize().ok() => {
-            bail!(gpt2::Error::Usage(format!("--output {} is the input; give another file", path.display())))
+    if let Some(path) = output.filter(|path| path.is_file()) {
+        let input = if is_stdin(input) { Handle::stdin() } else { Handle::from_path(input) };
+        if input.is_ok_and(|input| Handle::from_path(path).is_ok_and(|output| output == input)) {
+            bail!(gpt2::Error::Usage(format!("--output {} is the input; give another file", path.display())));
         }
-        output => check_folder(output),
     }
+    check_folder(output)
 }
 
 impl Sink {
@@ -180,7 +182,11 @@ fn repair(
             kept.extend_from_slice(line);
         }
     }
-    if kept.len() < bytes.len() {
+    if bytes.starts_with(&kept) {
+        // Only the end is dropped. The file stays the same one, with its other names.
+        let file = File::options().write(true).open(path);
+        file.and_then(|file| file.set_len(kept.len() as u64)).with_context(|| format!("cannot write {}", path.display()))?;
+    } else {
         gpt2::files::atomically(path, |file| file.write_all(&kept).map_err(gpt2::Error::io("write", path)))?;
     }
     Ok(done)

@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 use super::ledger::{Ledger, Settings};
 use super::row::{Refused, Row};
 use super::{Hash, Input};
-use crate::cli::{RowArgs, is_stdin};
 use crate::cli::advice::{self, Spelling};
+use crate::cli::{RowArgs, is_stdin};
 use crate::output::{ErrorRecord, Stdout, check_folder};
 
 /// The output for results, one per line. Each line is written at once, so that at most the last one can be incomplete.
@@ -185,7 +185,8 @@ fn repair(
     if bytes.starts_with(&kept) {
         // Only the end is dropped. The file stays the same one, with its other names.
         let file = File::options().write(true).open(path);
-        file.and_then(|file| file.set_len(kept.len() as u64)).with_context(|| format!("cannot write {}", path.display()))?;
+        file.and_then(|file| file.set_len(kept.len() as u64))
+            .with_context(|| format!("cannot write {}", path.display()))?;
     } else {
         gpt2::files::atomically(path, |file| file.write_all(&kept).map_err(gpt2::Error::io("write", path)))?;
     }

@@ -50,10 +50,14 @@ impl std::ops::Deref for Loaded {
 }
 
 /// Sets the number of threads, and checks the instruction set and the device.
-pub fn set_up(args: &ModelArgs) -> Result<()> {
+pub fn set_up(args: &ModelArgs, verbosity: Verbosity) -> Result<()> {
     kernels::check_level()?;
     if let Some(threads) = args.threads {
-        pool::set_threads(usize::from(threads));
+        let (threads, cores) = (usize::from(threads), pool::cores());
+        // Threads that wait for a core make the others wait.
+        if pool::set_threads(threads.min(cores)) && threads > cores && !verbosity.quiet {
+            say(format_args!("note: --threads {threads}: using {cores}, since this process may use no more cores"));
+        }
     }
     Ok(args.device.require()?)
 }
@@ -118,7 +122,7 @@ impl Loaded {
     pub fn load(args: &ModelArgs, verbosity: Verbosity) -> Result<Self> {
         let start = Instant::now();
         let backend = args.device.open()?;
-        set_up(args)?;
+        set_up(args, verbosity)?;
         let opened = open(args, verbosity)?;
         let pipeline = Pipeline::load(&opened, LoadOptions { weights: args.weights(), backend })?;
         let start_note = pipeline.tokenizer.as_ref().and_then(|tokenizer| start_note(&opened.tokenizer, tokenizer));

@@ -48,7 +48,7 @@ pub struct Candidate {
     /// Its logit after the processors; none if they ruled it out.
     pub logit: Option<f32>,
     /// The natural logarithm of its probability; none if that is 0.
-    pub logprob: Option<f64>,
+    pub logprob: Option<f32>,
 }
 
 /// A token in the tree of continuations.
@@ -66,7 +66,7 @@ impl Candidate {
     /// Its probability.
     #[must_use]
     pub fn prob(&self) -> f64 {
-        self.logprob.map_or(0.0, f64::exp)
+        self.logprob.map_or(0.0, |logprob| f64::from(logprob).exp())
     }
 }
 
@@ -151,7 +151,7 @@ impl Tree<'_, '_> {
         let full = self.path.len() >= self.session.n_positions();
         let mut nodes = Vec::with_capacity(best.len());
         for candidate in best {
-            let joint_logprob = joint + candidate.logprob.unwrap_or(f64::NEG_INFINITY);
+            let joint_logprob = joint + candidate.logprob.map_or(f64::NEG_INFINITY, f64::from);
             let mut next = vec![];
             if depth > 1 && !full {
                 let row = depth as usize;
@@ -206,7 +206,7 @@ impl<'a> Distribution<'a> {
     fn candidate(&self, rank: usize, id: u32) -> Candidate {
         let finite = |x: f32| x.is_finite().then_some(x);
         let (logit, logprob) = (self.logits[id as usize], self.logprobs[id as usize]);
-        Candidate { rank, id, logit: finite(logit), logprob: finite(logprob).map(f64::from) }
+        Candidate { rank, id, logit: finite(logit), logprob: finite(logprob) }
     }
 
     /// The entropy in nats, summed in `f64`. (Processors use [`logits::entropy`], in `f32` as in PyTorch.)

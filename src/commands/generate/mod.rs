@@ -3,7 +3,6 @@
 mod batch;
 mod interactive;
 
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -115,7 +114,7 @@ impl Generator<'_> {
     fn single(&self, prompt: &Prompt) -> Result<()> {
         let request = self.request(prompt, None, &self.config, rand_seed())?;
         let interrupted = interrupt_flag()?;
-        let mut out = Stdout::lock();
+        let mut out = Stdout::lock().with_raw_text(self.args.raw_text.raw_text);
         let ended = match self.args.format {
             Format::Text => self.write_text(&request, &interrupted, &mut out)?,
             format => match self.generate(&request, &interrupted, |_| Ok(()))? {

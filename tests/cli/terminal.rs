@@ -130,6 +130,50 @@ fn an_unknown_argument_that_is_not_utf8_is_escaped() {
     }
 }
 
+/// `tiny/base` with one more tensor of this name, which has no numbers.
+fn with_tensor(folder: &Path, name: &str) {
+    let bytes = std::fs::read(tiny("base").join("model.safetensors")).unwrap();
+    let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&bytes[8..8 + len]).unwrap();
+    let numbers = &bytes[8 + len..];
+    header[name] = json!({"dtype": "F32", "shape": [0], "data_offsets": [numbers.len(), numbers.len()]});
+    let header = header.to_string();
+    let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), numbers].concat();
+    std::fs::write(folder.join("model.safetensors"), file).unwrap();
+    std::fs::copy(tiny("base").join("config.json"), folder.join("config.json")).unwrap();
+}
+
+/// Names of tensors with control characters are refused; others are shown escaped, in columns of their own width.
+#[test]
+fn names_of_tensors_are_escaped() {
+    let folder = tempfile::tempdir().unwrap();
+    with_tensor(folder.path(), "a\u{202e}\u{feff}\u{2066}\u{e0041}\u{2028}\u{61c}\u{200f}");
+    let table = shown(folder.path(), 0, &["info", "-m", ".", "--tensors"]);
+    let (name, place) = (r"a\u{202e}\u{feff}\u{2066}\u{e0041}\u{2028}\u{61c}\u{200f}", |line: &str| line.find(" F32 "));
+    let lines: Vec<&str> = table.lines().filter(|line| line.starts_with("  ") && place(line).is_some()).collect();
+    assert!(lines.iter().any(|line| line.contains(name)), "{table}");
+    assert!(lines.iter().all(|line| place(line) == place(lines[0])), "{table}");
+    with_tensor(folder.path(), HOSTILE);
+    assert!(shown(folder.path(), 1, &["info", "-m", ".", "--tensors"]).contains(SHOWN));
+}
+
+#[test]
+fn metadata_of_a_gguf_file_is_escaped() {
+    use gpt2::checkpoint::gguf::{self, Metadata, Value};
+    let folder = tempfile::tempdir().unwrap();
+    for (key, value) in [("general.architecture", HOSTILE), (HOSTILE, HOSTILE), ("general.name", HOSTILE)] {
+        let mut metadata = Metadata::default();
+        if key != "general.architecture" {
+            metadata.push("general.architecture", Value::String("gpt2".into()));
+        }
+        metadata.push(key, Value::String(value.into()));
+        let no_numbers = |_| Ok(std::borrow::Cow::Borrowed(&[][..]));
+        gguf::write(&folder.path().join("a.gguf"), &metadata, &[], no_numbers).unwrap();
+        let text = shown(folder.path(), 1, &["info", "-m", "a.gguf"]);
+        assert!(key != "general.architecture" || text.contains(SHOWN), "{text}");
+    }
+}
+
 /// A hub's listing names files in an error, and one of them while it is fetched.
 #[cfg(feature = "hub")]
 #[test]

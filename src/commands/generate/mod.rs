@@ -204,7 +204,7 @@ impl Generator<'_> {
         let mut stream = TextStream::default();
         let outcome = self.generate(request, interrupted, |event| match event {
             None if streams => out.text(&prompt),
-            Some(Event::Token { text, .. }) if streams && !text.is_empty() => out.text(&stream.push(text)),
+            Some(Event::Token { text, .. }) if streams && !text.is_empty() => out.text(stream.push(text)),
             _ => Ok(()),
         })?;
         if streams {
@@ -216,7 +216,7 @@ impl Generator<'_> {
                 writeln!(out, "=== {i} ===")?;
             }
             if !streams {
-                out.text(&format!("{prompt}{}\n", self.text_or_ids(sequence, !prompt.is_empty())))?;
+                out.text(format!("{prompt}{}\n", self.text_or_ids(sequence, !prompt.is_empty())))?;
             }
             if sequence.logprobs.is_some() {
                 write_logprobs(&self.sequence(i, sequence), out)?;

@@ -88,10 +88,10 @@ pub fn write(out: impl io::Write, value: &impl Serialize) -> io::Result<()> {
     Ok(value.serialize(&mut Serializer::with_formatter(out, Escaping(CompactFormatter)))?)
 }
 
-/// As [`write`], on several lines.
+/// As [`write()`], on several lines.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_indented(out: impl io::Write, value: &impl Serialize) -> io::Result<()> {
     Ok(value.serialize(&mut Serializer::with_formatter(out, Escaping(PrettyFormatter::new())))?)
 }

@@ -97,10 +97,11 @@ pub fn next_tokens(model: &Gpt2, ids: &[u32], positions: Range<usize>, query: &Q
 }
 
 /// The `k` best continuations of a prompt, each with its own `k` best, to a depth of `depth`, with joint probabilities.
+/// Calls `grown` for each node.
 ///
 /// # Errors
 /// [`Error::Usage`] if the tree has more than [`MOST_NODES`] nodes; otherwise as [`next_tokens`].
-pub fn tree(model: &Gpt2, prompt: &[u32], depth: u64, query: &Query) -> Result<Vec<Node>> {
+pub fn tree(model: &Gpt2, prompt: &[u32], depth: u64, query: &Query, grown: &dyn Fn()) -> Result<Vec<Node>> {
     check(model, query)?;
     let query = Query { k: query.k.min(model.config().vocab_size), ..query.clone() };
     if node_count(query.k, depth).is_none() {
@@ -109,7 +110,7 @@ pub fn tree(model: &Gpt2, prompt: &[u32], depth: u64, query: &Query) -> Result<V
             "a tree {depth} levels deep with {k} tokens per node has more than {MOST_NODES} nodes"
         )));
     }
-    let mut tree = Tree { session: Session::new(model), query: &query, path: prompt.to_vec() };
+    let mut tree = Tree { session: Session::new(model), query: &query, path: prompt.to_vec(), grown };
     let logits = tree.logits_after(0, prompt)?;
     tree.grow(logits, 0.0, depth)
 }
@@ -137,6 +138,7 @@ fn check(model: &Gpt2, query: &Query) -> Result<()> {
 struct Tree<'m, 'q> {
     session: Session<'m>,
     query: &'q Query,
+    grown: &'q dyn Fn(),
     /// The prompt, then the tokens down to the current node.
     path: Vec<u32>,
 }
@@ -163,6 +165,7 @@ impl Tree<'_, '_> {
                 self.path.pop();
             }
             nodes.push(Node { candidate, joint_logprob, next });
+            (self.grown)();
         }
         Ok(nodes)
     }

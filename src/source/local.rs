@@ -87,7 +87,20 @@ impl Found {
     }
 }
 
+/// The most bytes that the file called `name` can have: as many as its reader takes. `None` for weights.
+#[cfg(feature = "hub")]
+pub(super) fn largest_size(name: &str) -> Option<u64> {
+    match name {
+        name if name.ends_with(".index.json") => Some(weights::LARGEST_INDEX),
+        CONFIG | GENERATION_CONFIG | ADAPTER_CONFIG | weights::HPARAMS | weights::LATEST => Some(LARGEST_CONFIG),
+        name if weights::has_extension_of_weights(name) || name.contains(".data-") => None,
+        _ => Some(crate::tokenizer::LARGEST_FILE),
+    }
+}
+
 pub(super) const CONFIG: &str = "config.json";
+
+const GENERATION_CONFIG: &str = "generation_config.json";
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 
@@ -171,7 +184,7 @@ fn with_weights(
         TokenizerChoice::Own(files) => files.small_files(),
         TokenizerChoice::Given(_) | TokenizerChoice::BuiltIn => vec![],
     };
-    let generation_config = place.file("generation_config.json")?;
+    let generation_config = place.file(GENERATION_CONFIG)?;
     let generation_config = generation_config.map(|path| SmallFile::new(path, LARGEST_CONFIG));
     let (config_file, config) = config.unzip();
     let small = config_file.into_iter().chain(generation_config.clone()).chain(tokenizer_files);

@@ -77,29 +77,30 @@ impl<'a> Hub<'a> {
         Ok(Some(self.cache.link(&self.commit, name, &etag)?))
     }
 
-    /// Downloads the content with this ETag into the cache. If a resumed download ends with the wrong checksum, it is
-    /// tried once more from the start.
+    /// Downloads the content with this ETag into the cache. If one that was resumed ends with the wrong checksum,
+    /// it is tried once more from the start.
     async fn download(&self, name: &str, etag: &str, size: Option<u64>) -> Result<(), Failure> {
         let (blob, partial) = self.cache.blob(etag);
-        let mut is_fresh = !partial.exists();
+        let mut is_second = false;
         loop {
-            self.complete(name, size, &partial).await?;
+            let in_one_piece = self.complete(name, size, &partial).await?;
             if matches_etag(&partial, etag).map_err(Error::io("read", &partial))? {
                 return Ok(std::fs::rename(&partial, &blob).map_err(|e| self.cache.cannot_write(&blob, &e))?);
             }
             std::fs::remove_file(&partial).map_err(|e| self.cache.cannot_write(&partial, &e))?;
-            if is_fresh {
+            if in_one_piece || is_second {
                 return Err(Failure::Refused(Error::Source(format!(
                     "{name} of `{}` does not match its checksum {etag} and was not kept: try again, or check for a proxy that alters files",
                     self.api.target.id
                 ))));
             }
-            is_fresh = true;
+            is_second = true;
         }
     }
 
     /// Completes `partial`, however often the connection breaks, as long as each round of attempts gets on.
-    async fn complete(&self, name: &str, size: Option<u64>, partial: &Path) -> Result<(), Failure> {
+    /// Returns whether it all came in one piece.
+    async fn complete(&self, name: &str, size: Option<u64>, partial: &Path) -> Result<bool, Failure> {
         /// Bytes that are worth another round.
         const PROGRESS: u64 = 1 << 20;
         let len = || partial.metadata().map_or(0, |metadata| metadata.len());
@@ -113,7 +114,8 @@ impl<'a> Hub<'a> {
     }
 
     /// Appends to `partial` what it lacks of the file's `size` bytes, and makes sure that they are on disk.
-    async fn append(&self, name: &str, size: Option<u64>, partial: &Path) -> Result<(), Failure> {
+    /// Returns whether that was all of it.
+    async fn append(&self, name: &str, size: Option<u64>, partial: &Path) -> Result<bool, Failure> {
         let cannot_write = |e| Failure::from(self.cache.cannot_write(partial, &e));
         let mut file = self.cache.open_own(partial)?;
         let mut have = file.metadata().map_err(cannot_write)?.len();
@@ -122,7 +124,7 @@ impl<'a> Hub<'a> {
             have = 0;
         }
         if size == Some(have) {
-            return file.sync_all().map_err(cannot_write);
+            return file.sync_all().map(|()| false).map_err(cannot_write);
         }
         if let Some(size) = size {
             self.check_size(name, size, have, partial)?;
@@ -170,7 +172,7 @@ impl<'a> Hub<'a> {
             self.tell(Progress::Received { name, bytes: have, total });
         }
         match have.cmp(&size) {
-            Ordering::Equal => file.sync_all().map_err(cannot_write),
+            Ordering::Equal => file.sync_all().map(|()| start == 0).map_err(cannot_write),
             Ordering::Less => Err(Failure::Passing(format!("received {have} bytes instead of {size}"), None)),
             Ordering::Greater => Err(Failure::Passing(format!("received more than its {size} bytes"), None)),
         }

@@ -88,7 +88,7 @@ impl Target {
         let mut server = if self.endpoint.is_origin_of(url) {
             shown.clone()
         } else {
-            format!("{}, to which {shown} redirects,", url.origin().ascii_serialization())
+            format!("{} (where {shown} redirects to)", url.origin().ascii_serialization())
         };
         if let Some(proxy) = proxy_of(url) {
             server.push_str(&format!(" through the proxy {proxy}"));

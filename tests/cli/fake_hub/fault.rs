@@ -44,7 +44,7 @@ impl State {
                 && planned.method == request.method
                 && request.path.contains(&planned.part_of_path)
                 // A redirect has no content that could be wrong.
-                && (status == 200 || !is_about_content)
+                && !(is_about_content && (300..400).contains(&status))
         })?;
         planned.times -= 1;
         Some(planned.fault.clone())

@@ -33,10 +33,11 @@ fn a_listing_has_limits() {
     let chunk = format!("{:x}\r\n{}\r\n", 1000 * file.len(), file.repeat(1000));
     check(vec![
         // Size.
-        listing(endless(&format!("{ENDLESS}f\r\n{{\"siblings\":    [\r\n"), chunk), too_long()),
+        listing(endless(&format!("{ENDLESS}d\r\n{{\"siblings\":[\r\n"), chunk), too_long()),
         listing(endless(OPEN, vec![b'['; 1 << 16]), too_long()),
         listing(endless("HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n", vec![b' '; 1 << 16]), too_long()),
-        listing(head("200 OK\r\nContent-Length: 18446744073709551615"), too_long()),
+        listing(head("200 OK\r\nContent-Length: 18446744073709551615"), Badly(&["cannot reach the hub"])),
+        listing(head("200 OK\r\nContent-Length: 99999999999"), too_long()),
         listing(endless("HTTP/1.1 200 OK\r\n", "X-Header: 1\r\n"), Badly(&["cannot reach the hub"])),
         listing(
             raw(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(1 << 20))),
@@ -56,6 +57,10 @@ fn a_listing_has_limits() {
         // Time.
         listing(
             drip(OPEN, b' '),
+            Badly(&["cannot reach the hub", "sent no more than", "bytes in 3 s (HF_HUB_DOWNLOAD_TIMEOUT"]),
+        ),
+        listing(
+            Fault::Endless { head: OPEN.into(), again: vec![b' '; 1000], pause: Duration::from_millis(200) },
             Badly(&["cannot reach the hub", "did not complete the list of files within 6 s (HF_HUB_DOWNLOAD_TIMEOUT"]),
         ),
         listing(drip("HTTP/1.1 200 OK\r\nX: ", b'y'), silent()),
@@ -141,14 +146,19 @@ fn redirects_lead_to_servers_and_to_an_end() {
         listing(to("ftp://127.0.0.1/secret"), nothing()),
         listing(to("data:application/json,{}"), nothing()),
         listing(to("javascript:alert(1)"), nothing()),
-        listing(to("http://"), Badly(&["answered 302"])),
-        listing(to("\u{ff}"), Badly(&["cannot reach the hub"])),
+        listing(to("http://["), Badly(&["answered 302"])),
+        listing(to("\u{ff}"), Badly(&["redirects more than 10 times"])),
         listing(head("302 Found"), Badly(&["answered 302"])),
         listing(
             to("http://ann:secret@127.0.0.1:9/x?X-Amz-Signature=secret&X-Amz-Credential=secret"),
-            Badly(&["cannot reach the hub", "http://127.0.0.1:9, to which http://127.0.0.1", "redirects", "refused"]),
+            Badly(&[
+                "cannot reach the hub",
+                "http://127.0.0.1:9 (where http://127.0.0.1",
+                "redirects to): ",
+                "refused",
+            ]),
         ),
-        listing(to("https://127.0.0.1:9/?Signature=secret"), Badly(&["https://127.0.0.1:9, to which"])),
+        listing(to("https://127.0.0.1:9/?Signature=secret"), Badly(&["https://127.0.0.1:9 (where"])),
         case(
             "HEAD",
             "config.json",

@@ -122,11 +122,6 @@ impl Cache {
         self.path(["snapshots", commit, name])
     }
 
-    /// The path of the content with this ETag, and the path where it grows until complete.
-    pub(super) fn blob(&self, etag: &str) -> (PathBuf, PathBuf) {
-        (self.path(["blobs", etag]), self.path(["blobs", &format!("{etag}.incomplete")]))
-    }
-
     /// The cached files of `commit`.
     pub(super) fn snapshot(&self, commit: String) -> Snapshot<'_> {
         Snapshot { cache: self, commit, unknown: RefCell::default() }

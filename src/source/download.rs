@@ -16,9 +16,12 @@ use super::Progress;
 use super::api::{Answer, Api, Listing, Metadata, unusable};
 use super::cache::{Cache, matches_etag};
 use super::failure::Failure;
-use super::local::{CONFIG, Place, largest_size};
+use super::local::{ADAPTER_CONFIG, CONFIG, GENERATION_CONFIG, Place};
 use super::retry::attempts;
+use super::weights::{HPARAMS, LARGEST_INDEX, LATEST, has_extension_of_weights};
+use crate::config::LARGEST_CONFIG;
 use crate::error::{Error, Result};
+use crate::tokenizer::LARGEST_FILE as LARGEST_TOKENIZER_FILE;
 
 /// One commit of a repository.
 pub(super) struct Hub<'a> {
@@ -254,6 +257,16 @@ async fn commit_of_config(api: &Api) -> Result<String, Failure> {
             api.target.endpoint.shown, api.target.id
         )))),
         None => Err(api.target.of_status(StatusCode::NOT_FOUND, &api.target.endpoint.address, None)),
+    }
+}
+
+/// The most bytes that the file called `name` can have: as many as its reader takes. `None` for weights.
+fn largest_size(name: &str) -> Option<u64> {
+    match name {
+        name if name.ends_with(".index.json") => Some(LARGEST_INDEX),
+        CONFIG | GENERATION_CONFIG | ADAPTER_CONFIG | HPARAMS | LATEST => Some(LARGEST_CONFIG),
+        name if has_extension_of_weights(name) || name.contains(".data-") => None,
+        _ => Some(LARGEST_TOKENIZER_FILE),
     }
 }
 

@@ -60,11 +60,11 @@ impl Target {
         while let Some(inner) = cause.source() {
             cause = inner;
         }
-        let reason = format!("{}: {cause}", self.server(url));
+        let server = self.server(url);
         if error.is_connect() || error.is_timeout() {
-            Failure::Unreachable(reason)
+            Failure::Unreachable(format!("{server}: {cause}"))
         } else {
-            Failure::Passing(reason, None)
+            Failure::Passing(format!("{server}: the answer breaks off or is no HTTP ({cause})"), None)
         }
     }
 

@@ -87,20 +87,9 @@ impl Found {
     }
 }
 
-/// The most bytes that the file called `name` can have: as many as its reader takes. `None` for weights.
-#[cfg(feature = "hub")]
-pub(super) fn largest_size(name: &str) -> Option<u64> {
-    match name {
-        name if name.ends_with(".index.json") => Some(weights::LARGEST_INDEX),
-        CONFIG | GENERATION_CONFIG | ADAPTER_CONFIG | weights::HPARAMS | weights::LATEST => Some(LARGEST_CONFIG),
-        name if weights::has_extension_of_weights(name) || name.contains(".data-") => None,
-        _ => Some(crate::tokenizer::LARGEST_FILE),
-    }
-}
-
 pub(super) const CONFIG: &str = "config.json";
 
-const GENERATION_CONFIG: &str = "generation_config.json";
+pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 
@@ -155,7 +144,7 @@ fn without_weights(place: &dyn Place, has_config: bool) -> Result<Error> {
 const OTHER_PROGRAMS: [(&str, &str); 3] =
     [("tf_model.h5", "Keras"), ("flax_model.msgpack", "Flax"), ("rust_model.ot", "rust-bert")];
 
-const ADAPTER_CONFIG: &str = "adapter_config.json";
+pub(super) const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// The model whose weights are in the file at `path`, with what lies beside it.
 pub(super) fn find_file(

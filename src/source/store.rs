@@ -28,6 +28,11 @@ impl Cache {
         }
     }
 
+    /// The path of the content with this ETag, and the path where it grows until complete.
+    pub(super) fn blob(&self, etag: &str) -> (PathBuf, PathBuf) {
+        (self.path(["blobs", etag]), self.path(["blobs", &format!("{etag}.incomplete")]))
+    }
+
     /// Whether the content with this ETag is complete.
     pub(super) fn has(&self, etag: &str) -> bool {
         let blob = self.blob(etag).0;
@@ -117,7 +122,7 @@ impl Cache {
         {
             let disk = rustix::fs::statvfs(path).ok()?;
             // Some file systems of networks do not know their size.
-            return (disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize));
+            (disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
         }
         #[cfg(not(target_os = "linux"))]
         {

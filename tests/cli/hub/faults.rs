@@ -147,12 +147,13 @@ fn two_processes_download_a_model_once() {
     scene.hub.fail(1, "GET", WEIGHTS, Fault::Delay(Duration::from_millis(700)));
     let start = || {
         let mut command = scene.info(ID, &[]).env("HF_HUB_DOWNLOAD_TIMEOUT", "60").into_command();
-        command.stdout(Stdio::null()).spawn().unwrap()
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let children = [start(), start()];
-    for mut child in children {
-        assert!(child.wait().unwrap().success());
-    }
+    let outputs = children.map(|child| child.wait_with_output().unwrap());
+    assert!(outputs.iter().all(|output| output.status.success()));
+    let said = outputs.map(|output| String::from_utf8(output.stderr).unwrap()).concat();
+    assert_eq!(said, format!("note: {WEIGHTS}: waiting for another process to download it\n"));
     let requests = scene.hub.take_requests();
     let from_cdn = downloads(&requests, WEIGHTS).len();
     assert_eq!(from_cdn, 1);

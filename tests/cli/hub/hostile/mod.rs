@@ -115,6 +115,7 @@ struct Ended {
 }
 
 /// Runs to the end, and checks what it took: time, memory and disk.
+#[expect(clippy::zombie_processes, reason = "wait4 waits, and tells how much memory it was")]
 fn bounded(scene: &Scene, run: Run, name: &str) -> Ended {
     let start = Instant::now();
     let mut child =

@@ -1,5 +1,8 @@
 //! Networks and disks that fail.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+
 use super::*;
 
 #[test]
@@ -147,17 +150,35 @@ fn two_processes_download_a_model_once() {
     scene.hub.fail(1, "GET", WEIGHTS, Fault::Delay(Duration::from_millis(700)));
     let start = || {
         let mut command = scene.info(ID, &[]).env("HF_HUB_DOWNLOAD_TIMEOUT", "60").into_command();
-        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        command.stdout(Stdio::null()).spawn().unwrap()
     };
     let children = [start(), start()];
-    let outputs = children.map(|child| child.wait_with_output().unwrap());
-    assert!(outputs.iter().all(|output| output.status.success()));
-    let said = outputs.map(|output| String::from_utf8(output.stderr).unwrap()).concat();
-    assert_eq!(said, format!("note: {WEIGHTS}: waiting for another process to download it\n"));
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
     let requests = scene.hub.take_requests();
     let from_cdn = downloads(&requests, WEIGHTS).len();
     assert_eq!(from_cdn, 1);
     assert_eq!(std::fs::read(scene.snapshot().join(WEIGHTS)).unwrap(), fixture("base", WEIGHTS));
+}
+
+#[test]
+fn waiting_for_another_process_is_said() {
+    let scene = Scene::with("base");
+    let blob = scene.blob("base", WEIGHTS);
+    let locks = scene.home.path().join("hub/.locks/models--someone--tiny");
+    std::fs::create_dir_all(&locks).unwrap();
+    let lock = File::create(locks.join(blob.file_name().unwrap()).with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    let mut command = scene.info(ID, &[]).into_command();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert_eq!(line, format!("note: {WEIGHTS}: waiting for another process to download it\n"));
+    drop(lock);
+    assert_eq!(stderr.read_line(&mut line).unwrap(), 0, "it is said once: {line}");
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub struct Candidate {
     /// Its logit after the processors; none if they ruled it out.
     pub logit: Option<f32>,
     /// The natural logarithm of its probability; none if that is 0.
-    pub logprob: Option<f64>,
+    pub logprob: Option<f32>,
 }
 
 /// A token in the tree of continuations.
@@ -66,7 +66,7 @@ impl Candidate {
     /// Its probability.
     #[must_use]
     pub fn prob(&self) -> f64 {
-        self.logprob.map_or(0.0, f64::exp)
+        self.logprob.map_or(0.0, |logprob| f64::from(logprob).exp())
     }
 }
 
@@ -97,10 +97,11 @@ pub fn next_tokens(model: &Gpt2, ids: &[u32], positions: Range<usize>, query: &Q
 }
 
 /// The `k` best continuations of a prompt, each with its own `k` best, to a depth of `depth`, with joint probabilities.
+/// Calls `grown` for each node.
 ///
 /// # Errors
 /// [`Error::Usage`] if the tree has more than [`MOST_NODES`] nodes; otherwise as [`next_tokens`].
-pub fn tree(model: &Gpt2, prompt: &[u32], depth: u64, query: &Query) -> Result<Vec<Node>> {
+pub fn tree(model: &Gpt2, prompt: &[u32], depth: u64, query: &Query, grown: &dyn Fn()) -> Result<Vec<Node>> {
     check(model, query)?;
     let query = Query { k: query.k.min(model.config().vocab_size), ..query.clone() };
     if node_count(query.k, depth).is_none() {
@@ -109,7 +110,7 @@ pub fn tree(model: &Gpt2, prompt: &[u32], depth: u64, query: &Query) -> Result<V
             "a tree {depth} levels deep with {k} tokens per node has more than {MOST_NODES} nodes"
         )));
     }
-    let mut tree = Tree { session: Session::new(model), query: &query, path: prompt.to_vec() };
+    let mut tree = Tree { session: Session::new(model), query: &query, path: prompt.to_vec(), grown };
     let logits = tree.logits_after(0, prompt)?;
     tree.grow(logits, 0.0, depth)
 }
@@ -137,6 +138,7 @@ fn check(model: &Gpt2, query: &Query) -> Result<()> {
 struct Tree<'m, 'q> {
     session: Session<'m>,
     query: &'q Query,
+    grown: &'q dyn Fn(),
     /// The prompt, then the tokens down to the current node.
     path: Vec<u32>,
 }
@@ -151,7 +153,7 @@ impl Tree<'_, '_> {
         let full = self.path.len() >= self.session.n_positions();
         let mut nodes = Vec::with_capacity(best.len());
         for candidate in best {
-            let joint_logprob = joint + candidate.logprob.unwrap_or(f64::NEG_INFINITY);
+            let joint_logprob = joint + candidate.logprob.map_or(f64::NEG_INFINITY, f64::from);
             let mut next = vec![];
             if depth > 1 && !full {
                 let row = depth as usize;
@@ -163,6 +165,7 @@ impl Tree<'_, '_> {
                 self.path.pop();
             }
             nodes.push(Node { candidate, joint_logprob, next });
+            (self.grown)();
         }
         Ok(nodes)
     }
@@ -206,7 +209,7 @@ impl<'a> Distribution<'a> {
     fn candidate(&self, rank: usize, id: u32) -> Candidate {
         let finite = |x: f32| x.is_finite().then_some(x);
         let (logit, logprob) = (self.logits[id as usize], self.logprobs[id as usize]);
-        Candidate { rank, id, logit: finite(logit), logprob: finite(logprob).map(f64::from) }
+        Candidate { rank, id, logit: finite(logit), logprob: finite(logprob) }
     }
 
     /// The entropy in nats, summed in `f64`. (Processors use [`logits::entropy`], in `f32` as in PyTorch.)

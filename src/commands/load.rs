@@ -14,13 +14,14 @@ use gpt2::device::Backend;
 use gpt2::kernels;
 use gpt2::model::{Gpt2, LoadOptions, WeightType};
 use gpt2::pipeline::Pipeline;
+use gpt2::printable;
 use gpt2::source::{self, OpenedModel, Progress, SourceOptions};
 use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::rows::Settings;
 use crate::cli::{ModelArgs, Prompt, RowArgs, TextArgs, TokenizerArgs, Verbosity};
-use crate::output::{say, visible};
+use crate::output::say;
 
 /// A model ready to run.
 pub struct Loaded {
@@ -50,10 +51,14 @@ impl std::ops::Deref for Loaded {
 }
 
 /// Sets the number of threads, and checks the instruction set and the device.
-pub fn set_up(args: &ModelArgs) -> Result<()> {
+pub fn set_up(args: &ModelArgs, verbosity: Verbosity) -> Result<()> {
     kernels::check_level()?;
     if let Some(threads) = args.threads {
-        pool::set_threads(usize::from(threads));
+        let (threads, cores) = (usize::from(threads), pool::cores());
+        // Threads that wait for a core make the others wait.
+        if pool::set_threads(threads.min(cores)) && threads > cores && !verbosity.quiet {
+            say(format_args!("note: --threads {threads}: using {cores}, since this process may use no more cores"));
+        }
     }
     Ok(args.device.require()?)
 }
@@ -118,7 +123,7 @@ impl Loaded {
     pub fn load(args: &ModelArgs, verbosity: Verbosity) -> Result<Self> {
         let start = Instant::now();
         let backend = args.device.open()?;
-        set_up(args)?;
+        set_up(args, verbosity)?;
         let opened = open(args, verbosity)?;
         let pipeline = Pipeline::load(&opened, LoadOptions { weights: args.weights(), backend })?;
         let start_note = pipeline.tokenizer.as_ref().and_then(|tokenizer| start_note(&opened.tokenizer, tokenizer));
@@ -192,7 +197,7 @@ impl Loaded {
     /// A token by its text, if it has one, or by its id.
     pub fn token_name(&self, id: u32) -> String {
         match self.token_text(id).filter(|text| !text.is_empty()) {
-            Some(text) => visible(&text),
+            Some(text) => printable::line(&text).into_owned(),
             None => format!("token {id}"),
         }
     }
@@ -320,7 +325,6 @@ impl Bar {
                     "note: {name}: {reason}; trying again in {} s (attempt {attempt} of {of})",
                     pause.as_secs_f64()
                 );
-                let line = visible(&line);
                 match &*bar {
                     Some(bar) => bar.suspend(|| say(line)),
                     None => say(line),
@@ -328,16 +332,16 @@ impl Bar {
             }
             Progress::Waiting { name } if self.is_terminal => bar
                 .get_or_insert_with(download_bar)
-                .set_message(format!("{name}: waiting for another process to download it")),
+                .set_message(format!("{}: waiting for another process to download it", printable::line(name))),
             Progress::Waiting { name } => {
                 if !self.is_waiting.replace(true) {
-                    say(visible(&format!("note: {name}: waiting for another process to download it")));
+                    say(format_args!("note: {name}: waiting for another process to download it"));
                 }
             }
             Progress::Received { name, bytes, total } if self.is_terminal => {
-                let bar = bar.get_or_insert_with(download_bar);
+                let (bar, name) = (bar.get_or_insert_with(download_bar), printable::line(name));
                 if bar.message() != name {
-                    bar.set_message(name.to_owned());
+                    bar.set_message(name.into_owned());
                     bar.set_length(total.unwrap_or_default());
                     // The part left by an earlier run must not count towards this run's speed.
                     bar.reset_elapsed();

@@ -8,6 +8,7 @@ use gpt2::analysis::next_token::{Candidate, MOST_NODES, NextToken, Node, Query, 
 use gpt2::error::tokens_text;
 
 use super::load::Loaded;
+use super::progress::bar;
 use crate::cli::{Format, TopkArgs, Verbosity};
 use crate::output::topk::{CandidateRecord, NodeRecord, PositionRecord, TopkRecord, TreeRecord};
 use crate::output::{Stdout, check_folder, html};
@@ -31,7 +32,9 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     let mut out = Stdout::lock();
     match args.tree {
         Some(depth) => {
-            let nodes = tree(&loaded.model, &ids, depth, &query)?;
+            let bar = bar("nodes", node_count(query.k, depth).unwrap_or_default(), verbosity.quiet)?;
+            let nodes = tree(&loaded.model, &ids, depth, &query, &|| bar.inc(1))?;
+            bar.finish_and_clear();
             let tree = nodes.into_iter().map(|node| node_record(node, &loaded)).collect();
             let record = TreeRecord { model: loaded.name.clone(), prompt_ids: ids, tree };
             match args.format {

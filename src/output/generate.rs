@@ -1,12 +1,11 @@
 //! The records of `gpt2 generate`.
 
-use std::io::Write;
-
 use anyhow::Result;
 use gpt2::decode::{FinishReason, TokenLogprob};
 use serde::Serialize;
 
-use super::{RowRecord, Stdout, visible};
+use super::tokens::{padded, quoted};
+use super::{RowRecord, Stdout};
 
 /// The result of one prompt.
 #[derive(Debug, Serialize)]
@@ -95,12 +94,11 @@ impl LogprobRecord {
 
 /// One line per token: its log-probability and the best candidates.
 pub fn write_logprobs(sequence: &SequenceRecord, out: &mut Stdout) -> Result<()> {
-    let name = |id: u32, token: &Option<String>| {
-        token.as_ref().map_or_else(|| id.to_string(), |token| format!("\"{}\"", visible(token)))
-    };
+    let name = |id: u32, token: &Option<String>| quoted(token.as_deref(), id);
     for token in sequence.logprobs.iter().flatten() {
         let top: Vec<String> = token.top.iter().map(|t| format!("{} {:.4}", name(t.id, &t.token), t.logprob)).collect();
-        writeln!(out, "{:>9.4}  {:<16} {}", token.logprob, name(token.id, &token.token), top.join("  "))?;
+        let chosen = padded(&name(token.id, &token.token), 16);
+        writeln!(out, "{:>9.4}  {chosen} {}", token.logprob, top.join("  "))?;
     }
     Ok(())
 }

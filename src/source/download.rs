@@ -270,13 +270,12 @@ fn largest_size(name: &str) -> Option<u64> {
     }
 }
 
-/// Whether a file may have this name in the cache: a path that leads down from the commit's folder, and that every
-/// system and terminal can handle.
+/// Whether a file may have this name in the cache: a path that leads down from the commit's folder on every system.
 fn is_plain(name: &str) -> bool {
     /// Bytes of a name, and of a path, on common file systems.
     const LONGEST: (usize, usize) = (255, 1024);
     let part = |part: &str| !matches!(part, "" | "." | "..") && part.len() <= LONGEST.0;
-    name.len() <= LONGEST.1 && !name.contains(|c: char| c == '\\' || c.is_control()) && name.split('/').all(part)
+    name.len() <= LONGEST.1 && !name.contains(['\\', '\0']) && name.split('/').all(part)
 }
 
 /// The async runtime for requests. It is kept until the program ends, since dropping it would wait for a name server

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use gpt2::json;
 use same_file::Handle;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -14,7 +15,7 @@ use super::ledger::{Ledger, Settings};
 use super::row::{Refused, Row};
 use super::{Hash, Input};
 use crate::cli::advice::{self, Spelling};
-use crate::cli::{RowArgs, is_stdin};
+use crate::cli::{Format, RowArgs, is_stdin};
 use crate::output::{ErrorRecord, Stdout, check_folder};
 
 /// The output for results, one per line. Each line is written at once, so that at most the last one can be incomplete.
@@ -119,19 +120,23 @@ impl Sink {
     }
 
     fn line<T: Serialize>(&mut self, record: &T) -> Result<()> {
-        let mut line = serde_json::to_vec(record)?;
-        line.push(b'\n');
+        let line = || -> Result<Vec<u8>> {
+            let mut line = vec![];
+            json::write(&mut line, record)?;
+            line.push(b'\n');
+            Ok(line)
+        };
         match &mut self.output {
             Output::Stdout(out) => {
-                out.write_all(&line)?;
+                out.json(record, Format::Jsonl)?;
                 out.finish()
             }
             Output::Stream(file, path) => {
-                file.write_all(&line).with_context(|| format!("cannot write {}", path.display()))
+                file.write_all(&line()?).with_context(|| format!("cannot write {}", path.display()))
             }
             Output::File(file, path, _) => {
                 let whole = file.metadata().map(|metadata| metadata.len());
-                file.write_all(&line).with_context(|| {
+                file.write_all(&line()?).with_context(|| {
                     // On a full disk part of the line may have been written.
                     let _ = whole.and_then(|len| file.set_len(len));
                     format!("cannot write {}", path.display())

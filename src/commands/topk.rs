@@ -13,6 +13,9 @@ use crate::cli::{Format, TopkArgs, Verbosity};
 use crate::output::topk::{CandidateRecord, NodeRecord, PositionRecord, TopkRecord, TreeRecord};
 use crate::output::{Stdout, check_folder, html};
 
+/// Trees of at least this many nodes get a progress bar.
+const MANY: u64 = 1000;
+
 pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     check(args)?;
     let prompt = if args.keep_newline { args.text.prompt()? } else { args.text.prompt_without_newline()? };
@@ -32,7 +35,8 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     let mut out = Stdout::lock();
     match args.tree {
         Some(depth) => {
-            let bar = bar("nodes", node_count(query.k, depth).unwrap_or_default(), verbosity.quiet)?;
+            let nodes = node_count(query.k, depth).unwrap_or_default();
+            let bar = bar("nodes", nodes, verbosity.quiet || nodes < MANY)?;
             let nodes = tree(&loaded.model, &ids, depth, &query, &|| bar.inc(1))?;
             bar.finish_and_clear();
             let tree = nodes.into_iter().map(|node| node_record(node, &loaded)).collect();

@@ -2,6 +2,8 @@
 //! knows nothing of them.
 
 mod bytes;
+#[cfg(feature = "tokenizers")]
+pub(crate) mod clock;
 mod dtype;
 #[cfg(feature = "tokenizers")]
 pub(crate) mod foreign;

@@ -184,6 +184,10 @@ impl Automaton {
         let mut white = 0..0;
         for found in self.automaton.find_iter(within) {
             let (id, token) = &tokens[self.tokens[found.pattern()]];
+            // A token of which the normalizer left nothing is everywhere, also within characters.
+            if !within.is_char_boundary(found.start()) {
+                continue;
+            }
             let (before, after) = (&within[..found.start()], &within[found.end()..]);
             let beside_word =
                 || before.chars().next_back().is_some_and(is_word) || after.chars().next().is_some_and(is_word);

@@ -25,5 +25,6 @@ mod score;
 mod streams;
 mod tokenize;
 mod tokenizer_files;
+mod tokenizer_limits;
 mod topk;
 mod trace;

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::base::clock::thread_time;
 
-/// The limits for one text.
+/// The limits for one text, or for a file while it is loaded.
 pub(super) struct Budget {
-    /// The text's length in bytes.
-    text: usize,
+    /// The length in bytes.
+    length: usize,
+    is_file: bool,
+    time: Duration,
     /// The thread's processor time at which the budget is used up.
     end: Duration,
     looked: Cell<Instant>,
@@ -27,14 +29,19 @@ impl Budget {
     const TIME_PER_BYTE: Duration = Duration::from_micros(10);
 
     /// The budget for a text of this many bytes, which counts from now on, on this thread.
-    pub fn new(text: usize) -> Self {
-        let end = thread_time() + Self::time(text);
-        Self { text, end, looked: Cell::new(Instant::now()) }
+    pub fn new(length: usize) -> Self {
+        let bytes = u32::try_from(length).unwrap_or(u32::MAX);
+        Self::of_time(length, Self::TIME + Self::TIME_PER_BYTE.saturating_mul(bytes))
     }
 
-    fn time(text: usize) -> Duration {
-        let bytes = u32::try_from(text).unwrap_or(u32::MAX);
-        Self::TIME + Self::TIME_PER_BYTE.saturating_mul(bytes)
+    /// The budget for loading a file of this many bytes.
+    pub fn of_file(length: usize) -> Self {
+        Self { is_file: true, ..Self::new(length) }
+    }
+
+    /// The budget for a text of this many bytes, with another limit of time.
+    pub fn of_time(length: usize, time: Duration) -> Self {
+        Self { length, is_file: false, time, end: thread_time() + time, looked: Cell::new(Instant::now()) }
     }
 
     /// Whether there is time left.
@@ -48,15 +55,20 @@ impl Budget {
         if thread_time() < self.end {
             return Ok(());
         }
-        let (text, seconds) = (self.text, Self::time(self.text).as_secs());
-        Err(format!("it has not ended after {seconds} s of processor time on {text} bytes of text"))
+        let seconds = self.time.as_secs_f64().ceil();
+        Err(format!("it has not ended after {seconds} s of processor time on {}", self.subject()))
     }
 
     /// Whether the text may have become this long.
     pub fn check_size(&self, bytes: usize) -> Result<(), String> {
-        if bytes <= self.text.saturating_mul(Self::GROWTH).saturating_add(Self::ADDED) {
+        if bytes <= self.length.saturating_mul(Self::GROWTH).saturating_add(Self::ADDED) {
             return Ok(());
         }
-        Err(format!("it makes {bytes} bytes or more of {} bytes of text, which is too much", self.text))
+        Err(format!("it makes {bytes} bytes or more of {}, which is too much", self.subject()))
+    }
+
+    fn subject(&self) -> String {
+        let Self { length, is_file, .. } = self;
+        if *is_file { format!("the file's {length} bytes") } else { format!("{length} bytes of text") }
     }
 }

@@ -213,7 +213,7 @@ mod tests {
         // 1 + 2 + ... + 180 < 2¹⁴ < 1 + 2 + ... + 181
         assert_eq!(check(&nested(180)), Ok(()));
         assert!(check(&nested(181)).unwrap_err().contains("too many pieces"));
-        let apart: Vec<String> = nested(180).into_iter().flat_map(|piece| [format!("b{piece}"), piece]).collect();
+        let apart: Vec<String> = nested(179).into_iter().flat_map(|piece| [format!("b{piece}"), piece]).collect();
         assert_eq!(check(&apart), Ok(()));
         assert!(check(&["a".repeat(1025)]).unwrap_err().contains("1025 bytes"));
     }

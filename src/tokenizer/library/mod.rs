@@ -12,7 +12,7 @@ mod steps;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 use tokenizers::{AddedVocabulary, Model as _, ModelWrapper, NormalizedString, NormalizerWrapper, PreTokenizedString};
 
@@ -57,7 +57,7 @@ impl Library {
         let kind = model.get("type").and_then(Value::as_str).map(str::to_owned);
         let model = parts.remove("model").unwrap_or_default();
         let load = || {
-            let budget = Budget::new(length);
+            let budget = Budget::of_file(length);
             let steps = Steps::new(&parts, &budget)?;
             let model: ModelWrapper =
                 serde_json::from_value(model).map_err(|_| unreadable("model", kind.as_deref()))?;
@@ -218,7 +218,6 @@ fn added_tokens(
         vocabulary.add_tokens(tokens, model, None::<&NormalizerWrapper>).map_err(|e| e.to_string())?;
     }
     let mut changed = FxHashMap::default();
-    let mut known = FxHashSet::default();
     let mut size = 0;
     let mut tokens = vec![];
     for (&id, token) in vocabulary.get_added_tokens_decoder() {
@@ -229,14 +228,11 @@ fn added_tokens(
             if content.get() != token.content {
                 changed.insert(id, content.get().to_owned());
             }
-            if content.is_empty() || !known.insert(content.get().to_owned()) {
-                let fault = if content.is_empty() { "nothing" } else { "the same as another one" };
-                return Err(format!("the added token {} is {fault} after the normalizer", shown(&token.content)));
-            }
         }
         let special = vocabulary.is_special_token(&token.content);
         let tokenizers::AddedToken { single_word, lstrip, rstrip, normalized, .. } = *token;
         let content = content.get().to_owned();
+        // Of those that the normalizer makes equal, the one with the lowest id is found.
         tokens.push((id, AddedToken { content, single_word, lstrip, rstrip, normalized, special }));
     }
     Ok((vocabulary, changed, AddedTokens::new(tokens, Matching::HuggingFace)?))

@@ -1,7 +1,7 @@
 //! Patterns of components that split or replace, run within a budget. The library itself ends the search without a word
 //! where its engine gives up.
 
-use fancy_regex::{Assertion, Expr, Regex, RegexBuilder};
+use fancy_regex::{Assertion, Expr, Match, Regex, RegexBuilder};
 use serde::Deserialize;
 use tokenizers::pattern::Pattern as LibraryPattern;
 
@@ -31,16 +31,20 @@ pub(super) enum Pattern {
     Text(String),
     /// A regular expression without look-around and back references: a search takes linear time.
     Linear(Regex),
-    /// Tried at one position after the other, so that its limit of backtracking is one for each position. The last group
-    /// is a character at which it does not match.
-    Backtracking(Regex),
+    /// A regular expression that may backtrack.
+    Backtracking {
+        regex: Regex,
+        /// The same, or else any character, which is the last group. Where the limit of backtracking is too small for a
+        /// long text without a match, it is tried at one position after the other.
+        at_each: Box<Regex>,
+    },
     /// A regular expression that knows where the last match ended (`\G`), so that it cannot be tried in between.
     Continuing(Regex),
 }
 
 impl Pattern {
     /// How often one search may backtrack. Each time, it may run over the rest of the text.
-    const BACKTRACKS: usize = 10_000;
+    const BACKTRACKS: usize = 2000;
     /// The largest automaton of a part of a regular expression, in bytes.
     const AUTOMATON: usize = 10 << 20;
 
@@ -69,7 +73,8 @@ impl Pattern {
         } else {
             // The line ends a comment, which would hide the rest.
             let within = [format!("(?:{source})|((?s:.))"), format!("(?:{source}\n)|((?s:.))")];
-            compiled(&source).and_then(|_| within.iter().find_map(|source| compiled(source))).map(Self::Backtracking)
+            let at_each = within.iter().find_map(|source| compiled(source)).map(Box::new);
+            compiled(&source).zip(at_each).map(|(regex, at_each)| Self::Backtracking { regex, at_each })
         }
         .ok_or_else(unreadable)
     }
@@ -95,14 +100,16 @@ impl Pattern {
     pub fn matches_nothing(&self) -> bool {
         match self {
             Self::Text(text) => text.is_empty(),
-            Self::Linear(regex) | Self::Continuing(regex) => regex.is_match("").unwrap_or(true),
-            Self::Backtracking(regex) => regex.is_match("").unwrap_or(true),
+            Self::Linear(regex) | Self::Continuing(regex) | Self::Backtracking { regex, .. } => {
+                regex.is_match("").unwrap_or(true)
+            }
         }
     }
 
     /// The next match from `start`, as byte offsets in `text`.
     fn next(&self, text: &str, start: usize, budget: &Budget) -> Result<Option<(usize, usize)>, String> {
-        let gives_up = |_| format!("the pattern backtracks too often in {} bytes of text", text.len());
+        let gives_up = |_| format!("its pattern backtracks too often or too far in {} bytes of text", text.len());
+        let range = |found: Option<Match<'_>>| found.map(|found| (found.start(), found.end()));
         match self {
             Self::Text(pattern) => {
                 // A search prepares itself in the time that its pattern takes to read.
@@ -111,18 +118,20 @@ impl Pattern {
                 Ok(at.map(|at| (start + at, start + at + pattern.len())))
             }
             Self::Linear(regex) | Self::Continuing(regex) => {
-                let found = regex.find_from_pos(text, start).map_err(gives_up)?;
-                Ok(found.map(|found| (found.start(), found.end())))
+                regex.find_from_pos(text, start).map(range).map_err(gives_up)
             }
-            Self::Backtracking(regex) => {
+            Self::Backtracking { regex, at_each } => {
+                if let Ok(found) = regex.find_from_pos(text, start) {
+                    return Ok(range(found));
+                }
                 let mut at = start;
                 loop {
-                    let Some(found) = regex.captures_from_pos(text, at).map_err(gives_up)? else { return Ok(None) };
-                    match (found.get(found.len() - 1), found.get(0)) {
-                        (Some(other), _) => at = other.end(),
-                        (None, whole) => return Ok(whole.map(|whole| (whole.start(), whole.end()))),
-                    }
                     budget.check_time()?;
+                    let Some(found) = at_each.captures_from_pos(text, at).map_err(gives_up)? else { return Ok(None) };
+                    match found.get(found.len() - 1) {
+                        Some(other) => at = other.end(),
+                        None => return Ok(range(found.get(0))),
+                    }
                 }
             }
         }
@@ -257,5 +266,110 @@ impl LibraryPattern for Words {
             ((start, end), true)
         };
         Ok(words(inside).map(word).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn regex(source: &str) -> Source {
+        Source::Regex(source.to_owned())
+    }
+
+    fn matches(pattern: &Pattern, text: &str) -> Result<Vec<(usize, usize)>, String> {
+        let mut found = vec![];
+        pattern.matches(text, &Budget::new(text.len()), |start, end| {
+            found.push((start, end));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    const PATTERNS: [&str; 17] = [
+        "a",
+        "a*",
+        "a+b|b",
+        "^|c$",
+        "(?m)^a",
+        r"\b",
+        "(?=b)",
+        "(?<=a)b|é",
+        "(?<!a)b",
+        r"(a|é)\1",
+        "(?>a+)b",
+        "a\\Kb",
+        r"\Ga",
+        "(?x)a+(?!b) # not b",
+        r"\s+(?!\S)|\s+",
+        r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn matches_are_those_of_the_engine(text in "[ab1é \n]{0,12}|a{0,40}b?") {
+            for source in PATTERNS {
+                let expected = Regex::new(source).unwrap();
+                let expected: Vec<_> =
+                    expected.find_iter(&text).map(|found| found.map(|found| (found.start(), found.end())).unwrap()).collect();
+                let pattern = Pattern::new(regex(source)).unwrap();
+                prop_assert_eq!(matches(&pattern, &text).unwrap(), &expected[..], "{} in {:?}", source, text);
+                if let Pattern::Backtracking { at_each, .. } = pattern {
+                    // As if the limit of backtracking were always too small.
+                    let never = RegexBuilder::new("(?:(?=x)|(?=y))x").backtrack_limit(0).build().unwrap();
+                    prop_assume!(never.find_from_pos(&text, 0).is_err());
+                    let pattern = Pattern::Backtracking { regex: never, at_each };
+                    prop_assert_eq!(matches(&pattern, &text).unwrap(), expected, "{} in {:?}", source, text);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn texts_are_patterns_too() {
+        let pattern = |text: &str| Pattern::new(Source::String(text.to_owned())).unwrap();
+        assert_eq!(matches(&pattern("aa"), "aaaéaa").unwrap(), [(0, 2), (5, 7)]);
+        assert_eq!(matches(&pattern(".*"), "a.*").unwrap(), [(1, 3)]);
+    }
+
+    #[test]
+    fn what_may_be_empty_is_known() {
+        for source in ["", "^", "$", r"\b", "a*", "a?", "(?=a)", "(a|)", "(?:a*)+", r"a\K", r"(a)?\1", "a{0,3}"] {
+            assert!(Pattern::may_be_empty(&regex(source)), "{source}");
+        }
+        for source in ["a", "a+", "[ab]", r"\s+", "^a", "(?=b)b", "a|b", r"\Ka", "(?i)ß", ".", "a{2}", "(?<=a)b"] {
+            assert!(!Pattern::may_be_empty(&regex(source)), "{source}");
+        }
+        assert!(Pattern::may_be_empty(&Source::String(String::new())));
+        assert!(!Pattern::may_be_empty(&Source::String("^".into())));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        for (source, words) in [("(", "\"(\" is not valid"), (r"(?<x>a)\g<x>", "calls a group")] {
+            let error = Pattern::new(regex(source)).err().unwrap();
+            assert!(error.contains(words), "{error}");
+        }
+        assert_eq!(Pattern::weight(&regex(r"\pL{3}(?:a|[bc]*){100,200}")), 1 + 3 + 200 * (1 + 1 + 1));
+    }
+
+    /// Whatever the pattern, a search ends soon after its time.
+    #[test]
+    fn time_is_limited() {
+        let text = "a".repeat(30_000);
+        for source in ["(?=a*b)a", "a*b|a", "(?!x)(?:a|a)*b", "(?=(a+)+$)b", "(?!a*b)x"] {
+            let start = Instant::now();
+            let budget = Budget::of_time(text.len(), Duration::from_millis(100));
+            let error = Pattern::new(regex(source)).unwrap().matches(&text, &budget, |_, _| Ok(())).unwrap_err();
+            assert!(error.contains("30000 bytes of text"), "{error}");
+            assert!(start.elapsed() < Duration::from_secs(60), "{source}: {:?}", start.elapsed());
+        }
     }
 }

@@ -167,12 +167,10 @@ impl Pattern {
 /// Whether a part of an expression needs the engine that backtracks.
 fn is_hard(part: &Expr) -> bool {
     use Assertion::{EndLine, EndText, StartLine, StartText};
-    match part {
-        Expr::Assertion(StartText | EndText | StartLine { .. } | EndLine { .. }) => false,
-        Expr::Empty | Expr::Any { .. } | Expr::Literal { .. } | Expr::Delegate { .. } => false,
-        Expr::Concat(_) | Expr::Alt(_) | Expr::Group(_) | Expr::Repeat { .. } => false,
-        _ => true,
-    }
+    let is_of_parts = matches!(part, Expr::Concat(_) | Expr::Alt(_) | Expr::Group(_) | Expr::Repeat { .. });
+    let is_plain = matches!(part, Expr::Empty | Expr::Any { .. } | Expr::Literal { .. } | Expr::Delegate { .. });
+    let is_anchor = matches!(part, Expr::Assertion(StartText | EndText | StartLine { .. } | EndLine { .. }));
+    !(is_of_parts || is_plain || is_anchor)
 }
 
 /// The parts of an expression.

@@ -341,7 +341,8 @@ fn byte_order_marks_are_skipped() {
 #[test]
 fn an_added_token_may_be_nothing() {
     let tokenizer = Tokenizer::load(&TokenizerFiles::tokenizer_json(fixture("../tokenizer/panics.json"))).unwrap();
-    let ids = |text: &str| tokenizer.encode(text, true).map(|tokens| tokens.iter().map(|token| token.id).collect());
+    let ids =
+        |text: &str| tokenizer.encode(text, true).map(|tokens| tokens.iter().map(|token| token.id).collect::<Vec<_>>());
     assert_eq!(ids("x y").unwrap(), vec![0, 3, 1]);
     assert_eq!(ids("xx").unwrap(), vec![0, 0]);
     assert_eq!(ids("xé").unwrap(), vec![0, 2, 2]);

@@ -5,7 +5,6 @@ mod bytes;
 #[cfg(feature = "tokenizers")]
 pub(crate) mod clock;
 mod dtype;
-#[cfg(feature = "tokenizers")]
 pub(crate) mod foreign;
 pub mod ggml;
 pub(crate) mod pages;

@@ -50,6 +50,9 @@ pub fn fault(text: &[u8], error: &serde_json::Error) -> String {
     if PYTHON_NUMBERS.iter().any(|word| starts(word)) {
         return format!("not JSON at {place}: NaN and Infinity are no JSON numbers; write null");
     }
+    if error.to_string().starts_with("recursion limit") {
+        return format!("more lists and objects within each other than can be read, at {place}");
+    }
     match error.classify() {
         Category::Eof if text.trim_ascii().is_empty() => "not JSON: it is empty".to_owned(),
         Category::Eof => format!("not JSON: it breaks off at {place}"),
@@ -230,6 +233,9 @@ mod tests {
             assert_eq!(fault(text.as_bytes(), &error), words, "{text}");
         }
         assert_eq!(parse(b"\xFF\xFE{\0}\0").unwrap_err(), "UTF-16; save it as UTF-8");
+        let deep = "[".repeat(200);
+        let error = serde_json::from_str::<Value>(&deep).unwrap_err();
+        assert!(fault(deep.as_bytes(), &error).starts_with("more lists and objects"), "{error}");
         let error = serde_json::from_str::<Vec<u32>>("{}").unwrap_err();
         assert!(fault(b"{}", &error).starts_with("not a sequence"), "{error}");
         for text in [&b"N"[..], b"-I", b"\"", b"\"\\", b"NaNN", b"\xff"] {

@@ -156,9 +156,9 @@ impl Pipeline {
     /// The text of ids without special tokens, with U+FFFD where bytes are not UTF-8.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if there is no tokenizer.
+    /// [`Error::Tokenizer`] if there is no tokenizer, or if it makes too much of the ids.
     pub fn text(&self, ids: &[u32]) -> Result<String> {
-        Ok(self.tokenizer()?.decode(ids, true))
+        self.tokenizer()?.decode(ids, true)
     }
 
     /// The text of one token, U+FFFD if it is not UTF-8 by itself; `None` without a tokenizer or outside its

@@ -2,8 +2,9 @@
 //! knows nothing of them.
 
 mod bytes;
-mod dtype;
 #[cfg(feature = "tokenizers")]
+pub(crate) mod clock;
+mod dtype;
 pub(crate) mod foreign;
 pub mod ggml;
 pub(crate) mod pages;

@@ -209,14 +209,15 @@ impl Tokenizer {
 
     /// The text of `ids`, like transformers' `decode`: U+FFFD where bytes are not UTF-8. A tokenizer other than
     /// byte-level BPE joins tokens in its own way.
-    #[must_use]
-    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
-        let joined = match &self.encoder {
-            Encoder::ByteLevel(_) => None,
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if the tokenizer's file makes too much of the tokens.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        match &self.encoder {
+            Encoder::ByteLevel(_) => Ok(String::from_utf8_lossy(&self.decode_bytes(ids, skip_special)).into_owned()),
             #[cfg(feature = "tokenizers")]
-            Encoder::Library(library) => library.decode(ids, skip_special),
-        };
-        joined.unwrap_or_else(|| String::from_utf8_lossy(&self.decode_bytes(ids, skip_special)).into_owned())
+            Encoder::Library(library) => library.decode(ids, skip_special).map_err(Error::Tokenizer),
+        }
     }
 }
 

@@ -4,6 +4,9 @@ use serde_json::Value;
 
 use super::vocabulary::shown;
 
+/// The most tokens around a text. Usual tokenizers add one or two.
+const MOST_TOKENS: usize = 1000;
+
 /// The ids before and after a text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Template {
@@ -22,10 +25,9 @@ impl Template {
                 let processors = processors.ok_or("`post_processor.processors` is not a list")?;
                 processors.iter().try_fold(Self::default(), |inner, processor| {
                     let outer = Self::of(processor)?;
-                    Ok(Self {
-                        before: [outer.before, inner.before].concat(),
-                        after: [inner.after, outer.after].concat(),
-                    })
+                    let before = [outer.before, inner.before].concat();
+                    let after = [inner.after, outer.after].concat();
+                    Self { before, after }.checked()
                 })
             }
             Some("TemplateProcessing") => template(post_processor),
@@ -40,6 +42,13 @@ impl Template {
         }
     }
 
+    fn checked(self) -> Result<Self, String> {
+        if self.ids().count() <= MOST_TOKENS {
+            return Ok(self);
+        }
+        Err(format!("`post_processor` adds more than {MOST_TOKENS} tokens to a text, which is too many"))
+    }
+
     /// All ids.
     pub fn ids(&self) -> impl Iterator<Item = u32> {
         self.before.iter().chain(&self.after).copied()
@@ -50,10 +59,14 @@ impl Template {
 fn template(json: &Value) -> Result<Template, String> {
     let pieces = json.get("single").and_then(Value::as_array);
     let pieces = pieces.ok_or("`post_processor.single` is not a list")?;
+    let is_text = |piece: &&Value| piece.get("Sequence").is_some();
+    if pieces.iter().filter(is_text).nth(1).is_some() {
+        return Err("`post_processor.single` repeats the text, which is not supported".into());
+    }
     let mut template = Template::default();
     let mut in_front = true;
     for piece in pieces {
-        if piece.get("Sequence").is_some() {
+        if is_text(&piece) {
             in_front = false;
             continue;
         }
@@ -64,6 +77,7 @@ fn template(json: &Value) -> Result<Template, String> {
         let ids =
             ids.ok_or_else(|| format!("`post_processor.special_tokens` does not say the ids of {}", shown(name)))?;
         if in_front { &mut template.before } else { &mut template.after }.extend(ids);
+        template = template.checked()?;
     }
     Ok(template)
 }
@@ -99,6 +113,12 @@ mod tests {
         assert_eq!(of(json!({"type": "Sequence", "processors": [bytes, bos, roberta]})), (vec![0, 7], vec![2]));
     }
 
+    /// Adds a token with these ids, so many times.
+    fn many(ids: Vec<u32>, times: usize) -> Value {
+        let single = vec![json!({"SpecialToken": {"id": "x"}}); times];
+        json!({"type": "TemplateProcessing", "single": single, "special_tokens": {"x": {"ids": ids}}})
+    }
+
     #[test]
     fn what_cannot_be_followed_is_named() {
         for (json, words) in [
@@ -108,6 +128,13 @@ mod tests {
             (json!({"type": "TemplateProcessing", "single": 1}), "post_processor.single"),
             (json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x"}}]}), "the ids of \"x\""),
             (json!({"type": "BertProcessing", "cls": ["a", -1]}), "post_processor.cls"),
+            (json!({"type": "TemplateProcessing", "single": [{"Sequence": {}}, {"Sequence": {}}]}), "repeats the text"),
+            (many(vec![7; 1], 1001), "more than 1000 tokens"),
+            (many(vec![7; 1001], 1), "more than 1000 tokens"),
+            (
+                json!({"type": "Sequence", "processors": [many(vec![7], 600), many(vec![7], 600)]}),
+                "more than 1000 tokens",
+            ),
         ] {
             let error = Template::of(&json).unwrap_err();
             assert!(error.contains(words), "{error}");

@@ -55,7 +55,8 @@ fn of_another_kind(
     let declared = declared(parts.get("added_tokens").unwrap_or_default())?;
     let template = Template::of(parts.get("post_processor").unwrap_or_default())?;
     let added = settings.added_tokens(&declared);
-    let (vocabulary, library) = super::library::Library::new(parts, added, path, beyond_gpt2)?;
+    let added = [declared, added];
+    let (vocabulary, library) = super::library::Library::new(parts, added, path, json.len(), beyond_gpt2)?;
     let mut tokenizer = Tokenizer::new(vocabulary, super::Encoder::Library(Box::new(library)));
     tokenizer.template = template;
     Ok(tokenizer)

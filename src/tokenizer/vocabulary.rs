@@ -61,6 +61,12 @@ impl Vocabulary {
 
     /// Adds a token that stands for `bytes`.
     pub fn push_as(&mut self, piece: &str, bytes: impl IntoIterator<Item = u8>) -> Result<u32, String> {
+        // A text may have many of it.
+        const LONGEST: usize = 1 << 14;
+        if piece.len() > LONGEST {
+            let (piece, length) = (shown(piece), piece.len());
+            return Err(format!("the vocabulary's piece {piece} has {length} bytes, more than {LONGEST}"));
+        }
         let Self { pieces, ids, .. } = self;
         let same = |&id: &u32| pieces.get(id) == Some(piece.as_bytes());
         let rehash = |&id: &u32| hash(pieces.get(id).unwrap_or_default());

@@ -24,5 +24,6 @@ mod streams;
 mod terminal;
 mod tokenize;
 mod tokenizer_files;
+mod tokenizer_limits;
 mod topk;
 mod trace;

@@ -300,12 +300,11 @@ fn convert_leaves_tokenizer_files_alone() {
     assert_eq!(convert().stderr(), "", "the same files are there already");
 }
 
+/// The library itself panics at this text.
 #[test]
-fn a_panic_of_the_tokenizers_library_is_one_error() {
+fn a_text_that_the_tokenizers_library_cannot_take_works() {
     let (tokenizer, text) = (fixture("../tokenizer/panics.json"), fixture("../tokenizer/panics.txt"));
-    let run = gpt2(&["tokenize", "--tokenizer", tokenizer.to_str().unwrap(), "--file", text.to_str().unwrap()]);
-    let done = run.fails(1, &["panics.json: ", "library `tokenizers`"]);
-    assert_eq!(done.stderr().lines().count(), 1, "{}", done.stderr());
+    gpt2(&["tokenize", "--tokenizer", tokenizer.to_str().unwrap(), "--file", text.to_str().unwrap()]).succeeds();
 }
 
 /// GPT-2's own vocabulary with `add_prefix_space`.

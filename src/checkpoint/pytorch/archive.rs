@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::panic::AssertUnwindSafe;
 
 use zip::{CompressionMethod, ZipArchive};
 
@@ -11,6 +12,7 @@ use super::super::Contents;
 use super::super::file::File;
 use super::Memory;
 use crate::base::Bytes;
+use crate::base::foreign::guard;
 use crate::error::Result;
 
 /// Reads a zip archive.
@@ -47,8 +49,10 @@ struct Archive<'f> {
 
 impl<'f> Archive<'f> {
     fn open(file: &'f File) -> Result<Self> {
-        let zip = ZipArchive::new(Bounded::new(&file.bytes)).map_err(|e| {
-            file.error(format!("its zip directory cannot be read ({e}); the file is truncated or damaged"))
+        let zip = guarded(file, || {
+            ZipArchive::new(Bounded::new(&file.bytes)).map_err(|e| {
+                file.error(format!("its zip directory cannot be read ({e}); the file is truncated or damaged"))
+            })
         })?;
         let folder = zip.file_names().flatten().find_map(|name| name.strip_suffix("data.pkl").map(str::to_owned));
         let Some(folder) = folder else {
@@ -63,6 +67,10 @@ impl<'f> Archive<'f> {
 
     /// The bytes of an entry, which must be `len` if given: part of the map if stored, unpacked if compressed.
     fn entry(&mut self, name: &str, len: Option<usize>, memory: &mut Memory) -> Result<Bytes> {
+        guarded(self.file, || self.unpack(name, len, memory))
+    }
+
+    fn unpack(&mut self, name: &str, len: Option<usize>, memory: &mut Memory) -> Result<Bytes> {
         let file = self.file;
         let full = format!("{}{name}", self.folder);
         let fail = |problem: &dyn std::fmt::Display| file.error(format!("archive entry {full:?}: {problem}"));
@@ -92,6 +100,11 @@ impl<'f> Archive<'f> {
         }
         Ok(unpacked.into())
     }
+}
+
+/// Calls the library `zip`; a panic in it becomes an error.
+fn guarded<T>(file: &File, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    guard(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(file.error("its zip archive is damaged in an unusual way")))
 }
 
 /// A file that can be read a limited number of times: `zip` tries everything that could be its directory, which takes

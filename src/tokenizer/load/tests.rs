@@ -88,7 +88,7 @@ fn broken_tokenizer_json_is_refused() {
         (String::new(), "not JSON: it is empty"),
         ("{".into(), "not JSON: it breaks off"),
         ("{}".into(), "no model"),
-        ("[".repeat(100_000), "not JSON"),
+        ("[".repeat(100_000), "more lists and objects within each other than can be read"),
         (byte_level("", vocab, r#"["a c"]"#), "the merge \"a\" \"c\" makes \"c\""),
         (byte_level("", vocab, r#"["ab"]"#), "\"ab\" is not a merge"),
         (byte_level("", vocab, r#"[["", "a"]]"#), "makes \"\""),
@@ -187,7 +187,7 @@ fn random_settings_give_the_ids_of_transformers() {
                 assert_eq!(found, ids(&text[key]), "{number}: {key} of {text}");
             }
             if let Some(decoded) = text["decoded"].as_str() {
-                assert_eq!(tokenizer.decode(&ids(&text["ids"]), false), decoded, "{number}: {text}");
+                assert_eq!(tokenizer.decode(&ids(&text["ids"]), false).unwrap(), decoded, "{number}: {text}");
             }
         }
     }
@@ -335,13 +335,18 @@ fn byte_order_marks_are_skipped() {
     assert!(files.to_save().unwrap().iter().all(|file| !file.bytes.starts_with(b"\xef")));
 }
 
+/// An added token of which the normalizer leaves nothing is between all characters. The library panics where those have
+/// several bytes.
 #[cfg(feature = "tokenizers")]
 #[test]
-fn a_panic_of_the_library_is_an_error_that_names_the_file() {
-    let text = std::fs::read_to_string(fixture("../tokenizer/panics.txt")).unwrap();
+fn an_added_token_may_be_nothing() {
     let tokenizer = Tokenizer::load(&TokenizerFiles::tokenizer_json(fixture("../tokenizer/panics.json"))).unwrap();
-    let error = tokenizer.encode(&text, true).unwrap_err().to_string();
-    assert!(error.contains("panics.json: ") && error.contains("`tokenizers`") && !error.contains('\n'), "{error}");
+    let ids =
+        |text: &str| tokenizer.encode(text, true).map(|tokens| tokens.iter().map(|token| token.id).collect::<Vec<_>>());
+    assert_eq!(ids("x y").unwrap(), vec![0, 3, 1]);
+    assert_eq!(ids("xx").unwrap(), vec![0, 0]);
+    assert_eq!(ids("xé").unwrap(), vec![0, 2, 2]);
+    tokenizer.encode(&std::fs::read_to_string(fixture("../tokenizer/panics.txt")).unwrap(), true).unwrap();
 }
 
 #[test]

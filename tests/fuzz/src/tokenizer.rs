@@ -15,7 +15,7 @@ const WORDS: &str = "\
     content lstrip rstrip normalized single_word special tokenizer_class added_tokens_decoder add_bos_token \
     bos_token <|user|>";
 
-const NORMALIZERS: [&str; 18] = [
+const NORMALIZERS: [&str; 26] = [
     r#"{"type":"NFC"}"#,
     r#"{"type":"NFKC"}"#,
     r#"{"type":"NFD"}"#,
@@ -32,11 +32,19 @@ const NORMALIZERS: [&str; 18] = [
     r#"{"type":"Replace","pattern":{"Regex":"(a+)+$"},"content":""}"#,
     r#"{"type":"Replace","pattern":{"Regex":"(?<=a)("},"content":""}"#,
     r#"{"type":"Replace","pattern":{"Regex":""},"content":"x"}"#,
+    r#"{"type":"Replace","pattern":{"String":""},"content":"x"}"#,
+    r#"{"type":"Replace","pattern":{"Regex":"^"},"content":"x"}"#,
+    r#"{"type":"Replace","pattern":{"Regex":"\\b|a*|(?=h)"},"content":"x"}"#,
+    r#"{"type":"Replace","pattern":{"Regex":"(?:a|h)\\K"},"content":"x"}"#,
+    r#"{"type":"Replace","pattern":{"String":"a"},"content":"aa"}"#,
+    r#"{"type":"Replace","pattern":{"Regex":"[a-z]"},"content":"the theory of ﬁ"}"#,
+    r#"{"type":"Replace","pattern":{"Regex":"(?=h*e)h|(?<!t)e"},"content":"he"}"#,
+    r#"{"type":"Prepend","prepend":"<special> the theory of aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}"#,
     r#"{"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,"strip_accents":true,"lowercase":true}"#,
     r#"{"type":"Precompiled","precompiled_charsmap":"AAAA"}"#,
 ];
 
-const PRE_TOKENIZERS: [&str; 13] = [
+const PRE_TOKENIZERS: [&str; 22] = [
     r#"{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}"#,
     r#"{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":false,"use_regex":false}"#,
     r#"{"type":"Whitespace"}"#,
@@ -47,37 +55,61 @@ const PRE_TOKENIZERS: [&str; 13] = [
     r#"{"type":"Metaspace","replacement":"▁","prepend_scheme":"first","split":true}"#,
     r#"{"type":"Split","pattern":{"Regex":"\\p{L}+|(?!\\S)\\s+"},"behavior":"Isolated","invert":true}"#,
     r#"{"type":"Split","pattern":{"String":""},"behavior":"Removed","invert":false}"#,
+    r#"{"type":"Split","pattern":{"Regex":"a*"},"behavior":"MergedWithNext","invert":false}"#,
+    r#"{"type":"Split","pattern":{"Regex":"(?=a)|\\b"},"behavior":"Isolated","invert":false}"#,
+    r#"{"type":"Split","pattern":{"Regex":"(?=a*b)a"},"behavior":"Isolated","invert":false}"#,
+    r#"{"type":"Split","pattern":{"Regex":"a*b|a"},"behavior":"Removed","invert":true}"#,
+    r#"{"type":"Split","pattern":{"Regex":"(?!x)(a|a)*b"},"behavior":"Contiguous","invert":false}"#,
+    r#"{"type":"Split","pattern":{"Regex":"(a)\\1|(?<x>a)\\g<x>"},"behavior":"Isolated","invert":false}"#,
+    r#"{"type":"Split","pattern":{"Regex":"(?<=t[ah]*h[ah]{18})e"},"behavior":"MergedWithPrevious","invert":false}"#,
+    r#"{"type":"Split","pattern":{"Regex":"(?=x)(\\pL{200}){200}"},"behavior":"Isolated","invert":false}"#,
+    r#"{"type":"Split","pattern":{"Regex":"(?x) a+(?!b) # the last"},"behavior":"Isolated","invert":false}"#,
     r#"{"type":"UnicodeScripts"}"#,
     r#"{"type":"FixedLength","length":0}"#,
     r#"{"type":"BertPreTokenizer"}"#,
 ];
 
-const DECODERS: [&str; 10] = [
+const DECODERS: [&str; 15] = [
     r#"{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}"#,
     r#"{"type":"ByteFallback"}"#,
     r#"{"type":"Fuse"}"#,
     r#"{"type":"Strip","content":" ","start":5,"stop":9}"#,
     r#"{"type":"Strip","content":"h","start":1,"stop":0}"#,
     r#"{"type":"Replace","pattern":{"String":"▁"},"content":" "}"#,
+    r#"{"type":"Replace","pattern":{"Regex":"^|e*"},"content":"x"}"#,
+    r#"{"type":"Replace","pattern":{"String":"e"},"content":"ee"}"#,
+    r#"{"type":"Replace","pattern":{"Regex":"(?=h*e)h|e"},"content":"heheheheheheheheheheheheheheh"}"#,
+    r#"{"type":"BPEDecoder","suffix":""}"#,
+    r###"{"type":"WordPiece","prefix":"","cleanup":true}"###,
     r###"{"type":"WordPiece","prefix":"##","cleanup":true}"###,
     r#"{"type":"BPEDecoder","suffix":"</w>"}"#,
     r#"{"type":"CTC","pad_token":"h","word_delimiter_token":"|","cleanup":true}"#,
     r#"{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true}"#,
 ];
 
-const POST_PROCESSORS: [&str; 5] = [
+const POST_PROCESSORS: [&str; 6] = [
     r#"{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}"#,
     r#"{"type":"BertProcessing","sep":["[SEP]",2],"cls":["[CLS]",1]}"#,
     r#"{"type":"RobertaProcessing","sep":["</s>",2],"cls":["<s>",9999999],"trim_offsets":true,"add_prefix_space":true}"#,
     r#"{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],"pair":[],"special_tokens":{"x":{"id":"x","ids":[0,4294967295],"tokens":["x","y"]}}}"#,
+    r#"{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],"pair":[],"special_tokens":{}}"#,
     r#"{"type":"TemplateProcessing","single":[],"pair":[],"special_tokens":{}}"#,
 ];
 
 /// Contents of added tokens, which the texts have, too.
 const ADDED: [&str; 11] = ["<special>", "<|user|>", "th", " ", "  ", "é", "ﬁ", "İ", "a b", "\u{301}", "the"];
 
-/// One of the parts of a pipeline, or several in a sequence.
+/// Models that take long.
+const MODELS: [&str; 4] = [
+    r###"{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":1152921504606846976,"vocab":{"[UNK]":0,"a":1,"##a":2}}"###,
+    r#"{"type":"WordLevel","unk_token":"[UNK]","vocab":{"[UNK]":0,"a":1,"the":2}}"#,
+    r#"{"type":"Unigram","unk_id":0,"vocab":[["[UNK]",0.0],["a",-1.0],["aa",-1.5],["aaa",-2.0],["aaaa",-2.5]]}"#,
+    r#"{"type":"BPE","unk_token":"a","end_of_word_suffix":"aaaaaaaaaaaaaaaa","vocab":{"a":0,"aa":1},"merges":["a a"]}"#,
+];
+
+/// One of the parts of a pipeline, or several in a sequence, which may be in others or have one part often.
 fn part(rng: &mut Rng, of: &[&str], plural: &str) -> Json {
+    let sequence = |parts| Json::Object(vec![("type".into(), Json::string("Sequence")), (plural.into(), parts)]);
     let one = |rng: &mut Rng| {
         let mut json = Json::parse(pick(rng, of).as_bytes());
         if one_in(rng, 6) {
@@ -88,8 +120,17 @@ fn part(rng: &mut Rng, of: &[&str], plural: &str) -> Json {
     if one_in(rng, 2) {
         return one(rng);
     }
-    let parts = (0..rng.usize(..4)).map(|_| one(rng)).collect();
-    Json::Object(vec![("type".into(), Json::string("Sequence")), (plural.into(), Json::Array(parts))])
+    let mut parts: Vec<Json> = (0..rng.usize(..4)).map(|_| one(rng)).collect();
+    if one_in(rng, 6) {
+        let often = pick(rng, &[25, 40, 999, 1001]);
+        parts.extend(vec![one(rng); often]);
+    }
+    let mut part = sequence(Json::Array(parts));
+    if one_in(rng, 10) {
+        let depth = pick(rng, &[1, 40, 200]);
+        part = (0..depth).fold(part, |part, _| sequence(Json::Array(vec![part])));
+    }
+    part
 }
 
 fn added_token(rng: &mut Rng) -> Json {
@@ -108,6 +149,10 @@ fn words(rng: &mut Rng) -> String {
     const PARTS: [&str; 14] =
         [" ", "  ", "\n", "\t", "the", " theory", "é", "e\u{301}", "ﬁ", "İ", "한", "中", "\u{ad}", "\u{200d}"];
     let mut words = String::new();
+    if one_in(rng, 10) {
+        let run = pick(rng, &["a", " ", "h", "\u{301}", "ﷺ", "th ", "<special>"]);
+        words.push_str(&run.repeat(pick(rng, &[30, 1000, 20_000])));
+    }
     for _ in 0..rng.usize(..12) {
         words.push_str(if one_in(rng, 3) { pick(rng, &ADDED) } else { pick(rng, &PARTS) });
     }
@@ -147,6 +192,7 @@ pub fn tokenizer_json(rng: &mut Rng) -> Case {
             },
             6 => *json.entry("pre_tokenizer") = part(rng, &PRE_TOKENIZERS, "pretokenizers"),
             7 => *json.entry("decoder") = part(rng, &DECODERS, "decoders"),
+            8 if one_in(rng, 4) => *json.entry("model") = Json::parse(pick(rng, &MODELS).as_bytes()),
             8 if one_in(rng, 2) => *json.entry("post_processor") = part(rng, &POST_PROCESSORS, "processors"),
             8 => {
                 let other = seeds::read(&format!("tokenizer/{}/tokenizer.json", pick(rng, &SEEDS)));

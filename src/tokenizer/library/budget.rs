@@ -1,0 +1,74 @@
+//! What the components of a tokenizer may make of a text, and how long: a file decides what they do, and some files do
+//! nothing but that. The limits follow from the text, not from the machine or from what else runs on it, and are far
+//! above what any honest tokenizer needs.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use crate::base::clock::thread_time;
+
+/// The limits for one text, or for a file while it is loaded.
+pub(super) struct Budget {
+    /// The length in bytes.
+    length: usize,
+    is_file: bool,
+    time: Duration,
+    /// The thread's processor time at which the budget is used up.
+    end: Duration,
+    looked: Cell<Instant>,
+}
+
+impl Budget {
+    /// How many times longer a text may become. What decomposes and is then written in byte letters (Hangul after NFD)
+    /// has six times its length.
+    const GROWTH: usize = 8;
+    /// What may be added to a text however short it is, in bytes.
+    const ADDED: usize = 1 << 20;
+    /// Processor time for every text, and for each of its bytes: a hundredth of the speed of usual tokenizers.
+    const TIME: Duration = Duration::from_secs(5);
+    const TIME_PER_BYTE: Duration = Duration::from_micros(10);
+
+    /// The budget for a text of this many bytes, which counts from now on, on this thread.
+    pub fn new(length: usize) -> Self {
+        let bytes = u32::try_from(length).unwrap_or(u32::MAX);
+        Self::of_time(length, Self::TIME + Self::TIME_PER_BYTE.saturating_mul(bytes))
+    }
+
+    /// The budget for loading a file of this many bytes.
+    pub fn of_file(length: usize) -> Self {
+        Self { is_file: true, ..Self::new(length) }
+    }
+
+    /// The budget for a text of this many bytes, with another limit of time.
+    pub fn of_time(length: usize, time: Duration) -> Self {
+        Self { length, is_file: false, time, end: thread_time() + time, looked: Cell::new(Instant::now()) }
+    }
+
+    /// Whether there is time left.
+    pub fn check_time(&self) -> Result<(), String> {
+        // The thread's time costs a system call.
+        const INTERVAL: Duration = Duration::from_millis(50);
+        if self.looked.get().elapsed() < INTERVAL {
+            return Ok(());
+        }
+        self.looked.set(Instant::now());
+        if thread_time() < self.end {
+            return Ok(());
+        }
+        let seconds = self.time.as_secs_f64().ceil();
+        Err(format!("it has not ended after {seconds} s of processor time on {}", self.subject()))
+    }
+
+    /// Whether the text may have become this long.
+    pub fn check_size(&self, bytes: usize) -> Result<(), String> {
+        if bytes <= self.length.saturating_mul(Self::GROWTH).saturating_add(Self::ADDED) {
+            return Ok(());
+        }
+        Err(format!("it makes {bytes} bytes or more of {}, which is too much", self.subject()))
+    }
+
+    fn subject(&self) -> String {
+        let Self { length, is_file, .. } = self;
+        if *is_file { format!("the file's {length} bytes") } else { format!("{length} bytes of text") }
+    }
+}

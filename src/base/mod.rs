@@ -6,6 +6,7 @@ mod dtype;
 #[cfg(feature = "tokenizers")]
 pub(crate) mod foreign;
 pub mod ggml;
+pub(crate) mod memory;
 pub(crate) mod pages;
 pub mod pool;
 

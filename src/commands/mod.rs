@@ -12,6 +12,7 @@ mod topk;
 mod trace;
 
 use clap::CommandFactory;
+use gpt2::{Error, memory};
 
 use crate::cli::{Cli, Command};
 use crate::output::Stdout;
@@ -48,4 +49,26 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Stdout::write_exactly(&script)
         }
     }
+}
+
+/// Checks that there is memory for work, called `what`, whose size depends on `value`.
+///
+/// # Errors
+/// [`Error::OutOfMemory`], with the largest value that would fit, which `fitting` puts into words.
+fn require_memory(
+    what: &str,
+    value: usize,
+    bytes: impl Fn(usize) -> u64,
+    fitting: impl Fn(usize) -> String,
+) -> Result<(), Error> {
+    let Err(error) = memory::require_bytes(what, bytes(value)) else { return Ok(()) };
+    let (mut fits, mut not) = (0, value);
+    while not - fits > 1 {
+        let middle = fits + (not - fits) / 2;
+        match memory::require_bytes(what, bytes(middle)) {
+            Ok(()) => fits = middle,
+            Err(_) => not = middle,
+        }
+    }
+    if fits == 0 { Err(error) } else { Err(Error::OutOfMemory(format!("{error}; {} would fit", fitting(fits)))) }
 }

@@ -1,8 +1,8 @@
 //! Many requests over one model: each forward pass computes what all active requests need next.
 //!
 //! As soon as a request ends, its rows go to the next one in the queue (continuous batching). So a long request does not
-//! hold up the others, and the first request is answered before the last has been read. A request's result does not
-//! depend on the other requests.
+//! hold up the others, and the first request is answered before the last has been read. A request starts once there is
+//! memory for all that it may come to take, or alone. A request's result does not depend on the other requests.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,11 +12,12 @@ use super::contrastive::ContrastiveSearch;
 use super::decoding::{Decoding, Strategy};
 use super::group_beam::GroupBeamSearch;
 use super::parameters::OnContextLimit;
+use super::room::Work;
 use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task};
 use super::single::SingleSearch;
 use super::stop::Detokenize;
 use crate::error::{Error, Result, tokens_text};
-use crate::language_model::{Input, LanguageModel, Output};
+use crate::language_model::{Input, LanguageModel, Output, Room};
 
 /// Identifies a request: a number, counted in order of submission.
 pub type RequestId = usize;
@@ -50,6 +51,8 @@ pub struct Engine<'a> {
     assistant: Option<Rows<'a>>,
     text: &'a dyn Detokenize,
     batch_size: usize,
+    /// The most positions of a pass so far, for which the model keeps room.
+    widest: usize,
     submitted: usize,
     waiting: VecDeque<Request<'a>>,
     active: Vec<Request<'a>>,
@@ -60,6 +63,10 @@ struct Request<'a> {
     id: RequestId,
     task: Task<'a>,
     search: Box<dyn Search>,
+    work: Work,
+    /// How many tokens it has reported, and how many of them again since it was started anew.
+    reported: usize,
+    repeated: usize,
     /// The rows of the model, and of the assistant, reserved for it while it is active.
     rows: Vec<usize>,
     assistant_rows: Vec<usize>,
@@ -68,6 +75,8 @@ struct Request<'a> {
 /// A model and its free rows.
 struct Rows<'a> {
     model: &'a mut dyn LanguageModel,
+    /// What was left when there were no rows yet.
+    room: Room,
     free: Vec<usize>,
     /// How many rows have been used so far.
     used: usize,
@@ -75,7 +84,7 @@ struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     fn new(model: &'a mut dyn LanguageModel) -> Self {
-        Self { model, free: vec![], used: 0 }
+        Self { room: model.room(), model, free: vec![], used: 0 }
     }
 
     fn take(&mut self, n: usize) -> Vec<usize> {
@@ -191,6 +200,7 @@ impl<'a> Engine<'a> {
             assistant: None,
             text,
             batch_size: 1,
+            widest: 0,
             submitted: 0,
             waiting: VecDeque::new(),
             active: vec![],
@@ -221,7 +231,8 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     /// [`Error::Context`] if the prompt is longer than the context; [`Error::Usage`] or [`Error::Parameter`] if the model
-    /// cannot run it for another reason, such as an empty prompt, ids outside the vocabulary, or a missing assistant.
+    /// cannot run it for another reason, such as an empty prompt, ids outside the vocabulary, or a missing assistant;
+    /// [`Error::OutOfMemory`] if it can never fit into memory.
     pub fn submit(&mut self, prompt: &[u32], decoding: &Arc<Decoding>) -> Result<RequestId> {
         let task = Task {
             decoding: Arc::clone(decoding),
@@ -235,19 +246,13 @@ impl<'a> Engine<'a> {
         if decoding.needs_assistant() && self.assistant.is_none() {
             return Err(Error::Usage("assisted decoding needs an assistant model".into()));
         }
-        let search: Box<dyn Search> = match decoding.strategy.clone() {
-            Strategy::Single(single) => Box::new(SingleSearch::new(single)),
-            Strategy::Beam(beam) => Box::new(BeamSearch::new(beam, &task)),
-            Strategy::GroupBeam { beam, num_beam_groups, diversity_penalty } => {
-                Box::new(GroupBeamSearch::new(beam, num_beam_groups, diversity_penalty, &task))
-            }
-            Strategy::Contrastive { penalty_alpha, top_k } => {
-                Box::new(ContrastiveSearch::new(penalty_alpha, top_k, &task))
-            }
-        };
+        let work = Work::of(&task);
+        work.check(&task, &self.model.room)?;
+        let search = search(&task);
         let id = self.submitted;
         self.submitted += 1;
-        self.waiting.push_back(Request { id, task, search, rows: vec![], assistant_rows: vec![] });
+        let (rows, assistant_rows) = (vec![], vec![]);
+        self.waiting.push_back(Request { id, task, search, work, reported: 0, repeated: 0, rows, assistant_rows });
         Ok(id)
     }
 
@@ -277,6 +282,14 @@ impl<'a> Engine<'a> {
     pub fn step(&mut self) -> Result<Vec<Event>> {
         self.admit();
         let mut events = vec![];
+        match self.run(&mut events) {
+            Err(error) if error.is_out_of_memory() => self.start_anew(error, &mut events),
+            outcome => outcome?,
+        }
+        Ok(events)
+    }
+
+    fn run(&mut self, events: &mut Vec<Event>) -> Result<()> {
         while let Some(assistant) = &mut self.assistant {
             let mut plans =
                 Plans::new(&mut self.active, |r| &r.assistant_rows, |r, plan| r.search.draft(&r.task, plan));
@@ -284,34 +297,77 @@ impl<'a> Engine<'a> {
                 break;
             }
             let ended = plans.run(assistant, |r, output| r.search.drafted(&r.task, output).map(|()| None))?;
-            self.retire(ended, &mut events);
+            self.retire(ended, events);
         }
         let mut plans = Plans::new(&mut self.active, |r| &r.rows, |r, plan| r.search.plan(&r.task, plan));
         let mut tokens = vec![];
         let ended = plans.run(&mut self.model, |r, output| {
             let result = r.search.advance(&r.task, output, &mut tokens);
-            events.extend(tokens.drain(..).map(|NewToken { sequence, id, text }| Event::Token {
-                request: r.id,
-                sequence,
-                id,
-                text,
-            }));
+            for NewToken { sequence, id, text } in tokens.drain(..) {
+                // A request that was started anew generates the same tokens again.
+                if r.repeated < r.reported {
+                    r.repeated += 1;
+                } else {
+                    (r.reported, r.repeated) = (r.reported + 1, r.repeated + 1);
+                    events.push(Event::Token { request: r.id, sequence, id, text });
+                }
+            }
             result
         })?;
-        self.retire(ended, &mut events);
-        Ok(events)
+        self.retire(ended, events);
+        Ok(())
     }
 
-    /// Starts queued requests in the free places.
+    /// Starts queued requests in the free places for which there is memory.
     fn admit(&mut self) {
+        let later = |request: &Request<'_>| request.work.later_positions();
+        let (mut now, mut all): (usize, usize) = (0, self.active.iter().map(later).sum());
+        now += all;
         while self.active.len() < self.batch_size
-            && let Some(mut request) = self.waiting.pop_front()
+            && let Some(request) = self.waiting.front()
         {
+            let (first, later) = (request.work.first_positions(), later(request));
+            let widest = self.widest.max(now + first).max(all + later);
+            if !self.active.is_empty() && !self.fits(request, widest) {
+                break;
+            }
+            (now, all, self.widest) = (now + first, all + later, widest);
+            let Some(mut request) = self.waiting.pop_front() else { break };
             request.rows = self.model.take(request.search.width());
             if let Some(assistant) = self.assistant.as_mut().filter(|_| request.task.decoding.needs_assistant()) {
                 request.assistant_rows = assistant.take(request.search.width());
             }
             self.active.push(request);
+        }
+    }
+
+    /// Whether there is memory for `request` beside all that run, in passes of up to `widest` positions.
+    fn fits(&self, request: &Request<'_>, widest: usize) -> bool {
+        let room = &self.model.room;
+        let Some(left) = room.left else { return true };
+        let assistant = self.assistant.as_ref().map(|assistant| assistant.room).unwrap_or_default();
+        let pass = (widest as u64).saturating_mul(room.position_bytes + assistant.position_bytes);
+        let requests = self.active.iter().chain([request]);
+        requests.fold(pass, |sum, request| sum.saturating_add(request.work.most(room, &assistant))) <= left
+    }
+
+    /// After a pass for which there was too little memory: the requests start again, fewer at a time. One that was alone
+    /// has failed.
+    fn start_anew(&mut self, error: Error, events: &mut Vec<Event>) {
+        let failed = std::mem::take(&mut self.active);
+        for request in &failed {
+            self.model.give_back(&request.rows);
+            if let Some(assistant) = &mut self.assistant {
+                assistant.give_back(&request.assistant_rows);
+            }
+        }
+        if let [request] = failed.as_slice() {
+            return events.push(Event::Finished { request: request.id, result: Err(error) });
+        }
+        self.batch_size = failed.len() / 2;
+        for request in failed.into_iter().rev() {
+            let search = search(&request.task);
+            self.waiting.push_front(Request { search, repeated: 0, ..request });
         }
     }
 
@@ -329,6 +385,20 @@ impl<'a> Engine<'a> {
             if let Some(assistant) = &mut self.assistant {
                 assistant.give_back(&request.assistant_rows);
             }
+        }
+    }
+}
+
+/// The search that a request asks for.
+fn search(task: &Task<'_>) -> Box<dyn Search> {
+    match task.decoding.strategy.clone() {
+        Strategy::Single(single) => Box::new(SingleSearch::new(single)),
+        Strategy::Beam(beam) => Box::new(BeamSearch::new(beam, task)),
+        Strategy::GroupBeam { beam, num_beam_groups, diversity_penalty } => {
+            Box::new(GroupBeamSearch::new(beam, num_beam_groups, diversity_penalty, task))
+        }
+        Strategy::Contrastive { penalty_alpha, top_k } => {
+            Box::new(ContrastiveSearch::new(penalty_alpha, top_k, task))
         }
     }
 }

@@ -43,6 +43,7 @@ mod lookup;
 mod parameters;
 mod processors;
 mod random;
+mod room;
 mod search;
 mod single;
 mod stop;

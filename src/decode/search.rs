@@ -42,7 +42,9 @@ impl TokenLogprob {
     /// From a `row` (V) whose log-probabilities are `row - shift`.
     fn new(row: &[f32], shift: f32, id: usize, k: usize) -> Arc<Self> {
         let finite = logits::top_k(row, k).into_iter().filter(|(_, x)| x.is_finite());
-        let top = finite.map(|(id, x)| (id as u32, x - shift)).collect();
+        let mut top: Vec<_> = finite.map(|(id, x)| (id as u32, x - shift)).collect();
+        // It was collected in place of something wider.
+        top.shrink_to_fit();
         Arc::new(Self { id: id as u32, logprob: row[id] - shift, top })
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -14,7 +14,7 @@ use super::ledger::{Ledger, Settings};
 use super::row::{Refused, Row};
 use super::{Hash, Input};
 use crate::cli::advice::{self, Spelling};
-use crate::cli::{RowArgs, is_stdin};
+use crate::cli::{Format, RowArgs, is_stdin};
 use crate::output::{ErrorRecord, Stdout, check_folder};
 
 /// The output for results, one per line. Each line is written at once, so that at most the last one can be incomplete.
@@ -119,19 +119,17 @@ impl Sink {
     }
 
     fn line<T: Serialize>(&mut self, record: &T) -> Result<()> {
-        let mut line = serde_json::to_vec(record)?;
-        line.push(b'\n');
         match &mut self.output {
             Output::Stdout(out) => {
-                out.write_all(&line)?;
+                out.json(record, Format::Jsonl)?;
                 out.finish()
             }
             Output::Stream(file, path) => {
-                file.write_all(&line).with_context(|| format!("cannot write {}", path.display()))
+                write_line(file, record).with_context(|| format!("cannot write {}", path.display()))
             }
             Output::File(file, path, _) => {
                 let whole = file.metadata().map(|metadata| metadata.len());
-                file.write_all(&line).with_context(|| {
+                write_line(file, record).with_context(|| {
                     // On a full disk part of the line may have been written.
                     let _ = whole.and_then(|len| file.set_len(len));
                     format!("cannot write {}", path.display())
@@ -139,6 +137,14 @@ impl Sink {
             }
         }
     }
+}
+
+/// Writes a line at once, unless it is very long.
+fn write_line<T: Serialize>(file: &mut File, record: &T) -> std::io::Result<()> {
+    let mut writer = BufWriter::with_capacity(1 << 16, file);
+    serde_json::to_writer(&mut writer, record)?;
+    writer.write_all(b"\n")?;
+    writer.flush()
 }
 
 impl Row {

@@ -111,7 +111,11 @@ fn path_if_at(address: usize, entry: &[u8]) -> Option<&[u8]> {
 fn write_visible(path: &[u8], line: &mut Line) {
     for chunk in path.utf8_chunks() {
         for letter in chunk.valid().chars() {
-            let _ = if is_unprintable(letter) { write!(line, "{}", letter.escape_default()) } else { write!(line, "{letter}") };
+            let _ = if is_unprintable(letter) {
+                write!(line, "{}", letter.escape_default())
+            } else {
+                write!(line, "{letter}")
+            };
         }
         for byte in chunk.invalid() {
             let _ = write!(line, "\\x{byte:02x}");

@@ -22,9 +22,8 @@ pub(crate) fn has_large_pages() -> bool {
 /// # Errors
 /// [`Error::OutOfMemory`] if there is not enough memory.
 pub(crate) fn large_pages(len: usize) -> Result<MmapMut> {
-    let memory = MmapMut::map_anon(len).map_err(|source| {
-        Error::OutOfMemory(format!("cannot get {} of memory: {source}", readable(len as u64)))
-    })?;
+    let memory = MmapMut::map_anon(len)
+        .map_err(|source| Error::OutOfMemory(format!("cannot get {} of memory: {source}", readable(len as u64))))?;
     // Small pages work too, only slower.
     #[cfg(target_os = "linux")]
     let _ = memory.advise(memmap2::Advice::HugePage);

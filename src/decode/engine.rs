@@ -13,11 +13,12 @@ use super::decoding::{Decoding, Strategy};
 use super::group_beam::GroupBeamSearch;
 use super::parameters::OnContextLimit;
 use super::room::Work;
-use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task};
+use super::rows::{Ended, Plans, Rows};
+use super::search::{NewToken, Search, Sequence, Task};
 use super::single::SingleSearch;
 use super::stop::Detokenize;
 use crate::error::{Error, Result, tokens_text};
-use crate::language_model::{Input, LanguageModel, Output, Room};
+use crate::language_model::LanguageModel;
 
 /// Identifies a request: a number, counted in order of submission.
 pub type RequestId = usize;
@@ -59,10 +60,10 @@ pub struct Engine<'a> {
 }
 
 /// A request with its search.
-struct Request<'a> {
-    id: RequestId,
+pub(super) struct Request<'a> {
+    pub id: RequestId,
     task: Task<'a>,
-    search: Box<dyn Search>,
+    pub search: Box<dyn Search>,
     work: Work,
     /// How many tokens it has reported, and how many of them again since it was started anew.
     reported: usize,
@@ -70,125 +71,6 @@ struct Request<'a> {
     /// The rows of the model, and of the assistant, reserved for it while it is active.
     rows: Vec<usize>,
     assistant_rows: Vec<usize>,
-}
-
-/// A model and its free rows.
-struct Rows<'a> {
-    model: &'a mut dyn LanguageModel,
-    /// What was left when there were no rows yet.
-    room: Room,
-    free: Vec<usize>,
-    /// How many rows have been used so far.
-    used: usize,
-}
-
-impl<'a> Rows<'a> {
-    fn new(model: &'a mut dyn LanguageModel) -> Self {
-        Self { room: model.room(), model, free: vec![], used: 0 }
-    }
-
-    fn take(&mut self, n: usize) -> Vec<usize> {
-        let mut fresh = || {
-            self.used += 1;
-            self.used - 1
-        };
-        (0..n).map(|_| self.free.pop().unwrap_or_else(&mut fresh)).collect()
-    }
-
-    fn give_back(&mut self, rows: &[usize]) {
-        for &row in rows {
-            self.model.truncate(row, 0);
-        }
-        self.free.extend(rows.iter().rev());
-    }
-
-    /// Runs the plans, each over its own rows, in one forward pass.
-    fn run(&mut self, plans: &[(&[usize], &Plan)]) -> Result<Output> {
-        let moves = plans.iter().flat_map(|(rows, plan)| plan.moves.iter().map(|&(to, from)| (rows[to], rows[from])));
-        let moves: Vec<(usize, usize)> = moves.collect();
-        if !moves.is_empty() {
-            self.model.assign(&moves);
-        }
-        for (rows, plan) in plans {
-            plan.truncations.iter().for_each(|&(row, len)| self.model.truncate(rows[row], len));
-        }
-        let inputs = plans.iter().flat_map(|(rows, plan)| {
-            plan.inputs.iter().map(|input| Input {
-                row: rows[input.row],
-                ids: &input.ids,
-                logits: input.logits,
-                best: input.best,
-                hidden: input.hidden,
-                top: input.top,
-            })
-        });
-        let inputs: Vec<Input<'_>> = inputs.collect();
-        if inputs.is_empty() { Ok(Output::default()) } else { self.model.forward(&inputs) }
-    }
-}
-
-/// What the active requests need from one of the models.
-struct Plans<'p, 'a> {
-    requests: &'p mut [Request<'a>],
-    plans: Vec<Plan>,
-    rows_of: for<'r> fn(&'r Request<'a>) -> &'r [usize],
-}
-
-/// Requests that have ended.
-type Ended = Vec<(RequestId, Result<Vec<Sequence>>)>;
-
-impl<'p, 'a> Plans<'p, 'a> {
-    fn new(
-        requests: &'p mut [Request<'a>],
-        rows_of: for<'r> fn(&'r Request<'a>) -> &'r [usize],
-        ask: impl Fn(&mut Request<'a>, &mut Plan),
-    ) -> Self {
-        let plan = |request: &mut Request<'a>| {
-            let mut plan = Plan::default();
-            ask(request, &mut plan);
-            plan
-        };
-        let plans = requests.iter_mut().map(plan).collect();
-        Self { requests, plans, rows_of }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.plans.iter().all(Plan::is_empty)
-    }
-
-    /// Runs all plans in one forward pass and hands each request its share of the output.
-    fn run(
-        &mut self,
-        rows: &mut Rows<'_>,
-        mut take: impl FnMut(&mut Request<'a>, StepOutput<'_>) -> Result<Option<Vec<Sequence>>>,
-    ) -> Result<Ended> {
-        let planned: Vec<_> = self.requests.iter().map(self.rows_of).zip(&self.plans).collect();
-        let mut output = rows.run(&planned)?;
-        let vocab_size = rows.model.vocab_size();
-        let states: usize = self.plans.iter().map(|plan| plan.positions(|input| input.hidden)).sum();
-        let n_embd = output.hidden.len().checked_div(states).unwrap_or(0);
-        let (mut logits, mut best, mut hidden) = (&mut output.logits[..], &output.best[..], &output.hidden[..]);
-        let mut top = &output.top[..];
-        let mut ended = vec![];
-        for (request, plan) in self.requests.iter_mut().zip(&self.plans) {
-            let mine = plan.positions(|input| input.logits) * vocab_size;
-            let tokens = plan.positions(|input| input.best);
-            let states = plan.positions(|input| input.hidden) * n_embd;
-            let tops = plan.inputs.iter().filter(|input| input.top > 0).count();
-            let output = StepOutput {
-                logits: logits.split_off_mut(..mine).unwrap_or_default(),
-                best: best.split_off(..tokens).unwrap_or_default(),
-                hidden: hidden.split_off(..states).unwrap_or_default(),
-                top: top.split_off(..tops).unwrap_or_default(),
-                vocab_size,
-                n_embd,
-            };
-            if let Some(result) = take(request, output).transpose() {
-                ended.push((request.id, result));
-            }
-        }
-        Ok(ended)
-    }
 }
 
 impl<'a> Engine<'a> {
@@ -271,8 +153,8 @@ impl<'a> Engine<'a> {
     /// Cancels a request. It causes no further events.
     pub fn cancel(&mut self, request: RequestId) {
         self.waiting.retain(|waiting| waiting.id != request);
-        let ended = self.active.extract_if(.., |active| active.id == request).collect();
-        self.free(ended);
+        let ended: Vec<_> = self.active.extract_if(.., |active| active.id == request).collect();
+        self.free(&ended);
     }
 
     /// Takes every active request one step further: one forward pass of the model, after those of the assistant.
@@ -355,12 +237,7 @@ impl<'a> Engine<'a> {
     /// has failed.
     fn start_anew(&mut self, error: Error, events: &mut Vec<Event>) {
         let failed = std::mem::take(&mut self.active);
-        for request in &failed {
-            self.model.give_back(&request.rows);
-            if let Some(assistant) = &mut self.assistant {
-                assistant.give_back(&request.assistant_rows);
-            }
-        }
+        self.free(&failed);
         if let [request] = failed.as_slice() {
             return events.push(Event::Finished { request: request.id, result: Err(error) });
         }
@@ -374,12 +251,12 @@ impl<'a> Engine<'a> {
     /// Frees the rows of requests that have ended and reports them.
     fn retire(&mut self, ended: Ended, events: &mut Vec<Event>) {
         let gone = |request: &mut Request<'_>| ended.iter().any(|(id, _)| *id == request.id);
-        let requests = self.active.extract_if(.., gone).collect();
-        self.free(requests);
+        let requests: Vec<_> = self.active.extract_if(.., gone).collect();
+        self.free(&requests);
         events.extend(ended.into_iter().map(|(request, result)| Event::Finished { request, result }));
     }
 
-    fn free(&mut self, ended: Vec<Request<'a>>) {
+    fn free(&mut self, ended: &[Request<'a>]) {
         for request in ended {
             self.model.give_back(&request.rows);
             if let Some(assistant) = &mut self.assistant {
@@ -397,9 +274,7 @@ fn search(task: &Task<'_>) -> Box<dyn Search> {
         Strategy::GroupBeam { beam, num_beam_groups, diversity_penalty } => {
             Box::new(GroupBeamSearch::new(beam, num_beam_groups, diversity_penalty, task))
         }
-        Strategy::Contrastive { penalty_alpha, top_k } => {
-            Box::new(ContrastiveSearch::new(penalty_alpha, top_k, task))
-        }
+        Strategy::Contrastive { penalty_alpha, top_k } => Box::new(ContrastiveSearch::new(penalty_alpha, top_k, task)),
     }
 }
 

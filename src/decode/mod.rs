@@ -44,6 +44,7 @@ mod parameters;
 mod processors;
 mod random;
 mod room;
+mod rows;
 mod search;
 mod single;
 mod stop;

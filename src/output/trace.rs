@@ -162,7 +162,8 @@ pub fn strongest(heads: &[HeadRecord]) -> f32 {
     let rows = || heads.iter().flat_map(|head| head.weights.iter().enumerate().skip(1));
     let count: usize = rows().map(|(query, _)| query + 1).sum();
     let is_enough = |least: &f32| {
-        let larger: usize = rows().map(|(query, row)| row[..=query].iter().filter(|weight| *weight > least).count()).sum();
+        let larger: usize =
+            rows().map(|(query, row)| row[..=query].iter().filter(|weight| *weight > least).count()).sum();
         larger < count - count * 99 / 100
     };
     [0.1, 0.25, 0.5].into_iter().find(is_enough).unwrap_or(1.0)

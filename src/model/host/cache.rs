@@ -28,7 +28,8 @@ pub fn shape(config: &Config, dtype: FloatType) -> CacheShape {
 impl Cache {
     /// An empty cache that stores numbers as `dtype`, F32 or F16.
     pub fn new(config: &Config, dtype: FloatType) -> Self {
-        let memory = CacheMemory::new(shape(config, dtype), config.n_layer, config.n_positions.div_ceil(PAGE_POSITIONS));
+        let memory =
+            CacheMemory::new(shape(config, dtype), config.n_layer, config.n_positions.div_ceil(PAGE_POSITIONS));
         Self {
             rows: PagedRows::new(memory, PAGE_POSITIONS),
             segments: vec![],

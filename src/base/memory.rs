@@ -77,10 +77,13 @@ pub(crate) fn take(what: &str, bytes: u64) -> Result<()> {
 /// [`Error::OutOfMemory`] if there is not enough memory.
 pub(crate) fn resize(what: &str, buffer: &mut Vec<f32>, len: usize) -> Result<()> {
     if len > buffer.capacity() {
-        let bytes = ((len - buffer.capacity()) * size_of::<f32>()) as u64;
-        take(what, bytes)?;
-        let refused = |_| Error::OutOfMemory(format!("{what}: the system refuses {} of memory", readable(bytes)));
-        buffer.try_reserve_exact(len - buffer.len()).map_err(refused)?;
+        take(what, ((len - buffer.capacity()) * size_of::<f32>()) as u64)?;
+        if buffer.capacity() == 0 {
+            // The system has zeros for nothing.
+            *buffer = vec![0.0; len];
+            return Ok(());
+        }
+        buffer.reserve_exact(len - buffer.len());
     }
     buffer.resize(len, 0.0);
     Ok(())

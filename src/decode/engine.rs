@@ -239,6 +239,8 @@ impl<'a> Engine<'a> {
         let failed = std::mem::take(&mut self.active);
         self.free(&failed);
         if let [request] = failed.as_slice() {
+            let assistant = self.assistant.as_ref().map(|assistant| assistant.room).unwrap_or_default();
+            let error = Work::outgrown(error, &request.task, &self.model.room, &assistant);
             return events.push(Event::Finished { request: request.id, result: Err(error) });
         }
         self.batch_size = failed.len() / 2;

@@ -72,14 +72,9 @@ impl Work {
     /// [`Error::OutOfMemory`], with what is needed, what is available, and what would fit.
     pub(super) fn check(&self, task: &Task<'_>, room: &Room) -> Result<()> {
         let Some(left) = room.left.filter(|left| *left < self.least(room)) else { return Ok(()) };
-        let fits = |work: Self| work.least(room) <= left;
-        let fitting: Vec<String> = changes(task)
-            .into_iter()
-            .filter_map(|change| Some(format!("`{}` {}", change.parameter, change.largest(fits)?)))
-            .collect();
-        let advice = match fitting.as_slice() {
-            [] => "shorten the prompt, or use a smaller type of weights".to_owned(),
-            fitting => format!("{} would fit", fitting.join(" or ")),
+        let advice = match fitting(task, |work| work.least(room) <= left) {
+            Some(values) => format!("{values} would fit"),
+            None => "shorten the prompt, or use a smaller type of weights".to_owned(),
         };
         Err(Error::OutOfMemory(format!(
             "this takes {} of memory and {} are available ({}); {advice}",
@@ -87,6 +82,15 @@ impl Work {
             readable(left),
             room.limit
         )))
+    }
+
+    /// The failure of a request that came to take more than there was, with what would not.
+    pub(super) fn outgrown(error: Error, task: &Task<'_>, room: &Room, assistant: &Room) -> Error {
+        let values = room.left.and_then(|left| fitting(task, |work| work.most(room, assistant) <= left));
+        match values {
+            Some(values) => Error::OutOfMemory(format!("{error}; {values} would fit for certain")),
+            None => error,
+        }
     }
 
     fn of_sequences(self, single: &Single) -> Self {
@@ -194,6 +198,13 @@ impl Change<'_> {
         }
         Some(fitting * self.unit)
     }
+}
+
+/// The largest values that fit, each alone: "`num_beams` 9 or `max_new_tokens` 7". None if no value does.
+fn fitting(task: &Task<'_>, fits: impl Fn(Work) -> bool) -> Option<String> {
+    let largest = |change: Change<'_>| Some(format!("`{}` {}", change.parameter, change.largest(&fits)?));
+    let values: Vec<String> = changes(task).into_iter().filter_map(largest).collect();
+    (!values.is_empty()).then(|| values.join(" or "))
 }
 
 fn changes<'t>(task: &'t Task<'_>) -> Vec<Change<'t>> {

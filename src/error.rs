@@ -2,18 +2,20 @@
 
 use std::path::PathBuf;
 
+use crate::printable::{self, line};
+
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The longest message about a file, in characters; ours are far shorter than what a file can make us quote.
 const LONGEST_MESSAGE: usize = 600;
 
-/// An error of this library. Its text is one line; causes follow through [`std::error::Error::source`].
+/// An error of this library. Its text is one printable line, whatever it quotes; causes follow through [`std::error::Error::source`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be opened, read or written.
-    #[error("cannot {action} {path}", path = path.display())]
+    #[error("cannot {action} {}", printable::path(.path))]
     Io {
         /// What was attempted: "read", "write", "create", "map".
         action: &'static str,
@@ -25,7 +27,7 @@ pub enum Error {
     },
 
     /// A file is damaged, hostile, or of the wrong kind.
-    #[error("{path}: {message}", path = path.display())]
+    #[error("{}: {}", printable::path(.path), line(.message))]
     Format {
         /// The file.
         path: PathBuf,
@@ -34,7 +36,7 @@ pub enum Error {
     },
 
     /// A model configuration that does not describe a GPT-2 that can run.
-    #[error("{origin}: {message}")]
+    #[error("{}: {}", line(.origin), line(.message))]
     Config {
         /// Where the configuration came from, usually a path.
         origin: String,
@@ -43,7 +45,7 @@ pub enum Error {
     },
 
     /// Weights whose file does not say how the model is built, without a configuration beside them.
-    #[error("{origin} does not say how its model is built, and no {missing} lies beside it")]
+    #[error("{} does not say how its model is built, and no {missing} lies beside it", line(.origin))]
     NoConfig {
         /// The checkpoint.
         origin: String,
@@ -52,7 +54,7 @@ pub enum Error {
     },
 
     /// The checkpoint lacks a tensor that the configuration calls for.
-    #[error("{origin}: tensor `{name}` is missing, expected with shape {expected:?}; {holds}")]
+    #[error("{}: tensor `{}` is missing, expected with shape {expected:?}; {}", line(.origin), line(.name), line(.holds))]
     MissingTensor {
         /// The checkpoint.
         origin: String,
@@ -65,7 +67,7 @@ pub enum Error {
     },
 
     /// A tensor does not have the shape that the configuration calls for.
-    #[error("{origin}: tensor `{name}` has shape {found:?}, expected {expected:?}")]
+    #[error("{}: tensor `{}` has shape {found:?}, expected {expected:?}", line(.origin), line(.name))]
     TensorShape {
         /// The checkpoint.
         origin: String,
@@ -79,7 +81,7 @@ pub enum Error {
 
     /// The checkpoint has a tensor that the configured model does not.
     #[error(
-        "{origin}: tensor `{name}` with shape {found:?} has no place in this model; does the configuration belong to these weights?"
+        "{}: tensor `{}` with shape {found:?} has no place in this model; does the configuration belong to these weights?", line(.origin), line(.name)
     )]
     UnexpectedTensor {
         /// The checkpoint.
@@ -91,19 +93,19 @@ pub enum Error {
     },
 
     /// A model or one of its files could not be found or fetched.
-    #[error("{0}")]
+    #[error("{}", line(.0))]
     Source(String),
 
     /// A model that can only come from the hub, which is out of reach or may not be asked.
-    #[error("{0}")]
+    #[error("{}", line(.0))]
     Hub(String),
 
     /// A tokenizer file that cannot be used, or text or ids that the tokenizer cannot handle.
-    #[error("{0}")]
+    #[error("{}", line(.0))]
     Tokenizer(String),
 
     /// A parameter that is out of range or conflicts with another: a mistake of the caller.
-    #[error("{message}")]
+    #[error("{}", line(.message))]
     Parameter {
         /// The parameter at fault.
         parameter: &'static str,
@@ -122,20 +124,20 @@ pub enum Error {
     },
 
     /// Any other mistake of the caller. Parameters are in backticks, as in [`Error::Parameter`].
-    #[error("{0}")]
+    #[error("{}", line(.0))]
     Usage(String),
 
     /// Numbers that cannot be used: logits that are not finite, or a distribution with no token left to choose.
     /// Parameters are in backticks, as in [`Error::Parameter`].
-    #[error("{0}")]
+    #[error("{}", line(.0))]
     Numerics(String),
 
     /// Something that this build or machine does not support.
-    #[error("{0}")]
+    #[error("{}", line(.0))]
     Unsupported(String),
 
     /// A device that this build or this machine does not have.
-    #[error("device {device}: {problem}")]
+    #[error("device {device}: {}", line(.problem))]
     Device {
         /// The device: `cuda`, `cuda:1`, `metal`.
         device: String,
@@ -144,7 +146,7 @@ pub enum Error {
     },
 
     /// A model that does not fit into memory. Nothing was loaded.
-    #[error("{message}")]
+    #[error("{}", line(.message))]
     Memory {
         /// What the model takes and what is available.
         message: String,
@@ -249,17 +251,13 @@ impl Error {
     }
 }
 
-/// The message without control characters, cut off if it is far too long.
+/// The message on one line, cut off if it is far too long.
 fn on_one_line(message: &str) -> String {
-    let mut message = message.chars();
-    let mut shown = String::new();
-    for letter in message.by_ref().take(LONGEST_MESSAGE) {
-        if letter.is_control() { shown.extend(letter.escape_default()) } else { shown.push(letter) }
+    let message = line(message);
+    match message.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => format!("{} ...", &message[..end]),
+        None => message.into_owned(),
     }
-    if message.next().is_some() {
-        shown.push_str(" ...");
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -4,11 +4,15 @@
 //! hold one in a key that does not matter to us.
 
 use std::borrow::Cow;
+use std::io;
 
+use serde::Serialize;
 use serde_json::Value;
 use serde_json::error::Category;
+use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
 use crate::files::{is_utf16, without_byte_order_mark};
+use crate::printable::is_printable;
 
 /// Names of numbers that only Python's JSON has. They are read as strings, so that a key which needs a number rejects
 /// them by name.
@@ -69,9 +73,80 @@ pub fn fault(text: &[u8], error: &serde_json::Error) -> String {
 pub fn shown(value: &Value) -> String {
     const LONGEST: usize = 40;
     let text = value.to_string();
+    let text = escaped(&text);
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
+        None => text.into_owned(),
+    }
+}
+
+/// Writes a value as JSON on one line, [`escaped`].
+///
+/// # Errors
+/// If `out` cannot be written, or the value has no JSON.
+pub fn write(out: impl io::Write, value: &impl Serialize) -> io::Result<()> {
+    Ok(value.serialize(&mut Serializer::with_formatter(out, Escaping(CompactFormatter)))?)
+}
+
+/// As [`write()`], on several lines.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_indented(out: impl io::Write, value: &impl Serialize) -> io::Result<()> {
+    Ok(value.serialize(&mut Serializer::with_formatter(out, Escaping(PrettyFormatter::new())))?)
+}
+
+/// The same JSON with every character that is not [printable](is_printable) as an escape such as `\u009b`, so that a
+/// terminal can show it. Outside of texts, JSON has no such characters but line breaks and tabs.
+#[must_use]
+pub fn escaped(json: &str) -> Cow<'_, str> {
+    let is_shown = |c: char| matches!(c, '\n' | '\r' | '\t') || is_printable(c);
+    if json.chars().all(is_shown) {
+        return Cow::Borrowed(json);
+    }
+    let mut text = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_shown(c) {
+            text.push(c);
+        } else {
+            text.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    Cow::Owned(text)
+}
+
+/// Writes texts [`escaped`], and all else as the formatter in it.
+struct Escaping<F>(F);
+
+/// Passes calls on to the formatter in it.
+macro_rules! as_formatted {
+    ($($name:ident($($argument:ident: $kind:ty)?);)*) => {$(
+        fn $name<W: ?Sized + io::Write>(&mut self, out: &mut W $(, $argument: $kind)?) -> io::Result<()> {
+            self.0.$name(out $(, $argument)?)
+        }
+    )*};
+}
+
+impl<F: Formatter> Formatter for Escaping<F> {
+    as_formatted! {
+        begin_array();
+        end_array();
+        begin_array_value(first: bool);
+        end_array_value();
+        begin_object();
+        end_object();
+        begin_object_key(first: bool);
+        end_object_key();
+        begin_object_value();
+        end_object_value();
+    }
+
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, out: &mut W, text: &str) -> io::Result<()> {
+        out.write_all(escaped(text).as_bytes())
+    }
+
+    fn write_raw_fragment<W: ?Sized + io::Write>(&mut self, out: &mut W, json: &str) -> io::Result<()> {
+        out.write_all(escaped(json).as_bytes())
     }
 }
 
@@ -107,6 +182,7 @@ fn quoted(text: &[u8]) -> Cow<'_, [u8]> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use serde_json::value::RawValue;
 
     use super::*;
 
@@ -116,6 +192,27 @@ mod tests {
         let expected = json!({"a": "NaN", "b": ["-Infinity", "Infinity"], "NaN \" NaN": "NaN", "c": -1});
         assert_eq!(parse(text), Ok(expected));
         assert_eq!(parse(b"\xef\xbb\xbf[1]"), Ok(json!([1])));
+    }
+
+    #[test]
+    fn what_drives_a_terminal_is_escaped_and_means_the_same() {
+        let text = "\x1b]0;x\x07 \x7f\u{80}\u{9b}\u{202e}\u{2028}\u{feff}\u{e0041} é 🦊 \\u009b \"";
+        let value = json!({ text: [text, 1.5, null], "b": {} });
+        let raw = RawValue::from_string("{\n\t\"\u{9b}\": 1.50}".to_owned()).unwrap();
+        let (mut line, mut lines) = (vec![], vec![]);
+        write(&mut line, &(&value, &raw)).unwrap();
+        write_indented(&mut lines, &value).unwrap();
+        let (line, lines) = (String::from_utf8(line).unwrap(), String::from_utf8(lines).unwrap());
+        let expected = r#"\u001b]0;x\u0007 \u007f\u0080\u009b\u202e\u2028\ufeff\udb40\udc41 é 🦊 \\u009b \""#;
+        assert_eq!(
+            line,
+            format!("[{{\"{expected}\":[\"{expected}\",1.5,null],\"b\":{{}}}},{{\n\t\"\\u009b\": 1.50}}]")
+        );
+        assert_eq!(
+            lines,
+            serde_json::to_string_pretty(&value).unwrap().replace(&json!(text).to_string(), &format!("\"{expected}\""))
+        );
+        assert_eq!(serde_json::from_str::<Value>(&lines).unwrap(), value);
     }
 
     #[test]

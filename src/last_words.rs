@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{Cursor, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::output::tokens::is_unprintable;
+use gpt2::printable::is_printable;
 
 /// The system's allocator, which ends the program if there is no memory. By itself, Rust would abort it.
 pub struct Allocator;
@@ -111,10 +111,9 @@ fn path_if_at(address: usize, entry: &[u8]) -> Option<&[u8]> {
 fn write_visible(path: &[u8], line: &mut Line) {
     for chunk in path.utf8_chunks() {
         for letter in chunk.valid().chars() {
-            let _ = if is_unprintable(letter) {
-                write!(line, "{}", letter.escape_default())
-            } else {
-                write!(line, "{letter}")
+            let _ = match is_printable(letter) {
+                true => write!(line, "{letter}"),
+                false => write!(line, "{}", letter.escape_unicode()),
             };
         }
         for byte in chunk.invalid() {

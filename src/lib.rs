@@ -20,6 +20,7 @@
 //! | [`kernels`] | the CPU's arithmetic under the model |
 //! | [`base`] | number types, bytes, the thread pool |
 //! | [`files`] | reading with a limit, writing whole or not at all |
+//! | [`printable`] | others' text for people, with what drives a terminal escaped |
 //! | [`json`] | JSON as Python writes it, and its faults in plain words |
 //! | [`error`] | typed errors |
 //!
@@ -46,6 +47,7 @@ pub mod logits;
 pub mod memory;
 pub mod model;
 pub mod pipeline;
+pub mod printable;
 pub mod source;
 pub mod tokenizer;
 

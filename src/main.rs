@@ -19,7 +19,7 @@ static ALLOCATOR: last_words::Allocator = last_words::Allocator;
 fn main() -> ExitCode {
     #[cfg(unix)]
     last_words::of_mapped_files();
-    panic::set_hook(Box::new(|fault| print_error(&[fault_line(fault)])));
+    panic::set_hook(Box::new(|fault| output::say_error(&[fault_line(fault)])));
     panic::catch_unwind(run).unwrap_or(ExitCode::FAILURE)
 }
 
@@ -34,7 +34,7 @@ fn run() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => ExitCode::from(Interrupted::EXIT_CODE),
         Err(error) => {
-            print_error(&advice::lines(&error, subcommand, Spelling::Flags));
+            output::say_error(&advice::lines(&error, subcommand, Spelling::Flags));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -53,7 +53,7 @@ fn fault_line(fault: &panic::PanicHookInfo<'_>) -> String {
 fn refuse(error: &clap::Error) -> ExitCode {
     match error.print() {
         Err(failed) if !error.use_stderr() && failed.kind() != std::io::ErrorKind::BrokenPipe => {
-            print_error(&[format!("cannot write to stdout: {failed}")]);
+            output::say_error(&[format!("cannot write to stdout: {failed}")]);
             ExitCode::FAILURE
         }
         _ => ExitCode::from(error.exit_code() as u8),
@@ -69,30 +69,4 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let usage = error.chain().filter_map(|cause| cause.downcast_ref()).any(gpt2::Error::is_usage);
     if usage { 2 } else { 1 }
-}
-
-/// Prints an error on one line, with its causes below.
-fn print_error(lines: &[String]) {
-    use std::io::Write;
-    let mut stderr = anstream::stderr().lock();
-    let bold_red = anstyle::AnsiColor::Red.on_default().bold();
-    // If stderr is gone, nobody can be told.
-    for (i, line) in lines.iter().map(|line| shortened(line)).enumerate() {
-        let _ = match i {
-            0 => writeln!(stderr, "{bold_red}error:{bold_red:#} {line}"),
-            _ => writeln!(stderr, "  caused by: {line}"),
-        };
-    }
-}
-
-/// A line for a terminal: it may quote a text of any length, of which the start and the end say enough.
-fn shortened(line: &str) -> String {
-    const LONGEST: usize = 1200;
-    let line = output::visible(line);
-    let count = line.chars().count();
-    if count <= LONGEST {
-        return line;
-    }
-    let part = |skip: usize, take: usize| line.chars().skip(skip).take(take).collect::<String>();
-    format!("{} ... {}", part(0, LONGEST / 2), part(count - LONGEST / 2, LONGEST / 2))
 }

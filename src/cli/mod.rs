@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use gpt2::printable;
 
 pub use bench::BenchArgs;
 pub use convert::ConvertArgs;
@@ -29,7 +30,7 @@ pub use trace::TraceArgs;
 
 /// GPT-2 on the command line: tokenize, look at the next token, score, generate.
 #[derive(Debug, Parser)]
-#[command(name = "gpt2", version, about, max_term_width = 110, propagate_version = true, after_help = EXAMPLES)]
+#[command(name = "gpt2", bin_name = "gpt2", version, about, max_term_width = 110, propagate_version = true, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]
     pub verbosity: Verbosity,
@@ -57,7 +58,10 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Err
     };
     // A message may quote an argument: on one line of a terminal, please.
     let quoted: Vec<OsString> = arguments.iter().map(quotable).collect();
-    let outcome = parsed(&arguments).map_err(|error| parsed(&quoted).err().unwrap_or(error));
+    let outcome = parsed(&arguments).map_err(|error| match error.kind() {
+        ErrorKind::InvalidUtf8 => error,
+        _ => parsed(&quoted).err().unwrap_or(error),
+    });
     outcome.map_err(|error| match (error.kind(), not_unicode(&arguments)) {
         (ErrorKind::InvalidUtf8, Some((place, offset))) => command
             .error(ErrorKind::InvalidUtf8, format!("argument {place} is not UTF-8: invalid byte at offset {offset}")),
@@ -66,15 +70,15 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Err
     })
 }
 
-/// An argument as a message can quote it: without control characters, and not too long.
+/// An argument as a message can quote it: printable, and not too long.
 fn quotable(argument: &OsString) -> OsString {
     const LONGEST: usize = 200;
-    let Some(text) = argument.to_str() else { return argument.clone() };
-    let mut letters = text.chars();
-    let shown =
-        letters.by_ref().take(LONGEST).map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() });
-    let shown: String = shown.collect();
-    if letters.next().is_some() { format!("{shown}...").into() } else { shown.into() }
+    let text = argument.to_string_lossy();
+    let text = printable::line(&text);
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]).into(),
+        None => text.into_owned().into(),
+    }
 }
 
 /// Lets a value begin with a hyphen where that can only be a value.
@@ -202,10 +206,22 @@ pub struct GenerateArgs {
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
     #[command(flatten)]
+    pub raw_text: RawTextArg,
+    #[command(flatten)]
     pub batch: BatchArgs,
     /// Load once, then complete one prompt after another; Ctrl-C stops a completion, Ctrl-D quits
     #[arg(long, conflicts_with_all = ["positional", "prompt", "file", "ids", "input", "format"])]
     pub interactive: bool,
+}
+
+/// What a terminal gets of a text.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Output")]
+pub struct RawTextArg {
+    /// Let control characters in the text drive the terminal; without this flag, a terminal shows them as in \u{1b}. Files
+    /// and pipes get the text as it is in any case
+    #[arg(long)]
+    pub raw_text: bool,
 }
 
 /// Many prompts from a file.
@@ -242,6 +258,8 @@ pub struct TokenizeArgs {
     /// List only tokens whose piece (such as Ġtheory) matches this regular expression
     #[arg(long, value_name = "RE", requires = "vocab", help_heading = "Output")]
     pub grep: Option<String>,
+    #[command(flatten)]
+    pub raw_text: RawTextArg,
     /// Print only the number of tokens
     #[arg(long, conflicts_with = "format", help_heading = "Output")]
     pub count: bool,

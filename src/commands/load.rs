@@ -14,13 +14,14 @@ use gpt2::device::Backend;
 use gpt2::kernels;
 use gpt2::model::{Gpt2, LoadOptions, WeightType};
 use gpt2::pipeline::Pipeline;
+use gpt2::printable;
 use gpt2::source::{self, OpenedModel, Progress, SourceOptions};
 use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::rows::Settings;
 use crate::cli::{ModelArgs, Prompt, RowArgs, TextArgs, TokenizerArgs, Verbosity};
-use crate::output::{say, visible};
+use crate::output::say;
 
 /// A model ready to run.
 pub struct Loaded {
@@ -192,7 +193,7 @@ impl Loaded {
     /// A token by its text, if it has one, or by its id.
     pub fn token_name(&self, id: u32) -> String {
         match self.token_text(id).filter(|text| !text.is_empty()) {
-            Some(text) => visible(&text),
+            Some(text) => printable::line(&text).into_owned(),
             None => format!("token {id}"),
         }
     }
@@ -312,11 +313,11 @@ impl Bar {
         match progress {
             Progress::Waiting { name } => bar
                 .get_or_insert_with(download_bar)
-                .set_message(format!("{name}: waiting for another process to download it")),
+                .set_message(format!("{}: waiting for another process to download it", printable::line(name))),
             Progress::Received { name, bytes, total } => {
-                let bar = bar.get_or_insert_with(download_bar);
+                let (bar, name) = (bar.get_or_insert_with(download_bar), printable::line(name));
                 if bar.message() != name {
-                    bar.set_message(name.to_owned());
+                    bar.set_message(name.into_owned());
                     bar.set_length(total.unwrap_or_default());
                     // The part left by an earlier run must not count towards this run's speed.
                     bar.reset_elapsed();

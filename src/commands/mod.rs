@@ -46,7 +46,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             // clap_complete panics if writing fails.
             let mut script = vec![];
             clap_complete::generate(shell, &mut Cli::command(), "gpt2", &mut script);
-            Stdout::write_exactly(&script)
+            Stdout::lock().text(&script)
         }
     }
 }

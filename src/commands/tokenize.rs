@@ -1,7 +1,6 @@
 //! `gpt2 tokenize`: converts text to tokens and ids to text, and lists the vocabulary.
 
 use std::borrow::Cow;
-use std::io::Write;
 
 use anyhow::{Context, Result};
 use gpt2::Error;
@@ -42,7 +41,7 @@ pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
         tokens.insert(0, Token { id, start: 0, end: 0 });
     }
     if args.decode.is_some() && args.format == TokenizeFormat::Text {
-        return Stdout::write_exactly(&text);
+        return Stdout::lock().with_raw_text(args.raw_text.raw_text).text(&text);
     }
     write(args, &tokenizer, &text, &tokens)
 }

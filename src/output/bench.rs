@@ -1,13 +1,12 @@
 //! The records of `gpt2 bench`.
 
-use std::io::Write;
-
 use anyhow::Result;
 use gpt2::analysis::bench::Speed;
 use gpt2::memory::readable;
+use gpt2::printable::line;
 use serde::Serialize;
 
-use super::Stdout;
+use super::{Stdout, Style};
 
 /// The result of `bench`.
 #[derive(Debug, Serialize)]
@@ -63,11 +62,11 @@ pub struct RunRecord {
 impl BenchRecord {
     /// A table: median, smallest and largest speed for each prompt length.
     pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
-        let bold = anstyle::Style::new().bold();
+        let bold = Style::new().bold();
         let weights: Vec<String> =
             self.weights.iter().map(|w| format!("{} {}", w.dtype, readable(w.bytes as u64))).collect();
         let threads = if self.threads == 1 { "thread" } else { "threads" };
-        writeln!(out, "{bold}{}{bold:#}, {} {threads}, {}", self.model, self.threads, self.simd)?;
+        writeln!(out, "{bold}{}{bold:#}, {} {threads}, {}", line(&self.model), self.threads, self.simd)?;
         writeln!(out, "  weights         {}", weights.join(", "))?;
         writeln!(out, "  load            {:.3} s", self.load_s)?;
         if let Some(bytes) = self.peak_memory_bytes {

@@ -1,8 +1,7 @@
 //! The record of `gpt2 convert`.
 
-use std::io::Write;
-
 use anyhow::Result;
+use gpt2::printable::line;
 use serde::Serialize;
 
 use super::Stdout;
@@ -25,6 +24,6 @@ pub struct ConvertRecord {
 impl ConvertRecord {
     /// One line.
     pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
-        Ok(writeln!(out, "{}: {} bytes, {} {}", self.file, self.bytes, self.format, self.dtype)?)
+        Ok(writeln!(out, "{}: {} bytes, {} {}", line(&self.file), self.bytes, self.format, self.dtype)?)
     }
 }

@@ -1,6 +1,5 @@
 //! The records of `gpt2 generate`.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -8,7 +7,8 @@ use gpt2::decode::{FinishReason, TokenLogprob};
 use gpt2::pipeline::Pipeline;
 use serde::{Serialize, Serializer};
 
-use super::{RowRecord, Stdout, visible};
+use super::tokens::{padded, quoted};
+use super::{RowRecord, Stdout};
 
 /// The result of one prompt.
 #[derive(Serialize)]
@@ -117,12 +117,11 @@ impl LogprobRecord {
 
 /// One line per token: its log-probability and the best candidates.
 pub fn write_logprobs(sequence: &SequenceRecord<'_>, out: &mut Stdout) -> Result<()> {
-    let name = |id: u32, token: &Option<String>| {
-        token.as_ref().map_or_else(|| id.to_string(), |token| format!("\"{}\"", visible(token)))
-    };
+    let name = |id: u32, token: &Option<String>| quoted(token.as_deref(), id);
     for token in sequence.logprobs.iter().flat_map(Logprobs::records) {
         let top: Vec<String> = token.top.iter().map(|t| format!("{} {:.4}", name(t.id, &t.token), t.logprob)).collect();
-        writeln!(out, "{:>9.4}  {:<16} {}", token.logprob, name(token.id, &token.token), top.join("  "))?;
+        let chosen = padded(&name(token.id, &token.token), 16);
+        writeln!(out, "{:>9.4}  {chosen} {}", token.logprob, top.join("  "))?;
     }
     Ok(())
 }

@@ -1,15 +1,16 @@
 //! The records of `gpt2 info`.
 
-use std::io::Write;
-
 use anyhow::Result;
 use gpt2::analysis::parameters::{Costs, Parameters};
 use gpt2::checkpoint::Format;
 use gpt2::config::Config;
 use gpt2::memory::{DeviceFootprint, Footprint, readable};
+use gpt2::printable;
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
-use super::Stdout;
+use super::tokens::padded;
+use super::{Stdout, Style};
 
 /// The result of `info`.
 #[derive(Debug, Serialize)]
@@ -74,18 +75,25 @@ impl InfoRecord {
         if !self.tensors.is_empty() {
             writeln!(out, "\nTensors")?;
         }
-        for tensor in &self.tensors {
-            writeln!(out, "  {:<32} {:<6} {:?}", tensor.name, tensor.dtype, tensor.shape)?;
+        let names: Vec<_> = self.tensors.iter().map(|tensor| printable::line(&tensor.name)).collect();
+        let columns = names.iter().map(|name| name.width()).max().unwrap_or(0).clamp(32, 64);
+        for (tensor, name) in self.tensors.iter().zip(&names) {
+            writeln!(out, "  {} {:<6} {:?}", padded(name, columns), printable::line(&tensor.dtype), tensor.shape)?;
         }
         Ok(())
     }
 
     fn write_tree(&self, out: &mut Stdout) -> Result<()> {
-        let bold = anstyle::Style::new().bold();
+        let bold = Style::new().bold();
         let (c, p, b) = (&self.config, &self.parameters, &self.parameters.block);
         let (width, inner) = (c.n_embd, c.n_inner);
         let format = self.format.map(|format| format!(" ({format})")).unwrap_or_default();
-        writeln!(out, "{bold}{}{bold:#}{format}: GPT-2, {} parameters", self.model, grouped(p.total))?;
+        writeln!(
+            out,
+            "{bold}{}{bold:#}{format}: GPT-2, {} parameters",
+            printable::line(&self.model),
+            grouped(p.total)
+        )?;
         let mut line = |tree: &str, what: String, count: u64| {
             let name = format!("{tree}{what}");
             let padding = " ".repeat(58usize.saturating_sub(name.chars().count()));

@@ -6,23 +6,36 @@ pub mod generate;
 pub mod html;
 pub mod info;
 pub mod score;
+mod stderr;
+mod style;
 pub mod svg;
 pub mod tokenize;
 pub mod tokens;
 pub mod topk;
 pub mod trace;
 
+use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use gpt2::{json, printable};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+pub use self::stderr::{say, say_error};
+pub use self::style::Style;
 use crate::cli::Format;
 
 /// Standard output, locked and buffered. Its errors can be distinguished from those of files and sockets.
-pub struct Stdout(BufWriter<anstream::AutoStream<io::StdoutLock<'static>>>);
+///
+/// Everything that is written passes one of three borders, of which none lets others' text drive a terminal: `write!`
+/// escapes, [`json`](Self::json) escapes as JSON does, and [`text`](Self::text) escapes if a terminal is to show it.
+pub struct Stdout {
+    out: BufWriter<anstream::AutoStream<io::StdoutLock<'static>>>,
+    /// Whether text goes out as it is.
+    is_raw: bool,
+}
 
 /// An error of standard output.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +45,13 @@ struct StdoutError(io::Error);
 impl Stdout {
     /// Locks standard output. Colour codes are stripped if they are not supported or not wanted.
     pub fn lock() -> Self {
-        Self(BufWriter::new(anstream::AutoStream::auto(io::stdout().lock())))
+        let out = BufWriter::new(anstream::AutoStream::auto(io::stdout().lock()));
+        Self { out, is_raw: !Self::is_terminal() }
+    }
+
+    /// Lets [`text`](Self::text) reach a terminal as it is, if `is_wanted`.
+    pub fn with_raw_text(self, is_wanted: bool) -> Self {
+        Self { is_raw: self.is_raw || is_wanted, ..self }
     }
 
     /// Whether standard output is a terminal.
@@ -40,16 +59,17 @@ impl Stdout {
         io::stdout().is_terminal()
     }
 
-    /// Writes all of the bytes unchanged, without stripping colour codes.
-    pub fn write_exactly(bytes: &[u8]) -> Result<()> {
+    /// Writes text of a user or a model: byte for byte, but on a terminal as [`printable::text`]. A character must not be
+    /// split over two calls.
+    pub fn text(&mut self, text: impl AsRef<[u8]>) -> Result<()> {
+        // The stream of the buffer would strip escape codes, which belong to the text.
+        self.out.flush().map_err(mark)?;
         let mut stdout = io::stdout().lock();
-        Ok(stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(mark)?)
-    }
-
-    /// Flushes the buffer, then writes a model's text unchanged: escape codes in it belong to the text.
-    pub fn text(&mut self, text: &str) -> Result<()> {
-        self.flush()?;
-        Self::write_exactly(text.as_bytes())
+        let written = match self.is_raw {
+            true => stdout.write_all(text.as_ref()),
+            false => stdout.write_all(printable::text(text.as_ref()).as_bytes()),
+        };
+        Ok(written.and_then(|()| stdout.flush()).map_err(mark)?)
     }
 
     /// Whether colours are supported and wanted.
@@ -64,37 +84,45 @@ impl Stdout {
 
     /// Flushes the buffer.
     pub fn finish(&mut self) -> Result<()> {
-        Ok(self.flush()?)
+        Ok(self.out.flush().map_err(mark)?)
     }
 
     /// Writes one JSON value: indented for `json`, on one line for `jsonl`.
     pub fn json<T: Serialize>(&mut self, value: &T, format: Format) -> Result<()> {
-        if format == Format::Json {
-            serde_json::to_writer_pretty(&mut *self, value).map_err(io::Error::from)?;
-        } else {
-            serde_json::to_writer(&mut *self, value).map_err(io::Error::from)?;
+        match format {
+            Format::Json => json::write_indented(&mut self.out, value),
+            _ => json::write(&mut self.out, value),
         }
-        Ok(self.write_all(b"\n")?)
-    }
-}
-
-impl Write for Stdout {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map_err(mark)
+        .and_then(|()| self.out.write_all(b"\n"))
+        .map_err(mark)?;
+        Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().map_err(mark)
+    /// What `write!` and `writeln!` call. Others' text among the arguments is escaped; line breaks, tabs and each [`Style`]
+    /// are what they say.
+    pub fn write_fmt(&mut self, arguments: fmt::Arguments<'_>) -> Result<()> {
+        struct Border<'a> {
+            out: &'a mut dyn Write,
+            written: io::Result<()>,
+        }
+
+        impl fmt::Write for Border<'_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                let text = if Style::is_being_written() { text.into() } else { printable::lines(text) };
+                self.written = self.out.write_all(text.as_bytes());
+                if self.written.is_ok() { Ok(()) } else { Err(fmt::Error) }
+            }
+        }
+
+        let mut border = Border { out: &mut self.out, written: Ok(()) };
+        // It fails only if writing does.
+        let _ = fmt::write(&mut border, arguments);
+        Ok(border.written.map_err(mark)?)
     }
 }
 
 fn mark(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), StdoutError(error))
-}
-
-/// Writes a line to stderr. Ignores errors, since there is nowhere to report them.
-pub fn say(text: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Writes a file, which appears only once it is complete.
@@ -152,11 +180,4 @@ pub struct ErrorRecord {
     pub row: RowRecord,
     /// Why, on one line.
     pub error: String,
-}
-
-/// A token for display: control characters are escaped, so that a token stays on one line.
-pub fn visible(text: &str) -> String {
-    text.chars()
-        .map(|c| if tokens::is_unprintable(c) { c.escape_default().to_string() } else { c.to_string() })
-        .collect()
 }

@@ -1,15 +1,13 @@
 //! The record of `gpt2 score`.
 
-use std::io::Write;
-
-use anstyle::{Ansi256Color, Style};
+use anstyle::Ansi256Color;
 use anyhow::Result;
 use gpt2::error::tokens_text;
 use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
-use super::tokens::{is_unprintable, label, spans};
-use super::{RowRecord, Stdout};
+use super::tokens::{label, spans};
+use super::{RowRecord, Stdout, Style};
 
 /// The scores of one text. `ids`, `tokens`, `logprobs` and `ranks` have one entry for each token of the text. The
 /// `<|endoftext|>` that `--bos` puts before the text has none, but gives the first token a log-probability.
@@ -144,20 +142,20 @@ fn style(bits: f32) -> Style {
     let class = CLASSES.iter().rev().find(|(from, _, _)| bits >= *from);
     match class.and_then(|(_, _, colour)| *colour) {
         // Black on a light background is readable on any terminal.
-        Some(colour) => {
-            Style::new().bg_color(Some(Ansi256Color(colour).into())).fg_color(Some(Ansi256Color(16).into()))
-        }
+        Some(colour) => anstyle::Style::new()
+            .bg_color(Some(Ansi256Color(colour).into()))
+            .fg_color(Some(Ansi256Color(16).into()))
+            .into(),
         None => Style::new(),
     }
 }
 
-/// Writes text in a style that ends before every line break, without other characters that control the terminal.
+/// Writes text in a style that ends before every line break.
 fn write_in(out: &mut Stdout, style: Style, text: &str) -> Result<()> {
     for (i, line) in text.split('\n').enumerate() {
         if i > 0 {
             writeln!(out)?;
         }
-        let line: String = line.chars().filter(|c| *c == '\t' || !is_unprintable(*c)).collect();
         if !line.is_empty() {
             write!(out, "{style}{line}{style:#}")?;
         }

@@ -1,13 +1,14 @@
 //! The records of `gpt2 tokenize`.
 
 use std::borrow::Cow;
-use std::io::Write;
 
 use anyhow::Result;
+use gpt2::printable;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
-use super::{Stdout, visible};
+use super::tokens::padded;
+use super::{Stdout, Style};
 
 /// The result of `tokenize`.
 #[derive(Debug, Serialize)]
@@ -52,7 +53,7 @@ impl TokenizeRecord<'_> {
     /// A table: position, id, piece, text, byte range.
     pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
         let columns = Columns::of(self.tokens.iter().map(|token| &token.piece));
-        let head = anstyle::Style::new().bold();
+        let head = Style::new().bold();
         writeln!(out, "{head}position  {}  bytes{head:#}", columns.line("id", "piece", "text"))?;
         for token in &self.tokens {
             let (position, line) = (token.position, columns.piece(&token.piece));
@@ -81,13 +82,13 @@ impl Columns {
     fn of<'a>(pieces: impl Iterator<Item = &'a PieceRecord<'a>> + Clone) -> Self {
         let widest = |widths: &mut dyn Iterator<Item = usize>| widths.max().unwrap_or(0).clamp(5, WIDEST);
         Self {
-            piece: widest(&mut pieces.clone().map(|token| visible(token.piece).width())),
+            piece: widest(&mut pieces.clone().map(|token| printable::line(token.piece).width())),
             text: widest(&mut pieces.map(|token| quoted(&token.text).width())),
         }
     }
 
     fn piece(&self, piece: &PieceRecord<'_>) -> String {
-        self.line(&piece.id.to_string(), &visible(piece.piece), &quoted(&piece.text))
+        self.line(&piece.id.to_string(), &printable::line(piece.piece), &quoted(&piece.text))
     }
 
     fn line(&self, id: &str, piece: &str, text: &str) -> String {
@@ -95,10 +96,6 @@ impl Columns {
     }
 }
 
-fn padded(text: &str, width: usize) -> String {
-    text.to_owned() + &" ".repeat(width.saturating_sub(text.width()))
-}
-
 fn quoted(text: &str) -> String {
-    format!("\"{}\"", visible(text))
+    format!("\"{}\"", printable::line(text))
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use gpt2::printable;
 use gpt2::tokenizer::{TextStream, Tokenizer};
 use unicode_width::UnicodeWidthStr;
 
@@ -18,25 +19,22 @@ fn label_of(bytes: &[u8]) -> String {
     let before = bytes.iter().take_while(|byte| **byte == b' ').count();
     let after = bytes[before..].iter().rev().take_while(|byte| **byte == b' ').count();
     let inner = &bytes[before..bytes.len() - after];
-    let inner = std::str::from_utf8(inner).map_or_else(|_| inner.escape_ascii().to_string(), printable);
+    let inner = std::str::from_utf8(inner).map_or_else(|_| inner.escape_ascii().to_string(), on_one_line);
     format!("{}{inner}{}", "·".repeat(before), "·".repeat(after))
 }
 
-/// Text without characters that would move a cursor, or break a line or a file format.
-fn printable(text: &str) -> String {
-    let shown = |c: char| match c {
-        '\n' => "↵".into(),
-        '\t' => "⇥".into(),
-        c if is_unprintable(c) => c.escape_unicode().to_string(),
-        c => c.to_string(),
-    };
-    text.chars().map(shown).collect()
+fn on_one_line(text: &str) -> String {
+    printable::line(&text.replace('\n', "↵").replace('\t', "⇥")).into_owned()
 }
 
-/// Whether a character is a control character, changes the direction of text, or is forbidden in XML.
-pub fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}')
+/// A token in quotes, with what is not printable escaped; the id if there is no tokenizer.
+pub fn quoted(token: Option<&str>, id: u32) -> String {
+    token.map_or_else(|| id.to_string(), |token| format!("\"{}\"", printable::line(token)))
+}
+
+/// Text with spaces after it that fill the columns.
+pub fn padded(text: &str, columns: usize) -> String {
+    text.to_owned() + &" ".repeat(columns.saturating_sub(text.width()))
 }
 
 /// A label cut to at most `columns` columns, with an ellipsis if something is left out.

@@ -1,15 +1,15 @@
 //! The records of `gpt2 topk`.
 
-use std::io::Write;
-
-use anstyle::{AnsiColor, Style};
+use anstyle::AnsiColor;
 use anyhow::Result;
 use gpt2::analysis::next_token::Candidate;
 use gpt2::pipeline::Pipeline;
+use gpt2::printable;
 use serde::{Serialize, Serializer};
 use unicode_width::UnicodeWidthStr;
 
-use super::{Stdout, visible};
+use super::tokens::quoted;
+use super::{Stdout, Style};
 
 /// The result of `topk`.
 #[derive(Serialize)]
@@ -107,8 +107,8 @@ impl PositionRecord<'_> {
         following: Option<u32>,
         piece: impl Fn(u32) -> Option<String>,
     ) -> Result<()> {
-        let (bold, dim, green) = (Style::new().bold(), Style::new().dimmed(), AnsiColor::Green.on_default().bold());
-        let name = |id| piece(id).map_or_else(|| id.to_string(), |piece| visible(&piece));
+        let (bold, dim, green) = (Style::new().bold(), Style::new().dimmed(), Style::colour(AnsiColor::Green).bold());
+        let name = |id| piece(id).map_or_else(|| id.to_string(), |piece| printable::line(&piece).into_owned());
         let token = name(self.id);
         let padding = " ".repeat(widest.saturating_sub(token.width()));
         write!(out, "{padding}{bold}{token}{bold:#} {dim}=>{dim:#}")?;
@@ -140,10 +140,10 @@ impl CandidateRecord {
 
     fn write_line(&self, out: &mut Stdout) -> Result<()> {
         let bold = Style::new().bold();
-        let blue = AnsiColor::Blue.on_default();
+        let blue = Style::colour(AnsiColor::Blue);
         let bar = bar(self.prob);
         let padding = " ".repeat((BAR_WIDTH as usize).saturating_sub(bar.width()));
-        let token = self.token.as_ref().map_or_else(|| self.id.to_string(), |t| format!("\"{}\"", visible(t)));
+        let token = quoted(self.token.as_deref(), self.id);
         let (rank, percent, id) = (self.rank, 100.0 * self.prob, self.id);
         if self.logprob.is_none() {
             return Ok(writeln!(out, "{:>5}  {:>8}  {:<30}  {bold}{token}{bold:#}  ({id})", "–", "0%", "removed")?);
@@ -201,8 +201,7 @@ fn write_nodes(nodes: &[NodeRecord], indent: &str, out: &mut Stdout) -> Result<(
     for (i, node) in nodes.iter().enumerate() {
         let (branch, below) = if i + 1 == nodes.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
         let candidate = &node.candidate;
-        let token =
-            candidate.token.as_ref().map_or_else(|| candidate.id.to_string(), |t| format!("\"{}\"", visible(t)));
+        let token = quoted(candidate.token.as_deref(), candidate.id);
         let (own, joint) = (100.0 * candidate.prob, 100.0 * node.joint_prob);
         writeln!(out, "{dim}{indent}{branch}{dim:#}{bold}{token}{bold:#}  {own:.2}%  {dim}(path {joint:.3}%){dim:#}")?;
         write_nodes(&node.next, &format!("{indent}{below}"), out)?;

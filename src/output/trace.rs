@@ -1,16 +1,14 @@
 //! The record of `gpt2 trace` and its views on a terminal.
 
-use std::io::Write;
-
-use anstyle::{AnsiColor, Style};
+use anstyle::AnsiColor;
 use anyhow::Result;
 use gpt2::error::tokens_text;
 use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
-use super::Stdout;
 use super::tokens::{cut, label};
+use super::{Stdout, Style};
 
 /// The activations of a pass. Only the requested views are present.
 #[derive(Debug, Serialize)]
@@ -179,7 +177,7 @@ const BEST: usize = 10;
 impl HeadRecord {
     /// The head's weights as shades: rows are queries, columns are keys.
     fn write_map(&self, strongest: f32, labels: &[String], out: &mut Stdout) -> Result<()> {
-        let (bold, dim, blue) = (Style::new().bold(), Style::new().dimmed(), AnsiColor::Blue.on_default());
+        let (bold, dim, blue) = (Style::new().bold(), Style::new().dimmed(), Style::colour(AnsiColor::Blue));
         let (layer, head) = (self.layer, self.head);
         writeln!(out, "{bold}Attention{bold:#}, layer {layer}, head {head}: each row is a token that looks")?;
         let before = LABEL + 6;
@@ -245,9 +243,9 @@ fn write_overview(heads: &[HeadRecord], out: &mut Stdout) -> Result<()> {
         let (habit, share) = head.habit();
         let style = match habit {
             _ if share < 0.5 => Style::new().dimmed(),
-            "F" => AnsiColor::Yellow.on_default(),
-            "P" => AnsiColor::Cyan.on_default(),
-            _ => AnsiColor::Magenta.on_default(),
+            "F" => Style::colour(AnsiColor::Yellow),
+            "P" => Style::colour(AnsiColor::Cyan),
+            _ => Style::colour(AnsiColor::Magenta),
         };
         let habit = if share < 0.5 { "·" } else { habit };
         write!(out, " {style}{habit}{:<3}{style:#}", format!("{:.0}", 100.0 * share))?;
@@ -281,7 +279,7 @@ fn write_lens(layers: &[LensRecord], labels: &[String], tokenizer: Option<&Token
             for (reading, said) in layer.positions[from..to].iter().zip(&row[from..to]) {
                 let outcome = rows.last().map(|last| &last[reading.position]);
                 let style = match reading.top[0].prob {
-                    _ if outcome == Some(said) => AnsiColor::Green.on_default(),
+                    _ if outcome == Some(said) => Style::colour(AnsiColor::Green),
                     p if p < 0.1 => Style::new().dimmed(),
                     _ => Style::new(),
                 };

@@ -303,10 +303,10 @@ impl Server {
         if repository.access == Access::Gated && !has_token {
             return Answer::refuse(401, "GatedRepo", "Access to this model is restricted.");
         }
-        let Some(content) = files.get(&file) else {
+        let Some(content) = files.get(&decoded(&file)) else {
             return Answer::refuse(404, "EntryNotFound", "Entry not found").with("X-Repo-Commit", commit);
         };
-        let etag = etag(&file, content);
+        let etag = etag(&decoded(&file), content);
         let answer = |status| Answer::new(status).with("X-Repo-Commit", commit).with("Accept-Ranges", "bytes");
         if is_lfs(&file) {
             return answer(302)
@@ -342,6 +342,17 @@ impl Server {
             None => Answer::refuse(404, "NoSuchKey", "no such key"),
         }
     }
+}
+
+/// A part of a URL without its `%` escapes.
+fn decoded(part: &str) -> String {
+    let mut parts = part.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 fn tree_entry((name, content): (&String, &Vec<u8>)) -> serde_json::Value {

@@ -97,6 +97,45 @@ impl Run {
         Done { call: format!("{:?}", self.command), output }
     }
 
+    /// Runs to the end with stdout and stderr on a terminal of 24 × 100 characters. Returns the exit code and what the
+    /// terminal got, with line breaks as they were written.
+    #[cfg(unix)]
+    #[track_caller]
+    pub fn on_terminal(mut self) -> (Option<i32>, String) {
+        use std::fs::File;
+        use std::io::Read;
+        use std::os::fd::FromRawFd;
+        let (mut ours, mut its) = (0, 0);
+        let size = libc::winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the pointers are to variables that live longer than the calls, or null where that is allowed; the
+        // descriptors are new and belong to nothing else.
+        let (mut ours, its) = unsafe {
+            let opened =
+                libc::openpty(&mut ours, &mut its, std::ptr::null_mut(), std::ptr::null_mut(), &raw const size as _);
+            assert_eq!(opened, 0, "{}", std::io::Error::last_os_error());
+            let mut modes = std::mem::zeroed();
+            libc::tcgetattr(its, &mut modes);
+            libc::cfmakeraw(&mut modes);
+            libc::tcsetattr(its, libc::TCSANOW, &modes);
+            (File::from_raw_fd(ours), File::from_raw_fd(its))
+        };
+        let its = [its.try_clone().expect("another descriptor"), its];
+        let [stdout, stderr] = its;
+        let child = self.command.env("TERM", "xterm").env_remove("NO_COLOR");
+        let mut child = child.stdin(Stdio::piped()).stdout(stdout).stderr(stderr).spawn().expect("the binary starts");
+        // The command holds the terminal open, whose end is that of the output.
+        self.command = Command::new("");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        let bytes = self.stdin;
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&bytes)));
+        let mut shown = vec![];
+        // On Linux, the end is an error.
+        let _ = ours.read_to_end(&mut shown);
+        writer.join().expect("the writer ends");
+        let code = child.wait().expect("the binary ends").code();
+        (code, String::from_utf8(shown).expect("a terminal gets UTF-8"))
+    }
+
     /// Runs and expects exit code 0.
     #[track_caller]
     pub fn succeeds(self) -> Done {

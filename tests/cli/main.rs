@@ -23,6 +23,7 @@ mod memory;
 mod rows;
 mod score;
 mod streams;
+mod terminal;
 mod tokenize;
 mod tokenizer_files;
 mod topk;

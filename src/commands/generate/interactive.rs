@@ -65,7 +65,7 @@ pub fn run(generator: &Generator<'_>) -> Result<()> {
 /// Continues a line. What is wrong with it does not end the session.
 fn complete(generator: &Generator<'_>, line: Result<String>, interrupted: &AtomicBool) -> Result<()> {
     interrupted.store(false, Ordering::Relaxed);
-    let mut out = Stdout::lock();
+    let mut out = Stdout::lock().with_raw_text(generator.args.raw_text.raw_text);
     let outcome = line.and_then(|line| {
         let request = generator.request(&Prompt::Text(line), None, &generator.config, rand_seed())?;
         generator.write_text(&request, interrupted, &mut out)

@@ -3,7 +3,6 @@
 mod batch;
 mod interactive;
 
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -115,7 +114,7 @@ impl Generator<'_> {
     fn single(&self, prompt: &Prompt) -> Result<()> {
         let request = self.request(prompt, None, &self.config, rand_seed())?;
         let interrupted = interrupt_flag()?;
-        let mut out = Stdout::lock();
+        let mut out = Stdout::lock().with_raw_text(self.args.raw_text.raw_text);
         let ended = match self.args.format {
             Format::Text => self.write_text(&request, &interrupted, &mut out)?,
             format => match self.generate(&request, &interrupted, |_| Ok(()))? {
@@ -205,7 +204,7 @@ impl Generator<'_> {
         let mut stream = TextStream::default();
         let outcome = self.generate(request, interrupted, |event| match event {
             None if streams => out.text(&prompt),
-            Some(Event::Token { text, .. }) if streams && !text.is_empty() => out.text(&stream.push(text)),
+            Some(Event::Token { text, .. }) if streams && !text.is_empty() => out.text(stream.push(text)),
             _ => Ok(()),
         })?;
         if streams {
@@ -217,7 +216,7 @@ impl Generator<'_> {
                 writeln!(out, "=== {i} ===")?;
             }
             if !streams {
-                out.text(&format!("{prompt}{}\n", self.text_or_ids(sequence, !prompt.is_empty())))?;
+                out.text(format!("{prompt}{}\n", self.text_or_ids(sequence, !prompt.is_empty())))?;
             }
             if sequence.logprobs.is_some() {
                 write_logprobs(&self.sequence(i, sequence), out)?;

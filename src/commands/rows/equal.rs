@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use gpt2::json;
 use serde_json::value::RawValue;
 
-/// The deepest value that is compared as a value; deeper ones are compared as they are written.
+/// The deepest value that is compared as a value; deeper ones are compared as we write them.
 const DEEPEST: usize = 64;
 
 /// The value in a form that only values equal to it have: no white space, keys in order, texts escaped in one way, numbers
 /// exact.
 pub fn canonical(value: &RawValue) -> String {
     if depth(value.get()) > DEEPEST {
-        return value.get().to_owned();
+        return json::escaped(value.get()).into_owned();
     }
     let mut text = String::new();
     write(value, &mut text);
@@ -78,7 +79,7 @@ fn write(value: &RawValue, out: &mut String) {
         _ => {}
     }
     // `true`, `false` and `null`; and what Rust cannot hold, such as half of a surrogate pair.
-    out.push_str(json);
+    out.push_str(&json::escaped(json));
 }
 
 /// A number as its digits and the power of ten that they are multiplied by, without zeros at either end; none if the

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use anyhow::{Error, Result, anyhow, bail};
 use gpt2::decode::{GenerationConfig, Meaning, parameter_meaning};
-use gpt2::json;
+use gpt2::{json, printable};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::meant::meant;
 use super::{Hash, equal, hash};
 use crate::cli::Prompt;
-use crate::output::{Carried, RowRecord, visible};
+use crate::output::{Carried, RowRecord};
 
 /// Names of a row's text.
 const TEXT_KEYS: [&str; 2] = ["prompt", "text"];
@@ -233,7 +233,7 @@ fn parameter((key, value): (&str, &RawValue)) -> Result<(String, Value)> {
 /// A part of a row for a message: on one line, and cut off if it is long.
 fn quoted(text: &str) -> String {
     let text = text.trim();
-    let mut shown = visible(&text.chars().take(QUOTED).collect::<String>());
+    let mut shown = printable::line(&text.chars().take(QUOTED).collect::<String>()).into_owned();
     if text.chars().nth(QUOTED).is_some() {
         shown.push_str("...");
     }

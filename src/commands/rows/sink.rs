@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use gpt2::json;
 use same_file::Handle;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -143,7 +144,7 @@ impl Sink {
 /// Writes a line at once, unless it is very long.
 fn write_line<T: Serialize>(file: &mut File, record: &T) -> std::io::Result<()> {
     let mut writer = BufWriter::with_capacity(1 << 16, file);
-    serde_json::to_writer(&mut writer, record)?;
+    json::write(&mut writer, record)?;
     writer.write_all(b"\n")?;
     writer.flush()
 }

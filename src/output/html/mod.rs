@@ -13,6 +13,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use gpt2::tokenizer::Tokenizer;
+use gpt2::{json, printable};
 use serde::Serialize;
 
 use super::tokens::{label, spans};
@@ -34,7 +35,10 @@ impl Text {
     /// The text of `ids` on a page where `others` occur too.
     fn new(tokenizer: Option<&Tokenizer>, ids: &[u32], others: impl Iterator<Item = u32>) -> Self {
         let names = ids.iter().copied().chain(others).map(|id| (id, label(tokenizer, id))).collect();
-        let spans = spans(tokenizer, ids).into_iter().map(|span| (span.text, span.tokens.len())).collect();
+        let spans = spans(tokenizer, ids)
+            .into_iter()
+            .map(|span| (printable::lines(&span.text).into_owned(), span.tokens.len()))
+            .collect();
         Self { ids: ids.to_vec(), spans, names }
     }
 }
@@ -63,13 +67,8 @@ fn write(path: &Path, title: &str, view: &str, data: &impl Serialize) -> Result<
 
 /// JSON that is safe inside a script element: nothing in it can end the element or begin a comment.
 fn embedded(data: &impl Serialize) -> Result<String> {
-    let json = serde_json::to_string(data)?;
-    Ok(json
-        .replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026")
-        .replace('\u{2028}', "\\u2028")
-        .replace('\u{2029}', "\\u2029"))
+    let data = json::escaped(&serde_json::to_string(data)?).into_owned();
+    Ok(data.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"))
 }
 
 /// A number rounded to the digits that a page shows.

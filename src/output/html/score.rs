@@ -1,8 +1,10 @@
 //! The page of `gpt2 score`: the text coloured by surprisal, and what was expected in each place.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::Result;
+use gpt2::printable;
 use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
@@ -20,7 +22,7 @@ struct Data<'a> {
 /// What the page shows of a [`ScoreRecord`].
 #[derive(Serialize)]
 struct Record<'a> {
-    model: &'a str,
+    model: Cow<'a, str>,
     logprobs: Vec<Option<f64>>,
     ranks: &'a [Option<usize>],
     sum_logprob: f64,
@@ -40,7 +42,7 @@ pub fn write(
     let data = Data {
         text: Text::new(tokenizer, &record.ids, alternatives.iter().flatten().map(|(id, _)| *id)),
         record: Record {
-            model: &record.model,
+            model: printable::line(&record.model),
             logprobs: record.logprobs.iter().map(|logprob| logprob.map(rounded)).collect(),
             ranks: &record.ranks,
             sum_logprob: record.sum_logprob,

@@ -1,9 +1,10 @@
 //! The page of `gpt2 topk --all`: for each token, what the model expects after it.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use gpt2::Error;
+use gpt2::{Error, printable};
 use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
@@ -16,7 +17,7 @@ const MOST_CANDIDATES: usize = 2_000_000;
 #[derive(Serialize)]
 struct Data<'a> {
     text: Text,
-    model: &'a str,
+    model: Cow<'a, str>,
     /// How many candidates were requested.
     k: usize,
     /// Id and probability of the candidates after each token.
@@ -44,7 +45,7 @@ pub fn write(path: &Path, record: &TopkRecord<'_>, k: usize, tokenizer: Option<&
     let candidates = record.positions.iter().flat_map(|position| &position.next.candidates);
     let data = Data {
         text: Text::new(tokenizer, &record.prompt_ids, candidates.map(|candidate| candidate.id)),
-        model: &record.model,
+        model: printable::line(&record.model),
         k,
         next: record.positions.iter().map(|p| p.next.candidates.iter().map(|c| (c.id, c.prob())).collect()).collect(),
         entropy: record.positions.iter().map(|position| position.entropy).collect(),

@@ -1,9 +1,11 @@
 //! The page of `gpt2 trace`: attention by layer and head, the logit lens, hidden states.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::Result;
 use gpt2::Error;
+use gpt2::printable;
 use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
@@ -16,7 +18,7 @@ const MOST_WEIGHTS: usize = 6_000_000;
 #[derive(Serialize)]
 struct Data<'a> {
     text: Text,
-    model: &'a str,
+    model: Cow<'a, str>,
     attention: Vec<Layer>,
     /// The weight shown in the strongest shade.
     strongest: f32,
@@ -90,7 +92,7 @@ pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -
     let readings = lens.iter().flat_map(|layer| &layer.positions);
     let data = Data {
         text: Text::new(tokenizer, &record.ids, readings.flat_map(|reading| &reading.top).map(|best| best.id)),
-        model: &record.model,
+        model: printable::line(&record.model),
         attention: layers,
         strongest: strongest(attention),
         lens: lens

@@ -11,8 +11,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use gpt2::Error;
 use gpt2::tokenizer::Tokenizer;
+use gpt2::{Error, printable};
 use svg::Document;
 use svg::node::element;
 use unicode_width::UnicodeWidthStr;
@@ -76,6 +76,7 @@ struct Picture {
 impl Picture {
     /// An empty picture with a title, at least wide enough for its title and subtitle.
     fn new(title: &str, subtitle: &str, width: f64, height: f64) -> Self {
+        let (title, subtitle) = (&*printable::line(title), &*printable::line(subtitle));
         let words = (columns(title) * 12.0).max(columns(subtitle) * 7.6) + 2.0 * MARGIN;
         let mut picture = Self { document: Document::new(), width: width.max(words), height };
         let ground = element::Rectangle::new().set("class", "ground").set("width", "100%").set("height", "100%");
@@ -93,7 +94,7 @@ impl Picture {
 
     /// Text in the font of the title or the subtitle.
     fn words(&mut self, x: f64, y: f64, text: &str, class: &str) {
-        self.add(element::Text::new(text).set("class", class).set("x", round(x)).set("y", round(y)));
+        self.add(written(text).set("class", class).set("x", round(x)).set("y", round(y)));
     }
 
     /// A label, vertically centred at `y`.
@@ -103,7 +104,7 @@ impl Picture {
             Anchor::Middle => "middle",
             Anchor::End => "end",
         };
-        let text = element::Text::new(text)
+        let text = written(text)
             .set("class", class)
             .set("x", round(x))
             .set("y", round(y + 0.35 * size))
@@ -115,7 +116,7 @@ impl Picture {
     /// A vertical label that reads upwards from (x, y).
     fn upright(&mut self, x: f64, y: f64, text: &str, class: &str, size: f64) {
         let (x, y) = (round(x + 0.35 * size), round(y));
-        let text = element::Text::new(text)
+        let text = written(text)
             .set("class", class)
             .set("font-size", round(size))
             .set("transform", format!("translate({x} {y}) rotate(-90)"));
@@ -193,6 +194,11 @@ impl Picture {
         let document = self.document.set("width", width).set("height", height).set("viewBox", (0, 0, width, height));
         format!("{document}\n")
     }
+}
+
+/// Text that is well-formed in XML, whatever it is. Labels arrive printable, since their width is measured.
+fn written(text: &str) -> element::Text {
+    element::Text::new(printable::line(text))
 }
 
 /// Rounds to a tenth of a pixel.

@@ -72,8 +72,8 @@ pub fn fault(case: &Case, outcome: &Outcome, folder: &Path) -> Option<String> {
     if stderr.contains("RUST_BACKTRACE") {
         return Some("stderr speaks of RUST_BACKTRACE".into());
     }
-    if let Some(char) = stderr.chars().find(|&char| char.is_control() && char != '\n' && char != '\t') {
-        return Some(format!("stderr has the control character {char:?}: {}", shape(stderr)));
+    if let Some(char) = stderr.chars().find(|char| drives_terminal(*char)) {
+        return Some(format!("stderr has the character {char:?}: {}", shape(stderr)));
     }
     if let Some(line) = stderr.lines().find(|line| line.chars().count() >= 2000) {
         return Some(format!("a line of stderr has 2000 characters or more: {}", shape(line)));
@@ -87,6 +87,11 @@ pub fn fault(case: &Case, outcome: &Outcome, folder: &Path) -> Option<String> {
         }
     }
     let stdout = String::from_utf8_lossy(&outcome.stdout);
+    if !is_text(case)
+        && let Some(char) = stdout.chars().find(|char| drives_terminal(*char))
+    {
+        return Some(format!("stdout has the character {char:?}, and is not text of a model"));
+    }
     // An error of a row stands in its result.
     let of_row = |line| Some(serde_json::from_str::<serde_json::Value>(line).ok()?.get("error")?.as_str()?.to_owned());
     for line in stderr.lines().map(str::to_owned).chain(stdout.lines().filter_map(of_row)) {
@@ -104,6 +109,25 @@ pub fn fault(case: &Case, outcome: &Outcome, folder: &Path) -> Option<String> {
         return Some("stdout is not JSON".into());
     }
     left_over(case, folder)
+}
+
+/// Whether a character could drive a terminal, or reorder or hide text. Nothing but text that was asked for may hold one:
+/// there are no colours without a terminal.
+fn drives_terminal(char: char) -> bool {
+    match char {
+        '\n' | '\t' => false,
+        '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}' => true,
+        '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{e0000}'..='\u{e007f}' => true,
+        char => char.is_control(),
+    }
+}
+
+/// Whether the run may write the text of a prompt or of a model as it is.
+fn is_text(case: &Case) -> bool {
+    let has = |part: &str| case.arguments.iter().any(|argument| argument.starts_with(part));
+    let is_json =
+        has("--format=json") || has("--input") || case.arguments.iter().any(|value| value.starts_with("json"));
+    !is_json && (has("generate") || has("--decode"))
 }
 
 fn is_json(text: &str) -> bool {

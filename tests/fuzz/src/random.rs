@@ -35,8 +35,8 @@ pub fn word(rng: &mut Rng, words: &str) -> String {
 
 /// Text that breaks tokenizers, terminals, paths and parsers, or one of `words`, which spaces separate.
 pub fn text(rng: &mut Rng, words: &str) -> String {
-    const HOSTILE: &str = "\0 \u{1b}[31mred\u{1b}[0m \u{feff}x \u{202e}abc \u{200b} é ﬁİẞ한글e\u{301} 🙂👩\u{200d}👧 \u{10ffff} \
-        <|endoftext|> .. NaN -1 1e999 %s%n{} '\"\\ __proto__ ĠĊ";
+    const HOSTILE: &str = "\0 \u{1b}[31mred\u{1b}[0m \u{1b}]0;x\u{7} \u{9b}2J \u{2066} \u{e0041} \u{feff}x \u{202e}abc \u{200b} \
+        é ﬁİẞ한글e\u{301} 🙂👩\u{200d}👧 \u{10ffff} <|endoftext|> .. NaN -1 1e999 %s%n{} '\"\\ __proto__ ĠĊ";
     match rng.u32(..12) {
         0 => pick(rng, &["a", "é", " ", "<|endoftext|>", "🙂"]).repeat(pick(rng, &[17, 255, 256, 5000, 70_000])),
         1 => (0..rng.usize(..12)).map(|_| rng.char(..)).collect(),

@@ -1,0 +1,35 @@
+//! Messages on stderr, none of which can drive the terminal.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use gpt2::printable;
+
+/// Writes a message on one line. Errors are ignored, since there is nowhere to report them.
+pub fn say(message: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{}", printable::line(&message.to_string()));
+}
+
+/// Writes an error on one line, with its causes below.
+pub fn say_error(lines: &[String]) {
+    let mut stderr = anstream::stderr().lock();
+    let bold_red = anstyle::AnsiColor::Red.on_default().bold();
+    for (i, line) in lines.iter().map(|line| shortened(line)).enumerate() {
+        let _ = match i {
+            0 => writeln!(stderr, "{bold_red}error:{bold_red:#} {line}"),
+            _ => writeln!(stderr, "  caused by: {line}"),
+        };
+    }
+}
+
+/// A line for a terminal: it may quote a text of any length, of which the start and the end say enough.
+fn shortened(line: &str) -> String {
+    const LONGEST: usize = 1200;
+    let line = printable::line(line);
+    let count = line.chars().count();
+    if count <= LONGEST {
+        return line.into_owned();
+    }
+    let part = |skip: usize, take: usize| line.chars().skip(skip).take(take).collect::<String>();
+    format!("{} ... {}", part(0, LONGEST / 2), part(count - LONGEST / 2, LONGEST / 2))
+}

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use gpt2::{Error, printable};
 use gpt2::tokenizer::Tokenizer;
+use gpt2::{Error, printable};
 use serde::Serialize;
 
 use super::Text;

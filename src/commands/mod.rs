@@ -51,6 +51,15 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
+/// Checks that a text of so many tokens fits the context: before memory is counted, of which a longer one takes more.
+///
+/// # Errors
+/// [`Error::Context`] if it does not.
+fn check_context(model: &gpt2::pipeline::Pipeline, tokens: usize) -> Result<(), Error> {
+    let context = model.model.config().n_positions;
+    if tokens > context { Err(Error::Context { tokens, context }) } else { Ok(()) }
+}
+
 /// Checks that there is memory for work, called `what`, whose size depends on `value`.
 ///
 /// # Errors
@@ -65,7 +74,8 @@ fn require_memory(
     let (mut fits, mut not) = (0, value);
     while not - fits > 1 {
         let middle = fits + (not - fits) / 2;
-        match memory::require_bytes(what, bytes(middle)) {
+        // A quarter more, for what is too small to count.
+        match memory::require_bytes(what, bytes(middle).saturating_mul(5) / 4) {
             Ok(()) => fits = middle,
             Err(_) => not = middle,
         }

@@ -9,7 +9,7 @@ use gpt2::error::tokens_text;
 use gpt2::memory;
 
 use super::load::Loaded;
-use super::require_memory;
+use super::{check_context, require_memory};
 use crate::cli::{Format, TopkArgs, Verbosity};
 use crate::output::topk::{CandidateRecord, Candidates, NodeRecord, PositionRecord, TopkRecord, TreeRecord};
 use crate::output::{Stdout, check_folder, html};
@@ -33,6 +33,7 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     let mut out = Stdout::lock();
     match args.tree {
         Some(depth) => {
+            check_context(&loaded, ids.len())?;
             require_tree(&loaded, ids.len(), depth, query.k)?;
             let nodes = tree(&loaded.model, &ids, depth, &query)?;
             let tree = nodes.into_iter().map(|node| node_record(node, &loaded)).collect();
@@ -47,6 +48,7 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
             if args.html.is_some() {
                 html::topk::check(positions.len(), query.k)?;
             }
+            check_context(&loaded, ids.len())?;
             require(&loaded, positions.end, positions.len(), &query)?;
             let found = next_tokens(&loaded.model, &ids, positions, &query)?;
             let positions = found.into_iter().map(|next| position_record(next, &ids, &loaded)).collect();

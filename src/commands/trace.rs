@@ -9,7 +9,7 @@ use gpt2::analysis::lens::{LensLayer, LensReading, lens};
 use gpt2::error::tokens_text;
 
 use super::load::Loaded;
-use super::require_memory;
+use super::{check_context, require_memory};
 use crate::cli::{Format, TraceArgs, Verbosity};
 use crate::output::trace::{BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, TraceRecord};
 use crate::output::{Stdout, check_folder, html, svg};
@@ -41,6 +41,7 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
     if args.svg.is_some() && views.attention {
         svg::check_attention(shown, narrower(args))?;
     }
+    check_context(&loaded, ids.len())?;
     let bytes = |tokens| activations::bytes(&loaded.model, tokens, recorded.len(), args.save.is_some());
     let what = format!("tracing {}", tokens_text(ids.len()));
     require_memory(&what, ids.len(), bytes, |tokens| format!("a text of {}", tokens_text(tokens)))?;

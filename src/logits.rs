@@ -102,17 +102,36 @@ pub(crate) fn not_finite() -> Error {
     )
 }
 
-/// The logarithm of the sum of `e^(x - max)`.
-pub(crate) fn log_sum(row: &[f32]) -> f32 {
-    let largest = max(row);
-    sum(row, |x| exp(x - largest)).ln() as f32
+/// What turns the logits of a row into log-probabilities. All of them come from here, so a token has the same digits
+/// wherever it is printed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LogNormalizer {
+    /// The largest logit.
+    pub largest: f32,
+    /// The logarithm of the sum of `e^(x - largest)` over all logits `x`.
+    pub log_sum: f32,
+}
+
+impl LogNormalizer {
+    /// Of a row of logits (V).
+    #[must_use]
+    pub fn of(row: &[f32]) -> Self {
+        let largest = max(row);
+        Self { largest, log_sum: sum(row, |x| exp(x - largest)).ln() as f32 }
+    }
+
+    /// The log-probability of a token with this `logit`.
+    #[must_use]
+    pub fn log_prob(&self, logit: f32) -> f32 {
+        logit - self.largest - self.log_sum
+    }
 }
 
 /// Replaces `row` by its log-probabilities.
 pub fn log_softmax(row: &mut [f32]) {
-    let (largest, log_sum) = (max(row), log_sum(row));
+    let normalizer = LogNormalizer::of(row);
     for x in row {
-        *x = *x - largest - log_sum;
+        *x = normalizer.log_prob(*x);
     }
 }
 
@@ -130,11 +149,6 @@ pub(crate) fn weights(row: &[f32], into: &mut Vec<f32>) {
     let largest = max(row);
     into.clear();
     into.extend(row.iter().map(|&x| exp(x - largest)));
-}
-
-/// The log-probability of `row[id]`.
-pub(crate) fn log_probability(row: &[f32], id: usize) -> f32 {
-    row[id] - max(row) - log_sum(row)
 }
 
 /// The entropy of the distribution whose log-probabilities are `log_probs`, in nats.
@@ -200,8 +214,8 @@ pub(crate) fn kth_largest(row: &[f32], k: usize) -> f32 {
 pub struct Top {
     /// Ids and logits, best first, equals by id.
     pub best: Vec<(u32, f32)>,
-    /// The logarithm of the sum of `e^(x - largest)` over all logits `x`.
-    pub log_sum: f32,
+    /// Of the whole row.
+    pub normalizer: LogNormalizer,
 }
 
 impl Top {
@@ -210,13 +224,12 @@ impl Top {
     pub fn of(logits: &[f32], k: usize) -> Option<Self> {
         check_finite(logits).ok()?;
         let best = top_k(logits, k).into_iter().map(|(id, x)| (id as u32, x)).collect();
-        Some(Self { best, log_sum: log_sum(logits) })
+        Some(Self { best, normalizer: LogNormalizer::of(logits) })
     }
 
     /// Log-probabilities of the tokens.
     pub(crate) fn log_probs(&self) -> impl Iterator<Item = (u32, f32)> {
-        let largest = self.best.first().map_or(0.0, |(_, x)| *x);
-        self.best.iter().map(move |(id, x)| (*id, x - largest - self.log_sum))
+        self.best.iter().map(|(id, logit)| (*id, self.normalizer.log_prob(*logit)))
     }
 }
 
@@ -285,9 +298,8 @@ mod tests {
             prop_assert!((probs.iter().sum::<f32>() - 1.0).abs() < 1e-5);
             let mut logs = row.clone();
             log_softmax(&mut logs);
-            for (i, (p, l)) in probs.iter().zip(&logs).enumerate() {
+            for (p, l) in probs.iter().zip(&logs) {
                 prop_assert!((p - l.exp()).abs() < 1e-6);
-                prop_assert!(*l == log_probability(&row, i));
             }
             let direct: f32 = probs.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum();
             prop_assert!((entropy(&logs) - direct).abs() < 1e-3);

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use super::activations::{Activations, Hidden};
 use crate::base::pool;
 use crate::error::Result;
-use crate::logits;
+use crate::logits::{self, LogNormalizer};
 use crate::model::{Gpt2, with_slice};
 
 /// How many positions' logits are held at once.
@@ -80,10 +80,9 @@ fn read_rows(logits: &Tensor, outcome: impl Fn(usize) -> Option<u32> + Sync, k: 
 fn reading(logits: &[f32], outcome: Option<u32>, k: usize) -> Result<LensReading> {
     logits::check_finite(logits)?;
     let best = logits::top_k(logits, k);
-    let (first, largest) = best[0];
-    let scale = logits::log_probability(logits, first).exp();
-    let prob = |logit: f32| (logit - largest).exp() * scale;
-    let outcome = outcome.map_or(largest, |id| logits[id as usize]);
+    let normalizer = LogNormalizer::of(logits);
+    let prob = |logit: f32| f64::from(normalizer.log_prob(logit)).exp() as f32;
+    let outcome = outcome.map_or(normalizer.largest, |id| logits[id as usize]);
     Ok(LensReading { top: best.iter().map(|(id, logit)| (*id as u32, prob(*logit))).collect(), outcome: prob(outcome) })
 }
 

@@ -75,14 +75,14 @@ impl Candidate {
 
     /// The natural logarithm of its probability; none if that is 0.
     #[must_use]
-    pub fn logprob(&self) -> Option<f64> {
-        Some(self.logprob).filter(|logprob| logprob.is_finite()).map(f64::from)
+    pub fn logprob(&self) -> Option<f32> {
+        Some(self.logprob).filter(|logprob| logprob.is_finite())
     }
 
     /// Its probability.
     #[must_use]
     pub fn prob(&self) -> f64 {
-        self.logprob().map_or(0.0, f64::exp)
+        self.logprob().map_or(0.0, |logprob| f64::from(logprob).exp())
     }
 }
 
@@ -113,10 +113,11 @@ pub fn next_tokens(model: &Gpt2, ids: &[u32], positions: Range<usize>, query: &Q
 }
 
 /// The `k` best continuations of a prompt, each with its own `k` best, to a depth of `depth`, with joint probabilities.
+/// Calls `grown` for each node.
 ///
 /// # Errors
 /// [`Error::Usage`] if the tree has more than [`MOST_NODES`] nodes; otherwise as [`next_tokens`].
-pub fn tree(model: &Gpt2, prompt: &[u32], depth: u64, query: &Query) -> Result<Vec<Node>> {
+pub fn tree(model: &Gpt2, prompt: &[u32], depth: u64, query: &Query, grown: &dyn Fn()) -> Result<Vec<Node>> {
     check(model, query)?;
     let query = Query { k: query.k.min(model.config().vocab_size), ..query.clone() };
     if node_count(query.k, depth).is_none() {
@@ -125,7 +126,7 @@ pub fn tree(model: &Gpt2, prompt: &[u32], depth: u64, query: &Query) -> Result<V
             "a tree {depth} levels deep with {k} tokens per node has more than {MOST_NODES} nodes"
         )));
     }
-    let mut tree = Tree { session: Session::new(model), query: &query, path: prompt.to_vec() };
+    let mut tree = Tree { session: Session::new(model), query: &query, path: prompt.to_vec(), grown };
     let logits = tree.logits_after(0, prompt)?;
     tree.grow(logits, 0.0, depth)
 }
@@ -173,6 +174,7 @@ fn check(model: &Gpt2, query: &Query) -> Result<()> {
 struct Tree<'m, 'q> {
     session: Session<'m>,
     query: &'q Query,
+    grown: &'q dyn Fn(),
     /// The prompt, then the tokens down to the current node.
     path: Vec<u32>,
 }
@@ -187,7 +189,7 @@ impl Tree<'_, '_> {
         let full = self.path.len() >= self.session.n_positions();
         let mut nodes = Vec::with_capacity(best.len());
         for candidate in best {
-            let joint_logprob = joint + candidate.logprob().unwrap_or(f64::NEG_INFINITY);
+            let joint_logprob = joint + candidate.logprob().map_or(f64::NEG_INFINITY, f64::from);
             let mut next = vec![];
             if depth > 1 && !full {
                 let row = depth as usize;
@@ -199,6 +201,7 @@ impl Tree<'_, '_> {
                 self.path.pop();
             }
             nodes.push(Node { candidate, joint_logprob, next });
+            (self.grown)();
         }
         Ok(nodes)
     }

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use super::perplexity::{Sliding, Window, perplexity};
 use crate::base::pool;
 use crate::error::{Error, Result};
-use crate::logits;
+use crate::logits::{self, LogNormalizer};
 use crate::model::{Gpt2, select_rows, with_slice};
 
 /// The most tokens in a forward pass, unless a single window is longer: enough for full speed, few enough to keep keys,
@@ -208,13 +208,12 @@ fn read(logits: &Tensor, targets: &[Target], options: &ScoreOptions) -> Result<V
 
 /// One token's score, and the best tokens in its place, from a row of logits.
 fn place(row: &[f32], id: u32, alternatives: usize) -> Result<Place> {
-    let own = row[id as usize];
     logits::check_finite(row)?;
-    let logprob = logits::log_probability(row, id as usize);
+    let normalizer = LogNormalizer::of(row);
+    let logprob = normalizer.log_prob(row[id as usize]);
     let rank = logits::rank(row, id as usize);
-    let log_sum = own - logprob;
     let best = logits::top_k(row, alternatives);
-    let best = best.into_iter().map(|(id, logit)| (id as u32, logit - log_sum)).collect();
+    let best = best.into_iter().map(|(id, logit)| (id as u32, normalizer.log_prob(logit))).collect();
     Ok((TokenScore { logprob, rank }, best))
 }
 

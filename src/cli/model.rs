@@ -41,7 +41,7 @@ pub struct ModelArgs {
     /// Quantise the weights in memory: smaller and faster, slightly less accurate
     #[arg(long, value_name = "FORMAT", conflicts_with = "dtype", value_parser = quantized_type())]
     pub quantize: Option<QuantizedType>,
-    /// Threads to compute with [default: all cores]
+    /// Threads to compute with, no more than there are cores [default: all cores]
     #[arg(long, value_name = "N", value_parser = super::number::whole::<u16>(1..=1024))]
     pub threads: Option<u16>,
 }

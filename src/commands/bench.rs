@@ -86,13 +86,13 @@ fn check(args: &BenchArgs, config: &Config) -> Result<(), Error> {
 /// The model and its name.
 fn model(args: &BenchArgs, backend: Backend, verbosity: Verbosity) -> Result<(String, Gpt2)> {
     let Some(size) = args.random else {
-        load::set_up(&args.model)?;
+        load::set_up(&args.model, verbosity)?;
         let opened = load::open(&args.model, verbosity)?;
         check(args, &opened.config)?;
         let model = load::network(&args.model, &opened, backend, verbosity)?;
         return Ok((opened.name, model));
     };
-    load::set_up(&args.model)?;
+    load::set_up(&args.model, verbosity)?;
     let weights = args.model.weights();
     // Random weights are held in memory, even if those of a file would be mapped.
     memory::require(size.name(), weights, |weights| Footprint::of_config(&size.config(), weights))?;

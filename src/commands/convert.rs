@@ -27,7 +27,7 @@ pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
     let dtype = args.to;
     let kind = kind(args, dtype)?;
     check_folder(Some(&args.output))?;
-    load::set_up(&args.model)?;
+    load::set_up(&args.model, verbosity)?;
     let opened = load::open(&args.model, verbosity)?;
     opened.checkpoint.check(&opened.config)?;
     let export = Export { checkpoint: &opened.checkpoint, config: &opened.config, dtype };

@@ -51,10 +51,14 @@ impl std::ops::Deref for Loaded {
 }
 
 /// Sets the number of threads, and checks the instruction set and the device.
-pub fn set_up(args: &ModelArgs) -> Result<()> {
+pub fn set_up(args: &ModelArgs, verbosity: Verbosity) -> Result<()> {
     kernels::check_level()?;
     if let Some(threads) = args.threads {
-        pool::set_threads(usize::from(threads));
+        let (threads, cores) = (usize::from(threads), pool::cores());
+        // Threads that wait for a core make the others wait.
+        if pool::set_threads(threads.min(cores)) && threads > cores && !verbosity.quiet {
+            say(format_args!("note: --threads {threads}: using {cores}, since this process may use no more cores"));
+        }
     }
     Ok(args.device.require()?)
 }
@@ -119,7 +123,7 @@ impl Loaded {
     pub fn load(args: &ModelArgs, verbosity: Verbosity) -> Result<Self> {
         let start = Instant::now();
         let backend = args.device.open()?;
-        set_up(args)?;
+        set_up(args, verbosity)?;
         let opened = open(args, verbosity)?;
         let pipeline = Pipeline::load(&opened, LoadOptions { weights: args.weights(), backend })?;
         let start_note = pipeline.tokenizer.as_ref().and_then(|tokenizer| start_note(&opened.tokenizer, tokenizer));
@@ -294,27 +298,47 @@ fn note_fallback(args: &ModelArgs, model: &Gpt2, verbosity: Verbosity) {
     }
 }
 
-/// Shows the progress of a download on stderr, if that is a terminal.
+/// Shows the progress of a download on stderr, as a bar if that is a terminal. Where it has to wait, it says so in any
+/// case.
 struct Bar {
-    is_wanted: bool,
+    is_quiet: bool,
+    is_terminal: bool,
     bar: RefCell<Option<ProgressBar>>,
+    /// Whether it has been said what is waited for.
+    is_waiting: Cell<bool>,
 }
 
 impl Bar {
     fn new(verbosity: Verbosity) -> Self {
-        Self { is_wanted: !verbosity.quiet && std::io::stderr().is_terminal(), bar: RefCell::default() }
+        let is_terminal = std::io::stderr().is_terminal();
+        Self { is_quiet: verbosity.quiet, is_terminal, bar: RefCell::default(), is_waiting: Cell::default() }
     }
 
     fn show(&self, progress: Progress<'_>) {
-        if !self.is_wanted {
+        if self.is_quiet {
             return;
         }
         let mut bar = self.bar.borrow_mut();
         match progress {
-            Progress::Waiting { name } => bar
+            Progress::Retrying { name, reason, pause, attempt, of } => {
+                let line = format!(
+                    "note: {name}: {reason}; trying again in {} s (attempt {attempt} of {of})",
+                    pause.as_secs_f64()
+                );
+                match &*bar {
+                    Some(bar) => bar.suspend(|| say(line)),
+                    None => say(line),
+                }
+            }
+            Progress::Waiting { name } if self.is_terminal => bar
                 .get_or_insert_with(download_bar)
                 .set_message(format!("{}: waiting for another process to download it", printable::line(name))),
-            Progress::Received { name, bytes, total } => {
+            Progress::Waiting { name } => {
+                if !self.is_waiting.replace(true) {
+                    say(format_args!("note: {name}: waiting for another process to download it"));
+                }
+            }
+            Progress::Received { name, bytes, total } if self.is_terminal => {
                 let (bar, name) = (bar.get_or_insert_with(download_bar), printable::line(name));
                 if bar.message() != name {
                     bar.set_message(name.into_owned());
@@ -325,7 +349,11 @@ impl Bar {
                 }
                 bar.set_position(bytes);
             }
-            Progress::Ended { .. } => drop(bar.take()),
+            Progress::Received { .. } => {}
+            Progress::Ended { .. } => {
+                self.is_waiting.set(false);
+                drop(bar.take());
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod convert;
 mod generate;
 mod info;
 mod load;
+mod progress;
 mod rows;
 mod score;
 mod tokenize;

@@ -1,13 +1,11 @@
 //! `gpt2 score`: how likely a model finds a text.
 
-use std::io::IsTerminal;
-
 use anyhow::{Context, Result, anyhow};
 use gpt2::analysis::perplexity::Sliding;
 use gpt2::analysis::score::{self, Score, ScoreOptions, score};
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::load::Loaded;
+use super::progress::bar;
 use super::rows::{self, Input, Next, Refused, Row, Sink};
 use crate::cli::{Format, Prompt, ScoreArgs, Verbosity};
 use crate::output::score::{Protocol, ScoreRecord};
@@ -64,7 +62,8 @@ struct Scorer<'a> {
 impl Scorer<'_> {
     fn single(&self, prompt: &Prompt) -> Result<()> {
         let (ids, context) = self.ids(prompt)?;
-        let progress = self.progress(ids.len())?;
+        let is_long = ids.len() >= LONG;
+        let progress = bar("tokens", ids.len() as u64, self.verbosity.quiet || !is_long)?;
         let scores = score(&self.loaded.model, &[&ids], &self.options, |tokens| progress.inc(tokens as u64));
         progress.finish_and_clear();
         let Some(score) = scores?.pop() else { return Ok(()) };
@@ -127,19 +126,6 @@ impl Scorer<'_> {
                 .map(|n| -sum_logprob / std::f64::consts::LN_2 / n as f64),
             protocol,
         }
-    }
-
-    /// A progress bar for the tokens of a long text.
-    fn progress(&self, tokens: usize) -> Result<ProgressBar> {
-        if self.verbosity.quiet || tokens < LONG || !std::io::stderr().is_terminal() {
-            return Ok(ProgressBar::hidden());
-        }
-        let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} tokens, {speed}, {eta} left")?
-            .with_key("speed", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-                // Writing to a string cannot fail.
-                let _ = write!(out, "{:.0}/s", state.per_sec());
-            });
-        Ok(ProgressBar::new(tokens as u64).with_style(style))
     }
 
     /// Scores rows, as many at a time as have arrived and fit the batch.

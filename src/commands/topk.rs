@@ -9,10 +9,14 @@ use gpt2::error::tokens_text;
 use gpt2::memory;
 
 use super::load::Loaded;
+use super::progress::bar;
 use super::{check_context, require_memory};
 use crate::cli::{Format, TopkArgs, Verbosity};
 use crate::output::topk::{CandidateRecord, Candidates, NodeRecord, PositionRecord, TopkRecord, TreeRecord};
 use crate::output::{Stdout, check_folder, html};
+
+/// Trees of at least this many nodes get a progress bar.
+const MANY: u64 = 1000;
 
 pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     check(args)?;
@@ -35,7 +39,10 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
         Some(depth) => {
             check_context(&loaded, ids.len())?;
             require_tree(&loaded, ids.len(), depth, query.k)?;
-            let nodes = tree(&loaded.model, &ids, depth, &query)?;
+            let nodes = node_count(query.k, depth).unwrap_or_default();
+            let bar = bar("nodes", nodes, verbosity.quiet || nodes < MANY)?;
+            let nodes = tree(&loaded.model, &ids, depth, &query, &|| bar.inc(1))?;
+            bar.finish_and_clear();
             let tree = nodes.into_iter().map(|node| node_record(node, &loaded)).collect();
             let record = TreeRecord { model: loaded.name.clone(), prompt_ids: ids, tree };
             match args.format {

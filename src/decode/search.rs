@@ -10,7 +10,7 @@ use super::parameters::OnContextLimit;
 use super::stop::{Detokenize, Finish, FinishReason, bytes};
 use crate::error::Result;
 use crate::language_model::Positions;
-use crate::logits::{self, Top};
+use crate::logits::{self, LogNormalizer, Top};
 
 /// A finished sequence.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,23 +39,24 @@ pub struct TokenLogprob {
 }
 
 impl TokenLogprob {
-    /// From a `row` (V) whose log-probabilities are `row - shift`.
-    fn new(row: &[f32], shift: f32, id: usize, k: usize) -> Arc<Self> {
+    /// From a `row` (V) whose numbers become log-probabilities by `log_prob`.
+    fn new(row: &[f32], log_prob: impl Fn(f32) -> f32, id: usize, k: usize) -> Arc<Self> {
         let finite = logits::top_k(row, k).into_iter().filter(|(_, x)| x.is_finite());
-        let mut top: Vec<_> = finite.map(|(id, x)| (id as u32, x - shift)).collect();
+        let mut top: Vec<_> = finite.map(|(id, x)| (id as u32, log_prob(x))).collect();
         // It was collected in place of something wider.
         top.shrink_to_fit();
-        Arc::new(Self { id: id as u32, logprob: row[id] - shift, top })
+        Arc::new(Self { id: id as u32, logprob: log_prob(row[id]), top })
     }
 
     /// From the processed logits (V) by which `id` was chosen.
     pub(super) fn from_logits(logits: &[f32], id: usize, k: usize) -> Arc<Self> {
-        Self::new(logits, logits[id] - logits::log_probability(logits, id), id, k)
+        let normalizer = LogNormalizer::of(logits);
+        Self::new(logits, |logit| normalizer.log_prob(logit), id, k)
     }
 
     /// From processed log-probabilities (V), not normalised again.
     pub(super) fn from_log_probs(log_probs: &[f32], id: usize, k: usize) -> Arc<Self> {
-        Self::new(log_probs, 0.0, id, k)
+        Self::new(log_probs, |log_prob| log_prob, id, k)
     }
 }
 

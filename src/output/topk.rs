@@ -77,7 +77,7 @@ pub struct CandidateRecord {
     /// Its probability.
     pub prob: f64,
     /// The natural logarithm of its probability; null if that is 0.
-    pub logprob: Option<f64>,
+    pub logprob: Option<f32>,
 }
 
 /// The width of the widest bar in columns.

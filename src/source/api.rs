@@ -1,27 +1,32 @@
 //! Requests to the hub: the listing of a repository, a file's metadata, and a file's content.
+//!
+//! Nothing that a server says is believed without a limit: answers have a largest size and a longest time, and content
+//! a slowest pace.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue, RANGE, RETRY_AFTER,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, LOCATION, RANGE,
 };
-use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url, redirect};
+use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use serde::Deserialize;
 
-use super::cache::{folder_from, hf_home, is_commit};
-use super::failure::{Failure, Target, proxy_of};
+use super::cache::is_commit;
+use super::failure::{Failure, Target};
+use super::retry::retry_after;
+use super::settings::{Endpoint, Patience, Token};
 use crate::error::{Error, Result};
 
 /// Makes requests about one repository.
 pub(super) struct Api {
     pub(super) target: Target,
-    /// For the content of files: follows every redirect, but sends no token to another host.
-    content_client: Client,
-    /// For metadata of files: follows no redirect to another host.
-    metadata_client: Client,
-    /// With the access token.
+    client: Client,
+    /// With the access token; `None` if the hub's address contains a password, which then takes its place.
     authorization: Option<HeaderValue>,
+    /// For the listing and for metadata.
+    answers: Patience,
+    content: Patience,
 }
 
 /// One commit of a repository.
@@ -41,47 +46,77 @@ pub(super) struct Metadata {
     pub(super) commit: Option<String>,
 }
 
+/// A server's answer to the request for content from some byte on.
+pub(super) enum Answer<'a> {
+    /// Content from byte `start` on, of a file of `total` bytes.
+    Content { start: u64, total: Option<u64>, body: Body<'a> },
+    /// Nothing that continues what we have, for this reason.
+    Useless(String),
+}
+
+/// Which redirects are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Redirects {
+    All,
+    /// Those to the hub itself. What it says of a file comes with the redirect to where the content is.
+    ToTheHub,
+}
+
 impl Api {
     /// For the repository `id` (`owner/name`); messages name `revision`.
     pub(super) fn new(id: &str, revision: &str) -> Result<Self> {
-        let timeout = timeout()?;
-        let token = token();
-        let authorization = token.map(|token| authorization(&token)).transpose()?;
+        let (answers, content) = (Patience::for_answers()?, Patience::for_content()?);
+        let endpoint = Endpoint::from_environment()?;
+        let token = if endpoint.has_login() { None } else { Token::from_environment()? };
+        let (authorization, token) = token.map(|token| (token.header, token.origin)).unzip();
         // Does nothing if the program has already chosen one.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let content_client = client(timeout).build().map_err(unusable)?;
-        let metadata_client = client(timeout).redirect(within_host()).build().map_err(unusable)?;
-        let endpoint = endpoint()?;
-        let target = Target {
-            proxy: proxy_of(&endpoint),
-            endpoint,
-            id: id.to_owned(),
-            revision: revision.to_owned(),
-            has_token: authorization.is_some(),
-            timeout,
-        };
-        Ok(Self { target, content_client, metadata_client, authorization })
+        // The length of a compressed file would tell nothing.
+        let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]);
+        let client = Client::builder()
+            .user_agent(concat!("gpt2/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .connect_timeout(answers.limit.max(content.limit))
+            .redirect(redirect::Policy::none())
+            .build()
+            .map_err(unusable)?;
+        let target = Target { endpoint, id: id.to_owned(), revision: revision.to_owned(), token };
+        Ok(Self { target, client, authorization, answers, content })
     }
 
     /// The files of the revision; `None` from a mirror that has files but no listings.
     pub(super) async fn listing(&self) -> Result<Option<Listing>, Failure> {
         let path = ["api", "models"].into_iter().chain(self.target.id.split('/'));
-        let address = self.address(path.chain(["revision", &self.target.revision]))?;
-        let request = self.authorized(self.content_client.get(address));
-        let mut response = request.send().await.map_err(|error| self.target.of_transport(&error))?;
+        let address = self.address(path.chain(["revision", &self.target.revision]));
+        /// Time limits that a whole listing may take: with the usual one, a minute.
+        const LIMITS: u32 = 6;
+        let longest = self.answers.limit * LIMITS;
+        let slow = || {
+            let achieved = format!("did not complete the list of files within {} s", longest.as_secs());
+            self.target.of_slowness(&address, &achieved, self.answers)
+        };
+        tokio::time::timeout(longest, self.read_listing(&address)).await.unwrap_or_else(|_| Err(slow()))
+    }
+
+    async fn read_listing(&self, address: &Url) -> Result<Option<Listing>, Failure> {
+        let response = self.send(Method::GET, address, None, Redirects::All, self.answers).await?;
         if is_unlisted(&response) {
             return Ok(None);
         }
         if !response.status().is_success() {
             return Err(self.failure(&response));
         }
-        let mut json = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.target.of_transport(&error))? {
+        let limit = LARGEST_LISTING >> 20;
+        let (server, id) = (self.target.server(response.url()), &self.target.id);
+        let too_long = format!("{server} sends a list of more than {limit} MiB for the files of `{id}`");
+        if response.content_length().is_some_and(|length| length > LARGEST_LISTING) {
+            return Err(Error::Source(too_long).into());
+        }
+        let (mut body, mut json) = (Body::new(response, self, self.answers), Vec::new());
+        while let Some(chunk) = body.chunk().await? {
             json.extend_from_slice(&chunk);
-            if json.len() > LARGEST_LISTING {
-                let Target { endpoint, id, .. } = &self.target;
-                let problem = format!("{endpoint} lists more files of `{id}` than a model can have");
-                return Err(Failure::Refused(Error::Source(problem)));
+            if json.len() as u64 > LARGEST_LISTING {
+                return Err(Error::Source(too_long).into());
             }
         }
         // Anything but the hub's JSON is some other server's page.
@@ -92,8 +127,8 @@ impl Api {
 
     /// The metadata of the file `name`; `None` if there is no such file.
     pub(super) async fn metadata(&self, revision: &str, name: &str) -> Result<Option<Metadata>, Failure> {
-        let request = self.authorized(self.metadata_client.head(self.file_address(revision, name)?));
-        let response = request.send().await.map_err(|error| self.target.of_transport(&error))?;
+        let address = self.file_address(revision, name);
+        let response = self.send(Method::HEAD, &address, None, Redirects::ToTheHub, self.answers).await?;
         let status = response.status();
         if status == StatusCode::NOT_FOUND {
             return Ok(None);
@@ -113,53 +148,184 @@ impl Api {
             })),
             None => Err(Failure::Refused(Error::Source(format!(
                 "{} gives no usable ETag for {name} of `{}`; is it a hub (HF_ENDPOINT)?",
-                self.target.endpoint, self.target.id
+                self.target.endpoint.shown, self.target.id
             )))),
         }
     }
 
-    /// The content of the file `name` from byte `start` on, if the server can resume there; else all of it with status
-    /// 200, or nothing with status 416.
-    pub(super) async fn content(&self, revision: &str, name: &str, start: u64) -> Result<Response, Failure> {
-        let mut request = self.authorized(self.content_client.get(self.file_address(revision, name)?));
-        if start > 0 {
-            request = request.header(RANGE, format!("bytes={start}-"));
-        }
-        let response = request.send().await.map_err(|error| self.target.of_transport(&error))?;
-        match response.status() {
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => Ok(response),
+    /// The content of the file `name` from byte `start` on, or all of it from a server that cannot start there.
+    pub(super) async fn content(&self, revision: &str, name: &str, start: u64) -> Result<Answer<'_>, Failure> {
+        let range = (start > 0).then_some(start);
+        let address = self.file_address(revision, name);
+        let response = self.send(Method::GET, &address, range, Redirects::All, self.content).await?;
+        let (status, length) = (response.status(), response.content_length());
+        let useless = |what: &str| Ok(Answer::Useless(format!("{} {what}", self.target.server(response.url()))));
+        match (status, range) {
+            (StatusCode::OK, _) => {
+                Ok(Answer::Content { start: 0, total: length, body: Body::new(response, self, self.content) })
+            }
+            (StatusCode::PARTIAL_CONTENT, None) => useless("sent a part of the file instead of all of it"),
+            (StatusCode::PARTIAL_CONTENT, Some(start)) => {
+                let Some(part) = response.headers().get(CONTENT_RANGE) else {
+                    return useless("sent a part of the file without saying which (Content-Range)");
+                };
+                let found = part.to_str().ok().and_then(Part::parse);
+                let fits = |part: &Part| part.first == start && length.is_none_or(|length| length == part.len());
+                match found.filter(fits) {
+                    Some(Part { total, .. }) => {
+                        Ok(Answer::Content { start, total, body: Body::new(response, self, self.content) })
+                    }
+                    None => {
+                        useless(&format!("sent the part {part:?} of the file instead of the one from byte {start}"))
+                    }
+                }
+            }
+            (StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => useless("cannot send the rest of it"),
             _ => Err(self.failure(&response)),
         }
     }
 
-    fn failure(&self, response: &Response) -> Failure {
-        let seconds = response.headers().get(RETRY_AFTER).and_then(|seconds| seconds.to_str().ok()?.parse().ok());
-        self.target.of_status(response.status(), seconds.map(Duration::from_secs))
+    /// The response to a request for `address`, after redirects. The token is sent to the hub and to no other server.
+    async fn send(
+        &self,
+        method: Method,
+        address: &Url,
+        start: Option<u64>,
+        redirects: Redirects,
+        patience: Patience,
+    ) -> Result<Response, Failure> {
+        const MOST: usize = 10;
+        let Target { endpoint, .. } = &self.target;
+        let deadline = tokio::time::Instant::now() + patience.limit;
+        let mut url = address.clone();
+        for _ in 0..=MOST {
+            let is_hub = endpoint.is_origin_of(&url);
+            if is_hub {
+                // Neither can fail for an address with a host.
+                let _ = url.set_username(endpoint.address.username());
+                let _ = url.set_password(endpoint.address.password());
+            }
+            let mut request = self.client.request(method.clone(), url.clone());
+            if let Some(authorization) = self.authorization.as_ref().filter(|_| is_hub) {
+                request = request.header(AUTHORIZATION, authorization);
+            }
+            if let Some(start) = start {
+                request = request.header(RANGE, format!("bytes={start}-"));
+            }
+            let response = match tokio::time::timeout_at(deadline, request.send()).await {
+                Err(_) => return Err(self.target.of_silence(&url, patience)),
+                Ok(Err(error)) if error.is_timeout() => return Err(self.target.of_silence(&url, patience)),
+                Ok(response) => response.map_err(|error| self.target.of_transport(&error, &url))?,
+            };
+            let Some(next) = redirect_of(&response) else { return Ok(response) };
+            if redirects == Redirects::ToTheHub && !endpoint.is_origin_of(&next) {
+                return Ok(response);
+            }
+            let refused = |why| Err(Error::Source(format!("{} redirects {why}", self.target.server(&url))).into());
+            match (url.scheme(), next.scheme()) {
+                ("http", "http") | (_, "https") => {}
+                ("https", "http") => return refused("to a connection without encryption"),
+                _ => return refused("to something that is no server"),
+            }
+            url = next;
+        }
+        let server = &endpoint.shown;
+        Err(Error::Source(format!("{server} redirects more than {MOST} times; is it a hub (HF_ENDPOINT)?")).into())
     }
 
-    fn file_address(&self, revision: &str, name: &str) -> Result<Url> {
+    fn failure(&self, response: &Response) -> Failure {
+        self.target.of_status(response.status(), response.url(), retry_after(response.headers()))
+    }
+
+    fn file_address(&self, revision: &str, name: &str) -> Url {
         self.address(self.target.id.split('/').chain(["resolve", revision]).chain(name.split('/')))
     }
 
     /// The URL for a path of these segments; a segment, such as a revision, may contain slashes.
-    fn address<'a>(&self, path: impl Iterator<Item = &'a str>) -> Result<Url> {
-        let mut address = Url::parse(&self.target.endpoint).map_err(unusable)?;
+    fn address<'a>(&self, path: impl Iterator<Item = &'a str>) -> Url {
+        let mut address = self.target.endpoint.address.clone();
         if let Ok(mut segments) = address.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
-        Ok(address)
-    }
-
-    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
-        match &self.authorization {
-            Some(authorization) => request.header(AUTHORIZATION, authorization),
-            None => request,
-        }
+        address
     }
 }
 
-/// The largest listing in bytes. GPT-2's has 5 kB.
-const LARGEST_LISTING: usize = 64 << 20;
+/// The body of a response, as it arrives.
+pub(super) struct Body<'a> {
+    response: Response,
+    api: &'a Api,
+    patience: Patience,
+    /// How long the server has let us wait for `bytes`.
+    waited: Duration,
+    bytes: u64,
+}
+
+impl<'a> Body<'a> {
+    fn new(response: Response, api: &'a Api, patience: Patience) -> Self {
+        Self { response, api, patience, waited: Duration::ZERO, bytes: 0 }
+    }
+
+    /// The next bytes; `None` after the last ones. A server that is silent, or nearly so, fails.
+    pub(super) async fn chunk(&mut self) -> Result<Option<impl std::ops::Deref<Target = [u8]> + use<>>, Failure> {
+        /// Bytes a second, over [`LIMITS`] times the time limit. The slowest modems had 1200.
+        const SLOWEST: u64 = 1000;
+        /// With the usual time limit, half a minute.
+        const LIMITS: u32 = 3;
+        let Self { api, patience, .. } = *self;
+        let start = Instant::now();
+        let next = tokio::time::timeout(patience.limit, self.response.chunk()).await;
+        self.waited += start.elapsed();
+        let url = self.response.url();
+        let chunk = match next {
+            Err(_) => return Err(api.target.of_silence(url, patience)),
+            Ok(chunk) => chunk.map_err(|error| api.target.of_transport(&error, url))?,
+        };
+        self.bytes += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        if chunk.is_some() && self.waited > patience.limit * LIMITS {
+            let seconds = self.waited.as_secs();
+            if self.bytes < SLOWEST * seconds {
+                let achieved = format!("sent no more than {} bytes in {seconds} s", self.bytes);
+                return Err(api.target.of_slowness(url, &achieved, patience));
+            }
+            (self.waited, self.bytes) = (Duration::ZERO, 0);
+        }
+        Ok(chunk)
+    }
+
+    /// The server that sends it, for messages.
+    pub(super) fn server(&self) -> String {
+        self.api.target.server(self.response.url())
+    }
+}
+
+/// What Content-Range says: which bytes of how many.
+#[derive(Debug, PartialEq, Eq)]
+struct Part {
+    first: u64,
+    last: u64,
+    /// Bytes of the whole file, if the server knows.
+    total: Option<u64>,
+}
+
+impl Part {
+    /// From `bytes FIRST-LAST/TOTAL`; `None` for anything else, such as a part that does not fit into the whole.
+    fn parse(text: &str) -> Option<Self> {
+        let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+        let (first, last) = range.split_once('-')?;
+        let total = if total == "*" { None } else { Some(total.parse().ok()?) };
+        let part = Self { first: first.parse().ok()?, last: last.parse().ok()?, total };
+        let fits = part.first <= part.last && part.last < total.unwrap_or(u64::MAX);
+        fits.then_some(part)
+    }
+
+    fn len(&self) -> u64 {
+        self.last - self.first + 1
+    }
+}
+
+/// The largest listing in bytes. GPT-2's has 5 kB; the largest repositories have 100,000 files.
+const LARGEST_LISTING: u64 = 16 << 20;
 
 /// The parts that we use of the hub's answer about a revision of a model.
 #[derive(Deserialize)]
@@ -180,41 +346,11 @@ fn is_unlisted(response: &Response) -> bool {
     statuses.contains(&response.status()) && !response.headers().contains_key("x-error-code")
 }
 
-/// The hub's address: `HF_ENDPOINT`, else Hugging Face's.
-fn endpoint() -> Result<String> {
-    let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty());
-    let endpoint = endpoint.unwrap_or_else(|| "https://huggingface.co".to_owned());
-    Url::parse(&endpoint).map_err(unusable)?;
-    Ok(endpoint.trim_end_matches('/').to_owned())
-}
-
-/// The header that carries an access token.
-fn authorization(token: &str) -> Result<HeaderValue> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-        .map_err(|_| Error::Source("the access token (HF_TOKEN) contains characters that cannot be sent".to_owned()))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-/// A client that gives up on a server after `timeout` of silence, and asks for uncompressed files: the length of a
-/// compressed one would tell nothing.
-fn client(timeout: Duration) -> ClientBuilder {
-    let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]);
-    Client::builder()
-        .user_agent(concat!("gpt2/", env!("CARGO_PKG_VERSION")))
-        .default_headers(headers)
-        .connect_timeout(timeout)
-        .read_timeout(timeout)
-}
-
-/// Does not follow redirects to another host.
-fn within_host() -> redirect::Policy {
-    redirect::Policy::custom(|attempt| {
-        const MOST: usize = 10;
-        let origin = attempt.previous().last().map(Url::origin);
-        let stays = origin.is_some_and(|origin| origin == attempt.url().origin());
-        if stays && attempt.previous().len() <= MOST { attempt.follow() } else { attempt.stop() }
-    })
+/// Where the response redirects to; `None` if it is no redirect, or one that leads nowhere.
+fn redirect_of(response: &Response) -> Option<Url> {
+    let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    let location = response.headers().get(LOCATION).filter(|_| is_redirect)?;
+    response.url().join(std::str::from_utf8(location.as_bytes()).ok()?).ok()
 }
 
 /// An error about the hub's settings in the environment.
@@ -224,34 +360,38 @@ pub(super) fn unusable(error: impl std::fmt::Display) -> Error {
     ))
 }
 
-/// How long a server may be silent: `HF_HUB_DOWNLOAD_TIMEOUT` seconds, else 10.
-fn timeout() -> Result<Duration> {
-    let Some(value) = std::env::var_os("HF_HUB_DOWNLOAD_TIMEOUT").filter(|value| !value.is_empty()) else {
-        return Ok(Duration::from_secs(10));
-    };
-    match value.to_str().and_then(|value| value.parse().ok()) {
-        Some(seconds @ 1..) => Ok(Duration::from_secs(seconds)),
-        _ => Err(Error::Usage(format!(
-            "HF_HUB_DOWNLOAD_TIMEOUT is {}: expected a number of seconds, at least 1",
-            value.display()
-        ))),
-    }
-}
-
-/// The access token: `HF_TOKEN`, else the content of the file `HF_TOKEN_PATH`, else of `token` in the folder `HF_HOME`,
-/// where `hf auth login` puts it. `HF_HUB_DISABLE_IMPLICIT_TOKEN` disables them all.
-fn token() -> Option<String> {
-    let variable = |name| std::env::var(name).ok();
-    let cleaned = |text: String| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
-    if variable("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some_and(|value| !value.is_empty()) {
-        return None;
-    }
-    let file = || folder_from("HF_TOKEN_PATH").or_else(|| Some(hf_home()?.join("token")));
-    variable("HF_TOKEN").and_then(cleaned).or_else(|| cleaned(std::fs::read_to_string(file()?).ok()?))
-}
-
-/// Whether an ETag can name a file inside the cache, and nothing outside it.
+/// Whether an ETag can name a file inside the cache, and nothing outside it or of another use.
 fn is_blob_name(etag: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    (1..=128).contains(&etag.len()) && !etag.starts_with('.') && etag.bytes().all(plain)
+    (1..=128).contains(&etag.len())
+        && !etag.starts_with('.')
+        && !etag.ends_with(".incomplete")
+        && etag.bytes().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reference: RFC 9110, 14.4.
+    #[test]
+    fn a_content_range_says_which_bytes_of_how_many() {
+        let part = |first, last, total| Some(Part { first, last, total });
+        for (text, expected) in [
+            ("bytes 42-1233/1234", part(42, 1233, Some(1234))),
+            ("bytes 42-1233/*", part(42, 1233, None)),
+            ("bytes 0-0/1", part(0, 0, Some(1))),
+            ("bytes */1234", None),
+            ("bytes 5-4/10", None),
+            ("bytes 5-10/10", None),
+            ("bytes -5-9/10", None),
+            ("bytes 5/10", None),
+            ("items 5-9/10", None),
+            ("bytes 0-18446744073709551615/*", None),
+            ("bytes 0-18446744073709551616/*", None),
+            ("", None),
+        ] {
+            assert_eq!(Part::parse(text), expected, "{text}");
+        }
+    }
 }

@@ -13,7 +13,7 @@
 
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,7 @@ use sha2::Sha256;
 
 use super::local::{Folder, Place};
 use crate::error::Result;
+use crate::files::read_at_most;
 
 /// The folder of downloaded models: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `XDG_CACHE_HOME/huggingface/hub`, else
 /// `~/.cache/huggingface/hub`. `None` if there is no home folder either.
@@ -109,8 +110,11 @@ impl Cache {
         if is_commit(revision) {
             return Some(revision.to_owned());
         }
-        let commit = std::fs::read_to_string(self.path(["refs", revision])).ok()?;
-        Some(commit.trim().to_owned()).filter(|commit| is_commit(commit))
+        let path = self.path(["refs", revision]);
+        // Neither a link nor a pipe can be ours, and a commit is short.
+        path.symlink_metadata().ok().filter(Metadata::is_file)?;
+        let commit = read_at_most(&path, 100).ok()?;
+        Some(str::from_utf8(&commit).ok()?.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
     /// The path of the file `name` of `commit`, whether or not it is cached.

@@ -3,22 +3,25 @@
 //! An interrupted download is kept and resumed by the next attempt or the next run; it becomes a file of the cache once
 //! it is complete and its checksum is right.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use reqwest::StatusCode;
 use tokio::runtime::Runtime;
 
 use super::Progress;
-use super::api::{Api, Listing, Metadata, unusable};
-use super::cache::{Cache, etag_of, matches_etag};
+use super::api::{Answer, Api, Listing, Metadata, unusable};
+use super::cache::{Cache, matches_etag};
 use super::failure::Failure;
-use super::local::{CONFIG, Place};
+use super::local::{ADAPTER_CONFIG, CONFIG, GENERATION_CONFIG, Place};
+use super::retry::attempts;
+use super::weights::{HPARAMS, LARGEST_INDEX, LATEST, has_extension_of_weights};
+use crate::config::LARGEST_CONFIG;
 use crate::error::{Error, Result};
+use crate::tokenizer::LARGEST_FILE as LARGEST_TOKENIZER_FILE;
 
 /// One commit of a repository.
 pub(super) struct Hub<'a> {
@@ -41,10 +44,13 @@ impl<'a> Hub<'a> {
     ) -> Result<Self, Failure> {
         let api = Api::new(id, revision)?;
         let runtime = runtime()?;
-        let listing = runtime.block_on(attempts(false, async || api.listing().await))?;
-        let (commit, names) = match listing {
+        let listing = attempts("the list of files", false, progress, async || api.listing().await);
+        let (commit, names) = match runtime.block_on(listing)? {
             Some(Listing { commit, names }) => (commit, Some(names)),
-            None => (runtime.block_on(attempts(false, async || commit_of_config(&api).await))?, None),
+            None => {
+                let commit = attempts(CONFIG, false, progress, async || commit_of_config(&api).await);
+                (runtime.block_on(commit)?, None)
+            }
         };
         Ok(Self { cache, api, commit, names, progress, runtime })
     }
@@ -56,88 +62,148 @@ impl<'a> Hub<'a> {
 
     /// The local path of the file `name`, which is downloaded unless cached. `None` if there is no such file.
     async fn fetch(&self, name: &str) -> Result<Option<PathBuf>, Failure> {
-        let cached = self.cache.file(&self.commit, name);
-        if etag_of(&cached).is_some_and(|etag| matches_etag(&cached, &etag).unwrap_or(false)) {
-            return Ok(Some(cached));
+        if !is_plain(name) {
+            let problem = format!("has a file called {name:?}, a name that cannot be used");
+            return Err(Error::Source(format!("{} {problem}", self.describe())).into());
         }
-        let metadata = attempts(true, async || self.api.metadata(&self.commit, name).await).await?;
+        if self.cache.linked(&self.commit, name).is_some_and(|etag| self.cache.has(&etag)) {
+            return Ok(Some(self.cache.file(&self.commit, name)));
+        }
+        let metadata = self.attempts(name, async || self.api.metadata(&self.commit, name).await).await?;
         let Some(Metadata { etag, size, .. }) = metadata else { return Ok(None) };
-        let (blob, partial) = self.cache.blob(&etag);
-        let is_complete = || blob.is_file() && matches_etag(&blob, &etag).unwrap_or(false);
-        if !is_complete() {
+        if !self.cache.has(&etag) {
             let _lock = self.cache.lock(&etag, || self.tell(Progress::Waiting { name }))?;
-            let outcome = if is_complete() { Ok(()) } else { self.download(name, &etag, size, &partial, &blob).await };
+            let outcome = if self.cache.has(&etag) { Ok(()) } else { self.download(name, &etag, size).await };
             self.tell(Progress::Ended { name });
             outcome?;
         }
         Ok(Some(self.cache.link(&self.commit, name, &etag)?))
     }
 
-    /// Completes `partial` and makes it the content `blob`. If a resumed download ends with the wrong checksum, it is
-    /// tried once more from the start.
-    async fn download(
-        &self,
-        name: &str,
-        etag: &str,
-        size: Option<u64>,
-        partial: &Path,
-        blob: &Path,
-    ) -> Result<(), Failure> {
-        self.cache.create_parent(partial)?;
-        let mut is_fresh = !partial.exists();
+    /// Downloads the content with this ETag into the cache. If one that was resumed ends with the wrong checksum,
+    /// it is tried once more from the start.
+    async fn download(&self, name: &str, etag: &str, size: Option<u64>) -> Result<(), Failure> {
+        let (blob, partial) = self.cache.blob(etag);
+        let mut is_second = false;
         loop {
-            attempts(true, async || self.append(name, size, partial).await).await?;
-            if matches_etag(partial, etag).map_err(Error::io("read", partial))? {
-                return Ok(std::fs::rename(partial, blob).map_err(|e| self.cache.cannot_write(blob, &e))?);
+            let in_one_piece = self.complete(name, size, &partial).await?;
+            if matches_etag(&partial, etag).map_err(Error::io("read", &partial))? {
+                return Ok(std::fs::rename(&partial, &blob).map_err(|e| self.cache.cannot_write(&blob, &e))?);
             }
-            std::fs::remove_file(partial).map_err(|e| self.cache.cannot_write(partial, &e))?;
-            if is_fresh {
+            std::fs::remove_file(&partial).map_err(|e| self.cache.cannot_write(&partial, &e))?;
+            if in_one_piece || is_second {
                 return Err(Failure::Refused(Error::Source(format!(
                     "{name} of `{}` does not match its checksum {etag} and was not kept: try again, or check for a proxy that alters files",
                     self.api.target.id
                 ))));
             }
-            is_fresh = true;
+            is_second = true;
+        }
+    }
+
+    /// Completes `partial`, however often the connection breaks, as long as each round of attempts gets on.
+    /// Returns whether it all came in one piece.
+    async fn complete(&self, name: &str, size: Option<u64>, partial: &Path) -> Result<bool, Failure> {
+        /// Bytes that are worth another round.
+        const PROGRESS: u64 = 1 << 20;
+        let len = || partial.metadata().map_or(0, |metadata| metadata.len());
+        loop {
+            let before = len();
+            match self.attempts(name, async || self.append(name, size, partial).await).await {
+                Err(Failure::Passing(_, None) | Failure::Unreachable(_)) if len() >= before + PROGRESS => {}
+                outcome => return outcome,
+            }
         }
     }
 
     /// Appends to `partial` what it lacks of the file's `size` bytes, and makes sure that they are on disk.
-    async fn append(&self, name: &str, size: Option<u64>, partial: &Path) -> Result<(), Failure> {
+    /// Returns whether that was all of it.
+    async fn append(&self, name: &str, size: Option<u64>, partial: &Path) -> Result<bool, Failure> {
         let cannot_write = |e| Failure::from(self.cache.cannot_write(partial, &e));
-        let mut file = File::options().create(true).append(true).open(partial).map_err(cannot_write)?;
+        let mut file = self.cache.open_own(partial)?;
         let mut have = file.metadata().map_err(cannot_write)?.len();
         if size.is_some_and(|size| have > size) {
             file.set_len(0).map_err(cannot_write)?;
             have = 0;
         }
-        let mut expected = size;
-        if size != Some(have) {
-            let mut response = self.api.content(&self.commit, name, have).await?;
-            if have > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
+        if size == Some(have) {
+            return file.sync_all().map(|()| false).map_err(cannot_write);
+        }
+        if let Some(size) = size {
+            self.check_size(name, size, have, partial)?;
+        }
+        let (start, total, mut body) = match self.api.content(&self.commit, name, have).await? {
+            Answer::Content { start, total, body } => (start, total, body),
+            Answer::Useless(reason) => {
                 file.set_len(0).map_err(cannot_write)?;
-                have = 0;
+                return Err(Failure::Passing(reason, None));
             }
-            if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-                return Err(Failure::Passing("the server cannot send the rest of it".to_owned(), None));
+        };
+        let size = match (size, total) {
+            (Some(size), Some(total)) if size != total => {
+                let server = body.server();
+                return Err(Failure::Refused(Error::Source(format!(
+                    "{server} sends {total} bytes for {name} of `{}`, which should have {size}: try again, or check for a proxy that alters files",
+                    self.api.target.id
+                ))));
             }
-            expected = size.or_else(|| Some(have + response.content_length()?));
-            self.tell(Progress::Received { name, bytes: have, total: expected });
-            while let Some(chunk) = response.chunk().await.map_err(|error| self.api.target.of_transport(&error))? {
-                have += chunk.len() as u64;
-                if expected.is_some_and(|expected| have > expected) {
-                    file.set_len(0).map_err(cannot_write)?;
-                    break;
-                }
-                file.write_all(&chunk).map_err(cannot_write)?;
-                self.tell(Progress::Received { name, bytes: have, total: expected });
+            (Some(size), _) => size,
+            (None, Some(total)) => {
+                self.check_size(name, total, start, partial)?;
+                total
             }
+            // As in huggingface_hub: what has no size may have no end.
+            (None, None) => {
+                let server = body.server();
+                let problem = format!("{server} does not say how many bytes {name} of `{}` has", self.api.target.id);
+                return Err(Failure::Refused(Error::Source(format!("{problem}; is it a hub (HF_ENDPOINT)?"))));
+            }
+        };
+        if start != have {
+            file.set_len(start).map_err(cannot_write)?;
+            have = start;
         }
-        match expected {
-            Some(expected) if have != expected => {
-                Err(Failure::Passing(format!("received {have} bytes instead of {expected}"), None))
+        let total = Some(size);
+        self.tell(Progress::Received { name, bytes: have, total });
+        while let Some(chunk) = body.chunk().await? {
+            have += chunk.len() as u64;
+            if have > size {
+                file.set_len(0).map_err(cannot_write)?;
+                break;
             }
-            _ => file.sync_all().map_err(cannot_write),
+            file.write_all(&chunk).map_err(cannot_write)?;
+            self.tell(Progress::Received { name, bytes: have, total });
         }
+        match have.cmp(&size) {
+            Ordering::Equal => file.sync_all().map(|()| start == 0).map_err(cannot_write),
+            Ordering::Less => Err(Failure::Passing(format!("received {have} bytes instead of {size}"), None)),
+            Ordering::Greater => Err(Failure::Passing(format!("received more than its {size} bytes"), None)),
+        }
+    }
+
+    /// Checks that a file of `size` bytes, of which the cache has `have`, is no larger than such a file can be, and
+    /// fits on the disk.
+    fn check_size(&self, name: &str, size: u64, have: u64, partial: &Path) -> Result<()> {
+        let largest = largest_size(name).unwrap_or(u64::MAX);
+        if size > largest {
+            let place = self.describe();
+            let problem = format!("has {size} bytes, more than the {largest} that such a file can have");
+            return Err(Error::Source(format!("{name} of {place} {problem}")));
+        }
+        match self.cache.free_space(partial) {
+            Some(free) if free < size - have => Err(Error::Source(format!(
+                "no room for {name} of `{}`, which takes another {} bytes: {free} are free in {}; make room, or set HF_HUB_CACHE to a folder on another disk",
+                self.api.target.id,
+                size - have,
+                self.cache.root.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tries to get `name`, and tells of every retry.
+    async fn attempts<T>(&self, name: &str, attempt: impl AsyncFnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+        attempts(name, true, self.progress, attempt).await
     }
 
     /// The error for a failure to fetch the file `name`.
@@ -178,7 +244,7 @@ impl Place for Hub<'_> {
     }
 
     fn describe(&self) -> String {
-        format!("`{}` on the hub {}", self.api.target.id, self.api.target.endpoint)
+        format!("`{}` on the hub {}", self.api.target.id, self.api.target.endpoint.shown)
     }
 }
 
@@ -188,27 +254,28 @@ async fn commit_of_config(api: &Api) -> Result<String, Failure> {
         Some(Metadata { commit: Some(commit), .. }) => Ok(commit),
         Some(_) => Err(Failure::Refused(Error::Source(format!(
             "{} does not say which commit of `{}` it gives; is it a hub (HF_ENDPOINT)?",
-            api.target.endpoint, api.target.id
+            api.target.endpoint.shown, api.target.id
         )))),
-        None => Err(api.target.of_status(StatusCode::NOT_FOUND, None)),
+        None => Err(api.target.of_status(StatusCode::NOT_FOUND, &api.target.endpoint.address, None)),
     }
 }
 
-/// Tries until it succeeds, is refused, or has failed too often. If the hub never answered, a failed connection is
-/// final: the user should learn that at once.
-async fn attempts<T>(heard_of: bool, mut attempt: impl AsyncFnMut() -> Result<T, Failure>) -> Result<T, Failure> {
-    const PAUSES_MS: [u64; 4] = [250, 500, 1000, 2000];
-    const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-    for pause in PAUSES_MS.map(Duration::from_millis) {
-        match attempt().await {
-            Err(Failure::Passing(_, asked)) => {
-                tokio::time::sleep(asked.unwrap_or(pause).clamp(pause, LONGEST_PAUSE)).await;
-            }
-            Err(Failure::Unreachable(_)) if heard_of => tokio::time::sleep(pause).await,
-            outcome => return outcome,
-        }
+/// The most bytes that the file called `name` can have: as many as its reader takes. `None` for weights.
+fn largest_size(name: &str) -> Option<u64> {
+    match name {
+        name if name.ends_with(".index.json") => Some(LARGEST_INDEX),
+        CONFIG | GENERATION_CONFIG | ADAPTER_CONFIG | HPARAMS | LATEST => Some(LARGEST_CONFIG),
+        name if has_extension_of_weights(name) || name.contains(".data-") => None,
+        _ => Some(LARGEST_TOKENIZER_FILE),
     }
-    attempt().await
+}
+
+/// Whether a file may have this name in the cache: a path that leads down from the commit's folder on every system.
+fn is_plain(name: &str) -> bool {
+    /// Bytes of a name, and of a path, on common file systems.
+    const LONGEST: (usize, usize) = (255, 1024);
+    let part = |part: &str| !matches!(part, "" | "." | "..") && part.len() <= LONGEST.0;
+    name.len() <= LONGEST.1 && !name.contains(['\\', '\0']) && name.split('/').all(part)
 }
 
 /// The async runtime for requests. It is kept until the program ends, since dropping it would wait for a name server

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use hyper_util::client::proxy::matcher::Matcher;
-use reqwest::StatusCode;
+use reqwest::{StatusCode, Url};
 
+use super::settings::{Endpoint, Patience};
 use crate::error::Error;
 
 /// Why a request failed.
@@ -25,28 +26,25 @@ impl From<Error> for Failure {
     }
 }
 
-/// What is requested, for messages.
+/// What is requested, for messages. None of them contains a password, or an address that a server gave with a
+/// redirect: such an address often carries a signature, which is as good as one.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// The hub's address.
-    pub(super) endpoint: String,
+    /// The hub.
+    pub(super) endpoint: Endpoint,
     /// `owner/name`
     pub(super) id: String,
     /// Branch, tag or commit.
     pub(super) revision: String,
-    /// Whether a token is sent along.
-    pub(super) has_token: bool,
-    /// How long a server may be silent.
-    pub(super) timeout: Duration,
-    /// The proxy that requests go through, and the variable that names it.
-    pub(super) proxy: Option<String>,
+    /// Where the token that is sent along comes from.
+    pub(super) token: Option<String>,
 }
 
-/// The proxy for requests to `endpoint`, for messages: without the password that its address may contain.
-pub(super) fn proxy_of(endpoint: &str) -> Option<String> {
-    let found = Matcher::from_system().intercept(&endpoint.parse().ok()?)?;
+/// The proxy for requests to `address`, for messages: without the password that its own address may contain.
+fn proxy_of(address: &Url) -> Option<String> {
+    let found = Matcher::from_system().intercept(&address.as_str().parse().ok()?)?;
     let host = found.uri().authority()?.as_str().rsplit('@').next()?;
-    let own = if endpoint.starts_with("https:") { "HTTPS_PROXY" } else { "HTTP_PROXY" };
+    let own = if address.scheme() == "https" { "HTTPS_PROXY" } else { "HTTP_PROXY" };
     let lower_case = [own, "ALL_PROXY"].map(str::to_lowercase);
     let mut names = [own, "ALL_PROXY"].into_iter().chain(lower_case.iter().map(String::as_str));
     let variable = names.find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
@@ -55,68 +53,88 @@ pub(super) fn proxy_of(endpoint: &str) -> Option<String> {
 }
 
 impl Target {
-    /// The failure for a request that got no response, or only part of one.
-    pub(super) fn of_transport(&self, error: &reqwest::Error) -> Failure {
-        let Self { timeout, .. } = self;
-        let endpoint = self.place();
-        let reason = if error.is_timeout() {
-            let seconds = timeout.as_secs();
-            format!("{endpoint} has been silent for {seconds} s (HF_HUB_DOWNLOAD_TIMEOUT sets how long to wait)")
-        } else {
-            // The innermost cause says what happened; those around it would repeat the address with a signed query.
-            let mut cause: &dyn std::error::Error = error;
-            while let Some(inner) = cause.source() {
-                cause = inner;
-            }
-            format!("{endpoint}: {cause}")
-        };
+    /// The failure for a request to `url` that got no response, or only part of one.
+    pub(super) fn of_transport(&self, error: &reqwest::Error, url: &Url) -> Failure {
+        // The innermost cause says what happened; those around it would repeat the address with a signed query.
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        let server = self.server(url);
         if error.is_connect() || error.is_timeout() {
-            Failure::Unreachable(reason)
+            Failure::Unreachable(format!("{server}: {cause}"))
         } else {
-            Failure::Passing(reason, None)
+            Failure::Passing(format!("{server}: the answer breaks off or is no HTTP ({cause})"), None)
         }
     }
 
-    /// The hub's address and, if there is one, the proxy on the way, which may be the one that fails.
-    fn place(&self) -> String {
-        match &self.proxy {
-            Some(proxy) => format!("{} through the proxy {proxy}", self.endpoint),
-            None => self.endpoint.clone(),
-        }
+    /// The failure for a request to `url` with no response, or nothing further of one, for too long.
+    pub(super) fn of_silence(&self, url: &Url, patience: Patience) -> Failure {
+        let Patience { limit, variable } = patience;
+        let seconds = limit.as_secs();
+        let server = self.server(url);
+        Failure::Unreachable(format!("{server} has been silent for {seconds} s ({variable} sets how long to wait)"))
     }
 
-    /// The failure that a response with this unsuccessful status stands for.
-    pub(super) fn of_status(&self, status: StatusCode, retry_after: Option<Duration>) -> Failure {
+    /// The failure for a response from `url` that comes too slowly: `achieved`, such as "sent 3 bytes in 30 s".
+    pub(super) fn of_slowness(&self, url: &Url, achieved: &str, patience: Patience) -> Failure {
+        let variable = patience.variable;
+        Failure::Unreachable(format!("{} {achieved} ({variable} sets how long to wait)", self.server(url)))
+    }
+
+    /// The server at `url` and, if there is one, the proxy on the way, which may be the one that fails.
+    pub(super) fn server(&self, url: &Url) -> String {
+        let Endpoint { shown, .. } = &self.endpoint;
+        let mut server = if self.endpoint.is_origin_of(url) {
+            shown.clone()
+        } else {
+            format!("{} (where {shown} redirects to)", url.origin().ascii_serialization())
+        };
+        if let Some(proxy) = proxy_of(url) {
+            server.push_str(&format!(" through the proxy {proxy}"));
+        }
+        server
+    }
+
+    /// The failure that a response from `url` with this unsuccessful status stands for.
+    pub(super) fn of_status(&self, status: StatusCode, url: &Url, retry_after: Option<Duration>) -> Failure {
         let Self { endpoint, id, revision, .. } = self;
+        let passing = || Failure::Passing(format!("{} answered {status}", self.server(url)), retry_after);
         let message = match status {
             StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-                let proxy = self.proxy.as_deref().unwrap_or("on the way to the hub");
+                let proxy = proxy_of(url).unwrap_or_else(|| "on the way to the hub".to_owned());
                 return Failure::Refused(Error::Hub(format!(
                     "the proxy {proxy} refuses to pass on the request for `{id}` ({status}): put the user and the password into its address, or clear the variable"
                 )));
             }
+            // The hub's leave to read from another server ends after a while, and a retry gets a new one.
+            status if status.is_client_error() && !endpoint.is_origin_of(url) => return passing(),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let token = if self.has_token {
-                    "make sure that the token in HF_TOKEN may read it"
-                } else {
-                    "pass an access token in the environment variable HF_TOKEN"
+                let secret = match &self.token {
+                    _ if endpoint.has_login() => {
+                        "make sure that the user and the password in HF_ENDPOINT are right".to_owned()
+                    }
+                    Some(origin) => format!("make sure that the token in {origin} may read it"),
+                    None => "pass an access token in the environment variable HF_TOKEN".to_owned(),
                 };
-                let via = self.proxy.as_ref().map(|proxy| format!(", or the proxy {proxy},")).unwrap_or_default();
+                let via = proxy_of(url).map(|proxy| format!(", or the proxy {proxy},")).unwrap_or_default();
+                let page = &endpoint.shown;
                 format!(
-                    "the hub{via} denies access to `{id}` ({status}): if the name is right, it is private or gated; accept its terms at {endpoint}/{id} if there are any, and {token}"
+                    "the hub{via} denies access to `{id}` ({status}): if the name is right, it is private or gated; accept its terms at {page}/{id} if there are any, and {secret}"
                 )
             }
             StatusCode::NOT_FOUND => format!(
-                "`{id}` with revision `{revision}` is not found on the hub {endpoint}: check the name and the revision"
+                "`{id}` with revision `{revision}` is not found on the hub {}: check the name and the revision",
+                endpoint.shown
             ),
             status
                 if status.is_server_error()
                     || status == StatusCode::REQUEST_TIMEOUT
                     || status == StatusCode::TOO_MANY_REQUESTS =>
             {
-                return Failure::Passing(format!("{} answered {status}", self.place()), retry_after);
+                return passing();
             }
-            _ => format!("the hub {} answered {status} when asked for `{id}`", self.place()),
+            _ => format!("the hub {} answered {status} when asked for `{id}`", self.server(url)),
         };
         Failure::Refused(Error::Source(message))
     }

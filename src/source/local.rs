@@ -89,6 +89,8 @@ impl Found {
 
 pub(super) const CONFIG: &str = "config.json";
 
+pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
+
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 
 /// Finds the files of the model called `name` in `place`. The configuration comes first and is checked, so that a model
@@ -142,7 +144,7 @@ fn without_weights(place: &dyn Place, has_config: bool) -> Result<Error> {
 const OTHER_PROGRAMS: [(&str, &str); 3] =
     [("tf_model.h5", "Keras"), ("flax_model.msgpack", "Flax"), ("rust_model.ot", "rust-bert")];
 
-const ADAPTER_CONFIG: &str = "adapter_config.json";
+pub(super) const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// The model whose weights are in the file at `path`, with what lies beside it.
 pub(super) fn find_file(
@@ -171,7 +173,7 @@ fn with_weights(
         TokenizerChoice::Own(files) => files.small_files(),
         TokenizerChoice::Given(_) | TokenizerChoice::BuiltIn => vec![],
     };
-    let generation_config = place.file("generation_config.json")?;
+    let generation_config = place.file(GENERATION_CONFIG)?;
     let generation_config = generation_config.map(|path| SmallFile::new(path, LARGEST_CONFIG));
     let (config_file, config) = config.unzip();
     let small = config_file.into_iter().chain(generation_config.clone()).chain(tokenizer_files);

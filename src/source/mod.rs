@@ -4,7 +4,13 @@
 //! file once. It returns an [`OpenedModel`], whose weights are mapped but not read. `local` knows which files make up a
 //! model, `cache` the layout of the cache that is shared with Python's `huggingface_hub`, `hub` when to ask the
 //! network; `weights` which files hold the numbers, `opened` what counts where they contradict each other; `download`
-//! fetches files through the requests in `api`, and `store` writes them into the cache.
+//! fetches files through the requests in `api`, which `settings` configures and `retry` repeats after each `failure`;
+//! `store` writes them into the cache.
+//!
+//! No server is trusted. A listing has at most 16 MiB and 6 time limits (a minute), a file as many bytes as the server
+//! has announced, and a configuration or tokenizer no more than its reader takes. A server that sends fewer than 1000
+//! bytes a second over three time limits (half a minute) is given up, and one that asks for more than a minute's pause
+//! is not waited for. What it sends goes only into regular files within the cache.
 //!
 //! # Why not through the crate `hf-hub`
 //!
@@ -34,10 +40,15 @@ mod hub;
 mod local;
 mod opened;
 #[cfg(feature = "hub")]
+mod retry;
+#[cfg(feature = "hub")]
+mod settings;
+#[cfg(feature = "hub")]
 mod store;
 mod weights;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::checkpoint::gguf::is_gguf;
 use crate::checkpoint::{Checkpoint, WeightFiles};
@@ -76,6 +87,19 @@ pub enum Progress<'a> {
     Waiting {
         /// The file's name in the repository.
         name: &'a str,
+    },
+    /// Something did not arrive, and will be asked for again after a pause.
+    Retrying {
+        /// The file's name in the repository, or "the list of files".
+        name: &'a str,
+        /// What happened: "http://127.0.0.1:8080 answered 503 Service Unavailable".
+        reason: &'a str,
+        /// The time until the next attempt.
+        pause: Duration,
+        /// The number of the next attempt, from 2 on.
+        attempt: usize,
+        /// The number of attempts after which the download is given up.
+        of: usize,
     },
     /// This much of the file has arrived.
     Received {

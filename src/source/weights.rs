@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::local::{Folder, Place};
 use crate::checkpoint::gguf::split::PartName;
 use crate::checkpoint::{ShardIndex, WeightFiles, is_checkpoint};
+use crate::config::LARGEST_CONFIG;
 use crate::error::{Error, Result};
 use crate::files::SmallFile;
 
@@ -20,10 +21,13 @@ const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
 pub(super) const NEEDS_CONFIG: [&str; 4] = [SAFETENSORS, SAFETENSORS_INDEX, PYTORCH, PYTORCH_INDEX];
 
 /// The configuration beside a TensorFlow checkpoint.
-const HPARAMS: &str = "hparams.json";
+pub(super) const HPARAMS: &str = "hparams.json";
+
+/// What names the latest of several TensorFlow checkpoints.
+pub(super) const LATEST: &str = "checkpoint";
 
 /// The largest index of shards in bytes; those of the largest models have about 100 kB.
-const LARGEST_INDEX: u64 = 64 << 20;
+pub(super) const LARGEST_INDEX: u64 = 64 << 20;
 
 /// Extensions of files that may hold weights.
 const EXTENSIONS: [&str; 7] = ["safetensors", "gguf", "bin", "pt", "pth", "ckpt", "index"];
@@ -159,12 +163,11 @@ fn candidates(place: &dyn Place) -> Result<Vec<String>> {
 
 /// The one of several TensorFlow checkpoints that its `checkpoint` file names as the latest.
 fn latest(place: &dyn Place, candidates: &[String]) -> Result<Option<String>> {
-    const LARGEST: u64 = 1 << 20;
     if !candidates.iter().all(|name| name.ends_with(".index")) {
         return Ok(None);
     }
-    let Some(path) = place.file("checkpoint")? else { return Ok(None) };
-    let file = SmallFile::new(path, LARGEST);
+    let Some(path) = place.file(LATEST)? else { return Ok(None) };
+    let file = SmallFile::new(path, LARGEST_CONFIG);
     let text = String::from_utf8_lossy(file.bytes()?).into_owned();
     let line = text.lines().find_map(|line| line.trim().strip_prefix("model_checkpoint_path:"));
     let named = line.map(|name| format!("{}.index", name.trim().trim_matches('"')));

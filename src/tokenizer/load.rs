@@ -20,7 +20,7 @@ use crate::files::SmallFile;
 use crate::json;
 
 /// The largest tokenizer file that is read, in bytes. Those of the largest vocabularies have about 30 MB.
-const LARGEST_FILE: u64 = 256 << 20;
+pub(crate) const LARGEST_FILE: u64 = 256 << 20;
 
 /// Half of a tokenizer, and what to do about it where the other half is missing.
 const HALVES: [(&str, &str); 4] = [

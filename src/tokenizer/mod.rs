@@ -29,6 +29,8 @@ use byte_level::ByteLevel;
 #[cfg(feature = "tokenizers")]
 use library::Library;
 use load::ByteLevelParts;
+#[cfg(feature = "hub")]
+pub(crate) use load::LARGEST_FILE;
 pub use load::{HuggingFaceFiles, TokenizerFiles};
 pub use save::SavedFile;
 pub use stream::TextStream;

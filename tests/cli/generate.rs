@@ -234,3 +234,17 @@ fn ctrl_c_keeps_the_partial_text_and_exits_with_130() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(text.starts_with(b"Once upon a time") && text.ends_with(b"\n"), "{}", String::from_utf8_lossy(&text));
 }
+
+/// A thread without a core would make the others wait.
+#[test]
+fn threads_are_at_most_the_cores() {
+    let cores = std::thread::available_parallelism().unwrap();
+    let note = format!("note: --threads 1024: using {cores}, since this process may use no more cores");
+    let run =
+        |arguments: &[&str]| gpt2(&[&["generate", "-m", "demo", "Once", "-n", "2"], arguments].concat()).succeeds();
+    let many = run(&["--threads", "1024"]);
+    assert_eq!(many.stderr().matches(&note).count(), 1, "{}", many.stderr());
+    assert_eq!(many.stdout(), run(&["--threads", "1"]).stdout());
+    assert_eq!(run(&["--threads", "1024", "--quiet"]).stderr(), "");
+    assert_eq!(run(&["--threads", "1"]).stderr(), "");
+}

@@ -16,8 +16,6 @@ mod harness;
 mod html;
 #[cfg(feature = "hub")]
 mod hub;
-#[cfg(feature = "hub")]
-mod hub_forms;
 mod info;
 mod memory;
 mod rows;

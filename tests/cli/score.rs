@@ -74,27 +74,31 @@ fn bos_gives_the_first_token_a_probability() {
     }
 }
 
-/// A rank is one more than the number of tokens that `topk` lists before it.
+/// A rank is one more than the number of tokens that `topk` lists before it, and a token's log-probability has the same
+/// digits in every subcommand.
 #[test]
-fn ranks_match_the_distribution() {
+fn ranks_and_log_probabilities_are_those_of_topk_and_generate() {
     for checkpoint in CHECKPOINTS {
         let ids = &golden(checkpoint)["score"][2]["ids"];
-        let (folder, text) = (tiny(checkpoint).display().to_string(), id_text(ids));
-        let arguments = ["topk", "-m", &folder, "--ids", &text, "--all", "-k", "1000", "--format", "json"];
-        let topk = gpt2(&arguments).succeeds().json();
+        let folder = tiny(checkpoint).display().to_string();
+        let run =
+            |arguments: &[&str]| gpt2(&[arguments, &["-m", &folder, "--format", "json"]].concat()).succeeds().json();
+        let text = id_text(ids);
+        let topk = run(&["topk", "--ids", &text, "--all", "-k", "1000"]);
         let scored = score(checkpoint, ids, &[]);
-        for (i, position) in
-            topk["positions"].as_array().unwrap().iter().enumerate().take(ids.as_array().unwrap().len() - 1)
-        {
+        let ids = ids.as_array().unwrap();
+        for (i, position) in topk["positions"].as_array().unwrap().iter().enumerate().take(ids.len() - 1) {
             let next = position["next"].as_array().unwrap();
             let own = next.iter().find(|candidate| candidate["id"] == ids[i + 1]).unwrap();
             assert_eq!(scored["ranks"][i + 1], own["rank"], "{checkpoint} {i}");
-            assert_near(
-                scored["logprobs"][i + 1].as_f64().unwrap(),
-                own["logprob"].as_f64().unwrap(),
-                1e-5,
-                checkpoint,
-            );
+            assert_eq!(scored["logprobs"][i + 1], own["logprob"], "{checkpoint} {i}");
+        }
+        let generated = run(&["generate", "--ids", &text, "-n", "1", "--logprobs", "5", "--ignore-eos"]);
+        let next = topk["positions"].as_array().unwrap().last().unwrap()["next"].as_array().unwrap();
+        let token = &generated["sequences"][0]["logprobs"][0];
+        assert_eq!(token["logprob"], token["top"][0]["logprob"], "{checkpoint}");
+        for (best, expected) in token["top"].as_array().unwrap().iter().zip(next) {
+            assert_eq!((&best["id"], &best["logprob"]), (&expected["id"], &expected["logprob"]), "{checkpoint}");
         }
     }
 }

@@ -366,3 +366,11 @@ fn pictures_are_well_formed_whatever_the_names() {
         assert!(page.contains(r"m\\u{1b}[8m"), "the name is shown escaped");
     }
 }
+
+/// A tree may take minutes.
+#[test]
+fn a_tree_shows_how_far_it_is() {
+    let (code, text) = gpt2(&["topk", "-m", "demo", "Once", "--tree", "9", "-k", "2"]).on_terminal();
+    assert_eq!(code, Some(0));
+    assert!(text.contains("/1,022 nodes, "), "{text:?}");
+}

@@ -1,12 +1,17 @@
 //! A thread pool for work that lasts microseconds: workers spin for a moment before they sleep, so the many small
 //! parallel steps of one decoded token need no wake-ups.
 //!
-//! `workers` is the pool itself; this module holds the one that the process shares.
+//! `workers` is the pool itself, and `cores` says how many of its threads are worth using; this module holds the pool
+//! that the process shares.
 
+mod cores;
 mod workers;
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
+use cores::{Cores, Waited};
 use workers::Workers;
 
 /// What the pool is built from. `tests/loom` replaces it with loom's versions, which try every thread interleaving.
@@ -40,7 +45,51 @@ mod sync {
     }
 }
 
-static POOL: OnceLock<Workers> = OnceLock::new();
+/// The pool of the process.
+struct Pool {
+    workers: Workers,
+    /// How long each worker has waited for a core.
+    waited: Arc<Mutex<Vec<Waited>>>,
+    cores: Mutex<Cores>,
+    worth_using: AtomicUsize,
+}
+
+impl Pool {
+    fn start(threads: usize) -> Self {
+        let waited = Arc::new(Mutex::new(vec![]));
+        let hello = {
+            let waited = Arc::clone(&waited);
+            move || waited.lock().unwrap_or_else(PoisonError::into_inner).push(Waited::of_this_thread())
+        };
+        Self {
+            workers: Workers::start(threads, hello),
+            waited,
+            cores: Mutex::new(Cores::new(threads, Instant::now())),
+            worth_using: AtomicUsize::new(threads),
+        }
+    }
+
+    fn run(&self, n: usize, f: &(dyn Fn(usize) + Sync)) {
+        self.workers.run(n, self.worth_using.load(Ordering::Relaxed), f);
+        if self.workers.threads() > 1
+            && let Ok(mut cores) = self.cores.try_lock()
+        {
+            cores.look(Instant::now(), || self.waited());
+            self.worth_using.store(cores.worth_using(), Ordering::Relaxed);
+        }
+    }
+
+    /// How long the workers and the calling thread have waited for a core.
+    fn waited(&self) -> Duration {
+        thread_local! {
+            static CALLER: Waited = Waited::of_this_thread();
+        }
+        let workers = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
+        CALLER.with(Waited::so_far) + workers.iter().map(Waited::so_far).sum::<Duration>()
+    }
+}
+
+static POOL: OnceLock<Pool> = OnceLock::new();
 
 /// Sets the number of threads, including the caller's. Only works before the first parallel kernel; returns whether it
 /// did.
@@ -48,21 +97,26 @@ pub fn set_threads(threads: usize) -> bool {
     let mut first = false;
     POOL.get_or_init(|| {
         first = true;
-        Workers::start(threads.max(1))
+        Pool::start(threads.max(1))
     });
     first
 }
 
 /// The number of threads that kernels run on, including the caller's.
 pub fn threads() -> usize {
-    pool().threads()
+    pool().workers.threads()
 }
 
-fn pool() -> &'static Workers {
-    POOL.get_or_init(|| Workers::start(std::thread::available_parallelism().map_or(1, usize::from)))
+/// The number of threads that can run at the same time: the cores that this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Calls `f(0), ..., f(n - 1)`, in any order, on all threads, and returns when all are done.
+fn pool() -> &'static Pool {
+    POOL.get_or_init(|| Pool::start(cores()))
+}
+
+/// Calls `f(0), ..., f(n - 1)`, in any order, on all threads that get a core, and returns when all are done.
 pub fn run(n: usize, f: impl Fn(usize) + Sync) {
     pool().run(n, &f);
 }

@@ -42,6 +42,8 @@ struct Shared {
     /// Held by whoever runs a job; everyone else runs theirs alone.
     busy: AtomicBool,
     threads: usize,
+    /// How many threads the current job is for, including the caller's.
+    invited: AtomicU64,
 }
 
 /// Steps `from..to`, as `to << 32 | from`, on a cache line of its own.
@@ -79,8 +81,9 @@ struct JobRef(Job);
 unsafe impl Send for JobRef {}
 
 impl Workers {
-    /// A pool of `threads` (at least 1): the caller of [`run`](Self::run) and the others, which start now.
-    pub fn start(threads: usize) -> Self {
+    /// A pool of `threads` (at least 1): the caller of [`run`](Self::run) and the others, which start now and first
+    /// call `hello`.
+    pub fn start(threads: usize, hello: impl Fn() + Clone + Send + 'static) -> Self {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: Mutex::new(None),
@@ -90,11 +93,16 @@ impl Workers {
             wake: Condvar::new(),
             busy: AtomicBool::new(false),
             threads,
+            invited: AtomicU64::new(threads as u64),
         });
         let start = |i| {
-            let shared = Arc::clone(&shared);
+            let (shared, hello) = (Arc::clone(&shared), hello.clone());
+            let work = move || {
+                hello();
+                shared.work(i);
+            };
             // If a thread cannot be started, the others do its share.
-            Builder::new().name(format!("kernel-{i}")).spawn(move || shared.work(i)).ok()
+            Builder::new().name(format!("kernel-{i}")).spawn(work).ok()
         };
         let handles = (1..threads).filter_map(start).collect();
         Self { shared, handles }
@@ -105,18 +113,18 @@ impl Workers {
         self.shared.threads
     }
 
-    /// Calls `f(0), ..., f(n - 1)`, in any order, on all threads, and returns when all are done. Runs on the calling
-    /// thread alone if the pool is busy with another job. A panic in `f` is passed on to the caller; some steps may
-    /// then not run.
-    pub fn run(&self, n: usize, f: &(dyn Fn(usize) + Sync)) {
+    /// Calls `f(0), ..., f(n - 1)`, in any order, on the first `threads` of the pool, and returns when all are done. Runs
+    /// on the calling thread alone if the pool is busy with another job. A panic in `f` is passed on to the caller; some
+    /// steps may then not run.
+    pub fn run(&self, n: usize, threads: usize, f: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
         // A range holds its steps in 32 bits.
-        let alone = n <= 1 || shared.threads == 1 || u32::try_from(n).is_err();
+        let alone = n <= 1 || threads <= 1 || shared.threads == 1 || u32::try_from(n).is_err();
         if alone || shared.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             (0..n).for_each(f);
             return;
         }
-        let outcome = shared.run(n, f);
+        let outcome = shared.run(n, threads.min(shared.threads), f);
         shared.busy.store(false, Ordering::Release);
         if let Err(panic) = outcome {
             resume_unwind(panic);
@@ -128,7 +136,7 @@ impl Drop for Workers {
     fn drop(&mut self) {
         // No job can be running, as it would borrow the pool: nobody else changes the state.
         self.shared.state.store(CLOSED, Ordering::Release);
-        self.shared.wake_sleepers();
+        self.shared.wake_sleepers(0);
         for handle in self.handles.drain(..) {
             let _ = handle.join();
         }
@@ -136,16 +144,18 @@ impl Drop for Workers {
 }
 
 impl Shared {
-    fn run(&self, n: usize, f: &(dyn Fn(usize) + Sync)) -> Result<(), Box<dyn Any + Send>> {
+    fn run(&self, n: usize, threads: usize, f: &(dyn Fn(usize) + Sync)) -> Result<(), Box<dyn Any + Send>> {
         // SAFETY: only the lifetime is extended; the pointer is not used after this function returns.
         let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(f) };
         *self.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(JobRef(job));
         for (i, range) in self.left.iter().enumerate() {
-            range.set(i * n / self.threads, (i + 1) * n / self.threads);
+            range.set((i * n / threads).min(n), ((i + 1) * n / threads).min(n));
         }
+        self.invited.store(threads as u64, Ordering::Relaxed);
         let epoch = self.state.load(Ordering::Relaxed) & !(EPOCH - 1);
         self.state.store(epoch.wrapping_add(EPOCH) | OPEN, Ordering::Release);
-        self.wake_sleepers();
+        // Should an uninvited one still be awake, one that is invited may sleep on: the job gets done all the same.
+        self.wake_sleepers(self.threads - threads);
         self.take_steps(0, f);
         self.state.fetch_and(!OPEN, Ordering::AcqRel);
         let mut spins = 0u32;
@@ -160,9 +170,10 @@ impl Shared {
         }
     }
 
-    /// Wakes the workers that went to sleep before the state changed. Any that take the lock later see the change.
-    fn wake_sleepers(&self) {
-        if *self.sleepers.lock().unwrap_or_else(PoisonError::into_inner) > 0 {
+    /// Wakes the workers that went to sleep before the state changed, if there are more than `uninvited`. Any that take
+    /// the lock later see the change.
+    fn wake_sleepers(&self, uninvited: usize) {
+        if *self.sleepers.lock().unwrap_or_else(PoisonError::into_inner) > uninvited {
             self.wake.notify_all();
         }
     }
@@ -189,7 +200,7 @@ impl Shared {
     /// The loop of worker `me`: wait for an open job, enter it, take steps, leave.
     fn work(&self, me: usize) {
         let mut seen = 0;
-        while let Some(epoch) = self.wait_for_job(seen) {
+        while let Some(epoch) = self.wait_for_job(me, seen) {
             seen = epoch;
             let entered = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
                 (now & OPEN != 0 && now & !(EPOCH - 1) == seen).then_some(now + 1)
@@ -206,9 +217,13 @@ impl Shared {
         }
     }
 
-    /// Waits for an open job other than `seen` and returns its epoch; `None` once the pool is closed.
-    fn wait_for_job(&self, seen: u64) -> Option<u64> {
-        let is_news = |state: u64| state & CLOSED != 0 || state & OPEN != 0 && state & !(EPOCH - 1) != seen;
+    /// Waits until worker `me` is invited to an open job other than `seen` and returns its epoch; `None` once the pool is
+    /// closed.
+    fn wait_for_job(&self, me: usize, seen: u64) -> Option<u64> {
+        let is_news = |state: u64| {
+            let is_open = state & OPEN != 0 && state & !(EPOCH - 1) != seen;
+            state & CLOSED != 0 || is_open && (me as u64) < self.invited.load(Ordering::Relaxed)
+        };
         let mut watch = Watch::begin();
         loop {
             let state = self.state.load(Ordering::Acquire);

@@ -15,7 +15,7 @@ use super::{Layer, Network};
 use crate::base::FloatType;
 use crate::error::{Error, Result};
 use crate::language_model::{Input, Output, Positions};
-use crate::logits::Top;
+use crate::logits::{LogNormalizer, Top};
 use crate::model::network::segments;
 use crate::model::{Segment, Trace};
 
@@ -48,8 +48,11 @@ pub fn ids(bytes: &[u8]) -> impl Iterator<Item = Option<u32>> {
 pub fn read_top(bytes: &[u8]) -> Option<Top> {
     let (sum, ranks) = bytes.split_first_chunk()?;
     let ranks = ranks.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes));
-    let best = ranks.map(|rank| (rank != u64::MAX).then_some((!(rank as u32), logit((rank >> 32) as u32))));
-    Some(Top { best: best.collect::<Option<_>>()?, log_sum: f64::from_ne_bytes(*sum).ln() as f32 })
+    let best: Vec<_> = ranks
+        .map(|rank| (rank != u64::MAX).then_some((!(rank as u32), logit((rank >> 32) as u32))))
+        .collect::<Option<_>>()?;
+    let largest = best.first().map_or(0.0, |(_, logit)| *logit);
+    Some(Top { best, normalizer: LogNormalizer { largest, log_sum: f64::from_ne_bytes(*sum).ln() as f32 } })
 }
 
 /// The logit of an ordered number: the inverse of `rank_of` in `kernels.cu`.

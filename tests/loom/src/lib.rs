@@ -67,10 +67,10 @@ fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
 /// When `run` returns, every step of the job has run exactly once and no thread is still in the job, so the results and
 /// the job itself belong to the caller again. The next job follows at once.
 fn jobs(threads: usize, steps: &[usize]) {
-    let pool = Workers::start(threads);
+    let pool = Workers::start(threads, || ());
     for n in steps {
         let places = Places::new(*n);
-        pool.run(*n, &|i| places.add(i));
+        pool.run(*n, usize::MAX, &|i| places.add(i));
         assert_eq!(places.counts(), vec![1; *n]);
     }
 }
@@ -100,7 +100,7 @@ fn three_threads_share_one_job_after_the_other() {
 fn meet(pool: &Workers) {
     let threads = pool.threads();
     let (begun, all) = (Mutex::new(0), Condvar::new());
-    pool.run(threads, &|_| {
+    pool.run(threads, usize::MAX, &|_| {
         let mut begun = begun.lock().unwrap();
         *begun += 1;
         all.notify_all();
@@ -113,7 +113,7 @@ fn meet(pool: &Workers) {
 #[test]
 fn a_worker_joins_every_job() {
     check(3, || {
-        let pool = Workers::start(2);
+        let pool = Workers::start(2, || ());
         meet(&pool);
         meet(&pool);
     });
@@ -121,24 +121,24 @@ fn a_worker_joins_every_job() {
 
 #[test]
 fn two_workers_join_a_job() {
-    check(1, || meet(&Workers::start(3)));
+    check(1, || meet(&Workers::start(3, || ())));
 }
 
 /// A caller that finds the pool busy runs its job alone.
 #[test]
 fn two_callers_do_not_disturb_each_other() {
     check(3, || {
-        let pool = Arc::new(Workers::start(2));
+        let pool = Arc::new(Workers::start(2, || ()));
         let other = thread::spawn({
             let pool = Arc::clone(&pool);
             move || {
                 let places = Places::new(2);
-                pool.run(2, &|i| places.add(i));
+                pool.run(2, usize::MAX, &|i| places.add(i));
                 assert_eq!(places.counts(), [1, 1]);
             }
         });
         let places = Places::new(2);
-        pool.run(2, &|i| places.add(i));
+        pool.run(2, usize::MAX, &|i| places.add(i));
         assert_eq!(places.counts(), [1, 1]);
         other.join().unwrap();
     });
@@ -155,7 +155,7 @@ fn a_panic_reaches_the_caller_and_the_pool_keeps_working() {
         }
     }));
     check(3, || {
-        let pool = Workers::start(2);
+        let pool = Workers::start(2, || ());
         let places = Places::new(3);
         let step = |i| {
             places.add(i);
@@ -163,10 +163,31 @@ fn a_panic_reaches_the_caller_and_the_pool_keeps_working() {
                 std::panic::panic_any(STEP);
             }
         };
-        let panic = catch_unwind(AssertUnwindSafe(|| pool.run(3, &step))).unwrap_err();
+        let panic = catch_unwind(AssertUnwindSafe(|| pool.run(3, usize::MAX, &step))).unwrap_err();
         assert_eq!(panic.downcast_ref(), Some(&STEP));
         let counts = places.counts();
         assert!(counts[1] == 1 && counts.iter().all(|count| *count <= 1), "{counts:?}");
+        meet(&pool);
+    });
+}
+
+/// A job for fewer threads than there are: the others stay away, and return for the next one.
+#[test]
+fn a_job_may_be_for_some_threads_only() {
+    check(1, || {
+        let pool = Workers::start(2, || ());
+        for threads in [1, 2, 1] {
+            let places = Places::new(2);
+            pool.run(2, threads, &|i| places.add(i));
+            assert_eq!(places.counts(), [1, 1]);
+        }
+        meet(&pool);
+    });
+    check(1, || {
+        let pool = Workers::start(3, || ());
+        let places = Places::new(3);
+        pool.run(3, 2, &|i| places.add(i));
+        assert_eq!(places.counts(), [1; 3]);
         meet(&pool);
     });
 }

@@ -2,6 +2,8 @@
 //! `/resolve` with the hub's headers, small ones after a redirect on the same host, large ones (Git LFS) after a redirect
 //! to a second server, which plays the CDN and supports ranges. It records all requests and fails on demand.
 
+mod fault;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,6 +11,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+pub use fault::Fault;
+use fault::PlannedFault;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
@@ -38,34 +42,6 @@ pub enum Access {
     Gated,
     /// Requests without the token get "unauthorised".
     Private,
-}
-
-/// What goes wrong with a request.
-#[derive(Clone, Debug)]
-pub enum Fault {
-    /// The answer is this status.
-    Status(u16),
-    /// The connection ends after this many bytes of the body.
-    CutAfter(usize),
-    /// This many bytes of the body arrive, then nothing, with the connection still open.
-    StallAfter(usize),
-    /// The answer is delayed.
-    Delay(Duration),
-    /// The first byte of the body is altered.
-    Alter,
-    /// The whole file is sent although a range was requested.
-    IgnoreRange,
-    /// The headers claim this size.
-    ClaimSize(u64),
-    /// The headers give this ETag.
-    ClaimEtag(&'static str),
-}
-
-struct PlannedFault {
-    method: &'static str,
-    part_of_path: String,
-    times: usize,
-    fault: Fault,
 }
 
 /// A received request.
@@ -209,9 +185,18 @@ impl Server {
         let Some(request) = read_request(&mut reader, self.is_cdn)? else { return Ok(()) };
         self.state.requests.lock().unwrap().push(request.clone());
         let mut answer = if self.is_cdn { self.content(&request) } else { self.hub_answer(&request) };
-        let fault = self.fault_for(&request, answer.status);
-        if let Some(Fault::Status(status)) = fault {
-            answer = Answer::new(status);
+        let fault = self.state.fault_for(&request, answer.status);
+        match &fault {
+            Some(Fault::Status(status)) => answer = Answer::new(*status),
+            Some(Fault::Raw(bytes)) => return (&stream).write_all(bytes),
+            Some(Fault::Endless { head, again, pause }) => {
+                (&stream).write_all(head)?;
+                loop {
+                    (&stream).write_all(again)?;
+                    std::thread::sleep(*pause);
+                }
+            }
+            _ => {}
         }
         let range = request.headers.get("range").filter(|_| !matches!(fault, Some(Fault::IgnoreRange)));
         if let (200, Some(range)) = (answer.status, range) {
@@ -221,8 +206,7 @@ impl Server {
         match fault {
             Some(Fault::Delay(time)) => std::thread::sleep(time),
             Some(Fault::Alter) => answer.body[0] ^= 1,
-            Some(Fault::ClaimSize(size)) => answer.claim("X-Linked-Size", size.to_string()),
-            Some(Fault::ClaimEtag(etag)) => answer.claim("X-Linked-Etag", format!("\"{etag}\"")),
+            Some(Fault::Claim(name, ref value)) => answer.claim(name, value.clone()),
             Some(Fault::CutAfter(n) | Fault::StallAfter(n)) => answer.body.truncate(n),
             _ => {}
         }
@@ -241,21 +225,6 @@ impl Server {
             let _ = reader.read(&mut [0]);
         }
         Ok(())
-    }
-
-    /// The fault planned for a request that would be answered with this status.
-    fn fault_for(&self, request: &Request, status: u16) -> Option<Fault> {
-        let mut faults = self.state.faults.lock().unwrap();
-        let planned = faults.iter_mut().find(|planned| {
-            let is_about_content = !matches!(planned.fault, Fault::Status(_)) && planned.method == "GET";
-            planned.times > 0
-                && planned.method == request.method
-                && request.path.contains(&planned.part_of_path)
-                // A redirect has no content that could be wrong.
-                && (status == 200 || !is_about_content)
-        })?;
-        planned.times -= 1;
-        Some(planned.fault.clone())
     }
 
     /// The hub's answer: `/api/models/OWNER/NAME/revision/REVISION`, the same with `tree` (which Python asks for), or

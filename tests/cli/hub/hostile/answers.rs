@@ -244,11 +244,13 @@ fn slow_answers_are_noted_and_have_a_limit() {
     scene.hub.fail(1, "GET", LISTING, after(3500));
     let quiet = scene.info(ID, &["--quiet"]).env("HF_HUB_ETAG_TIMEOUT", "60");
     assert_eq!(quiet.succeeds().stderr(), "");
-    // Without a list, every name that weights may have is asked for.
-    let scene = Scene::empty();
-    scene.hub.add(ID, [("config.json".to_owned(), fixture("base", "config.json"))].into());
+    // Without a list, every name that a file may have is asked for: each gets its answer in the end.
+    let scene = Scene::with("base");
     scene.hub.fail(usize::MAX, "GET", LISTING, page("200 OK", ""));
-    scene.hub.fail(usize::MAX, "HEAD", "/resolve/", after(800));
+    for name in ["config.json", WEIGHTS, "generation_config.json", "tokenizer.json", "vocab.json"] {
+        let path = format!("/resolve/{}/{name}", super::super::COMMIT);
+        scene.hub.fail(4, "HEAD", &path, after(3000));
+    }
     let ended = bounded(&scene, scene.info(ID, &[]), "slow answers");
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     for words in [

@@ -162,7 +162,7 @@ fn growth_is_limited_for_each_token() {
         parts["model"] = long.clone();
         match fits {
             true => assert_eq!(ids(&parts, "a"), "0"),
-            false => drop(refused(&parts, "a", &["it makes 90 bytes or more of 11 bytes of tokens"])),
+            false => drop(refused(&parts, "a", &["it makes 81 bytes or more of 10 bytes of tokens"])),
         }
     }
     let short = replace(json!({"String": "a"}), &"b".repeat(64));

@@ -12,8 +12,8 @@ pub(super) struct Budget {
     /// The length in bytes.
     length: usize,
     is_file: bool,
-    /// The length of the tokens in bytes, if the size is theirs alone.
-    tokens: Option<usize>,
+    /// Of tokens, whose size is limited apart: their length, and the most that they may become.
+    tokens: Option<(usize, usize)>,
     time: Duration,
     /// The thread's processor time at which the budget is used up.
     end: Duration,
@@ -50,9 +50,11 @@ impl Budget {
         Self { length, is_file: false, tokens: None, time, end, looked }
     }
 
-    /// The same time, but the size of what becomes of tokens of `length` bytes together.
-    pub fn for_tokens(&self, length: usize) -> Self {
-        Self { tokens: Some(length), looked: self.looked.clone(), ..*self }
+    /// The same time, but the size of what becomes of tokens of these lengths together.
+    pub fn for_tokens(&self, lengths: impl Iterator<Item = usize>) -> Self {
+        let most = |length: usize| length.saturating_mul(Self::GROWTH).max(Self::TOKEN);
+        let tokens = lengths.fold((0, 0), |(length, all), next| (length + next, most(next).saturating_add(all)));
+        Self { tokens: Some(tokens), looked: self.looked.clone(), ..*self }
     }
 
     /// Whether there is time left.
@@ -72,15 +74,11 @@ impl Budget {
 
     /// Whether the text may have become this long.
     pub fn check_size(&self, bytes: usize) -> Result<(), String> {
-        let grown = |length: usize| length.saturating_mul(Self::GROWTH);
-        let most = match self.tokens {
-            Some(length) => grown(length).max(Self::TOKEN),
-            None => grown(self.length).saturating_add(Self::ADDED),
-        };
-        if bytes <= most {
+        let most = self.length.saturating_mul(Self::GROWTH).saturating_add(Self::ADDED);
+        if bytes <= self.tokens.map_or(most, |(_, most)| most) {
             return Ok(());
         }
-        let of = self.tokens.map_or_else(|| self.subject(), |length| format!("{} of tokens", counted(length)));
+        let of = self.tokens.map_or_else(|| self.subject(), |(length, _)| format!("{} of tokens", counted(length)));
         Err(format!("it makes {bytes} bytes or more of {of}, which is too much"))
     }
 

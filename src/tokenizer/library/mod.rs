@@ -171,8 +171,8 @@ impl Library {
         let byte_level = self.steps.decodes_bytes();
         let decoded = |ids: &[u32]| {
             let tokens: Vec<String> = ids.iter().filter_map(|&id| self.written(id)).collect();
-            let length = tokens.iter().map(String::len).sum();
-            self.steps.decode(tokens, &budget.for_tokens(length))
+            let budget = budget.for_tokens(tokens.iter().map(String::len));
+            self.steps.decode(tokens, &budget)
         };
         // Decoders strip or add spaces at the start of a text, so each token is decoded after another one.
         let mut before = vec![];
@@ -195,8 +195,8 @@ impl Library {
                     Some(text) => text.to_owned(),
                     None => decoded(&[id])?,
                 };
-                let length = self.written(id).map_or(0, |token| token.len());
-                if let Err(fault) = budget.for_tokens(length).check_size(text.len()) {
+                let length = self.written(id).map(|token| token.len());
+                if let Err(fault) = budget.for_tokens(length.into_iter()).check_size(text.len()) {
                     // By itself it says which component made it.
                     decoded(&[id])?;
                     return Err(format!("decoder: {fault}"));
@@ -230,7 +230,7 @@ fn added_tokens(
     for (&id, token) in vocabulary.get_added_tokens_decoder() {
         let mut content = NormalizedString::from(token.content.as_str());
         if token.normalized {
-            steps.normalize(&mut content, 0, &budget.for_tokens(token.content.len()))?;
+            steps.normalize(&mut content, 0, &budget.for_tokens([token.content.len()].into_iter()))?;
             budget.check_time()?;
             if content.get() != token.content {
                 changed.insert(id, content.get().to_owned());

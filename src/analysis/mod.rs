@@ -7,4 +7,5 @@ pub mod lens;
 pub mod next_token;
 pub mod parameters;
 pub mod perplexity;
+pub mod pytorch;
 pub mod score;

@@ -1,19 +1,25 @@
-//! The flags for many inputs from a file, one JSON object a line.
+//! The flags for many inputs: from a file with one JSON object a line, or one text a line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use gpt2::Error;
+
+use super::number;
+
+/// The id of the group of flags that name an input of many rows.
+pub const MANY: &str = "many";
 
 /// Rows: where they come from, where their results go, and what becomes of keys that mean nothing to the program.
 #[derive(Debug, Args)]
 pub struct RowArgs {
     /// Rows, one JSON object a line: {"id", "prompt"} or {"id", "prompt_ids"} (`text` and `ids` are the same), and, for
     /// generate, any decoding parameter in snake_case; - for stdin
-    #[arg(long, value_name = "F.jsonl", conflicts_with_all = ["positional", "prompt", "file", "ids"])]
+    #[arg(long, value_name = "F.jsonl", group = MANY, conflicts_with_all = ["positional", "prompt", "file", "ids"])]
     pub input: Option<PathBuf>,
     /// Where to write results, one JSON object a line, as they finish [default: stdout]. F.jsonl.gpt2 beside it says what
     /// they were made with, for --resume
-    #[arg(long, value_name = "F.jsonl", requires = "input", conflicts_with_all = ["positional", "prompt", "file", "ids"])]
+    #[arg(long, value_name = "F.jsonl", requires = MANY, conflicts_with_all = ["positional", "prompt", "file", "ids"])]
     pub output: Option<PathBuf>,
     /// Continue the output of an earlier run: skip rows that are complete in it. Model and parameters must be the same
     #[arg(long, requires = "output")]
@@ -24,4 +30,53 @@ pub struct RowArgs {
     /// Refuse rows with other keys
     #[arg(long, requires = "input")]
     pub strict: bool,
+}
+
+/// Many texts, as rows or as lines, for a subcommand that also shows results to people.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Batch")]
+pub struct TextsArgs {
+    #[command(flatten)]
+    pub rows: RowArgs,
+    /// Texts, one a line; - for stdin. Each result has its text as a heading
+    #[arg(long, value_name = "F", group = MANY)]
+    #[arg(conflicts_with_all = ["positional", "prompt", "file", "ids", "input", "keep", "strict"])]
+    pub lines: Option<PathBuf>,
+}
+
+/// How many texts go through the network together.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Batch")]
+pub struct BatchSizeArg {
+    /// Texts to process at the same time
+    #[arg(long, value_name = "N", requires = MANY, default_value_t = 8, value_parser = number::whole::<usize>(1..=4096))]
+    pub batch_size: usize,
+}
+
+impl TextsArgs {
+    /// The file of the texts, if they come from one.
+    pub fn path(&self) -> Option<&Path> {
+        self.rows.input.as_deref().or(self.lines.as_deref())
+    }
+
+    /// Whether results are for people: those of lines are, unless `--format` asks for records.
+    pub fn is_text(&self, asked: Option<bool>) -> bool {
+        asked.unwrap_or(self.lines.is_some())
+    }
+
+    /// Refuses text for people where results are records.
+    ///
+    /// # Errors
+    /// If the format `is_text`, and rows or an output are given.
+    pub fn check_format(&self, is_text: bool) -> Result<(), Error> {
+        let fault = match (&self.rows.input, &self.rows.output) {
+            _ if !is_text => return Ok(()),
+            (Some(_), _) => "--input gives one JSON object a line; for text, give the texts with --lines",
+            (None, Some(_)) => {
+                "--output takes one JSON object a line; for text, leave it out and redirect stdout (> F)"
+            }
+            (None, None) => return Ok(()),
+        };
+        Err(Error::Usage(fault.into()))
+    }
 }

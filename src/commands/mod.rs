@@ -8,6 +8,7 @@ mod load;
 mod progress;
 mod rows;
 mod score;
+mod shapes;
 mod tokenize;
 mod topk;
 mod trace;

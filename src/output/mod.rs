@@ -6,6 +6,7 @@ pub mod generate;
 pub mod html;
 pub mod info;
 pub mod score;
+pub mod shapes;
 mod stderr;
 mod style;
 pub mod svg;

@@ -5,6 +5,8 @@ mod bench;
 mod browser;
 mod checkpoint;
 mod convert;
+#[cfg(unix)]
+mod courses;
 mod early;
 #[cfg(feature = "hub")]
 mod fake_hub;

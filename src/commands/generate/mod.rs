@@ -219,7 +219,7 @@ impl Generator<'_> {
                 out.text(format!("{prompt}{}\n", self.text_or_ids(sequence, !prompt.is_empty())))?;
             }
             if sequence.logprobs.is_some() {
-                write_logprobs(&self.sequence(i, sequence), out)?;
+                write_logprobs(&self.sequence(i, sequence, &request.prompt_ids), out)?;
             }
         }
         self.report(&sequences, timings);
@@ -288,17 +288,22 @@ impl Generator<'_> {
             prompt: request.prompt.clone(),
             prompt_ids: request.prompt_ids.clone(),
             seed: request.seed(),
-            sequences: sequences.iter().enumerate().map(|(i, sequence)| self.sequence(i, sequence)).collect(),
+            sequences: sequences
+                .iter()
+                .enumerate()
+                .map(|(i, sequence)| self.sequence(i, sequence, &request.prompt_ids))
+                .collect(),
             timings,
         }
     }
 
-    fn sequence(&self, index: usize, sequence: &Sequence) -> SequenceRecord {
+    fn sequence(&self, index: usize, sequence: &Sequence, prompt: &[u32]) -> SequenceRecord {
         let text = |id| self.loaded.token_text(id);
         let logprobs = sequence.logprobs.as_ref();
         SequenceRecord {
             index,
             ids: sequence.ids.clone(),
+            all_ids: [prompt, &sequence.ids].concat(),
             text: self.loaded.tokenizer.as_ref().map(|_| String::from_utf8_lossy(&sequence.text).into_owned()),
             finish_reason: sequence.finish_reason,
             score: sequence.score,

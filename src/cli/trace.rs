@@ -41,7 +41,7 @@ pub struct TraceArgs {
     #[arg(conflicts_with_all = ["hidden", "attention", "lens", "layer", "head", "svg", "html", "save", "repeat", "output"])]
     pub shapes: bool,
     /// Run N times and say whether every activation and logit came out with the same bits
-    #[arg(long, value_name = "N", value_parser = number::whole::<usize>(1..), help_heading = "View")]
+    #[arg(long, value_name = "N", value_parser = number::whole::<usize>(1..=1000), help_heading = "View")]
     pub repeat: Option<usize>,
     /// Draw the view as a picture
     #[arg(long, value_name = "F.svg", conflicts_with = MANY, help_heading = "Output")]

@@ -24,6 +24,7 @@ mod rows;
 mod score;
 mod streams;
 mod terminal;
+mod texts;
 mod tokenize;
 mod tokenizer_files;
 mod tokenizer_limits;

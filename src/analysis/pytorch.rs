@@ -5,14 +5,23 @@
 //! configuration: transformers gives every model all biases, and its state dict names a tied head, too.
 
 use crate::config::Config;
-use crate::inventory::TensorId;
+use crate::inventory::{Part, TensorId};
+
+/// The parts in the order in which the modules have them.
+const ORDER: [Part; 9] =
+    [Part::Wte, Part::Wpe, Part::Ln1, Part::CAttn, Part::AttnCProj, Part::Ln2, Part::CFc, Part::MlpCProj, Part::LnF];
 
 /// Names and shapes in the order of `model.state_dict().items()`.
 #[must_use]
 pub fn state_dict(config: &Config) -> Vec<(String, Vec<usize>)> {
     let config = Config { bias: true, qkv_bias: true, tie_word_embeddings: true, ..config.clone() };
+    let mut body: Vec<TensorId> = config.tensors().collect();
+    body.sort_by_key(|id| {
+        let after_blocks = id.part == Part::LnF;
+        (after_blocks, id.layer, ORDER.iter().position(|part| *part == id.part))
+    });
     let head = (TensorId::LM_HEAD.to_string(), TensorId::LM_HEAD.shape(&config));
-    config.tensors().map(|id| (format!("transformer.{id}"), id.shape(&config))).chain([head]).collect()
+    body.into_iter().map(|id| (format!("transformer.{id}"), id.shape(&config))).chain([head]).collect()
 }
 
 /// The text of `print(model)`, without a line break at its end.

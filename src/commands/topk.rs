@@ -169,6 +169,14 @@ impl<'a> Topk<'a> {
     }
 
     fn steps(&self, ids: &[u32], count: usize) -> Result<TopkView> {
+        // The last token is appended, and not run.
+        let most = (self.loaded.model.config().n_positions + 1).saturating_sub(ids.len());
+        if (1..count).contains(&most) {
+            let (tokens, context) = (tokens_text(ids.len()), self.loaded.model.config().n_positions);
+            bail!(Error::Usage(format!(
+                "--append {count}: after {tokens}, a context of {context} has room for {most}; append no more"
+            )));
+        }
         let found = append_best(&self.loaded.model, ids, count, &self.query)?;
         let mut all_ids = ids.to_vec();
         all_ids.extend(found.iter().filter_map(|next| next.best.first()).map(|best| best.id));

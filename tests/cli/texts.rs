@@ -199,7 +199,7 @@ fn shapes_are_those_of_a_padded_batch() {
         let single = run(&["Once upon"], "").succeeds().stdout();
         assert!(single.contains("(1, 2, 50257)") && single.contains("1 text of 2 tokens"), "{single}");
         run(&["--lines", "-"], "\n\n").fails(2, &["there is no text in the input"]);
-        run(&["--input", "-"], "{\"ids\": [99999999]}\n").fails(1, &["line 1", "99999999"]);
-        run(&["--lines", "-"], &"a ".repeat(600)).fails(1, &["tokens", "512"]);
+        run(&["--input", "-"], "{\"ids\": [99999999]}\n").fails(2, &["line 1", "99999999"]);
+        run(&["--lines", "-"], &"a ".repeat(600)).fails(2, &["tokens", "512"]);
     }
 }

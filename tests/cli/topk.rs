@@ -166,7 +166,7 @@ fn each_step_is_the_distribution_after_the_steps_before() {
     let text = gpt2(&[&base[..], &["--append", "3"]].concat()).succeeds().stdout();
     assert!(text.contains("\n640: \" time\" → 612: \" there\" → 373: \" was\"\n"), "{text}");
     assert!(text.ends_with("\"Once upon a time there was\"\n"), "{text}");
-    gpt2(&[&base[..], &["--append", "600"]].concat()).fails(1, &["602 tokens", "512"]);
+    gpt2(&[&base[..], &["--append", "511"]].concat()).fails(2, &["--append 511", "room for 510"]);
     for more in [&["--tree", "2"][..], &["--all"], &["--position", "0"]] {
         gpt2(&[&base[..], &["--append", "2"], more].concat()).fails(2, &["--append"]);
     }

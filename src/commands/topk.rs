@@ -5,18 +5,19 @@ use std::ops::Range;
 use anyhow::{Result, bail};
 use gpt2::Error;
 use gpt2::analysis::next_token::{
-    Candidate, MOST_NODES, NextToken, Node, Query, append_best, next_tokens_of, node_count, tree,
+    self, Candidate, MOST_NODES, NextToken, Node, Query, append_best, next_tokens_of, node_count, tree,
 };
 use gpt2::decode::GenerationConfig;
 use gpt2::error::tokens_text;
+use gpt2::memory;
 
 use super::load::Loaded;
 use super::progress::bar;
 use super::rows::{self, Batch, Input, Results, together};
-use super::shapes;
+use super::{check_context, require_memory, shapes};
 use crate::cli::{Format, Prompt, TopkArgs, Verbosity};
 use crate::output::topk::{
-    CandidateRecord, NodeRecord, PositionRecord, StepRecord, StepsRecord, TopkRecord, TopkView, TreeRecord,
+    CandidateRecord, Candidates, NodeRecord, PositionRecord, StepRecord, StepsRecord, TopkRecord, TopkView, TreeRecord,
 };
 use crate::output::{Stdout, check_folder, html};
 
@@ -89,6 +90,9 @@ impl<'a> Topk<'a> {
 
     fn single(&self, prompt: &Prompt, format: Format) -> Result<()> {
         let ids = self.loaded.prompt_ids(prompt, None, &self.args.text, self.verbosity)?;
+        if self.args.html.is_some() {
+            html::topk::check(wanted_positions(self.args, ids.len())?.len(), self.query.k)?;
+        }
         let mut views = self.views(&[ids])?;
         let Some(view) = views.pop() else { return Ok(()) };
         if let (Some(path), TopkView::Positions(record)) = (&self.args.html, &view) {
@@ -131,19 +135,33 @@ impl<'a> Topk<'a> {
     }
 
     /// What is shown of each text.
-    fn views(&self, texts: &[Vec<u32>]) -> Result<Vec<TopkView>> {
+    fn views(&self, texts: &[Vec<u32>]) -> Result<Vec<TopkView<'a>>> {
+        texts.iter().try_for_each(|ids| check_context(self.loaded, ids.len()))?;
         match (self.args.tree, self.args.append) {
             (Some(depth), _) => texts.iter().map(|ids| self.tree(ids, depth)).collect(),
             (None, Some(steps)) => texts.iter().map(|ids| self.steps(ids, steps)).collect(),
             (None, None) => {
                 let wanted = texts.iter().map(|ids| Ok((&ids[..], wanted_positions(self.args, ids.len())?)));
-                let found = next_tokens_of(&self.loaded.model, &wanted.collect::<Result<Vec<_>>>()?, &self.query)?;
+                let wanted = wanted.collect::<Result<Vec<_>>>()?;
+                self.require(wanted.iter().map(|(_, positions)| (positions.end, positions.len())))?;
+                let found = next_tokens_of(&self.loaded.model, &wanted, &self.query)?;
                 Ok(found.into_iter().zip(texts).map(|(found, ids)| self.positions(found, ids)).collect())
             }
         }
     }
 
-    fn positions(&self, found: Vec<NextToken>, ids: &[u32]) -> TopkView {
+    /// Checks that there is memory for distributions: for each text, after how many positions of how many tokens.
+    fn require(&self, texts: impl Iterator<Item = (usize, usize)> + Clone) -> Result<()> {
+        let (model, query) = (&self.loaded.model, &self.query);
+        let of_text =
+            |(tokens, positions), k| next_token::bytes(model, tokens, positions, &Query { k, ..query.clone() });
+        let bytes = |k| texts.clone().map(|text| of_text(text, k)).sum();
+        let positions: usize = texts.clone().map(|(_, positions)| positions).sum();
+        let what = format!("-k {} at {positions} positions", query.k);
+        Ok(require_memory(&what, query.k, bytes, |k| format!("-k {k}"))?)
+    }
+
+    fn positions(&self, found: Vec<NextToken>, ids: &[u32]) -> TopkView<'a> {
         let record = |next: NextToken| {
             let id = ids[next.position];
             PositionRecord {
@@ -151,16 +169,19 @@ impl<'a> Topk<'a> {
                 id,
                 token: self.loaded.token_text(id),
                 entropy: next.entropy,
-                next: self.candidates(&next.best),
-                tokens: self.candidates(&next.tokens),
+                next: self.candidates(next.best),
+                tokens: self.candidates(next.tokens),
             }
         };
         let positions = found.into_iter().map(record).collect();
         TopkView::Positions(TopkRecord { model: self.loaded.name.clone(), prompt_ids: ids.to_vec(), positions })
     }
 
-    fn tree(&self, ids: &[u32], depth: u64) -> Result<TopkView> {
-        let nodes = node_count(self.query.k, depth).unwrap_or_default();
+    fn tree(&self, ids: &[u32], depth: u64) -> Result<TopkView<'a>> {
+        let nodes = node_count(self.query.k, depth).unwrap_or(MOST_NODES);
+        let records = nodes * size_of::<NodeRecord>() as u64;
+        let bytes = next_token::tree_bytes(&self.loaded.model, ids.len(), depth, nodes) + records;
+        memory::require_bytes(&format!("a tree {depth} levels deep"), bytes)?;
         let bar = bar("nodes", nodes, self.verbosity.quiet || nodes < MANY)?;
         let nodes = tree(&self.loaded.model, ids, depth, &self.query, &|| bar.inc(1))?;
         bar.finish_and_clear();
@@ -168,15 +189,16 @@ impl<'a> Topk<'a> {
         Ok(TopkView::Tree(TreeRecord { model: self.loaded.name.clone(), prompt_ids: ids.to_vec(), tree }))
     }
 
-    fn steps(&self, ids: &[u32], count: usize) -> Result<TopkView> {
+    fn steps(&self, ids: &[u32], count: usize) -> Result<TopkView<'a>> {
         // The last token is appended, and not run.
         let most = (self.loaded.model.config().n_positions + 1).saturating_sub(ids.len());
-        if (1..count).contains(&most) {
+        if most < count {
             let (tokens, context) = (tokens_text(ids.len()), self.loaded.model.config().n_positions);
             bail!(Error::Usage(format!(
                 "--append {count}: after {tokens}, a context of {context} has room for {most}; append no more"
             )));
         }
+        self.require([(ids.len() + count, count)].into_iter())?;
         let found = append_best(&self.loaded.model, ids, count, &self.query)?;
         let mut all_ids = ids.to_vec();
         all_ids.extend(found.iter().filter_map(|next| next.best.first()).map(|best| best.id));
@@ -186,8 +208,8 @@ impl<'a> Topk<'a> {
                 chosen: self.candidate(next.best.first()?),
                 position: next.position,
                 entropy: next.entropy,
-                next: self.candidates(&next.best),
-                tokens: self.candidates(&next.tokens),
+                next: self.candidates(next.best),
+                tokens: self.candidates(next.tokens),
             })
         };
         Ok(TopkView::Steps(StepsRecord {
@@ -199,13 +221,12 @@ impl<'a> Topk<'a> {
         }))
     }
 
-    fn candidates(&self, candidates: &[Candidate]) -> Vec<CandidateRecord> {
-        candidates.iter().map(|candidate| self.candidate(candidate)).collect()
+    fn candidates(&self, candidates: Vec<Candidate>) -> Candidates<'a> {
+        Candidates { candidates, pipeline: self.loaded.pipeline() }
     }
 
     fn candidate(&self, candidate: &Candidate) -> CandidateRecord {
-        let Candidate { rank, id, logit, logprob } = *candidate;
-        CandidateRecord { rank, id, token: self.loaded.token_text(id), logit, prob: candidate.prob(), logprob }
+        CandidateRecord::new(candidate, self.loaded.pipeline())
     }
 
     fn node(&self, node: Node) -> NodeRecord {
@@ -217,14 +238,15 @@ impl<'a> Topk<'a> {
         }
     }
 
-    fn write_text(&self, view: &TopkView, out: &mut Stdout) -> Result<()> {
+    fn write_text(&self, view: &TopkView<'_>, out: &mut Stdout) -> Result<()> {
         let record = match view {
             TopkView::Positions(record) => record,
             TopkView::Tree(record) => return record.write_text(out),
             TopkView::Steps(record) => return record.write_text(out),
         };
         let piece = |id| self.loaded.tokenizer.as_ref().and_then(|t| t.piece(id)).map(str::to_owned);
-        let width = |p: &PositionRecord| piece(p.id).map_or(6, |piece| unicode_width::UnicodeWidthStr::width(&*piece));
+        let width =
+            |p: &PositionRecord<'_>| piece(p.id).map_or(6, |piece| unicode_width::UnicodeWidthStr::width(&*piece));
         let widest = record.positions.iter().map(width).max().unwrap_or(0).min(24);
         for position in &record.positions {
             if self.args.all {

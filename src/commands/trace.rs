@@ -4,12 +4,14 @@ use std::ops::Range;
 
 use anyhow::{Context, Result};
 use gpt2::Error;
-use gpt2::analysis::activations::{Activations, Hidden};
+use gpt2::analysis::activations::{self, Activations, Hidden};
 use gpt2::analysis::lens::{LensLayer, LensReading, lens};
+use gpt2::error::tokens_text;
+use gpt2::memory;
 
 use super::load::Loaded;
 use super::rows::{self, Batch, Input, Results, together};
-use super::shapes;
+use super::{check_context, require_memory, shapes};
 use crate::cli::{Format, Prompt, TraceArgs, Verbosity};
 use crate::output::trace::{
     BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, RepeatRecord, TraceRecord,
@@ -70,6 +72,23 @@ impl Views {
         }
         Ok(Self { hidden, attention, lens: args.lens })
     }
+
+    /// Drops the other views of a record.
+    fn keep(self, record: &mut TraceRecord) {
+        record.hidden = record.hidden.take().filter(|_| self.hidden);
+        record.attention = record.attention.take().filter(|_| self.attention);
+        record.lens = record.lens.take().filter(|_| self.lens);
+    }
+}
+
+/// How to ask for fewer heads.
+fn narrower(args: &TraceArgs) -> &'static str {
+    match (args.layer, args.head) {
+        (None, None) => "choose a --layer or a --head, or shorten the text",
+        (None, Some(_)) => "choose a --layer, or shorten the text",
+        (Some(_), None) => "choose a --head, or shorten the text",
+        (Some(_), Some(_)) => "shorten the text",
+    }
 }
 
 /// The layer or head that a flag names, or all.
@@ -94,15 +113,24 @@ struct Tracer<'a> {
 impl Tracer<'_> {
     fn single(&self, prompt: &Prompt, format: Format) -> Result<()> {
         let ids = self.ids(prompt, None)?;
+        let shown = (self.layers.len() * self.heads.len(), ids.len());
+        if self.args.html.is_some() {
+            html::trace::check(shown, narrower(self.args))?;
+        }
+        if self.args.svg.is_some() && self.views.attention {
+            svg::check_attention(shown, narrower(self.args))?;
+        }
         let (activations, repeat) = self.run(&[&ids])?.pop().context("the text was not run")?;
         if let Some(path) = &self.args.save {
             activations.save(&self.loaded.model, path)?;
         }
         let tokenizer = self.loaded.tokenizer.as_ref();
+        let views = if self.args.html.is_some() { Views::ALL } else { self.views };
+        let mut record = self.record(&ids, activations, views, repeat)?;
         if let Some(path) = &self.args.html {
-            html::trace::write(path, &self.record(&ids, &activations, Views::ALL, None)?, tokenizer)?;
+            html::trace::write(path, &record, tokenizer)?;
+            self.views.keep(&mut record);
         }
-        let record = self.record(&ids, &activations, self.views, repeat)?;
         if let Some(path) = &self.args.svg {
             svg::write(path, &record, tokenizer)?;
         }
@@ -146,7 +174,7 @@ impl Tracer<'_> {
     fn records(&self, texts: &[Vec<u32>]) -> Result<Vec<TraceRecord>> {
         let ids: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
         let runs = self.run(&ids)?.into_iter().zip(texts);
-        runs.map(|((activations, repeat), ids)| self.record(ids, &activations, self.views, repeat)).collect()
+        runs.map(|((activations, repeat), ids)| self.record(ids, activations, self.views, repeat)).collect()
     }
 
     /// Runs the texts, as often as is asked for; what comes of each text is that of the first run.
@@ -158,6 +186,16 @@ impl Tracer<'_> {
             () => 0..0,
         };
         let model = &self.loaded.model;
+        texts.iter().try_for_each(|ids| check_context(self.loaded, ids.len()))?;
+        let with_logits = self.args.save.is_some() || self.args.repeat.is_some();
+        let bytes = |tokens| activations::bytes(model, tokens, recorded.len(), with_logits);
+        match texts {
+            [ids] => {
+                let what = format!("tracing {}", tokens_text(ids.len()));
+                require_memory(&what, ids.len(), bytes, |tokens| format!("a text of {}", tokens_text(tokens)))?;
+            }
+            _ => memory::require_bytes("tracing", texts.iter().map(|ids| bytes(ids.len())).sum())?,
+        }
         let pass = || Activations::record_all(model, texts, recorded.clone());
         let first = pass()?;
         let Some(runs) = self.args.repeat else {
@@ -175,25 +213,28 @@ impl Tracer<'_> {
     fn record(
         &self,
         ids: &[u32],
-        activations: &Activations,
+        mut activations: Activations,
         views: Views,
         repeat: Option<RepeatRecord>,
     ) -> Result<TraceRecord> {
-        let lens = || lens(&self.loaded.model, activations, LENS_TOP);
+        let attention = views.attention.then(|| self.attention(&mut activations)).transpose()?;
+        let lens = || lens(&self.loaded.model, &activations, LENS_TOP);
         Ok(TraceRecord {
             model: self.loaded.name.clone(),
             ids: ids.to_vec(),
             tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
             repeat,
-            hidden: views.hidden.then(|| hidden(activations)).transpose()?,
-            attention: views.attention.then(|| self.attention(activations)).transpose()?,
+            hidden: views.hidden.then(|| hidden(&activations)).transpose()?,
+            attention,
             lens: if views.lens { Some(lens()?.iter().map(|layer| self.lens(layer)).collect()) } else { None },
         })
     }
 
-    fn attention(&self, activations: &Activations) -> Result<Vec<HeadRecord>> {
+    /// The heads' weights, which move out of the activations, a layer at a time.
+    fn attention(&self, activations: &mut Activations) -> Result<Vec<HeadRecord>> {
         let mut records = vec![];
-        for layer in activations.attention.iter().filter(|layer| self.layers.contains(&layer.layer)) {
+        let layers = std::mem::take(&mut activations.attention);
+        for layer in layers.into_iter().filter(|layer| self.layers.contains(&layer.layer)) {
             for head in self.heads.clone() {
                 let weights = layer.weights(head)?;
                 records.push(HeadRecord { layer: layer.layer, head, weights });

@@ -2,39 +2,41 @@
 
 use anstyle::AnsiColor;
 use anyhow::Result;
+use gpt2::analysis::next_token::Candidate;
+use gpt2::pipeline::Pipeline;
 use gpt2::printable;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use unicode_width::UnicodeWidthStr;
 
 use super::tokens::quoted;
 use super::{Stdout, Style};
 
 /// What `topk` shows of a text.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 #[serde(untagged)]
-pub enum TopkView {
+pub enum TopkView<'a> {
     /// Distributions after positions.
-    Positions(TopkRecord),
+    Positions(TopkRecord<'a>),
     /// `--tree`
     Tree(TreeRecord),
     /// `--append`
-    Steps(StepsRecord),
+    Steps(StepsRecord<'a>),
 }
 
 /// The result of `topk`.
-#[derive(Debug, Serialize)]
-pub struct TopkRecord {
+#[derive(Serialize)]
+pub struct TopkRecord<'a> {
     /// The model's name.
     pub model: String,
     /// The ids of the prompt, including `<|endoftext|>` if it was added.
     pub prompt_ids: Vec<u32>,
     /// The requested positions, in order.
-    pub positions: Vec<PositionRecord>,
+    pub positions: Vec<PositionRecord<'a>>,
 }
 
 /// The distribution after one position.
-#[derive(Debug, Serialize)]
-pub struct PositionRecord {
+#[derive(Serialize)]
+pub struct PositionRecord<'a> {
     /// The 0-based position of the token before `next`.
     pub position: usize,
     /// That token.
@@ -44,10 +46,33 @@ pub struct PositionRecord {
     /// The distribution's entropy in nats.
     pub entropy: f64,
     /// The best candidates, best first.
-    pub next: Vec<CandidateRecord>,
+    pub next: Candidates<'a>,
     /// The tokens asked for with `--token`, in the order given.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tokens: Vec<CandidateRecord>,
+    #[serde(skip_serializing_if = "Candidates::is_empty")]
+    pub tokens: Candidates<'a>,
+}
+
+/// Candidates whose records are made one by one: those of a whole vocabulary at every position would take gigabytes.
+pub struct Candidates<'a> {
+    pub candidates: Vec<Candidate>,
+    /// Gives the tokens' texts.
+    pub pipeline: &'a Pipeline,
+}
+
+impl Candidates<'_> {
+    fn is_empty(&self) -> bool {
+        self.candidates.is_empty()
+    }
+
+    fn records(&self) -> impl Iterator<Item = CandidateRecord> {
+        self.candidates.iter().map(|candidate| CandidateRecord::new(candidate, self.pipeline))
+    }
+}
+
+impl Serialize for Candidates<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.records())
+    }
 }
 
 /// One candidate for the next token.
@@ -70,16 +95,16 @@ pub struct CandidateRecord {
 /// The width of the widest bar in columns.
 const BAR_WIDTH: f64 = 30.0;
 
-impl PositionRecord {
+impl PositionRecord<'_> {
     /// Rank, probability, bar and token of each candidate.
     pub fn write_table(&self, out: &mut Stdout) -> Result<()> {
-        for candidate in &self.next {
+        for candidate in self.next.records() {
             candidate.write_line(out)?;
         }
         if !self.tokens.is_empty() {
             writeln!(out, "asked for:")?;
         }
-        for candidate in &self.tokens {
+        for candidate in self.tokens.records() {
             candidate.write_line(out)?;
         }
         Ok(())
@@ -99,12 +124,12 @@ impl PositionRecord {
         let token = name(self.id);
         let padding = " ".repeat(widest.saturating_sub(token.width()));
         write!(out, "{padding}{bold}{token}{bold:#} {dim}=>{dim:#}")?;
-        let asked = |c: &CandidateRecord| format!("; {} {} (rank {})", name(c.id), small(c.prob), c.rank);
-        let asked: String = self.tokens.iter().map(asked).collect();
+        let asked = |c: &Candidate| format!("; {} {} (rank {})", name(c.id), small(c.prob()), c.rank());
+        let asked: String = self.tokens.candidates.iter().map(asked).collect();
         let room = if Stdout::is_terminal() { Stdout::width().saturating_sub(asked.width()) } else { usize::MAX };
         let mut column = widest.max(token.width()) + 3;
-        for (i, candidate) in self.next.iter().enumerate() {
-            let (token, percent) = (name(candidate.id), format!("{:.2}%", 100.0 * candidate.prob));
+        for (i, candidate) in self.next.candidates.iter().enumerate() {
+            let (token, percent) = (name(candidate.id), format!("{:.2}%", 100.0 * candidate.prob()));
             column += token.width() + percent.len() + 3;
             if i > 0 && column > room {
                 break;
@@ -118,6 +143,13 @@ impl PositionRecord {
 }
 
 impl CandidateRecord {
+    /// `pipeline` gives the token's text.
+    pub fn new(candidate: &Candidate, pipeline: &Pipeline) -> Self {
+        let token = pipeline.token_text(candidate.id);
+        let (rank, prob, logprob) = (candidate.rank(), candidate.prob(), candidate.logprob());
+        Self { rank, id: candidate.id, token, logit: candidate.logit(), prob, logprob }
+    }
+
     fn write_line(&self, out: &mut Stdout) -> Result<()> {
         let bold = Style::new().bold();
         let blue = Style::colour(AnsiColor::Blue);
@@ -133,14 +165,14 @@ impl CandidateRecord {
 }
 
 /// The result of `topk --append`.
-#[derive(Debug, Serialize)]
-pub struct StepsRecord {
+#[derive(Serialize)]
+pub struct StepsRecord<'a> {
     /// The model's name.
     pub model: String,
     /// The ids of the prompt.
     pub prompt_ids: Vec<u32>,
     /// One for each appended token.
-    pub steps: Vec<StepRecord>,
+    pub steps: Vec<StepRecord<'a>>,
     /// The ids of the prompt and of the appended tokens.
     pub all_ids: Vec<u32>,
     /// The text of all of them; null without a tokenizer.
@@ -148,8 +180,8 @@ pub struct StepsRecord {
 }
 
 /// A step of `--append`: the token that was appended, and what else there was.
-#[derive(Debug, Serialize)]
-pub struct StepRecord {
+#[derive(Serialize)]
+pub struct StepRecord<'a> {
     /// 1 for the first.
     pub step: usize,
     /// The token.
@@ -160,13 +192,13 @@ pub struct StepRecord {
     /// The entropy of the distribution that it was taken from, in nats.
     pub entropy: f64,
     /// The best candidates, the token first.
-    pub next: Vec<CandidateRecord>,
+    pub next: Candidates<'a>,
     /// The tokens asked for with `--token`, in the order given.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tokens: Vec<CandidateRecord>,
+    #[serde(skip_serializing_if = "Candidates::is_empty")]
+    pub tokens: Candidates<'a>,
 }
 
-impl StepsRecord {
+impl StepsRecord<'_> {
     /// Each step with its token and the next best ones, the chain of tokens, and the whole text.
     pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
         let (bold, dim, blue) = (Style::new().bold(), Style::new().dimmed(), Style::colour(AnsiColor::Blue));
@@ -179,7 +211,7 @@ impl StepsRecord {
             let padding = " ".repeat(widest.saturating_sub(name.width()));
             write!(out, "{dim}{:>4}{dim:#}  {bold}{name}{bold:#}{padding}  {:>7}", step.step, small(step.chosen.prob))?;
             let mut column = 15 + widest.max(name.width());
-            for (i, other) in step.next.iter().skip(1).enumerate() {
+            for (i, other) in step.next.records().skip(1).enumerate() {
                 let other = format!("{} {}", quoted(other.token.as_deref(), other.id), small(other.prob));
                 column += other.width() + 2;
                 if column > room {
@@ -188,7 +220,7 @@ impl StepsRecord {
                 let before = if i == 0 { "   " } else { ", " };
                 write!(out, "{dim}{before}{other}{dim:#}")?;
             }
-            for asked in &step.tokens {
+            for asked in step.tokens.records() {
                 let token = quoted(asked.token.as_deref(), asked.id);
                 write!(out, "; {token} {} (rank {})", small(asked.prob), asked.rank)?;
             }

@@ -7,21 +7,24 @@ use clap::Args;
 /// Rows: where they come from, where their results go, and what becomes of keys that mean nothing to the program.
 #[derive(Debug, Args)]
 pub struct RowArgs {
+    /// Many texts: {"id", "prompt"} a line; - for stdin
+    ///
     /// Rows, one JSON object a line: {"id", "prompt"} or {"id", "prompt_ids"} (`text` and `ids` are the same), and, for
-    /// generate, any decoding parameter in snake_case; - for stdin
+    /// generate, any decoding parameter in snake_case.
     #[arg(long, value_name = "F.jsonl", conflicts_with_all = ["positional", "prompt", "file", "ids"])]
     pub input: Option<PathBuf>,
-    /// Where to write results, one JSON object a line, as they finish [default: stdout]. F.jsonl.gpt2 beside it says what
-    /// they were made with, for --resume
-    #[arg(long, value_name = "F.jsonl", requires = "input", conflicts_with_all = ["positional", "prompt", "file", "ids"])]
+    /// Their results, an object a line [default: stdout]
+    ///
+    /// They are written as they finish. F.jsonl.gpt2 beside it says what they were made with, for --resume.
+    #[arg(long, value_name = "F.jsonl")]
     pub output: Option<PathBuf>,
     /// Continue the output of an earlier run: skip rows that are complete in it. Model and parameters must be the same
-    #[arg(long, requires = "output")]
+    #[arg(long)]
     pub resume: bool,
     /// Which of a row's other keys to carry into its result, under `input` [default: all]
-    #[arg(long, value_name = "KEY,...", value_delimiter = ',', requires = "input", conflicts_with = "strict")]
+    #[arg(long, value_name = "KEY,...", value_delimiter = ',', conflicts_with = "strict")]
     pub keep: Option<Vec<String>>,
     /// Refuse rows with other keys
-    #[arg(long, requires = "input")]
+    #[arg(long)]
     pub strict: bool,
 }

@@ -16,8 +16,6 @@ use super::{Format, ModelArgs, TextArgs, number};
   gpt2 trace --model demo \"Once upon a time\" --save activations.safetensors")]
 pub struct TraceArgs {
     #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
     pub text: TextArgs,
     /// Hidden states after the embedding, every block and the final norm; the default view
     #[arg(long, help_heading = "View")]
@@ -34,6 +32,8 @@ pub struct TraceArgs {
     /// Show only the attention of this head, counted from 0
     #[arg(long, value_name = "H", value_parser = number::whole::<usize>(0..), help_heading = "View")]
     pub head: Option<usize>,
+    #[command(flatten)]
+    pub model: ModelArgs,
     /// Draw the view as a picture
     #[arg(long, value_name = "F.svg", help_heading = "Output")]
     pub svg: Option<PathBuf>,
@@ -43,7 +43,9 @@ pub struct TraceArgs {
     /// Save every activation and the logits
     #[arg(long, value_name = "F.safetensors", help_heading = "Output")]
     pub save: Option<PathBuf>,
-    /// How to write the result
+    /// text, json or jsonl
+    ///
+    /// How to write the result.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
 }

@@ -1,20 +1,24 @@
 //! `gpt2 score`: how likely a model finds a text.
 
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+
 use anyhow::{Context, Result, anyhow};
 use gpt2::analysis::perplexity::Sliding;
-use gpt2::analysis::score::{self, Score, ScoreOptions, score};
+use gpt2::analysis::score::{self, Progress, Score, ScoreOptions, score};
 
 use super::load::Loaded;
-use super::progress::bar;
+use super::progress::TokenBar;
 use super::rows::{self, Input, Next, Refused, Row, Sink};
+use super::{Interrupted, interrupt_flag};
 use crate::cli::{Format, Prompt, ScoreArgs, Verbosity};
 use crate::output::score::{Protocol, ScoreRecord};
-use crate::output::{RowRecord, Stdout, check_folder, html, say};
+use crate::output::{RowRecord, Stdout, check_folder, html, say, say_written};
 
 /// How many of the most probable tokens the page shows in each place.
 const ALTERNATIVES: usize = 8;
 
-/// Texts of more tokens than this get a progress bar.
+/// Texts that take at least this many tokens through the network get a progress bar.
 const LONG: usize = 4096;
 
 pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
@@ -62,11 +66,21 @@ struct Scorer<'a> {
 impl Scorer<'_> {
     fn single(&self, prompt: &Prompt) -> Result<()> {
         let (ids, context) = self.ids(prompt)?;
-        let is_long = ids.len() >= LONG;
-        let progress = bar("tokens", ids.len() as u64, self.verbosity.quiet || !is_long)?;
-        let scores = score(&self.loaded.model, &[&ids], &self.options, |tokens| progress.inc(tokens as u64));
-        progress.finish_and_clear();
+        let (total, interrupted) = (ids.len(), interrupt_flag()?);
+        let work = score::work(total, &self.options);
+        let mut progress = TokenBar::new(total, work, self.verbosity.quiet || work < LONG)?;
+        let mut done = 0;
+        let scores = score(&self.loaded.model, &[&ids], &self.options, |Progress { tokens, work }| {
+            progress.add(tokens, work);
+            done += tokens;
+            if interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        progress.finish();
         let Some(score) = scores?.pop() else { return Ok(()) };
+        let is_interrupted = done < total && interrupted.load(Ordering::Relaxed);
+        if is_interrupted && !self.verbosity.quiet {
+            say(format_args!("interrupted: these are the scores of the first {done} of {} tokens", total));
+        }
         let record = self.record(None, ids, context, &score);
         if record.scored_tokens == 0 && !self.verbosity.quiet {
             say(match record.ids.is_empty() {
@@ -77,6 +91,9 @@ impl Scorer<'_> {
         if let Some(path) = &self.args.html {
             let alternatives = &score.alternatives[score.alternatives.len() - record.ids.len()..];
             html::score::write(path, &record, alternatives, self.loaded.tokenizer.as_ref())?;
+            if !self.verbosity.quiet {
+                say_written(path, "a page with the scores and the expected tokens over the text");
+            }
         }
         let mut out = Stdout::lock();
         match self.args.format {
@@ -85,7 +102,8 @@ impl Scorer<'_> {
             }
             format => out.json(&record, format)?,
         }
-        out.finish()
+        out.finish()?;
+        if is_interrupted { Err(Interrupted.into()) } else { Ok(()) }
     }
 
     /// The ids that go through the network: the text's, after `<|endoftext|>` if requested or if the tokenizer puts it
@@ -110,10 +128,12 @@ impl Scorer<'_> {
         let tokens = &score.tokens[skipped..];
         ids.drain(..skipped);
         let sum_logprob = score.sum_logprob();
-        let bytes = self.loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode_bytes(&ids, false).len());
+        let scored: Vec<u32> = ids.iter().zip(tokens).filter(|(_, score)| score.is_some()).map(|(id, _)| *id).collect();
+        let bytes = self.loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode_bytes(&scored, false).len());
         ScoreRecord {
             row,
             model: self.loaded.name.clone(),
+            settings: self.loaded.record_settings(&self.args.text, []),
             tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
             logprobs: tokens.iter().map(|token| token.map(|token| token.logprob)).collect(),
             ranks: tokens.iter().map(|token| token.map(|token| token.rank)).collect(),
@@ -136,9 +156,10 @@ impl Scorer<'_> {
         settings.parameters.insert("context".into(), self.args.context.into());
         let mut sink = Sink::open(&args.rows, &input, &mut settings)?;
         let progress = rows::progress(args.rows.input.as_deref(), self.verbosity.quiet)?;
-        let mut failed = 0;
+        let interrupted = interrupt_flag()?;
+        let (mut failed, mut tokens) = (0, 0);
         let mut more = true;
-        while more {
+        while more && !interrupted.load(Ordering::Relaxed) {
             let mut rows = vec![];
             while rows.len() < args.batch_size {
                 match input.next(rows.is_empty())? {
@@ -156,10 +177,16 @@ impl Scorer<'_> {
                 }
             }
             let count = rows.len();
+            tokens += rows.iter().flatten().map(|row| row.ids.len()).sum::<usize>();
             failed += self.score_rows(rows, &mut sink)?;
             progress.inc(count as u64);
+            rows::show_tokens(&progress, tokens as u64);
         }
         progress.finish_and_clear();
+        sink.report(self.verbosity);
+        if more {
+            return Err(Interrupted.into());
+        }
         rows::outcome(failed)
     }
 
@@ -199,7 +226,7 @@ impl Scorer<'_> {
 
     /// Scores texts together, or one by one if one of them fails.
     fn scores(&self, texts: &[&[u32]]) -> Vec<Result<Score>> {
-        match score(&self.loaded.model, texts, &self.options, |_| ()) {
+        match score(&self.loaded.model, texts, &self.options, |_| ControlFlow::Continue(())) {
             Ok(scores) => scores.into_iter().map(Ok).collect(),
             Err(error) if texts.len() == 1 => vec![Err(error.into())],
             Err(_) => texts.chunks(1).flat_map(|text| self.scores(text)).collect(),

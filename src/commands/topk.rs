@@ -11,7 +11,7 @@ use super::load::Loaded;
 use super::progress::bar;
 use crate::cli::{Format, TopkArgs, Verbosity};
 use crate::output::topk::{CandidateRecord, NodeRecord, PositionRecord, TopkRecord, TreeRecord};
-use crate::output::{Stdout, check_folder, html};
+use crate::output::{Stdout, check_folder, html, say_written};
 
 /// Trees of at least this many nodes get a progress bar.
 const MANY: u64 = 1000;
@@ -21,9 +21,11 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     let prompt = if args.keep_newline { args.text.prompt()? } else { args.text.prompt_without_newline()? };
     let loaded = Loaded::load(&args.model, verbosity)?;
     let ids = loaded.prompt_ids(&prompt, None, &args.text, verbosity)?;
+    loaded.note_space(&prompt, &ids, verbosity);
     let mut config = args.processors.over(loaded.generation_defaults(args.generation_config, verbosity)?)?;
     let given = args.processors.given();
     let blame = |error: Error| loaded.blame(error.into(), args.generation_config, &given);
+    let settings = loaded.record_settings(&args.text, config.changed());
     loaded.encode_texts(&mut config).map_err(blame)?;
     let vocab_size = loaded.model.config().vocab_size;
     let query = Query {
@@ -40,7 +42,7 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
             let nodes = tree(&loaded.model, &ids, depth, &query, &|| bar.inc(1))?;
             bar.finish_and_clear();
             let tree = nodes.into_iter().map(|node| node_record(node, &loaded)).collect();
-            let record = TreeRecord { model: loaded.name.clone(), prompt_ids: ids, tree };
+            let record = TreeRecord { model: loaded.name.clone(), settings, prompt_ids: ids, tree };
             match args.format {
                 Format::Text => record.write_text(&mut out)?,
                 format => out.json(&record, format)?,
@@ -49,9 +51,12 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
         None => {
             let found = next_tokens(&loaded.model, &ids, wanted_positions(args, ids.len())?, &query)?;
             let positions = found.into_iter().map(|next| position_record(next, &ids, &loaded)).collect();
-            let record = TopkRecord { model: loaded.name.clone(), prompt_ids: ids, positions };
+            let record = TopkRecord { model: loaded.name.clone(), settings, prompt_ids: ids, positions };
             if let Some(path) = &args.html {
                 html::topk::write(path, &record, query.k, loaded.tokenizer.as_ref())?;
+                if !verbosity.quiet {
+                    say_written(path, "a page with the distributions over the text");
+                }
             }
             match args.format {
                 Format::Text => write_text(&record, &loaded, args.all, &mut out)?,

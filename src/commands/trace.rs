@@ -1,16 +1,18 @@
 //! `gpt2 trace`: what happens inside the network.
 
 use std::ops::Range;
+use std::path::Path;
 
 use anyhow::Result;
 use gpt2::Error;
 use gpt2::analysis::activations::{Activations, Hidden};
 use gpt2::analysis::lens::{LensLayer, LensReading, lens};
+use gpt2::error::tokens_text;
 
 use super::load::Loaded;
-use crate::cli::{Format, TraceArgs, Verbosity};
+use crate::cli::{Format, TextArgs, TraceArgs, Verbosity};
 use crate::output::trace::{BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, TraceRecord};
-use crate::output::{Stdout, check_folder, html, svg};
+use crate::output::{Stdout, check_folder, html, say_written, svg};
 
 /// How many values are reported from each end of a hidden state.
 const EXCERPT: usize = 8;
@@ -32,21 +34,33 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
         () if views.attention || args.html.is_some() => layers.clone(),
         () => 0..0,
     };
+    let has_files = [&args.save, &args.svg, &args.html].iter().any(|path| path.is_some());
+    let written = |path: &Path, what: String| {
+        if !verbosity.quiet {
+            say_written(path, what);
+        }
+    };
     let activations = Activations::record(&loaded.model, &ids, recorded)?;
     if let Some(path) = &args.save {
         activations.save(&loaded.model, path)?;
+        written(path, format!("the activations of {} and the logits", tokens_text(ids.len())));
     }
-    let tracer = Tracer { loaded: &loaded, activations, layers, heads };
+    let (layers_shown, heads_shown) = (layers.len(), heads.len());
+    let tracer = Tracer { loaded: &loaded, text: &args.text, activations, layers, heads };
     let tokenizer = loaded.tokenizer.as_ref();
     if let Some(path) = &args.html {
         html::trace::write(path, &tracer.record(&ids, Views::ALL)?, tokenizer)?;
+        written(path, "a page with hidden states, attention and logit lens".to_owned());
     }
     let record = tracer.record(&ids, views)?;
     if let Some(path) = &args.svg {
         svg::write(path, &record, tokenizer)?;
+        written(path, views.picture(layers_shown * heads_shown));
     }
     let mut out = Stdout::lock();
     match args.format {
+        // The user asked for files, and the default view is not about them.
+        Format::Text if has_files && !views.are_chosen => {}
         Format::Text => record.write_text(tokenizer, &mut out)?,
         format => out.json(&record, format)?,
     }
@@ -59,10 +73,22 @@ struct Views {
     hidden: bool,
     attention: bool,
     lens: bool,
+    /// Whether the flags name them, so that they are no default.
+    are_chosen: bool,
 }
 
 impl Views {
-    const ALL: Self = Self { hidden: true, attention: true, lens: true };
+    const ALL: Self = Self { hidden: true, attention: true, lens: true, are_chosen: true };
+
+    /// What a picture of the one view shows, with this many heads.
+    fn picture(self, heads: usize) -> String {
+        match self {
+            Self { attention: true, .. } if heads == 1 => "a picture of the attention of one head".to_owned(),
+            Self { attention: true, .. } => format!("a picture of the attention of {heads} heads"),
+            Self { lens: true, .. } => "a picture of the logit lens".to_owned(),
+            _ => "a picture of the hidden states".to_owned(),
+        }
+    }
 
     fn of(args: &TraceArgs) -> Result<Self> {
         let attention = args.attention || ((args.layer.is_some() || args.head.is_some()) && args.html.is_none());
@@ -71,7 +97,8 @@ impl Views {
             let message = "--svg draws one view: choose one of --hidden, --attention and --lens";
             return Err(Error::Usage(message.into()).into());
         }
-        Ok(Self { hidden, attention, lens: args.lens })
+        let are_chosen = args.hidden || attention || args.lens;
+        Ok(Self { hidden, attention, lens: args.lens, are_chosen })
     }
 }
 
@@ -87,6 +114,7 @@ fn selected(chosen: Option<usize>, count: usize, flag: &str) -> Result<Range<usi
 /// A recorded pass and the flags that say what to show of it.
 struct Tracer<'a> {
     loaded: &'a Loaded,
+    text: &'a TextArgs,
     activations: Activations,
     layers: Range<usize>,
     heads: Range<usize>,
@@ -97,6 +125,7 @@ impl Tracer<'_> {
         let lens = || lens(&self.loaded.model, &self.activations, LENS_TOP);
         Ok(TraceRecord {
             model: self.loaded.name.clone(),
+            settings: self.loaded.record_settings(self.text, []),
             ids: ids.to_vec(),
             tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
             hidden: views.hidden.then(|| self.hidden()).transpose()?,

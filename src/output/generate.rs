@@ -4,6 +4,7 @@ use anyhow::Result;
 use gpt2::decode::{FinishReason, TokenLogprob};
 use serde::Serialize;
 
+use super::settings::SettingsRecord;
 use super::tokens::{padded, quoted};
 use super::{RowRecord, Stdout};
 
@@ -25,6 +26,8 @@ pub struct GenerateRecord {
     pub sequences: Vec<SequenceRecord>,
     /// Where the time went.
     pub timings: Timings,
+    /// What it was made with.
+    pub settings: SettingsRecord,
 }
 
 /// One generated sequence.

@@ -6,6 +6,7 @@ use gpt2::printable;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
+use super::settings::SettingsRecord;
 use super::tokens::quoted;
 use super::{Stdout, Style};
 
@@ -18,6 +19,8 @@ pub struct TopkRecord {
     pub prompt_ids: Vec<u32>,
     /// The requested positions, in order.
     pub positions: Vec<PositionRecord>,
+    /// What it was made with.
+    pub settings: SettingsRecord,
 }
 
 /// The distribution after one position.
@@ -141,6 +144,8 @@ pub struct TreeRecord {
     pub prompt_ids: Vec<u32>,
     /// The best continuations.
     pub tree: Vec<NodeRecord>,
+    /// What it was made with.
+    pub settings: SettingsRecord,
 }
 
 /// A token in the tree of continuations.

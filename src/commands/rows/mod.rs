@@ -16,7 +16,7 @@ mod sink;
 pub use input::{Input, Next};
 pub use ledger::Settings;
 pub use lines::Lines;
-pub use progress::{outcome, progress};
+pub use progress::{outcome, progress, show_tokens};
 pub use row::{Refused, Row};
 pub use sink::Sink;
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use gpt2::Error;
-use gpt2::base::{DType, FloatType, pool};
+use gpt2::base::{FloatType, pool};
 use gpt2::decode::GenerationConfig;
 use gpt2::device::Backend;
 use gpt2::kernels;
@@ -18,9 +18,10 @@ use gpt2::printable;
 use gpt2::source::{self, OpenedModel, Progress, SourceOptions};
 use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::rows::Settings;
+use super::settings;
 use crate::cli::{ModelArgs, Prompt, RowArgs, TextArgs, TokenizerArgs, Verbosity};
 use crate::output::say;
 use crate::output::settings::SettingsRecord;
@@ -138,7 +139,7 @@ impl Loaded {
         if verbosity.verbose > 0 {
             say(format_args!("loaded {} in {load_s:.3} s", pipeline.name));
         }
-        let settings = settings(args, &opened, &pipeline.model, device, &fingerprint);
+        let settings = settings::of(args, &opened, &pipeline.model, device, &fingerprint);
         let tokenizer_files = opened.tokenizer;
         Ok(Self { pipeline, start_note: Cell::new(start_note), load_s, fingerprint, tokenizer_files, settings })
     }
@@ -311,30 +312,6 @@ impl Loaded {
             ))
         };
         Ok(self.pipeline.tokenizer().map_err(advise)?)
-    }
-}
-
-fn settings(args: &ModelArgs, opened: &OpenedModel, model: &Gpt2, device: String, hash: &str) -> SettingsRecord {
-    let most = model.weight_bytes().into_iter().max_by_key(|(_, bytes)| *bytes);
-    let (dtype, is_quantized) = most.map_or((DType::F32, false), |(dtype, _)| (dtype, dtype.block_len() > 1));
-    let name = dtype.to_string().to_lowercase();
-    let mut parameters = Map::new();
-    if !args.adapter.is_empty() {
-        parameters.insert("adapter".to_owned(), args.adapter.clone().into());
-    }
-    if let Some(tokenizer) = &args.tokenizer {
-        parameters.insert("tokenizer".to_owned(), tokenizer.display().to_string().into());
-    }
-    SettingsRecord {
-        model: opened.name.clone(),
-        revision: opened.revision.clone(),
-        hash: hash.to_owned(),
-        dtype: if is_quantized { DType::F32.to_string().to_lowercase() } else { name.clone() },
-        quantization: is_quantized.then_some(name),
-        device,
-        version: env!("CARGO_PKG_VERSION"),
-        simd: kernels::level().name(),
-        parameters,
     }
 }
 

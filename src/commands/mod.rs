@@ -8,6 +8,7 @@ mod load;
 mod progress;
 mod rows;
 mod score;
+mod settings;
 mod tokenize;
 mod topk;
 mod trace;
@@ -15,7 +16,7 @@ mod trace;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::Result;
+use gpt2::{Error, memory};
 use signal_hook::consts::SIGINT;
 use signal_hook::flag::register_conditional_shutdown;
 
@@ -33,7 +34,7 @@ impl Interrupted {
 }
 
 /// A flag set by Ctrl-C: the current step is finished, then generation ends. A second Ctrl-C ends the program at once.
-pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
+pub fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     // Handlers run in the order of registration. The first does nothing until the second has set the flag; from then on it
     // ends the process directly from the signal handler, where little else is safe to do.
@@ -59,4 +60,36 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(&args, verbosity),
         Command::Completions { shell } => Stdout::lock().text(&completions::script(shell)?),
     }
+}
+
+/// Checks that a text of so many tokens fits the context: before memory is counted, of which a longer one takes more.
+///
+/// # Errors
+/// [`Error::Context`] if it does not.
+fn check_context(model: &gpt2::pipeline::Pipeline, tokens: usize) -> Result<(), Error> {
+    let context = model.model.config().n_positions;
+    if tokens > context { Err(Error::Context { tokens, context }) } else { Ok(()) }
+}
+
+/// Checks that there is memory for work, called `what`, whose size depends on `value`.
+///
+/// # Errors
+/// [`Error::OutOfMemory`], with the largest value that would fit, which `fitting` puts into words.
+fn require_memory(
+    what: &str,
+    value: usize,
+    bytes: impl Fn(usize) -> u64,
+    fitting: impl Fn(usize) -> String,
+) -> Result<(), Error> {
+    let Err(error) = memory::require_bytes(what, bytes(value)) else { return Ok(()) };
+    let (mut fits, mut not) = (0, value);
+    while not - fits > 1 {
+        let middle = fits + (not - fits) / 2;
+        // A quarter more, for what is too small to count.
+        match memory::require_bytes(what, bytes(middle).saturating_mul(5) / 4) {
+            Ok(()) => fits = middle,
+            Err(_) => not = middle,
+        }
+    }
+    if fits == 0 { Err(error) } else { Err(Error::OutOfMemory(format!("{error}; {} would fit", fitting(fits)))) }
 }

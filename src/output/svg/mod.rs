@@ -17,13 +17,14 @@ use svg::Document;
 use svg::node::element;
 use unicode_width::UnicodeWidthStr;
 
+pub use self::attention::check as check_attention;
 use super::trace::TraceRecord;
 
 /// Draws the view in the record.
 pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -> Result<()> {
     let labels = record.labels(tokenizer);
     let picture = match record {
-        TraceRecord { attention: Some(heads), .. } => attention::draw(&record.model, heads, &labels)?,
+        TraceRecord { attention: Some(heads), .. } => attention::draw(&record.model, heads, &labels),
         TraceRecord { lens: Some(layers), .. } => lens::draw(&record.model, layers, &labels, tokenizer),
         TraceRecord { hidden: Some(states), .. } => hidden::draw(&record.model, states, &labels),
         _ => return Err(Error::Usage("--svg has no view to draw".into()).into()),

@@ -13,22 +13,25 @@ pub const MANY: &str = "many";
 /// Rows: where they come from, where their results go, and what becomes of keys that mean nothing to the program.
 #[derive(Debug, Args)]
 pub struct RowArgs {
+    /// Many texts: {"id", "prompt"} a line; - for stdin
+    ///
     /// Rows, one JSON object a line: {"id", "prompt"} or {"id", "prompt_ids"} (`text` and `ids` are the same), and, for
-    /// generate, any decoding parameter in snake_case; - for stdin
+    /// generate, any decoding parameter in snake_case.
     #[arg(long, value_name = "F.jsonl", group = MANY, conflicts_with_all = ["positional", "prompt", "file", "ids"])]
     pub input: Option<PathBuf>,
-    /// Where to write results, one JSON object a line, as they finish [default: stdout]. F.jsonl.gpt2 beside it says what
-    /// they were made with, for --resume
-    #[arg(long, value_name = "F.jsonl", requires = MANY, conflicts_with_all = ["positional", "prompt", "file", "ids"])]
+    /// Their results, an object a line [default: stdout]
+    ///
+    /// They are written as they finish. F.jsonl.gpt2 beside it says what they were made with, for --resume.
+    #[arg(long, value_name = "F.jsonl")]
     pub output: Option<PathBuf>,
     /// Continue the output of an earlier run: skip rows that are complete in it. Model and parameters must be the same
-    #[arg(long, requires = "output")]
+    #[arg(long)]
     pub resume: bool,
     /// Which of a row's other keys to carry into its result, under `input` [default: all]
-    #[arg(long, value_name = "KEY,...", value_delimiter = ',', requires = "input", conflicts_with = "strict")]
+    #[arg(long, value_name = "KEY,...", value_delimiter = ',', conflicts_with = "strict")]
     pub keep: Option<Vec<String>>,
     /// Refuse rows with other keys
-    #[arg(long, requires = "input")]
+    #[arg(long)]
     pub strict: bool,
 }
 
@@ -38,7 +41,9 @@ pub struct RowArgs {
 pub struct TextsArgs {
     #[command(flatten)]
     pub rows: RowArgs,
-    /// Texts, one a line; - for stdin. Each result has its text as a heading
+    /// Many texts: one a line; - for stdin
+    ///
+    /// Each result has its text as a heading.
     #[arg(long, value_name = "F", group = MANY)]
     #[arg(conflicts_with_all = ["positional", "prompt", "file", "ids", "input", "keep", "strict"])]
     pub lines: Option<PathBuf>,
@@ -49,7 +54,7 @@ pub struct TextsArgs {
 #[command(next_help_heading = "Batch")]
 pub struct BatchSizeArg {
     /// Texts to process at the same time
-    #[arg(long, value_name = "N", requires = MANY, default_value_t = 8, value_parser = number::whole::<usize>(1..=4096))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = number::whole::<usize>(1..=4096))]
     pub batch_size: usize,
 }
 

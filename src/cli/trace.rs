@@ -18,8 +18,6 @@ use super::{BatchSizeArg, Format, MANY, ModelArgs, TextArgs, TextsArgs, number};
   gpt2 trace --model demo \"Once upon a time\" --repeat 3")]
 pub struct TraceArgs {
     #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
     pub text: TextArgs,
     /// Hidden states after the embedding, every block and the final norm; the default view
     #[arg(long, help_heading = "View")]
@@ -36,13 +34,17 @@ pub struct TraceArgs {
     /// Show only the attention of this head, counted from 0
     #[arg(long, value_name = "H", value_parser = number::whole::<usize>(0..), help_heading = "View")]
     pub head: Option<usize>,
-    /// Show only the shapes of what goes through the network, with the batch: ids, hidden states, attention, logits
+    /// Show only the shapes of a batch: ids, hidden states, attention, logits
     #[arg(long, help_heading = "View")]
     #[arg(conflicts_with_all = ["hidden", "attention", "lens", "layer", "head", "svg", "html", "save", "repeat", "output"])]
     pub shapes: bool,
-    /// Run N times and say whether every activation and logit came out with the same bits
+    /// Run N times and say whether every bit is the same
+    ///
+    /// Those of all activations and logits.
     #[arg(long, value_name = "N", value_parser = number::whole::<usize>(1..=1000), help_heading = "View")]
     pub repeat: Option<usize>,
+    #[command(flatten)]
+    pub model: ModelArgs,
     /// Draw the view as a picture
     #[arg(long, value_name = "F.svg", conflicts_with = MANY, help_heading = "Output")]
     pub svg: Option<PathBuf>,
@@ -52,7 +54,9 @@ pub struct TraceArgs {
     /// Save every activation and the logits
     #[arg(long, value_name = "F.safetensors", conflicts_with = MANY, help_heading = "Output")]
     pub save: Option<PathBuf>,
-    /// How to write the result [default: text; with --input or --output, jsonl]
+    /// text, json or jsonl
+    ///
+    /// How to write the result: text unless --input or --output is given, which take jsonl.
     #[arg(long, value_enum, help_heading = "Output")]
     pub format: Option<Format>,
     #[command(flatten)]

@@ -18,10 +18,13 @@ use gpt2::printable;
 use gpt2::source::{self, OpenedModel, Progress, SourceOptions};
 use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 
 use super::rows::Settings;
+use super::settings;
 use crate::cli::{ModelArgs, Prompt, RowArgs, TextArgs, TokenizerArgs, Verbosity};
 use crate::output::say;
+use crate::output::settings::SettingsRecord;
 
 /// A model ready to run.
 pub struct Loaded {
@@ -33,6 +36,8 @@ pub struct Loaded {
     /// Identifies the weights.
     fingerprint: String,
     tokenizer_files: TokenizerFiles,
+    /// What every record says about itself.
+    settings: SettingsRecord,
 }
 
 impl Loaded {
@@ -131,6 +136,7 @@ impl Loaded {
     pub fn load(args: &ModelArgs, verbosity: Verbosity) -> Result<Self> {
         let start = Instant::now();
         let backend = args.device.open()?;
+        let device = backend.name();
         set_up(args, verbosity)?;
         let opened = open(args, verbosity)?;
         let pipeline = Pipeline::load(&opened, LoadOptions { weights: args.weights(), backend })?;
@@ -141,8 +147,25 @@ impl Loaded {
         if verbosity.verbose > 0 {
             say(format_args!("loaded {} in {load_s:.3} s", pipeline.name));
         }
+        let settings = settings::of(args, &opened, &pipeline.model, device, &fingerprint);
         let tokenizer_files = opened.tokenizer;
-        Ok(Self { pipeline, start_note: Cell::new(start_note), load_s, fingerprint, tokenizer_files })
+        Ok(Self { pipeline, start_note: Cell::new(start_note), load_s, fingerprint, tokenizer_files, settings })
+    }
+
+    /// What a result is made with, including `parameters` and the flags for its text.
+    pub fn record_settings(
+        &self,
+        text: &TextArgs,
+        parameters: impl IntoIterator<Item = (String, Value)>,
+    ) -> SettingsRecord {
+        let mut settings = self.settings.clone();
+        settings.parameters.extend(parameters);
+        for (name, given) in [("bos", text.bos), ("no_special", text.no_special)] {
+            if given {
+                settings.parameters.insert(name.to_owned(), true.into());
+            }
+        }
+        settings
     }
 
     /// The ids of a text, with what the tokenizer puts around it; of ids, those.
@@ -200,6 +223,18 @@ impl Loaded {
             say(format_args!("note: {line}the prompt is empty: starting from {}", self.token_name(ids[0])));
         }
         Ok(ids)
+    }
+
+    /// Says that a prompt ends in a space, which is most often a mistake: the next token would bring its own.
+    pub fn note_space(&self, prompt: &Prompt, ids: &[u32], verbosity: Verbosity) {
+        let Prompt::Text(text) = prompt else { return };
+        // Other tokenizers drop the space.
+        let is_kept = ids.last().and_then(|id| self.token_text(*id)).is_some_and(|token| token.ends_with(' '));
+        if text.ends_with(' ') && is_kept && !verbosity.quiet {
+            say(
+                "note: the prompt ends in a space; GPT-2's tokens carry their space in front (\" time\"), so leave it out for a better continuation",
+            );
+        }
     }
 
     /// A token by its text, if it has one, or by its id.

@@ -82,8 +82,12 @@ fn batch(args: &TokenizeArgs, input: Input, tokenizer: LoadedTokenizer, verbosit
         Ok(record(&tokenizer, &text, &tokens))
     };
     let format = args.format.unwrap_or_default();
-    Batch { input, results, size: TOGETHER, progress }.run(
-        |rows| rows.iter().map(one).collect(),
+    Batch { input, results, size: TOGETHER, progress, verbosity }.run(
+        |rows, tokens| {
+            let records: Vec<Result<_>> = rows.iter().map(one).collect();
+            *tokens += records.iter().flatten().map(|record| record.count).sum::<usize>();
+            records
+        },
         |row, record, out| {
             let has_heading = !args.count && format == TokenizeFormat::Text;
             if has_heading {

@@ -16,10 +16,11 @@ use super::progress::bar;
 use super::rows::{self, Batch, Input, Results, together};
 use super::{check_context, require_memory, shapes};
 use crate::cli::{Format, Prompt, TopkArgs, Verbosity};
+use crate::output::settings::SettingsRecord;
 use crate::output::topk::{
     CandidateRecord, Candidates, NodeRecord, PositionRecord, StepRecord, StepsRecord, TopkRecord, TopkView, TreeRecord,
 };
-use crate::output::{Stdout, check_folder, html};
+use crate::output::{Stdout, check_folder, html, say_written};
 
 /// Trees of at least this many nodes get a progress bar.
 const MANY: u64 = 1000;
@@ -69,6 +70,7 @@ struct Topk<'a> {
     /// The parameters of the processors.
     config: GenerationConfig,
     query: Query,
+    settings: SettingsRecord,
     verbosity: Verbosity,
 }
 
@@ -77,6 +79,7 @@ impl<'a> Topk<'a> {
         let mut config = args.processors.over(loaded.generation_defaults(args.generation_config, verbosity)?)?;
         let given = args.processors.given();
         let blame = |error: Error| loaded.blame(error.into(), args.generation_config, &given);
+        let settings = loaded.record_settings(&args.text, config.changed());
         loaded.encode_texts(&mut config).map_err(blame)?;
         let vocab_size = loaded.model.config().vocab_size;
         let query = Query {
@@ -85,11 +88,12 @@ impl<'a> Topk<'a> {
             processors: config.processors().map_err(blame)?,
         };
         query.processors.check(vocab_size).map_err(blame)?;
-        Ok(Self { args, loaded, config, query, verbosity })
+        Ok(Self { args, loaded, config, query, settings, verbosity })
     }
 
     fn single(&self, prompt: &Prompt, format: Format) -> Result<()> {
         let ids = self.loaded.prompt_ids(prompt, None, &self.args.text, self.verbosity)?;
+        self.loaded.note_space(prompt, &ids, self.verbosity);
         if self.args.html.is_some() {
             html::topk::check(wanted_positions(self.args, ids.len())?.len(), self.query.k)?;
         }
@@ -97,6 +101,9 @@ impl<'a> Topk<'a> {
         let Some(view) = views.pop() else { return Ok(()) };
         if let (Some(path), TopkView::Positions(record)) = (&self.args.html, &view) {
             html::topk::write(path, record, self.query.k, self.loaded.tokenizer.as_ref())?;
+            if !self.verbosity.quiet {
+                say_written(path, "a page with the distributions over the text");
+            }
         }
         let mut out = Stdout::lock();
         match format {
@@ -118,13 +125,16 @@ impl<'a> Topk<'a> {
         let results =
             Results::open(&texts.rows, texts.is_text(args.format.map(|f| f == Format::Text)), &input, &mut settings)?;
         let progress = rows::progress(texts.path(), self.verbosity.quiet || results.is_text())?;
-        let batch = Batch { input, results, size: args.batch.batch_size, progress };
+        let batch = Batch { input, results, size: args.batch.batch_size, progress, verbosity: self.verbosity };
         batch.run(
-            |rows| {
+            |rows, tokens| {
                 let ids = rows
                     .iter()
                     .map(|row| self.loaded.prompt_ids(&row.prompt, Some(row.place.line), &args.text, self.verbosity));
-                rows::of_those_that_can(ids.collect(), |ids| together(ids, &|ids| self.views(ids)))
+                rows::of_those_that_can(ids.collect(), |ids| {
+                    *tokens += ids.iter().map(Vec::len).sum::<usize>();
+                    together(ids, &|ids| self.views(ids))
+                })
             },
             |row, view, out| {
                 row.write_heading(out)?;
@@ -174,7 +184,12 @@ impl<'a> Topk<'a> {
             }
         };
         let positions = found.into_iter().map(record).collect();
-        TopkView::Positions(TopkRecord { model: self.loaded.name.clone(), prompt_ids: ids.to_vec(), positions })
+        TopkView::Positions(TopkRecord {
+            model: self.loaded.name.clone(),
+            settings: self.settings.clone(),
+            prompt_ids: ids.to_vec(),
+            positions,
+        })
     }
 
     fn tree(&self, ids: &[u32], depth: u64) -> Result<TopkView<'a>> {
@@ -186,7 +201,12 @@ impl<'a> Topk<'a> {
         let nodes = tree(&self.loaded.model, ids, depth, &self.query, &|| bar.inc(1))?;
         bar.finish_and_clear();
         let tree = nodes.into_iter().map(|node| self.node(node)).collect();
-        Ok(TopkView::Tree(TreeRecord { model: self.loaded.name.clone(), prompt_ids: ids.to_vec(), tree }))
+        Ok(TopkView::Tree(TreeRecord {
+            model: self.loaded.name.clone(),
+            settings: self.settings.clone(),
+            prompt_ids: ids.to_vec(),
+            tree,
+        }))
     }
 
     fn steps(&self, ids: &[u32], count: usize) -> Result<TopkView<'a>> {
@@ -214,6 +234,7 @@ impl<'a> Topk<'a> {
         };
         Ok(TopkView::Steps(StepsRecord {
             model: self.loaded.name.clone(),
+            settings: self.settings.clone(),
             prompt_ids: ids.to_vec(),
             steps: found.into_iter().enumerate().filter_map(step).collect(),
             text: self.loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(&all_ids, false)).transpose()?,

@@ -1,6 +1,7 @@
 //! `gpt2 trace`: what happens inside the network.
 
 use std::ops::Range;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use gpt2::Error;
@@ -16,7 +17,7 @@ use crate::cli::{Format, Prompt, TraceArgs, Verbosity};
 use crate::output::trace::{
     BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, RepeatRecord, TraceRecord,
 };
-use crate::output::{Stdout, check_folder, html, svg};
+use crate::output::{Stdout, check_folder, html, say_written, svg};
 
 /// How many values are reported from each end of a hidden state.
 const EXCERPT: usize = 8;
@@ -58,10 +59,22 @@ struct Views {
     hidden: bool,
     attention: bool,
     lens: bool,
+    /// Whether the flags name them, so that they are no default.
+    are_chosen: bool,
 }
 
 impl Views {
-    const ALL: Self = Self { hidden: true, attention: true, lens: true };
+    const ALL: Self = Self { hidden: true, attention: true, lens: true, are_chosen: true };
+
+    /// What a picture of the one view shows, with this many heads.
+    fn picture(self, heads: usize) -> String {
+        match self {
+            Self { attention: true, .. } if heads == 1 => "a picture of the attention of one head".to_owned(),
+            Self { attention: true, .. } => format!("a picture of the attention of {heads} heads"),
+            Self { lens: true, .. } => "a picture of the logit lens".to_owned(),
+            _ => "a picture of the hidden states".to_owned(),
+        }
+    }
 
     fn of(args: &TraceArgs) -> Result<Self> {
         let attention = args.attention || ((args.layer.is_some() || args.head.is_some()) && args.html.is_none());
@@ -70,7 +83,8 @@ impl Views {
             let message = "--svg draws one view: choose one of --hidden, --attention and --lens";
             return Err(Error::Usage(message.into()).into());
         }
-        Ok(Self { hidden, attention, lens: args.lens })
+        let are_chosen = args.hidden || attention || args.lens || args.repeat.is_some();
+        Ok(Self { hidden, attention, lens: args.lens, are_chosen })
     }
 
     /// Drops the other views of a record.
@@ -121,8 +135,14 @@ impl Tracer<'_> {
             svg::check_attention(shown, narrower(self.args))?;
         }
         let (activations, repeat) = self.run(&[&ids])?.pop().context("the text was not run")?;
+        let written = |path: &Path, what: String| {
+            if !self.verbosity.quiet {
+                say_written(path, what);
+            }
+        };
         if let Some(path) = &self.args.save {
             activations.save(&self.loaded.model, path)?;
+            written(path, format!("the activations of {} and the logits", tokens_text(ids.len())));
         }
         let tokenizer = self.loaded.tokenizer.as_ref();
         let views = if self.args.html.is_some() { Views::ALL } else { self.views };
@@ -130,12 +150,17 @@ impl Tracer<'_> {
         if let Some(path) = &self.args.html {
             html::trace::write(path, &record, tokenizer)?;
             self.views.keep(&mut record);
+            written(path, "a page with hidden states, attention and logit lens".to_owned());
         }
         if let Some(path) = &self.args.svg {
             svg::write(path, &record, tokenizer)?;
+            written(path, self.views.picture(shown.0));
         }
+        let has_files = [&self.args.save, &self.args.svg, &self.args.html].iter().any(|path| path.is_some());
         let mut out = Stdout::lock();
         match format {
+            // The user asked for files, and the default view is not about them.
+            Format::Text if has_files && !self.views.are_chosen => {}
             Format::Text => record.write_text(tokenizer, &mut out)?,
             format => out.json(&record, format)?,
         }
@@ -145,7 +170,7 @@ impl Tracer<'_> {
     fn batch(&self, input: Input) -> Result<()> {
         let (args, texts) = (self.args, &self.args.texts);
         let mut settings = self.loaded.settings("trace", &args.model, &args.text, &texts.rows);
-        let Views { hidden, attention, lens } = self.views;
+        let Views { hidden, attention, lens, .. } = self.views;
         let shown = serde_json::json!({
             "hidden": hidden, "attention": attention, "lens": lens, "layer": args.layer, "head": args.head,
             "repeat": args.repeat,
@@ -154,11 +179,14 @@ impl Tracer<'_> {
         let is_text = texts.is_text(args.format.map(|format| format == Format::Text));
         let results = Results::open(&texts.rows, is_text, &input, &mut settings)?;
         let progress = rows::progress(texts.path(), self.verbosity.quiet || results.is_text())?;
-        let batch = Batch { input, results, size: args.batch.batch_size, progress };
+        let batch = Batch { input, results, size: args.batch.batch_size, progress, verbosity: self.verbosity };
         batch.run(
-            |rows| {
+            |rows, tokens| {
                 let ids = rows.iter().map(|row| self.ids(&row.prompt, Some(row.place.line))).collect();
-                rows::of_those_that_can(ids, |ids| together(ids, &|ids| self.records(ids)))
+                rows::of_those_that_can(ids, |ids| {
+                    *tokens += ids.iter().map(Vec::len).sum::<usize>();
+                    together(ids, &|ids| self.records(ids))
+                })
             },
             |row, record, out| {
                 row.write_heading(out)?;
@@ -221,6 +249,7 @@ impl Tracer<'_> {
         let lens = || lens(&self.loaded.model, &activations, LENS_TOP);
         Ok(TraceRecord {
             model: self.loaded.name.clone(),
+            settings: self.loaded.record_settings(&self.args.text, []),
             ids: ids.to_vec(),
             tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
             repeat,

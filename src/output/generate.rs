@@ -7,6 +7,7 @@ use gpt2::decode::{FinishReason, TokenLogprob};
 use gpt2::pipeline::Pipeline;
 use serde::{Serialize, Serializer};
 
+use super::settings::SettingsRecord;
 use super::tokens::{padded, quoted};
 use super::{RowRecord, Stdout};
 
@@ -28,6 +29,8 @@ pub struct GenerateRecord<'a> {
     pub sequences: Vec<SequenceRecord<'a>>,
     /// Where the time went.
     pub timings: Timings,
+    /// What it was made with.
+    pub settings: SettingsRecord,
 }
 
 /// One generated sequence.

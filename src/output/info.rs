@@ -34,6 +34,20 @@ pub struct InfoRecord {
     /// The tree of PyTorch's modules; only if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
+    /// Where this comes from.
+    pub source: Source,
+}
+
+/// Where a description comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The checkpoint's files.
+    Checkpoint,
+    /// A configuration alone.
+    Config,
+    /// The table of the published sizes, without any file.
+    Table,
 }
 
 fn as_text<S: serde::Serializer>(format: &Option<Format>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -118,7 +132,11 @@ impl InfoRecord {
         let bold = Style::new().bold();
         let (c, p, b) = (&self.config, &self.parameters, &self.parameters.block);
         let (width, inner) = (c.n_embd, c.n_inner);
-        let format = self.format.map(|format| format!(" ({format})")).unwrap_or_default();
+        let format = match (self.format, self.source) {
+            (Some(format), _) => format!(" ({format})"),
+            (None, Source::Table) => " (from the table of published sizes)".to_owned(),
+            (None, _) => String::new(),
+        };
         writeln!(
             out,
             "{bold}{}{bold:#}{format}: GPT-2, {} parameters",

@@ -8,6 +8,7 @@ use gpt2::printable;
 use serde::{Serialize, Serializer};
 use unicode_width::UnicodeWidthStr;
 
+use super::settings::SettingsRecord;
 use super::tokens::quoted;
 use super::{Stdout, Style};
 
@@ -32,6 +33,8 @@ pub struct TopkRecord<'a> {
     pub prompt_ids: Vec<u32>,
     /// The requested positions, in order.
     pub positions: Vec<PositionRecord<'a>>,
+    /// What it was made with.
+    pub settings: SettingsRecord,
 }
 
 /// The distribution after one position.
@@ -169,6 +172,8 @@ impl CandidateRecord {
 pub struct StepsRecord<'a> {
     /// The model's name.
     pub model: String,
+    /// What it was made with.
+    pub settings: SettingsRecord,
     /// The ids of the prompt.
     pub prompt_ids: Vec<u32>,
     /// One for each appended token.
@@ -262,6 +267,8 @@ pub struct TreeRecord {
     pub prompt_ids: Vec<u32>,
     /// The best continuations.
     pub tree: Vec<NodeRecord>,
+    /// What it was made with.
+    pub settings: SettingsRecord,
 }
 
 /// A token in the tree of continuations.

@@ -7,6 +7,7 @@ use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
+use super::settings::SettingsRecord;
 use super::tokens::{cut, label};
 use super::{Stdout, Style};
 
@@ -31,6 +32,8 @@ pub struct TraceRecord {
     /// The logit lens: `embed`, then `blocks.{i}.hidden`; the last is the model's own prediction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lens: Option<Vec<LensRecord>>,
+    /// What it was made with.
+    pub settings: SettingsRecord,
 }
 
 /// Several runs over the same text.

@@ -30,3 +30,4 @@ mod tokenizer_files;
 mod tokenizer_limits;
 mod topk;
 mod trace;
+mod words;

@@ -120,7 +120,7 @@ fn errors_name_the_key_in_plain_words() {
         (r#"{"id": 1, "prompt_ids": [1, -1]}"#, "`prompt_ids` has -1; token ids are whole numbers"),
         (
             r#"{"id": 1, "prompt": "x", "temperature": 1e39}"#,
-            "`temperature` is 1e39; it takes numbers from 1e-30 to 3.4e38",
+            "`temperature` takes a number from 1e-30 to 3.4e38, not 1e39",
         ),
         (r#"{"id": 1}"#, "the row has no text (`prompt` or `text`) and no token ids (`prompt_ids` or `ids`)"),
     ] {

@@ -10,9 +10,9 @@ use gpt2::model::Session;
 use indicatif::ProgressBar;
 use serde_json::Value;
 
-use super::{Generator, Request, fills_context, interrupt_flag, rand_seed};
-use crate::commands::Interrupted;
+use super::{Generator, Request, fills_context, rand_seed};
 use crate::commands::rows::{self, Input, Next, Refused, Row, Settings, Sink};
+use crate::commands::{Interrupted, interrupt_flag};
 use crate::output::generate::Timings;
 
 pub fn run(generator: &Generator<'_>, rows: Input) -> Result<()> {
@@ -32,6 +32,7 @@ pub fn run(generator: &Generator<'_>, rows: Input) -> Result<()> {
     let outcome = batch.run(&mut engine, &mut sink, &interrupted);
     batch.progress.finish_and_clear();
     outcome?;
+    sink.report(generator.verbosity);
     match batch.full {
         0 => {}
         1 => generator.warn_that("the text of 1 row ends"),
@@ -144,7 +145,7 @@ impl Batch<'_> {
                 if let Some(running) = self.running.get_mut(&request) {
                     running.first_token.get_or_insert_with(|| running.since.elapsed().as_secs_f64());
                 }
-                self.show_speed();
+                rows::show_tokens(&self.progress, self.tokens);
                 Ok(())
             }
             Event::Finished { request, result } => {
@@ -175,7 +176,7 @@ impl Batch<'_> {
         let identity = running.row.identity();
         let record = self.generator.record(Some(running.row.place), &running.request, sequences, timings);
         self.progress.inc(1);
-        self.show_speed();
+        rows::show_tokens(&self.progress, self.tokens);
         sink.result(identity, &record)
     }
 
@@ -183,12 +184,5 @@ impl Batch<'_> {
         self.failed += 1;
         self.progress.inc(1);
         sink.refused(refused)
-    }
-
-    fn show_speed(&self) {
-        let seconds = self.progress.elapsed().as_secs_f64();
-        if seconds > 0.0 {
-            self.progress.set_message(format!("{:.1} tokens/s", self.tokens as f64 / seconds));
-        }
     }
 }

@@ -1,13 +1,16 @@
 //! The loop over rows that are independent of each other.
 
+use std::sync::atomic::Ordering;
+
 use anyhow::{Result, anyhow, bail};
 use gpt2::printable;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::sink::error_line;
-use super::{Input, Next, Refused, Row, Settings, Sink, outcome};
-use crate::cli::{Prompt, RowArgs};
+use super::{Input, Next, Refused, Row, Settings, Sink, outcome, show_tokens};
+use crate::cli::{Prompt, RowArgs, Verbosity};
+use crate::commands::{Interrupted, interrupt_flag};
 use crate::output::tokens::cut;
 use crate::output::{RowRecord, Stdout, Style, say_error};
 
@@ -57,27 +60,29 @@ pub struct Batch {
     /// How many rows to work on together.
     pub size: usize,
     pub progress: ProgressBar,
+    pub verbosity: Verbosity,
 }
 
 impl Batch {
     /// Works on the rows, as many at a time as have arrived and fit, and writes the results in order. `work` gives a result
-    /// for each row; `show` writes one for people.
+    /// for each row and counts their tokens; `show` writes one for people. Ctrl-C ends it after those under way.
     ///
     /// # Errors
-    /// If the input cannot be read, a result cannot be written, or a row failed; the last only at the end.
+    /// If the input cannot be read or a result cannot be written; [`Interrupted`]; and, at the end, if a row failed.
     pub fn run<T: Serialize>(
         mut self,
-        mut work: impl FnMut(&[&Row]) -> Vec<Result<T>>,
+        mut work: impl FnMut(&[&Row], &mut usize) -> Vec<Result<T>>,
         mut show: impl FnMut(&Row, &T, &mut Stdout) -> Result<()>,
     ) -> Result<()> {
-        let mut failed = 0;
+        let interrupted = interrupt_flag()?;
+        let (mut failed, mut tokens) = (0, 0);
         let mut more = true;
-        while more {
+        while more && !interrupted.load(Ordering::Relaxed) {
             let rows;
             (rows, more) = self.next_rows()?;
             let count = rows.len() as u64;
             let runnable: Vec<&Row> = rows.iter().flatten().collect();
-            let mut found = if runnable.is_empty() { vec![] } else { work(&runnable) }.into_iter();
+            let mut found = if runnable.is_empty() { vec![] } else { work(&runnable, &mut tokens) }.into_iter();
             for row in rows {
                 let outcome = row.and_then(|row| match found.next() {
                     Some(Ok(record)) => Ok((row, record)),
@@ -93,8 +98,15 @@ impl Batch {
                 }
             }
             self.progress.inc(count);
+            show_tokens(&self.progress, tokens as u64);
         }
         self.progress.finish_and_clear();
+        if let Results::Records(sink) = &self.results {
+            sink.report(self.verbosity);
+        }
+        if more {
+            return Err(Interrupted.into());
+        }
         match (self.results, failed) {
             (Results::Text { .. }, 1..) => bail!("{failed} of the texts failed, as said above"),
             (_, failed) => outcome(failed),

@@ -19,7 +19,7 @@ pub use batch::{Batch, Results, of_those_that_can, together};
 pub use input::{Input, Next};
 pub use ledger::{Settings, parameters};
 pub use lines::Lines;
-pub use progress::{outcome, progress};
+pub use progress::{outcome, progress, show_tokens};
 pub use row::{Refused, Row};
 pub use sink::Sink;
 

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, IsTerminal};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 /// The number of non-empty lines in a file.
 fn count_lines(path: &Path) -> Result<u64> {
@@ -37,8 +37,16 @@ pub fn progress(input: Option<&Path>, quiet: bool) -> Result<ProgressBar> {
         }
         None => ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {pos} rows, {msg}")?),
     };
+    show_tokens(&bar, 0);
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     Ok(bar)
+}
+
+/// Shows how many tokens are done, and how fast.
+pub fn show_tokens(bar: &ProgressBar, tokens: u64) {
+    let seconds = bar.elapsed().as_secs_f64();
+    let speed = if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 };
+    bar.set_message(format!("{} tokens, {speed:.1}/s", HumanCount(tokens)));
 }
 
 /// The outcome of a batch in which `failed` rows failed.

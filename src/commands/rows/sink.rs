@@ -16,8 +16,8 @@ use super::ledger::{Ledger, Settings};
 use super::row::{Refused, Row};
 use super::{Hash, Input};
 use crate::cli::advice::{self, Spelling};
-use crate::cli::{Format, RowArgs, is_stdin};
-use crate::output::{ErrorRecord, Stdout, check_folder};
+use crate::cli::{Format, RowArgs, Verbosity, is_stdin};
+use crate::output::{ErrorRecord, Stdout, check_folder, say_written};
 
 /// The output for results, one per line. Each line is written at once, so that at most the last one can be incomplete.
 pub struct Sink {
@@ -26,6 +26,8 @@ pub struct Sink {
     output: Output,
     /// What the rows said that an earlier run has completed, by their keys.
     done: HashMap<Hash, Hash>,
+    /// How many lines this run has written.
+    written: usize,
 }
 
 enum Output {
@@ -55,7 +57,7 @@ impl Sink {
         let subcommand = settings.subcommand.clone();
         let Some(path) = &args.output else {
             let output = Output::Stdout(Box::new(Stdout::lock()));
-            return Ok(Self { subcommand, output, done: HashMap::new() });
+            return Ok(Self { subcommand, output, done: HashMap::new(), written: 0 });
         };
         let cannot_write = || format!("cannot write {}", path.display());
         if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
@@ -64,7 +66,12 @@ impl Sink {
                 bail!(gpt2::Error::Usage(what));
             }
             let file = File::options().write(true).open(path).with_context(cannot_write)?;
-            return Ok(Self { subcommand, output: Output::Stream(file, path.clone()), done: HashMap::new() });
+            return Ok(Self {
+                subcommand,
+                output: Output::Stream(file, path.clone()),
+                done: HashMap::new(),
+                written: 0,
+            });
         }
         // Through links, so that two names of a file are one file.
         let path = path.canonicalize().unwrap_or_else(|_| path.clone());
@@ -90,7 +97,17 @@ impl Sink {
             done = repair(&path, &earlier.contents, input.contents.as_ref())?;
             File::options().append(true).open(&path).with_context(cannot_write)?
         };
-        Ok(Self { subcommand, output: Output::File(file, path, ledger), done })
+        Ok(Self { subcommand, output: Output::File(file, path, ledger), done, written: 0 })
+    }
+
+    /// Says which file was written and what is in it, if there is one.
+    pub fn report(&self, verbosity: Verbosity) {
+        if let (Output::File(_, path, _), false) = (&self.output, verbosity.quiet) {
+            let (written, before) = (self.written, self.done.len());
+            let rows = if written == 1 { "row" } else { "rows" };
+            let before = if before == 0 { String::new() } else { format!(" beside {before} of an earlier run") };
+            say_written(path, format_args!("results of {written} {rows}{before}"));
+        }
     }
 
     /// Whether an earlier run has completed the row.
@@ -121,6 +138,7 @@ impl Sink {
     }
 
     fn line<T: Serialize>(&mut self, record: &T) -> Result<()> {
+        self.written += 1;
         match &mut self.output {
             Output::Stdout(out) => {
                 out.json(record, Format::Jsonl)?;

@@ -58,9 +58,11 @@ fn fault_of(subcommand: &str, has: &dyn Fn(&str) -> bool, matches: &ArgMatches) 
     if let Some((.., why)) = excluded.or(unused) {
         return Some((*why).to_owned());
     }
-    let is_text = |flag| has(flag) && matches!(matches.try_get_one::<Format>(flag), Ok(Some(Format::Text)));
+    let is_text =
+        |flag| has(flag) && matches.get_raw(flag).is_some_and(|mut values| values.any(|value| value == "text"));
     if given("input") && given("format") && is_text("format") {
-        return Some("--input gives one JSON object a line: leave out --format text".to_owned());
+        let or = if has("lines") { ", or give the texts with --lines" } else { "" };
+        return Some(format!("--input gives one JSON object a line: leave out --format text{or}"));
     }
     if given("revision") && given("config") && !given("model") && subcommand == "info" {
         return Some(

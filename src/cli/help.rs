@@ -31,7 +31,6 @@ const NEEDED: [(&str, &[&str]); 8] = [
         "topk",
         &[
             "positional",
-            "file",
             "k",
             "all",
             "token",
@@ -42,7 +41,6 @@ const NEEDED: [(&str, &[&str]); 8] = [
             "top_k",
             "top_p",
             "model",
-            "device",
             "quantize",
             "html",
             "format",
@@ -66,7 +64,6 @@ const NEEDED: [(&str, &[&str]); 8] = [
             "shapes",
             "repeat",
             "model",
-            "device",
             "svg",
             "html",
             "save",

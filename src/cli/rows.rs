@@ -69,19 +69,16 @@ impl TextsArgs {
         asked.unwrap_or(self.lines.is_some())
     }
 
-    /// Refuses text for people where results are records.
+    /// Refuses text for people in a file of records.
     ///
     /// # Errors
-    /// If the format `is_text`, and rows or an output are given.
+    /// If the format `is_text`, and an output is given.
     pub fn check_format(&self, is_text: bool) -> Result<(), Error> {
-        let fault = match (&self.rows.input, &self.rows.output) {
-            _ if !is_text => return Ok(()),
-            (Some(_), _) => "--input gives one JSON object a line; for text, give the texts with --lines",
-            (None, Some(_)) => {
-                "--output takes one JSON object a line; for text, leave it out and redirect stdout (> F)"
-            }
-            (None, None) => return Ok(()),
-        };
-        Err(Error::Usage(fault.into()))
+        match &self.rows.output {
+            Some(_) if is_text => Err(Error::Usage(
+                "--output takes one JSON object a line; for text, leave it out and redirect stdout (> F)".into(),
+            )),
+            _ => Ok(()),
+        }
     }
 }

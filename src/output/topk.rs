@@ -172,8 +172,6 @@ impl CandidateRecord {
 pub struct StepsRecord<'a> {
     /// The model's name.
     pub model: String,
-    /// What it was made with.
-    pub settings: SettingsRecord,
     /// The ids of the prompt.
     pub prompt_ids: Vec<u32>,
     /// One for each appended token.
@@ -182,6 +180,8 @@ pub struct StepsRecord<'a> {
     pub all_ids: Vec<u32>,
     /// The text of all of them; null without a tokenizer.
     pub text: Option<String>,
+    /// What it was made with.
+    pub settings: SettingsRecord,
 }
 
 /// A step of `--append`: the token that was appended, and what else there was.

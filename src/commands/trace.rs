@@ -11,7 +11,7 @@ use gpt2::error::tokens_text;
 
 use super::load::Loaded;
 use super::{check_context, require_memory};
-use crate::cli::{Format, TextArgs, TraceArgs, Verbosity};
+use crate::cli::{Format, TraceArgs, Verbosity};
 use crate::output::trace::{BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, TraceRecord};
 use crate::output::{Stdout, check_folder, html, say_written, svg};
 
@@ -57,7 +57,7 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
         activations.save(&loaded.model, path)?;
         written(path, format!("the activations of {} and the logits", tokens_text(ids.len())));
     }
-    let tracer = Tracer { loaded: &loaded, text: &args.text, activations, layers, heads };
+    let tracer = Tracer { loaded: &loaded, activations, layers, heads };
     let tokenizer = loaded.tokenizer.as_ref();
     let mut record = tracer.record(&ids, if args.html.is_some() { Views::ALL } else { views })?;
     if let Some(path) = &args.html {
@@ -143,7 +143,6 @@ fn selected(chosen: Option<usize>, count: usize, flag: &str) -> Result<Range<usi
 /// A recorded pass and the flags that say what to show of it.
 struct Tracer<'a> {
     loaded: &'a Loaded,
-    text: &'a TextArgs,
     activations: Activations,
     layers: Range<usize>,
     heads: Range<usize>,
@@ -155,7 +154,7 @@ impl Tracer<'_> {
         let lens = || lens(&self.loaded.model, &self.activations, LENS_TOP);
         Ok(TraceRecord {
             model: self.loaded.name.clone(),
-            settings: self.loaded.record_settings(self.text, []),
+            settings: self.loaded.record_settings([]),
             ids: ids.to_vec(),
             tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
             hidden: views.hidden.then(|| self.hidden()).transpose()?,

@@ -54,7 +54,7 @@ fn values_and_exclusions() {
     }
     for flags in [["--output", "x.jsonl"], ["--batch-size", "3"]] {
         for subcommand in ["generate", "score"] {
-            refused(&[&[subcommand, "Once"], &flags[..]].concat(), 2, &["cannot be used with", flags[0]]);
+            refused(&[&[subcommand, "Once"], &flags[..]].concat(), 2, &[flags[0], "--input"]);
             refused(&[&[subcommand], &flags[..]].concat(), 2, &["--input"]);
         }
     }

@@ -75,7 +75,7 @@ impl Work {
     /// [`Error::OutOfMemory`], with what is needed, what is available, and what would fit.
     pub(super) fn check(&self, task: &Task<'_>, room: &Room) -> Result<()> {
         let Some(left) = room.left.filter(|left| *left < self.least(room)) else { return Ok(()) };
-        let advice = match fitting(task, |work| work.least(room) <= safe(left)) {
+        let advice = match fitting(task, |work| work.alone(room, &Room::default()) <= safe(left)) {
             Some(values) => format!("{values} would fit"),
             None => "shorten the prompt, or use a smaller type of weights".to_owned(),
         };
@@ -89,7 +89,7 @@ impl Work {
 
     /// The failure of a request that came to take more than there was, with what would not.
     pub(super) fn outgrown(error: Error, task: &Task<'_>, room: &Room, assistant: &Room) -> Error {
-        let values = room.left.and_then(|left| fitting(task, |work| work.most(room, assistant) <= safe(left)));
+        let values = room.left.and_then(|left| fitting(task, |work| work.alone(room, assistant) <= safe(left)));
         match values {
             Some(values) => Error::OutOfMemory(format!("{error}; {values} would fit")),
             None => error,
@@ -157,6 +157,13 @@ impl Work {
         };
         let guesses = (self.assistant_rows as u64).saturating_mul(assistant.cache_bytes(self.positions));
         whole.saturating_add(branches).saturating_add(guesses).saturating_add(self.results())
+    }
+
+    /// What it may come to take if it runs alone.
+    fn alone(&self, room: &Room, assistant: &Room) -> u64 {
+        let widest = self.first_positions().max(self.later_positions()) as u64;
+        let pass = widest.saturating_mul(room.position_bytes + assistant.position_bytes);
+        self.most(room, assistant).saturating_add(pass)
     }
 
     /// Rows besides the first, if there is more than one token to generate.

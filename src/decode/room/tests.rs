@@ -111,15 +111,16 @@ fn what_never_fits_is_refused_with_what_would() {
         let mut engine = Engine::new(&mut model, &NoText);
         engine.submit(&[1, 2, 3], &Arc::new(config.validate().unwrap())).map_err(|error| error.to_string())
     };
-    // The prompt's 3 positions, one more for each further beam, 120 bytes of logits for each beam, and 64 for each of
-    // its continuations, which are twice as many as the beams: 2 + n + 120 n + 128 n². Advice keeps to three quarters.
+    // The prompt's 3 positions, one more for each further beam, 120 bytes of logits for each beam, and 64 for each of its
+    // continuations, which are twice as many as the beams: 2 + n + 120 n + 128 n². Advice counts all 6 new positions of
+    // each beam, 3 + 6 n + 120 n + 128 n², and keeps to three quarters.
     let beams = GenerationConfig { num_beams: 10, ..config.clone() };
     assert!(refusal(14_012, beams.clone()).is_ok());
     let expected = "this takes 14.01 kB of memory and 14.01 kB are available (test); `num_beams` 8 would fit";
     assert_eq!(refusal(14_011, beams.clone()).unwrap_err(), expected);
-    assert!(refusal(1008, beams.clone()).unwrap_err().ends_with("`num_beams` 2 would fit"));
+    assert!(refusal(1024, beams.clone()).unwrap_err().ends_with("`num_beams` 2 would fit"));
     assert!(
-        refusal(1007, beams).unwrap_err().ends_with("(test); shorten the prompt, or use a smaller type of weights")
+        refusal(1023, beams).unwrap_err().ends_with("(test); shorten the prompt, or use a smaller type of weights")
     );
     // Groups of beams stay whole.
     let groups = GenerationConfig { num_beams: 9, num_beam_groups: 3, diversity_penalty: Some(0.5), ..config.clone() };

@@ -12,11 +12,7 @@ const COLOUR: &str = "--color";
 /// Puts the subcommand before the flags that choose a model, and joins `--color` with its value, which may be left out:
 /// in `gpt2 tokenize --color never` it is never, in `gpt2 tokenize --color hello` a text follows.
 pub fn arranged(mut arguments: Vec<OsString>, command: &Command) -> Vec<OsString> {
-    if let Some(place) = place_of_subcommand(&arguments, command) {
-        let subcommand = arguments.remove(place);
-        arguments.insert(1, subcommand);
-    }
-    let subcommand = arguments.get(1).and_then(|name| command.find_subcommand(name)).unwrap_or(command);
+    let subcommand = arguments.iter().skip(1).find_map(|name| command.find_subcommand(name)).unwrap_or(command);
     let mut place = 1;
     while let Some(text) = arguments.get(place).and_then(|argument| argument.to_str()).filter(|text| *text != "--") {
         let next = arguments.get(place + 1).and_then(|argument| argument.to_str());
@@ -27,6 +23,10 @@ pub fn arranged(mut arguments: Vec<OsString>, command: &Command) -> Vec<OsString
             place += 1;
         }
         place += 1;
+    }
+    if let Some(place) = place_of_subcommand(&arguments, command) {
+        let subcommand = arguments.remove(place);
+        arguments.insert(1, subcommand);
     }
     arguments
 }
@@ -78,6 +78,7 @@ mod tests {
             ("-mdemo -q generate Once", "generate -mdemo -q Once"),
             ("--model=demo --device cpu topk Once", "topk --model=demo --device cpu Once"),
             ("--color never info", "info --color=never"),
+            ("--color never -m demo info", "info --color=never -m demo"),
             ("--color info", "info --color"),
             ("generate -m demo topk", "generate -m demo topk"),
             ("-m generate", "-m generate"),

@@ -44,6 +44,6 @@ impl Written {
     fn advice(&self, path: &Path) -> String {
         let kinds: Vec<String> = self.extensions.iter().map(|extension| format!(".{extension}")).collect();
         let (flag, name, kinds) = (self.flag, path.display(), kinds.join(" or "));
-        format!("{flag} {name}: it writes {kinds} files, so the name must end in {kinds}")
+        format!("{flag} {name} must end in {kinds}, the kind of file that it writes")
     }
 }

@@ -129,6 +129,12 @@ pub enum Command {
     /// Measure how fast a model loads, reads a prompt and decodes
     Bench(BenchArgs),
     /// Write shell completions to stdout
+    ///
+    /// They ask this program, so they offer the demo, the models in the cache, devices and number types.
+    #[command(after_help = "Examples:
+  source <(gpt2 completions bash)     # in ~/.bashrc
+  source <(gpt2 completions zsh)      # in ~/.zshrc
+  gpt2 completions fish | source      # in ~/.config/fish/config.fish")]
     Completions {
         /// The shell
         shell: clap_complete::Shell,

@@ -152,19 +152,10 @@ impl Loaded {
         Ok(Self { pipeline, start_note: Cell::new(start_note), load_s, fingerprint, tokenizer_files, settings })
     }
 
-    /// What a result is made with, including `parameters` and the flags for its text.
-    pub fn record_settings(
-        &self,
-        text: &TextArgs,
-        parameters: impl IntoIterator<Item = (String, Value)>,
-    ) -> SettingsRecord {
+    /// What a result is made with, including `parameters`. Flags about its text show in its ids.
+    pub fn record_settings(&self, parameters: impl IntoIterator<Item = (String, Value)>) -> SettingsRecord {
         let mut settings = self.settings.clone();
         settings.parameters.extend(parameters);
-        for (name, given) in [("bos", text.bos), ("no_special", text.no_special)] {
-            if given {
-                settings.parameters.insert(name.to_owned(), true.into());
-            }
-        }
         settings
     }
 

@@ -132,7 +132,7 @@ impl Scorer<'_> {
         let bytes = self.loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode_bytes(&scored, false).len());
         ScoreRecord {
             model: self.loaded.name.clone(),
-            settings: self.loaded.record_settings(&self.args.text, []),
+            settings: self.loaded.record_settings([]),
             tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
             logprobs: tokens.iter().map(|token| token.map(|token| token.logprob)).collect(),
             ranks: tokens.iter().map(|token| token.map(|token| token.rank)).collect(),

@@ -79,7 +79,7 @@ impl<'a> Topk<'a> {
         let mut config = args.processors.over(loaded.generation_defaults(args.generation_config, verbosity)?)?;
         let given = args.processors.given();
         let blame = |error: Error| loaded.blame(error.into(), args.generation_config, &given);
-        let settings = loaded.record_settings(&args.text, config.changed());
+        let settings = loaded.record_settings(config.changed());
         loaded.encode_texts(&mut config).map_err(blame)?;
         let vocab_size = loaded.model.config().vocab_size;
         let query = Query {

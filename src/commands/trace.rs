@@ -249,7 +249,7 @@ impl Tracer<'_> {
         let lens = || lens(&self.loaded.model, &activations, LENS_TOP);
         Ok(TraceRecord {
             model: self.loaded.name.clone(),
-            settings: self.loaded.record_settings(&self.args.text, []),
+            settings: self.loaded.record_settings([]),
             ids: ids.to_vec(),
             tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
             repeat,

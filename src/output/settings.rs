@@ -24,7 +24,7 @@ pub struct SettingsRecord {
     /// The instruction set in use.
     pub simd: &'static str,
     /// The parameters that are not at their defaults, under the names that rows give them; the seed, if something was
-    /// drawn; and flags that change the result.
+    /// drawn; and what else the model is run with: an adapter, another tokenizer, an assistant model.
     #[serde(flatten)]
     pub parameters: Map<String, Value>,
 }

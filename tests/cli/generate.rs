@@ -62,7 +62,7 @@ fn the_json_has_the_keys_of_the_contract() {
         .succeeds()
         .json();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert_eq!(keys(&json), ["model", "prompt", "prompt_ids", "seed", "sequences", "timings"]);
+    assert_eq!(keys(&json), ["model", "prompt", "prompt_ids", "seed", "sequences", "timings", "settings"]);
     let sequence = &json["sequences"][0];
     assert_eq!(keys(sequence), ["index", "ids", "all_ids", "text", "finish_reason", "score", "logprobs"]);
     let token = &sequence["logprobs"][0];

@@ -258,12 +258,13 @@ fn errors_about_the_file_name_it() {
     }
     let folder = model(&json!({"do_sample": true, "top_p": 2}));
     let topk = ["topk", "-m", folder.path().to_str().unwrap(), "--ids", "1", "--generation-config"];
-    gpt2(&topk).fails(1, &["generation_config.json: top_p is 2"]);
+    gpt2(&topk).fails(1, &["generation_config.json: top_p takes a number above 0, up to 1 (off), not 2"]);
     let folder = model(&json!({"num_beams": 2, "num_return_sequences": 2}));
     let both = gpt2(&generate(folder.path(), "1", &["--num-return-sequences", "3"]))
         .fails(2, &["--num-return-sequences is larger than num_beams (2 in ", "generation_config.json)"]);
     assert!(!both.stderr().contains("--num-beams"), "{}", both.stderr());
-    let own = gpt2(&generate(folder.path(), "1", &["--temperature", "0"])).fails(2, &["--temperature is 0"]);
+    let own = gpt2(&generate(folder.path(), "1", &["--temperature", "0"]))
+        .fails(2, &["--temperature takes a number from 1e-30, not 0"]);
     assert!(!own.stderr().contains("generation_config"), "{}", own.stderr());
 }
 

@@ -57,7 +57,7 @@ fn distributions_after_the_processors_match_transformers() {
 fn the_json_has_the_keys_of_the_contract() {
     let json = gpt2(&["topk", "-m", "demo", "Once upon a", "-k", "2", "--format", "json"]).succeeds().json();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert_eq!(keys(&json), ["model", "prompt_ids", "positions"]);
+    assert_eq!(keys(&json), ["model", "prompt_ids", "positions", "settings"]);
     let position = &json["positions"][0];
     assert_eq!(keys(position), ["position", "id", "token", "entropy", "next"]);
     assert_eq!(keys(&position["next"][0]), ["rank", "id", "token", "logit", "prob", "logprob"]);

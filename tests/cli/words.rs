@@ -138,11 +138,11 @@ fn flags_that_would_be_ignored_are_refused() {
             &["topk", "Once", "--tree", "2", "--token", " upon"],
             "--token asks about one distribution, and --tree shows many",
         ),
-        (&["trace", "Once", "--svg", "o.txt"], "--svg o.txt: it writes .svg files"),
-        (&["trace", "Once", "--save", "o.bin"], "--save o.bin: it writes .safetensors"),
-        (&["trace", "Once", "--html", "o.svg"], "--html o.svg: it writes .html or .htm files"),
-        (&["score", "Once", "--html", "o.json"], "--html o.json: it writes .html or .htm files"),
-        (&["convert", "--to", "f16", "o.bin"], "OUT o.bin: it writes .gguf or .safetensors files"),
+        (&["trace", "Once", "--svg", "o.txt"], "--svg o.txt must end in .svg, the kind of file that it writes"),
+        (&["trace", "Once", "--save", "o.bin"], "--save o.bin must end in .safetensors, "),
+        (&["trace", "Once", "--html", "o.svg"], "--html o.svg must end in .html or .htm, "),
+        (&["score", "Once", "--html", "o.json"], "--html o.json must end in .html or .htm, "),
+        (&["convert", "--to", "f16", "o.bin"], "OUT o.bin must end in .gguf or .safetensors, "),
     ] {
         let done = gpt2(&[&arguments[..1], &absent, &arguments[1..]].concat()).fails(2, &[why]);
         assert!(!done.stderr().contains("not-cached"), "the model was looked for:\n{}", done.stderr());
@@ -197,7 +197,7 @@ fn colours_are_chosen() {
         assert_eq!(shown(flags, variable).contains('\x1b'), coloured, "{flags:?} {variable:?}");
     }
     assert!(gpt2(&["--color", "always", "-h"]).succeeds().stdout().contains('\x1b'));
-    assert!(gpt2(&["--color=always", "info", "--zzz"]).fails(2, &[]).stderr().contains('\x1b'));
+    assert!(gpt2(&["--color=always", "info", "--zzz"]).output().stderr().contains('\x1b'));
     gpt2(&["info", "--color=blue"]).fails(2, &["auto", "always", "never"]);
     #[cfg(unix)]
     for (flags, coloured) in [(&[][..], true), (&["--color", "never"], false)] {
@@ -256,10 +256,10 @@ fn records_describe_themselves() {
     let hash = settings["hash"].as_str().unwrap();
     assert!(hash.len() == 32 && settings["simd"].is_string(), "{settings}");
     assert_eq!(settings.as_object().unwrap().len(), expected.as_object().unwrap().len() + 2, "{settings}");
-    let greedy = run(&["generate", "-m", "demo", "Once", "-n", "3", "--quantize", "q8_0", "--bos", "--seed", "5"]);
+    let greedy = run(&["generate", "-m", "demo", "Once", "-n", "3", "--quantize", "q8_0", "--seed", "5"]);
     let settings = &greedy["settings"];
     assert_eq!((&settings["quantization"], &settings["dtype"]), (&json!("q8_0"), &json!("f32")), "{settings}");
-    assert_eq!((&settings["bos"], &settings["hash"]), (&json!(true), &json!(hash)));
+    assert_eq!((&settings["seed"], &settings["hash"]), (&json!(null), &json!(hash)), "nothing was drawn");
     for subcommand in ["topk", "score", "trace"] {
         let record = run(&[subcommand, "-m", "demo", "Once upon a"]);
         assert_eq!((&record["settings"]["hash"], &record["settings"]["model"]), (&json!(hash), &json!("demo")));
@@ -351,7 +351,7 @@ fn written_files_are_named() {
     let view = run(&["trace", "-m", "demo", "Once upon", "--lens", "--svg", "l.svg"]);
     assert!(!view.stdout().is_empty() && view.stderr().starts_with("wrote l.svg: a picture of the logit lens"));
     let heads = run(&["trace", "-m", "demo", "Once upon", "--layer", "1", "--svg", "x.svg"]).stderr();
-    assert!(heads.starts_with("wrote x.svg: a picture of the attention of 4 heads"), "{heads}");
+    assert!(heads.starts_with("wrote x.svg: a picture of the attention of 2 heads"), "{heads}");
     let page = run(&["topk", "-m", "demo", "Once upon", "--all", "-k", "1", "--html", "k.html"]).stderr();
     assert!(page.starts_with("wrote k.html: a page with the distributions over the text, "), "{page}");
     let page = run(&["score", "-m", "demo", "Once upon", "--html", "s.html"]).stderr();
@@ -442,7 +442,10 @@ fn ctrl_c_keeps_what_is_done() {
 fn progress_counts_tokens() {
     let text = "Once upon a time there was a king. ".repeat(800);
     let (code, shown) = gpt2(&["score", "-m", "demo", "--stride", "128"]).stdin(&text).on_terminal();
-    assert!(code == Some(0) && shown.contains("0/7,200 tokens") && shown.contains("left"), "{shown:?}");
+    assert_eq!(code, Some(0));
+    // How long it takes is not known from the start.
+    assert!(shown.contains("0/7,201 tokens ") && !shown.contains("0/7,201 tokens, 0s left"), "{:?}", shown.get(..600));
+    assert!(shown.contains("s left"));
     let beams = ["generate", "-m", "demo", "Once", "--num-beams", "3", "-n", "200", "--ignore-eos"];
     let (code, shown) = gpt2(&beams).on_terminal();
     assert!(code == Some(0) && shown.contains("/200 tokens at most"), "{shown:?}");

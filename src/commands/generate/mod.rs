@@ -53,6 +53,9 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     }
 }
 
+/// Results of at least this many tokens that are shown in one piece get a progress bar.
+const MANY: usize = 64;
+
 /// What to continue.
 enum Work {
     Single(Prompt),
@@ -166,9 +169,10 @@ impl Generator<'_> {
             Prompt::Ids(ids) => loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids, false)).transpose()?,
         };
         let decoding = Arc::new(config.validate()?);
-        if decoding.draws() {
-            parameters.insert("seed".to_owned(), seed.into());
-        }
+        match decoding.draws() {
+            true => parameters.insert("seed".to_owned(), seed.into()),
+            false => parameters.remove("seed"),
+        };
         if let Some(assistant) = &self.args.assistant_model {
             parameters.insert("assistant_model".to_owned(), assistant.clone().into());
         }
@@ -194,7 +198,9 @@ impl Generator<'_> {
         engine.submit(&request.prompt_ids, &request.decoding)?;
         on_event(None)?;
         let start = Instant::now();
-        let progress = bar("tokens at most", request.most_steps as u64, self.verbosity.quiet || !is_silent)?;
+        let is_short = request.most_steps < MANY;
+        let progress =
+            bar("tokens at most", request.most_steps as u64, self.verbosity.quiet || !is_silent || is_short)?;
         let mut prefill_s = None;
         let mut partial = vec![];
         let finished = 'ended: {
@@ -321,7 +327,7 @@ impl Generator<'_> {
         GenerateRecord {
             row,
             model: self.loaded.name.clone(),
-            settings: self.loaded.record_settings(&self.args.text, request.parameters.clone()),
+            settings: self.loaded.record_settings(request.parameters.clone()),
             prompt: request.prompt.clone(),
             prompt_ids: request.prompt_ids.clone(),
             seed: request.seed(),

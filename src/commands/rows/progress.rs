@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::path::Path;
 
+use crate::commands::progress::left;
 use anyhow::{Context, Result, bail};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
@@ -32,7 +33,7 @@ pub fn progress(input: Option<&Path>, quiet: bool) -> Result<ProgressBar> {
     }
     let bar = match input.filter(|input| input.is_file()) {
         Some(input) => {
-            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} rows, {msg}, {eta} left")?;
+            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} rows, {msg}{left}")?.with_key("left", left);
             ProgressBar::new(count_lines(input)?).with_style(style)
         }
         None => ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {pos} rows, {msg}")?),

@@ -4,7 +4,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 use gpt2::decode::{PARAMETERS, Parameter};
 
-use super::{Format, files};
+use super::files;
 
 /// Flags that mean something only beside another one, and why. In a subcommand that has none of the others, the flag is
 /// another one of the same name.

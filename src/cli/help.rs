@@ -55,7 +55,6 @@ const NEEDED: [(&str, &[&str]); 8] = [
         "trace",
         &[
             "positional",
-            "file",
             "hidden",
             "attention",
             "lens",

@@ -82,14 +82,14 @@ impl ShapesRecord {
         let (least, most) = (self.tokens.iter().min().copied().unwrap_or_default(), shapes.ids[1]);
         let lengths = match self.padding {
             None => format!("{texts} of {}", tokens_text(most)),
-            Some(side) => format!("{texts} of {least} to {most} tokens, padded on the {side} with {pad}"),
+            Some(side) => format!("{least} to {most} tokens, padded {side} ({pad})"),
         };
         let lines = [
             ("ids", shape(&shapes.ids), lengths),
             (
                 "hidden states",
                 shape(&shapes.hidden_states),
-                format!("{}: after the embedding and each block, the last after ln_f", counts.hidden_states),
+                format!("{}: embedding, each block, the last with ln_f", counts.hidden_states),
             ),
             ("attention", shape(&shapes.attention), format!("{}: one for each block", counts.attention)),
             ("logits", shape(&shapes.logits), String::new()),

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::IsTerminal;
+use std::sync::Once;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -57,7 +58,7 @@ impl std::ops::Deref for Loaded {
 
 /// Sets the number of threads, and checks the instruction set and the device.
 pub fn set_up(args: &ModelArgs, verbosity: Verbosity) -> Result<()> {
-    kernels::check_level()?;
+    note_level(verbosity)?;
     if let Some(threads) = args.threads {
         let (threads, cores) = (usize::from(threads), pool::cores());
         // Threads that wait for a core make the others wait.
@@ -312,6 +313,18 @@ impl Loaded {
         };
         Ok(self.pipeline.tokenizer().map_err(advise)?)
     }
+}
+
+/// Checks `GPT2_SIMD`, and notes on stderr, once, if this processor lacks what it asks for.
+fn note_level(verbosity: Verbosity) -> Result<()> {
+    static NOTED: Once = Once::new();
+    let Some(asked) = kernels::asked_level()? else { return Ok(()) };
+    let used = kernels::level().name();
+    if asked != used && !verbosity.quiet {
+        NOTED
+            .call_once(|| say(format_args!("note: GPT2_SIMD={asked}: using {used}, the best that this processor has")));
+    }
+    Ok(())
 }
 
 /// Notes on stderr if the matrices' widths do not allow the requested format.

@@ -141,6 +141,7 @@ impl Tracer<'_> {
             }
         };
         if let Some(path) = &self.args.save {
+            gpt2::files::check_output(path)?;
             activations.save(&self.loaded.model, path)?;
             written(path, format!("the activations of {} and the logits", tokens_text(ids.len())));
         }

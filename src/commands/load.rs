@@ -366,17 +366,16 @@ impl Bar {
             return;
         }
         let mut bar = self.bar.borrow_mut();
+        let note = |line: std::fmt::Arguments<'_>| match &*bar {
+            Some(bar) => bar.suspend(|| say(line)),
+            None => say(line),
+        };
         match progress {
-            Progress::Retrying { name, reason, pause, attempt, of } => {
-                let line = format!(
-                    "note: {name}: {reason}; trying again in {} s (attempt {attempt} of {of})",
-                    pause.as_secs_f64()
-                );
-                match &*bar {
-                    Some(bar) => bar.suspend(|| say(line)),
-                    None => say(line),
-                }
-            }
+            Progress::Asking { hub, id } => note(format_args!("note: asking the hub at {hub} for {id} ...")),
+            Progress::Retrying { name, reason, pause, attempt, of } => note(format_args!(
+                "note: {name}: {reason}; trying again in {} s (attempt {attempt} of {of})",
+                pause.as_secs_f64()
+            )),
             Progress::Waiting { name } if self.is_terminal => bar
                 .get_or_insert_with(download_bar)
                 .set_message(format!("{}: waiting for another process to download it", printable::line(name))),

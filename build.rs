@@ -1,4 +1,4 @@
-//! Compiles the kernels of `src/model/cuda/kernels.cu`: with nvcc for `--features cuda`, with the C++ compiler for
+//! Finds the commit, and compiles the kernels of `src/model/cuda/kernels.cu`: with nvcc for `--features cuda`, with the C++ compiler for
 //! `--features emulator`.
 
 use std::env;
@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 fn main() {
+    if let Some(commit) = commit() {
+        println!("cargo:rustc-env=GPT2_COMMIT={commit}");
+    }
     let folder = PathBuf::from("src/model/cuda");
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed={}", folder.join("kernels.cu").display());
@@ -20,6 +23,27 @@ fn main() {
         return;
     }
     println!("cargo:rustc-cfg=cuda_kernels");
+}
+
+/// The commit that is checked out, if this is a checkout of this package alone and git can tell. Packages and copies have
+/// none, so that their builds depend on nothing but the sources.
+fn commit() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+    };
+    let root = std::fs::canonicalize(git(&["rev-parse", "--show-toplevel"])?).ok()?;
+    if root != std::fs::canonicalize(env::var_os("CARGO_MANIFEST_DIR")?).ok()? {
+        return None;
+    }
+    // The log changes with every commit and every checkout; where there is none, the branch's name is all that is watched.
+    for name in ["logs/HEAD", "HEAD"] {
+        let path = git(&["rev-parse", "--git-path", name])?;
+        if std::path::Path::new(&path).exists() {
+            println!("cargo:rerun-if-changed={path}");
+        }
+    }
+    git(&["rev-parse", "--short=12", "HEAD"])
 }
 
 /// Compiles machine code for GPU generations that need their own, and PTX, which the driver compiles, for later ones.

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Instant;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, DeviceLocation, Tensor};
 
 use crate::error::{Error, Result};
 use crate::kernels;
@@ -22,6 +22,17 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// The device as [`DeviceChoice`] takes it: `cpu`, `cuda:0`, `metal`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let Self::Candle(device) = self else { return "cpu".to_owned() };
+        match device.location() {
+            DeviceLocation::Cpu => "cpu".to_owned(),
+            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            DeviceLocation::Metal { .. } => "metal".to_owned(),
+        }
+    }
+
     /// The memory bandwidth of the device in bytes a second (of the memory that holds the weights), the best of
     /// `passes`.
     ///

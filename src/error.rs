@@ -96,6 +96,17 @@ pub enum Error {
     #[error("{}", line(.0))]
     Source(String),
 
+    /// A name that can be no model's.
+    #[error(
+        "`{}` is not a model: there is no folder or file of that name, so it must be `demo`, a short name ({}) or an id on the hub, `owner/name`", line(.name), .known.join(", ")
+    )]
+    NoModel {
+        /// The name.
+        name: String,
+        /// Names that are models.
+        known: &'static [&'static str],
+    },
+
     /// A model that can only come from the hub, which is out of reach or may not be asked.
     #[error("{}", line(.0))]
     Hub(String),

@@ -24,10 +24,16 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
+    match cli::completions::answer() {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => {}
+        Err(error) => return refuse(&error),
+    }
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
+    output::set_colour(cli.colour.colour.unwrap_or_default());
     let subcommand = cli.command.name();
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,8 @@
 //! Texts are cut into windows, and as many windows as fit go through the network in one pass. Logits are computed for a
 //! few positions at a time, and only two numbers are kept of each row (V).
 
+use std::ops::ControlFlow;
+
 use candle_core::Tensor;
 
 use super::perplexity::{Sliding, Window, perplexity};
@@ -82,7 +84,23 @@ pub fn check(model: &Gpt2, ids: &[u32], options: &ScoreOptions) -> Result<()> {
     Ok(())
 }
 
-/// Scores texts. `progress` is called with the number of newly scored tokens.
+/// How far [`score`] has come since it last said so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Tokens of the texts that are done.
+    pub tokens: usize,
+    /// Tokens that went through the network, of which [`work`] tells the total: windows overlap.
+    pub work: usize,
+}
+
+/// How many tokens go through the network to score `len` tokens.
+#[must_use]
+pub fn work(len: usize, options: &ScoreOptions) -> usize {
+    windows(options, len).map(|window| window.end - window.begin).sum()
+}
+
+/// Scores texts. `progress` is called after each pass, and ends the work if it breaks: the tokens of later passes then
+/// have no scores, and perplexities are over those that have.
 ///
 /// A text's scores do not depend on the other texts.
 ///
@@ -92,7 +110,7 @@ pub fn score(
     model: &Gpt2,
     texts: &[&[u32]],
     options: &ScoreOptions,
-    mut progress: impl FnMut(usize),
+    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Vec<Score>> {
     texts.iter().try_for_each(|ids| check(model, ids, options))?;
     let empty = |ids: &&[u32]| Score {
@@ -110,8 +128,12 @@ pub fn score(
         let tokens: usize = pass.iter().chain(&part).map(Part::len).sum();
         if !pass.is_empty() && (part.is_none() || tokens > PASS_TOKENS) {
             run_pass(model, texts, &pass, options, &mut scores)?;
-            progress(pass.iter().map(|part| part.window.end - part.window.targets).sum());
+            let tokens = pass.iter().map(|part| part.window.end - part.window.targets).sum();
+            let work = pass.iter().map(Part::len).sum();
             pass.clear();
+            if progress(Progress { tokens, work }).is_break() {
+                break;
+            }
         }
         match part {
             Some(part) => pass.push(part),
@@ -120,7 +142,8 @@ pub fn score(
     }
     for score in &mut scores {
         let logprob = |i: usize| score.tokens[i].map_or(0.0, |token: TokenScore| f64::from(token.logprob));
-        score.perplexity = perplexity(windows(options, score.tokens.len()), logprob);
+        let is_done = |window: &Window| window.scored().all(|i| score.tokens[i].is_some());
+        score.perplexity = perplexity(windows(options, score.tokens.len()).filter(is_done), logprob);
     }
     Ok(scores)
 }

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use clap::CommandFactory;
-use gpt2::Error;
+use gpt2::{Error, printable};
 
-use super::Cli;
+use super::{Cli, unknown};
 
 /// How to spell parameters, depending on where they came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,11 @@ fn line(error: &Error, subcommand: &str, spelling: Spelling) -> String {
         Error::Device { device, problem } => format!("--device {device}: {problem}"),
         error => error.to_string(),
     };
+    if let Error::NoModel { name, known } = error
+        && let Some(meant) = unknown::nearest(name, ["demo"].iter().chain(*known).copied())
+    {
+        return format!("`{}` is not a model; did you mean {meant}?", printable::line(name));
+    }
     let line = match advice(error, subcommand) {
         Some(advice) => format!("{what}; {advice}"),
         None => what,
@@ -150,6 +155,28 @@ mod tests {
         assert!(of(error(), "generate", Spelling::Flags).ends_with("96; shorten it, or use --on-context-limit crop"));
         assert!(of(error(), "generate", Spelling::Keys).ends_with("or use `on_context_limit` crop"));
         assert!(of(error(), "score", Spelling::Keys).ends_with("--stride (such as --stride 48)"));
+    }
+
+    #[test]
+    fn a_misspelt_model_is_recognised() {
+        let of = |name: &str| {
+            let error = Error::NoModel { name: name.to_owned(), known: &gpt2::source::PUBLISHED };
+            of(error, "generate", Spelling::Flags)
+        };
+        for (name, meant) in [
+            ("dmeo", "demo"),
+            ("Demo", "demo"),
+            ("gtp2", "gpt2"),
+            ("gpt-2", "gpt2"),
+            ("gpt2-meduim", "gpt2-medium"),
+            ("gpt2xl", "gpt2-xl"),
+            ("distillgpt2", "distilgpt2"),
+        ] {
+            assert_eq!(of(name), format!("`{name}` is not a model; did you mean {meant}?"));
+        }
+        for name in ["bert", "llama", "opt", "x", ""] {
+            assert!(of(name).ends_with("`owner/name`"), "{name}");
+        }
     }
 
     #[test]

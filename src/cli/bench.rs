@@ -14,22 +14,24 @@ pub struct BenchArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Use random weights of this size instead of --model: no files, no network
-    #[arg(long, value_enum, value_name = "SIZE", conflicts_with_all = ["model", "revision", "config", "n_head", "adapter", "tokenizer"])]
+    #[arg(help_heading = "Measurement", long, value_enum, value_name = "SIZE", conflicts_with_all = ["model", "revision", "config", "n_head", "adapter", "tokenizer"])]
     pub random: Option<Size>,
     /// Prompt lengths, measured one after the other
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [16, 512], value_parser = number::whole::<usize>(1..))]
+    #[arg(help_heading = "Measurement", long, value_name = "N,...", value_delimiter = ',', default_values_t = [16, 512], value_parser = number::whole::<usize>(1..))]
     pub prompt_tokens: Vec<usize>,
     /// Tokens decoded after each prompt
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 128, value_parser = number::whole::<usize>(1..))]
+    #[arg(help_heading = "Measurement", short = 'n', long, value_name = "N", default_value_t = 128, value_parser = number::whole::<usize>(1..))]
     pub max_new_tokens: usize,
     /// Measurements per prompt length, after a warm-up run
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = number::whole::<usize>(1..=1000))]
+    #[arg(help_heading = "Measurement", long, value_name = "N", default_value_t = 5, value_parser = number::whole::<usize>(1..=1000))]
     pub repeat: usize,
     /// Sequences that run side by side
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number::whole::<usize>(1..=4096))]
+    #[arg(help_heading = "Measurement", long, value_name = "N", default_value_t = 1, value_parser = number::whole::<usize>(1..=4096))]
     pub batch_size: usize,
-    /// How to write the result
-    #[arg(long, value_enum, default_value_t)]
+    /// text, json or jsonl
+    ///
+    /// How to write the result.
+    #[arg(help_heading = "Output", long, value_enum, default_value_t)]
     pub format: Format,
 }
 

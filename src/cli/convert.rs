@@ -18,13 +18,15 @@ pub struct ConvertArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Type of the weight matrices in the file; quantised types are for GGUF only
-    #[arg(long, value_name = "TYPE", value_parser = target())]
+    #[arg(long, value_name = "TYPE", help_heading = "Output", value_parser = target())]
     pub to: DType,
     /// The file to write: *.gguf for llama.cpp or *.safetensors for transformers
-    #[arg(value_name = "OUT")]
+    #[arg(value_name = "OUT", help_heading = None)]
     pub output: PathBuf,
-    /// How to write the report
-    #[arg(long, value_enum, default_value_t)]
+    /// text, json or jsonl
+    ///
+    /// How to write the report.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
 }
 

@@ -120,9 +120,11 @@ fn argument(parameter: &'static Parameter) -> Arg {
         "max_new_tokens" => argument.short('n'),
         _ => argument,
     };
-    // Checks the type only; ranges are checked once all flags are known.
+    // Checks the value on its own; its company is checked once all flags are known.
     let typed = move |text: &str| {
-        parameter.read(text, &mut GenerationConfig::default())?;
+        let mut config = GenerationConfig::default();
+        parameter.read(text, &mut config)?;
+        parameter.check(&config)?;
         Ok::<String, String>(text.to_owned())
     };
     match parameter.takes() {

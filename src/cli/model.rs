@@ -7,11 +7,18 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use gpt2::base::{FloatType, QuantizedType};
 use gpt2::model::WeightType;
 
+/// The heading of the flags that choose a model.
+pub(super) const HEADING: &str = "Model";
+/// The heading of those that choose a tokenizer.
+pub(super) const TOKENIZER_HEADING: &str = "Tokenizer";
+
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Model")]
+#[command(next_help_heading = HEADING)]
 pub struct ModelArgs {
-    /// `demo` (built in), a name or owner/name on the Hugging Face hub, a folder, or a file with weights of any form
-    /// [env: GPT2_MODEL] [default: gpt2]
+    /// demo, gpt2, gpt2-xl, owner/name, a folder or a file
+    ///
+    /// `demo` is built in. A name (gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2) or owner/name is a model on the
+    /// Hugging Face hub. A folder or a file may have weights of any form. [env: GPT2_MODEL] [default: gpt2]
     #[arg(short, long, value_name = "M")]
     pub model: Option<String>,
     /// Branch, tag or commit on the hub
@@ -32,13 +39,17 @@ pub struct ModelArgs {
     /// Use only the cache and open no connection [env: HF_HUB_OFFLINE=1]
     #[arg(long)]
     pub offline: bool,
-    /// Device to compute on: auto, cpu, cuda, cuda:N or metal
+    /// auto, cpu, cuda, cuda:N or metal
+    ///
+    /// The device to compute on; `auto` is the best one that is compiled in and present.
     #[arg(long, default_value = "auto")]
     pub device: gpt2::device::DeviceChoice,
     /// Type of the weights in memory [default: f32; as stored if the file is quantised]
     #[arg(long, value_name = "TYPE", value_parser = float_type())]
     pub dtype: Option<FloatType>,
-    /// Quantise the weights in memory: smaller and faster, slightly less accurate
+    /// Smaller and faster weights: q8_0, q6_k or q4_k
+    ///
+    /// Quantises the weights in memory, which makes results slightly less accurate.
     #[arg(long, value_name = "FORMAT", conflicts_with = "dtype", value_parser = quantized_type())]
     pub quantize: Option<QuantizedType>,
     /// Threads to compute with, no more than there are cores [default: all cores]
@@ -48,11 +59,12 @@ pub struct ModelArgs {
 
 /// The tokenizer to use; GPT-2's if nothing is given.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Tokenizer")]
+#[command(next_help_heading = TOKENIZER_HEADING)]
 pub struct TokenizerArgs {
-    /// The tokenizer of this model: a name or owner/name on the Hugging Face hub, a folder, or a file with weights
-    /// [default: GPT-2's, which is built in]
-    #[arg(short, long)]
+    /// Whose tokenizer [default: GPT-2's, built in]
+    ///
+    /// A name or owner/name on the Hugging Face hub, a folder, or a file with weights.
+    #[arg(short, long, value_name = "M")]
     pub model: Option<String>,
     /// Branch, tag or commit on the hub
     #[arg(long, value_name = "R", requires = "model")]

@@ -1,4 +1,4 @@
-//! Whole numbers, with errors that say which are allowed.
+//! Whole numbers, with errors that say which are allowed, to follow the flag's name.
 
 use std::fmt::Display;
 use std::ops::{Bound, RangeBounds};
@@ -22,14 +22,14 @@ where
                 Bound::Included(high) => format!(" to {high}"),
                 _ => String::new(),
             };
-            format!("it takes whole numbers{low}{high}")
+            format!("takes a whole number{low}{high}, not {text}")
         })
     }
 }
 
 /// Parses any whole number.
 pub fn signed(text: &str) -> Result<i64, String> {
-    text.parse().map_err(|_| "it takes whole numbers".to_owned())
+    text.parse().map_err(|_| format!("takes a whole number, not {text}"))
 }
 
 #[cfg(test)]
@@ -39,9 +39,9 @@ mod tests {
     #[test]
     fn the_error_says_what_is_allowed() {
         assert_eq!(whole::<u16>(1..=8)("8"), Ok(8));
-        assert_eq!(whole::<u16>(1..=8)("9"), Err("it takes whole numbers from 1 to 8".into()));
-        assert_eq!(whole::<usize>(1..)("0"), Err("it takes whole numbers from 1".into()));
-        assert_eq!(whole::<usize>(0..)("x"), Err("it takes whole numbers from 0".into()));
+        assert_eq!(whole::<u16>(1..=8)("9"), Err("takes a whole number from 1 to 8, not 9".into()));
+        assert_eq!(whole::<usize>(1..)("0"), Err("takes a whole number from 1, not 0".into()));
+        assert_eq!(whole::<usize>(0..)("x"), Err("takes a whole number from 0, not x".into()));
         assert_eq!(signed("-3"), Ok(-3));
     }
 }

@@ -15,23 +15,28 @@ use super::{Format, ModelArgs, RowArgs, TextArgs, number};
   gpt2 score --input texts.jsonl --output scores.jsonl --resume")]
 pub struct ScoreArgs {
     #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
     pub text: TextArgs,
-    /// Slide a window over the text in steps of S tokens, as in transformers' perplexity guide; without it the text must
-    /// fit the context
+    /// Slide a window in steps of S tokens
+    ///
+    /// As in transformers' perplexity guide; without it the text must fit the context.
     #[arg(long, value_name = "S", help_heading = "Protocol", value_parser = number::whole::<usize>(1..))]
     pub stride: Option<usize>,
     /// Tokens in a window [default: the model's context]
     #[arg(long, value_name = "C", requires = "stride", help_heading = "Protocol", value_parser = number::whole::<usize>(1..))]
     pub context: Option<usize>,
     #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
     pub batch: ScoreBatchArgs,
-    /// Also write a page for the browser that shows the scores and the expected tokens over the text
+    /// Also write a page for the browser
+    ///
+    /// It shows the scores and the expected tokens over the text.
     #[arg(long, value_name = "F.html", conflicts_with = "input", help_heading = "Output")]
     pub html: Option<PathBuf>,
-    /// How to write the result; `text` lists every token of a short text (of a longer one with -v)
-    #[arg(long, value_enum, default_value_t, conflicts_with = "input", help_heading = "Output")]
+    /// text, json or jsonl
+    ///
+    /// How to write the result; `text` lists every token of a short text (of a longer one with -v).
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
 }
 
@@ -42,6 +47,6 @@ pub struct ScoreBatchArgs {
     #[command(flatten)]
     pub rows: RowArgs,
     /// Texts to process at the same time
-    #[arg(long, value_name = "N", requires = "input", conflicts_with_all = ["positional", "prompt", "file", "ids"], default_value_t = 32, value_parser = number::whole::<usize>(1..=4096))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = number::whole::<usize>(1..=4096))]
     pub batch_size: usize,
 }

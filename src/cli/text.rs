@@ -13,8 +13,10 @@ use gpt2::{Error, memory};
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Text")]
 pub struct TextArgs {
-    /// The text; - for stdin, which is also read if no text is given and it is not a terminal
-    #[arg(value_name = "TEXT")]
+    /// The text, in quotes; - or nothing: stdin
+    ///
+    /// Without a text, stdin is read if it is not a terminal.
+    #[arg(value_name = "TEXT", help_heading = None)]
     pub positional: Option<String>,
     /// The text
     #[arg(short, long, value_name = "TEXT", conflicts_with = "positional")]

@@ -1,6 +1,6 @@
 //! `gpt2 convert`: writes a model as GGUF or safetensors, in another number type.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use gpt2::Error;
@@ -15,7 +15,7 @@ use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
 use super::load;
 use crate::cli::{ConvertArgs, Format, Verbosity};
 use crate::output::convert::ConvertRecord;
-use crate::output::{Stdout, check_folder, say, write_file};
+use crate::output::{Stdout, check_folder, say, say_written, write_file};
 
 /// The kind of file, by its extension.
 enum Kind {
@@ -37,9 +37,12 @@ pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
             say(note);
         }
     };
-    match kind {
-        Kind::Gguf => gguf(export, &opened, &args.output, noted)?,
+    let beside = match kind {
+        Kind::Gguf => gguf(export, &opened, &args.output, noted).map(|()| vec![])?,
         Kind::Safetensors => safetensors(export, &opened, &args.output, noted)?,
+    };
+    if !verbosity.quiet {
+        beside.iter().for_each(|(path, what)| say_written(path, what));
     }
     let record = ConvertRecord {
         model: opened.name,
@@ -62,9 +65,6 @@ pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
 /// Checks the flags and returns the kind of file to write.
 fn kind(args: &ConvertArgs, dtype: DType) -> Result<Kind> {
     let usage = |message: String| Err(Error::Usage(message).into());
-    if args.model.dtype.is_some() || args.model.quantize.is_some() {
-        return usage("convert takes the type from --to; remove --dtype and --quantize".into());
-    }
     let extension = args.output.extension().unwrap_or_default().to_ascii_lowercase();
     match extension.to_str() {
         Some("gguf") => Ok(Kind::Gguf),
@@ -133,8 +133,12 @@ fn note_ends(
     }
 }
 
-/// Writes the weights, and what else a folder for transformers needs, unless it is there already.
-fn safetensors(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl Fn(&str)) -> Result<()> {
+/// A file beside the weights, and what is in it.
+type Beside = (PathBuf, &'static str);
+
+/// Writes the weights, and what else a folder for transformers needs, unless it is there already; returns the other files.
+fn safetensors(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl Fn(&str)) -> Result<Vec<Beside>> {
+    let mut written: Vec<Beside> = vec![];
     let beside = |name: &str| path.with_file_name(name);
     let has_config = check_config(export.config, &beside("config.json"))?;
     let files = opened.tokenizer.to_save().unwrap_or_else(|fault| {
@@ -147,13 +151,17 @@ fn safetensors(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl
     export.to_safetensors(path)?;
     if !has_config {
         write_file(&beside("config.json"), export.config.to_json()?.as_bytes())?;
+        written.push((beside("config.json"), "the configuration"));
     }
     // It may name other tokens that end a text than the configuration does.
     let (name, given) = ("generation_config.json", opened.generation_config_file());
     let given = given.map(|file| file.bytes()).transpose()?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match given {
-        Some(bytes) if !beside(name).exists() => write_file(&beside(name), bytes)?,
+        Some(bytes) if !beside(name).exists() => {
+            write_file(&beside(name), bytes)?;
+            written.push((beside(name), "the parameters for generation"));
+        }
         given if beside(name).exists() && !given.is_some_and(|bytes| is_there(&beside(name), bytes)) => {
             note(&format!("note: {} has a {name} of its own, which stays as it is", folder.display()));
         }
@@ -161,11 +169,14 @@ fn safetensors(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl
     }
     // Files of two tokenizers must not mix.
     if !TokenizerFiles::SAVED.into_iter().any(|name| beside(name).exists()) {
-        files.iter().try_for_each(|file| write_file(&beside(file.name), &file.bytes))?;
+        for file in &files {
+            write_file(&beside(file.name), &file.bytes)?;
+            written.push((beside(file.name), "part of the tokenizer"));
+        }
     } else if !files.iter().all(|file| is_there(&beside(file.name), &file.bytes)) {
         note(&format!("note: {} has tokenizer files, which stay as they are", folder.display()));
     }
-    Ok(())
+    Ok(written)
 }
 
 /// Whether there is a `config.json` at `path`. It must describe the model that is written beside it.
@@ -178,7 +189,8 @@ fn check_config(written: &Config, path: &Path) -> Result<bool> {
         // A head of its own in the file counts, whatever the configuration says.
         found.tie_word_embeddings = false;
     }
-    let written = Config { bias: true, qkv_bias: true, ..written.clone() };
+    // What only PyTorch's training uses may be the user's.
+    let written = Config { bias: true, qkv_bias: true, pytorch: found.pytorch.clone(), ..written.clone() };
     if found != written {
         let problem = "is the configuration of another model; write into a folder of its own";
         return Err(Error::Usage(format!("{} {problem}", path.display())).into());

@@ -19,10 +19,13 @@ use gpt2::printable;
 use gpt2::source::{self, OpenedModel, Progress, SourceOptions};
 use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 
 use super::rows::Settings;
+use super::settings;
 use crate::cli::{ModelArgs, Prompt, RowArgs, TextArgs, TokenizerArgs, Verbosity};
 use crate::output::say;
+use crate::output::settings::SettingsRecord;
 
 /// A model ready to run.
 pub struct Loaded {
@@ -34,6 +37,8 @@ pub struct Loaded {
     /// Identifies the weights.
     fingerprint: String,
     tokenizer_files: TokenizerFiles,
+    /// What every record says about itself.
+    settings: SettingsRecord,
 }
 
 impl Loaded {
@@ -90,8 +95,16 @@ pub fn network(args: &ModelArgs, opened: &OpenedModel, backend: Backend, verbosi
     Ok(model)
 }
 
-/// The tokenizer that the flags name, GPT-2's by default; and what to say when it puts something around a text.
-pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<(Tokenizer, Option<String>)> {
+/// A tokenizer without a model.
+pub struct LoadedTokenizer {
+    pub tokenizer: Tokenizer,
+    /// What to say when it puts something around a text.
+    pub note: Option<String>,
+    pub files: TokenizerFiles,
+}
+
+/// The tokenizer that the flags name, GPT-2's by default.
+pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<LoadedTokenizer> {
     let bar = Bar::new(verbosity);
     let options = SourceOptions {
         revision: args.revision.clone(),
@@ -108,7 +121,7 @@ pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<(Tokenize
         error => anyhow::Error::from(error),
     })?;
     let note = start_note(&files, &tokenizer);
-    Ok((tokenizer, note))
+    Ok(LoadedTokenizer { tokenizer, note, files })
 }
 
 /// Says that texts begin with a token because a GGUF file asks for it: unlike a folder's tokenizer, which does as in
@@ -124,6 +137,7 @@ impl Loaded {
     pub fn load(args: &ModelArgs, verbosity: Verbosity) -> Result<Self> {
         let start = Instant::now();
         let backend = args.device.open()?;
+        let device = backend.name();
         set_up(args, verbosity)?;
         let opened = open(args, verbosity)?;
         let pipeline = Pipeline::load(&opened, LoadOptions { weights: args.weights(), backend })?;
@@ -134,8 +148,16 @@ impl Loaded {
         if verbosity.verbose > 0 {
             say(format_args!("loaded {} in {load_s:.3} s", pipeline.name));
         }
+        let settings = settings::of(args, &opened, &pipeline.model, device, &fingerprint);
         let tokenizer_files = opened.tokenizer;
-        Ok(Self { pipeline, start_note: Cell::new(start_note), load_s, fingerprint, tokenizer_files })
+        Ok(Self { pipeline, start_note: Cell::new(start_note), load_s, fingerprint, tokenizer_files, settings })
+    }
+
+    /// What a result is made with, including `parameters`. Flags about its text show in its ids.
+    pub fn record_settings(&self, parameters: impl IntoIterator<Item = (String, Value)>) -> SettingsRecord {
+        let mut settings = self.settings.clone();
+        settings.parameters.extend(parameters);
+        settings
     }
 
     /// The ids of a text, with what the tokenizer puts around it; of ids, those.
@@ -193,6 +215,18 @@ impl Loaded {
             say(format_args!("note: {line}the prompt is empty: starting from {}", self.token_name(ids[0])));
         }
         Ok(ids)
+    }
+
+    /// Says that a prompt ends in a space, which is most often a mistake: the next token would bring its own.
+    pub fn note_space(&self, prompt: &Prompt, ids: &[u32], verbosity: Verbosity) {
+        let Prompt::Text(text) = prompt else { return };
+        // Other tokenizers drop the space.
+        let is_kept = ids.last().and_then(|id| self.token_text(*id)).is_some_and(|token| token.ends_with(' '));
+        if text.ends_with(' ') && is_kept && !verbosity.quiet {
+            say(
+                "note: the prompt ends in a space; GPT-2's tokens carry their space in front (\" time\"), so leave it out for a better continuation",
+            );
+        }
     }
 
     /// A token by its text, if it has one, or by its id.

@@ -8,14 +8,20 @@ mod load;
 mod progress;
 mod rows;
 mod score;
+mod settings;
+mod shapes;
 mod tokenize;
 mod topk;
 mod trace;
 
-use clap::CommandFactory;
-use gpt2::{Error, memory};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use crate::cli::{Cli, Command};
+use gpt2::{Error, memory};
+use signal_hook::consts::SIGINT;
+use signal_hook::flag::register_conditional_shutdown;
+
+use crate::cli::{Cli, Command, completions};
 use crate::output::Stdout;
 
 /// Ctrl-C ended the run. Everything finished by then has been written.
@@ -26,6 +32,16 @@ pub struct Interrupted;
 impl Interrupted {
     /// The convention of shells: 128 plus the signal's number.
     pub const EXIT_CODE: u8 = 130;
+}
+
+/// A flag set by Ctrl-C: the current step is finished, then generation ends. A second Ctrl-C ends the program at once.
+pub fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    // Handlers run in the order of registration. The first does nothing until the second has set the flag; from then on it
+    // ends the process directly from the signal handler, where little else is safe to do.
+    register_conditional_shutdown(SIGINT, Interrupted::EXIT_CODE.into(), Arc::clone(&flag))?;
+    signal_hook::flag::register(SIGINT, Arc::clone(&flag))?;
+    Ok(flag)
 }
 
 /// Runs the subcommand. Everything that can be checked from the flags alone is checked before looking for a model.
@@ -43,12 +59,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Info(args) => info::run(&args, verbosity),
         Command::Convert(args) => convert::run(&args, verbosity),
         Command::Bench(args) => bench::run(&args, verbosity),
-        Command::Completions { shell } => {
-            // clap_complete panics if writing fails.
-            let mut script = vec![];
-            clap_complete::generate(shell, &mut Cli::command(), "gpt2", &mut script);
-            Stdout::lock().text(&script)
-        }
+        Command::Completions { shell } => Stdout::lock().text(&completions::script(shell)?),
     }
 }
 

@@ -220,7 +220,7 @@ impl GenerationConfig {
                 Some(top_k @ 1..=MOST_BEAMS) => Ok(Strategy::Contrastive { penalty_alpha: alpha as f32, top_k }),
                 Some(k) => Err(Error::parameter(
                     "top_k",
-                    format!("is {k}; with `penalty_alpha` it takes numbers from 1 to {MOST_BEAMS}"),
+                    format!("with `penalty_alpha` takes a whole number from 1 to {MOST_BEAMS}, not {k}"),
                 )),
                 None => Err(Error::parameter("penalty_alpha", "needs `top_k`, the number of candidates")),
             };
@@ -298,7 +298,8 @@ mod tests {
         for (name, set, bad, good) in cases {
             for &x in bad.iter().chain(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY]) {
                 let message = refused(|c| set(c, x));
-                assert!(message.starts_with(&format!("{name} is {}; it takes ", number(x))), "{message}");
+                assert!(message.starts_with(&format!("{name} takes a number")), "{message}");
+                assert!(message.contains(&format!(", not {}", number(x))), "{message}");
             }
             for &x in good {
                 let mut config = GenerationConfig::default();

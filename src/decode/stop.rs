@@ -18,6 +18,8 @@ pub enum FinishReason {
     Stop,
     /// The model's context is full.
     Context,
+    /// The caller ended it. The engine itself gives no such result.
+    Interrupted,
 }
 
 /// Converts token ids to text, as far as decoding needs it.

@@ -6,6 +6,8 @@ pub mod generate;
 pub mod html;
 pub mod info;
 pub mod score;
+pub mod settings;
+pub mod shapes;
 mod stderr;
 mod style;
 pub mod svg;
@@ -23,9 +25,19 @@ use gpt2::{json, printable};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-pub use self::stderr::{say, say_error};
+pub use self::stderr::{say, say_error, say_written};
 pub use self::style::Style;
-use crate::cli::Format;
+use crate::cli::{Colour, Format};
+
+/// Whether output and messages have colours, from now on.
+pub fn set_colour(colour: Colour) {
+    match colour {
+        Colour::Auto => anstream::ColorChoice::Auto,
+        Colour::Always => anstream::ColorChoice::Always,
+        Colour::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
+}
 
 /// Standard output, locked and buffered. Its errors can be distinguished from those of files and sockets.
 ///

@@ -6,16 +6,14 @@ use gpt2::error::tokens_text;
 use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
+use super::settings::SettingsRecord;
 use super::tokens::{label, spans};
-use super::{RowRecord, Stdout, Style};
+use super::{Stdout, Style};
 
 /// The scores of one text. `ids`, `tokens`, `logprobs` and `ranks` have one entry for each token of the text. The
 /// `<|endoftext|>` that `--bos` puts before the text has none, but gives the first token a log-probability.
 #[derive(Debug, Serialize)]
 pub struct ScoreRecord {
-    /// In a batch, the row: its `id`, `line` and `input`.
-    #[serde(flatten)]
-    pub row: Option<RowRecord>,
     /// The model's name.
     pub model: String,
     /// The text's tokens.
@@ -33,10 +31,13 @@ pub struct ScoreRecord {
     /// `exp(-sum_logprob / scored_tokens)`; with a stride, the perplexity of transformers' guide, which weights each window
     /// by its number of labels minus one. Null if nothing was scored.
     pub perplexity: Option<f64>,
-    /// `-sum_logprob / ln 2`, divided by the number of bytes of the text; null without a tokenizer.
+    /// `-sum_logprob / ln 2`, divided by the number of bytes of the tokens that have a log-probability; null without a
+    /// tokenizer.
     pub bits_per_byte: Option<f64>,
     /// How the text was scored.
     pub protocol: Protocol,
+    /// What it was made with.
+    pub settings: SettingsRecord,
 }
 
 /// How a text was scored.

@@ -2,12 +2,20 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 
-use gpt2::printable;
+use gpt2::{memory, printable};
 
 /// Writes a message on one line. Errors are ignored, since there is nowhere to report them.
 pub fn say(message: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{}", printable::line(&message.to_string()));
+}
+
+/// Says that a file was written, what is in it, and how large it is.
+pub fn say_written(path: &Path, what: impl Display) {
+    let size = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file);
+    let size = size.map(|file| format!(", {}", memory::readable(file.len()))).unwrap_or_default();
+    say(format_args!("wrote {}: {what}{size}", path.display()));
 }
 
 /// Writes an error on one line, with its causes below.

@@ -8,8 +8,21 @@ use gpt2::printable;
 use serde::{Serialize, Serializer};
 use unicode_width::UnicodeWidthStr;
 
+use super::settings::SettingsRecord;
 use super::tokens::quoted;
 use super::{Stdout, Style};
+
+/// What `topk` shows of a text.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum TopkView<'a> {
+    /// Distributions after positions.
+    Positions(TopkRecord<'a>),
+    /// `--tree`
+    Tree(TreeRecord),
+    /// `--append`
+    Steps(StepsRecord<'a>),
+}
 
 /// The result of `topk`.
 #[derive(Serialize)]
@@ -20,6 +33,8 @@ pub struct TopkRecord<'a> {
     pub prompt_ids: Vec<u32>,
     /// The requested positions, in order.
     pub positions: Vec<PositionRecord<'a>>,
+    /// What it was made with.
+    pub settings: SettingsRecord,
 }
 
 /// The distribution after one position.
@@ -152,6 +167,85 @@ impl CandidateRecord {
     }
 }
 
+/// The result of `topk --append`.
+#[derive(Serialize)]
+pub struct StepsRecord<'a> {
+    /// The model's name.
+    pub model: String,
+    /// The ids of the prompt.
+    pub prompt_ids: Vec<u32>,
+    /// One for each appended token.
+    pub steps: Vec<StepRecord<'a>>,
+    /// The ids of the prompt and of the appended tokens.
+    pub all_ids: Vec<u32>,
+    /// The text of all of them; null without a tokenizer.
+    pub text: Option<String>,
+    /// What it was made with.
+    pub settings: SettingsRecord,
+}
+
+/// A step of `--append`: the token that was appended, and what else there was.
+#[derive(Serialize)]
+pub struct StepRecord<'a> {
+    /// 1 for the first.
+    pub step: usize,
+    /// The token.
+    #[serde(flatten)]
+    pub chosen: CandidateRecord,
+    /// The 0-based position of the token before it.
+    pub position: usize,
+    /// The entropy of the distribution that it was taken from, in nats.
+    pub entropy: f64,
+    /// The best candidates, the token first.
+    pub next: Candidates<'a>,
+    /// The tokens asked for with `--token`, in the order given.
+    #[serde(skip_serializing_if = "Candidates::is_empty")]
+    pub tokens: Candidates<'a>,
+}
+
+impl StepsRecord<'_> {
+    /// Each step with its token and the next best ones, the chain of tokens, and the whole text.
+    pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
+        let (bold, dim, blue) = (Style::new().bold(), Style::new().dimmed(), Style::colour(AnsiColor::Blue));
+        let digits = self.steps.iter().map(|step| step.chosen.id.to_string().len()).max().unwrap_or(0);
+        let name = |c: &CandidateRecord| format!("{:>digits$}: {}", c.id, quoted(c.token.as_deref(), c.id));
+        let names: Vec<String> = self.steps.iter().map(|step| name(&step.chosen)).collect();
+        let widest = names.iter().map(|name| name.width()).max().unwrap_or(0).min(32);
+        let room = if Stdout::is_terminal() { Stdout::width() } else { usize::MAX };
+        for (step, name) in self.steps.iter().zip(&names) {
+            let padding = " ".repeat(widest.saturating_sub(name.width()));
+            write!(out, "{dim}{:>4}{dim:#}  {bold}{name}{bold:#}{padding}  {:>7}", step.step, small(step.chosen.prob))?;
+            let mut column = 15 + widest.max(name.width());
+            for (i, other) in step.next.records().skip(1).enumerate() {
+                let other = format!("{} {}", quoted(other.token.as_deref(), other.id), small(other.prob));
+                column += other.width() + 2;
+                if column > room {
+                    break;
+                }
+                let before = if i == 0 { "   " } else { ", " };
+                write!(out, "{dim}{before}{other}{dim:#}")?;
+            }
+            for asked in step.tokens.records() {
+                let token = quoted(asked.token.as_deref(), asked.id);
+                write!(out, "; {token} {} (rank {})", small(asked.prob), asked.rank)?;
+            }
+            writeln!(out)?;
+        }
+        writeln!(out)?;
+        for (i, name) in names.iter().enumerate() {
+            if i > 0 {
+                write!(out, " {blue}→{blue:#} ")?;
+            }
+            write!(out, "{}", name.trim_start())?;
+        }
+        writeln!(out)?;
+        match &self.text {
+            Some(text) => Ok(writeln!(out, "\"{}\"", printable::line(text))?),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A probability that may be very small, in percent.
 fn small(prob: f64) -> String {
     if prob > 0.0 && prob < 0.00005 { "<0.01%".to_owned() } else { format!("{:.2}%", 100.0 * prob) }
@@ -173,6 +267,8 @@ pub struct TreeRecord {
     pub prompt_ids: Vec<u32>,
     /// The best continuations.
     pub tree: Vec<NodeRecord>,
+    /// What it was made with.
+    pub settings: SettingsRecord,
 }
 
 /// A token in the tree of continuations.

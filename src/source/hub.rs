@@ -111,7 +111,9 @@ fn fetch(
     };
     let found = local::find(&hub, id, tokenizer, options)?;
     cache.set_commit(revision, hub.commit())?;
-    found.open(options)
+    let mut model = found.open(options)?;
+    model.revision = Some(hub.commit().to_owned());
+    Ok(model)
 }
 
 #[cfg(not(feature = "hub"))]
@@ -148,18 +150,18 @@ fn open_cached(
     options: &SourceOptions<'_>,
 ) -> Result<Option<Cached>> {
     let Some(commit) = cache.commit(revision) else { return Ok(None) };
-    let snapshot = cache.snapshot(commit);
+    let snapshot = cache.snapshot(commit.clone());
     let found = local::find(&snapshot, id, tokenizer, options)?;
     let mut model = found.open(options);
     if let Some(path) = damaged(&found, model.is_ok()) {
         return Err(Error::format(path, "the cached file is damaged; go online to fetch it again"));
     }
     // Without an own tokenizer, the built-in one is a guess; it only counts if the model is known to have none.
-    if let Ok(model) = &mut model
-        && matches!(model.tokenizer, TokenizerFiles::BuiltIn)
-        && snapshot.is_unknown(TOKENIZER)
-    {
-        model.tokenizer = TokenizerFiles::None;
+    if let Ok(model) = &mut model {
+        model.revision = Some(commit);
+        if matches!(model.tokenizer, TokenizerFiles::BuiltIn) && snapshot.is_unknown(TOKENIZER) {
+            model.tokenizer = TokenizerFiles::None;
+        }
     }
     Ok(Some(Cached { model, conclusive: snapshot.is_conclusive() }))
 }

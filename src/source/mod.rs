@@ -127,6 +127,31 @@ pub enum Progress<'a> {
     },
 }
 
+/// The published models, by their short names.
+pub const PUBLISHED: [&str; 5] = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2"];
+
+/// The short name of a published model, which may be given as `owner/name`.
+#[must_use]
+pub fn published(model: &str) -> Option<&'static str> {
+    let known = SHORT_NAMES.iter().find(|(short, id)| *short == model || *id == model);
+    known.map(|(short, _)| *short)
+}
+
+/// The models in the cache, as [`open`] takes them: `owner/name`, or the short name. Sorted.
+#[must_use]
+pub fn cached_models() -> Vec<String> {
+    let entries = cache_folder().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    let model = |name: &str| {
+        let id = name.strip_prefix("models--")?.replacen("--", "/", 1);
+        is_hub_id(&id).then(|| published(&id).map_or(id.clone(), str::to_owned))
+    };
+    let has_files = |entry: &std::fs::DirEntry| entry.path().join("snapshots").is_dir();
+    let names = entries.filter(has_files).filter_map(|entry| model(entry.file_name().to_str()?));
+    let mut names: Vec<String> = names.collect();
+    names.sort_unstable();
+    names
+}
+
 /// The published checkpoints by their short names. They use the built-in tokenizer.
 const SHORT_NAMES: [(&str, &str); 5] = [
     ("gpt2", "openai-community/gpt2"),
@@ -140,7 +165,7 @@ const SHORT_NAMES: [(&str, &str); 5] = [
 /// `gpt2-xl`, `distilgpt2`) or `owner/name` on the hub. The cache comes first; what is missing is downloaded.
 ///
 /// # Errors
-/// [`Error::Source`] or [`Error::Hub`], saying in one line what was not found or reached; [`Error::Usage`] for a
+/// [`Error::Source`], [`Error::NoModel`] or [`Error::Hub`], saying in one line what was not found or reached; [`Error::Usage`] for a
 /// revision of something that is not on the hub; [`Error::Config`] for a configuration that does not describe a GPT-2;
 /// [`Error::Io`] and [`Error::Format`] for files that cannot be read or are damaged.
 pub fn open(model: &str, options: &SourceOptions<'_>) -> Result<OpenedModel> {
@@ -227,10 +252,7 @@ fn origin(model: &str) -> Result<Origin> {
     } else if is_hub_id(model) {
         Ok(Origin::Hub(model.to_owned()))
     } else {
-        let short = SHORT_NAMES.map(|(short, _)| short).join(", ");
-        Err(Error::Source(format!(
-            "`{model}` is not a model: there is no folder or file of that name, so it must be `demo`, a short name ({short}) or an id on the hub, `owner/name`"
-        )))
+        Err(Error::NoModel { name: model.to_owned(), known: &PUBLISHED })
     }
 }
 

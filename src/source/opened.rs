@@ -17,6 +17,8 @@ use crate::tokenizer::{Tokenizer, TokenizerFiles};
 pub struct OpenedModel {
     /// The name the user gave, with short names spelled out: `openai-community/gpt2`, a path, or `demo`.
     pub name: String,
+    /// The commit of its repository, if it came from the hub.
+    pub revision: Option<String>,
     /// The configuration, which follows the weights ([`Checkpoint::settle`]).
     pub config: Config,
     /// The weights.
@@ -70,7 +72,7 @@ impl OpenedModel {
             tokenizer => tokenizer,
         };
         let (name, tokenizer_is_given) = (name.to_owned(), options.tokenizer.is_some());
-        Ok(Self { name, config, checkpoint, tokenizer, tokenizer_is_given, generation_config, notices })
+        Ok(Self { name, revision: None, config, checkpoint, tokenizer, tokenizer_is_given, generation_config, notices })
     }
 
     /// Loads the network if it fits into memory.

@@ -90,7 +90,7 @@ fn bad_rows_are_reported_and_skipped() {
         ("empty".into(), "prompt_ids"),
         (json!([1, 2]), "99999"),
         ("unknown".into(), "temprature"),
-        ("range".into(), "`top_p` is 7; it takes"),
+        ("range".into(), "`top_p` takes a number above 0, up to 1 (off), not 7"),
     ] {
         let error = row(id.clone())["error"].as_str().unwrap_or_else(|| panic!("row {id} has no error"));
         assert!(error.contains(word) && !error.contains('\n'), "{error}");

@@ -23,11 +23,11 @@ fn the_hub_is_asked_if_the_flags_are_right() {
 #[test]
 fn values_and_exclusions() {
     for (flags, words) in [
-        (&["--temperature", "0"][..], &["--temperature is 0; it takes numbers from"][..]),
+        (&["--temperature", "0"][..], &["--temperature takes a number from 1e-30, not 0"][..]),
         (&["--temperature", "-1"], &["leave it out for greedy decoding"]),
-        (&["--top-p", "2"], &["--top-p is 2; it takes numbers above 0, up to 1 (off)"]),
-        (&["--epsilon-cutoff", "1"], &["--epsilon-cutoff is 1; it takes numbers from 0 (off), below 1"]),
-        (&["--repetition-penalty", "0"], &["--repetition-penalty is 0; it takes numbers above 0 (1 is off)"]),
+        (&["--top-p", "2"], &["--top-p takes a number above 0, up to 1 (off), not 2"]),
+        (&["--epsilon-cutoff", "1"], &["--epsilon-cutoff takes a number from 0 (off), below 1, not 1"]),
+        (&["--repetition-penalty", "0"], &["--repetition-penalty takes a number above 0 (1 is off), not 0"]),
         (&["--bad-words-ids", " "], &["--bad-words-ids has an empty sequence"]),
         (&["--bad-words", ""], &["--bad-words is an empty text"]),
     ] {
@@ -36,8 +36,8 @@ fn values_and_exclusions() {
         refused(&[&["generate", "--input", "-"], flags].concat(), 2, words);
     }
     for (flags, words) in [
-        (&["-n", "0"][..], &["--max-new-tokens is 0; it takes numbers from 1"][..]),
-        (&["--num-beams", "0"], &["--num-beams is 0; it takes numbers from 1 to 1024"]),
+        (&["-n", "0"][..], &["-n takes a whole number from 1, not 0"][..]),
+        (&["--num-beams", "0"], &["--num-beams takes a whole number from 1 to 1024, not 0"]),
         (&["--stop", ""], &["--stop is an empty text"]),
         (&["--length-penalty", "1"], &["--length-penalty needs --num-beams above 1"]),
         (&["--num-beams", "3", "--num-beam-groups", "2"], &["--num-beams must be a multiple of --num-beam-groups"]),
@@ -53,14 +53,14 @@ fn values_and_exclusions() {
         refused(&[&["generate", "--interactive"], flags].concat(), 2, words);
     }
     for flags in [["--output", "x.jsonl"], ["--batch-size", "3"]] {
-        for subcommand in ["generate", "score"] {
-            refused(&[&[subcommand, "Once"], &flags[..]].concat(), 2, &["cannot be used with", flags[0]]);
+        for subcommand in ["generate", "score", "topk", "trace"] {
+            refused(&[&[subcommand, "Once"], &flags[..]].concat(), 2, &[flags[0], "--input"]);
             refused(&[&[subcommand], &flags[..]].concat(), 2, &["--input"]);
         }
     }
-    refused(&["topk", "Once", "-k", "0"], 2, &["-k", "it takes whole numbers from 1"]);
+    refused(&["topk", "Once", "-k", "0"], 2, &["-k takes a whole number from 1, not 0"]);
     refused(&["topk", "Once", "--tree", "9", "-k", "1000"], 2, &["--tree 9 with -k 1000"]);
-    refused(&["score", "Once", "--stride", "0"], 2, &["--stride", "it takes whole numbers from 1"]);
+    refused(&["score", "Once", "--stride", "0"], 2, &["--stride takes a whole number from 1, not 0"]);
     refused(&["score", "Once", "--stride", "9", "--context", "8"], 2, &["--stride is 9", "1 to 8"]);
     refused(&["trace", "Once", "--hidden", "--lens", "--svg", "x.svg"], 2, &["--svg draws one view"]);
     refused(&["generate", "--ids", "1 x"], 2, &["--ids: `x` is not a token id"]);

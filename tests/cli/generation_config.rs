@@ -237,16 +237,16 @@ fn only_without_the_file_does_a_text_end_as_the_configuration_says() {
 #[test]
 fn errors_about_the_file_name_it() {
     for (values, words) in [
-        (json!({"do_sample": true, "temperature": 0.0}), "temperature is 0; it takes"),
+        (json!({"do_sample": true, "temperature": 0.0}), "temperature takes a number from 1e-30, not 0"),
         (json!({"bad_words_ids": [[999]]}), "bad_words_ids has token id 999"),
         (json!({"max_length": 3}), "max_length is 3, which leaves no room"),
         (json!({"stop_strings": ["x"]}), "stop_strings needs a tokenizer"),
         (json!({"num_return_sequences": 2}), "num_return_sequences above 1 needs do_sample or num_beams"),
         (json!({"num_beams": 4, "num_beam_groups": 2}), "num_beam_groups needs diversity_penalty"),
         (json!({"num_beams": 1.5}), "num_beams is 1.5, not a whole number"),
-        (json!({"do_sample": true, "top_p": 2}), "top_p is 2; it takes"),
-        (json!({"do_sample": true, "typical_p": -1}), "typical_p is -1; it takes"),
-        (json!({"do_sample": true, "min_p": 7}), "min_p is 7; it takes"),
+        (json!({"do_sample": true, "top_p": 2}), "top_p takes a number above 0, up to 1 (off), not 2"),
+        (json!({"do_sample": true, "typical_p": -1}), "typical_p takes a number above 0, up to 1 (off), not -1"),
+        (json!({"do_sample": true, "min_p": 7}), "min_p takes a number from 0 to 1, not 7"),
     ] {
         let folder = model(&values);
         let words = format!("generation_config.json: {words}");
@@ -258,12 +258,13 @@ fn errors_about_the_file_name_it() {
     }
     let folder = model(&json!({"do_sample": true, "top_p": 2}));
     let topk = ["topk", "-m", folder.path().to_str().unwrap(), "--ids", "1", "--generation-config"];
-    gpt2(&topk).fails(1, &["generation_config.json: top_p is 2"]);
+    gpt2(&topk).fails(1, &["generation_config.json: top_p takes a number above 0, up to 1 (off), not 2"]);
     let folder = model(&json!({"num_beams": 2, "num_return_sequences": 2}));
     let both = gpt2(&generate(folder.path(), "1", &["--num-return-sequences", "3"]))
         .fails(2, &["--num-return-sequences is larger than num_beams (2 in ", "generation_config.json)"]);
     assert!(!both.stderr().contains("--num-beams"), "{}", both.stderr());
-    let own = gpt2(&generate(folder.path(), "1", &["--temperature", "0"])).fails(2, &["--temperature is 0"]);
+    let own = gpt2(&generate(folder.path(), "1", &["--temperature", "0"]))
+        .fails(2, &["--temperature takes a number from 1e-30, not 0"]);
     assert!(!own.stderr().contains("generation_config"), "{}", own.stderr());
 }
 

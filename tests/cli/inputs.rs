@@ -38,9 +38,12 @@ fn the_model_and_the_text_are_no_output() {
     }
     fs::hard_link(folder.join("model/model.safetensors"), folder.join("weights.safetensors")).unwrap();
     keeps(&folder, "weights.safetensors", &["trace", "-m", "model", "--ids", "1 2", "--save", "weights.safetensors"]);
-    keeps(&folder, "text.txt", &["score", "-m", "demo", "--file", "text.txt", "--html", "text.txt"]);
-    keeps(&folder, "text.txt", &["topk", "-m", "demo", "--file", "text.txt", "--all", "--html", "text.txt"]);
-    keeps(&folder, "text.txt", &["trace", "-m", "demo", "--file", "text.txt", "--svg", "text.txt", "--lens"]);
+    for name in ["text.html", "text.svg"] {
+        fs::copy(folder.join("text.txt"), folder.join(name)).unwrap();
+    }
+    keeps(&folder, "text.html", &["score", "-m", "demo", "--file", "text.html", "--html", "text.html"]);
+    keeps(&folder, "text.html", &["topk", "-m", "demo", "--file", "text.html", "--all", "--html", "text.html"]);
+    keeps(&folder, "text.svg", &["trace", "-m", "demo", "--file", "text.svg", "--svg", "text.svg", "--lens"]);
 }
 
 /// What stands beside an output says what it was made with, and may be someone's file.

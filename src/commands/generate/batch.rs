@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
-use gpt2::decode::{Engine, Event, Meaning, PARAMETERS, RequestId, Sequence, parameter_meaning};
+use gpt2::decode::{Engine, Event, Meaning, RequestId, Sequence, parameter_meaning};
 use gpt2::model::Session;
 use indicatif::ProgressBar;
 use serde_json::Value;
 
-use super::{Generator, Request, fills_context, interrupt_flag, rand_seed};
-use crate::commands::Interrupted;
+use super::{Generator, Request, fills_context, rand_seed};
 use crate::commands::rows::{self, Input, Next, Refused, Row, Settings, Sink};
+use crate::commands::{Interrupted, interrupt_flag};
 use crate::output::generate::Timings;
 
 pub fn run(generator: &Generator<'_>, rows: Input) -> Result<()> {
@@ -32,6 +32,7 @@ pub fn run(generator: &Generator<'_>, rows: Input) -> Result<()> {
     let outcome = batch.run(&mut engine, &mut sink, &interrupted);
     batch.progress.finish_and_clear();
     outcome?;
+    sink.report(generator.verbosity);
     match batch.full {
         0 => {}
         1 => generator.warn_that("the text of 1 row ends"),
@@ -48,8 +49,7 @@ fn settings(generator: &Generator<'_>) -> Settings {
     let (args, config) = (generator.args, &generator.config);
     let mut settings = generator.loaded.settings("generate", &args.model, &args.text, &args.batch.rows);
     settings.seed = config.seed.unwrap_or_else(rand_seed);
-    let own = PARAMETERS.iter().map(|parameter| (parameter.name.to_owned(), parameter.json(config)));
-    settings.parameters.extend(own);
+    settings.parameters.extend(rows::parameters(config));
     settings.parameters.insert("eos_token_id".into(), config.eos_token_id.clone().into());
     let file = generator.loaded.generation_file.as_ref().filter(|_| args.generation_config);
     let file = file.map_or(Value::Null, |file| file.values().into());
@@ -145,7 +145,7 @@ impl Batch<'_> {
                 if let Some(running) = self.running.get_mut(&request) {
                     running.first_token.get_or_insert_with(|| running.since.elapsed().as_secs_f64());
                 }
-                self.show_speed();
+                rows::show_tokens(&self.progress, self.tokens);
                 Ok(())
             }
             Event::Finished { request, result } => {
@@ -176,7 +176,7 @@ impl Batch<'_> {
         let identity = running.row.identity();
         let record = self.generator.record(Some(running.row.place), &running.request, sequences, timings);
         self.progress.inc(1);
-        self.show_speed();
+        rows::show_tokens(&self.progress, self.tokens);
         sink.result(identity, &record)
     }
 
@@ -184,12 +184,5 @@ impl Batch<'_> {
         self.failed += 1;
         self.progress.inc(1);
         sink.refused(refused)
-    }
-
-    fn show_speed(&self) {
-        let seconds = self.progress.elapsed().as_secs_f64();
-        if seconds > 0.0 {
-            self.progress.set_message(format!("{:.1} tokens/s", self.tokens as f64 / seconds));
-        }
     }
 }

@@ -8,9 +8,10 @@ use anyhow::{Result, anyhow};
 use rustyline::error::ReadlineError;
 use rustyline::{DefaultEditor, history::History};
 
-use super::{Generator, interrupt_flag, rand_seed};
+use super::{Generator, rand_seed};
 use crate::cli::Prompt;
 use crate::cli::advice::{self, Spelling};
+use crate::commands::interrupt_flag;
 use crate::commands::rows::Lines;
 use crate::output::{Stdout, say};
 

@@ -12,12 +12,12 @@ use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, Sequ
 use gpt2::error::tokens_text;
 use gpt2::model::{Gpt2, Session};
 use gpt2::tokenizer::TextStream;
-use signal_hook::consts::SIGINT;
-use signal_hook::flag::register_conditional_shutdown;
+use serde_json::{Map, Value};
 
-use super::Interrupted;
 use super::load::{self, Loaded};
+use super::progress::bar;
 use super::rows::Input;
+use super::{Interrupted, interrupt_flag};
 use crate::cli::{Format, GenerateArgs, Prompt, Verbosity};
 use crate::output::generate::{GenerateRecord, Logprobs, SequenceRecord, Timings, write_logprobs};
 use crate::output::{RowRecord, Stdout, say};
@@ -53,6 +53,9 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     }
 }
 
+/// Results of at least this many tokens that are shown in one piece get a progress bar.
+const MANY: usize = 64;
+
 /// What to continue.
 enum Work {
     Single(Prompt),
@@ -74,16 +77,6 @@ fn assistant(args: &GenerateArgs, verbosity: Verbosity) -> Result<Option<Gpt2>> 
     Ok(Some(load::network(&args, &opened, args.device.open()?, verbosity)?))
 }
 
-/// A flag set by Ctrl-C: the current step is finished, then generation ends. A second Ctrl-C ends the program at once.
-fn interrupt_flag() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    // Handlers run in the order of registration. The first does nothing until the second has set the flag; from then on it
-    // ends the process directly from the signal handler, where little else is safe to do.
-    register_conditional_shutdown(SIGINT, Interrupted::EXIT_CODE.into(), Arc::clone(&flag))?;
-    signal_hook::flag::register(SIGINT, Arc::clone(&flag))?;
-    Ok(flag)
-}
-
 /// A loaded model and the flags.
 struct Generator<'a> {
     args: &'a GenerateArgs,
@@ -101,6 +94,29 @@ struct Request {
     prompt_ids: Vec<u32>,
     decoding: Arc<Decoding>,
     seed: u64,
+    /// The parameters that are not at their defaults.
+    parameters: Map<String, Value>,
+    /// The most tokens that a sequence may get.
+    most_steps: usize,
+}
+
+/// The sequences of a request.
+struct Outcome {
+    /// What there is of them by the time of an interruption, if there was one.
+    sequences: Vec<Sequence>,
+    timings: Timings,
+    /// Whether they ended by themselves.
+    ended: bool,
+}
+
+/// Adds a token to a sequence that is not finished.
+fn add(partial: &mut Vec<Sequence>, sequence: usize, id: u32, text: &[u8]) {
+    while partial.len() <= sequence {
+        let finish_reason = FinishReason::Interrupted;
+        partial.push(Sequence { ids: vec![], text: vec![], finish_reason, score: None, logprobs: None });
+    }
+    partial[sequence].ids.push(id);
+    partial[sequence].text.extend_from_slice(text);
 }
 
 impl Request {
@@ -113,19 +129,21 @@ impl Request {
 impl Generator<'_> {
     fn single(&self, prompt: &Prompt) -> Result<()> {
         let request = self.request(prompt, None, &self.config, rand_seed())?;
+        self.loaded.note_space(prompt, &request.prompt_ids, self.verbosity);
         let interrupted = interrupt_flag()?;
         let mut out = Stdout::lock().with_raw_text(self.args.raw_text.raw_text);
         let ended = match self.args.format {
             Format::Text => self.write_text(&request, &interrupted, &mut out)?,
-            format => match self.generate(&request, &interrupted, |_| Ok(()))? {
-                Some((sequences, timings)) => {
-                    let record = self.record(None, &request, &sequences, timings);
-                    out.json(&record, format)?;
-                    self.warn_of_context(&sequences);
-                    true
+            format => {
+                let Outcome { sequences, timings, ended } =
+                    self.generate(&request, &interrupted, Stdout::is_terminal(), |_| Ok(()))?;
+                // Of a beam search that was interrupted, nothing is settled.
+                if !sequences.is_empty() {
+                    out.json(&self.record(None, &request, &sequences, timings), format)?;
                 }
-                None => false,
-            },
+                self.warn_of_context(&sequences);
+                ended
+            }
         };
         out.finish()?;
         if ended { Ok(()) } else { Err(Interrupted.into()) }
@@ -142,6 +160,7 @@ impl Generator<'_> {
     fn request(&self, prompt: &Prompt, line: Option<usize>, config: &GenerationConfig, seed: u64) -> Result<Request> {
         let loaded = self.loaded;
         let mut config = config.clone();
+        let mut parameters = config.changed();
         loaded.encode_texts(&mut config)?;
         let seed = *config.seed.get_or_insert(seed);
         let prompt_ids = loaded.prompt_ids(prompt, line, &self.args.text, self.verbosity)?;
@@ -149,17 +168,27 @@ impl Generator<'_> {
             Prompt::Text(text) => Some(text.clone()),
             Prompt::Ids(ids) => loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids, false)).transpose()?,
         };
-        Ok(Request { prompt: text, prompt_ids, decoding: Arc::new(config.validate()?), seed })
+        let decoding = Arc::new(config.validate()?);
+        match decoding.draws() {
+            true => parameters.insert("seed".to_owned(), seed.into()),
+            false => parameters.remove("seed"),
+        };
+        if let Some(assistant) = &self.args.assistant_model {
+            parameters.insert("assistant_model".to_owned(), assistant.clone().into());
+        }
+        let most_steps = config.max_length.map_or(config.max_new_tokens, |most| most.saturating_sub(prompt_ids.len()));
+        Ok(Request { prompt: text, prompt_ids, decoding, seed, parameters, most_steps })
     }
 
-    /// Runs a request to its end; returns none if it was interrupted. `on_event` gets the events as they occur, and a
-    /// `None` before them as soon as it is certain that the prompt can be run.
+    /// Runs a request to its end, or until it is interrupted; with a bar if it `is_silent` until then. `on_event` gets the
+    /// events as they occur, and a `None` before them as soon as it is certain that the prompt can be run.
     fn generate(
         &self,
         request: &Request,
         interrupted: &AtomicBool,
+        is_silent: bool,
         mut on_event: impl FnMut(Option<&Event>) -> Result<()>,
-    ) -> Result<Option<(Vec<Sequence>, Timings)>> {
+    ) -> Result<Outcome> {
         let mut session = Session::new(&self.loaded.model);
         let mut assistant = self.assistant.map(Session::new);
         let mut engine = Engine::new(&mut session, self.loaded.pipeline());
@@ -169,26 +198,38 @@ impl Generator<'_> {
         engine.submit(&request.prompt_ids, &request.decoding)?;
         on_event(None)?;
         let start = Instant::now();
+        let is_short = request.most_steps < MANY;
+        let progress =
+            bar("tokens at most", request.most_steps as u64, self.verbosity.quiet || !is_silent || is_short)?;
         let mut prefill_s = None;
-        while !interrupted.load(Ordering::Relaxed) {
-            let events = engine.step()?;
-            let prefill_s = *prefill_s.get_or_insert_with(|| start.elapsed().as_secs_f64());
-            for event in events {
-                on_event(Some(&event))?;
-                if let Event::Finished { result, .. } = event {
-                    let sequences = result?;
-                    let timings = Timings {
-                        load_s: self.loaded.load_s,
-                        prefill_s,
-                        decode_s: start.elapsed().as_secs_f64() - prefill_s,
-                        prompt_tokens: request.prompt_ids.len(),
-                        generated_tokens: sequences.iter().map(|sequence| sequence.ids.len()).sum(),
-                    };
-                    return Ok(Some((sequences, timings)));
+        let mut partial = vec![];
+        let finished = 'ended: {
+            while !interrupted.load(Ordering::Relaxed) {
+                let events = engine.step()?;
+                prefill_s.get_or_insert_with(|| start.elapsed().as_secs_f64());
+                progress.inc(1);
+                for event in events {
+                    on_event(Some(&event))?;
+                    match event {
+                        Event::Token { sequence, id, text, .. } => add(&mut partial, sequence, id, &text),
+                        Event::Finished { result, .. } => break 'ended Some(result?),
+                    }
                 }
             }
-        }
-        Ok(None)
+            None
+        };
+        progress.finish_and_clear();
+        let (ended, sequences) = (finished.is_some(), finished.unwrap_or(partial));
+        let total = start.elapsed().as_secs_f64();
+        let prefill_s = prefill_s.unwrap_or(total);
+        let timings = Timings {
+            load_s: self.loaded.load_s,
+            prefill_s,
+            decode_s: total - prefill_s,
+            prompt_tokens: request.prompt_ids.len(),
+            generated_tokens: sequences.iter().map(|sequence| sequence.ids.len()).sum(),
+        };
+        Ok(Outcome { sequences, timings, ended })
     }
 
     /// Writes prompt and continuation as text while decoding; returns false if interrupted.
@@ -202,7 +243,8 @@ impl Generator<'_> {
         let several = self.config.num_return_sequences > 1;
         let streams = request.decoding.streams() && !several && self.loaded.tokenizer.is_some();
         let mut stream = TextStream::default();
-        let outcome = self.generate(request, interrupted, |event| match event {
+        let is_silent = !streams && Stdout::is_terminal();
+        let outcome = self.generate(request, interrupted, is_silent, |event| match event {
             None if streams => out.text(&prompt),
             Some(Event::Token { text, .. }) if streams && !text.is_empty() => out.text(stream.push(text)),
             _ => Ok(()),
@@ -210,7 +252,7 @@ impl Generator<'_> {
         if streams {
             out.text(&(stream.finish() + "\n"))?;
         }
-        let Some((sequences, timings)) = outcome else { return Ok(false) };
+        let Outcome { sequences, timings, ended } = outcome;
         for (i, sequence) in sequences.iter().enumerate() {
             if several {
                 writeln!(out, "=== {i} ===")?;
@@ -219,11 +261,11 @@ impl Generator<'_> {
                 out.text(format!("{prompt}{}\n", self.text_or_ids(sequence, !prompt.is_empty())))?;
             }
             if sequence.logprobs.is_some() {
-                write_logprobs(&self.sequence(i, sequence), out)?;
+                write_logprobs(&self.sequence(i, sequence, &request.prompt_ids), out)?;
             }
         }
         self.report(&sequences, timings);
-        Ok(true)
+        Ok(ended)
     }
 
     /// Reports the drawn seed on stderr, since the result does not show it.
@@ -285,19 +327,25 @@ impl Generator<'_> {
         GenerateRecord {
             row,
             model: self.loaded.name.clone(),
+            settings: self.loaded.record_settings(request.parameters.clone()),
             prompt: request.prompt.clone(),
             prompt_ids: request.prompt_ids.clone(),
             seed: request.seed(),
-            sequences: sequences.iter().enumerate().map(|(i, sequence)| self.sequence(i, sequence)).collect(),
+            sequences: sequences
+                .iter()
+                .enumerate()
+                .map(|(i, sequence)| self.sequence(i, sequence, &request.prompt_ids))
+                .collect(),
             timings,
         }
     }
 
-    fn sequence<'a>(&'a self, index: usize, sequence: &'a Sequence) -> SequenceRecord<'a> {
+    fn sequence<'a>(&'a self, index: usize, sequence: &'a Sequence, prompt: &[u32]) -> SequenceRecord<'a> {
         let logprobs = sequence.logprobs.as_ref();
         SequenceRecord {
             index,
             ids: sequence.ids.clone(),
+            all_ids: [prompt, &sequence.ids].concat(),
             text: self.loaded.tokenizer.as_ref().map(|_| String::from_utf8_lossy(&sequence.text).into_owned()),
             finish_reason: sequence.finish_reason,
             score: sequence.score,

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::path::Path;
 
+use crate::commands::progress::left;
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 /// The number of non-empty lines in a file.
 fn count_lines(path: &Path) -> Result<u64> {
@@ -32,13 +33,21 @@ pub fn progress(input: Option<&Path>, quiet: bool) -> Result<ProgressBar> {
     }
     let bar = match input.filter(|input| input.is_file()) {
         Some(input) => {
-            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} rows, {msg}, {eta} left")?;
+            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} rows, {msg}{left}")?.with_key("left", left);
             ProgressBar::new(count_lines(input)?).with_style(style)
         }
         None => ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {pos} rows, {msg}")?),
     };
+    show_tokens(&bar, 0);
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     Ok(bar)
+}
+
+/// Shows how many tokens are done, and how fast.
+pub fn show_tokens(bar: &ProgressBar, tokens: u64) {
+    let seconds = bar.elapsed().as_secs_f64();
+    let speed = if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 };
+    bar.set_message(format!("{} tokens, {speed:.1}/s", HumanCount(tokens)));
 }
 
 /// The outcome of a batch in which `failed` rows failed.

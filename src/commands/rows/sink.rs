@@ -16,8 +16,8 @@ use super::ledger::{Ledger, Settings, lock};
 use super::row::{Refused, Row};
 use super::{Hash, Input};
 use crate::cli::advice::{self, Spelling};
-use crate::cli::{Format, RowArgs, is_stdin};
-use crate::output::{ErrorRecord, Stdout, check_folder};
+use crate::cli::{Format, RowArgs, Verbosity, is_stdin};
+use crate::output::{ErrorRecord, Stdout, check_folder, say_written};
 
 /// The output for results, one per line. Each line is written at once, so that at most the last one can be incomplete.
 pub struct Sink {
@@ -26,6 +26,8 @@ pub struct Sink {
     output: Output,
     /// What the rows said that an earlier run has completed, by their keys.
     done: HashMap<Hash, Hash>,
+    /// How many lines this run has written.
+    written: usize,
 }
 
 enum Output {
@@ -55,7 +57,7 @@ impl Sink {
         let subcommand = settings.subcommand.clone();
         let Some(path) = &args.output else {
             let output = Output::Stdout(Box::new(Stdout::lock()));
-            return Ok(Self { subcommand, output, done: HashMap::new() });
+            return Ok(Self { subcommand, output, done: HashMap::new(), written: 0 });
         };
         let cannot_write = || format!("cannot write {}", path.display());
         if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
@@ -64,7 +66,12 @@ impl Sink {
                 bail!(gpt2::Error::Usage(what));
             }
             let file = File::options().write(true).open(path).with_context(cannot_write)?;
-            return Ok(Self { subcommand, output: Output::Stream(file, path.clone()), done: HashMap::new() });
+            return Ok(Self {
+                subcommand,
+                output: Output::Stream(file, path.clone()),
+                done: HashMap::new(),
+                written: 0,
+            });
         }
         // Through links, so that two names of a file are one file.
         let path = path.canonicalize().unwrap_or_else(|_| path.clone());
@@ -99,7 +106,17 @@ impl Sink {
             drop(file);
             file = open()?;
         }
-        Ok(Self { subcommand, output: Output::File(file, path, ledger), done })
+        Ok(Self { subcommand, output: Output::File(file, path, ledger), done, written: 0 })
+    }
+
+    /// Says which file was written and what is in it, if there is one.
+    pub fn report(&self, verbosity: Verbosity) {
+        if let (Output::File(_, path, _), false) = (&self.output, verbosity.quiet) {
+            let (written, before) = (self.written, self.done.len());
+            let rows = if written == 1 { "row" } else { "rows" };
+            let before = if before == 0 { String::new() } else { format!(" beside {before} of an earlier run") };
+            say_written(path, format_args!("results of {written} {rows}{before}"));
+        }
     }
 
     /// Whether an earlier run has completed the row.
@@ -125,11 +142,12 @@ impl Sink {
 
     /// Writes why a row failed.
     pub fn refused(&mut self, refused: Refused) -> Result<()> {
-        let error = advice::lines(&refused.error, &self.subcommand, Spelling::Keys).join(": ");
+        let error = error_line(&refused, &self.subcommand);
         self.line(&ErrorRecord { row: refused.place, error })
     }
 
     fn line<T: Serialize>(&mut self, record: &T) -> Result<()> {
+        self.written += 1;
         match &mut self.output {
             Output::Stdout(out) => {
                 out.json(record, Format::Jsonl)?;
@@ -148,6 +166,11 @@ impl Sink {
             }
         }
     }
+}
+
+/// Why a row failed, on one line.
+pub(super) fn error_line(refused: &Refused, subcommand: &str) -> String {
+    advice::lines(&refused.error, subcommand, Spelling::Keys).join(": ")
 }
 
 /// Writes a line at once, unless it is very long.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::ids::{nested, parse_ids};
-use super::range::number;
+use super::range::Kind;
 use super::{EarlyStopping, OnContextLimit, Range};
 
 /// What a flag takes.
@@ -42,7 +42,12 @@ pub(super) trait Field {
     /// Replaces the value with one from JSON.
     fn read_json(&mut self, value: &Value) -> Result<(), Fault>;
 
-    /// Checks the value. An error is the text to follow the parameter's name: `is 2; it takes ...`.
+    /// The numbers that it takes, if it takes any.
+    fn kind(&self) -> Option<Kind> {
+        None
+    }
+
+    /// Checks the value. An error is the text to follow the parameter's name: `takes a number from 1, not 0`.
     fn check(&self, range: &Range) -> Result<(), Fault>;
 
     /// The value as text; none if it is not set.
@@ -55,6 +60,8 @@ pub(super) trait Field {
 /// A single value.
 trait Scalar: Copy {
     const TAKES: Takes = Takes::One;
+    /// The numbers that it is one of; none if it is not a number.
+    const KIND: Option<Kind> = None;
 
     fn parse(text: &str) -> Result<Self, Fault>;
 
@@ -85,10 +92,14 @@ impl<T: Scalar> Field for Option<T> {
         Ok(())
     }
 
+    fn kind(&self) -> Option<Kind> {
+        T::KIND
+    }
+
     fn check(&self, range: &Range) -> Result<(), Fault> {
-        match self.and_then(T::number).filter(|x| !range.contains(*x)) {
-            Some(x) => Err(format!("is {}; it takes {}", number(x), range.against(x))),
-            None => Ok(()),
+        match (self.and_then(T::number).filter(|x| !range.contains(*x)), T::KIND) {
+            (Some(x), Some(kind)) => Err(range.fault(kind, x)),
+            _ => Ok(()),
         }
     }
 
@@ -119,6 +130,10 @@ macro_rules! always {
                 Ok(())
             }
 
+            fn kind(&self) -> Option<Kind> {
+                <$type as Scalar>::KIND
+            }
+
             fn check(&self, range: &Range) -> Result<(), Fault> {
                 Some(*self).check(range)
             }
@@ -137,6 +152,8 @@ macro_rules! always {
 always!(bool, f64, usize, OnContextLimit);
 
 impl Scalar for f64 {
+    const KIND: Option<Kind> = Some(Kind::Real);
+
     fn parse(text: &str) -> Result<Self, Fault> {
         text.parse().map_err(|_| "not a number".into())
     }
@@ -161,6 +178,8 @@ impl Scalar for f64 {
 macro_rules! counts {
     ($($type:ident),+) => {$(
         impl Scalar for $type {
+            const KIND: Option<Kind> = Some(Kind::Whole);
+
             fn parse(text: &str) -> Result<Self, Fault> {
                 let digits = text.strip_prefix('+').unwrap_or(text);
                 let is_whole = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());

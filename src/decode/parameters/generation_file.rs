@@ -275,7 +275,10 @@ mod tests {
             (r#"{"top_p": "x"}"#, "generation_config.json: top_p is \"x\", not a number"),
             (r#"{"do_sample": 1}"#, "generation_config.json: do_sample is 1, neither true nor false"),
             (r#"{"num_beams": -1}"#, "generation_config.json: num_beams is -1, not a whole number"),
-            (r#"{"repetition_penalty": 0}"#, "generation_config.json: repetition_penalty is 0; it takes"),
+            (
+                r#"{"repetition_penalty": 0}"#,
+                "generation_config.json: repetition_penalty takes a number above 0 (1 is off), not 0",
+            ),
         ] {
             let error = file(json).config().unwrap_err().to_string();
             assert!(error.starts_with(words), "{error}");

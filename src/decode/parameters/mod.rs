@@ -218,14 +218,34 @@ impl Parameter {
     }
 
     /// Sets it to the value of a flag; a repeatable parameter gets one value more. Does not check the range:
-    /// [`GenerationConfig::check`] does.
+    /// [`check`](Self::check) does.
     ///
     /// # Errors
-    /// What is wrong, such as `not a number`, if the text is not a value of its type.
+    /// What is wrong, to follow its name: `takes a number from 0 to 1, not x`, if the text is not a value of its type.
     pub fn read(&self, text: &str, config: &mut GenerationConfig) -> Result<(), String> {
-        (self.field_mut)(config).read(text)?;
+        let field = (self.field_mut)(config);
+        field.read(text).map_err(|fault| match field.kind() {
+            // Of a number that has too many digits, the fault names the largest.
+            Some(kind) if !text.bytes().all(|b| b.is_ascii_digit()) => self.range.refusal(kind, text),
+            Some(_) => format!("is {text}, {fault}"),
+            None => fault,
+        })?;
         self.prevail(config);
         Ok(())
+    }
+
+    /// Whether setting it makes decoding sample. (So does `top_k`, except in contrastive search.)
+    #[must_use]
+    pub fn samples(&self) -> bool {
+        ["temperature", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"].contains(&self.name)
+    }
+
+    /// Checks its value on its own.
+    ///
+    /// # Errors
+    /// What is wrong, to follow its name: `takes a number from 0 to 1, not 2`.
+    pub fn check(&self, config: &GenerationConfig) -> Result<(), String> {
+        (self.field)(config).check(&self.range)
     }
 
     /// Sets it to its default.
@@ -286,9 +306,16 @@ impl GenerationConfig {
         }
         // In the order of the table, whatever the order of the keys: some parameters prevail over earlier ones.
         given.sort_by_key(|(parameter, _)| PARAMETERS.iter().position(|other| other.name == parameter.name));
-        for (parameter, value) in given {
+        for (parameter, value) in &given {
             let read = parameter.read_json(value, &mut config);
             read.map_err(|fault| wrong(parameter.name, format!("{}, {fault}", json::shown(value))))?;
+        }
+        if given.iter().any(|(parameter, value)| parameter.name == "sample" && **value == Value::Bool(false)) {
+            let samples = |(parameter, value): &&(&Parameter, &Value)| parameter.samples() && !value.is_null();
+            if let Some((parameter, _)) = given.iter().find(samples) {
+                return Err(Error::parameter("sample", format!("is false, and `{}` samples", parameter.name)));
+            }
+            config.set_greedy();
         }
         match do_sample.flatten() {
             Some(true) => config.sample = true,
@@ -296,6 +323,15 @@ impl GenerationConfig {
             None => {}
         }
         Ok(config)
+    }
+
+    /// The parameters that are not at their defaults, by name.
+    #[must_use]
+    pub fn changed(&self) -> Map<String, Value> {
+        let defaults = Self::default();
+        let values =
+            PARAMETERS.iter().map(|parameter| (parameter.name, parameter.json(self), parameter.json(&defaults)));
+        values.filter(|(_, value, default)| value != default).map(|(name, value, _)| (name.to_owned(), value)).collect()
     }
 
     /// The tokens that end a sequence, if any may.
@@ -308,10 +344,9 @@ impl GenerationConfig {
     /// # Errors
     /// [`Error::Parameter`] with the parameter, its value and what is allowed.
     pub fn check_values(&self) -> Result<()> {
-        PARAMETERS.iter().try_for_each(|parameter| {
-            let checked = (parameter.field)(self).check(&parameter.range);
-            checked.map_err(|fault| Error::parameter(parameter.name, fault))
-        })
+        PARAMETERS
+            .iter()
+            .try_for_each(|parameter| parameter.check(self).map_err(|fault| Error::parameter(parameter.name, fault)))
     }
 
     /// Turns the bad words into ids, since decoding works on ids: each is banned as written and with a space before it.

@@ -61,9 +61,9 @@ impl Range {
 }
 
 impl Range {
-    /// What is allowed, for a message about `x`, which is not: one that is too large for the range's description to show
-    /// gets to know the largest number.
-    pub(super) fn against(mut self, x: f64) -> Self {
+    /// What `x`, which is not allowed, should be: `takes a number from 1 to 8, not 9`. If `x` is too large for the range's
+    /// description to show it, that names the largest number.
+    pub(super) fn fault(mut self, kind: Kind, x: f64) -> String {
         if x.is_nan() || x.abs() > f64::from(f32::MAX) {
             if self.high == Bound::Unbounded {
                 self.high = Bound::Included(LARGEST);
@@ -72,8 +72,29 @@ impl Range {
                 self.low = Bound::Included(-LARGEST);
             }
         }
-        self
+        self.refusal(kind, &number(x))
     }
+
+    /// The same for a value as it was written.
+    pub(super) fn refusal(mut self, kind: Kind, value: &str) -> String {
+        if kind == Kind::Whole && self.low == Bound::Unbounded {
+            self.low = Bound::Included(0.0);
+        }
+        let kind = match kind {
+            Kind::Whole => "a whole number",
+            Kind::Real => "a number",
+        };
+        let remark = if self.remark.is_empty() { String::new() } else { format!("; {}", self.remark) };
+        format!("takes {kind}{self}, not {value}{remark}")
+    }
+}
+
+/// The numbers that a parameter takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Whole numbers of 0 or more.
+    Whole,
+    Real,
 }
 
 /// The largest number in `f32`, rounded down to be read.
@@ -85,10 +106,9 @@ pub(in crate::decode) fn number(x: f64) -> String {
 }
 
 impl fmt::Display for Range {
-    /// `numbers above 0, up to 1 (off)`.
+    /// ` above 0, up to 1 (off)`, to follow "a number".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let off = |bound: f64| if self.off == Some(bound) { " (off)" } else { "" };
-        f.write_str("numbers")?;
         let from = match self.low {
             Bound::Included(low) => {
                 write!(f, " from {}{}", number(low), off(low))?;
@@ -112,27 +132,31 @@ impl fmt::Display for Range {
             }
             _ => {}
         }
-        if self.remark.is_empty() { Ok(()) } else { write!(f, "; {}", self.remark) }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Range;
+    use super::{Kind, Range};
 
     #[test]
     fn ranges_are_described_exactly() {
-        for (range, words) in [
-            (Range::from(1.0), "numbers from 1"),
-            (Range::from(1.0).to(1024.0), "numbers from 1 to 1024"),
-            (Range::from(-10.0).to(10.0), "numbers from -10 to 10"),
-            (Range::above(0.0).to(1.0).off_at(1.0), "numbers above 0, up to 1 (off)"),
-            (Range::from(0.0).below(1.0).off_at(0.0), "numbers from 0 (off), below 1"),
-            (Range::above(0.0).off_at(1.0), "numbers above 0 (1 is off)"),
-            (Range::from(1e-30).remark("or none"), "numbers from 1e-30; or none"),
+        use Kind::{Real, Whole};
+        for (range, kind, x, words) in [
+            (Range::from(1.0), Whole, 0.0, "takes a whole number from 1, not 0"),
+            (Range::from(1.0).to(1024.0), Whole, 1025.0, "takes a whole number from 1 to 1024, not 1025"),
+            (Range::from(-10.0).to(10.0), Real, -11.0, "takes a number from -10 to 10, not -11"),
+            (Range::above(0.0).to(1.0).off_at(1.0), Real, 2.0, "takes a number above 0, up to 1 (off), not 2"),
+            (Range::from(0.0).below(1.0).off_at(0.0), Real, 1.0, "takes a number from 0 (off), below 1, not 1"),
+            (Range::above(0.0).off_at(1.0), Real, 0.0, "takes a number above 0 (1 is off), not 0"),
+            (Range::from(1e-30).remark("or none"), Real, 0.0, "takes a number from 1e-30, not 0; or none"),
+            (Range::above(0.0), Real, f64::INFINITY, "takes a number above 0, up to 3.4e38, not inf"),
         ] {
-            assert_eq!(range.to_string(), words);
+            assert_eq!(range.fault(kind, x), words);
         }
+        assert_eq!(Range::ANY.refusal(Whole, "1.5"), "takes a whole number from 0, not 1.5");
+        assert_eq!(Range::ANY.refusal(Real, "x"), "takes a number, not x");
     }
 
     #[test]

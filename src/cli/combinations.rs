@@ -1,0 +1,87 @@
+//! Flags that would be ignored in some company, or by some subcommand: refused, with the reason.
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command};
+use gpt2::decode::{PARAMETERS, Parameter};
+
+use super::files;
+
+/// Flags that mean something only beside another one, and why. In a subcommand that has none of the others, the flag is
+/// another one of the same name.
+const NEED: [(&str, &[&str], &str); 5] = [
+    (
+        "output",
+        &["input", "lines"],
+        "--output takes the results of rows, from --input; that of one text goes to stdout (> F)",
+    ),
+    ("resume", &["output"], "--resume continues the file that --output names"),
+    ("keep", &["input"], "--keep is about the rows of --input"),
+    ("strict", &["input"], "--strict is about the rows of --input"),
+    ("batch_size", &["input", "lines"], "--batch-size is about the rows of --input"),
+];
+
+/// Flags that exclude each other, and why.
+const EXCLUDE: [(&str, &str, &str); 3] = [
+    ("token", "tree", "--token asks about one distribution, and --tree shows many: leave one of them out"),
+    ("tokenizer", "model", "--tokenizer takes the place of the tokenizer of --model: leave one of them out"),
+    ("n_head", "random", "--n-head is about a checkpoint, and --random makes one: leave one of them out"),
+];
+
+/// Flags for all subcommands with a model that some have no use for, and why. The help does not show them.
+pub const UNUSED: [(&str, &str, &str); 5] = [
+    ("info", "threads", "gpt2 info computes nothing: leave out --threads"),
+    ("bench", "tokenizer", "gpt2 bench reads no text: leave out --tokenizer"),
+    ("convert", "device", "gpt2 convert computes on the CPU: leave out --device"),
+    ("convert", "dtype", "gpt2 convert takes the type from --to: leave out --dtype"),
+    ("convert", "quantize", "gpt2 convert takes the type from --to: leave out --quantize"),
+];
+
+/// What is wrong with the flags that were given, in a sentence.
+pub fn fault(command: &Command, matches: &ArgMatches) -> Option<String> {
+    let (name, matches) = matches.subcommand()?;
+    let subcommand = command.find_subcommand(name)?;
+    fault_of(name, &|flag| subcommand.get_arguments().any(|argument| argument.get_id() == flag), matches)
+}
+
+fn fault_of(subcommand: &str, has: &dyn Fn(&str) -> bool, matches: &ArgMatches) -> Option<String> {
+    let given = |flag: &str| has(flag) && matches.value_source(flag) == Some(ValueSource::CommandLine);
+    let needs = |(flag, others, _): &&(&str, &[&str], &str)| {
+        given(flag) && others.iter().any(|other| has(other)) && !others.iter().any(|other| given(other))
+    };
+    if let Some((.., why)) = NEED.iter().find(needs) {
+        return Some((*why).to_owned());
+    }
+    // Everywhere else, another tokenizer belongs to the model.
+    let applies = |flag: &str| flag != "tokenizer" || subcommand == "tokenize";
+    let excluded = EXCLUDE.iter().find(|(one, other, _)| applies(one) && given(one) && given(other));
+    let unused = UNUSED.iter().find(|(name, flag, _)| *name == subcommand && given(flag) && !is_cpu(flag, matches));
+    if let Some((.., why)) = excluded.or(unused) {
+        return Some((*why).to_owned());
+    }
+    let is_text =
+        |flag| has(flag) && matches.get_raw(flag).is_some_and(|mut values| values.any(|value| value == "text"));
+    if given("input") && given("format") && is_text("format") {
+        let or = if has("lines") { ", or give the texts with --lines" } else { "" };
+        return Some(format!("--input gives one JSON object a line: leave out --format text{or}"));
+    }
+    if given("revision") && given("config") && !given("model") && subcommand == "info" {
+        return Some(
+            "--revision is of a model, and --config alone needs none: leave it out, or give --model".to_owned(),
+        );
+    }
+    let is_greedy = given("sample") && matches!(matches.try_get_one::<bool>("sample"), Ok(Some(false)));
+    let samples = |parameter: &&Parameter| {
+        given(parameter.name) && (parameter.samples() || parameter.name == "top_k" && !given("penalty_alpha"))
+    };
+    if let Some(parameter) = PARAMETERS.iter().filter(|_| is_greedy).find(samples) {
+        let flag = super::flag_name(parameter.name);
+        return Some(format!("--sample=false does not sample, and --{flag} does: leave one of them out"));
+    }
+    files::fault(subcommand, has, matches)
+}
+
+/// Whether the flag names the device that is used anyway.
+fn is_cpu(flag: &str, matches: &ArgMatches) -> bool {
+    use gpt2::device::DeviceChoice::{Auto, Cpu};
+    flag == "device" && matches!(matches.try_get_one("device"), Ok(Some(Cpu | Auto)))
+}

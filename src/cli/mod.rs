@@ -6,6 +6,7 @@ mod convert;
 mod decoding;
 mod model;
 mod number;
+mod pieces;
 mod rows;
 mod score;
 mod text;
@@ -23,6 +24,7 @@ pub use bench::BenchArgs;
 pub use convert::ConvertArgs;
 pub use decoding::{DecodingArgs, ProcessorArgs};
 pub use model::{ModelArgs, TokenizerArgs};
+pub use pieces::PiecesArg;
 pub use rows::RowArgs;
 pub use score::ScoreArgs;
 pub use text::{Prompt, TextArgs, flag_ids, is_stdin, read_text};
@@ -208,6 +210,8 @@ pub struct GenerateArgs {
     #[command(flatten)]
     pub raw_text: RawTextArg,
     #[command(flatten)]
+    pub pieces: PiecesArg,
+    #[command(flatten)]
     pub batch: BatchArgs,
     /// Load once, then complete one prompt after another; Ctrl-C stops a completion, Ctrl-D quits
     #[arg(long, conflicts_with_all = ["positional", "prompt", "file", "ids", "input", "format"])]
@@ -239,6 +243,8 @@ pub struct BatchArgs {
 #[command(after_help = "Examples:
   gpt2 tokenize \"The theory of relativity\"
   gpt2 tokenize --format ids \"Hello world\"
+  gpt2 tokenize --color \"The theory of relativity\"
+  gpt2 tokenize --merges \"relativity\"
   gpt2 tokenize --count --file book.txt
   gpt2 tokenize --decode \"464 4583 286 44449\"
   gpt2 tokenize --vocab --grep '^Ġrel'")]
@@ -258,6 +264,15 @@ pub struct TokenizeArgs {
     /// List only tokens whose piece (such as Ġtheory) matches this regular expression
     #[arg(long, value_name = "RE", requires = "vocab", help_heading = "Output")]
     pub grep: Option<String>,
+    /// Show the tokens as coloured pieces of the text, and how many there are
+    #[arg(long, conflicts_with_all = ["decode", "vocab", "count", "format", "merges"], help_heading = "Output")]
+    pub color: bool,
+    /// Show how byte-pair encoding built each word, merge by merge
+    #[arg(long, conflicts_with_all = ["decode", "vocab", "count", "ids", "bos"], help_heading = "Output")]
+    pub merges: bool,
+    /// With --merges, write tokens as the vocabulary spells them (Ġtheory), not as quoted text (" theory")
+    #[arg(long, requires = "merges", help_heading = "Output")]
+    pub pieces: bool,
     #[command(flatten)]
     pub raw_text: RawTextArg,
     /// Print only the number of tokens
@@ -321,6 +336,8 @@ pub struct TopkArgs {
     /// Also write a page for the browser that shows the distributions over the text; needs --all
     #[arg(long, value_name = "F.html")]
     pub html: Option<PathBuf>,
+    #[command(flatten)]
+    pub pieces: PiecesArg,
     /// How to write the result
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Format, ModelArgs, RowArgs, TextArgs, number};
+use super::{Format, ModelArgs, PiecesArg, RowArgs, TextArgs, number};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -30,6 +30,8 @@ pub struct ScoreArgs {
     /// Also write a page for the browser that shows the scores and the expected tokens over the text
     #[arg(long, value_name = "F.html", conflicts_with = "input", help_heading = "Output")]
     pub html: Option<PathBuf>,
+    #[command(flatten)]
+    pub pieces: PiecesArg,
     /// How to write the result; `text` lists every token of a short text (of a longer one with -v)
     #[arg(long, value_enum, default_value_t, conflicts_with = "input", help_heading = "Output")]
     pub format: Format,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::Result;
 use gpt2::Error;
 use gpt2::analysis::activations::{Activations, Hidden};
-use gpt2::analysis::lens::{LensLayer, LensReading, lens};
+use gpt2::analysis::lens::{LensLayer, LensReading, lens_at};
 
 use super::load::Loaded;
 use crate::cli::{Format, TraceArgs, Verbosity};
@@ -18,8 +18,12 @@ const EXCERPT: usize = 8;
 /// How many tokens the lens reports for each layer and position.
 const LENS_TOP: usize = 5;
 
+/// The most attention weights that are kept for a view that nobody chose.
+const MOST_WEIGHTS: usize = 16_000_000;
+
 pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
-    let views = Views::of(args)?;
+    let mut views = Views::of(args)?;
+    args.pieces.check(args.format == Format::Text)?;
     [&args.svg, &args.html, &args.save].into_iter().try_for_each(|path| check_folder(path.as_deref()))?;
     let prompt = args.text.prompt()?;
     let loaded = Loaded::load(&args.model, verbosity)?;
@@ -27,6 +31,10 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
     let layers = selected(args.layer, config.n_layer, "--layer")?;
     let heads = selected(args.head, config.n_head, "--head")?;
     let ids = loaded.prompt_ids(&prompt, None, &args.text, verbosity)?;
+    if views.is_default && config.n_layer.saturating_mul(config.n_head).saturating_mul(ids.len().pow(2)) > MOST_WEIGHTS
+    {
+        views.attention = false;
+    }
     let recorded = match () {
         () if args.save.is_some() => 0..config.n_layer,
         () if views.attention || args.html.is_some() => layers.clone(),
@@ -38,16 +46,17 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
     }
     let tracer = Tracer { loaded: &loaded, activations, layers, heads };
     let tokenizer = loaded.tokenizer.as_ref();
+    let notation = loaded.notation(args.pieces.pieces);
     if let Some(path) = &args.html {
         html::trace::write(path, &tracer.record(&ids, Views::ALL)?, tokenizer)?;
     }
     let record = tracer.record(&ids, views)?;
     if let Some(path) = &args.svg {
-        svg::write(path, &record, tokenizer)?;
+        svg::write(path, &record, notation)?;
     }
     let mut out = Stdout::lock();
     match args.format {
-        Format::Text => record.write_text(tokenizer, &mut out)?,
+        Format::Text => record.write_text(notation, &mut out)?,
         format => out.json(&record, format)?,
     }
     out.finish()
@@ -59,19 +68,24 @@ struct Views {
     hidden: bool,
     attention: bool,
     lens: bool,
+    /// Whether the flags choose none, so that the lens is about the last position only.
+    is_default: bool,
 }
 
 impl Views {
-    const ALL: Self = Self { hidden: true, attention: true, lens: true };
+    const ALL: Self = Self { hidden: true, attention: true, lens: true, is_default: false };
 
     fn of(args: &TraceArgs) -> Result<Self> {
         let attention = args.attention || ((args.layer.is_some() || args.head.is_some()) && args.html.is_none());
+        if !(args.hidden || attention || args.lens) && args.format == Format::Text && args.svg.is_none() {
+            return Ok(Self { hidden: false, attention: true, lens: true, is_default: true });
+        }
         let hidden = args.hidden || !(attention || args.lens);
         if args.svg.is_some() && [hidden, attention, args.lens].into_iter().filter(|view| *view).count() > 1 {
             let message = "--svg draws one view: choose one of --hidden, --attention and --lens";
             return Err(Error::Usage(message.into()).into());
         }
-        Ok(Self { hidden, attention, lens: args.lens })
+        Ok(Self { hidden, attention, lens: args.lens, is_default: false })
     }
 }
 
@@ -94,14 +108,15 @@ struct Tracer<'a> {
 
 impl Tracer<'_> {
     fn record(&self, ids: &[u32], views: Views) -> Result<TraceRecord> {
-        let lens = || lens(&self.loaded.model, &self.activations, LENS_TOP);
+        let from = if views.is_default { ids.len() - 1 } else { 0 };
+        let lens = || lens_at(&self.loaded.model, &self.activations, from..ids.len(), LENS_TOP);
         Ok(TraceRecord {
             model: self.loaded.name.clone(),
             ids: ids.to_vec(),
             tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
             hidden: views.hidden.then(|| self.hidden()).transpose()?,
             attention: views.attention.then(|| self.attention()).transpose()?,
-            lens: if views.lens { Some(lens()?.iter().map(|layer| self.lens(layer)).collect()) } else { None },
+            lens: if views.lens { Some(lens()?.iter().map(|layer| self.lens(layer, from)).collect()) } else { None },
         })
     }
 
@@ -133,10 +148,11 @@ impl Tracer<'_> {
         Ok(records)
     }
 
-    fn lens(&self, layer: &LensLayer) -> LensRecord {
+    /// The record of a layer's readings from a position on.
+    fn lens(&self, layer: &LensLayer, from: usize) -> LensRecord {
         let best = |(id, prob): &(u32, f32)| BestRecord { id: *id, token: self.loaded.token_text(*id), prob: *prob };
         let reading = |(position, reading): (usize, &LensReading)| ReadingRecord {
-            position,
+            position: from + position,
             top: reading.top.iter().map(best).collect(),
             outcome_prob: reading.outcome,
         };

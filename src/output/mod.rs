@@ -5,6 +5,7 @@ pub mod convert;
 pub mod generate;
 pub mod html;
 pub mod info;
+pub mod numbers;
 pub mod score;
 mod stderr;
 mod style;

@@ -20,7 +20,7 @@ use super::load::{self, Loaded};
 use super::rows::Input;
 use crate::cli::{Format, GenerateArgs, Prompt, Verbosity};
 use crate::output::generate::{GenerateRecord, LogprobRecord, SequenceRecord, Timings, write_logprobs};
-use crate::output::{RowRecord, Stdout, say};
+use crate::output::{RowRecord, Stdout, Style, say};
 
 pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     let assisted = |config| GenerationConfig { assistant: args.assistant_model.is_some(), ..config };
@@ -28,6 +28,8 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     // A row's parameters, or the model's, may complete a combination of flags that is invalid on its own.
     let is_complete = args.batch.rows.input.is_none() && !args.generation_config;
     if is_complete { config.check() } else { config.check_values() }?;
+    let is_text = args.format == Format::Text && args.batch.rows.input.is_none();
+    args.pieces.check(is_text && config.logprobs.is_some())?;
     let work = match Input::open(&args.batch.rows, true)? {
         _ if args.interactive => Work::Interactive,
         Some(input) => Work::Batch(input),
@@ -116,7 +118,10 @@ impl Generator<'_> {
         let interrupted = interrupt_flag()?;
         let mut out = Stdout::lock().with_raw_text(self.args.raw_text.raw_text);
         let ended = match self.args.format {
-            Format::Text => self.write_text(&request, &interrupted, &mut out)?,
+            Format::Text => {
+                let shown = self.prompt_text(&request);
+                self.write_text(&request, &shown, Style::new(), &interrupted, &mut out)?.is_some()
+            }
             format => match self.generate(&request, &interrupted, |_| Ok(()))? {
                 Some((sequences, timings)) => {
                     let record = self.record(None, &request, &sequences, timings);
@@ -141,15 +146,26 @@ impl Generator<'_> {
     /// The request for a prompt, which may be that of the row on a `line`; `seed` is used if the parameters have none.
     fn request(&self, prompt: &Prompt, line: Option<usize>, config: &GenerationConfig, seed: u64) -> Result<Request> {
         let loaded = self.loaded;
-        let mut config = config.clone();
-        loaded.encode_texts(&mut config)?;
-        let seed = *config.seed.get_or_insert(seed);
         let prompt_ids = loaded.prompt_ids(prompt, line, &self.args.text, self.verbosity)?;
         let text = match prompt {
             Prompt::Text(text) => Some(text.clone()),
             Prompt::Ids(ids) => loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids, false)).transpose()?,
         };
-        Ok(Request { prompt: text, prompt_ids, decoding: Arc::new(config.validate()?), seed })
+        self.request_of(text, prompt_ids, config, seed)
+    }
+
+    /// The request for a prompt's ids.
+    fn request_of(
+        &self,
+        prompt: Option<String>,
+        prompt_ids: Vec<u32>,
+        config: &GenerationConfig,
+        seed: u64,
+    ) -> Result<Request> {
+        let mut config = config.clone();
+        self.loaded.encode_texts(&mut config)?;
+        let seed = *config.seed.get_or_insert(seed);
+        Ok(Request { prompt, prompt_ids, decoding: Arc::new(config.validate()?), seed })
     }
 
     /// Runs a request to its end; returns none if it was interrupted. `on_event` gets the events as they occur, and a
@@ -191,39 +207,52 @@ impl Generator<'_> {
         Ok(None)
     }
 
-    /// Writes prompt and continuation as text while decoding; returns false if interrupted.
-    fn write_text(&self, request: &Request, interrupted: &AtomicBool, out: &mut Stdout) -> Result<bool> {
-        self.announce(request);
-        let prompt = match (&request.prompt, self.args.completion_only) {
+    /// What of a prompt is written before its continuation.
+    fn prompt_text(&self, request: &Request) -> String {
+        match (&request.prompt, self.args.completion_only) {
             (_, true) => String::new(),
             (Some(prompt), _) => prompt.clone(),
             (None, _) => join_ids(&request.prompt_ids),
-        };
+        }
+    }
+
+    /// Writes `prompt`, in a style, and the continuation as text while decoding; returns none if interrupted.
+    fn write_text(
+        &self,
+        request: &Request,
+        prompt: &str,
+        style: Style,
+        interrupted: &AtomicBool,
+        out: &mut Stdout,
+    ) -> Result<Option<Vec<Sequence>>> {
+        self.announce(request);
         let several = self.config.num_return_sequences > 1;
         let streams = request.decoding.streams() && !several && self.loaded.tokenizer.is_some();
         let mut stream = TextStream::default();
         let outcome = self.generate(request, interrupted, |event| match event {
-            None if streams => out.text(&prompt),
+            None if streams => write_in(style, prompt, out),
             Some(Event::Token { text, .. }) if streams && !text.is_empty() => out.text(stream.push(text)),
             _ => Ok(()),
         })?;
         if streams {
             out.text(&(stream.finish() + "\n"))?;
         }
-        let Some((sequences, timings)) = outcome else { return Ok(false) };
+        let Some((sequences, timings)) = outcome else { return Ok(None) };
         for (i, sequence) in sequences.iter().enumerate() {
             if several {
                 writeln!(out, "=== {i} ===")?;
             }
             if !streams {
-                out.text(format!("{prompt}{}\n", self.text_or_ids(sequence, !prompt.is_empty())))?;
+                write_in(style, prompt, out)?;
+                out.text(self.text_or_ids(sequence, !prompt.is_empty()) + "\n")?;
             }
             if sequence.logprobs.is_some() {
-                write_logprobs(&self.sequence(i, sequence), out)?;
+                let notation = self.loaded.notation(self.args.pieces.pieces);
+                write_logprobs(&self.sequence(i, sequence), &request.prompt_ids, notation, out)?;
             }
         }
         self.report(&sequences, timings);
-        Ok(true)
+        Ok(Some(sequences))
     }
 
     /// Reports the drawn seed on stderr, since the result does not show it.
@@ -305,6 +334,13 @@ impl Generator<'_> {
             logprobs: logprobs.map(|tokens| tokens.iter().map(|token| LogprobRecord::new(token, text)).collect()),
         }
     }
+}
+
+/// Writes others' text in a style.
+fn write_in(style: Style, text: &str, out: &mut Stdout) -> Result<()> {
+    write!(out, "{style}")?;
+    out.text(text)?;
+    write!(out, "{style:#}")
 }
 
 /// Whether one of them ends because the context is full.

@@ -2,9 +2,11 @@
 
 use anstyle::AnsiColor;
 use anyhow::Result;
+use gpt2::analysis::next_token::Candidate;
 use gpt2::error::tokens_text;
+use gpt2::pipeline::Pipeline;
 use gpt2::printable;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use unicode_width::UnicodeWidthStr;
 
 use super::numbers::{probability, probability_of};
@@ -12,19 +14,19 @@ use super::tokens::Notation;
 use super::{Stdout, Style};
 
 /// The result of `topk`.
-#[derive(Debug, Serialize)]
-pub struct TopkRecord {
+#[derive(Serialize)]
+pub struct TopkRecord<'a> {
     /// The model's name.
     pub model: String,
     /// The ids of the prompt, including `<|endoftext|>` if it was added.
     pub prompt_ids: Vec<u32>,
     /// The requested positions, in order.
-    pub positions: Vec<PositionRecord>,
+    pub positions: Vec<PositionRecord<'a>>,
 }
 
 /// The distribution after one position.
-#[derive(Debug, Serialize)]
-pub struct PositionRecord {
+#[derive(Serialize)]
+pub struct PositionRecord<'a> {
     /// The 0-based position of the token before `next`.
     pub position: usize,
     /// That token.
@@ -37,10 +39,33 @@ pub struct PositionRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<usize>,
     /// The best candidates, best first.
-    pub next: Vec<CandidateRecord>,
+    pub next: Candidates<'a>,
     /// The tokens asked for with `--token`, in the order given.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tokens: Vec<CandidateRecord>,
+    #[serde(skip_serializing_if = "Candidates::is_empty")]
+    pub tokens: Candidates<'a>,
+}
+
+/// Candidates whose records are made one by one: those of a whole vocabulary at every position would take gigabytes.
+pub struct Candidates<'a> {
+    pub candidates: Vec<Candidate>,
+    /// Gives the tokens' texts.
+    pub pipeline: &'a Pipeline,
+}
+
+impl Candidates<'_> {
+    fn is_empty(&self) -> bool {
+        self.candidates.is_empty()
+    }
+
+    fn records(&self) -> impl Iterator<Item = CandidateRecord> {
+        self.candidates.iter().map(|candidate| CandidateRecord::new(candidate, self.pipeline))
+    }
+}
+
+impl Serialize for Candidates<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.records())
+    }
 }
 
 /// One candidate for the next token.
@@ -63,7 +88,7 @@ pub struct CandidateRecord {
 /// The width of the widest bar in columns.
 const BAR_WIDTH: f64 = 30.0;
 
-impl TopkRecord {
+impl TopkRecord<'_> {
     /// After one position, rank, probability, bar and token of each candidate; or, as a lesson, a line for each position.
     /// `flags` are those that shaped the distribution.
     pub fn write_text(&self, notation: Notation<'_>, is_lesson: bool, flags: &str, out: &mut Stdout) -> Result<()> {
@@ -90,14 +115,14 @@ impl TopkRecord {
                 "",
                 pad = widest.saturating_sub(token.width())
             )?;
-            let asked = |c: &CandidateRecord| format!("; {} {} (rank {})", notation.token(c.id), c.percent(2), c.rank);
-            let asked: String = position.tokens.iter().map(asked).collect();
+            let asked = |c: &Candidate| format!("; {} {} (rank {})", notation.token(c.id), percent(c, 2), c.rank());
+            let asked: String = position.tokens.candidates.iter().map(asked).collect();
             let room = if Stdout::is_terminal() { Stdout::width().saturating_sub(asked.width()) } else { usize::MAX };
             let mut column = widest.max(token.width()) + 3;
-            for (i, candidate) in position.next.iter().enumerate() {
+            for (i, candidate) in position.next.candidates.iter().enumerate() {
                 let follows = following == Some(&candidate.id);
                 let token = if follows { labels[position.position + 1].clone() } else { notation.token(candidate.id) };
-                let percent = candidate.percent(2);
+                let percent = percent(candidate, 2);
                 column += token.width() + percent.len() + 3;
                 if i > 0 && column > room {
                     break;
@@ -128,37 +153,45 @@ impl TopkRecord {
     }
 }
 
-impl PositionRecord {
+impl PositionRecord<'_> {
     /// Rank, probability, bar and token of each candidate, and the scale of the bars.
     fn write_table(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
-        let longest = self.next.iter().map(|candidate| candidate.prob).fold(0.0, f64::max);
-        self.next.iter().try_for_each(|candidate| candidate.write_line(longest, notation, out))?;
+        let longest = self.next.candidates.iter().map(Candidate::prob).fold(0.0, f64::max);
+        self.next.candidates.iter().try_for_each(|candidate| write_line(candidate, longest, notation, out))?;
         if !self.tokens.is_empty() {
             writeln!(out, "asked for:")?;
         }
-        self.tokens.iter().try_for_each(|candidate| candidate.write_line(longest, notation, out))?;
+        self.tokens.candidates.iter().try_for_each(|candidate| write_line(candidate, longest, notation, out))?;
         let dim = Style::new().dimmed();
         writeln!(out, "{dim}the longest bar is {}{dim:#}", probability(longest, 2))
     }
 }
 
 impl CandidateRecord {
-    fn write_line(&self, longest: f64, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
-        let bold = Style::new().bold();
-        let blue = Style::colour(AnsiColor::Blue);
-        let bar = bar(self.prob / longest);
-        let padding = " ".repeat((BAR_WIDTH as usize).saturating_sub(bar.width()));
-        let (rank, percent, id, token) = (self.rank, self.percent(3), self.id, notation.token(self.id));
-        if self.logprob.is_none() {
-            return writeln!(out, "{:>5}  {:>8}  {:<30}  {bold}{token}{bold:#}  ({id})", "–", "0%", "removed");
-        }
-        writeln!(out, "{rank:>5}  {percent:>8}  {blue}{bar}{blue:#}{padding}  {bold}{token}{bold:#}  ({id})")
+    /// `pipeline` gives the token's text.
+    pub fn new(candidate: &Candidate, pipeline: &Pipeline) -> Self {
+        let token = pipeline.token_text(candidate.id);
+        let (rank, prob, logprob) = (candidate.rank(), candidate.prob(), candidate.logprob());
+        Self { rank, id: candidate.id, token, logit: candidate.logit(), prob, logprob }
     }
+}
 
-    /// Its probability.
-    fn percent(&self, places: usize) -> String {
-        self.logprob.map_or_else(|| "0%".to_owned(), |logprob| probability_of(logprob.into(), places))
+/// Rank, probability, bar, token and id; `longest` is the probability of the longest bar.
+fn write_line(candidate: &Candidate, longest: f64, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
+    let (bold, blue) = (Style::new().bold(), Style::colour(AnsiColor::Blue));
+    let bar = bar(candidate.prob() / longest);
+    let padding = " ".repeat((BAR_WIDTH as usize).saturating_sub(bar.width()));
+    let (rank, percent, id) = (candidate.rank(), percent(candidate, 3), candidate.id);
+    let token = notation.token(id);
+    if candidate.logprob().is_none() {
+        return writeln!(out, "{:>5}  {:>8}  {:<30}  {bold}{token}{bold:#}  ({id})", "–", "0%", "removed");
     }
+    writeln!(out, "{rank:>5}  {percent:>8}  {blue}{bar}{blue:#}{padding}  {bold}{token}{bold:#}  ({id})")
+}
+
+/// The probability of a candidate.
+fn percent(candidate: &Candidate, places: usize) -> String {
+    candidate.logprob().map_or_else(|| "0%".to_owned(), |logprob| probability_of(logprob.into(), places))
 }
 
 /// A bar that is this part of the longest, to an eighth of a column.
@@ -204,7 +237,8 @@ fn write_nodes(nodes: &[NodeRecord], indent: &str, notation: Notation<'_>, out: 
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
     for (i, node) in nodes.iter().enumerate() {
         let (branch, below) = if i + 1 == nodes.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-        let (token, own) = (notation.token(node.candidate.id), node.candidate.percent(2));
+        let token = notation.token(node.candidate.id);
+        let own = node.candidate.logprob.map_or_else(|| "0%".to_owned(), |logprob| probability_of(logprob.into(), 2));
         let path = probability_of(node.joint_logprob, 3);
         writeln!(out, "{dim}{indent}{branch}{dim:#}{bold}{token}{bold:#}  {own}  {dim}(path {path}){dim:#}")?;
         write_nodes(&node.next, &format!("{indent}{below}"), notation, out)?;

@@ -16,6 +16,7 @@ use svg::Document;
 use svg::node::element;
 use unicode_width::UnicodeWidthStr;
 
+pub use self::attention::check as check_attention;
 use super::tokens::Notation;
 use super::trace::TraceRecord;
 
@@ -23,7 +24,7 @@ use super::trace::TraceRecord;
 pub fn write(path: &Path, record: &TraceRecord, notation: Notation<'_>) -> Result<()> {
     let labels = notation.tokens(&record.ids);
     let picture = match record {
-        TraceRecord { attention: Some(heads), .. } => attention::draw(&record.model, heads, &labels)?,
+        TraceRecord { attention: Some(heads), .. } => attention::draw(&record.model, heads, &labels),
         TraceRecord { lens: Some(layers), .. } => lens::draw(&record.model, layers, &labels, notation),
         TraceRecord { hidden: Some(states), .. } => hidden::draw(&record.model, states, &labels),
         _ => return Err(Error::Usage("--svg has no view to draw".into()).into()),

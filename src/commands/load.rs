@@ -190,7 +190,10 @@ impl Loaded {
         }
         if empty && !text.bos && !verbosity.quiet {
             let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-            say(format_args!("note: {line}the prompt is empty: starting from {}", self.notation(false).token(ids[0])));
+            say(format_args!(
+                "note: {line}the prompt is empty: starting from token {}",
+                self.notation(false).token(ids[0])
+            ));
         }
         Ok(ids)
     }

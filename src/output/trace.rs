@@ -150,8 +150,11 @@ fn write_hidden(states: &[HiddenRecord], out: &mut Stdout) -> Result<()> {
     Ok(writeln!(out)?)
 }
 
-/// A number in 8 columns, with as many digits as fit.
+/// A number in 8 columns, with as many digits as fit; a small one does not become 0.
 fn short(x: f32) -> String {
+    if x != 0.0 && x.abs() < 5e-5 {
+        return format!("{x:>8.1e}");
+    }
     let decimals = [10.0, 100.0, 1e3, 1e4].iter().position(|limit| x.abs() < *limit).map_or(0, |place| 4 - place);
     format!("{x:>8.decimals$}")
 }
@@ -287,10 +290,7 @@ fn write_lens_at(layers: &[LensRecord], labels: &[String], notation: Notation<'_
         }
         writeln!(out)?;
     }
-    Ok(writeln!(
-        out,
-        "{dim}Green is what the last block says; the second column is how likely each layer finds it.{dim:#}\n"
-    )?)
+    Ok(writeln!(out, "{dim}Green is what the last block says; beside the state, its probability there.{dim:#}\n")?)
 }
 
 /// The token that every layer predicts, with a column for each position and as many columns side by side as fit.
@@ -368,7 +368,13 @@ mod tests {
 
     #[test]
     fn numbers_of_any_size_fit_their_columns() {
-        for (x, text) in [(0.5, "  0.5000"), (-12.3456, " -12.346"), (-3021.55, " -3021.6"), (123_456.7, "  123457")] {
+        for (x, text) in [
+            (0.5, "  0.5000"),
+            (-3.14e-5, " -3.1e-5"),
+            (-12.3456, " -12.346"),
+            (-3021.55, " -3021.6"),
+            (123_456.7, "  123457"),
+        ] {
             assert_eq!(short(x), text);
         }
     }

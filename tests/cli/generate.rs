@@ -244,7 +244,7 @@ fn a_session_has_commands() {
     assert_eq!(set.stdout(), six);
     let stderr = set.stderr();
     let lines: Vec<&str> = stderr.lines().collect();
-    assert_eq!((lines[0], lines[1]), ("greedy, max-new-tokens 6", "sampling, max-new-tokens 6, temperature 0.8"));
+    assert_eq!((lines[0], lines[1]), ("greedy, max-new-tokens 6", "sampling, temperature 0.8, max-new-tokens 6"));
     assert!(lines[2].contains("temperature") && lines[3] == lines[1], "{stderr}");
     let back = run(&["/set temperature 0.8", "/set temperature default", "/set no-such 1", "/nonsense", "/help"]);
     for words in ["greedy, max-new-tokens 3", "no parameter \"no-such\"", "no command /nonsense", "/set NAME VALUE"] {

@@ -243,7 +243,7 @@ fn merges_are_shown_step_by_step() {
     }
     let text = tokenize(&["--merges", " theory"]).succeeds().stdout();
     assert!(text.starts_with("\" theory\"\n"), "{text}");
-    assert!(text.contains("\n       2  \"h\" + \"e\"          \" t\" \"he\" \"o\" \"r\" \"y\"\n"), "{text}");
+    assert!(text.contains("\n       2  \"h\" + \"e\"       \" t\" \"he\" \"o\" \"r\" \"y\"\n"), "{text}");
     let pieces = tokenize(&["--merges", "--pieces", " theory"]).succeeds().stdout();
     assert!(pieces.contains("Ġt he o r y"), "{pieces}");
     tokenize(&["--merges", &"a".repeat(201)]).fails(1, &["longer than 200 bytes"]);

@@ -17,11 +17,12 @@ use crate::cli::advice::{self, Spelling};
 use crate::output::{Stdout, Style, check_folder, say, write_file};
 
 /// The commands of a session, and what they do.
-const COMMANDS: [(&str, &str); 6] = [
+const COMMANDS: [(&str, &str); 7] = [
     ("/more", "continue the completion"),
     ("/retry", "complete again, with another seed"),
     ("/undo", "forget the last completion"),
-    ("/set NAME VALUE", "change a parameter, such as temperature 0.8; `/set NAME default` undoes it, `/set` shows all"),
+    ("/set NAME VALUE", "set a parameter, as in /set temperature 0.8"),
+    ("/set NAME default", "reset it; /set alone shows what is set"),
     ("/save FILE", "write the text to a file"),
     ("/help", "this list; a text of several lines goes between two \"\"\""),
 ];
@@ -83,7 +84,7 @@ impl Session<'_> {
                 "set" => self.set(&rest),
                 "save" => self.save(&rest),
                 "help" => {
-                    COMMANDS.iter().for_each(|(command, what)| say(format_args!("{command:<16} {what}")));
+                    COMMANDS.iter().for_each(|(command, what)| say(format_args!("{command:<18} {what}")));
                     Ok(())
                 }
                 name => bail!(
@@ -162,7 +163,8 @@ impl Session<'_> {
                 parameter.reset(&mut config);
             }
             if !matches!(value, "" | "default") {
-                parameter.read(value, &mut config).map_err(|fault| gpt2::Error::parameter(parameter.name, fault))?;
+                let wrong = |fault| gpt2::Error::parameter(parameter.name, format!("is {value:?}, {fault}"));
+                parameter.read(value, &mut config).map_err(wrong)?;
             }
             config.check()?;
             self.generator.config = config;

@@ -264,8 +264,8 @@ fn write_overview(heads: &[HeadRecord], out: &mut Stdout) -> Result<()> {
     }
     writeln!(
         out,
-        "\n{dim}Percent on F the first token, P the previous one, S itself: the most of the three,\n\
-         in small letters if it is under half.\n\
+        "\n{dim}Percent of attention on F the first token, P the previous one, S itself:\n\
+         the most of the three, in small letters if it is under half.\n\
          --layer L --head H draws one head, --svg all of them.{dim:#}\n"
     )?;
     Ok(())

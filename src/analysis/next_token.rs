@@ -32,6 +32,8 @@ pub struct NextToken {
     pub position: usize,
     /// Its entropy in nats.
     pub entropy: f64,
+    /// How many tokens the processors left.
+    pub kept: usize,
     /// The best candidates, best first, without those ruled out.
     pub best: Vec<Candidate>,
     /// The requested tokens, in the order of [`Query::tokens`].
@@ -104,6 +106,7 @@ pub fn next_tokens(model: &Gpt2, ids: &[u32], positions: Range<usize>, query: &Q
             found.push(NextToken {
                 position,
                 entropy: distribution.entropy(),
+                kept: distribution.kept(),
                 best: distribution.best(query.k),
                 tokens: query.tokens.iter().map(|id| distribution.token(*id)).collect(),
             });
@@ -228,6 +231,11 @@ impl<'a> Distribution<'a> {
         let mut logprobs = logits.to_vec();
         logits::log_softmax(&mut logprobs);
         Ok(Self { logits, logprobs })
+    }
+
+    /// How many tokens the processors left.
+    fn kept(&self) -> usize {
+        self.logits.iter().filter(|logit| **logit > f32::NEG_INFINITY).count()
     }
 
     /// The `k` best candidates that the processors left.

@@ -12,6 +12,7 @@ mod help;
 mod model;
 mod number;
 mod parse;
+mod pieces;
 mod rows;
 mod score;
 mod text;
@@ -28,6 +29,7 @@ pub use convert::ConvertArgs;
 pub use decoding::{DecodingArgs, ProcessorArgs};
 pub use model::{ModelArgs, TokenizerArgs};
 pub use parse::{command, parse};
+pub use pieces::PiecesArg;
 pub use rows::RowArgs;
 pub use score::ScoreArgs;
 pub use text::{Prompt, TextArgs, flag_ids, is_stdin, longest_text, read_text};
@@ -78,7 +80,7 @@ pub struct ColourArg {
     /// Colours: auto, always or never [default: auto]
     ///
     /// `auto` uses them on a terminal, unless NO_COLOR is set or CLICOLOR is 0, and anywhere if CLICOLOR_FORCE is set.
-    /// Without WHEN: always.
+    /// Without WHEN: always. With always or auto, `gpt2 tokenize` shows the tokens as coloured pieces of the text.
     #[arg(long = "color", global = true, value_name = "WHEN", value_enum)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "always")]
     pub colour: Option<Colour>,
@@ -211,6 +213,8 @@ pub struct GenerateArgs {
     #[command(flatten)]
     pub raw_text: RawTextArg,
     #[command(flatten)]
+    pub pieces: PiecesArg,
+    #[command(flatten)]
     pub batch: BatchArgs,
     /// Complete one prompt after another
     ///
@@ -244,6 +248,8 @@ pub struct BatchArgs {
 #[command(after_help = "Examples:
   gpt2 tokenize \"The theory of relativity\"
   gpt2 tokenize --format ids \"Hello world\"
+  gpt2 tokenize --color \"The theory of relativity\"
+  gpt2 tokenize --merges \"relativity\"
   gpt2 tokenize --count --file book.txt
   gpt2 tokenize --decode \"464 4583 286 44449\"
   gpt2 tokenize --vocab --grep '^Ġrel'")]
@@ -265,6 +271,12 @@ pub struct TokenizeArgs {
     /// List only tokens whose piece (such as Ġtheory) matches this regular expression
     #[arg(long, value_name = "RE", requires = "vocab", help_heading = "Output")]
     pub grep: Option<String>,
+    /// Show how byte-pair encoding built each word, merge by merge
+    #[arg(long, conflicts_with_all = ["decode", "vocab", "count", "ids", "bos"], help_heading = "Output")]
+    pub merges: bool,
+    /// With --merges, write tokens as the vocabulary spells them (Ġtheory), not as quoted text (" theory")
+    #[arg(long, requires = "merges", help_heading = "Output")]
+    pub pieces: bool,
     #[command(flatten)]
     pub raw_text: RawTextArg,
     /// Print only the number of tokens
@@ -332,6 +344,8 @@ pub struct TopkArgs {
     /// It shows the distributions over the text.
     #[arg(help_heading = "Output", long, value_name = "F.html")]
     pub html: Option<PathBuf>,
+    #[command(flatten)]
+    pub pieces: PiecesArg,
     /// text, json or jsonl
     ///
     /// How to write the result.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Format, ModelArgs, TextArgs, number};
+use super::{Format, ModelArgs, PiecesArg, TextArgs, number};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -17,7 +17,7 @@ use super::{Format, ModelArgs, TextArgs, number};
 pub struct TraceArgs {
     #[command(flatten)]
     pub text: TextArgs,
-    /// Hidden states after the embedding, every block and the final norm; the default view
+    /// Hidden states after the embedding, every block and the final norm
     #[arg(long, help_heading = "View")]
     pub hidden: bool,
     /// Attention: which token looks at which
@@ -43,9 +43,12 @@ pub struct TraceArgs {
     /// Save every activation and the logits
     #[arg(long, value_name = "F.safetensors", help_heading = "Output")]
     pub save: Option<PathBuf>,
+    #[command(flatten)]
+    pub pieces: PiecesArg,
     /// text, json or jsonl
     ///
-    /// How to write the result.
+    /// How to write the result; without a view, `text` shows the lens after the last token and where each head looks, and
+    /// JSON the hidden states.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
 }

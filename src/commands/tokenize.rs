@@ -4,15 +4,21 @@ use std::borrow::Cow;
 
 use anyhow::{Context, Result};
 use gpt2::Error;
-use gpt2::tokenizer::{Token, Tokenizer};
+use gpt2::tokenizer::{MergedWord, Token, Tokenizer};
 use regex::Regex;
 
 use super::load;
-use crate::cli::{Format, Prompt, TokenizeArgs, TokenizeFormat, Verbosity, flag_ids, read_text};
-use crate::output::tokenize::{PieceRecord, TokenRecord, TokenizeRecord, write_vocabulary};
+use crate::cli::{Colour, Format, Prompt, TokenizeArgs, TokenizeFormat, Verbosity, flag_ids, read_text};
+use crate::output::tokenize::{
+    MergesRecord, PieceRecord, StepRecord, TokenRecord, TokenizeRecord, WordRecord, write_vocabulary,
+};
+use crate::output::tokens::Notation;
 use crate::output::{Stdout, say};
 
-pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
+/// The longest word whose merges are shown, in bytes.
+const LONGEST_MERGED: usize = 200;
+
+pub fn run(args: &TokenizeArgs, colour: Option<Colour>, verbosity: Verbosity) -> Result<()> {
     if args.vocab {
         let pattern = args.grep.as_deref().map(pattern).transpose()?;
         return list(&load::tokenizer(&args.tokenizer, verbosity)?.0, pattern.as_ref(), args);
@@ -23,6 +29,9 @@ pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
         Some(None) => Prompt::Ids(flag_ids(&read_text(args.text.file.as_deref())?, "--decode")?),
     };
     let (tokenizer, note) = load::tokenizer(&args.tokenizer, verbosity)?;
+    if let (true, Prompt::Text(text)) = (args.merges, &prompt) {
+        return write_merges(args, &tokenizer, text);
+    }
     let (text, mut tokens, added) = match prompt {
         Prompt::Text(text) => {
             if let Some(note) = note.filter(|_| !verbosity.quiet) {
@@ -43,7 +52,7 @@ pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
     if args.decode.is_some() && args.format == TokenizeFormat::Text {
         return Stdout::lock().with_raw_text(args.raw_text.raw_text).text(&text);
     }
-    write(args, &tokenizer, &text, &tokens)
+    write(args, colour, &tokenizer, &text, &tokens)
 }
 
 /// The tokens of a text of `len` bytes with those that the tokenizer puts around it.
@@ -66,7 +75,13 @@ fn side_by_side(tokenizer: &Tokenizer, ids: &[u32]) -> Result<(Vec<u8>, Vec<Toke
     Ok((text, tokens))
 }
 
-fn write(args: &TokenizeArgs, tokenizer: &Tokenizer, text: &[u8], tokens: &[Token]) -> Result<()> {
+fn write(
+    args: &TokenizeArgs,
+    colour: Option<Colour>,
+    tokenizer: &Tokenizer,
+    text: &[u8],
+    tokens: &[Token],
+) -> Result<()> {
     let mut out = Stdout::lock();
     let record = |(position, token): (usize, &Token)| {
         let piece = piece(tokenizer, token.id);
@@ -79,10 +94,43 @@ fn write(args: &TokenizeArgs, tokenizer: &Tokenizer, text: &[u8], tokens: &[Toke
     };
     match args.format {
         _ if args.count => writeln!(out, "{}", tokens.len())?,
-        TokenizeFormat::Text => record().write_text(&mut out)?,
+        // Who asks for colours wants to see the tokens in them.
+        TokenizeFormat::Text if matches!(colour, Some(Colour::Auto | Colour::Always)) => {
+            record().write_coloured(Notation::new(Some(tokenizer)), &mut out)?
+        }
+        TokenizeFormat::Text => record().write_text(Notation::new(Some(tokenizer)), &mut out)?,
         TokenizeFormat::Ids => write_ids(tokens.iter().map(|token| token.id), &mut out)?,
         TokenizeFormat::Json => out.json(&record(), Format::Json)?,
         TokenizeFormat::Jsonl => out.json(&record(), Format::Jsonl)?,
+    }
+    out.finish()
+}
+
+/// Writes how the tokens of each word came about.
+fn write_merges(args: &TokenizeArgs, tokenizer: &Tokenizer, text: &str) -> Result<()> {
+    let words = tokenizer.merged_words(text, !args.text.no_special, LONGEST_MERGED)?;
+    let word = |word: MergedWord| WordRecord {
+        text: String::from_utf8_lossy(&tokenizer.decode_bytes(&word.bytes, false)).into_owned(),
+        start: word.start,
+        end: word.end,
+        bytes: word.bytes,
+        steps: word
+            .steps
+            .into_iter()
+            .map(|step| StepRecord { rank: step.rank, pair: step.pair, ids: step.tokens })
+            .collect(),
+    };
+    let record = MergesRecord { words: words.into_iter().map(word).collect() };
+    let mut out = Stdout::lock();
+    match args.format {
+        TokenizeFormat::Json => out.json(&record, Format::Json)?,
+        TokenizeFormat::Jsonl => record.words.iter().try_for_each(|word| out.json(word, Format::Jsonl))?,
+        TokenizeFormat::Ids => {
+            return Err(Error::Usage("--merges has a --format text, json and jsonl, but no ids".into()).into());
+        }
+        TokenizeFormat::Text => {
+            record.write_text(Notation::new(Some(tokenizer)).with_pieces(args.pieces), &mut out)?;
+        }
     }
     out.finish()
 }
@@ -95,7 +143,7 @@ fn list(tokenizer: &Tokenizer, pattern: Option<&Regex>, args: &TokenizeArgs) -> 
     let mut out = Stdout::lock();
     match args.format {
         _ if args.count => writeln!(out, "{}", pieces.len())?,
-        TokenizeFormat::Text => write_vocabulary(&pieces, &mut out)?,
+        TokenizeFormat::Text => write_vocabulary(&pieces, Notation::new(Some(tokenizer)), &mut out)?,
         TokenizeFormat::Ids => write_ids(pieces.iter().map(|piece| piece.id), &mut out)?,
         TokenizeFormat::Json => out.json(&pieces, Format::Json)?,
         TokenizeFormat::Jsonl => pieces.iter().try_for_each(|piece| out.json(piece, Format::Jsonl))?,

@@ -12,11 +12,15 @@ use super::load::Loaded;
 use super::progress::bar;
 use super::{check_context, require_memory};
 use crate::cli::{Format, TopkArgs, Verbosity};
+use crate::output::tokens::quoted;
 use crate::output::topk::{CandidateRecord, Candidates, NodeRecord, PositionRecord, TopkRecord, TreeRecord};
 use crate::output::{Stdout, check_folder, html, say_written};
 
 /// Trees of at least this many nodes get a progress bar.
 const MANY: u64 = 1000;
+
+/// The model's file of decoding parameters.
+const GENERATION_CONFIG: &str = "generation_config.json";
 
 pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     check(args)?;
@@ -48,7 +52,7 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
             let tree = nodes.into_iter().map(|node| node_record(node, &loaded)).collect();
             let record = TreeRecord { model: loaded.name.clone(), settings, prompt_ids: ids, tree };
             match args.format {
-                Format::Text => record.write_text(&mut out)?,
+                Format::Text => record.write_text(loaded.notation(args.pieces.pieces), &mut out)?,
                 format => out.json(&record, format)?,
             }
         }
@@ -69,7 +73,12 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
                 }
             }
             match args.format {
-                Format::Text => write_text(&record, &loaded, args.all, &mut out)?,
+                Format::Text => {
+                    let flags = [args.generation_config.then(|| GENERATION_CONFIG.to_owned()), args.processors.shown()];
+                    let flags: Vec<String> = flags.into_iter().flatten().collect();
+                    let notation = loaded.notation(args.pieces.pieces);
+                    record.write_text(notation, args.all, &flags.join(" and "), &mut out)?;
+                }
                 format => out.json(&record, format)?,
             }
         }
@@ -85,6 +94,7 @@ fn check(args: &TopkArgs) -> Result<()> {
         bail!(Error::Usage(format!("--tree {depth} with -k {} has more than {MOST_NODES} nodes", args.k)));
     }
     args.processors.config.check_values()?;
+    args.pieces.check(args.format == Format::Text)?;
     if args.html.is_some() && !args.all {
         bail!(Error::Usage("--html shows the distribution after every position: it needs --all".into()));
     }
@@ -126,7 +136,8 @@ fn asked_token(text: &str, loaded: &Loaded) -> Result<u32> {
     match loaded.tokenizer()?.encode(text, true)?.as_slice() {
         [token] => Ok(token.id),
         tokens => bail!(Error::Usage(format!(
-            "--token \"{text}\" is {}; name one (a word within a sentence begins with a space: \" word\")",
+            "--token {} is {}; name one (a word within a sentence begins with a space: \" word\")",
+            quoted(text.as_bytes()),
             tokens_text(tokens.len())
         ))),
     }
@@ -140,6 +151,7 @@ fn position_record<'a>(next: NextToken, ids: &[u32], loaded: &'a Loaded) -> Posi
         id,
         token: loaded.token_text(id),
         entropy: next.entropy,
+        kept: Some(next.kept).filter(|kept| *kept < loaded.model.config().vocab_size),
         next: candidates(next.best),
         tokens: candidates(next.tokens),
     }
@@ -152,19 +164,4 @@ fn node_record(node: Node, loaded: &Loaded) -> NodeRecord {
         joint_logprob: node.joint_logprob,
         next: node.next.into_iter().map(|node| node_record(node, loaded)).collect(),
     }
-}
-
-fn write_text(record: &TopkRecord<'_>, loaded: &Loaded, lesson: bool, out: &mut Stdout) -> Result<()> {
-    let piece = |id| loaded.tokenizer.as_ref().and_then(|t| t.piece(id)).map(str::to_owned);
-    let width = |p: &PositionRecord<'_>| piece(p.id).map_or(6, |piece| unicode_width::UnicodeWidthStr::width(&*piece));
-    let widest = record.positions.iter().map(width).max().unwrap_or(0).min(24);
-    for position in &record.positions {
-        if lesson {
-            let following = record.prompt_ids.get(position.position + 1).copied();
-            position.write_lesson(out, widest, following, piece)?;
-        } else {
-            position.write_table(out)?;
-        }
-    }
-    Ok(())
 }

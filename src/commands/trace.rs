@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use gpt2::Error;
 use gpt2::analysis::activations::{self, Activations, Hidden};
-use gpt2::analysis::lens::{LensLayer, LensReading, lens};
+use gpt2::analysis::lens::{LensLayer, LensReading, lens_at};
 use gpt2::error::tokens_text;
 
 use super::load::Loaded;
@@ -21,8 +21,12 @@ const EXCERPT: usize = 8;
 /// How many tokens the lens reports for each layer and position.
 const LENS_TOP: usize = 5;
 
+/// The most attention weights that are kept for a view that nobody chose.
+const MOST_WEIGHTS: usize = 16_000_000;
+
 pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
-    let views = Views::of(args)?;
+    let mut views = Views::of(args)?;
+    args.pieces.check(args.format == Format::Text)?;
     [&args.svg, &args.html, &args.save].into_iter().try_for_each(|path| check_folder(path.as_deref()))?;
     let prompt = args.text.prompt()?;
     let loaded = Loaded::load(&args.model, verbosity)?;
@@ -30,6 +34,10 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
     let layers = selected(args.layer, config.n_layer, "--layer")?;
     let heads = selected(args.head, config.n_head, "--head")?;
     let ids = loaded.prompt_ids(&prompt, None, &args.text, verbosity)?;
+    if views.is_overview && config.n_layer.saturating_mul(config.n_head).saturating_mul(ids.len().pow(2)) > MOST_WEIGHTS
+    {
+        views.attention = false;
+    }
     let recorded = match () {
         () if args.save.is_some() => 0..config.n_layer,
         () if views.attention || args.html.is_some() => layers.clone(),
@@ -59,6 +67,7 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
     }
     let tracer = Tracer { loaded: &loaded, activations, layers, heads };
     let tokenizer = loaded.tokenizer.as_ref();
+    let notation = loaded.notation(args.pieces.pieces);
     let mut record = tracer.record(&ids, if args.html.is_some() { Views::ALL } else { views })?;
     if let Some(path) = &args.html {
         html::trace::write(path, &record, tokenizer)?;
@@ -66,14 +75,14 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
         written(path, "a page with hidden states, attention and logit lens".to_owned());
     }
     if let Some(path) = &args.svg {
-        svg::write(path, &record, tokenizer)?;
+        svg::write(path, &record, notation)?;
         written(path, views.picture(shown.0));
     }
     let mut out = Stdout::lock();
     match args.format {
         // The user asked for files, and the default view is not about them.
         Format::Text if has_files && !views.are_chosen => {}
-        Format::Text => record.write_text(tokenizer, &mut out)?,
+        Format::Text => record.write_text(notation, &mut out)?,
         format => out.json(&record, format)?,
     }
     out.finish()
@@ -87,10 +96,12 @@ struct Views {
     lens: bool,
     /// Whether the flags name them, so that they are no default.
     are_chosen: bool,
+    /// Whether the lens is about the last position only.
+    is_overview: bool,
 }
 
 impl Views {
-    const ALL: Self = Self { hidden: true, attention: true, lens: true, are_chosen: true };
+    const ALL: Self = Self { hidden: true, attention: true, lens: true, are_chosen: true, is_overview: false };
 
     /// What a picture of the one view shows, with this many heads.
     fn picture(self, heads: usize) -> String {
@@ -104,13 +115,17 @@ impl Views {
 
     fn of(args: &TraceArgs) -> Result<Self> {
         let attention = args.attention || ((args.layer.is_some() || args.head.is_some()) && args.html.is_none());
+        let are_chosen = args.hidden || attention || args.lens;
+        if !are_chosen && args.format == Format::Text && args.svg.is_none() {
+            let is_shown = args.save.is_none() && args.html.is_none();
+            return Ok(Self { hidden: false, attention: is_shown, lens: is_shown, are_chosen, is_overview: true });
+        }
         let hidden = args.hidden || !(attention || args.lens);
         if args.svg.is_some() && [hidden, attention, args.lens].into_iter().filter(|view| *view).count() > 1 {
             let message = "--svg draws one view: choose one of --hidden, --attention and --lens";
             return Err(Error::Usage(message.into()).into());
         }
-        let are_chosen = args.hidden || attention || args.lens;
-        Ok(Self { hidden, attention, lens: args.lens, are_chosen })
+        Ok(Self { hidden, attention, lens: args.lens, are_chosen, is_overview: false })
     }
 
     /// Drops the other views of a record.
@@ -151,7 +166,8 @@ struct Tracer<'a> {
 impl Tracer<'_> {
     fn record(mut self, ids: &[u32], views: Views) -> Result<TraceRecord> {
         let attention = views.attention.then(|| self.attention()).transpose()?;
-        let lens = || lens(&self.loaded.model, &self.activations, LENS_TOP);
+        let from = if views.is_overview { ids.len() - 1 } else { 0 };
+        let lens = || lens_at(&self.loaded.model, &self.activations, from..ids.len(), LENS_TOP);
         Ok(TraceRecord {
             model: self.loaded.name.clone(),
             settings: self.loaded.record_settings([]),
@@ -159,7 +175,7 @@ impl Tracer<'_> {
             tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
             hidden: views.hidden.then(|| self.hidden()).transpose()?,
             attention,
-            lens: if views.lens { Some(lens()?.iter().map(|layer| self.lens(layer)).collect()) } else { None },
+            lens: if views.lens { Some(lens()?.iter().map(|layer| self.lens(layer, from)).collect()) } else { None },
         })
     }
 
@@ -193,10 +209,11 @@ impl Tracer<'_> {
         Ok(records)
     }
 
-    fn lens(&self, layer: &LensLayer) -> LensRecord {
+    /// The record of a layer's readings from a position on.
+    fn lens(&self, layer: &LensLayer, from: usize) -> LensRecord {
         let best = |(id, prob): &(u32, f32)| BestRecord { id: *id, token: self.loaded.token_text(*id), prob: *prob };
         let reading = |(position, reading): (usize, &LensReading)| ReadingRecord {
-            position,
+            position: from + position,
             top: reading.top.iter().map(best).collect(),
             outcome_prob: reading.outcome,
         };

@@ -159,11 +159,12 @@ fn views_on_a_terminal_show_tokens_and_keys() {
         out
     };
     for (flags, words) in [
-        (&[][..], &["embed", "block 5", "final norm", "4 tokens × 128 numbers", "mean", "std"][..]),
-        (&["--attention"], &["layer   5", "F the first token"]),
+        (&[][..], &["state", "embed", "block 5", "after \" time\"", "best tokens", "head   0    1", "layer   5"][..]),
+        (&["--hidden"], &["state", "embed", "block 5", "final norm", "4 tokens × 128 numbers", "mean", "std"]),
+        (&["--attention"], &["head   0    1", "layer   5", "F the first token"]),
         (&["--attention", "--layer", "2"], &["layer 2, head 0", "layer 2, head 1"]),
-        (&["--layer", "2", "--head", "1"], &["layer 2, head 1", "·upon", "██ 70%"]),
-        (&["--lens"], &["embed", "block 5", "·upon", "what the last block says"]),
+        (&["--layer", "2", "--head", "1"], &["layer 2, head 1", "token    #", "\" upon\"", "██ 70%"]),
+        (&["--lens"], &["state", "embed", "block 5", "\" upon\"", "what the last block says"]),
     ] {
         let out = show(flags);
         for word in words {
@@ -174,6 +175,33 @@ fn views_on_a_terminal_show_tokens_and_keys() {
     }
     let forced = gpt2(&["trace", "-m", "demo", "Once upon", "--lens"]).env("CLICOLOR_FORCE", "1").succeeds().stdout();
     assert!(forced.contains('\x1b'));
+}
+
+/// Without a view, the text has the lens after the last token, with the numbers of `--lens`.
+#[test]
+fn the_first_view_is_the_lens_after_the_last_token() {
+    let run = |flags: &[&str]| gpt2(&[&["trace", "-m", "demo", "Once upon a time"], flags].concat()).succeeds();
+    let text = run(&[]).stdout();
+    let json = run(&["--lens", "--format", "json"]).json();
+    let reading = |layer: &Value| layer["positions"][3].clone();
+    let layers = json["lens"].as_array().unwrap();
+    let answer = reading(layers.last().unwrap())["top"][0]["token"].as_str().unwrap().to_owned();
+    let lines: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("state")).collect();
+    assert!(lines[0].contains(&format!("{answer:?}")), "{text}");
+    for (line, layer) in lines[1..].iter().zip(layers) {
+        let best = &reading(layer)["top"][0];
+        let percent = format!("{:.0}%", 100.0 * best["prob"].as_f64().unwrap());
+        let cells: Vec<&str> = line.split_whitespace().collect();
+        assert!(
+            line.contains(&format!("{:?}", best["token"].as_str().unwrap())) && cells.contains(&&*percent),
+            "{text}"
+        );
+    }
+    // Neither changes what scripts get.
+    assert!(run(&["--format", "json"]).json().get("hidden").is_some());
+    let pieces = run(&["--lens", "--pieces"]).stdout();
+    assert!(pieces.contains("Ġupon") && !pieces.contains('"'), "{pieces}");
+    gpt2(&["trace", "-m", "demo", "Once", "--pieces", "--format", "json"]).fails(2, &["--pieces"]);
 }
 
 #[test]

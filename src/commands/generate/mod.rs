@@ -20,7 +20,7 @@ use super::rows::Input;
 use super::{Interrupted, interrupt_flag};
 use crate::cli::{Format, GenerateArgs, Prompt, Verbosity};
 use crate::output::generate::{GenerateRecord, Logprobs, SequenceRecord, Timings, write_logprobs};
-use crate::output::{RowRecord, Stdout, say};
+use crate::output::{RowRecord, Stdout, Style, say};
 
 pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     let assisted = |config| GenerationConfig { assistant: args.assistant_model.is_some(), ..config };
@@ -28,6 +28,8 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     // A row's parameters, or the model's, may complete a combination of flags that is invalid on its own.
     let is_complete = args.batch.rows.input.is_none() && !args.generation_config;
     if is_complete { config.check() } else { config.check_values() }?;
+    let is_text = args.format == Format::Text && args.batch.rows.input.is_none();
+    args.pieces.check(is_text && config.logprobs.is_some())?;
     let work = match Input::open(&args.batch.rows, true)? {
         _ if args.interactive => Work::Interactive,
         Some(input) => Work::Batch(input),
@@ -133,7 +135,10 @@ impl Generator<'_> {
         let interrupted = interrupt_flag()?;
         let mut out = Stdout::lock().with_raw_text(self.args.raw_text.raw_text);
         let ended = match self.args.format {
-            Format::Text => self.write_text(&request, &interrupted, &mut out)?,
+            Format::Text => {
+                let shown = self.prompt_text(&request);
+                self.write_text(&request, &shown, Style::new(), &interrupted, &mut out)?.ended
+            }
             format => {
                 let Outcome { sequences, timings, ended } =
                     self.generate(&request, &interrupted, Stdout::is_terminal(), |_| Ok(()))?;
@@ -159,15 +164,26 @@ impl Generator<'_> {
     /// The request for a prompt, which may be that of the row on a `line`; `seed` is used if the parameters have none.
     fn request(&self, prompt: &Prompt, line: Option<usize>, config: &GenerationConfig, seed: u64) -> Result<Request> {
         let loaded = self.loaded;
-        let mut config = config.clone();
-        let mut parameters = config.changed();
-        loaded.encode_texts(&mut config)?;
-        let seed = *config.seed.get_or_insert(seed);
         let prompt_ids = loaded.prompt_ids(prompt, line, &self.args.text, self.verbosity)?;
         let text = match prompt {
             Prompt::Text(text) => Some(text.clone()),
             Prompt::Ids(ids) => loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids, false)).transpose()?,
         };
+        self.request_of(text, prompt_ids, config, seed)
+    }
+
+    /// The request for a prompt's ids.
+    fn request_of(
+        &self,
+        prompt: Option<String>,
+        prompt_ids: Vec<u32>,
+        config: &GenerationConfig,
+        seed: u64,
+    ) -> Result<Request> {
+        let mut config = config.clone();
+        let mut parameters = config.changed();
+        self.loaded.encode_texts(&mut config)?;
+        let seed = *config.seed.get_or_insert(seed);
         let decoding = Arc::new(config.validate()?);
         match decoding.draws() {
             true => parameters.insert("seed".to_owned(), seed.into()),
@@ -177,7 +193,7 @@ impl Generator<'_> {
             parameters.insert("assistant_model".to_owned(), assistant.clone().into());
         }
         let most_steps = config.max_length.map_or(config.max_new_tokens, |most| most.saturating_sub(prompt_ids.len()));
-        Ok(Request { prompt: text, prompt_ids, decoding, seed, parameters, most_steps })
+        Ok(Request { prompt, prompt_ids, decoding, seed, parameters, most_steps })
     }
 
     /// Runs a request to its end, or until it is interrupted; with a bar if it `is_silent` until then. `on_event` gets the
@@ -232,40 +248,52 @@ impl Generator<'_> {
         Ok(Outcome { sequences, timings, ended })
     }
 
-    /// Writes prompt and continuation as text while decoding; returns false if interrupted.
-    fn write_text(&self, request: &Request, interrupted: &AtomicBool, out: &mut Stdout) -> Result<bool> {
-        self.announce(request);
-        let prompt = match (&request.prompt, self.args.completion_only) {
+    /// What of a prompt is written before its continuation.
+    fn prompt_text(&self, request: &Request) -> String {
+        match (&request.prompt, self.args.completion_only) {
             (_, true) => String::new(),
             (Some(prompt), _) => prompt.clone(),
             (None, _) => join_ids(&request.prompt_ids),
-        };
+        }
+    }
+
+    /// Writes `prompt`, in a style, and the continuation as text while decoding.
+    fn write_text(
+        &self,
+        request: &Request,
+        prompt: &str,
+        style: Style,
+        interrupted: &AtomicBool,
+        out: &mut Stdout,
+    ) -> Result<Outcome> {
+        self.announce(request);
         let several = self.config.num_return_sequences > 1;
         let streams = request.decoding.streams() && !several && self.loaded.tokenizer.is_some();
         let mut stream = TextStream::default();
         let is_silent = !streams && Stdout::is_terminal();
         let outcome = self.generate(request, interrupted, is_silent, |event| match event {
-            None if streams => out.text(&prompt),
+            None if streams => write_in(style, prompt, out),
             Some(Event::Token { text, .. }) if streams && !text.is_empty() => out.text(stream.push(text)),
             _ => Ok(()),
         })?;
         if streams {
             out.text(&(stream.finish() + "\n"))?;
         }
-        let Outcome { sequences, timings, ended } = outcome;
-        for (i, sequence) in sequences.iter().enumerate() {
+        for (i, sequence) in outcome.sequences.iter().enumerate() {
             if several {
                 writeln!(out, "=== {i} ===")?;
             }
             if !streams {
-                out.text(format!("{prompt}{}\n", self.text_or_ids(sequence, !prompt.is_empty())))?;
+                write_in(style, prompt, out)?;
+                out.text(self.text_or_ids(sequence, !prompt.is_empty()) + "\n")?;
             }
             if sequence.logprobs.is_some() {
-                write_logprobs(&self.sequence(i, sequence), out)?;
+                let notation = self.loaded.notation(self.args.pieces.pieces);
+                write_logprobs(&self.sequence(i, sequence), &request.prompt_ids, notation, out)?;
             }
         }
-        self.report(&sequences, timings);
-        Ok(ended)
+        self.report(&outcome.sequences, outcome.timings);
+        Ok(outcome)
     }
 
     /// Reports the drawn seed on stderr, since the result does not show it.
@@ -347,6 +375,13 @@ impl Generator<'_> {
             logprobs: logprobs.map(|tokens| Logprobs { tokens, pipeline: self.loaded.pipeline() }),
         }
     }
+}
+
+/// Writes others' text in a style.
+fn write_in(style: Style, text: &str, out: &mut Stdout) -> Result<()> {
+    write!(out, "{style}")?;
+    out.text(text)?;
+    write!(out, "{style:#}")
 }
 
 /// Whether one of them ends because the context is full.

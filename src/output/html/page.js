@@ -13,7 +13,9 @@ function element(tag, attributes, ...children) {
 }
 
 const name = (id) => text.names[id] ?? "#" + id;
-const percent = (p) => (p >= 0.0995 ? (100 * p).toFixed(1) : p >= 0.000995 ? (100 * p).toFixed(2) : (100 * p).toPrecision(2)) + "%";
+const label = (i) => text.labels[i];
+const percent = (p) => (p > 0 && p < 1e-5 ? p.toExponential(1)
+  : (p >= 0.0995 ? (100 * p).toFixed(1) : p >= 0.000995 ? (100 * p).toFixed(2) : (100 * p).toPrecision(2)) + "%");
 const accent = (alpha) => `rgba(var(--accent), ${Math.max(0, Math.min(1, alpha)).toFixed(3)})`;
 
 // A colour key: percentages next to their shades.

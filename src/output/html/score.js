@@ -24,7 +24,7 @@ function start(data) {
   const show = (from, to) => {
     const parts = [];
     for (let i = from; i < to; i++) {
-      parts.push(element("h3", {}, name(text.ids[i])));
+      parts.push(element("h3", {}, label(i)));
       if (bits[i] === null) {
         parts.push(element("p", { class: "muted" }, "Nothing comes before it, so it has no probability."));
         continue;
@@ -74,7 +74,7 @@ function chart(bits, body) {
     const c = at(event);
     if (c < 0 || c >= columns) return tip.hide();
     const i = Math.floor(c * bits.length / columns);
-    tip.show(event, element("h3", {}, name(text.ids[i])), element("p", {}, `token ${i}: ${means[c].toFixed(2)} bits`));
+    tip.show(event, element("h3", {}, label(i)), element("p", {}, `token ${i}: ${means[c].toFixed(2)} bits`));
   });
   node.addEventListener("pointerleave", tip.hide);
   node.addEventListener("click", (event) => {

@@ -73,7 +73,7 @@ function thumbnail(head, n, size) {
 
 function heatMap(head, n) {
   const cell = Math.max(3, Math.min(44, Math.floor(560 / n))), labels = cell >= 9, size = Math.min(13, cell - 1);
-  const longest = Math.max(...text.ids.map((id) => [...name(id)].length));
+  const longest = Math.max(...text.labels.map((label) => [...label].length));
   const margin = labels ? Math.min(150, 14 + 0.61 * size * longest) : 6, side = margin + n * cell + 4;
   let at = null;
   const draw = (context, css) => {
@@ -81,7 +81,7 @@ function heatMap(head, n) {
     context.font = size + "px " + css("--mono");
     context.textBaseline = "middle";
     if (labels) text.ids.forEach((id, i) => {
-      const short = [...name(id)].slice(0, 18).join("");
+      const short = [...label(i)].slice(0, 18).join("");
       context.fillStyle = css(at && at.q === i ? "--accent-ink" : "--ink");
       context.textAlign = "right";
       context.fillText(short, margin - 6, margin + (i + 0.5) * cell);
@@ -115,7 +115,7 @@ function heatMap(head, n) {
     at = inside ? { q, k } : null;
     repaint();
     if (!inside) return tip.hide();
-    tip.show(event, element("h3", {}, `${name(text.ids[q])} → ${name(text.ids[k])}`),
+    tip.show(event, element("h3", {}, `${label(q)} → ${label(k)}`),
       element("p", {}, `${percent(weight(head, q, k))} of the attention of token ${q} goes to token ${k}`));
   });
   node.addEventListener("pointerleave", () => { at = null; repaint(); tip.hide(); });
@@ -135,7 +135,7 @@ function looking(head) {
     }
     const keys = text.ids.slice(0, query + 1).map((id, k) => [id, weight(head, query, k)]);
     keys.sort((a, b) => b[1] - a[1]);
-    return [element("h3", {}, `${name(text.ids[query])} looks at`), bars(keys.slice(0, 5))];
+    return [element("h3", {}, `${label(query)} looks at`), bars(keys.slice(0, 5))];
   };
   const box = flow(null, show);
   box.addEventListener("pointerleave", clear);
@@ -148,7 +148,7 @@ function lens(layers) {
   page.append(element("h2", {}, "Logit lens"),
     element("p", { class: "muted" }, "What the model would predict if it stopped after each layer. Hover over a cell for its best tokens; the list follows that position through the layers."));
   const title = (layer) => (layer.name === "embed" ? "embedding" : "after block " + layer.name.split(".")[1]);
-  const head = element("tr", {}, element("th", {}, "token"), ...text.ids.map((id) => element("td", {}, name(id))));
+  const head = element("tr", {}, element("th", {}, "token"), ...text.labels.map((label) => element("td", {}, label)));
   const rows = layers.map((layer, l) => element("tr", {}, element("th", {}, title(layer)),
     ...layer.positions.map((reading, i) => {
       const [id, p] = reading.top[0];
@@ -168,7 +168,7 @@ function lens(layers) {
         element("span", { class: "bar", style: { width: 100 * reading.outcome + "%" } }),
         element("span", { class: "number" }, percent(reading.outcome)));
     }
-    path.replaceChildren(element("p", {}, "after ", element("b", { class: "mono" }, name(text.ids[i])), ` (token ${i}): each layer's best token, and the probability that it gives to `,
+    path.replaceChildren(element("p", {}, "after ", element("b", { class: "mono" }, label(i)), ` (token ${i}): each layer's best token, and the probability that it gives to `,
       element("b", { class: "mono" }, name(outcome)), ", the model's answer"), grid);
   };
   const enter = (event) => {
@@ -176,7 +176,7 @@ function lens(layers) {
     if (!cell) return tip.hide();
     const l = Number(cell.dataset.layer), i = Number(cell.dataset.position);
     if (!cell.classList.contains("on")) follow(i);
-    tip.show(event, element("h3", {}, `${name(text.ids[i])} → ?`), element("p", { class: "muted" }, title(layers[l])), bars(layers[l].positions[i].top, text.ids[i + 1]));
+    tip.show(event, element("h3", {}, `${label(i)} → ?`), element("p", { class: "muted" }, title(layers[l])), bars(layers[l].positions[i].top, text.ids[i + 1]));
   };
   table.addEventListener("pointermove", enter);
   table.addEventListener("focusin", enter);
@@ -203,7 +203,7 @@ function hidden(states) {
     });
     node.addEventListener("pointermove", (event) => {
       const i = Math.min(n - 1, Math.max(0, Math.floor(event.offsetX / cell)));
-      tip.show(event, element("h3", {}, name(text.ids[i])), element("p", {}, `${state.name}: ‖x‖ = ${state.norms[i].toFixed(3)}`));
+      tip.show(event, element("h3", {}, label(i)), element("p", {}, `${state.name}: ‖x‖ = ${state.norms[i].toFixed(3)}`));
     });
     node.addEventListener("pointerleave", tip.hide);
     return node;

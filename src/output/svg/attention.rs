@@ -5,6 +5,7 @@ use gpt2::Error;
 use gpt2::error::tokens_text;
 
 use super::{Anchor, FOOT, HEAD, MARGIN, Picture, STRONG, widest};
+use crate::output::numbers::probability;
 use crate::output::tokens::cut;
 use crate::output::trace::{HeadRecord, strongest};
 
@@ -70,7 +71,7 @@ fn one(model: &str, head: &HeadRecord, labels: &[String]) -> Picture {
             for (x, (weight, shade)) in weights.iter().zip(shades).enumerate().take(y + 1) {
                 let class = if *shade > STRONG { "on" } else { "ink" };
                 let (x, y) = (left + (x as f64 + 0.5) * cell, top + (y as f64 + 0.5) * cell);
-                picture.label(x, y, &format!("{:.0}%", 100.0 * weight), class, 12.0, Anchor::Middle);
+                picture.label(x, y, &probability(*weight, 0), class, 12.0, Anchor::Middle);
             }
         }
     }

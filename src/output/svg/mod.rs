@@ -11,21 +11,21 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use gpt2::tokenizer::Tokenizer;
 use gpt2::{Error, printable};
 use svg::Document;
 use svg::node::element;
 use unicode_width::UnicodeWidthStr;
 
 pub use self::attention::check as check_attention;
+use super::tokens::Notation;
 use super::trace::TraceRecord;
 
 /// Draws the view in the record.
-pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -> Result<()> {
-    let labels = record.labels(tokenizer);
+pub fn write(path: &Path, record: &TraceRecord, notation: Notation<'_>) -> Result<()> {
+    let labels = notation.tokens(&record.ids);
     let picture = match record {
         TraceRecord { attention: Some(heads), .. } => attention::draw(&record.model, heads, &labels),
-        TraceRecord { lens: Some(layers), .. } => lens::draw(&record.model, layers, &labels, tokenizer),
+        TraceRecord { lens: Some(layers), .. } => lens::draw(&record.model, layers, &labels, notation),
         TraceRecord { hidden: Some(states), .. } => hidden::draw(&record.model, states, &labels),
         _ => return Err(Error::Usage("--svg has no view to draw".into()).into()),
     };

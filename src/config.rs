@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Result};
 use crate::files::read_at_most;
@@ -65,8 +65,8 @@ impl Activation {
         Self::NAMES.iter().find(|(_, activation)| *activation == self).map_or("", |(name, _)| name)
     }
 
-    fn named(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, activation)| *activation)
+    fn named(name: &str) -> Option<(&'static str, Self)> {
+        Self::NAMES.into_iter().find(|(known, _)| *known == name)
     }
 }
 
@@ -110,6 +110,42 @@ pub struct Config {
     pub bos_token_id: Option<u32>,
     /// The tokens that end a text; empty if the file says null. May be outside the vocabulary.
     pub eos_token_id: Vec<u32>,
+    /// What matters only to PyTorch.
+    #[serde(flatten)]
+    pub pytorch: PyTorch,
+}
+
+/// What a configuration says that changes nothing when the model runs: it shows in PyTorch's modules, and in training.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PyTorch {
+    /// The dropout after the embeddings, as the file writes it.
+    pub embd_pdrop: Number,
+    /// The dropout of attention's probabilities.
+    pub attn_pdrop: Number,
+    /// The dropout after each half of a block.
+    pub resid_pdrop: Number,
+    /// The activation under the name that the file gives it, which tells transformers' module.
+    #[serde(skip)]
+    pub activation: &'static str,
+}
+
+impl PyTorch {
+    /// `GPT2Config`'s dropout.
+    const DROPOUT: f64 = 0.1;
+
+    /// Reads the keys. A dropout that is no number says nothing: it would not be used.
+    fn from_keys(keys: &Keys<'_>, activation: &'static str) -> Self {
+        let dropout = |key: &str| match keys.get(key) {
+            Some(Value::Number(number)) => number.clone(),
+            _ => Number::from_f64(Self::DROPOUT).unwrap_or(0.into()),
+        };
+        Self {
+            embd_pdrop: dropout("embd_pdrop"),
+            attn_pdrop: dropout("attn_pdrop"),
+            resid_pdrop: dropout("resid_pdrop"),
+            activation,
+        }
+    }
 }
 
 /// The largest allowed dimension, far beyond any GPT-2.
@@ -161,7 +197,7 @@ impl Config {
             return Err(format!("n_embd {n_embd} cannot be split over n_head {n_head} heads"));
         }
         let activation = keys.text("activation_function")?.unwrap_or("gelu_new");
-        let activation_function = Activation::named(activation).ok_or_else(|| {
+        let (activation, activation_function) = Activation::named(activation).ok_or_else(|| {
             let supported = Activation::NAMES.map(|(name, _)| name).join(", ");
             format!("activation_function is {activation:?}; supported are {supported}")
         })?;
@@ -182,6 +218,7 @@ impl Config {
             tie_word_embeddings: keys.flag("tie_word_embeddings", true)?,
             bos_token_id: keys.tokens("bos_token_id")?.first().copied(),
             eos_token_id: keys.tokens("eos_token_id")?,
+            pytorch: PyTorch::from_keys(keys, activation),
         })
     }
 
@@ -232,6 +269,7 @@ impl Config {
             tie_word_embeddings: true,
             bos_token_id: Some(GPT2_END_OF_TEXT),
             eos_token_id: vec![GPT2_END_OF_TEXT],
+            pytorch: PyTorch::from_keys(&Keys(&Map::new()), Activation::GeluNew.name()),
         })
     }
 

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use candle_core::Tensor;
+use sha2::{Digest, Sha256};
 
 use crate::base::DType;
 use crate::checkpoint::{TensorSpec, safetensors};
@@ -81,17 +82,64 @@ impl Activations {
     /// # Errors
     /// As [`Gpt2::forward`]; [`Error::Numerics`] if attention is no distribution, because queries or keys are not finite.
     pub fn record(model: &Gpt2, ids: &[u32], attention: Range<usize>) -> Result<Self> {
+        let mut all = Self::record_all(model, &[ids], attention)?;
+        all.pop().ok_or_else(|| candle_core::Error::msg("a pass without a text").into())
+    }
+
+    /// Runs several texts through the model in one pass. Each text's activations are those that
+    /// [`record`](Self::record) gives, to the bit.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record), if any of the texts fails.
+    pub fn record_all(model: &Gpt2, texts: &[&[u32]], attention: Range<usize>) -> Result<Vec<Self>> {
         let mut trace = Trace { attention_layers: attention.clone(), ..Trace::default() };
-        let x = model.forward(&[(0, ids)], &mut model.new_cache(), Some(&mut trace))?;
-        let mut hidden: Vec<Hidden> =
-            trace.embed.into_iter().map(|tensor| Hidden { name: "embed".into(), tensor }).collect();
+        let inputs: Vec<(usize, &[u32])> = texts.iter().copied().enumerate().collect();
+        let x = model.forward(&inputs, &mut model.new_cache(), Some(&mut trace))?;
+        // The states of all texts, (N, C), in the order of the network.
+        let mut states: Vec<(String, Tensor)> =
+            trace.embed.into_iter().map(|tensor| ("embed".to_owned(), tensor)).collect();
         let blocks = trace.hidden.into_iter().enumerate();
-        hidden.extend(blocks.map(|(i, tensor)| Hidden { name: format!("blocks.{i}.hidden"), tensor }));
-        hidden.push(Hidden { name: "final".into(), tensor: model.final_norm(&x)? });
-        let attention = attention.zip(trace.attention);
-        let attention: Vec<_> = attention.map(|(layer, tensor)| Attention { layer, tensor }).collect();
-        attention.iter().try_for_each(Attention::check)?;
-        Ok(Self { hidden, attention })
+        states.extend(blocks.map(|(i, tensor)| (format!("blocks.{i}.hidden"), tensor)));
+        states.push(("final".to_owned(), model.final_norm(&x)?));
+        let mut before = 0;
+        let mut all = Vec::with_capacity(texts.len());
+        for (row, ids) in texts.iter().enumerate() {
+            let own = |(name, tensor): &(String, Tensor)| -> Result<Hidden> {
+                let tensor = match texts.len() {
+                    1 => tensor.clone(),
+                    _ => tensor.narrow(0, before, ids.len())?.contiguous()?,
+                };
+                Ok(Hidden { name: name.clone(), tensor })
+            };
+            let hidden = states.iter().map(own).collect::<Result<_>>()?;
+            // For each layer, one for each text.
+            let own = trace.attention.iter().skip(row).step_by(texts.len());
+            let attention: Vec<_> =
+                attention.clone().zip(own).map(|(layer, tensor)| Attention { layer, tensor: tensor.clone() }).collect();
+            attention.iter().try_for_each(Attention::check)?;
+            all.push(Self { hidden, attention });
+            before += ids.len();
+        }
+        Ok(all)
+    }
+
+    /// A hash of every number of these activations and of the logits that follow from them: SHA-256, in hexadecimal. Two
+    /// runs with the same one gave the same bits.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn fingerprint(&self, model: &Gpt2) -> Result<String> {
+        let mut hash = Sha256::new();
+        let logits = self.logits(model)?;
+        let hidden = self.hidden.iter().map(|state| &state.tensor);
+        for tensor in hidden.chain(self.attention.iter().map(|attention| &attention.tensor)).chain([&logits]) {
+            with_slice(tensor, |numbers| {
+                for some in numbers.chunks(1 << 14) {
+                    hash.update(some.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>());
+                }
+            })?;
+        }
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// The logits of every position, (T, V), from the hidden states.

@@ -1,5 +1,5 @@
 //! Analysis of models and texts: next-token distributions, scores, perplexity, activations, the logit lens, speed,
-//! parameter and memory counts. Nothing here changes what the network computes.
+//! parameter and memory counts, how PyTorch shows a model. Nothing here changes what the network computes.
 
 pub mod activations;
 pub mod bench;
@@ -7,4 +7,5 @@ pub mod lens;
 pub mod next_token;
 pub mod parameters;
 pub mod perplexity;
+pub mod pytorch;
 pub mod score;

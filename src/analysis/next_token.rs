@@ -93,24 +93,62 @@ impl Candidate {
 /// # Errors
 /// As [`Gpt2::forward`]; [`Error::Numerics`] if the model's logits are not finite.
 pub fn next_tokens(model: &Gpt2, ids: &[u32], positions: Range<usize>, query: &Query) -> Result<Vec<NextToken>> {
+    Ok(next_tokens_of(model, &[(ids, positions)], query)?.pop().unwrap_or_default())
+}
+
+/// The distributions after the given positions of several texts, from one forward pass. Each text's are those that
+/// [`next_tokens`] gives, to the bit.
+///
+/// # Errors
+/// As [`next_tokens`], if any of the texts fails.
+pub fn next_tokens_of(model: &Gpt2, texts: &[(&[u32], Range<usize>)], query: &Query) -> Result<Vec<Vec<NextToken>>> {
     check(model, query)?;
-    let x = model.forward(&[(0, &ids[..positions.end])], &mut model.new_cache(), None)?;
-    let indices: Vec<u32> = positions.map(|i| i as u32).collect();
-    let mut found = Vec::with_capacity(indices.len());
-    for chunk in indices.chunks(LOGIT_ROWS) {
-        let x = select_rows(&x, chunk)?;
+    let inputs: Vec<(usize, &[u32])> =
+        texts.iter().enumerate().map(|(row, (ids, positions))| (row, &ids[..positions.end])).collect();
+    let x = model.forward(&inputs, &mut model.new_cache(), None)?;
+    // Where the rows of `x` (N, C) are that are wanted: the text, and the position in it.
+    let (mut indices, mut places, mut before) = (vec![], vec![], 0);
+    for (text, (_, positions)) in texts.iter().enumerate() {
+        indices.extend(positions.clone().map(|position| (before + position) as u32));
+        places.extend(positions.clone().map(|position| (text, position)));
+        before += positions.end;
+    }
+    let mut found: Vec<Vec<NextToken>> = texts.iter().map(|_| vec![]).collect();
+    for (indices, places) in indices.chunks(LOGIT_ROWS).zip(places.chunks(LOGIT_ROWS)) {
+        let x = select_rows(&x, indices)?;
         let mut logits = to_host(&model.logits(&model.final_norm(&x)?)?)?;
-        for (row, position) in logits.chunks_exact_mut(model.config().vocab_size).zip(chunk) {
-            let position = *position as usize;
-            let distribution = Distribution::new(row, query, &ids[..=position])?;
-            found.push(NextToken {
-                position,
-                entropy: distribution.entropy(),
-                kept: distribution.kept(),
-                best: distribution.best(query.k),
-                tokens: query.tokens.iter().map(|id| distribution.token(*id)).collect(),
-            });
+        for (row, &(text, position)) in logits.chunks_exact_mut(model.config().vocab_size).zip(places) {
+            let ids = &texts[text].0[..=position];
+            found[text].push(Distribution::new(row, query, ids, 0)?.describe(position, query));
         }
+    }
+    Ok(found)
+}
+
+/// The loop of greedy search, step by step: the distribution after the prompt, then that after the prompt and its best
+/// token, and so on, `steps` times. Nothing ends it early. The processors see the prompt and the appended tokens as
+/// `generate` shows them.
+///
+/// # Errors
+/// [`Error::Context`] if the prompt and all but the last of the appended tokens do not fit the context; otherwise as
+/// [`next_tokens`].
+pub fn append_best(model: &Gpt2, prompt: &[u32], steps: usize, query: &Query) -> Result<Vec<NextToken>> {
+    check(model, query)?;
+    let query = Query { k: query.k.max(1), ..query.clone() };
+    let (tokens, context) = (prompt.len().saturating_add(steps.saturating_sub(1)), model.config().n_positions);
+    if tokens > context {
+        return Err(Error::Context { tokens, context });
+    }
+    let mut session = Session::new(model);
+    let mut ids = prompt.to_vec();
+    let mut found: Vec<NextToken> = Vec::with_capacity(steps);
+    for step in 0..steps {
+        let new = if step == 0 { prompt } else { &ids[ids.len() - 1..] };
+        let mut logits = session.forward(&[Input::logits(0, new)])?.logits;
+        let next = Distribution::new(&mut logits, &query, &ids, step)?.describe(ids.len() - 1, &query);
+        // There is one: a distribution without any is an error.
+        ids.extend(next.best.first().map(|best| best.id));
+        found.push(next);
     }
     Ok(found)
 }
@@ -188,7 +226,7 @@ impl Tree<'_, '_> {
     ///
     /// Row 0 holds the prompt, row `d` a path with `d` more levels below it: a child shares its parent's past.
     fn grow(&mut self, mut logits: Vec<f32>, joint: f64, depth: u64) -> Result<Vec<Node>> {
-        let best = Distribution::new(&mut logits, self.query, &self.path)?.best(self.query.k);
+        let best = Distribution::new(&mut logits, self.query, &self.path, 0)?.best(self.query.k);
         let full = self.path.len() >= self.session.n_positions();
         let mut nodes = Vec::with_capacity(best.len());
         for candidate in best {
@@ -223,10 +261,11 @@ struct Distribution<'a> {
 }
 
 impl<'a> Distribution<'a> {
-    /// The distribution of the token after `ids`, from the model's logits (V).
-    fn new(logits: &'a mut [f32], query: &Query, ids: &[u32]) -> Result<Self> {
+    /// The distribution of the token after `ids`, of which the last `generated` are no part of the prompt, from the
+    /// model's logits (V).
+    fn new(logits: &'a mut [f32], query: &Query, ids: &[u32], generated: usize) -> Result<Self> {
         logits::check_finite(logits)?;
-        query.processors.apply(logits, ids, ids.len(), 0);
+        query.processors.apply(logits, ids, ids.len() - generated, generated);
         check_choice(logits::max(logits))?;
         let mut logprobs = logits.to_vec();
         logits::log_softmax(&mut logprobs);
@@ -236,6 +275,17 @@ impl<'a> Distribution<'a> {
     /// How many tokens the processors left.
     fn kept(&self) -> usize {
         self.logits.iter().filter(|logit| **logit > f32::NEG_INFINITY).count()
+    }
+
+    /// What the query asks about it, after `position`.
+    fn describe(&self, position: usize, query: &Query) -> NextToken {
+        NextToken {
+            position,
+            entropy: self.entropy(),
+            kept: self.kept(),
+            best: self.best(query.k),
+            tokens: query.tokens.iter().map(|id| self.token(*id)).collect(),
+        }
     }
 
     /// The `k` best candidates that the processors left.
@@ -272,7 +322,7 @@ mod tests {
     fn a_given_token_has_its_rank_in_the_full_list() {
         let query = Query { k: 5, ..Query::default() };
         let mut row = [1.0, 3.0, 2.0, 3.0, -1.0];
-        let distribution = Distribution::new(&mut row, &query, &[0]).unwrap();
+        let distribution = Distribution::new(&mut row, &query, &[0], 0).unwrap();
         let best = distribution.best(5);
         assert_eq!(best.iter().map(|c| (c.rank(), c.id)).collect::<Vec<_>>(), [(1, 1), (2, 3), (3, 2), (4, 0), (5, 4)]);
         for candidate in best {
@@ -285,7 +335,7 @@ mod tests {
         let config = GenerationConfig { bad_words_ids: vec![vec![1]], ..GenerationConfig::default() };
         let query = Query { k: 5, processors: config.processors().unwrap(), ..Query::default() };
         let mut row = [1.0, 3.0, 1.0];
-        let distribution = Distribution::new(&mut row, &query, &[0]).unwrap();
+        let distribution = Distribution::new(&mut row, &query, &[0], 0).unwrap();
         assert_eq!(distribution.best(5).iter().map(|c| c.id).collect::<Vec<_>>(), [0, 2]);
         let banned = distribution.token(1);
         assert_eq!((banned.rank(), banned.logit(), banned.logprob(), banned.prob()), (3, None, None, 0.0));
@@ -295,10 +345,10 @@ mod tests {
     #[test]
     fn rows_that_are_not_finite_are_refused() {
         let query = Query::default();
-        assert!(matches!(Distribution::new(&mut [0.0, f32::NAN], &query, &[0]), Err(Error::Numerics(_))));
+        assert!(matches!(Distribution::new(&mut [0.0, f32::NAN], &query, &[0], 0), Err(Error::Numerics(_))));
         let config = GenerationConfig { bad_words_ids: vec![vec![0], vec![1]], ..GenerationConfig::default() };
         let query = Query { processors: config.processors().unwrap(), ..Query::default() };
-        assert!(matches!(Distribution::new(&mut [0.0, 1.0], &query, &[0]), Err(Error::Numerics(_))));
+        assert!(matches!(Distribution::new(&mut [0.0, 1.0], &query, &[0], 0), Err(Error::Numerics(_))));
     }
 
     #[test]

@@ -23,6 +23,12 @@ pub struct Parameters {
     pub final_norm: u64,
     /// The output head's own parameters: 0 if it is the token embedding.
     pub head: u64,
+    /// The attention of all blocks: `attn.c_attn` and `attn.c_proj`.
+    pub attention: u64,
+    /// The MLPs of all blocks: `mlp.c_fc` and `mlp.c_proj`.
+    pub mlp: u64,
+    /// All norms: `ln_1` and `ln_2` of every block, and `ln_f`.
+    pub norm: u64,
     /// One block by layer.
     pub block: BlockParameters,
 }
@@ -42,6 +48,12 @@ pub struct BlockParameters {
     pub mlp_c_fc: u64,
     /// `mlp.c_proj`.
     pub mlp_c_proj: u64,
+    /// Its attention: `attn.c_attn` and `attn.c_proj`.
+    pub attention: u64,
+    /// Its MLP: `mlp.c_fc` and `mlp.c_proj`.
+    pub mlp: u64,
+    /// Its norms: `ln_1` and `ln_2`.
+    pub norm: u64,
 }
 
 impl Parameters {
@@ -51,17 +63,24 @@ impl Parameters {
         let [c, v, inner] = [config.n_embd, config.vocab_size, config.n_inner].map(|n| n as u64);
         let bias = |outputs| if config.bias { outputs } else { 0 };
         let norm = c + bias(c);
+        let attn_c_attn = 3 * c * c + if config.qkv_bias { bias(3 * c) } else { 0 };
+        let attn_c_proj = c * c + bias(c);
+        let mlp_c_fc = c * inner + bias(inner);
+        let mlp_c_proj = inner * c + bias(c);
         let block = BlockParameters {
             ln_1: norm,
-            attn_c_attn: 3 * c * c + if config.qkv_bias { bias(3 * c) } else { 0 },
-            attn_c_proj: c * c + bias(c),
+            attn_c_attn,
+            attn_c_proj,
             ln_2: norm,
-            mlp_c_fc: c * inner + bias(inner),
-            mlp_c_proj: inner * c + bias(c),
+            mlp_c_fc,
+            mlp_c_proj,
+            attention: attn_c_attn + attn_c_proj,
+            mlp: mlp_c_fc + mlp_c_proj,
+            norm: 2 * norm,
         };
-        let per_block =
-            block.ln_1 + block.attn_c_attn + block.attn_c_proj + block.ln_2 + block.mlp_c_fc + block.mlp_c_proj;
-        let blocks = config.n_layer as u64 * per_block;
+        let layers = config.n_layer as u64;
+        let per_block = block.attention + block.mlp + block.norm;
+        let blocks = layers * per_block;
         let (token_embedding, position_embedding) = (v * c, config.n_positions as u64 * c);
         let head = if config.tie_word_embeddings { 0 } else { v * c };
         let tied_total = token_embedding + position_embedding + blocks + norm;
@@ -74,6 +93,9 @@ impl Parameters {
             blocks,
             final_norm: norm,
             head,
+            attention: layers * block.attention,
+            mlp: layers * block.mlp,
+            norm: layers * block.norm + norm,
             block,
         }
     }
@@ -138,6 +160,15 @@ mod tests {
         assert_eq!(total("gpt2-medium"), 354_823_168);
         assert_eq!(total("gpt2-large"), 774_030_080);
         assert_eq!(total("gpt2-xl"), 1_557_611_200);
+    }
+
+    /// `sum(p.numel() for n, p in model.named_parameters() if ".attn." in n)` of the checkpoint, and likewise.
+    #[test]
+    fn attention_mlp_and_norms_add_up_to_the_rest() {
+        let gpt2 = Parameters::of(&Config::named("gpt2").unwrap());
+        assert_eq!((gpt2.attention, gpt2.mlp, gpt2.norm), (28_348_416, 56_669_184, 38_400));
+        let tables = gpt2.token_embedding + gpt2.position_embedding;
+        assert_eq!(tables + gpt2.attention + gpt2.mlp + gpt2.norm + gpt2.head, gpt2.total);
     }
 
     #[test]

@@ -4,16 +4,20 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 use gpt2::decode::{PARAMETERS, Parameter};
 
-use super::{Format, files};
+use super::files;
 
 /// Flags that mean something only beside another one, and why. In a subcommand that has none of the others, the flag is
 /// another one of the same name.
 const NEED: [(&str, &[&str], &str); 5] = [
-    ("output", &["input"], "--output takes the results of rows, from --input; that of one text goes to stdout (> F)"),
+    (
+        "output",
+        &["input", "lines"],
+        "--output takes the results of rows, from --input; that of one text goes to stdout (> F)",
+    ),
     ("resume", &["output"], "--resume continues the file that --output names"),
     ("keep", &["input"], "--keep is about the rows of --input"),
     ("strict", &["input"], "--strict is about the rows of --input"),
-    ("batch_size", &["input"], "--batch-size is about the rows of --input"),
+    ("batch_size", &["input", "lines"], "--batch-size is about the rows of --input"),
 ];
 
 /// Flags that exclude each other, and why.
@@ -54,9 +58,11 @@ fn fault_of(subcommand: &str, has: &dyn Fn(&str) -> bool, matches: &ArgMatches) 
     if let Some((.., why)) = excluded.or(unused) {
         return Some((*why).to_owned());
     }
-    let is_text = |flag| has(flag) && matches!(matches.try_get_one::<Format>(flag), Ok(Some(Format::Text)));
+    let is_text =
+        |flag| has(flag) && matches.get_raw(flag).is_some_and(|mut values| values.any(|value| value == "text"));
     if given("input") && given("format") && is_text("format") {
-        return Some("--input gives one JSON object a line: leave out --format text".to_owned());
+        let or = if has("lines") { ", or give the texts with --lines" } else { "" };
+        return Some(format!("--input gives one JSON object a line: leave out --format text{or}"));
     }
     if given("revision") && given("config") && !given("model") && subcommand == "info" {
         return Some(

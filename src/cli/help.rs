@@ -26,24 +26,25 @@ const NEEDED: [(&str, &[&str]); 8] = [
             "interactive",
         ],
     ),
-    ("tokenize", &["positional", "file", "model", "decode", "vocab", "count", "format"]),
+    ("tokenize", &["positional", "file", "lines", "model", "decode", "vocab", "count", "format"]),
     (
         "topk",
         &[
             "positional",
-            "file",
             "k",
             "all",
             "token",
             "tree",
+            "append",
+            "shapes",
             "temperature",
             "top_k",
             "top_p",
             "model",
-            "device",
             "quantize",
             "html",
             "format",
+            "lines",
         ],
     ),
     (
@@ -54,21 +55,22 @@ const NEEDED: [(&str, &[&str]); 8] = [
         "trace",
         &[
             "positional",
-            "file",
             "hidden",
             "attention",
             "lens",
             "layer",
             "head",
+            "shapes",
+            "repeat",
             "model",
-            "device",
             "svg",
             "html",
             "save",
             "format",
+            "lines",
         ],
     ),
-    ("info", &["model", "config", "tensors", "format"]),
+    ("info", &["model", "config", "tensors", "state_dict", "module", "format"]),
     ("convert", &["model", "to", "output", "format"]),
     (
         "bench",
@@ -77,7 +79,9 @@ const NEEDED: [(&str, &[&str]); 8] = [
 ];
 
 /// Shorter words for `-h`, so that a flag takes one line of 80 columns.
-const BRIEF: [(&str, &str); 9] = [
+const BRIEF: [(&str, &str); 11] = [
+    ("append", "Append the best token N times, in steps"),
+    ("shapes", "Show only the shapes of a batch"),
     ("temperature", "Below 1 sharper, above 1 flatter"),
     ("top_p", "Keep the best that reach probability P"),
     ("num_beams", "Beams for beam search [default: 1]"),

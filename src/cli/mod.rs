@@ -30,7 +30,7 @@ pub use decoding::{DecodingArgs, ProcessorArgs};
 pub use model::{ModelArgs, TokenizerArgs};
 pub use parse::{command, parse};
 pub use pieces::PiecesArg;
-pub use rows::RowArgs;
+pub use rows::{BatchSizeArg, MANY, RowArgs, TextsArgs};
 pub use score::ScoreArgs;
 pub use text::{Prompt, TextArgs, flag_ids, is_stdin, longest_text, read_text};
 pub use trace::TraceArgs;
@@ -252,6 +252,7 @@ pub struct BatchArgs {
   gpt2 tokenize --merges \"relativity\"
   gpt2 tokenize --count --file book.txt
   gpt2 tokenize --decode \"464 4583 286 44449\"
+  gpt2 tokenize --lines texts.txt --format ids
   gpt2 tokenize --vocab --grep '^Ġrel'")]
 pub struct TokenizeArgs {
     #[command(flatten)]
@@ -263,16 +264,16 @@ pub struct TokenizeArgs {
     /// Without IDS, they are read from --file or stdin. Ids are separated by spaces, commas or line breaks, or are a list of
     /// JSON.
     #[arg(long, value_name = "IDS", num_args = 0..=1, help_heading = "Output")]
-    #[arg(conflicts_with_all = ["positional", "prompt", "ids", "bos", "no_special", "count", "vocab"])]
+    #[arg(conflicts_with_all = ["positional", "prompt", "ids", "bos", "no_special", "count", "vocab", MANY])]
     pub decode: Option<Option<String>>,
     /// List the vocabulary, sorted by id
-    #[arg(long, help_heading = "Output", conflicts_with_all = ["positional", "prompt", "file", "ids", "bos", "no_special"])]
+    #[arg(long, help_heading = "Output", conflicts_with_all = ["positional", "prompt", "file", "ids", "bos", "no_special", MANY])]
     pub vocab: bool,
     /// List only tokens whose piece (such as Ġtheory) matches this regular expression
     #[arg(long, value_name = "RE", requires = "vocab", help_heading = "Output")]
     pub grep: Option<String>,
     /// Show how byte-pair encoding built each word, merge by merge
-    #[arg(long, conflicts_with_all = ["decode", "vocab", "count", "ids", "bos"], help_heading = "Output")]
+    #[arg(long, conflicts_with_all = ["decode", "vocab", "count", "ids", "bos", MANY], help_heading = "Output")]
     pub merges: bool,
     /// With --merges, write tokens as the vocabulary spells them (Ġtheory), not as quoted text (" theory")
     #[arg(long, requires = "merges", help_heading = "Output")]
@@ -280,13 +281,15 @@ pub struct TokenizeArgs {
     #[command(flatten)]
     pub raw_text: RawTextArg,
     /// Print only the number of tokens
-    #[arg(long, conflicts_with = "format", help_heading = "Output")]
+    #[arg(long, conflicts_with_all = ["format", "output"], help_heading = "Output")]
     pub count: bool,
     /// text, ids, json or jsonl
     ///
-    /// How to write the result.
-    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
-    pub format: TokenizeFormat,
+    /// How to write the result: text unless --input or --output is given, which take jsonl.
+    #[arg(long, value_enum, help_heading = "Output")]
+    pub format: Option<TokenizeFormat>,
+    #[command(flatten)]
+    pub texts: TextsArgs,
 }
 
 /// How `tokenize` writes its result.
@@ -309,6 +312,8 @@ pub enum TokenizeFormat {
   gpt2 topk \"We are happy to\" --all -k 1
   gpt2 topk \"We are happy to\" --all --html topk.html
   gpt2 topk --model demo \"Once upon a\" -k 3 --tree 3
+  gpt2 topk --model demo \"Once upon a\" --append 5
+  gpt2 topk --model demo --lines texts.txt --shapes
   gpt2 topk \"The theory of relativity is\" --temperature 0.7 --top-p 0.9
   gpt2 topk \"The capital of France is\" --token \" Paris\" --token \" London\"")]
 pub struct TopkArgs {
@@ -317,7 +322,7 @@ pub struct TopkArgs {
     #[command(flatten)]
     pub processors: ProcessorArgs,
     /// Keep the line break that ends a text on stdin; without this flag one is dropped, since `echo` adds it
-    #[arg(long, help_heading = "Text")]
+    #[arg(long, help_heading = "Text", conflicts_with = MANY)]
     pub keep_newline: bool,
     /// Take the model's own generation_config.json as defaults below the flags, as transformers does
     #[arg(long, help_heading = "Distribution")]
@@ -337,20 +342,30 @@ pub struct TopkArgs {
     /// Expand the K best continuations D levels deep, with joint probabilities
     #[arg(help_heading = "View", long, value_name = "D", conflicts_with_all = ["all", "position"], value_parser = number::whole::<u64>(1..=16))]
     pub tree: Option<u64>,
+    /// Take the best token, run again with it appended, N times, and show each step
+    #[arg(help_heading = "View", long, value_name = "N", conflicts_with_all = ["all", "position", "tree"], value_parser = number::whole::<usize>(1..))]
+    pub append: Option<usize>,
+    /// Show only the shapes of a batch: ids, hidden states, attention, logits
+    #[arg(help_heading = "View", long, conflicts_with_all = ["pieces", "all", "position", "tree", "append", "token", "html", "output"])]
+    pub shapes: bool,
     #[command(flatten)]
     pub model: ModelArgs,
     /// Also write a page for the browser; needs --all
     ///
     /// It shows the distributions over the text.
-    #[arg(help_heading = "Output", long, value_name = "F.html")]
+    #[arg(help_heading = "Output", long, value_name = "F.html", conflicts_with = MANY)]
     pub html: Option<PathBuf>,
     #[command(flatten)]
     pub pieces: PiecesArg,
     /// text, json or jsonl
     ///
-    /// How to write the result.
-    #[arg(help_heading = "Output", long, value_enum, default_value_t)]
-    pub format: Format,
+    /// How to write the result: text unless --input or --output is given, which take jsonl.
+    #[arg(long, value_enum, help_heading = "Output")]
+    pub format: Option<Format>,
+    #[command(flatten)]
+    pub texts: TextsArgs,
+    #[command(flatten)]
+    pub batch: BatchSizeArg,
 }
 
 #[derive(Debug, Args)]
@@ -358,6 +373,8 @@ pub struct TopkArgs {
   gpt2 info --model demo
   gpt2 info --model gpt2-xl --format json
   gpt2 info --model demo --tensors
+  gpt2 info --model demo --state-dict
+  gpt2 info --model demo --module
   gpt2 info --model gpt2-xl --device cuda --dtype bf16
   gpt2 info --config config.json  (without --model: needs no weights)")]
 pub struct InfoArgs {
@@ -366,6 +383,16 @@ pub struct InfoArgs {
     /// List the checkpoint's tensors, under their names in the file
     #[arg(long, help_heading = "View")]
     pub tensors: bool,
+    /// List names and shapes as PyTorch has them
+    ///
+    /// Those of `model.state_dict()` of transformers' model, after how many there are.
+    #[arg(long, help_heading = "View")]
+    pub state_dict: bool,
+    /// Show the tree of modules as PyTorch has it
+    ///
+    /// That of `print(model)` of transformers' model.
+    #[arg(long, help_heading = "View")]
+    pub module: bool,
     /// text, json or jsonl
     ///
     /// How to write the result.

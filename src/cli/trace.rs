@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Format, ModelArgs, PiecesArg, TextArgs, number};
+use super::{BatchSizeArg, Format, MANY, ModelArgs, PiecesArg, TextArgs, TextsArgs, number};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -13,7 +13,9 @@ use super::{Format, ModelArgs, PiecesArg, TextArgs, number};
   gpt2 trace --model demo \"Once upon a time\" --attention --layer 2 --head 1
   gpt2 trace --model demo \"Once upon a time\" --attention --layer 2 --svg heads.svg
   gpt2 trace --model demo \"Once upon a time\" --html inside.html
-  gpt2 trace --model demo \"Once upon a time\" --save activations.safetensors")]
+  gpt2 trace --model demo \"Once upon a time\" --save activations.safetensors
+  gpt2 trace --model demo --lines texts.txt --shapes
+  gpt2 trace --model demo \"Once upon a time\" --repeat 3")]
 pub struct TraceArgs {
     #[command(flatten)]
     pub text: TextArgs,
@@ -32,23 +34,36 @@ pub struct TraceArgs {
     /// Show only the attention of this head, counted from 0
     #[arg(long, value_name = "H", value_parser = number::whole::<usize>(0..), help_heading = "View")]
     pub head: Option<usize>,
+    /// Show only the shapes of a batch: ids, hidden states, attention, logits
+    #[arg(long, help_heading = "View")]
+    #[arg(conflicts_with_all = ["pieces", "hidden", "attention", "lens", "layer", "head", "svg", "html", "save", "repeat", "output"])]
+    pub shapes: bool,
+    /// Run N times and say whether every bit is the same
+    ///
+    /// Those of all activations and logits.
+    #[arg(long, value_name = "N", value_parser = number::whole::<usize>(1..=1000), help_heading = "View")]
+    pub repeat: Option<usize>,
     #[command(flatten)]
     pub model: ModelArgs,
     /// Draw the view as a picture
-    #[arg(long, value_name = "F.svg", help_heading = "Output")]
+    #[arg(long, value_name = "F.svg", conflicts_with = MANY, help_heading = "Output")]
     pub svg: Option<PathBuf>,
     /// Write a page for the browser to explore all views
-    #[arg(long, value_name = "F.html", help_heading = "Output")]
+    #[arg(long, value_name = "F.html", conflicts_with = MANY, help_heading = "Output")]
     pub html: Option<PathBuf>,
     /// Save every activation and the logits
-    #[arg(long, value_name = "F.safetensors", help_heading = "Output")]
+    #[arg(long, value_name = "F.safetensors", conflicts_with = MANY, help_heading = "Output")]
     pub save: Option<PathBuf>,
     #[command(flatten)]
     pub pieces: PiecesArg,
     /// text, json or jsonl
     ///
-    /// How to write the result; without a view, `text` shows the lens after the last token and where each head looks, and
-    /// JSON the hidden states.
-    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
-    pub format: Format,
+    /// How to write the result: text unless --input or --output is given, which take jsonl. Without a view, `text` shows
+    /// the lens after the last token and where each head looks, and JSON the hidden states.
+    #[arg(long, value_enum, help_heading = "Output")]
+    pub format: Option<Format>,
+    #[command(flatten)]
+    pub texts: TextsArgs,
+    #[command(flatten)]
+    pub batch: BatchSizeArg,
 }

@@ -189,7 +189,8 @@ fn check_config(written: &Config, path: &Path) -> Result<bool> {
         // A head of its own in the file counts, whatever the configuration says.
         found.tie_word_embeddings = false;
     }
-    let written = Config { bias: true, qkv_bias: true, ..written.clone() };
+    // What only PyTorch's training uses may be the user's.
+    let written = Config { bias: true, qkv_bias: true, pytorch: found.pytorch.clone(), ..written.clone() };
     if found != written {
         let problem = "is the configuration of another model; write into a folder of its own";
         return Err(Error::Usage(format!("{} {problem}", path.display())).into());

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use gpt2::Error;
 use gpt2::analysis::parameters::{Costs, Parameters};
+use gpt2::analysis::pytorch;
 use gpt2::checkpoint::{Format, TensorSpec};
 use gpt2::config::Config;
 use gpt2::device::DeviceChoice;
@@ -11,7 +12,7 @@ use gpt2::source::{self, OpenedModel};
 
 use super::load;
 use crate::cli::{self, InfoArgs, Verbosity};
-use crate::output::info::{InfoRecord, MemoryRecord, RunningRecord, Source, TensorRecord};
+use crate::output::info::{EntryRecord, InfoRecord, MemoryRecord, RunningRecord, Source, TensorRecord};
 use crate::output::{Stdout, say};
 
 pub fn run(args: &InfoArgs, verbosity: Verbosity) -> Result<()> {
@@ -48,7 +49,18 @@ pub fn run(args: &InfoArgs, verbosity: Verbosity) -> Result<()> {
         };
     let running = RunningRecord { footprint, available_bytes: memory::available().map(|available| available.bytes) };
     let memory = MemoryRecord { costs: Costs::of(&config), running, device: on_gpu.then_some(device) };
-    let record = InfoRecord { model, format, parameters: Parameters::of(&config), memory, config, tensors, source };
+    let entries = || pytorch::state_dict(&config).into_iter().map(EntryRecord::from).collect();
+    let record = InfoRecord {
+        model,
+        format,
+        parameters: Parameters::of(&config),
+        memory,
+        state_dict: args.state_dict.then(entries),
+        module: args.module.then(|| pytorch::module(&config)),
+        config,
+        tensors,
+        source,
+    };
     let mut out = Stdout::lock();
     match args.format {
         cli::Format::Text => record.write_text(&mut out),

@@ -95,8 +95,16 @@ pub fn network(args: &ModelArgs, opened: &OpenedModel, backend: Backend, verbosi
     Ok(model)
 }
 
-/// The tokenizer that the flags name, GPT-2's by default; and what to say when it puts something around a text.
-pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<(Tokenizer, Option<String>)> {
+/// A tokenizer without a model.
+pub struct LoadedTokenizer {
+    pub tokenizer: Tokenizer,
+    /// What to say when it puts something around a text.
+    pub note: Option<String>,
+    pub files: TokenizerFiles,
+}
+
+/// The tokenizer that the flags name, GPT-2's by default.
+pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<LoadedTokenizer> {
     let bar = Bar::new(verbosity);
     let options = SourceOptions {
         revision: args.revision.clone(),
@@ -113,7 +121,7 @@ pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<(Tokenize
         error => anyhow::Error::from(error),
     })?;
     let note = start_note(&files, &tokenizer);
-    Ok((tokenizer, note))
+    Ok(LoadedTokenizer { tokenizer, note, files })
 }
 
 /// Says that texts begin with a token because a GGUF file asks for it: unlike a folder's tokenizer, which does as in

@@ -9,6 +9,7 @@ mod progress;
 mod rows;
 mod score;
 mod settings;
+mod shapes;
 mod tokenize;
 mod topk;
 mod trace;

@@ -3,17 +3,17 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use gpt2::analysis::perplexity::Sliding;
 use gpt2::analysis::score::{self, Progress, Score, ScoreOptions, score};
 
 use super::load::Loaded;
 use super::progress::TokenBar;
-use super::rows::{self, Input, Next, Refused, Row, Sink};
+use super::rows::{self, Batch, Input, Results, together};
 use super::{Interrupted, interrupt_flag};
 use crate::cli::{Format, Prompt, ScoreArgs, Verbosity};
 use crate::output::score::{Protocol, ScoreRecord};
-use crate::output::{RowRecord, Stdout, check_folder, html, say, say_written};
+use crate::output::{Stdout, check_folder, html, say, say_written};
 
 /// How many of the most probable tokens the page shows in each place.
 const ALTERNATIVES: usize = 8;
@@ -82,7 +82,7 @@ impl Scorer<'_> {
         if is_interrupted && !self.verbosity.quiet {
             say(format_args!("interrupted: these are the scores of the first {done} of {} tokens", total));
         }
-        let record = self.record(None, ids, context, &score);
+        let record = self.record(ids, context, &score);
         if record.scored_tokens == 0 && !self.verbosity.quiet {
             say(match record.ids.is_empty() {
                 true => "there is nothing to score: the text is empty",
@@ -121,7 +121,7 @@ impl Scorer<'_> {
     }
 
     /// The record of a text whose first `skipped` ids are not its own.
-    fn record(&self, row: Option<RowRecord>, mut ids: Vec<u32>, skipped: usize, score: &Score) -> ScoreRecord {
+    fn record(&self, mut ids: Vec<u32>, skipped: usize, score: &Score) -> ScoreRecord {
         let protocol = Protocol {
             bos: skipped > 0,
             context: self.options.sliding.map_or(self.loaded.model.config().n_positions, Sliding::context),
@@ -133,7 +133,6 @@ impl Scorer<'_> {
         let scored: Vec<u32> = ids.iter().zip(tokens).filter(|(_, score)| score.is_some()).map(|(id, _)| *id).collect();
         let bytes = self.loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode_bytes(&scored, false).len());
         ScoreRecord {
-            row,
             model: self.loaded.name.clone(),
             settings: self.loaded.record_settings([]),
             tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
@@ -151,95 +150,39 @@ impl Scorer<'_> {
     }
 
     /// Scores rows, as many at a time as have arrived and fit the batch.
-    fn batch(&self, mut input: Input) -> Result<()> {
+    fn batch(&self, input: Input) -> Result<()> {
         let args = &self.args.batch;
         let mut settings = self.loaded.settings("score", &self.args.model, &self.args.text, &args.rows);
         settings.parameters.insert("stride".into(), self.args.stride.into());
         settings.parameters.insert("context".into(), self.args.context.into());
-        let mut sink = Sink::open(&args.rows, &input, &mut settings)?;
+        let results = Results::open(&args.rows, false, &input, &mut settings)?;
         let progress = rows::progress(args.rows.input.as_deref(), self.verbosity.quiet)?;
-        let interrupted = interrupt_flag()?;
-        let (mut failed, mut tokens) = (0, 0);
-        let mut more = true;
-        while more && !interrupted.load(Ordering::Relaxed) {
-            let mut rows = vec![];
-            while rows.len() < args.batch_size {
-                match input.next(rows.is_empty())? {
-                    Next::Row(row) => match sink.has(&row) {
-                        Ok(true) => progress.inc(1),
-                        Ok(false) => rows.push(self.row(*row)),
-                        Err(error) => rows.push(Err(Refused { place: row.place, error })),
-                    },
-                    Next::Refused(refused) => rows.push(Err(*refused)),
-                    Next::Later => break,
-                    Next::End => {
-                        more = false;
-                        break;
-                    }
-                }
-            }
-            let count = rows.len();
-            tokens += rows.iter().flatten().map(|row| row.ids.len()).sum::<usize>();
-            failed += self.score_rows(rows, &mut sink)?;
-            progress.inc(count as u64);
-            rows::show_tokens(&progress, tokens as u64);
-        }
-        progress.finish_and_clear();
-        sink.report(self.verbosity);
-        if more {
-            return Err(Interrupted.into());
-        }
-        rows::outcome(failed)
+        let batch = Batch { input, results, size: args.batch_size, progress, verbosity: self.verbosity };
+        batch.run(
+            |rows, tokens| {
+                let texts = rows.iter().map(|row| self.scorable(&row.prompt)).collect();
+                rows::of_those_that_can(texts, |texts| {
+                    *tokens += texts.iter().map(|(ids, _)| ids.len()).sum::<usize>();
+                    together(texts, &|texts| self.records(texts))
+                })
+            },
+            |_, record, out| {
+                record.write_text(self.loaded.notation(self.args.pieces.pieces), self.verbosity.verbose > 0, out)
+            },
+        )
     }
 
-    /// The row with its ids, if they can be scored.
-    fn row(&self, row: Row) -> Result<Scorable, Refused> {
-        let ids = self.ids(&row.prompt).and_then(|(ids, context)| {
-            score::check(&self.loaded.model, &ids, &self.options)?;
-            Ok((ids, context))
-        });
-        match ids {
-            Ok((ids, context)) => Ok(Scorable { row, ids, context }),
-            Err(error) => Err(Refused { place: row.place, error }),
-        }
+    /// As [`ids`](Self::ids), if they can be scored.
+    fn scorable(&self, prompt: &Prompt) -> Result<(Vec<u32>, usize)> {
+        let (ids, context) = self.ids(prompt)?;
+        score::check(&self.loaded.model, &ids, &self.options)?;
+        Ok((ids, context))
     }
 
-    /// Scores rows together and writes the results in order; returns how many failed.
-    fn score_rows(&self, rows: Vec<Result<Scorable, Refused>>, sink: &mut Sink) -> Result<usize> {
-        let texts: Vec<&[u32]> = rows.iter().flatten().map(|row| row.ids.as_slice()).collect();
-        let mut scores = self.scores(&texts).into_iter();
-        let mut failed = 0;
-        for row in rows {
-            let scored = row.and_then(|Scorable { row, ids, context }| match scores.next() {
-                Some(Ok(score)) => Ok((row.identity(), self.record(Some(row.place), ids, context, &score))),
-                Some(Err(error)) => Err(Refused { place: row.place, error }),
-                None => Err(Refused { place: row.place, error: anyhow!("the text was not scored") }),
-            });
-            match scored {
-                Ok((identity, record)) => sink.result(identity, &record)?,
-                Err(refused) => {
-                    failed += 1;
-                    sink.refused(refused)?;
-                }
-            }
-        }
-        Ok(failed)
+    /// The records of texts, each given by its ids and how many at their start are not its own.
+    fn records(&self, texts: &[(Vec<u32>, usize)]) -> Result<Vec<ScoreRecord>> {
+        let ids: Vec<&[u32]> = texts.iter().map(|(ids, _)| ids.as_slice()).collect();
+        let scores = score(&self.loaded.model, &ids, &self.options, |_| ControlFlow::Continue(()))?;
+        Ok(scores.iter().zip(texts).map(|(score, (ids, context))| self.record(ids.clone(), *context, score)).collect())
     }
-
-    /// Scores texts together, or one by one if one of them fails.
-    fn scores(&self, texts: &[&[u32]]) -> Vec<Result<Score>> {
-        match score(&self.loaded.model, texts, &self.options, |_| ControlFlow::Continue(())) {
-            Ok(scores) => scores.into_iter().map(Ok).collect(),
-            Err(error) if texts.len() == 1 => vec![Err(error.into())],
-            Err(_) => texts.chunks(1).flat_map(|text| self.scores(text)).collect(),
-        }
-    }
-}
-
-/// A row whose text can be scored.
-struct Scorable {
-    row: Row,
-    ids: Vec<u32>,
-    /// How many ids at the start are not the text's.
-    context: usize,
 }

@@ -7,7 +7,8 @@ use gpt2::Error;
 use gpt2::tokenizer::{MergedWord, Token, Tokenizer};
 use regex::Regex;
 
-use super::load;
+use super::load::{self, LoadedTokenizer};
+use super::rows::{self, Batch, Input, Results, Row, Settings};
 use crate::cli::{Colour, Format, Prompt, TokenizeArgs, TokenizeFormat, Verbosity, flag_ids, read_text};
 use crate::output::tokenize::{
     MergesRecord, PieceRecord, StepRecord, TokenRecord, TokenizeRecord, WordRecord, write_vocabulary,
@@ -21,27 +22,125 @@ const LONGEST_MERGED: usize = 200;
 pub fn run(args: &TokenizeArgs, colour: Option<Colour>, verbosity: Verbosity) -> Result<()> {
     if args.vocab {
         let pattern = args.grep.as_deref().map(pattern).transpose()?;
-        return list(&load::tokenizer(&args.tokenizer, verbosity)?.0, pattern.as_ref(), args);
+        return list(&load::tokenizer(&args.tokenizer, verbosity)?.tokenizer, pattern.as_ref(), args);
+    }
+    let has_no_records = match args.format {
+        Some(TokenizeFormat::Text) => true,
+        Some(TokenizeFormat::Ids) => args.texts.rows.output.is_some(),
+        _ => false,
+    };
+    args.texts.check_format(has_no_records)?;
+    if let Some(input) = Input::of_texts(&args.texts)? {
+        let tokenizer = load::tokenizer(&args.tokenizer, verbosity)?;
+        return batch(args, input, tokenizer, colour, verbosity);
     }
     let prompt = match &args.decode {
         None => args.text.prompt()?,
         Some(Some(ids)) => Prompt::Ids(flag_ids(ids, "--decode")?),
         Some(None) => Prompt::Ids(flag_ids(&read_text(args.text.file.as_deref())?, "--decode")?),
     };
-    let (tokenizer, note) = load::tokenizer(&args.tokenizer, verbosity)?;
+    let LoadedTokenizer { tokenizer, note, .. } = load::tokenizer(&args.tokenizer, verbosity)?;
+    if let (Prompt::Text(_), Some(note), false) = (&prompt, note, verbosity.quiet) {
+        say(note);
+    }
     if let (true, Prompt::Text(text)) = (args.merges, &prompt) {
         return write_merges(args, &tokenizer, text);
     }
+    let (text, tokens) = tokenized(args, &tokenizer, prompt)?;
+    let format = args.format.unwrap_or_default();
+    let mut out = Stdout::lock().with_raw_text(args.raw_text.raw_text);
+    if args.decode.is_some() && format == TokenizeFormat::Text {
+        return out.text(&text);
+    }
+    let record = record(&tokenizer, &text, &tokens);
+    let view = View::new(args, colour, &tokenizer);
+    match format {
+        TokenizeFormat::Json => out.json(&record, Format::Json)?,
+        TokenizeFormat::Jsonl => out.json(&record, Format::Jsonl)?,
+        format => write_text(&view, format, &record, &mut out)?,
+    }
+    out.finish()
+}
+
+/// How tokens are shown to people.
+struct View<'a> {
+    args: &'a TokenizeArgs,
+    notation: Notation<'a>,
+    /// Whether as coloured pieces of the text.
+    is_coloured: bool,
+}
+
+impl<'a> View<'a> {
+    fn new(args: &'a TokenizeArgs, colour: Option<Colour>, tokenizer: &'a Tokenizer) -> Self {
+        // Who asks for colours wants to see the tokens in them.
+        let is_coloured = matches!(colour, Some(Colour::Auto | Colour::Always));
+        Self { args, notation: Notation::new(Some(tokenizer)), is_coloured }
+    }
+}
+
+/// Tokenizes rows.
+fn batch(
+    args: &TokenizeArgs,
+    input: Input,
+    tokenizer: LoadedTokenizer,
+    colour: Option<Colour>,
+    verbosity: Verbosity,
+) -> Result<()> {
+    /// Rows that are tokenized before their results are written.
+    const TOGETHER: usize = 64;
+    let LoadedTokenizer { tokenizer, note, files } = tokenizer;
+    let texts = &args.texts;
+    let parameters = serde_json::json!({
+        "bos": args.text.bos, "no_special": args.text.no_special, "keep": texts.rows.keep,
+    });
+    let mut settings = Settings {
+        subcommand: "tokenize".to_owned(),
+        model: args.tokenizer.model.clone().unwrap_or_default(),
+        config: String::new(),
+        weights: String::new(),
+        tokenizer: files.fingerprint(),
+        seed: 0,
+        parameters: parameters.as_object().cloned().unwrap_or_default(),
+    };
+    if let Some(note) = note.filter(|_| !verbosity.quiet) {
+        say(note);
+    }
+    let asked = args.format.map(|format| matches!(format, TokenizeFormat::Text | TokenizeFormat::Ids));
+    let is_text = args.count || texts.is_text(asked);
+    let results = Results::open(&texts.rows, is_text, &input, &mut settings)?;
+    let progress = rows::progress(texts.path(), verbosity.quiet || results.is_text())?;
+    let one = |row: &&Row| {
+        let (text, tokens) = tokenized(args, &tokenizer, row.prompt.clone())?;
+        Ok(record(&tokenizer, &text, &tokens))
+    };
+    let format = args.format.unwrap_or_default();
+    let view = View::new(args, colour, &tokenizer);
+    Batch { input, results, size: TOGETHER, progress, verbosity }.run(
+        |rows, tokens| {
+            let records: Vec<Result<_>> = rows.iter().map(one).collect();
+            *tokens += records.iter().flatten().map(|record| record.count).sum::<usize>();
+            records
+        },
+        |row, record, out| {
+            let has_heading = !args.count && format == TokenizeFormat::Text;
+            if has_heading {
+                row.write_heading(out)?;
+            }
+            write_text(&view, format, record, out)?;
+            if has_heading { Ok(writeln!(out)?) } else { Ok(()) }
+        },
+    )
+}
+
+/// The text of a prompt, and its tokens with those that the flags or the tokenizer put around it.
+fn tokenized(args: &TokenizeArgs, tokenizer: &Tokenizer, prompt: Prompt) -> Result<(Vec<u8>, Vec<Token>)> {
     let (text, mut tokens, added) = match prompt {
         Prompt::Text(text) => {
-            if let Some(note) = note.filter(|_| !verbosity.quiet) {
-                say(note);
-            }
-            let tokens = around(&tokenizer, text.len(), tokenizer.encode(&text, !args.text.no_special)?);
+            let tokens = around(tokenizer, text.len(), tokenizer.encode(&text, !args.text.no_special)?);
             (text.into_bytes(), tokens, !tokenizer.before_text().is_empty())
         }
         Prompt::Ids(ids) => {
-            let (text, tokens) = side_by_side(&tokenizer, &ids)?;
+            let (text, tokens) = side_by_side(tokenizer, &ids)?;
             (text, tokens, false)
         }
     };
@@ -49,10 +148,7 @@ pub fn run(args: &TokenizeArgs, colour: Option<Colour>, verbosity: Verbosity) ->
         let id = tokenizer.start_of_text().context("--bos: the tokenizer has no token that starts a text")?;
         tokens.insert(0, Token { id, start: 0, end: 0 });
     }
-    if args.decode.is_some() && args.format == TokenizeFormat::Text {
-        return Stdout::lock().with_raw_text(args.raw_text.raw_text).text(&text);
-    }
-    write(args, colour, &tokenizer, &text, &tokens)
+    Ok((text, tokens))
 }
 
 /// The tokens of a text of `len` bytes with those that the tokenizer puts around it.
@@ -75,35 +171,26 @@ fn side_by_side(tokenizer: &Tokenizer, ids: &[u32]) -> Result<(Vec<u8>, Vec<Toke
     Ok((text, tokens))
 }
 
-fn write(
-    args: &TokenizeArgs,
-    colour: Option<Colour>,
-    tokenizer: &Tokenizer,
-    text: &[u8],
-    tokens: &[Token],
-) -> Result<()> {
-    let mut out = Stdout::lock();
-    let record = |(position, token): (usize, &Token)| {
+fn record<'t>(tokenizer: &'t Tokenizer, text: &[u8], tokens: &[Token]) -> TokenizeRecord<'t> {
+    let token = |(position, token): (usize, &Token)| {
         let piece = piece(tokenizer, token.id);
         TokenRecord { position, piece, start: token.start, end: token.end }
     };
-    let record = || TokenizeRecord {
-        text: String::from_utf8_lossy(text),
+    TokenizeRecord {
+        text: String::from_utf8_lossy(text).into_owned(),
         count: tokens.len(),
-        tokens: tokens.iter().enumerate().map(record).collect(),
-    };
-    match args.format {
-        _ if args.count => writeln!(out, "{}", tokens.len())?,
-        // Who asks for colours wants to see the tokens in them.
-        TokenizeFormat::Text if matches!(colour, Some(Colour::Auto | Colour::Always)) => {
-            record().write_coloured(Notation::new(Some(tokenizer)), &mut out)?
-        }
-        TokenizeFormat::Text => record().write_text(Notation::new(Some(tokenizer)), &mut out)?,
-        TokenizeFormat::Ids => write_ids(tokens.iter().map(|token| token.id), &mut out)?,
-        TokenizeFormat::Json => out.json(&record(), Format::Json)?,
-        TokenizeFormat::Jsonl => out.json(&record(), Format::Jsonl)?,
+        tokens: tokens.iter().enumerate().map(token).collect(),
     }
-    out.finish()
+}
+
+/// The count, the ids, the coloured text, or the table.
+fn write_text(view: &View<'_>, format: TokenizeFormat, record: &TokenizeRecord<'_>, out: &mut Stdout) -> Result<()> {
+    match format {
+        _ if view.args.count => Ok(writeln!(out, "{}", record.count)?),
+        TokenizeFormat::Ids => write_ids(record.tokens.iter().map(|token| token.piece.id), out),
+        _ if view.is_coloured => record.write_coloured(view.notation, out),
+        _ => record.write_text(view.notation, out),
+    }
 }
 
 /// Writes how the tokens of each word came about.
@@ -122,7 +209,7 @@ fn write_merges(args: &TokenizeArgs, tokenizer: &Tokenizer, text: &str) -> Resul
     };
     let record = MergesRecord { words: words.into_iter().map(word).collect() };
     let mut out = Stdout::lock();
-    match args.format {
+    match args.format.unwrap_or_default() {
         TokenizeFormat::Json => out.json(&record, Format::Json)?,
         TokenizeFormat::Jsonl => record.words.iter().try_for_each(|word| out.json(word, Format::Jsonl))?,
         TokenizeFormat::Ids => {
@@ -141,7 +228,7 @@ fn list(tokenizer: &Tokenizer, pattern: Option<&Regex>, args: &TokenizeArgs) -> 
     let matches = |piece: &PieceRecord<'_>| pattern.is_none_or(|pattern| pattern.is_match(piece.piece));
     let pieces: Vec<_> = pieces.filter(matches).collect();
     let mut out = Stdout::lock();
-    match args.format {
+    match args.format.unwrap_or_default() {
         _ if args.count => writeln!(out, "{}", pieces.len())?,
         TokenizeFormat::Text => write_vocabulary(&pieces, Notation::new(Some(tokenizer)), &mut out)?,
         TokenizeFormat::Ids => write_ids(pieces.iter().map(|piece| piece.id), &mut out)?,

@@ -4,16 +4,23 @@ use std::ops::Range;
 
 use anyhow::{Result, bail};
 use gpt2::Error;
-use gpt2::analysis::next_token::{self, MOST_NODES, NextToken, Node, Query, next_tokens, node_count, tree};
+use gpt2::analysis::next_token::{
+    self, Candidate, MOST_NODES, NextToken, Node, Query, append_best, next_tokens_of, node_count, tree,
+};
+use gpt2::decode::GenerationConfig;
 use gpt2::error::tokens_text;
 use gpt2::memory;
 
 use super::load::Loaded;
 use super::progress::bar;
-use super::{check_context, require_memory};
-use crate::cli::{Format, TopkArgs, Verbosity};
+use super::rows::{self, Batch, Input, Results, together};
+use super::{check_context, require_memory, shapes};
+use crate::cli::{Format, Prompt, TopkArgs, Verbosity};
+use crate::output::settings::SettingsRecord;
 use crate::output::tokens::quoted;
-use crate::output::topk::{CandidateRecord, Candidates, NodeRecord, PositionRecord, TopkRecord, TreeRecord};
+use crate::output::topk::{
+    CandidateRecord, Candidates, NodeRecord, PositionRecord, StepRecord, StepsRecord, TopkRecord, TopkView, TreeRecord,
+};
 use crate::output::{Stdout, check_folder, html, say_written};
 
 /// Trees of at least this many nodes get a progress bar.
@@ -24,66 +31,25 @@ const GENERATION_CONFIG: &str = "generation_config.json";
 
 pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     check(args)?;
-    let prompt = if args.keep_newline { args.text.prompt()? } else { args.text.prompt_without_newline()? };
-    let loaded = Loaded::load(&args.model, verbosity)?;
-    let ids = loaded.prompt_ids(&prompt, None, &args.text, verbosity)?;
-    loaded.note_space(&prompt, &ids, verbosity);
-    let mut config = args.processors.over(loaded.generation_defaults(args.generation_config, verbosity)?)?;
-    let given = args.processors.given();
-    let blame = |error: Error| loaded.blame(error.into(), args.generation_config, &given);
-    let settings = loaded.record_settings(config.changed());
-    loaded.encode_texts(&mut config).map_err(blame)?;
-    let vocab_size = loaded.model.config().vocab_size;
-    let query = Query {
-        k: args.k.min(vocab_size),
-        tokens: args.token.iter().map(|text| asked_token(text, &loaded)).collect::<Result<_>>()?,
-        processors: config.processors().map_err(blame)?,
+    let work = match Input::of_texts(&args.texts)? {
+        Some(input) => Work::Batch(input),
+        None if args.keep_newline => Work::Single(args.text.prompt()?),
+        None => Work::Single(args.text.prompt_without_newline()?),
     };
-    query.processors.check(vocab_size).map_err(blame)?;
-    let mut out = Stdout::lock();
-    match args.tree {
-        Some(depth) => {
-            check_context(&loaded, ids.len())?;
-            require_tree(&loaded, ids.len(), depth, query.k)?;
-            let nodes = node_count(query.k, depth).unwrap_or_default();
-            let bar = bar("nodes", nodes, verbosity.quiet || nodes < MANY)?;
-            let nodes = tree(&loaded.model, &ids, depth, &query, &|| bar.inc(1))?;
-            bar.finish_and_clear();
-            let tree = nodes.into_iter().map(|node| node_record(node, &loaded)).collect();
-            let record = TreeRecord { model: loaded.name.clone(), settings, prompt_ids: ids, tree };
-            match args.format {
-                Format::Text => record.write_text(loaded.notation(args.pieces.pieces), &mut out)?,
-                format => out.json(&record, format)?,
-            }
-        }
-        None => {
-            let positions = wanted_positions(args, ids.len())?;
-            if args.html.is_some() {
-                html::topk::check(positions.len(), query.k)?;
-            }
-            check_context(&loaded, ids.len())?;
-            require(&loaded, positions.end, positions.len(), &query)?;
-            let found = next_tokens(&loaded.model, &ids, positions, &query)?;
-            let positions = found.into_iter().map(|next| position_record(next, &ids, &loaded)).collect();
-            let record = TopkRecord { model: loaded.name.clone(), settings, prompt_ids: ids, positions };
-            if let Some(path) = &args.html {
-                html::topk::write(path, &record, query.k, loaded.tokenizer.as_ref())?;
-                if !verbosity.quiet {
-                    say_written(path, "a page with the distributions over the text");
-                }
-            }
-            match args.format {
-                Format::Text => {
-                    let flags = [args.generation_config.then(|| GENERATION_CONFIG.to_owned()), args.processors.shown()];
-                    let flags: Vec<String> = flags.into_iter().flatten().collect();
-                    let notation = loaded.notation(args.pieces.pieces);
-                    record.write_text(notation, args.all, &flags.join(" and "), &mut out)?;
-                }
-                format => out.json(&record, format)?,
-            }
-        }
+    let loaded = Loaded::load(&args.model, verbosity)?;
+    let format = args.format.unwrap_or_default();
+    match work {
+        Work::Single(prompt) if args.shapes => shapes::of_text(&loaded, &prompt, &args.text, format, verbosity),
+        Work::Batch(input) if args.shapes => shapes::of_rows(&loaded, input, &args.text, format, verbosity),
+        Work::Single(prompt) => Topk::new(args, &loaded, verbosity)?.single(&prompt, format),
+        Work::Batch(input) => Topk::new(args, &loaded, verbosity)?.batch(input),
     }
-    out.finish()
+}
+
+/// What to look at.
+enum Work {
+    Single(Prompt),
+    Batch(Input),
 }
 
 /// Checks everything that can be checked from the flags alone.
@@ -94,26 +60,224 @@ fn check(args: &TopkArgs) -> Result<()> {
         bail!(Error::Usage(format!("--tree {depth} with -k {} has more than {MOST_NODES} nodes", args.k)));
     }
     args.processors.config.check_values()?;
-    args.pieces.check(args.format == Format::Text)?;
+    args.pieces.check(args.texts.is_for_people(args.format))?;
     if args.html.is_some() && !args.all {
         bail!(Error::Usage("--html shows the distribution after every position: it needs --all".into()));
     }
+    args.texts.check_format(args.format == Some(Format::Text))?;
     check_folder(args.html.as_deref())
 }
 
-/// Checks that there is memory for the distributions after `positions` of `tokens`.
-fn require(loaded: &Loaded, tokens: usize, positions: usize, query: &Query) -> Result<()> {
-    let bytes = |k| next_token::bytes(&loaded.model, tokens, positions, &Query { k, ..query.clone() });
-    let what = format!("-k {} at {positions} positions", query.k);
-    Ok(require_memory(&what, query.k, bytes, |k| format!("-k {k}"))?)
+/// A loaded model and the flags.
+struct Topk<'a> {
+    args: &'a TopkArgs,
+    loaded: &'a Loaded,
+    /// The parameters of the processors.
+    config: GenerationConfig,
+    query: Query,
+    settings: SettingsRecord,
+    verbosity: Verbosity,
 }
 
-/// The same for the tree.
-fn require_tree(loaded: &Loaded, tokens: usize, depth: u64, k: usize) -> Result<()> {
-    let nodes = node_count(k, depth).unwrap_or(MOST_NODES);
-    let records = nodes * size_of::<NodeRecord>() as u64;
-    let bytes = next_token::tree_bytes(&loaded.model, tokens, depth, nodes) + records;
-    Ok(memory::require_bytes(&format!("a tree {depth} levels deep"), bytes)?)
+impl<'a> Topk<'a> {
+    fn new(args: &'a TopkArgs, loaded: &'a Loaded, verbosity: Verbosity) -> Result<Self> {
+        let mut config = args.processors.over(loaded.generation_defaults(args.generation_config, verbosity)?)?;
+        let given = args.processors.given();
+        let blame = |error: Error| loaded.blame(error.into(), args.generation_config, &given);
+        let settings = loaded.record_settings(config.changed());
+        loaded.encode_texts(&mut config).map_err(blame)?;
+        let vocab_size = loaded.model.config().vocab_size;
+        let query = Query {
+            k: args.k.min(vocab_size),
+            tokens: args.token.iter().map(|text| asked_token(text, loaded)).collect::<Result<_>>()?,
+            processors: config.processors().map_err(blame)?,
+        };
+        query.processors.check(vocab_size).map_err(blame)?;
+        Ok(Self { args, loaded, config, query, settings, verbosity })
+    }
+
+    fn single(&self, prompt: &Prompt, format: Format) -> Result<()> {
+        let ids = self.loaded.prompt_ids(prompt, None, &self.args.text, self.verbosity)?;
+        self.loaded.note_space(prompt, &ids, self.verbosity);
+        if self.args.html.is_some() {
+            html::topk::check(wanted_positions(self.args, ids.len())?.len(), self.query.k)?;
+        }
+        let mut views = self.views(&[ids])?;
+        let Some(view) = views.pop() else { return Ok(()) };
+        if let (Some(path), TopkView::Positions(record)) = (&self.args.html, &view) {
+            html::topk::write(path, record, self.query.k, self.loaded.tokenizer.as_ref())?;
+            if !self.verbosity.quiet {
+                say_written(path, "a page with the distributions over the text");
+            }
+        }
+        let mut out = Stdout::lock();
+        match format {
+            Format::Text => self.write_text(&view, &mut out)?,
+            format => out.json(&view, format)?,
+        }
+        out.finish()
+    }
+
+    fn batch(&self, input: Input) -> Result<()> {
+        let (args, texts) = (self.args, &self.args.texts);
+        let mut settings = self.loaded.settings("topk", &args.model, &args.text, &texts.rows);
+        let shown = serde_json::json!({
+            "k": args.k, "all": args.all, "position": args.position, "token": args.token, "tree": args.tree,
+            "append": args.append, "generation_config": args.generation_config,
+        });
+        settings.parameters.extend(shown.as_object().cloned().unwrap_or_default());
+        settings.parameters.extend(rows::parameters(&self.config));
+        let results =
+            Results::open(&texts.rows, texts.is_text(args.format.map(|f| f == Format::Text)), &input, &mut settings)?;
+        let progress = rows::progress(texts.path(), self.verbosity.quiet || results.is_text())?;
+        let batch = Batch { input, results, size: args.batch.batch_size, progress, verbosity: self.verbosity };
+        batch.run(
+            |rows, tokens| {
+                let ids = rows
+                    .iter()
+                    .map(|row| self.loaded.prompt_ids(&row.prompt, Some(row.place.line), &args.text, self.verbosity));
+                rows::of_those_that_can(ids.collect(), |ids| {
+                    *tokens += ids.iter().map(Vec::len).sum::<usize>();
+                    together(ids, &|ids| self.views(ids))
+                })
+            },
+            |row, view, out| {
+                row.write_heading(out)?;
+                self.write_text(view, out)?;
+                Ok(writeln!(out)?)
+            },
+        )
+    }
+
+    /// What is shown of each text.
+    fn views(&self, texts: &[Vec<u32>]) -> Result<Vec<TopkView<'a>>> {
+        texts.iter().try_for_each(|ids| check_context(self.loaded, ids.len()))?;
+        match (self.args.tree, self.args.append) {
+            (Some(depth), _) => texts.iter().map(|ids| self.tree(ids, depth)).collect(),
+            (None, Some(steps)) => texts.iter().map(|ids| self.steps(ids, steps)).collect(),
+            (None, None) => {
+                let wanted = texts.iter().map(|ids| Ok((&ids[..], wanted_positions(self.args, ids.len())?)));
+                let wanted = wanted.collect::<Result<Vec<_>>>()?;
+                self.require(wanted.iter().map(|(_, positions)| (positions.end, positions.len())))?;
+                let found = next_tokens_of(&self.loaded.model, &wanted, &self.query)?;
+                Ok(found.into_iter().zip(texts).map(|(found, ids)| self.positions(found, ids)).collect())
+            }
+        }
+    }
+
+    /// Checks that there is memory for distributions: for each text, after how many positions of how many tokens.
+    fn require(&self, texts: impl Iterator<Item = (usize, usize)> + Clone) -> Result<()> {
+        let (model, query) = (&self.loaded.model, &self.query);
+        let of_text =
+            |(tokens, positions), k| next_token::bytes(model, tokens, positions, &Query { k, ..query.clone() });
+        let bytes = |k| texts.clone().map(|text| of_text(text, k)).sum();
+        let positions: usize = texts.clone().map(|(_, positions)| positions).sum();
+        let what = format!("-k {} at {positions} positions", query.k);
+        Ok(require_memory(&what, query.k, bytes, |k| format!("-k {k}"))?)
+    }
+
+    fn positions(&self, found: Vec<NextToken>, ids: &[u32]) -> TopkView<'a> {
+        let record = |next: NextToken| {
+            let id = ids[next.position];
+            PositionRecord {
+                position: next.position,
+                id,
+                token: self.loaded.token_text(id),
+                entropy: next.entropy,
+                kept: Some(next.kept).filter(|kept| *kept < self.loaded.model.config().vocab_size),
+                next: self.candidates(next.best),
+                tokens: self.candidates(next.tokens),
+            }
+        };
+        let positions = found.into_iter().map(record).collect();
+        TopkView::Positions(TopkRecord {
+            model: self.loaded.name.clone(),
+            settings: self.settings.clone(),
+            prompt_ids: ids.to_vec(),
+            positions,
+        })
+    }
+
+    fn tree(&self, ids: &[u32], depth: u64) -> Result<TopkView<'a>> {
+        let nodes = node_count(self.query.k, depth).unwrap_or(MOST_NODES);
+        let records = nodes * size_of::<NodeRecord>() as u64;
+        let bytes = next_token::tree_bytes(&self.loaded.model, ids.len(), depth, nodes) + records;
+        memory::require_bytes(&format!("a tree {depth} levels deep"), bytes)?;
+        let bar = bar("nodes", nodes, self.verbosity.quiet || nodes < MANY)?;
+        let nodes = tree(&self.loaded.model, ids, depth, &self.query, &|| bar.inc(1))?;
+        bar.finish_and_clear();
+        let tree = nodes.into_iter().map(|node| self.node(node)).collect();
+        Ok(TopkView::Tree(TreeRecord {
+            model: self.loaded.name.clone(),
+            settings: self.settings.clone(),
+            prompt_ids: ids.to_vec(),
+            tree,
+        }))
+    }
+
+    fn steps(&self, ids: &[u32], count: usize) -> Result<TopkView<'a>> {
+        // The last token is appended, and not run.
+        let most = (self.loaded.model.config().n_positions + 1).saturating_sub(ids.len());
+        if most < count {
+            let (tokens, context) = (tokens_text(ids.len()), self.loaded.model.config().n_positions);
+            bail!(Error::Usage(format!(
+                "--append {count}: after {tokens}, a context of {context} has room for {most}; append no more"
+            )));
+        }
+        self.require([(ids.len() + count, count)].into_iter())?;
+        let found = append_best(&self.loaded.model, ids, count, &self.query)?;
+        let mut all_ids = ids.to_vec();
+        all_ids.extend(found.iter().filter_map(|next| next.best.first()).map(|best| best.id));
+        let step = |(i, next): (usize, NextToken)| {
+            Some(StepRecord {
+                step: i + 1,
+                chosen: self.candidate(next.best.first()?),
+                position: next.position,
+                entropy: next.entropy,
+                next: self.candidates(next.best),
+                tokens: self.candidates(next.tokens),
+            })
+        };
+        Ok(TopkView::Steps(StepsRecord {
+            model: self.loaded.name.clone(),
+            settings: self.settings.clone(),
+            prompt_ids: ids.to_vec(),
+            steps: found.into_iter().enumerate().filter_map(step).collect(),
+            text: self.loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(&all_ids, false)).transpose()?,
+            all_ids,
+        }))
+    }
+
+    fn candidates(&self, candidates: Vec<Candidate>) -> Candidates<'a> {
+        Candidates { candidates, pipeline: self.loaded.pipeline() }
+    }
+
+    fn candidate(&self, candidate: &Candidate) -> CandidateRecord {
+        CandidateRecord::new(candidate, self.loaded.pipeline())
+    }
+
+    fn node(&self, node: Node) -> NodeRecord {
+        NodeRecord {
+            candidate: self.candidate(&node.candidate),
+            joint_prob: node.joint_logprob.exp(),
+            joint_logprob: node.joint_logprob,
+            next: node.next.into_iter().map(|node| self.node(node)).collect(),
+        }
+    }
+
+    fn write_text(&self, view: &TopkView<'_>, out: &mut Stdout) -> Result<()> {
+        let args = self.args;
+        let notation = self.loaded.notation(args.pieces.pieces);
+        match view {
+            TopkView::Positions(record) => {
+                let flags = [args.generation_config.then(|| GENERATION_CONFIG.to_owned()), args.processors.shown()];
+                let flags: Vec<String> = flags.into_iter().flatten().collect();
+                record.write_text(notation, args.all, &flags.join(" and "), out)
+            }
+            TopkView::Tree(record) => record.write_text(notation, out),
+            TopkView::Steps(record) => record.write_text(notation, out),
+        }
+    }
 }
 
 /// The positions that the flags ask for, out of `len`.
@@ -140,28 +304,5 @@ fn asked_token(text: &str, loaded: &Loaded) -> Result<u32> {
             quoted(text.as_bytes()),
             tokens_text(tokens.len())
         ))),
-    }
-}
-
-fn position_record<'a>(next: NextToken, ids: &[u32], loaded: &'a Loaded) -> PositionRecord<'a> {
-    let id = ids[next.position];
-    let candidates = |candidates| Candidates { candidates, pipeline: loaded.pipeline() };
-    PositionRecord {
-        position: next.position,
-        id,
-        token: loaded.token_text(id),
-        entropy: next.entropy,
-        kept: Some(next.kept).filter(|kept| *kept < loaded.model.config().vocab_size),
-        next: candidates(next.best),
-        tokens: candidates(next.tokens),
-    }
-}
-
-fn node_record(node: Node, loaded: &Loaded) -> NodeRecord {
-    NodeRecord {
-        candidate: CandidateRecord::new(&node.candidate, loaded.pipeline()),
-        joint_prob: node.joint_logprob.exp(),
-        joint_logprob: node.joint_logprob,
-        next: node.next.into_iter().map(|node| node_record(node, loaded)).collect(),
     }
 }

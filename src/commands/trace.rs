@@ -3,16 +3,20 @@
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use gpt2::Error;
 use gpt2::analysis::activations::{self, Activations, Hidden};
 use gpt2::analysis::lens::{LensLayer, LensReading, lens_at};
 use gpt2::error::tokens_text;
+use gpt2::memory;
 
 use super::load::Loaded;
-use super::{check_context, require_memory};
-use crate::cli::{Format, TraceArgs, Verbosity};
-use crate::output::trace::{BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, TraceRecord};
+use super::rows::{self, Batch, Input, Results, together};
+use super::{check_context, require_memory, shapes};
+use crate::cli::{Format, Prompt, TraceArgs, Verbosity};
+use crate::output::trace::{
+    BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, RepeatRecord, TraceRecord,
+};
 use crate::output::{Stdout, check_folder, html, say_written, svg};
 
 /// How many values are reported from each end of a hidden state.
@@ -25,67 +29,32 @@ const LENS_TOP: usize = 5;
 const MOST_WEIGHTS: usize = 16_000_000;
 
 pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
-    let mut views = Views::of(args)?;
-    args.pieces.check(args.format == Format::Text)?;
+    let views = Views::of(args)?;
+    args.pieces.check(args.texts.is_for_people(args.format))?;
     [&args.svg, &args.html, &args.save].into_iter().try_for_each(|path| check_folder(path.as_deref()))?;
-    let prompt = args.text.prompt()?;
+    args.texts.check_format(args.format == Some(Format::Text))?;
+    let work = match Input::of_texts(&args.texts)? {
+        Some(input) => Work::Batch(input),
+        None => Work::Single(args.text.prompt()?),
+    };
     let loaded = Loaded::load(&args.model, verbosity)?;
     let config = loaded.model.config();
     let layers = selected(args.layer, config.n_layer, "--layer")?;
     let heads = selected(args.head, config.n_head, "--head")?;
-    let ids = loaded.prompt_ids(&prompt, None, &args.text, verbosity)?;
-    if views.is_overview && config.n_layer.saturating_mul(config.n_head).saturating_mul(ids.len().pow(2)) > MOST_WEIGHTS
-    {
-        views.attention = false;
+    let format = args.format.unwrap_or_default();
+    let tracer = Tracer { args, loaded: &loaded, views, layers, heads, verbosity };
+    match work {
+        Work::Single(prompt) if args.shapes => shapes::of_text(&loaded, &prompt, &args.text, format, verbosity),
+        Work::Batch(input) if args.shapes => shapes::of_rows(&loaded, input, &args.text, format, verbosity),
+        Work::Single(prompt) => tracer.single(&prompt, format),
+        Work::Batch(input) => tracer.batch(input),
     }
-    let recorded = match () {
-        () if args.save.is_some() => 0..config.n_layer,
-        () if views.attention || args.html.is_some() => layers.clone(),
-        () => 0..0,
-    };
-    let has_files = [&args.save, &args.svg, &args.html].iter().any(|path| path.is_some());
-    let written = |path: &Path, what: String| {
-        if !verbosity.quiet {
-            say_written(path, what);
-        }
-    };
-    let shown = (layers.len() * heads.len(), ids.len());
-    if args.html.is_some() {
-        html::trace::check(shown, narrower(args))?;
-    }
-    if args.svg.is_some() && views.attention {
-        svg::check_attention(shown, narrower(args))?;
-    }
-    check_context(&loaded, ids.len())?;
-    let bytes = |tokens| activations::bytes(&loaded.model, tokens, recorded.len(), args.save.is_some());
-    let what = format!("tracing {}", tokens_text(ids.len()));
-    require_memory(&what, ids.len(), bytes, |tokens| format!("a text of {}", tokens_text(tokens)))?;
-    let activations = Activations::record(&loaded.model, &ids, recorded)?;
-    if let Some(path) = &args.save {
-        activations.save(&loaded.model, path)?;
-        written(path, format!("the activations of {} and the logits", tokens_text(ids.len())));
-    }
-    let tracer = Tracer { loaded: &loaded, activations, layers, heads };
-    let tokenizer = loaded.tokenizer.as_ref();
-    let notation = loaded.notation(args.pieces.pieces);
-    let mut record = tracer.record(&ids, if args.html.is_some() { Views::ALL } else { views })?;
-    if let Some(path) = &args.html {
-        html::trace::write(path, &record, tokenizer)?;
-        views.keep(&mut record);
-        written(path, "a page with hidden states, attention and logit lens".to_owned());
-    }
-    if let Some(path) = &args.svg {
-        svg::write(path, &record, notation)?;
-        written(path, views.picture(shown.0));
-    }
-    let mut out = Stdout::lock();
-    match args.format {
-        // The user asked for files, and the default view is not about them.
-        Format::Text if has_files && !views.are_chosen => {}
-        Format::Text => record.write_text(notation, &mut out)?,
-        format => out.json(&record, format)?,
-    }
-    out.finish()
+}
+
+/// What to trace.
+enum Work {
+    Single(Prompt),
+    Batch(Input),
 }
 
 /// Which views to show.
@@ -115,12 +84,12 @@ impl Views {
 
     fn of(args: &TraceArgs) -> Result<Self> {
         let attention = args.attention || ((args.layer.is_some() || args.head.is_some()) && args.html.is_none());
-        let are_chosen = args.hidden || attention || args.lens;
-        if !are_chosen && args.format == Format::Text && args.svg.is_none() {
+        let are_chosen = args.hidden || attention || args.lens || args.repeat.is_some();
+        if !are_chosen && args.texts.is_for_people(args.format) && args.svg.is_none() {
             let is_shown = args.save.is_none() && args.html.is_none();
             return Ok(Self { hidden: false, attention: is_shown, lens: is_shown, are_chosen, is_overview: true });
         }
-        let hidden = args.hidden || !(attention || args.lens);
+        let hidden = args.hidden || !(attention || args.lens || args.repeat.is_some());
         if args.svg.is_some() && [hidden, attention, args.lens].into_iter().filter(|view| *view).count() > 1 {
             let message = "--svg draws one view: choose one of --hidden, --attention and --lens";
             return Err(Error::Usage(message.into()).into());
@@ -155,51 +124,167 @@ fn selected(chosen: Option<usize>, count: usize, flag: &str) -> Result<Range<usi
     }
 }
 
-/// A recorded pass and the flags that say what to show of it.
+/// A loaded model and the flags that say what to show of a pass.
 struct Tracer<'a> {
+    args: &'a TraceArgs,
     loaded: &'a Loaded,
-    activations: Activations,
+    views: Views,
     layers: Range<usize>,
     heads: Range<usize>,
+    verbosity: Verbosity,
 }
 
 impl Tracer<'_> {
-    fn record(mut self, ids: &[u32], views: Views) -> Result<TraceRecord> {
-        let attention = views.attention.then(|| self.attention()).transpose()?;
+    fn single(&self, prompt: &Prompt, format: Format) -> Result<()> {
+        let ids = self.ids(prompt, None)?;
+        let shown = (self.layers.len() * self.heads.len(), ids.len());
+        if self.args.html.is_some() {
+            html::trace::check(shown, narrower(self.args))?;
+        }
+        if self.args.svg.is_some() && self.views.attention {
+            svg::check_attention(shown, narrower(self.args))?;
+        }
+        let (activations, repeat) = self.run(&[&ids])?.pop().context("the text was not run")?;
+        let written = |path: &Path, what: String| {
+            if !self.verbosity.quiet {
+                say_written(path, what);
+            }
+        };
+        if let Some(path) = &self.args.save {
+            activations.save(&self.loaded.model, path)?;
+            written(path, format!("the activations of {} and the logits", tokens_text(ids.len())));
+        }
+        let tokenizer = self.loaded.tokenizer.as_ref();
+        let notation = self.loaded.notation(self.args.pieces.pieces);
+        let views = if self.args.html.is_some() { Views::ALL } else { self.views_of(ids.len()) };
+        let mut record = self.record(&ids, activations, views, repeat)?;
+        if let Some(path) = &self.args.html {
+            html::trace::write(path, &record, tokenizer)?;
+            self.views.keep(&mut record);
+            written(path, "a page with hidden states, attention and logit lens".to_owned());
+        }
+        if let Some(path) = &self.args.svg {
+            svg::write(path, &record, notation)?;
+            written(path, self.views.picture(shown.0));
+        }
+        let has_files = [&self.args.save, &self.args.svg, &self.args.html].iter().any(|path| path.is_some());
+        let mut out = Stdout::lock();
+        match format {
+            // The user asked for files, and the default view is not about them.
+            Format::Text if has_files && !self.views.are_chosen => {}
+            Format::Text => record.write_text(notation, &mut out)?,
+            format => out.json(&record, format)?,
+        }
+        out.finish()
+    }
+
+    fn batch(&self, input: Input) -> Result<()> {
+        let (args, texts) = (self.args, &self.args.texts);
+        let mut settings = self.loaded.settings("trace", &args.model, &args.text, &texts.rows);
+        let Views { hidden, attention, lens, .. } = self.views;
+        let shown = serde_json::json!({
+            "hidden": hidden, "attention": attention, "lens": lens, "layer": args.layer, "head": args.head,
+            "repeat": args.repeat,
+        });
+        settings.parameters.extend(shown.as_object().cloned().unwrap_or_default());
+        let is_text = texts.is_text(args.format.map(|format| format == Format::Text));
+        let results = Results::open(&texts.rows, is_text, &input, &mut settings)?;
+        let progress = rows::progress(texts.path(), self.verbosity.quiet || results.is_text())?;
+        let batch = Batch { input, results, size: args.batch.batch_size, progress, verbosity: self.verbosity };
+        batch.run(
+            |rows, tokens| {
+                let ids = rows.iter().map(|row| self.ids(&row.prompt, Some(row.place.line))).collect();
+                rows::of_those_that_can(ids, |ids| {
+                    *tokens += ids.iter().map(Vec::len).sum::<usize>();
+                    together(ids, &|ids| self.records(ids))
+                })
+            },
+            |row, record, out| {
+                row.write_heading(out)?;
+                record.write_text(self.loaded.notation(self.args.pieces.pieces), out)
+            },
+        )
+    }
+
+    fn ids(&self, prompt: &Prompt, line: Option<usize>) -> Result<Vec<u32>> {
+        self.loaded.prompt_ids(prompt, line, &self.args.text, self.verbosity)
+    }
+
+    /// What is shown of a text of so many tokens: of a long one, no attention that nobody asked for.
+    fn views_of(&self, tokens: usize) -> Views {
+        let heads = self.layers.len().saturating_mul(self.heads.len());
+        let is_much = heads.saturating_mul(tokens.saturating_mul(tokens)) > MOST_WEIGHTS;
+        Views { attention: self.views.attention && !(self.views.is_overview && is_much), ..self.views }
+    }
+
+    fn records(&self, texts: &[Vec<u32>]) -> Result<Vec<TraceRecord>> {
+        let ids: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+        let runs = self.run(&ids)?.into_iter().zip(texts);
+        runs.map(|((activations, repeat), ids)| self.record(ids, activations, self.views_of(ids.len()), repeat))
+            .collect()
+    }
+
+    /// Runs the texts, as often as is asked for; what comes of each text is that of the first run.
+    fn run(&self, texts: &[&[u32]]) -> Result<Vec<(Activations, Option<RepeatRecord>)>> {
+        let all = 0..self.loaded.model.config().n_layer;
+        let recorded = match () {
+            () if self.args.save.is_some() || self.args.repeat.is_some() => all,
+            () if self.args.html.is_some() || texts.iter().any(|ids| self.views_of(ids.len()).attention) => {
+                self.layers.clone()
+            }
+            () => 0..0,
+        };
+        let model = &self.loaded.model;
+        texts.iter().try_for_each(|ids| check_context(self.loaded, ids.len()))?;
+        let with_logits = self.args.save.is_some() || self.args.repeat.is_some();
+        let bytes = |tokens| activations::bytes(model, tokens, recorded.len(), with_logits);
+        match texts {
+            [ids] => {
+                let what = format!("tracing {}", tokens_text(ids.len()));
+                require_memory(&what, ids.len(), bytes, |tokens| format!("a text of {}", tokens_text(tokens)))?;
+            }
+            _ => memory::require_bytes("tracing", texts.iter().map(|ids| bytes(ids.len())).sum())?,
+        }
+        let pass = || Activations::record_all(model, texts, recorded.clone());
+        let first = pass()?;
+        let Some(runs) = self.args.repeat else {
+            return Ok(first.into_iter().map(|activations| (activations, None)).collect());
+        };
+        let hashes = |all: &[Activations]| all.iter().map(|one| one.fingerprint(model)).collect::<gpt2::Result<_>>();
+        let mut found: Vec<Vec<String>> = vec![hashes(&first)?];
+        for _ in 1..runs {
+            found.push(hashes(&pass()?)?);
+        }
+        let of_text = |text: usize| RepeatRecord::new(found.iter().map(|run| run[text].clone()).collect());
+        Ok(first.into_iter().enumerate().map(|(text, one)| (one, Some(of_text(text)))).collect())
+    }
+
+    fn record(
+        &self,
+        ids: &[u32],
+        mut activations: Activations,
+        views: Views,
+        repeat: Option<RepeatRecord>,
+    ) -> Result<TraceRecord> {
+        let attention = views.attention.then(|| self.attention(&mut activations)).transpose()?;
         let from = if views.is_overview { ids.len() - 1 } else { 0 };
-        let lens = || lens_at(&self.loaded.model, &self.activations, from..ids.len(), LENS_TOP);
+        let lens = || lens_at(&self.loaded.model, &activations, from..ids.len(), LENS_TOP);
         Ok(TraceRecord {
             model: self.loaded.name.clone(),
             settings: self.loaded.record_settings([]),
             ids: ids.to_vec(),
             tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
-            hidden: views.hidden.then(|| self.hidden()).transpose()?,
+            repeat,
+            hidden: views.hidden.then(|| hidden(&activations)).transpose()?,
             attention,
             lens: if views.lens { Some(lens()?.iter().map(|layer| self.lens(layer, from)).collect()) } else { None },
         })
     }
 
-    fn hidden(&self) -> Result<Vec<HiddenRecord>> {
-        let record = |state: &Hidden| {
-            let summary = state.summary(EXCERPT)?;
-            Ok(HiddenRecord {
-                name: state.name.clone(),
-                shape: [summary.shape.0, summary.shape.1],
-                mean: summary.mean,
-                std: summary.std,
-                first: summary.first,
-                last_position: summary.last_position,
-                last: summary.last,
-                norms: summary.norms,
-            })
-        };
-        self.activations.hidden.iter().map(record).collect()
-    }
-
     /// The heads' weights, which move out of the activations, a layer at a time.
-    fn attention(&mut self) -> Result<Vec<HeadRecord>> {
+    fn attention(&self, activations: &mut Activations) -> Result<Vec<HeadRecord>> {
         let mut records = vec![];
-        let layers = std::mem::take(&mut self.activations.attention);
+        let layers = std::mem::take(&mut activations.attention);
         for layer in layers.into_iter().filter(|layer| self.layers.contains(&layer.layer)) {
             for head in self.heads.clone() {
                 let weights = layer.weights(head)?;
@@ -219,4 +304,21 @@ impl Tracer<'_> {
         };
         LensRecord { name: layer.name.clone(), positions: layer.positions.iter().enumerate().map(reading).collect() }
     }
+}
+
+fn hidden(activations: &Activations) -> Result<Vec<HiddenRecord>> {
+    let record = |state: &Hidden| {
+        let summary = state.summary(EXCERPT)?;
+        Ok(HiddenRecord {
+            name: state.name.clone(),
+            shape: [summary.shape.0, summary.shape.1],
+            mean: summary.mean,
+            std: summary.std,
+            first: summary.first,
+            last_position: summary.last_position,
+            last: summary.last,
+            norms: summary.norms,
+        })
+    };
+    activations.hidden.iter().map(record).collect()
 }

@@ -41,7 +41,9 @@ pub struct SequenceRecord<'a> {
     pub index: usize,
     /// The generated ids, without the prompt; includes the end-of-text token if it was generated.
     pub ids: Vec<u32>,
-    /// Their text without special tokens, cut before a stop string; null without a tokenizer.
+    /// The prompt's ids and the generated ones, as transformers' `generate` returns them.
+    pub all_ids: Vec<u32>,
+    /// The text of the generated ids without special tokens, cut before a stop string; null without a tokenizer.
     pub text: Option<String>,
     /// Why it ended: `eos`, `length`, `stop` or `context`.
     pub finish_reason: FinishReason,

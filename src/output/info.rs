@@ -28,6 +28,12 @@ pub struct InfoRecord {
     pub memory: MemoryRecord,
     /// The checkpoint's tensors; empty unless asked for.
     pub tensors: Vec<TensorRecord>,
+    /// The entries of PyTorch's state dict, in its order; only if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_dict: Option<Vec<EntryRecord>>,
+    /// The tree of PyTorch's modules; only if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
     /// Where this comes from.
     pub source: Source,
 }
@@ -81,11 +87,36 @@ pub struct TensorRecord {
     pub shape: Vec<usize>,
 }
 
+/// An entry of PyTorch's state dict.
+#[derive(Debug, Serialize)]
+pub struct EntryRecord {
+    /// The name in transformers' model, such as `transformer.wte.weight`.
+    pub name: String,
+    /// The shape.
+    pub shape: Vec<usize>,
+}
+
+impl From<(String, Vec<usize>)> for EntryRecord {
+    fn from((name, shape): (String, Vec<usize>)) -> Self {
+        Self { name, shape }
+    }
+}
+
 impl InfoRecord {
-    /// The architecture as a tree, then the arithmetic.
+    /// The architecture as a tree, then the arithmetic; or PyTorch's views of the model, if they are asked for.
     pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
-        self.write_tree(out)?;
-        self.write_costs(out)?;
+        let is_pytorch = self.state_dict.is_some() || self.module.is_some();
+        if let Some(module) = &self.module {
+            writeln!(out, "{module}")?;
+        }
+        if let Some(entries) = &self.state_dict {
+            writeln!(out, "{} tensors", entries.len())?;
+            entries.iter().try_for_each(|entry| writeln!(out, "{} torch.Size({:?})", entry.name, entry.shape))?;
+        }
+        if !is_pytorch {
+            self.write_tree(out)?;
+            self.write_costs(out)?;
+        }
         if !self.tensors.is_empty() {
             writeln!(out, "\nTensors")?;
         }
@@ -122,16 +153,13 @@ impl InfoRecord {
         line("├─ ", format!("h.0 … h.{}  {} blocks", c.n_layer - 1, c.n_layer), p.blocks)?;
         line("│  ├─ ", format!("ln_1          layer norm ({width})"), b.ln_1)?;
         let bias = if c.bias && c.qkv_bias { "" } else { ", no bias" };
-        line(
-            "│  ├─ ",
-            format!("attn.c_attn   ({width}, {}), {} heads of {}{bias}", 3 * width, c.n_head, c.head_dim()),
-            b.attn_c_attn,
-        )?;
-        line("│  ├─ ", format!("attn.c_proj   ({width}, {width})"), b.attn_c_proj)?;
+        line("│  ├─ ", format!("attn          {} heads of {}", c.n_head, c.head_dim()), b.attention)?;
+        line("│  │  ├─ ", format!("attn.c_attn   ({width}, {}){bias}", 3 * width), b.attn_c_attn)?;
+        line("│  │  └─ ", format!("attn.c_proj   ({width}, {width})"), b.attn_c_proj)?;
         line("│  ├─ ", format!("ln_2          layer norm ({width})"), b.ln_2)?;
-        let activation = c.activation_function.name();
-        line("│  ├─ ", format!("mlp.c_fc      ({width}, {inner}), {activation}"), b.mlp_c_fc)?;
-        line("│  └─ ", format!("mlp.c_proj    ({inner}, {width})"), b.mlp_c_proj)?;
+        line("│  └─ ", format!("mlp           {}", c.activation_function.name()), b.mlp)?;
+        line("│     ├─ ", format!("mlp.c_fc      ({width}, {inner})"), b.mlp_c_fc)?;
+        line("│     └─ ", format!("mlp.c_proj    ({inner}, {width})"), b.mlp_c_proj)?;
         line("├─ ", format!("ln_f       layer norm ({width})"), p.final_norm)?;
         let tied = if c.tie_word_embeddings { "tied to wte" } else { "a separate matrix" };
         line("└─ ", format!("lm_head    ({width}, {}), {tied}", c.vocab_size), p.head)?;
@@ -152,6 +180,14 @@ impl InfoRecord {
             grouped(p.final_norm),
             if p.head > 0 { format!(" + {}", grouped(p.head)) } else { String::new() }
         )?;
+        let by_kind = [("embeddings", p.token_embedding + p.position_embedding), ("attention", p.attention)];
+        let by_kind = by_kind.into_iter().chain([("MLP", p.mlp), ("norms", p.norm), ("head", p.head)]);
+        for (name, count) in by_kind.filter(|(name, count)| *count > 0 || *name != "head") {
+            let percent = 100.0 * count as f64 / p.total as f64;
+            // Few as they are, the norms are more than nothing.
+            let decimals = if percent < 0.1 { 3 } else { 1 };
+            writeln!(out, "  {name:<11} {:>15}  {percent:>5.decimals$}%", grouped(count))?;
+        }
         writeln!(out, "  {} with an untied head", grouped(p.untied_total))?;
         writeln!(out, "\nMemory of the weights")?;
         for (name, bytes) in

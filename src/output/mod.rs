@@ -8,6 +8,7 @@ pub mod info;
 pub mod numbers;
 pub mod score;
 pub mod settings;
+pub mod shapes;
 mod stderr;
 mod style;
 pub mod svg;

@@ -7,15 +7,12 @@ use serde::Serialize;
 use super::numbers::decimal;
 use super::settings::SettingsRecord;
 use super::tokens::Notation;
-use super::{RowRecord, Stdout, Style};
+use super::{Stdout, Style};
 
 /// The scores of one text. `ids`, `tokens`, `logprobs` and `ranks` have one entry for each token of the text. The
 /// `<|endoftext|>` that `--bos` puts before the text has none, but gives the first token a log-probability.
 #[derive(Debug, Serialize)]
 pub struct ScoreRecord {
-    /// In a batch, the row: its `id`, `line` and `input`.
-    #[serde(flatten)]
-    pub row: Option<RowRecord>,
     /// The model's name.
     pub model: String,
     /// The text's tokens.

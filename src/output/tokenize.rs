@@ -16,7 +16,7 @@ use super::{Stdout, Style};
 #[derive(Debug, Serialize)]
 pub struct TokenizeRecord<'a> {
     /// The text.
-    pub text: Cow<'a, str>,
+    pub text: String,
     /// The number of tokens.
     pub count: usize,
     /// The tokens, in order.

@@ -11,8 +11,20 @@ use unicode_width::UnicodeWidthStr;
 
 use super::numbers::{probability, probability_of};
 use super::settings::SettingsRecord;
-use super::tokens::Notation;
+use super::tokens::{Notation, quoted};
 use super::{Stdout, Style};
+
+/// What `topk` shows of a text.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum TopkView<'a> {
+    /// Distributions after positions.
+    Positions(TopkRecord<'a>),
+    /// `--tree`
+    Tree(TreeRecord),
+    /// `--append`
+    Steps(StepsRecord<'a>),
+}
 
 /// The result of `topk`.
 #[derive(Serialize)]
@@ -190,6 +202,87 @@ fn write_line(candidate: &Candidate, longest: f64, notation: Notation<'_>, out: 
         return writeln!(out, "{:>5}  {:>8}  {:<30}  {bold}{token}{bold:#}  ({id})", "–", "0%", "removed");
     }
     writeln!(out, "{rank:>5}  {percent:>8}  {blue}{bar}{blue:#}{padding}  {bold}{token}{bold:#}  ({id})")
+}
+
+/// The result of `topk --append`.
+#[derive(Serialize)]
+pub struct StepsRecord<'a> {
+    /// The model's name.
+    pub model: String,
+    /// The ids of the prompt.
+    pub prompt_ids: Vec<u32>,
+    /// One for each appended token.
+    pub steps: Vec<StepRecord<'a>>,
+    /// The ids of the prompt and of the appended tokens.
+    pub all_ids: Vec<u32>,
+    /// The text of all of them; null without a tokenizer.
+    pub text: Option<String>,
+    /// What it was made with.
+    pub settings: SettingsRecord,
+}
+
+/// A step of `--append`: the token that was appended, and what else there was.
+#[derive(Serialize)]
+pub struct StepRecord<'a> {
+    /// 1 for the first.
+    pub step: usize,
+    /// The token.
+    #[serde(flatten)]
+    pub chosen: CandidateRecord,
+    /// The 0-based position of the token before it.
+    pub position: usize,
+    /// The entropy of the distribution that it was taken from, in nats.
+    pub entropy: f64,
+    /// The best candidates, the token first.
+    pub next: Candidates<'a>,
+    /// The tokens asked for with `--token`, in the order given.
+    #[serde(skip_serializing_if = "Candidates::is_empty")]
+    pub tokens: Candidates<'a>,
+}
+
+impl StepsRecord<'_> {
+    /// Each step with its token and the next best ones, the chain of tokens, and the whole text.
+    pub fn write_text(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
+        let (bold, dim, blue) = (Style::new().bold(), Style::new().dimmed(), Style::colour(AnsiColor::Blue));
+        let labels = notation.tokens(&self.all_ids).split_off(self.prompt_ids.len());
+        let digits = self.steps.iter().map(|step| step.chosen.id.to_string().len()).max().unwrap_or(0);
+        let name = |(step, label): (&StepRecord<'_>, &String)| format!("{:>digits$}: {label}", step.chosen.id);
+        let names: Vec<String> = self.steps.iter().zip(&labels).map(name).collect();
+        let widest = names.iter().map(|name| name.width()).max().unwrap_or(0).min(32);
+        let room = if Stdout::is_terminal() { Stdout::width() } else { usize::MAX };
+        for (step, name) in self.steps.iter().zip(&names) {
+            let mut candidates = step.next.candidates.iter();
+            let percentage = candidates.next().map(|chosen| percent(chosen, 2)).unwrap_or_default();
+            let padding = " ".repeat(widest.saturating_sub(name.width()));
+            write!(out, "{dim}{:>4}{dim:#}  {bold}{name}{bold:#}{padding}  {percentage:>7}", step.step)?;
+            let mut column = 15 + widest.max(name.width());
+            for (i, other) in candidates.enumerate() {
+                let other = format!("{} {}", notation.token(other.id), percent(other, 2));
+                column += other.width() + 2;
+                if column > room {
+                    break;
+                }
+                let before = if i == 0 { "   " } else { ", " };
+                write!(out, "{dim}{before}{other}{dim:#}")?;
+            }
+            for asked in &step.tokens.candidates {
+                write!(out, "; {} {} (rank {})", notation.token(asked.id), percent(asked, 2), asked.rank())?;
+            }
+            writeln!(out)?;
+        }
+        writeln!(out)?;
+        for (i, name) in names.iter().enumerate() {
+            if i > 0 {
+                write!(out, " {blue}→{blue:#} ")?;
+            }
+            write!(out, "{}", name.trim_start())?;
+        }
+        writeln!(out)?;
+        match &self.text {
+            Some(text) => writeln!(out, "{}", quoted(text.as_bytes())),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The probability of a candidate.

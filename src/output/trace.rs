@@ -20,6 +20,9 @@ pub struct TraceRecord {
     pub ids: Vec<u32>,
     /// Their texts, with U+FFFD if a token alone is not UTF-8; null without a tokenizer.
     pub tokens: Vec<Option<String>>,
+    /// Whether several runs gave the same bits; only if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<RepeatRecord>,
     /// The residual stream: `embed`, `blocks.{i}.hidden` (after block i), `final` (after the last norm).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden: Option<Vec<HiddenRecord>>,
@@ -31,6 +34,42 @@ pub struct TraceRecord {
     pub lens: Option<Vec<LensRecord>>,
     /// What it was made with.
     pub settings: SettingsRecord,
+}
+
+/// Several runs over the same text.
+#[derive(Debug, Serialize)]
+pub struct RepeatRecord {
+    /// How many runs.
+    pub runs: usize,
+    /// Whether they gave the same bits.
+    pub identical: bool,
+    /// For each run, the SHA-256 of all hidden states, attention and logits.
+    pub sha256: Vec<String>,
+}
+
+impl RepeatRecord {
+    /// Compares the hashes of runs.
+    pub fn new(sha256: Vec<String>) -> Self {
+        let identical = sha256.windows(2).all(|pair| pair[0] == pair[1]);
+        Self { runs: sha256.len(), identical, sha256 }
+    }
+
+    fn write_text(&self, out: &mut Stdout) -> Result<()> {
+        let bold = Style::new().bold();
+        let runs = if self.runs == 1 { "1 run".to_owned() } else { format!("{} runs", self.runs) };
+        match self.sha256.as_slice() {
+            [hash, ..] if self.identical => {
+                let gave = if self.runs == 1 { "" } else { " gave the same bits" };
+                writeln!(out, "{bold}{runs}{gave}{bold:#}: hidden states, attention and logits have the SHA-256")?;
+                Ok(writeln!(out, "{hash}\n")?)
+            }
+            hashes => {
+                writeln!(out, "{bold}{runs} differ{bold:#}: the SHA-256 of hidden states, attention and logits")?;
+                hashes.iter().enumerate().try_for_each(|(i, hash)| writeln!(out, "run {:<3} {hash}", i + 1))?;
+                Ok(writeln!(out)?)
+            }
+        }
+    }
 }
 
 /// A summary of a hidden state.
@@ -100,6 +139,9 @@ impl TraceRecord {
     /// Every view in the record.
     pub fn write_text(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
         let labels = notation.tokens(&self.ids);
+        if let Some(repeat) = &self.repeat {
+            repeat.write_text(out)?;
+        }
         if let Some(hidden) = &self.hidden {
             write_hidden(hidden, out)?;
         }

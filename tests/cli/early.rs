@@ -53,7 +53,7 @@ fn values_and_exclusions() {
         refused(&[&["generate", "--interactive"], flags].concat(), 2, words);
     }
     for flags in [["--output", "x.jsonl"], ["--batch-size", "3"]] {
-        for subcommand in ["generate", "score"] {
+        for subcommand in ["generate", "score", "topk", "trace"] {
             refused(&[&[subcommand, "Once"], &flags[..]].concat(), 2, &[flags[0], "--input"]);
             refused(&[&[subcommand], &flags[..]].concat(), 2, &["--input"]);
         }

@@ -64,7 +64,7 @@ fn the_json_has_the_keys_of_the_contract() {
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&json), ["model", "prompt", "prompt_ids", "seed", "sequences", "timings", "settings"]);
     let sequence = &json["sequences"][0];
-    assert_eq!(keys(sequence), ["index", "ids", "text", "finish_reason", "score", "logprobs"]);
+    assert_eq!(keys(sequence), ["index", "ids", "all_ids", "text", "finish_reason", "score", "logprobs"]);
     let token = &sequence["logprobs"][0];
     assert_eq!(keys(token), ["id", "token", "logprob", "top"]);
     assert_eq!(keys(&token["top"][0]), ["id", "token", "logprob"]);
@@ -309,4 +309,19 @@ fn threads_are_at_most_the_cores() {
     assert_eq!(many.stdout(), run(&["--threads", "1"]).stdout());
     assert_eq!(run(&["--threads", "1024", "--quiet"]).stderr(), "");
     assert_eq!(run(&["--threads", "1"]).stderr(), "");
+}
+
+/// transformers' `generate` returns prompt and completion in one list.
+#[test]
+fn the_joined_ids_are_those_of_the_prompt_and_the_completion() {
+    let beams = ["generate", "-m", "demo", "Once upon", "-n", "3", "--num-beams", "2", "--num-return-sequences", "2"];
+    let json = gpt2(&[&beams[..], &["--format", "json"]].concat()).succeeds().json();
+    for sequence in json["sequences"].as_array().unwrap() {
+        let ids = [&json["prompt_ids"], &sequence["ids"]].map(|ids| ids.as_array().unwrap().as_slice()).concat();
+        assert_eq!(sequence["all_ids"], serde_json::Value::from(ids));
+    }
+    let rows =
+        gpt2(&["generate", "-m", "demo", "--input", "-", "--max-length", "5"]).stdin("{\"ids\": [7454, 2402]}\n");
+    let all = rows.succeeds().json_lines()[0]["sequences"][0]["all_ids"].clone();
+    assert_eq!(all.as_array().unwrap().len(), 5, "--max-length counts the prompt");
 }

@@ -56,7 +56,8 @@ fn what_follows_a_text_flag_is_text() {
 #[test]
 fn an_unknown_flag_comes_with_a_tip_that_helps() {
     for (arguments, tip) in [
-        (&["topk", "Once", "--input", "x"][..], "'--input' is a flag of gpt2 generate and gpt2 score"),
+        (&["generate", "Once", "--stride", "3"][..], "'--stride' is a flag of gpt2 score"),
+        (&["topk", "Once", "--logprobs", "x"], "'--logprobs' is a flag of gpt2 generate"),
         (&["score", "Once", "--temperature=2"], "'--temperature' is a flag of gpt2 generate and gpt2 topk"),
         (&["info", "--stride", "3"], "'--stride' is a flag of gpt2 score"),
         (&["generate", "--diversity-penalty", "-inf"], "is given as --diversity-penalty=-inf"),

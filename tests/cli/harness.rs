@@ -21,15 +21,32 @@ pub struct Run {
 /// The binary with these arguments.
 pub fn gpt2<S: AsRef<OsStr>>(arguments: &[S]) -> Run {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gpt2"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("HF_") || name.starts_with("GPT2_MODEL")) {
-            command.env_remove(name);
-        }
-    }
-    // Nothing listens there: tests that need a hub start their own.
-    command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HOME", "/nonexistent/huggingface");
     command.args(arguments);
-    Run { command, stdin: vec![] }
+    Run::clean(command)
+}
+
+/// A line of a shell that finds the binary as `gpt2`, in this folder.
+#[cfg(unix)]
+pub fn shell(line: &str, folder: &Path) -> Run {
+    let mut command = Command::new("sh");
+    let binary = Path::new(env!("CARGO_BIN_EXE_gpt2")).parent().expect("the binary is in a folder");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([binary.to_owned()].into_iter().chain(std::env::split_paths(&path)));
+    command.args(["-c", line]).current_dir(folder).env("PATH", path.expect("a list of folders"));
+    Run::clean(command)
+}
+
+impl Run {
+    fn clean(mut command: Command) -> Self {
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("HF_") || name.starts_with("GPT2_MODEL")) {
+                command.env_remove(name);
+            }
+        }
+        // Nothing listens there: tests that need a hub start their own.
+        command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HOME", "/nonexistent/huggingface");
+        Self { command, stdin: vec![] }
+    }
 }
 
 /// Tools that some tests need and not every machine has.

@@ -111,3 +111,60 @@ fn impossible_configurations_are_refused_by_name() {
         gpt2(&["info", "--config", file.path().to_str().unwrap()]).fails(1, &words);
     }
 }
+
+/// `pytorch.json` is what PyTorch prints of transformers' models: see `make_pytorch.py`.
+#[test]
+fn pytorchs_views_are_those_of_transformers() {
+    let golden: Value = serde_json::from_slice(include_bytes!("../fixtures/pytorch.json")).unwrap();
+    for case in golden.as_array().unwrap() {
+        let mut keys = case["config"].clone();
+        keys["model_type"] = json!("gpt2");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), keys.to_string()).unwrap();
+        let path = file.path().to_str().unwrap();
+        let module = gpt2(&["info", "--config", path, "--module"]).succeeds().stdout();
+        assert_eq!(module, format!("{}\n", case["module"].as_str().unwrap()));
+        let Some(entries) = case["state_dict"].as_array() else { continue };
+        let line = |entry: &Value| {
+            let shape = entry[1].to_string().replace(',', ", ");
+            format!("{} torch.Size({shape})\n", entry[0].as_str().unwrap())
+        };
+        let expected = format!("{} tensors\n{}", entries.len(), entries.iter().map(line).collect::<String>());
+        let listed = gpt2(&["info", "--config", path, "--state-dict"]).succeeds().stdout();
+        assert_eq!(listed, expected);
+        let json = gpt2(&["info", "--config", path, "--state-dict", "--module", "--format", "json"]).succeeds().json();
+        assert_eq!((&json["module"], json["state_dict"].as_array().unwrap().len()), (&case["module"], entries.len()));
+        assert_eq!(json["state_dict"][2], json!({"name": entries[2][0], "shape": entries[2][1]}));
+    }
+}
+
+/// A checkpoint without biases is shown as transformers would have it, with biases.
+#[test]
+fn a_checkpoint_is_shown_as_pytorch_would_show_it() {
+    let list = |name: &str| {
+        let folder = tiny(name).display().to_string();
+        gpt2(&["info", "-m", &folder, "--state-dict"]).succeeds().stdout()
+    };
+    for (name, dtype) in [("base", "tied"), ("untied_f16", "untied")] {
+        let listed = list(name);
+        let lines: Vec<&str> = listed.lines().collect();
+        assert!(lines[0] == format!("{} tensors", lines.len() - 1), "{dtype}: {listed}");
+        assert!(lines[1].starts_with("transformer.wte.weight torch.Size(["), "{listed}");
+        assert!(lines.last().unwrap().starts_with("lm_head.weight torch.Size(["), "{listed}");
+    }
+}
+
+/// `sum(p.numel() for n, p in model.named_parameters() if ".attn." in n)`, and likewise.
+#[test]
+fn parameters_are_counted_by_kind() {
+    let json = info(&config(json!({})));
+    let counts = ["attention", "mlp", "norm", "head"].map(|kind| json["parameters"][kind].as_u64().unwrap());
+    assert_eq!(counts, [28_348_416, 56_669_184, 38_400, 0]);
+    let block = ["attention", "mlp", "norm"].map(|kind| json["parameters"]["block"][kind].as_u64().unwrap());
+    assert_eq!(block, [2_362_368, 4_722_432, 3_072]);
+    let file = config(json!({}));
+    let text = gpt2(&["info", "--config", file.path().to_str().unwrap()]).succeeds().stdout();
+    for words in ["attention        28,348,416", "MLP              56,669,184", "norms                38,400"] {
+        assert!(text.contains(words), "{words} is not in\n{text}");
+    }
+}

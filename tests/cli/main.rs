@@ -5,6 +5,8 @@ mod bench;
 mod browser;
 mod checkpoint;
 mod convert;
+#[cfg(unix)]
+mod courses;
 mod early;
 #[cfg(feature = "hub")]
 mod fake_hub;
@@ -22,6 +24,7 @@ mod rows;
 mod score;
 mod streams;
 mod terminal;
+mod texts;
 mod tokenize;
 mod tokenizer_files;
 mod tokenizer_limits;

@@ -7,7 +7,15 @@ use serde_json::{Value, json};
 use crate::harness::{Done, gpt2, tiny};
 
 /// The subcommands with rows, and how little work they can do.
-const SUBCOMMANDS: [&[&str]; 2] = [&["generate", "-n", "1"], &["score"]];
+const SUBCOMMANDS: [&[&str]; 5] = [&["generate", "-n", "1"], &["score"], &["topk"], &["trace"], &["tokenize"]];
+
+/// The ids of a record's text, whatever the subcommand.
+fn ids(record: &Value) -> Value {
+    match record["tokens"].as_array() {
+        Some(tokens) if tokens[0].is_object() => tokens.iter().map(|token| token["id"].clone()).collect(),
+        _ => record.get("prompt_ids").unwrap_or(&record["ids"]).clone(),
+    }
+}
 
 fn run(subcommand: &[&str], more: &[&str], rows: impl AsRef<[u8]>) -> crate::harness::Run {
     gpt2(&[subcommand, &["-m", "demo", "--input", "-"], more].concat()).stdin(rows)
@@ -63,8 +71,8 @@ fn ids_and_other_keys_come_back_as_written() {
         let done = run(subcommand, &[], rows).fails(1, &["1 row failed"]);
         let out = done.stdout();
         for start in [
-            r#"{"id":12345678901234567890123,"line":1,"input":{"score":1.50,"meta":{"z": [1e400, "é"], "a": null}},"model":"#,
-            r#"{"id":null,"line":2,"input":{"label":-0.0},"model":"#,
+            r#"{"id":12345678901234567890123,"line":1,"input":{"score":1.50,"meta":{"z": [1e400, "é"], "a": null}},"#,
+            r#"{"id":null,"line":2,"input":{"label":-0.0},"#,
             r#"{"id":{"b": 1.0},"line":3,"input":{"label":3},"error":"`prompt` is 5; it takes a text"}"#,
         ] {
             assert!(out.lines().any(|line| line.starts_with(start)), "{start} is not in\n{out}");
@@ -89,7 +97,6 @@ fn the_prompt_has_the_same_names_in_every_subcommand() {
             let value = if key.ends_with("ids") { json!([7454, 2402]) } else { json!("Once upon") };
             format!("{}\n", json!({"id": key, key: value}))
         });
-        let ids = |row: &Value| row.get("prompt_ids").unwrap_or(&row["ids"]).clone();
         for row in run(subcommand, &[], rows.concat()).succeeds().json_lines() {
             assert_eq!(ids(&row), json!([7454, 2402]), "{row}");
         }
@@ -263,8 +270,7 @@ fn a_row_that_has_changed_is_done_again() {
         let records = files.records();
         assert_eq!((records.len(), &records[0]["id"], &records[1]["id"]), (2, &json!(2), &json!(1)));
         assert!(before.contains(files.read().lines().next().unwrap()), "the row that is as it was is kept");
-        let ids = records[1].get("prompt_ids").unwrap_or(&records[1]["ids"]);
-        assert_eq!(*ids, json!([7454, 612]));
+        assert_eq!(ids(&records[1]), json!([7454, 612]));
         // On a stream, the change is noticed too late to take the result back.
         let output = files.path("out.jsonl");
         let arguments = [subcommand, &["-m", "demo", "--input", "-", "--resume", "--output", output.to_str().unwrap()]];
@@ -289,7 +295,9 @@ fn an_output_made_with_other_settings_is_not_continued() {
     refused(&["generate", "-n", "2", "--bos"], &["--bos false (now true)"]);
     refused(&["generate", "-n", "2", "--quantize", "q8_0"], &["--quantize not set (now \"q8_0\")"]);
     refused(&["generate", "-n", "2", "--keep", "a"], &["--keep"]);
-    refused(&["score"], &["gpt2 generate, not gpt2 score"]);
+    for other in ["score", "topk", "trace", "tokenize"] {
+        refused(&[other], &[&format!("gpt2 generate, not gpt2 {other}")]);
+    }
     let base = tiny("base").display().to_string();
     refused(&["generate", "-n", "2", "-m", &base], &["the model demo, not", "base"]);
     // GPT-2's tokenizer without its merges.

@@ -168,3 +168,56 @@ fn parts_of_characters_are_named() {
     let scores = gpt2(&["score", "-m", "demo", text]).succeeds().stdout();
     assert!(scores.contains("\" 😀\" 1/2\n") && scores.contains("\" 😀\" 2/2\n"), "{scores}");
 }
+
+/// The loop that takes the best token and runs again is greedy search: transformers' greedy sequences, with and without
+/// processors.
+#[test]
+fn the_loop_appends_what_greedy_search_generates() {
+    let mut checked = 0;
+    for checkpoint in ["base", "erf_inner", "inverse", "untied_f16"] {
+        for case in golden(checkpoint)["generate"].as_array().unwrap() {
+            let params = case["params"].as_object().unwrap();
+            let is_greedy = params.keys().all(|key| ["repetition_penalty", "no_repeat_ngram_size"].contains(&&**key));
+            let expected = case["sequences"][0].as_array().unwrap();
+            if !is_greedy || expected.is_empty() {
+                continue;
+            }
+            let steps = expected.len().to_string();
+            let mut flags = strings(&["--append", &steps, "-k", "2"]);
+            for (key, value) in params {
+                flags.extend([format!("--{}", key.replace('_', "-")), value.to_string()]);
+            }
+            let json = topk(checkpoint, &case["ids"], &flags);
+            let ids: Vec<&Value> = json["steps"].as_array().unwrap().iter().map(|step| &step["id"]).collect();
+            assert_eq!(ids, expected.iter().collect::<Vec<_>>(), "{checkpoint} {params:?}");
+            let all = [case["ids"].as_array().unwrap().as_slice(), expected].concat();
+            assert_eq!(json["all_ids"], Value::from(all));
+            checked += 1;
+        }
+    }
+    assert!(checked >= 4, "{checked}");
+}
+
+#[test]
+fn each_step_is_the_distribution_after_the_steps_before() {
+    let base = ["topk", "-m", "demo", "Once upon a", "-k", "3", "--token", " king"];
+    let json = gpt2(&[&base[..], &["--append", "3", "--format", "json"]].concat()).succeeds().json();
+    let mut ids = "7454 2402 257".to_owned();
+    for step in json["steps"].as_array().unwrap() {
+        let after = ["topk", "-m", "demo", "--ids", &ids, "-k", "3", "--token", " king", "--format", "json"];
+        let position = gpt2(&after).succeeds().json()["positions"][0].clone();
+        for key in ["position", "entropy", "next", "tokens"] {
+            assert_eq!(step[key], position[key], "{key} after {ids}");
+        }
+        assert_eq!((&step["id"], &step["prob"]), (&position["next"][0]["id"], &position["next"][0]["prob"]));
+        ids = format!("{ids} {}", step["id"]);
+    }
+    assert_eq!(json["text"], "Once upon a time there was");
+    let text = gpt2(&[&base[..], &["--append", "3"]].concat()).succeeds().stdout();
+    assert!(text.contains("\n640: \" time\" → 612: \" there\" → 373: \" was\"\n"), "{text}");
+    assert!(text.ends_with("\"Once upon a time there was\"\n"), "{text}");
+    gpt2(&[&base[..], &["--append", "511"]].concat()).fails(2, &["--append 511", "room for 510"]);
+    for more in [&["--tree", "2"][..], &["--all"], &["--position", "0"]] {
+        gpt2(&[&base[..], &["--append", "2"], more].concat()).fails(2, &["--append"]);
+    }
+}

@@ -252,3 +252,26 @@ fn attention_that_is_no_distribution_is_refused_in_every_view() {
         assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 0, "{flags:?}");
     }
 }
+
+/// The hash is that of the numbers as `--save` writes them.
+#[test]
+fn repeated_runs_give_the_same_bits() {
+    use sha2::{Digest, Sha256};
+    let folder = tempfile::tempdir().unwrap();
+    let saved = folder.path().join("a.safetensors");
+    let base = ["trace", "-m", "demo", "Once upon a time"];
+    gpt2(&[&base[..], &["--save", saved.to_str().unwrap()]].concat()).succeeds();
+    let bytes = std::fs::read(&saved).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let hash: String = Sha256::digest(&bytes[8 + header..]).iter().map(|byte| format!("{byte:02x}")).collect();
+    let json = gpt2(&[&base[..], &["--repeat", "3", "--format", "json"]].concat()).succeeds().json();
+    assert_eq!(json["repeat"], serde_json::json!({"runs": 3, "identical": true, "sha256": [hash, hash, hash]}));
+    assert!(json.get("hidden").is_none(), "{json}");
+    let text = gpt2(&[&base[..], &["--repeat", "2"]].concat()).succeeds().stdout();
+    assert!(text.starts_with("2 runs gave the same bits") && text.contains(&hash), "{text}");
+    let other = gpt2(&["trace", "-m", "demo", "Once upon a king", "--repeat", "2"]).succeeds().stdout();
+    assert!(!other.contains(&hash), "another text has another hash");
+    let both = gpt2(&[&base[..], &["--repeat", "2", "--lens"]].concat()).succeeds().stdout();
+    assert!(both.contains("same bits") && both.contains("Logit lens"), "{both}");
+    gpt2(&[&base[..], &["--repeat", "0"]].concat()).fails(2, &["--repeat", "from 1"]);
+}

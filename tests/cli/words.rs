@@ -444,7 +444,11 @@ fn progress_counts_tokens() {
     let (code, shown) = gpt2(&["score", "-m", "demo", "--stride", "128"]).stdin(&text).on_terminal();
     assert_eq!(code, Some(0));
     // How long it takes is not known from the start.
-    assert!(shown.contains("0/7,201 tokens ") && !shown.contains("0/7,201 tokens, 0s left"), "{:?}", shown.get(..600));
+    assert!(
+        shown.contains("0/7,201 tokens ") && !shown.contains("░ 0/7,201 tokens, 0s left"),
+        "{:?}",
+        shown.get(..600)
+    );
     assert!(shown.contains("s left"));
     let beams = ["generate", "-m", "demo", "Once", "--num-beams", "3", "-n", "200", "--ignore-eos"];
     let (code, shown) = gpt2(&beams).on_terminal();

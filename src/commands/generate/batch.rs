@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
-use gpt2::decode::{Engine, Event, Meaning, PARAMETERS, RequestId, Sequence, parameter_meaning};
+use gpt2::decode::{Engine, Event, Meaning, RequestId, Sequence, parameter_meaning};
 use gpt2::model::Session;
 use indicatif::ProgressBar;
 use serde_json::Value;
@@ -49,8 +49,7 @@ fn settings(generator: &Generator<'_>) -> Settings {
     let (args, config) = (generator.args, &generator.config);
     let mut settings = generator.loaded.settings("generate", &args.model, &args.text, &args.batch.rows);
     settings.seed = config.seed.unwrap_or_else(rand_seed);
-    let own = PARAMETERS.iter().map(|parameter| (parameter.name.to_owned(), parameter.json(config)));
-    settings.parameters.extend(own);
+    settings.parameters.extend(rows::parameters(config));
     settings.parameters.insert("eos_token_id".into(), config.eos_token_id.clone().into());
     let file = generator.loaded.generation_file.as_ref().filter(|_| args.generation_config);
     let file = file.map_or(Value::Null, |file| file.values().into());

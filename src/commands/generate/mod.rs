@@ -289,7 +289,8 @@ impl Generator<'_> {
             }
             if sequence.logprobs.is_some() {
                 let notation = self.loaded.notation(self.args.pieces.pieces);
-                write_logprobs(&self.sequence(i, sequence), &request.prompt_ids, notation, out)?;
+                let record = self.sequence(i, sequence, &request.prompt_ids);
+                write_logprobs(&record, &request.prompt_ids, notation, out)?;
             }
         }
         self.report(&outcome.sequences, outcome.timings);
@@ -359,16 +360,21 @@ impl Generator<'_> {
             prompt: request.prompt.clone(),
             prompt_ids: request.prompt_ids.clone(),
             seed: request.seed(),
-            sequences: sequences.iter().enumerate().map(|(i, sequence)| self.sequence(i, sequence)).collect(),
+            sequences: sequences
+                .iter()
+                .enumerate()
+                .map(|(i, sequence)| self.sequence(i, sequence, &request.prompt_ids))
+                .collect(),
             timings,
         }
     }
 
-    fn sequence<'a>(&'a self, index: usize, sequence: &'a Sequence) -> SequenceRecord<'a> {
+    fn sequence<'a>(&'a self, index: usize, sequence: &'a Sequence, prompt: &[u32]) -> SequenceRecord<'a> {
         let logprobs = sequence.logprobs.as_ref();
         SequenceRecord {
             index,
             ids: sequence.ids.clone(),
+            all_ids: [prompt, &sequence.ids].concat(),
             text: self.loaded.tokenizer.as_ref().map(|_| String::from_utf8_lossy(&sequence.text).into_owned()),
             finish_reason: sequence.finish_reason,
             score: sequence.score,

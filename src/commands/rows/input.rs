@@ -10,9 +10,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use gpt2::Error;
 
 use super::lines::{Line, Lines, Utf16, other_format};
-use super::row::{self, Keys, Refused, Row};
+use super::row::{self, Form, Keys, Refused, Row};
 use super::{Hash, sink};
-use crate::cli::{RowArgs, is_stdin};
+use crate::cli::{RowArgs, TextsArgs, is_stdin};
 
 /// Lines that are read ahead, and bytes for which a long one counts as several.
 const AHEAD: usize = 64;
@@ -22,7 +22,7 @@ const LONG: usize = 1 << 20;
 pub struct Input {
     /// The lines; none for a place that a long line takes beside its own.
     lines: Receiver<Option<Line>>,
-    keys: Keys,
+    form: Form,
     name: String,
     /// The line of each id so far, of a stream; a file's ids are checked before it is read.
     seen: Option<HashMap<Hash, usize>>,
@@ -41,7 +41,7 @@ pub enum Next {
 }
 
 impl Input {
-    /// Opens the input that the flags name, if any. If it is a file, everything that is wrong with it as a whole is found
+    /// Opens the rows that the flags name, if any. If that is a file, everything that is wrong with it as a whole is found
     /// now, before a model is loaded or an earlier output touched. `parameters` says whether rows may set decoding
     /// parameters.
     ///
@@ -49,8 +49,23 @@ impl Input {
     /// If it cannot be read, is the output, is not one JSON object a line, or has an id twice.
     pub fn open(args: &RowArgs, parameters: bool) -> Result<Option<Self>> {
         let Some(path) = &args.input else { return Ok(None) };
-        sink::check(path, args.output.as_deref())?;
         let keys = Keys { parameters, keep: args.keep.clone(), strict: args.strict };
+        Self::of(path, Form::Objects(keys), args).map(Some)
+    }
+
+    /// Opens the rows or lines that the flags name, if any, as [`open`](Self::open) does.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn of_texts(args: &TextsArgs) -> Result<Option<Self>> {
+        match &args.lines {
+            Some(path) => Self::of(path, Form::Texts, &args.rows).map(Some),
+            None => Self::open(&args.rows, false),
+        }
+    }
+
+    fn of(path: &Path, form: Form, args: &RowArgs) -> Result<Self> {
+        sink::check(path, args.output.as_deref())?;
         let name = if is_stdin(path) { "stdin".to_owned() } else { path.display().to_string() };
         let cannot_read = || format!("cannot read {name}");
         let (mut seen, mut contents) = (None, None);
@@ -60,7 +75,7 @@ impl Input {
         } else {
             let file = File::open(path).with_context(cannot_read)?;
             if file.metadata().with_context(cannot_read)?.is_file() {
-                contents = scan(path, &name, &keys, args.resume)?;
+                contents = scan(path, &name, &form, args.resume)?;
             } else {
                 seen = Some(HashMap::new());
             }
@@ -76,7 +91,7 @@ impl Input {
                 }
             }
         });
-        Ok(Some(Self { lines, keys, name, seen, contents, is_first: true }))
+        Ok(Self { lines, form, name, seen, contents, is_first: true })
     }
 
     /// The next row; waits for it if `wait` is set.
@@ -99,9 +114,9 @@ impl Input {
             Err(TryRecvError::Disconnected) => return Ok(Next::End),
         };
         if std::mem::take(&mut self.is_first) {
-            check_format(&self.name, &text)?;
+            check_format(&self.name, &self.form, &text)?;
         }
-        let row = match self.keys.read(number, text) {
+        let row = match self.form.read(number, text) {
             Ok(row) => row,
             Err(refused) => return Ok(Next::Refused(refused)),
         };
@@ -116,8 +131,9 @@ impl Input {
     }
 }
 
-fn check_format(name: &str, first: &Result<String>) -> Result<()> {
+fn check_format(name: &str, form: &Form, first: &Result<String>) -> Result<()> {
     let what = match first {
+        Ok(_) if matches!(form, Form::Texts) => None,
         Ok(first) => other_format(first).map(str::to_owned),
         Err(error) => error.downcast_ref::<Utf16>().map(|what| format!("is {what}")),
     };
@@ -128,16 +144,16 @@ fn check_format(name: &str, first: &Result<String>) -> Result<()> {
 }
 
 /// Checks a file as a whole; returns what its rows say, by their keys, if `wanted`.
-fn scan(path: &Path, name: &str, keys: &Keys, wanted: bool) -> Result<Option<HashMap<Hash, Hash>>> {
+fn scan(path: &Path, name: &str, form: &Form, wanted: bool) -> Result<Option<HashMap<Hash, Hash>>> {
     let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
     let mut ids = HashMap::new();
     let mut contents = wanted.then(HashMap::new);
     for (i, (number, text)) in Lines::new(BufReader::new(file)).enumerate() {
         if i == 0 {
-            check_format(name, &text)?;
+            check_format(name, form, &text)?;
         }
         // What is wrong with a row is reported in its turn.
-        let (place, row) = match keys.read(number, text) {
+        let (place, row) = match form.read(number, text) {
             Ok(row) => (row.place, Some((row.key, row.content))),
             Err(refused) => (refused.place, None),
         };

@@ -11,10 +11,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use gpt2::Error;
+use gpt2::decode::{GenerationConfig, PARAMETERS};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Hash;
+
+/// Decoding parameters by name, for [`Settings`].
+pub fn parameters(config: &GenerationConfig) -> impl Iterator<Item = (String, Value)> {
+    PARAMETERS.iter().map(|parameter| (parameter.name.to_owned(), parameter.json(config)))
+}
 
 /// What the results of a run depend on, besides the rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

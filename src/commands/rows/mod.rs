@@ -1,9 +1,11 @@
 //! Rows: many inputs from a file or a stream, one JSON object a line, and one result a line for each.
 //!
 //! Every subcommand that takes rows reads them with [`Input`] and writes results with [`Sink`], so that keys, ids, errors
-//! and `--resume` work the same everywhere. `row` knows what the keys of a row mean, `meant` which key a misspelt one was,
-//! `equal` which ids are the same, `lines` what a line is, `ledger` what an output was made with.
+//! and `--resume` work the same everywhere; [`Batch`] is the loop between them. `row` knows what the keys of a row mean,
+//! `meant` which key a misspelt one was, `equal` which ids are the same, `lines` what a line is, `ledger` what an output was
+//! made with.
 
+mod batch;
 mod equal;
 mod input;
 mod ledger;
@@ -13,8 +15,9 @@ mod progress;
 mod row;
 mod sink;
 
+pub use batch::{Batch, Results, of_those_that_can, together};
 pub use input::{Input, Next};
-pub use ledger::Settings;
+pub use ledger::{Settings, parameters};
 pub use lines::Lines;
 pub use progress::{outcome, progress, show_tokens};
 pub use row::{Refused, Row};

@@ -58,6 +58,40 @@ pub struct Refused {
     pub error: Error,
 }
 
+/// What the lines of an input are.
+#[derive(Debug, Clone)]
+pub enum Form {
+    /// JSON objects.
+    Objects(Keys),
+    /// Texts.
+    Texts,
+}
+
+impl Form {
+    /// Reads the row on a line.
+    pub fn read(&self, line: usize, text: Result<String>) -> Result<Row, Box<Refused>> {
+        match self {
+            Self::Objects(keys) => keys.read(line, text),
+            Self::Texts => Row::of_text(line, text),
+        }
+    }
+}
+
+impl Row {
+    /// The row of a line that is a text.
+    fn of_text(line: usize, text: Result<String>) -> Result<Self, Box<Refused>> {
+        let place = RowRecord { id: None, line, input: None };
+        match text {
+            Ok(text) => {
+                let text = text.strip_suffix('\r').unwrap_or(&text);
+                let (key, content) = (key(None, line), hash([text]));
+                Ok(Self { place, prompt: Prompt::Text(text.to_owned()), parameters: Map::new(), key, content })
+            }
+            Err(error) => Err(Box::new(Refused { place, error: error.context(format!("line {line}")) })),
+        }
+    }
+}
+
 impl Keys {
     /// Reads the row on a line.
     pub fn read(&self, line: usize, text: Result<String>) -> Result<Row, Box<Refused>> {

@@ -133,7 +133,7 @@ impl Sink {
 
     /// Writes why a row failed.
     pub fn refused(&mut self, refused: Refused) -> Result<()> {
-        let error = advice::lines(&refused.error, &self.subcommand, Spelling::Keys).join(": ");
+        let error = error_line(&refused, &self.subcommand);
         self.line(&ErrorRecord { row: refused.place, error })
     }
 
@@ -157,6 +157,11 @@ impl Sink {
             }
         }
     }
+}
+
+/// Why a row failed, on one line.
+pub(super) fn error_line(refused: &Refused, subcommand: &str) -> String {
+    advice::lines(&refused.error, subcommand, Spelling::Keys).join(": ")
 }
 
 /// Writes a line at once, unless it is very long.

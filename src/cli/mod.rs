@@ -26,7 +26,7 @@ pub use model::{ModelArgs, TokenizerArgs};
 pub use rows::RowArgs;
 pub use score::ScoreArgs;
 pub use text::{Prompt, TextArgs, flag_ids, is_stdin, read_text};
-pub use trace::TraceArgs;
+pub use trace::{Theme, TraceArgs};
 
 /// GPT-2 on the command line: tokenize, look at the next token, score, generate.
 #[derive(Debug, Parser)]
@@ -179,6 +179,7 @@ pub enum Format {
   gpt2 generate --model demo --prompt \"Once upon a time\" -n 40
   gpt2 generate \"The theory of relativity is\" --num-beams 4 --num-return-sequences 2
   gpt2 generate \"I enjoy walking with my cute dog\" --temperature 0.8 --top-k 50 --seed 1
+  gpt2 generate \"Once upon a time\" --temperature 0.8 --html choices.html
   gpt2 generate --ids \"464 4583 286\" --format json
   gpt2 generate --input prompts.jsonl --output results.jsonl --batch-size 16 --resume
   echo \"Once upon a\" | gpt2 generate --model demo")]
@@ -205,6 +206,9 @@ pub struct GenerateArgs {
     /// How to write the result
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
+    /// Also write a page for the browser: each token with its alternatives, at any temperature and top-k
+    #[arg(long, value_name = "F.html", conflicts_with_all = ["input", "interactive"], help_heading = "Output")]
+    pub html: Option<PathBuf>,
     #[command(flatten)]
     pub raw_text: RawTextArg,
     #[command(flatten)]
@@ -241,6 +245,7 @@ pub struct BatchArgs {
   gpt2 tokenize --format ids \"Hello world\"
   gpt2 tokenize --count --file book.txt
   gpt2 tokenize --decode \"464 4583 286 44449\"
+  gpt2 tokenize --file book.txt --html tokens.html
   gpt2 tokenize --vocab --grep '^Ġrel'")]
 pub struct TokenizeArgs {
     #[command(flatten)]
@@ -260,6 +265,9 @@ pub struct TokenizeArgs {
     pub grep: Option<String>,
     #[command(flatten)]
     pub raw_text: RawTextArg,
+    /// Also write a page for the browser that shows the tokens in the text
+    #[arg(long, value_name = "F.html", conflicts_with = "vocab", help_heading = "Output")]
+    pub html: Option<PathBuf>,
     /// Print only the number of tokens
     #[arg(long, conflicts_with = "format", help_heading = "Output")]
     pub count: bool,

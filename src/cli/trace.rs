@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{Format, ModelArgs, TextArgs, number};
 
@@ -13,7 +13,7 @@ use super::{Format, ModelArgs, TextArgs, number};
   gpt2 trace --model demo \"Once upon a time\" --attention --layer 2 --head 1
   gpt2 trace --model demo \"Once upon a time\" --attention --layer 2 --svg heads.svg
   gpt2 trace --model demo \"Once upon a time\" --html inside.html
-  gpt2 trace --model demo \"Once upon a time\" --save activations.safetensors")]
+  gpt2 trace --model demo \"Once upon a time\" --save activations.npz")]
 pub struct TraceArgs {
     #[command(flatten)]
     pub model: ModelArgs,
@@ -34,16 +34,31 @@ pub struct TraceArgs {
     /// Show only the attention of this head, counted from 0
     #[arg(long, value_name = "H", value_parser = number::whole::<usize>(0..), help_heading = "View")]
     pub head: Option<usize>,
-    /// Draw the view as a picture
-    #[arg(long, value_name = "F.svg", help_heading = "Output")]
+    /// Draw the view as a picture, which is PNG if the name ends in .png
+    #[arg(long, value_name = "F.svg|F.png", help_heading = "Output")]
     pub svg: Option<PathBuf>,
+    /// The picture's colours: for a light background, a dark one, or as the viewer prefers (auto)
+    #[arg(long, value_enum, default_value_t, requires = "svg", help_heading = "Output")]
+    pub theme: Theme,
     /// Write a page for the browser to explore all views
     #[arg(long, value_name = "F.html", help_heading = "Output")]
     pub html: Option<PathBuf>,
-    /// Save every activation and the logits
-    #[arg(long, value_name = "F.safetensors", help_heading = "Output")]
+    /// Save every activation and the logits; as .npz for NumPy
+    #[arg(long, value_name = "F.safetensors|F.npz", help_heading = "Output")]
     pub save: Option<PathBuf>,
     /// How to write the result
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
+}
+
+/// The colours of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Theme {
+    /// For slides and papers
+    #[default]
+    Light,
+    /// For dark slides
+    Dark,
+    /// As the viewer prefers
+    Auto,
 }

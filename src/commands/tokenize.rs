@@ -10,9 +10,10 @@ use regex::Regex;
 use super::load;
 use crate::cli::{Format, Prompt, TokenizeArgs, TokenizeFormat, Verbosity, flag_ids, read_text};
 use crate::output::tokenize::{PieceRecord, TokenRecord, TokenizeRecord, write_vocabulary};
-use crate::output::{Stdout, say};
+use crate::output::{Stdout, check_folder, html, say};
 
 pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
+    check_folder(args.html.as_deref())?;
     if args.vocab {
         let pattern = args.grep.as_deref().map(pattern).transpose()?;
         return list(&load::tokenizer(&args.tokenizer, verbosity)?.0, pattern.as_ref(), args);
@@ -39,6 +40,9 @@ pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
     if args.text.bos && !added {
         let id = tokenizer.start_of_text().context("--bos: the tokenizer has no token that starts a text")?;
         tokens.insert(0, Token { id, start: 0, end: 0 });
+    }
+    if let Some(path) = &args.html {
+        html::tokenize::write(path, &tokenizer, &text, &tokens)?;
     }
     if args.decode.is_some() && args.format == TokenizeFormat::Text {
         return Stdout::lock().with_raw_text(args.raw_text.raw_text).text(&text);

@@ -8,7 +8,7 @@ use gpt2::analysis::activations::{Activations, Hidden};
 use gpt2::analysis::lens::{LensLayer, LensReading, lens};
 
 use super::load::Loaded;
-use crate::cli::{Format, TraceArgs, Verbosity};
+use crate::cli::{Format, Theme, TraceArgs, Verbosity};
 use crate::output::trace::{BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, TraceRecord};
 use crate::output::{Stdout, check_folder, html, svg};
 
@@ -43,7 +43,7 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
     }
     let record = tracer.record(&ids, views)?;
     if let Some(path) = &args.svg {
-        svg::write(path, &record, tokenizer)?;
+        svg::write(path, &record, tokenizer, args.theme)?;
     }
     let mut out = Stdout::lock();
     match args.format {
@@ -69,6 +69,10 @@ impl Views {
         let hidden = args.hidden || !(attention || args.lens);
         if args.svg.is_some() && [hidden, attention, args.lens].into_iter().filter(|view| *view).count() > 1 {
             let message = "--svg draws one view: choose one of --hidden, --attention and --lens";
+            return Err(Error::Usage(message.into()).into());
+        }
+        if args.theme == Theme::Auto && args.svg.as_deref().is_some_and(svg::is_png) {
+            let message = "--theme auto: a PNG cannot follow the viewer; choose light or dark, or write .svg";
             return Err(Error::Usage(message.into()).into());
         }
         Ok(Self { hidden, attention, lens: args.lens })

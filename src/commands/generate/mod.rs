@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Error, Result};
-use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, Sequence};
+use gpt2::analysis::alternatives::alternatives;
+use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, OnContextLimit, Sequence};
 use gpt2::error::tokens_text;
 use gpt2::model::{Gpt2, Session};
 use gpt2::tokenizer::TextStream;
@@ -20,7 +21,7 @@ use super::load::{self, Loaded};
 use super::rows::Input;
 use crate::cli::{Format, GenerateArgs, Prompt, Verbosity};
 use crate::output::generate::{GenerateRecord, LogprobRecord, SequenceRecord, Timings, write_logprobs};
-use crate::output::{RowRecord, Stdout, say};
+use crate::output::{RowRecord, Stdout, check_folder, html, say};
 
 pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     let assisted = |config| GenerationConfig { assistant: args.assistant_model.is_some(), ..config };
@@ -28,6 +29,7 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     // A row's parameters, or the model's, may complete a combination of flags that is invalid on its own.
     let is_complete = args.batch.rows.input.is_none() && !args.generation_config;
     if is_complete { config.check() } else { config.check_values() }?;
+    check_page(args, &config)?;
     let work = match Input::open(&args.batch.rows, true)? {
         _ if args.interactive => Work::Interactive,
         Some(input) => Work::Batch(input),
@@ -51,6 +53,15 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
         Work::Batch(input) => batch::run(&generator, input),
         Work::Interactive => interactive::run(&generator),
     }
+}
+
+/// The page explains a text that the model sees as a whole.
+fn check_page(args: &GenerateArgs, config: &GenerationConfig) -> Result<()> {
+    if args.html.is_some() && config.on_context_limit == OnContextLimit::Crop {
+        let message = "--html shows what the model sees of the whole text, not of one cropped with --on-context-limit";
+        return Err(gpt2::Error::Usage(message.into()).into());
+    }
+    check_folder(args.html.as_deref())
 }
 
 /// What to continue.
@@ -119,6 +130,7 @@ impl Generator<'_> {
             Format::Text => self.write_text(&request, &interrupted, &mut out)?,
             format => match self.generate(&request, &interrupted, |_| Ok(()))? {
                 Some((sequences, timings)) => {
+                    self.write_page(&request, &sequences)?;
                     let record = self.record(None, &request, &sequences, timings);
                     out.json(&record, format)?;
                     self.warn_of_context(&sequences);
@@ -211,6 +223,7 @@ impl Generator<'_> {
             out.text(&(stream.finish() + "\n"))?;
         }
         let Some((sequences, timings)) = outcome else { return Ok(false) };
+        self.write_page(request, &sequences)?;
         for (i, sequence) in sequences.iter().enumerate() {
             if several {
                 writeln!(out, "=== {i} ===")?;
@@ -224,6 +237,21 @@ impl Generator<'_> {
         }
         self.report(&sequences, timings);
         Ok(true)
+    }
+
+    /// Writes the page with the alternatives to each generated token, if it is asked for.
+    fn write_page(&self, request: &Request, sequences: &[Sequence]) -> Result<()> {
+        let Some(path) = &self.args.html else { return Ok(()) };
+        let tokens = sequences.iter().map(|sequence| sequence.ids.len()).sum();
+        let explained = sequences.iter().map(|sequence| {
+            let ids = [&*request.prompt_ids, &sequence.ids].concat();
+            let from = request.prompt_ids.len();
+            let best = html::generate::candidates(tokens);
+            let places = alternatives(&self.loaded.model, &ids, from, best, &html::generate::TEMPERATURES)?;
+            Ok(html::generate::Explained { ids, from, finish_reason: sequence.finish_reason, places })
+        });
+        let explained = explained.collect::<Result<Vec<_>>>()?;
+        html::generate::write(path, &self.loaded.name, &self.config, &explained, self.loaded.tokenizer.as_ref())
     }
 
     /// Reports the drawn seed on stderr, since the result does not show it.

@@ -24,7 +24,7 @@ function start(data) {
     if (!span.textContent) span.append(element("i", { class: "muted" }, name(text.ids[from])));
     // A line break would hide where the token ends.
     if (/\n/.test(span.textContent)) span.classList.add("break");
-    if (to - from > 1) span.append(element("sub", { "aria-hidden": "true" }, String(to - from)));
+    if (to - from > 1) span.dataset.count = to - from;
   }, show);
   const ids = element("p", { class: "mono ids", hidden: true }, text.ids.join(" "));
   const button = element("button", { class: "choice", "aria-pressed": "false", id: "as-ids" }, "as ids");

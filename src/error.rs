@@ -156,6 +156,10 @@ pub enum Error {
         fitting: Vec<(&'static str, u64)>,
     },
 
+    /// Work that takes more memory than there is. Parameters are in backticks, as in [`Error::Parameter`].
+    #[error("{0}")]
+    OutOfMemory(String),
+
     /// A GPU ran out of memory for weights, cache or intermediate results.
     #[error("the GPU has too little memory")]
     DeviceMemory(#[source] BackendError),
@@ -216,6 +220,12 @@ impl Error {
     #[must_use]
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Parameter { .. } | Self::Context { .. } | Self::Usage(_))
+    }
+
+    /// Whether the work could succeed with more memory, or alone.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::OutOfMemory(_) | Self::DeviceMemory(_))
     }
 
     /// An [`Error::Parameter`] whose message is the parameter followed by `problem`.

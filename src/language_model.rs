@@ -19,6 +19,11 @@ pub trait LanguageModel {
     /// The number of positions that `row` holds.
     fn len(&self, row: usize) -> usize;
 
+    /// What runs take of the memory, and how much is left of it now. Unknown unless a model says it.
+    fn room(&self) -> Room {
+        Room::default()
+    }
+
     /// Appends each input's ids to its row and runs the network over all of them in one pass. No two inputs may name
     /// the same row.
     ///
@@ -32,6 +37,29 @@ pub trait LanguageModel {
     /// Makes each `to` hold what `from` held before the call; `moves` are `(to, from)` and happen simultaneously. Other
     /// rows stay as they are. Copies share storage until one of them is written.
     fn assign(&mut self, moves: &[(usize, usize)]);
+}
+
+/// What runs of a model take of the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    /// Bytes that are left; none if that is unknown.
+    pub left: Option<u64>,
+    /// What sets the limit, in words.
+    pub limit: &'static str,
+    /// Bytes of a page of the cache.
+    pub page_bytes: u64,
+    /// Positions of a page.
+    pub page_positions: usize,
+    /// Bytes of a new position while a pass runs over it.
+    pub position_bytes: u64,
+}
+
+impl Room {
+    /// Bytes of the pages that a row of `positions` takes.
+    #[must_use]
+    pub fn cache_bytes(&self, positions: usize) -> u64 {
+        (positions.div_ceil(self.page_positions.max(1)) as u64).saturating_mul(self.page_bytes)
+    }
 }
 
 /// New tokens for one row, and the outputs wanted for them.

@@ -2,6 +2,8 @@
 
 mod cli;
 mod commands;
+#[cfg(unix)]
+mod last_words;
 mod output;
 
 use std::panic;
@@ -10,7 +12,13 @@ use std::process::ExitCode;
 use cli::advice::{self, Spelling};
 use commands::Interrupted;
 
+#[cfg(unix)]
+#[global_allocator]
+static ALLOCATOR: last_words::Allocator = last_words::Allocator;
+
 fn main() -> ExitCode {
+    #[cfg(unix)]
+    last_words::of_mapped_files();
     panic::set_hook(Box::new(|fault| output::say_error(&[fault_line(fault)])));
     panic::catch_unwind(run).unwrap_or(ExitCode::FAILURE)
 }

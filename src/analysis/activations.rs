@@ -60,6 +60,22 @@ pub struct Summary {
     pub norms: Vec<f32>,
 }
 
+/// Bytes that the activations of `tokens` tokens take, with the attention of so many layers, and what it takes to
+/// summarise them or, if they are `saved`, to write them.
+#[must_use]
+pub fn bytes(model: &Gpt2, tokens: usize, attention_layers: usize, saved: bool) -> u64 {
+    const NUMBER: u64 = size_of::<f32>() as u64;
+    let (config, room, tokens) = (model.config(), model.room(), tokens as u64);
+    let hidden = (config.n_layer as u64 + 3) * tokens * config.n_embd as u64 * NUMBER;
+    let layer = config.n_head as u64 * tokens * tokens * NUMBER;
+    // A layer's attention is there twice while it is recorded or summarised.
+    let attention = layer * (attention_layers as u64 + u64::from(attention_layers > 0));
+    let pass = tokens * room.position_bytes + room.cache_bytes(tokens as usize);
+    // The logits, and what is written of them.
+    let logits = if saved { 2 * tokens * config.vocab_size as u64 * NUMBER } else { 0 };
+    hidden + attention + pass + logits
+}
+
 impl Activations {
     /// Runs `ids` through the model in one pass, keeping the hidden states and the attention of the given layers.
     ///

@@ -66,6 +66,15 @@ impl Workload {
         let tokens = self.prompt_tokens.saturating_add(self.new_tokens);
         if tokens > context { Err(Error::Context { tokens, context }) } else { Ok(()) }
     }
+
+    /// Bytes that it takes beside the weights.
+    #[must_use]
+    pub fn bytes(&self, model: &Gpt2) -> u64 {
+        let (room, rows) = (model.room(), self.rows as u64);
+        let logits = model.config().vocab_size * size_of::<f32>();
+        let pass = self.prompt_tokens as u64 * room.position_bytes + logits as u64;
+        rows.saturating_mul(room.cache_bytes(self.prompt_tokens + self.new_tokens) + pass)
+    }
 }
 
 /// Measures a workload. `backend` holds the weights of `model`.

@@ -41,14 +41,12 @@ pub struct NextToken {
 /// A candidate for the next token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
-    /// Its rank in the distribution, 1 for the best, as counted by [`logits::rank`].
-    pub rank: usize,
+    rank: u32,
     /// The token.
     pub id: u32,
-    /// Its logit after the processors; none if they ruled it out.
-    pub logit: Option<f32>,
-    /// The natural logarithm of its probability; none if that is 0.
-    pub logprob: Option<f32>,
+    // No options, which would double the size: there may be a vocabulary of candidates at every position.
+    logit: f32,
+    logprob: f32,
 }
 
 /// A token in the tree of continuations.
@@ -63,10 +61,28 @@ pub struct Node {
 }
 
 impl Candidate {
+    /// Its rank in the distribution, 1 for the best, as counted by [`logits::rank`].
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.rank as usize
+    }
+
+    /// Its logit after the processors; none if they ruled it out.
+    #[must_use]
+    pub fn logit(&self) -> Option<f32> {
+        Some(self.logit).filter(|logit| logit.is_finite())
+    }
+
+    /// The natural logarithm of its probability; none if that is 0.
+    #[must_use]
+    pub fn logprob(&self) -> Option<f32> {
+        Some(self.logprob).filter(|logprob| logprob.is_finite())
+    }
+
     /// Its probability.
     #[must_use]
     pub fn prob(&self) -> f64 {
-        self.logprob.map_or(0.0, |logprob| f64::from(logprob).exp())
+        self.logprob().map_or(0.0, |logprob| f64::from(logprob).exp())
     }
 }
 
@@ -125,6 +141,26 @@ pub fn node_count(k: usize, depth: u64) -> Option<u64> {
     })
 }
 
+/// Bytes that [`next_tokens`] takes for the last `positions` of `tokens`.
+#[must_use]
+pub fn bytes(model: &Gpt2, tokens: usize, positions: usize, query: &Query) -> u64 {
+    let (room, k) = (model.room(), query.k.min(model.config().vocab_size) + query.tokens.len());
+    // What comes out of the pass is copied.
+    let pass = tokens as u64 * (room.position_bytes + 4 * model.config().n_embd as u64) + room.cache_bytes(tokens);
+    let logits = 4 * LOGIT_ROWS.min(positions) * model.config().vocab_size * size_of::<f32>();
+    pass + (logits + positions * k * size_of::<Candidate>()) as u64
+}
+
+/// Bytes that a [`tree`] of `nodes` takes, `depth` levels below a prompt of `tokens`.
+#[must_use]
+pub fn tree_bytes(model: &Gpt2, tokens: usize, depth: u64, nodes: u64) -> u64 {
+    let room = model.room();
+    let pass = tokens as u64 * room.position_bytes + room.cache_bytes(tokens);
+    // Each level has a row, which shares its past except for one page.
+    let levels = depth.min((model.config().n_positions.saturating_sub(tokens)) as u64);
+    pass + levels * (room.page_bytes + 4 * model.config().vocab_size as u64) + nodes * size_of::<Node>() as u64
+}
+
 fn check(model: &Gpt2, query: &Query) -> Result<()> {
     let vocab_size = model.config().vocab_size;
     query.processors.check(vocab_size)?;
@@ -153,7 +189,7 @@ impl Tree<'_, '_> {
         let full = self.path.len() >= self.session.n_positions();
         let mut nodes = Vec::with_capacity(best.len());
         for candidate in best {
-            let joint_logprob = joint + candidate.logprob.map_or(f64::NEG_INFINITY, f64::from);
+            let joint_logprob = joint + candidate.logprob().map_or(f64::NEG_INFINITY, f64::from);
             let mut next = vec![];
             if depth > 1 && !full {
                 let row = depth as usize;
@@ -198,7 +234,9 @@ impl<'a> Distribution<'a> {
     fn best(&self, k: usize) -> Vec<Candidate> {
         let best = logits::top_k(self.logits, k).into_iter().enumerate();
         let left = best.filter(|(_, (_, logit))| *logit > f32::NEG_INFINITY);
-        left.map(|(place, (id, _))| self.candidate(place + 1, id as u32)).collect()
+        let mut best: Vec<_> = left.map(|(place, (id, _))| self.candidate(place + 1, id as u32)).collect();
+        best.shrink_to_fit();
+        best
     }
 
     /// A token, whatever its rank.
@@ -207,9 +245,7 @@ impl<'a> Distribution<'a> {
     }
 
     fn candidate(&self, rank: usize, id: u32) -> Candidate {
-        let finite = |x: f32| x.is_finite().then_some(x);
-        let (logit, logprob) = (self.logits[id as usize], self.logprobs[id as usize]);
-        Candidate { rank, id, logit: finite(logit), logprob: finite(logprob) }
+        Candidate { rank: rank as u32, id, logit: self.logits[id as usize], logprob: self.logprobs[id as usize] }
     }
 
     /// The entropy in nats, summed in `f64`. (Processors use [`logits::entropy`], in `f32` as in PyTorch.)
@@ -230,7 +266,7 @@ mod tests {
         let mut row = [1.0, 3.0, 2.0, 3.0, -1.0];
         let distribution = Distribution::new(&mut row, &query, &[0]).unwrap();
         let best = distribution.best(5);
-        assert_eq!(best.iter().map(|c| (c.rank, c.id)).collect::<Vec<_>>(), [(1, 1), (2, 3), (3, 2), (4, 0), (5, 4)]);
+        assert_eq!(best.iter().map(|c| (c.rank(), c.id)).collect::<Vec<_>>(), [(1, 1), (2, 3), (3, 2), (4, 0), (5, 4)]);
         for candidate in best {
             assert_eq!(distribution.token(candidate.id), candidate);
         }
@@ -244,7 +280,7 @@ mod tests {
         let distribution = Distribution::new(&mut row, &query, &[0]).unwrap();
         assert_eq!(distribution.best(5).iter().map(|c| c.id).collect::<Vec<_>>(), [0, 2]);
         let banned = distribution.token(1);
-        assert_eq!((banned.rank, banned.logit, banned.logprob, banned.prob()), (3, None, None, 0.0));
+        assert_eq!((banned.rank(), banned.logit(), banned.logprob(), banned.prob()), (3, None, None, 0.0));
         assert!((distribution.entropy() - std::f64::consts::LN_2).abs() < 1e-6);
     }
 

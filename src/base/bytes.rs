@@ -1,9 +1,11 @@
 //! Bytes, wherever they are: in a mapped file, in the process's memory, or in the program itself.
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::error::{Error, Result};
 
@@ -20,10 +22,19 @@ pub struct Bytes {
 
 #[derive(Clone)]
 enum Owner {
-    Mapped(Arc<memmap2::Mmap>),
+    Mapped(Arc<Mapped>),
     Memory(Arc<memmap2::MmapMut>),
     Static(&'static [u8]),
     Owned(Arc<Vec<u8>>),
+}
+
+/// A mapped file, and what it was like when it was mapped.
+struct Mapped {
+    map: memmap2::Mmap,
+    file: File,
+    path: PathBuf,
+    len: u64,
+    modified: Option<SystemTime>,
 }
 
 impl Bytes {
@@ -34,16 +45,17 @@ impl Bytes {
     /// [`Error::Unsupported`] if the address space has no room for it.
     pub(crate) fn map(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
+        // Before it is opened, which would wait for the other end of a pipe.
         if !metadata.is_file() {
             return Err(Error::format(path, "not a regular file"));
         }
         if metadata.len() == 0 {
             return Err(Error::format(path, "the file is empty; download it again"));
         }
-        let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+        let file = File::open(path).map_err(Error::io("read", path))?;
         // SAFETY: the map is only read, and only as bytes, for which every value is valid. As with any mapped file,
-        // another process that changes the file can change the numbers, and one that truncates it can end this process.
-        // No offset from the file is trusted across two reads, so nothing outside the map is ever accessed.
+        // another process that changes the file can change the numbers, and one that truncates it can end this process
+        // (with a signal; the command line turns it into an error). What shows of it is found by `check_unchanged`. No offset from the file is trusted across two reads, so nothing outside the map is ever accessed.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| match error.kind() {
             ErrorKind::OutOfMemory => Error::Unsupported(format!(
                 "{}: its {} bytes do not fit into the address space of this process; raise the limit (ulimit -v)",
@@ -53,7 +65,24 @@ impl Bytes {
             _ => Error::io("map", path)(error),
         })?;
         let end = map.len();
-        Ok(Self { owner: Owner::Mapped(Arc::new(map)), start: 0, end })
+        let (len, modified) = (metadata.len(), metadata.modified().ok());
+        let mapped = Mapped { map, file, path: path.to_owned(), len, modified };
+        Ok(Self { owner: Owner::Mapped(Arc::new(mapped)), start: 0, end })
+    }
+
+    /// Checks that the file has not changed since it was mapped: zeros follow where a file was cut short, and other
+    /// numbers where it was written.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if it has.
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
+        let Owner::Mapped(mapped) = &self.owner else { return Ok(()) };
+        let Mapped { file, path, len, modified, .. } = &**mapped;
+        let now = file.metadata().map_err(Error::io("read", path))?;
+        if now.len() == *len && now.modified().ok() == *modified {
+            return Ok(());
+        }
+        Err(Error::format(path, "changed while it was read; run again once it is complete"))
     }
 
     /// Whether the bytes are in a mapped file.
@@ -64,10 +93,12 @@ impl Bytes {
     /// Frees the memory that holds what was read of a mapped file; using the bytes again reads them again.
     pub(crate) fn release(&self) {
         #[cfg(unix)]
-        if let Owner::Mapped(map) = &self.owner {
+        if let Owner::Mapped(mapped) = &self.owner {
             // SAFETY: the map is shared with the file and never written to, so a dropped page can be read again from
             // the file. A failure only means that the memory stays in use.
-            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, self.start, self.len()) };
+            let _ = unsafe {
+                mapped.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, self.start, self.len())
+            };
         }
     }
 
@@ -105,7 +136,7 @@ impl std::ops::Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         let all: &[u8] = match &self.owner {
-            Owner::Mapped(map) => map,
+            Owner::Mapped(mapped) => &mapped.map,
             Owner::Memory(memory) => memory,
             Owner::Static(bytes) => bytes,
             Owner::Owned(bytes) => bytes,
@@ -117,5 +148,28 @@ impl std::ops::Deref for Bytes {
 impl std::fmt::Debug for Bytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} bytes", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_changes_under_its_map_is_noticed() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"12345678").unwrap();
+        let bytes = Bytes::map(file.path()).unwrap();
+        bytes.check_unchanged().unwrap();
+        // Less than a page, which raises no signal.
+        file.as_file().set_len(4).unwrap();
+        let error = bytes.slice(0..2).unwrap().check_unchanged().unwrap_err().to_string();
+        assert!(
+            error.contains("changed while it was read") && error.contains(file.path().to_str().unwrap()),
+            "{error}"
+        );
+        assert_eq!(&bytes[4..], [0; 4]);
     }
 }

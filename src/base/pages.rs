@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use memmap2::MmapMut;
 
+use super::memory::readable;
 use crate::error::{Error, Result};
 
 /// Whether the system grants large pages on request.
@@ -19,11 +20,10 @@ pub(crate) fn has_large_pages() -> bool {
 /// `len` zeroed bytes, in large pages if the system has them.
 ///
 /// # Errors
-/// [`Error::Unsupported`] if there is not enough memory.
+/// [`Error::OutOfMemory`] if there is not enough memory.
 pub(crate) fn large_pages(len: usize) -> Result<MmapMut> {
-    let memory = MmapMut::map_anon(len).map_err(|source| {
-        Error::Unsupported(format!("cannot get {} MB of memory: {source}", len.div_ceil(1_000_000)))
-    })?;
+    let memory = MmapMut::map_anon(len)
+        .map_err(|source| Error::OutOfMemory(format!("cannot get {} of memory: {source}", readable(len as u64))))?;
     // Small pages work too, only slower.
     #[cfg(target_os = "linux")]
     let _ = memory.advise(memmap2::Advice::HugePage);

@@ -7,7 +7,7 @@ use super::gguf::{self, Metadata, Value, Vocabulary};
 use super::{Checkpoint, Tensor, TensorSpec, safetensors};
 use crate::base::{DType, QuantizedType};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::inventory::TensorId;
 
 /// A model to write: a checkpoint that [fits](Checkpoint::check) its configuration. The file gets all biases; those that
@@ -51,7 +51,8 @@ impl<'a> Export<'a> {
         }
         let parts = self.gguf_parts();
         let specs: Vec<TensorSpec> = parts.iter().map(|part| part.spec.clone()).collect();
-        gguf::write(path, &metadata, &specs, |place| self.bytes(&parts[place]))
+        let written = gguf::write(path, &metadata, &specs, |place| self.bytes(&parts[place]));
+        written.map_err(|error| self.cause(error))
     }
 
     /// Writes a safetensors file: tensors under `GPT2LMHeadModel`'s names, all of the same type.
@@ -72,7 +73,8 @@ impl<'a> Export<'a> {
             })
             .collect();
         let specs: Vec<TensorSpec> = parts.iter().map(|part| part.spec.clone()).collect();
-        safetensors::write(path, &[("format", "pt")], &specs, |place| self.bytes(&parts[place]))
+        let written = safetensors::write(path, &[("format", "pt")], &specs, |place| self.bytes(&parts[place]));
+        written.map_err(|error| self.cause(error))
     }
 
     /// The most memory that writing takes, in bytes: tensors are read and converted one at a time.
@@ -114,10 +116,20 @@ impl<'a> Export<'a> {
 
     fn bytes(&self, part: &Part<'a>) -> Result<Cow<'a, [u8]>> {
         let dtype = part.spec.dtype;
-        Ok(match part.source {
-            None => Cow::Owned(vec![0; dtype.byte_len(&part.spec.shape).unwrap_or_default()]),
-            Some(tensor) if tensor.dtype == dtype && !part.transpose => Cow::Borrowed(&tensor.bytes),
-            Some(tensor) => Cow::Owned(tensor.convert(&self.checkpoint.origin, dtype, part.transpose)?),
-        })
+        let Some(tensor) = part.source else {
+            return Ok(Cow::Owned(vec![0; dtype.byte_len(&part.spec.shape).unwrap_or_default()]));
+        };
+        let bytes = match tensor.dtype == dtype && !part.transpose {
+            true => Cow::Borrowed(&*tensor.bytes),
+            false => Cow::Owned(tensor.convert(&self.checkpoint.origin, dtype, part.transpose)?),
+        };
+        tensor.bytes.check_unchanged()?;
+        Ok(bytes)
+    }
+
+    /// The cause of an error of writing: bytes of a file that was cut short cannot be written.
+    fn cause(&self, error: Error) -> Error {
+        let changed = self.checkpoint.tensors().find_map(|(_, tensor)| tensor.bytes.check_unchanged().err());
+        changed.unwrap_or(error)
     }
 }

@@ -36,7 +36,14 @@ fn line(error: &Error, subcommand: &str, spelling: Spelling) -> String {
     };
     match (error, spelling) {
         // Other errors may quote text from a file.
-        (Error::Parameter { .. } | Error::Context { .. } | Error::Usage(_) | Error::Numerics(_), Spelling::Flags) => {
+        (
+            Error::Parameter { .. }
+            | Error::Context { .. }
+            | Error::Usage(_)
+            | Error::Numerics(_)
+            | Error::OutOfMemory(_),
+            Spelling::Flags,
+        ) => {
             let command = Cli::command();
             let command = command.find_subcommand(subcommand);
             let flag = |name: &str| {

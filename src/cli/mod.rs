@@ -25,7 +25,7 @@ pub use decoding::{DecodingArgs, ProcessorArgs};
 pub use model::{ModelArgs, TokenizerArgs};
 pub use rows::RowArgs;
 pub use score::ScoreArgs;
-pub use text::{Prompt, TextArgs, flag_ids, is_stdin, read_text};
+pub use text::{Prompt, TextArgs, flag_ids, is_stdin, longest_text, read_text};
 pub use trace::{Theme, TraceArgs};
 
 /// GPT-2 on the command line: tokenize, look at the next token, score, generate.

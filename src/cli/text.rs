@@ -116,11 +116,16 @@ pub fn read_text(file: Option<&Path>) -> anyhow::Result<String> {
     })
 }
 
-/// Reads to the end, or fails if the text is so long that its tokens would not fit into memory.
-fn read_limited(reader: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
+/// The longest text, in bytes, whose tokens fit into memory.
+pub fn longest_text() -> u64 {
     /// Bytes of memory that a byte of text can take: it may become a token, which is held several times over.
     const PER_BYTE: u64 = 64;
-    let limit = memory::available().map_or(1 << 30, |available| available.bytes / PER_BYTE);
+    memory::available().map_or(1 << 30, |available| available.left().0 / PER_BYTE)
+}
+
+/// Reads to the end, or fails if the text is so long that its tokens would not fit into memory.
+fn read_limited(reader: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
+    let limit = longest_text();
     let mut bytes = vec![];
     reader.take(limit + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {name}"))?;
     if bytes.len() as u64 > limit {

@@ -14,7 +14,7 @@ use gpt2::kernels;
 use gpt2::memory::{self, DeviceFootprint, Footprint};
 use gpt2::model::{Gpt2, LoadOptions};
 
-use super::load;
+use super::{load, require_memory};
 use crate::cli::{BenchArgs, Format, Verbosity};
 use crate::output::Stdout;
 use crate::output::bench::{BenchRecord, RunRecord, WeightsRecord};
@@ -31,6 +31,11 @@ pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
     let free_before = memory::free_on(&backend);
     let (name, model) = model(args, backend.clone(), verbosity)?;
     let load_s = start.elapsed().as_secs_f64();
+    for workload in workloads(args) {
+        let what = format!("--batch-size {} with {} tokens in each prompt", workload.rows, workload.prompt_tokens);
+        let bytes = |rows| Workload { rows, ..workload }.bytes(&model);
+        require_memory(&what, workload.rows, bytes, |rows| format!("--batch-size {rows}"))?;
+    }
     let runs = workloads(args).map(|workload| measure(&model, workload, &backend)).collect::<Result<Vec<_>, _>>()?;
     // Before the bandwidth measurement, whose buffer would count as memory of the model.
     let peak_memory_bytes = memory::peak();

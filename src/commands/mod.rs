@@ -13,6 +13,7 @@ mod topk;
 mod trace;
 
 use clap::CommandFactory;
+use gpt2::{Error, memory};
 
 use crate::cli::{Cli, Command};
 use crate::output::Stdout;
@@ -49,4 +50,36 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Stdout::lock().text(&script)
         }
     }
+}
+
+/// Checks that a text of so many tokens fits the context: before memory is counted, of which a longer one takes more.
+///
+/// # Errors
+/// [`Error::Context`] if it does not.
+fn check_context(model: &gpt2::pipeline::Pipeline, tokens: usize) -> Result<(), Error> {
+    let context = model.model.config().n_positions;
+    if tokens > context { Err(Error::Context { tokens, context }) } else { Ok(()) }
+}
+
+/// Checks that there is memory for work, called `what`, whose size depends on `value`.
+///
+/// # Errors
+/// [`Error::OutOfMemory`], with the largest value that would fit, which `fitting` puts into words.
+fn require_memory(
+    what: &str,
+    value: usize,
+    bytes: impl Fn(usize) -> u64,
+    fitting: impl Fn(usize) -> String,
+) -> Result<(), Error> {
+    let Err(error) = memory::require_bytes(what, bytes(value)) else { return Ok(()) };
+    let (mut fits, mut not) = (0, value);
+    while not - fits > 1 {
+        let middle = fits + (not - fits) / 2;
+        // A quarter more, for what is too small to count.
+        match memory::require_bytes(what, bytes(middle).saturating_mul(5) / 4) {
+            Ok(()) => fits = middle,
+            Err(_) => not = middle,
+        }
+    }
+    if fits == 0 { Err(error) } else { Err(Error::OutOfMemory(format!("{error}; {} would fit", fitting(fits)))) }
 }

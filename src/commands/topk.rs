@@ -4,13 +4,15 @@ use std::ops::Range;
 
 use anyhow::{Result, bail};
 use gpt2::Error;
-use gpt2::analysis::next_token::{Candidate, MOST_NODES, NextToken, Node, Query, next_tokens, node_count, tree};
+use gpt2::analysis::next_token::{self, MOST_NODES, NextToken, Node, Query, next_tokens, node_count, tree};
 use gpt2::error::tokens_text;
+use gpt2::memory;
 
 use super::load::Loaded;
 use super::progress::bar;
+use super::{check_context, require_memory};
 use crate::cli::{Format, TopkArgs, Verbosity};
-use crate::output::topk::{CandidateRecord, NodeRecord, PositionRecord, TopkRecord, TreeRecord};
+use crate::output::topk::{CandidateRecord, Candidates, NodeRecord, PositionRecord, TopkRecord, TreeRecord};
 use crate::output::{Stdout, check_folder, html};
 
 /// Trees of at least this many nodes get a progress bar.
@@ -35,6 +37,8 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     let mut out = Stdout::lock();
     match args.tree {
         Some(depth) => {
+            check_context(&loaded, ids.len())?;
+            require_tree(&loaded, ids.len(), depth, query.k)?;
             let nodes = node_count(query.k, depth).unwrap_or_default();
             let bar = bar("nodes", nodes, verbosity.quiet || nodes < MANY)?;
             let nodes = tree(&loaded.model, &ids, depth, &query, &|| bar.inc(1))?;
@@ -47,7 +51,13 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
             }
         }
         None => {
-            let found = next_tokens(&loaded.model, &ids, wanted_positions(args, ids.len())?, &query)?;
+            let positions = wanted_positions(args, ids.len())?;
+            if args.html.is_some() {
+                html::topk::check(positions.len(), query.k)?;
+            }
+            check_context(&loaded, ids.len())?;
+            require(&loaded, positions.end, positions.len(), &query)?;
+            let found = next_tokens(&loaded.model, &ids, positions, &query)?;
             let positions = found.into_iter().map(|next| position_record(next, &ids, &loaded)).collect();
             let record = TopkRecord { model: loaded.name.clone(), prompt_ids: ids, positions };
             if let Some(path) = &args.html {
@@ -76,6 +86,21 @@ fn check(args: &TopkArgs) -> Result<()> {
     check_folder(args.html.as_deref())
 }
 
+/// Checks that there is memory for the distributions after `positions` of `tokens`.
+fn require(loaded: &Loaded, tokens: usize, positions: usize, query: &Query) -> Result<()> {
+    let bytes = |k| next_token::bytes(&loaded.model, tokens, positions, &Query { k, ..query.clone() });
+    let what = format!("-k {} at {positions} positions", query.k);
+    Ok(require_memory(&what, query.k, bytes, |k| format!("-k {k}"))?)
+}
+
+/// The same for the tree.
+fn require_tree(loaded: &Loaded, tokens: usize, depth: u64, k: usize) -> Result<()> {
+    let nodes = node_count(k, depth).unwrap_or(MOST_NODES);
+    let records = nodes * size_of::<NodeRecord>() as u64;
+    let bytes = next_token::tree_bytes(&loaded.model, tokens, depth, nodes) + records;
+    Ok(memory::require_bytes(&format!("a tree {depth} levels deep"), bytes)?)
+}
+
 /// The positions that the flags ask for, out of `len`.
 fn wanted_positions(args: &TopkArgs, len: usize) -> Result<Range<usize>> {
     let Some(position) = args.position else {
@@ -102,36 +127,31 @@ fn asked_token(text: &str, loaded: &Loaded) -> Result<u32> {
     }
 }
 
-fn position_record(next: NextToken, ids: &[u32], loaded: &Loaded) -> PositionRecord {
+fn position_record<'a>(next: NextToken, ids: &[u32], loaded: &'a Loaded) -> PositionRecord<'a> {
     let id = ids[next.position];
-    let records = |candidates: Vec<Candidate>| candidates.iter().map(|c| candidate_record(c, loaded)).collect();
+    let candidates = |candidates| Candidates { candidates, pipeline: loaded.pipeline() };
     PositionRecord {
         position: next.position,
         id,
         token: loaded.token_text(id),
         entropy: next.entropy,
-        next: records(next.best),
-        tokens: records(next.tokens),
+        next: candidates(next.best),
+        tokens: candidates(next.tokens),
     }
-}
-
-fn candidate_record(candidate: &Candidate, loaded: &Loaded) -> CandidateRecord {
-    let Candidate { rank, id, logit, logprob } = *candidate;
-    CandidateRecord { rank, id, token: loaded.token_text(id), logit, prob: candidate.prob(), logprob }
 }
 
 fn node_record(node: Node, loaded: &Loaded) -> NodeRecord {
     NodeRecord {
-        candidate: candidate_record(&node.candidate, loaded),
+        candidate: CandidateRecord::new(&node.candidate, loaded.pipeline()),
         joint_prob: node.joint_logprob.exp(),
         joint_logprob: node.joint_logprob,
         next: node.next.into_iter().map(|node| node_record(node, loaded)).collect(),
     }
 }
 
-fn write_text(record: &TopkRecord, loaded: &Loaded, lesson: bool, out: &mut Stdout) -> Result<()> {
+fn write_text(record: &TopkRecord<'_>, loaded: &Loaded, lesson: bool, out: &mut Stdout) -> Result<()> {
     let piece = |id| loaded.tokenizer.as_ref().and_then(|t| t.piece(id)).map(str::to_owned);
-    let width = |p: &PositionRecord| piece(p.id).map_or(6, |piece| unicode_width::UnicodeWidthStr::width(&*piece));
+    let width = |p: &PositionRecord<'_>| piece(p.id).map_or(6, |piece| unicode_width::UnicodeWidthStr::width(&*piece));
     let widest = record.positions.iter().map(width).max().unwrap_or(0).min(24);
     for position in &record.positions {
         if lesson {

@@ -4,10 +4,12 @@ use std::ops::Range;
 
 use anyhow::Result;
 use gpt2::Error;
-use gpt2::analysis::activations::{Activations, Hidden};
+use gpt2::analysis::activations::{self, Activations, Hidden};
 use gpt2::analysis::lens::{LensLayer, LensReading, lens};
+use gpt2::error::tokens_text;
 
 use super::load::Loaded;
+use super::{check_context, require_memory};
 use crate::cli::{Format, Theme, TraceArgs, Verbosity};
 use crate::output::trace::{BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, TraceRecord};
 use crate::output::{Stdout, check_folder, html, svg};
@@ -32,16 +34,28 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
         () if views.attention || args.html.is_some() => layers.clone(),
         () => 0..0,
     };
+    let shown = (layers.len() * heads.len(), ids.len());
+    if args.html.is_some() {
+        html::trace::check(shown, narrower(args))?;
+    }
+    if args.svg.is_some() && views.attention {
+        svg::check_attention(shown, narrower(args))?;
+    }
+    check_context(&loaded, ids.len())?;
+    let bytes = |tokens| activations::bytes(&loaded.model, tokens, recorded.len(), args.save.is_some());
+    let what = format!("tracing {}", tokens_text(ids.len()));
+    require_memory(&what, ids.len(), bytes, |tokens| format!("a text of {}", tokens_text(tokens)))?;
     let activations = Activations::record(&loaded.model, &ids, recorded)?;
     if let Some(path) = &args.save {
         activations.save(&loaded.model, path)?;
     }
     let tracer = Tracer { loaded: &loaded, activations, layers, heads };
     let tokenizer = loaded.tokenizer.as_ref();
+    let mut record = tracer.record(&ids, if args.html.is_some() { Views::ALL } else { views })?;
     if let Some(path) = &args.html {
-        html::trace::write(path, &tracer.record(&ids, Views::ALL)?, tokenizer)?;
+        html::trace::write(path, &record, tokenizer)?;
+        views.keep(&mut record);
     }
-    let record = tracer.record(&ids, views)?;
     if let Some(path) = &args.svg {
         svg::write(path, &record, tokenizer, args.theme)?;
     }
@@ -77,6 +91,23 @@ impl Views {
         }
         Ok(Self { hidden, attention, lens: args.lens })
     }
+
+    /// Drops the other views of a record.
+    fn keep(self, record: &mut TraceRecord) {
+        record.hidden = record.hidden.take().filter(|_| self.hidden);
+        record.attention = record.attention.take().filter(|_| self.attention);
+        record.lens = record.lens.take().filter(|_| self.lens);
+    }
+}
+
+/// How to ask for fewer heads.
+fn narrower(args: &TraceArgs) -> &'static str {
+    match (args.layer, args.head) {
+        (None, None) => "choose a --layer or a --head, or shorten the text",
+        (None, Some(_)) => "choose a --layer, or shorten the text",
+        (Some(_), None) => "choose a --head, or shorten the text",
+        (Some(_), Some(_)) => "shorten the text",
+    }
 }
 
 /// The layer or head that a flag names, or all.
@@ -97,14 +128,15 @@ struct Tracer<'a> {
 }
 
 impl Tracer<'_> {
-    fn record(&self, ids: &[u32], views: Views) -> Result<TraceRecord> {
+    fn record(mut self, ids: &[u32], views: Views) -> Result<TraceRecord> {
+        let attention = views.attention.then(|| self.attention()).transpose()?;
         let lens = || lens(&self.loaded.model, &self.activations, LENS_TOP);
         Ok(TraceRecord {
             model: self.loaded.name.clone(),
             ids: ids.to_vec(),
             tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
             hidden: views.hidden.then(|| self.hidden()).transpose()?,
-            attention: views.attention.then(|| self.attention()).transpose()?,
+            attention,
             lens: if views.lens { Some(lens()?.iter().map(|layer| self.lens(layer)).collect()) } else { None },
         })
     }
@@ -126,9 +158,11 @@ impl Tracer<'_> {
         self.activations.hidden.iter().map(record).collect()
     }
 
-    fn attention(&self) -> Result<Vec<HeadRecord>> {
+    /// The heads' weights, which move out of the activations, a layer at a time.
+    fn attention(&mut self) -> Result<Vec<HeadRecord>> {
         let mut records = vec![];
-        for layer in self.activations.attention.iter().filter(|layer| self.layers.contains(&layer.layer)) {
+        let layers = std::mem::take(&mut self.activations.attention);
+        for layer in layers.into_iter().filter(|layer| self.layers.contains(&layer.layer)) {
             for head in self.heads.clone() {
                 let weights = layer.weights(head)?;
                 records.push(HeadRecord { layer: layer.layer, head, weights });

@@ -1,8 +1,8 @@
 //! Many requests over one model: each forward pass computes what all active requests need next.
 //!
 //! As soon as a request ends, its rows go to the next one in the queue (continuous batching). So a long request does not
-//! hold up the others, and the first request is answered before the last has been read. A request's result does not
-//! depend on the other requests.
+//! hold up the others, and the first request is answered before the last has been read. A request starts once there is
+//! memory for all that it may come to take, or alone. A request's result does not depend on the other requests.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,11 +12,13 @@ use super::contrastive::ContrastiveSearch;
 use super::decoding::{Decoding, Strategy};
 use super::group_beam::GroupBeamSearch;
 use super::parameters::OnContextLimit;
-use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task};
+use super::room::Work;
+use super::rows::{Ended, Plans, Rows};
+use super::search::{NewToken, Search, Sequence, Task};
 use super::single::SingleSearch;
 use super::stop::Detokenize;
 use crate::error::{Error, Result, tokens_text};
-use crate::language_model::{Input, LanguageModel, Output};
+use crate::language_model::LanguageModel;
 
 /// Identifies a request: a number, counted in order of submission.
 pub type RequestId = usize;
@@ -50,136 +52,25 @@ pub struct Engine<'a> {
     assistant: Option<Rows<'a>>,
     text: &'a dyn Detokenize,
     batch_size: usize,
+    /// The most positions of a pass so far, for which the model keeps room.
+    widest: usize,
     submitted: usize,
     waiting: VecDeque<Request<'a>>,
     active: Vec<Request<'a>>,
 }
 
 /// A request with its search.
-struct Request<'a> {
-    id: RequestId,
+pub(super) struct Request<'a> {
+    pub id: RequestId,
     task: Task<'a>,
-    search: Box<dyn Search>,
+    pub search: Box<dyn Search>,
+    work: Work,
+    /// How many tokens it has reported, and how many of them again since it was started anew.
+    reported: usize,
+    repeated: usize,
     /// The rows of the model, and of the assistant, reserved for it while it is active.
     rows: Vec<usize>,
     assistant_rows: Vec<usize>,
-}
-
-/// A model and its free rows.
-struct Rows<'a> {
-    model: &'a mut dyn LanguageModel,
-    free: Vec<usize>,
-    /// How many rows have been used so far.
-    used: usize,
-}
-
-impl<'a> Rows<'a> {
-    fn new(model: &'a mut dyn LanguageModel) -> Self {
-        Self { model, free: vec![], used: 0 }
-    }
-
-    fn take(&mut self, n: usize) -> Vec<usize> {
-        let mut fresh = || {
-            self.used += 1;
-            self.used - 1
-        };
-        (0..n).map(|_| self.free.pop().unwrap_or_else(&mut fresh)).collect()
-    }
-
-    fn give_back(&mut self, rows: &[usize]) {
-        for &row in rows {
-            self.model.truncate(row, 0);
-        }
-        self.free.extend(rows.iter().rev());
-    }
-
-    /// Runs the plans, each over its own rows, in one forward pass.
-    fn run(&mut self, plans: &[(&[usize], &Plan)]) -> Result<Output> {
-        let moves = plans.iter().flat_map(|(rows, plan)| plan.moves.iter().map(|&(to, from)| (rows[to], rows[from])));
-        let moves: Vec<(usize, usize)> = moves.collect();
-        if !moves.is_empty() {
-            self.model.assign(&moves);
-        }
-        for (rows, plan) in plans {
-            plan.truncations.iter().for_each(|&(row, len)| self.model.truncate(rows[row], len));
-        }
-        let inputs = plans.iter().flat_map(|(rows, plan)| {
-            plan.inputs.iter().map(|input| Input {
-                row: rows[input.row],
-                ids: &input.ids,
-                logits: input.logits,
-                best: input.best,
-                hidden: input.hidden,
-                top: input.top,
-            })
-        });
-        let inputs: Vec<Input<'_>> = inputs.collect();
-        if inputs.is_empty() { Ok(Output::default()) } else { self.model.forward(&inputs) }
-    }
-}
-
-/// What the active requests need from one of the models.
-struct Plans<'p, 'a> {
-    requests: &'p mut [Request<'a>],
-    plans: Vec<Plan>,
-    rows_of: for<'r> fn(&'r Request<'a>) -> &'r [usize],
-}
-
-/// Requests that have ended.
-type Ended = Vec<(RequestId, Result<Vec<Sequence>>)>;
-
-impl<'p, 'a> Plans<'p, 'a> {
-    fn new(
-        requests: &'p mut [Request<'a>],
-        rows_of: for<'r> fn(&'r Request<'a>) -> &'r [usize],
-        ask: impl Fn(&mut Request<'a>, &mut Plan),
-    ) -> Self {
-        let plan = |request: &mut Request<'a>| {
-            let mut plan = Plan::default();
-            ask(request, &mut plan);
-            plan
-        };
-        let plans = requests.iter_mut().map(plan).collect();
-        Self { requests, plans, rows_of }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.plans.iter().all(Plan::is_empty)
-    }
-
-    /// Runs all plans in one forward pass and hands each request its share of the output.
-    fn run(
-        &mut self,
-        rows: &mut Rows<'_>,
-        mut take: impl FnMut(&mut Request<'a>, StepOutput<'_>) -> Result<Option<Vec<Sequence>>>,
-    ) -> Result<Ended> {
-        let planned: Vec<_> = self.requests.iter().map(self.rows_of).zip(&self.plans).collect();
-        let mut output = rows.run(&planned)?;
-        let vocab_size = rows.model.vocab_size();
-        let states: usize = self.plans.iter().map(|plan| plan.positions(|input| input.hidden)).sum();
-        let n_embd = output.hidden.len().checked_div(states).unwrap_or(0);
-        let (mut logits, mut best, mut hidden) = (&mut output.logits[..], &output.best[..], &output.hidden[..]);
-        let mut top = &output.top[..];
-        let mut ended = vec![];
-        for (request, plan) in self.requests.iter_mut().zip(&self.plans) {
-            let mine = plan.positions(|input| input.logits) * vocab_size;
-            let tokens = plan.positions(|input| input.best);
-            let states = plan.positions(|input| input.hidden) * n_embd;
-            let tops = plan.inputs.iter().filter(|input| input.top > 0).count();
-            let output = StepOutput {
-                logits: logits.split_off_mut(..mine).unwrap_or_default(),
-                best: best.split_off(..tokens).unwrap_or_default(),
-                hidden: hidden.split_off(..states).unwrap_or_default(),
-                top: top.split_off(..tops).unwrap_or_default(),
-                vocab_size,
-                n_embd,
-            };
-            if let Some(result) = take(request, output).transpose() {
-                ended.push((request.id, result));
-            }
-        }
-        Ok(ended)
-    }
 }
 
 impl<'a> Engine<'a> {
@@ -191,6 +82,7 @@ impl<'a> Engine<'a> {
             assistant: None,
             text,
             batch_size: 1,
+            widest: 0,
             submitted: 0,
             waiting: VecDeque::new(),
             active: vec![],
@@ -221,7 +113,8 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     /// [`Error::Context`] if the prompt is longer than the context; [`Error::Usage`] or [`Error::Parameter`] if the model
-    /// cannot run it for another reason, such as an empty prompt, ids outside the vocabulary, or a missing assistant.
+    /// cannot run it for another reason, such as an empty prompt, ids outside the vocabulary, or a missing assistant;
+    /// [`Error::OutOfMemory`] if it can never fit into memory.
     pub fn submit(&mut self, prompt: &[u32], decoding: &Arc<Decoding>) -> Result<RequestId> {
         let task = Task {
             decoding: Arc::clone(decoding),
@@ -235,19 +128,13 @@ impl<'a> Engine<'a> {
         if decoding.needs_assistant() && self.assistant.is_none() {
             return Err(Error::Usage("assisted decoding needs an assistant model".into()));
         }
-        let search: Box<dyn Search> = match decoding.strategy.clone() {
-            Strategy::Single(single) => Box::new(SingleSearch::new(single)),
-            Strategy::Beam(beam) => Box::new(BeamSearch::new(beam, &task)),
-            Strategy::GroupBeam { beam, num_beam_groups, diversity_penalty } => {
-                Box::new(GroupBeamSearch::new(beam, num_beam_groups, diversity_penalty, &task))
-            }
-            Strategy::Contrastive { penalty_alpha, top_k } => {
-                Box::new(ContrastiveSearch::new(penalty_alpha, top_k, &task))
-            }
-        };
+        let work = Work::of(&task);
+        work.check(&task, &self.model.room)?;
+        let search = search(&task);
         let id = self.submitted;
         self.submitted += 1;
-        self.waiting.push_back(Request { id, task, search, rows: vec![], assistant_rows: vec![] });
+        let (rows, assistant_rows) = (vec![], vec![]);
+        self.waiting.push_back(Request { id, task, search, work, reported: 0, repeated: 0, rows, assistant_rows });
         Ok(id)
     }
 
@@ -266,8 +153,8 @@ impl<'a> Engine<'a> {
     /// Cancels a request. It causes no further events.
     pub fn cancel(&mut self, request: RequestId) {
         self.waiting.retain(|waiting| waiting.id != request);
-        let ended = self.active.extract_if(.., |active| active.id == request).collect();
-        self.free(ended);
+        let ended: Vec<_> = self.active.extract_if(.., |active| active.id == request).collect();
+        self.free(&ended);
     }
 
     /// Takes every active request one step further: one forward pass of the model, after those of the assistant.
@@ -277,6 +164,14 @@ impl<'a> Engine<'a> {
     pub fn step(&mut self) -> Result<Vec<Event>> {
         self.admit();
         let mut events = vec![];
+        match self.run(&mut events) {
+            Err(error) if error.is_out_of_memory() => self.start_anew(error, &mut events),
+            outcome => outcome?,
+        }
+        Ok(events)
+    }
+
+    fn run(&mut self, events: &mut Vec<Event>) -> Result<()> {
         while let Some(assistant) = &mut self.assistant {
             let mut plans =
                 Plans::new(&mut self.active, |r| &r.assistant_rows, |r, plan| r.search.draft(&r.task, plan));
@@ -284,29 +179,42 @@ impl<'a> Engine<'a> {
                 break;
             }
             let ended = plans.run(assistant, |r, output| r.search.drafted(&r.task, output).map(|()| None))?;
-            self.retire(ended, &mut events);
+            self.retire(ended, events);
         }
         let mut plans = Plans::new(&mut self.active, |r| &r.rows, |r, plan| r.search.plan(&r.task, plan));
         let mut tokens = vec![];
         let ended = plans.run(&mut self.model, |r, output| {
             let result = r.search.advance(&r.task, output, &mut tokens);
-            events.extend(tokens.drain(..).map(|NewToken { sequence, id, text }| Event::Token {
-                request: r.id,
-                sequence,
-                id,
-                text,
-            }));
+            for NewToken { sequence, id, text } in tokens.drain(..) {
+                // A request that was started anew generates the same tokens again.
+                if r.repeated < r.reported {
+                    r.repeated += 1;
+                } else {
+                    (r.reported, r.repeated) = (r.reported + 1, r.repeated + 1);
+                    events.push(Event::Token { request: r.id, sequence, id, text });
+                }
+            }
             result
         })?;
-        self.retire(ended, &mut events);
-        Ok(events)
+        self.retire(ended, events);
+        Ok(())
     }
 
-    /// Starts queued requests in the free places.
+    /// Starts queued requests in the free places for which there is memory.
     fn admit(&mut self) {
+        let later = |request: &Request<'_>| request.work.later_positions();
+        let (mut now, mut all): (usize, usize) = (0, self.active.iter().map(later).sum());
+        now += all;
         while self.active.len() < self.batch_size
-            && let Some(mut request) = self.waiting.pop_front()
+            && let Some(request) = self.waiting.front()
         {
+            let (first, later) = (request.work.first_positions(), later(request));
+            let widest = self.widest.max(now + first).max(all + later);
+            if !self.active.is_empty() && !self.fits(request, widest) {
+                break;
+            }
+            (now, all, self.widest) = (now + first, all + later, widest);
+            let Some(mut request) = self.waiting.pop_front() else { break };
             request.rows = self.model.take(request.search.width());
             if let Some(assistant) = self.assistant.as_mut().filter(|_| request.task.decoding.needs_assistant()) {
                 request.assistant_rows = assistant.take(request.search.width());
@@ -315,21 +223,60 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// Whether there is memory for `request` beside all that run, in passes of up to `widest` positions.
+    fn fits(&self, request: &Request<'_>, widest: usize) -> bool {
+        let room = &self.model.room;
+        let Some(left) = room.left else { return true };
+        let assistant = self.assistant.as_ref().map(|assistant| assistant.room).unwrap_or_default();
+        let pass = (widest as u64).saturating_mul(room.position_bytes + assistant.position_bytes);
+        let requests = self.active.iter().chain([request]);
+        requests.fold(pass, |sum, request| sum.saturating_add(request.work.most(room, &assistant))) <= left
+    }
+
+    /// After a pass for which there was too little memory: the requests start again, fewer at a time. One that was alone
+    /// has failed.
+    fn start_anew(&mut self, error: Error, events: &mut Vec<Event>) {
+        let failed = std::mem::take(&mut self.active);
+        self.free(&failed);
+        if let [request] = failed.as_slice() {
+            let assistant = self.assistant.as_ref().map(|assistant| assistant.room).unwrap_or_default();
+            let error = Work::outgrown(error, &request.task, &self.model.room, &assistant);
+            return events.push(Event::Finished { request: request.id, result: Err(error) });
+        }
+        self.batch_size = failed.len() / 2;
+        for request in failed.into_iter().rev() {
+            let search = search(&request.task);
+            self.waiting.push_front(Request { search, repeated: 0, ..request });
+        }
+    }
+
     /// Frees the rows of requests that have ended and reports them.
     fn retire(&mut self, ended: Ended, events: &mut Vec<Event>) {
         let gone = |request: &mut Request<'_>| ended.iter().any(|(id, _)| *id == request.id);
-        let requests = self.active.extract_if(.., gone).collect();
-        self.free(requests);
+        let requests: Vec<_> = self.active.extract_if(.., gone).collect();
+        self.free(&requests);
         events.extend(ended.into_iter().map(|(request, result)| Event::Finished { request, result }));
     }
 
-    fn free(&mut self, ended: Vec<Request<'a>>) {
+    fn free(&mut self, ended: &[Request<'a>]) {
         for request in ended {
             self.model.give_back(&request.rows);
             if let Some(assistant) = &mut self.assistant {
                 assistant.give_back(&request.assistant_rows);
             }
         }
+    }
+}
+
+/// The search that a request asks for.
+fn search(task: &Task<'_>) -> Box<dyn Search> {
+    match task.decoding.strategy.clone() {
+        Strategy::Single(single) => Box::new(SingleSearch::new(single)),
+        Strategy::Beam(beam) => Box::new(BeamSearch::new(beam, task)),
+        Strategy::GroupBeam { beam, num_beam_groups, diversity_penalty } => {
+            Box::new(GroupBeamSearch::new(beam, num_beam_groups, diversity_penalty, task))
+        }
+        Strategy::Contrastive { penalty_alpha, top_k } => Box::new(ContrastiveSearch::new(penalty_alpha, top_k, task)),
     }
 }
 

@@ -30,7 +30,8 @@
 //! | `contrastive` | contrastive search |
 //! | `random` | draws as a pure function of (seed, row, step) |
 //! | `stop` | end-of-sequence tokens, stop strings, which text is shown |
-//! | `engine` | many requests over one model |
+//! | `engine`, `rows` | many requests over one model |
+//! | `room` | the memory that a request takes |
 //!
 //! Reference: transformers 5.23.0, `generation/utils.py` and `generation/logits_process.py`.
 
@@ -43,6 +44,8 @@ mod lookup;
 mod parameters;
 mod processors;
 mod random;
+mod room;
+mod rows;
 mod search;
 mod single;
 mod stop;

@@ -42,7 +42,9 @@ impl TokenLogprob {
     /// From a `row` (V) whose numbers become log-probabilities by `log_prob`.
     fn new(row: &[f32], log_prob: impl Fn(f32) -> f32, id: usize, k: usize) -> Arc<Self> {
         let finite = logits::top_k(row, k).into_iter().filter(|(_, x)| x.is_finite());
-        let top = finite.map(|(id, x)| (id as u32, log_prob(x))).collect();
+        let mut top: Vec<_> = finite.map(|(id, x)| (id as u32, log_prob(x))).collect();
+        // It was collected in place of something wider.
+        top.shrink_to_fit();
         Arc::new(Self { id: id as u32, logprob: log_prob(row[id]), top })
     }
 

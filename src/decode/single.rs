@@ -22,9 +22,9 @@ use crate::language_model::{MOST_TOP, Positions};
 use crate::logits;
 
 /// How many sequences of one request run at the same time; the others wait.
-const MOST_ROWS: usize = 64;
+pub(super) const MOST_ROWS: usize = 64;
 /// How many tokens the second model guesses at first, and the maximum.
-const ASSISTANT_GUESSES: (usize, usize) = (5, 20);
+pub(super) const ASSISTANT_GUESSES: (usize, usize) = (5, 20);
 
 /// One request.
 pub(super) struct SingleSearch {

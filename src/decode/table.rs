@@ -1,7 +1,7 @@
 //! A language model for tests: logits are a function of a row's ids, and misuse of the interface fails loudly.
 
-use crate::error::Result;
-use crate::language_model::{Input, LanguageModel, Output, Positions};
+use crate::error::{Error, Result};
+use crate::language_model::{Input, LanguageModel, Output, Positions, Room};
 use crate::logits::{self, Top};
 
 /// A model without a network.
@@ -13,6 +13,10 @@ pub(super) struct TableModel<F> {
     rows: Vec<Vec<u32>>,
     /// Forward passes so far.
     pub passes: usize,
+    /// What it says about memory.
+    pub room: Room,
+    /// The most positions that all rows together can hold.
+    pub capacity: usize,
 }
 
 /// A number in [-1, 1) that depends on all of `seeds`.
@@ -24,7 +28,7 @@ pub(super) fn hash(seeds: impl IntoIterator<Item = u32>) -> f32 {
 
 impl<F: Fn(&[u32]) -> Vec<f32>> TableModel<F> {
     pub fn new(vocab_size: usize, n_positions: usize, logits: F) -> Self {
-        Self { vocab_size, n_positions, logits, rows: vec![], passes: 0 }
+        Self { vocab_size, n_positions, logits, rows: vec![], passes: 0, room: Room::default(), capacity: usize::MAX }
     }
 
     fn row(&mut self, row: usize) -> &mut Vec<u32> {
@@ -58,8 +62,16 @@ impl<F: Fn(&[u32]) -> Vec<f32>> LanguageModel for TableModel<F> {
         self.rows.get(row).map_or(0, Vec::len)
     }
 
+    fn room(&self) -> Room {
+        self.room
+    }
+
     fn forward(&mut self, inputs: &[Input<'_>]) -> Result<Output> {
         self.passes += 1;
+        let held: usize = self.rows.iter().map(Vec::len).sum();
+        if held + inputs.iter().map(|input| input.ids.len()).sum::<usize>() > self.capacity {
+            return Err(Error::OutOfMemory("the table is full".into()));
+        }
         let mut output = Output::default();
         for (place, input) in inputs.iter().enumerate() {
             assert!(inputs[..place].iter().all(|other| other.row != input.row), "row {} twice", input.row);

@@ -1,12 +1,11 @@
 //! How much memory a model takes, computed before anything is loaded, and how much is available.
 
-mod available;
 mod device;
 
-pub use available::{Available, available, peak};
 pub use device::{DeviceFootprint, free_on, require_on};
 use serde::Serialize;
 
+pub use crate::base::memory::{Available, available, peak, readable, require_bytes};
 use crate::base::{DType, QuantizedType};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
@@ -145,26 +144,6 @@ pub fn require(name: &str, weights: WeightType, footprint: impl Fn(WeightType) -
     }
 }
 
-/// Rejects work, called `what`, that takes more memory than is available.
-///
-/// # Errors
-/// [`Error::Unsupported`], with what is needed and what is available.
-pub fn require_bytes(what: &str, bytes: u64) -> Result<()> {
-    let Some(available) = available() else { return Ok(()) };
-    let (left, limit) = match available.address_space {
-        Some(left) if left < available.bytes => (left, "address space (ulimit -v)"),
-        _ => (available.bytes, available.limit),
-    };
-    if bytes <= left {
-        return Ok(());
-    }
-    Err(Error::Unsupported(format!(
-        "{what} takes {} of memory and {} are available ({limit})",
-        readable(bytes),
-        readable(left)
-    )))
-}
-
 fn check(
     name: &str,
     weights: WeightType,
@@ -200,16 +179,6 @@ fn check(
 
 fn numbers(shape: &[usize]) -> u64 {
     shape.iter().map(|n| *n as u64).product()
-}
-
-/// A human-readable number of bytes: `36.86 kB`, `497.76 MB`, `6.23 GB`, in powers of 1000.
-#[must_use]
-pub fn readable(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    match [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")].into_iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => format!("{:.2} {name}", bytes / unit),
-        None => format!("{bytes} B"),
-    }
 }
 
 #[cfg(test)]
@@ -279,14 +248,5 @@ mod tests {
         assert_eq!(refusal(9000, Some(520)), None);
         let (message, _) = refusal(9000, Some(500)).unwrap();
         assert!(message.contains("500.00 MB are available (address space (ulimit -v))"), "{message}");
-    }
-
-    #[test]
-    fn bytes_are_readable() {
-        for (bytes, text) in
-            [(0, "0 B"), (999, "999 B"), (36_864, "36.86 kB"), (497_760_000, "497.76 MB"), (6_230_000_000, "6.23 GB")]
-        {
-            assert_eq!(readable(bytes), text);
-        }
     }
 }

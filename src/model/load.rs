@@ -40,10 +40,11 @@ impl Gpt2 {
     ///
     /// # Errors
     /// Those of [`Checkpoint::check`]; [`Error::Format`](crate::Error::Format) for a tensor that is not stored as
-    /// floating-point numbers. The caller should check that there is enough memory ([`memory`](crate::memory)).
+    /// floating-point numbers, and for a file that changes meanwhile. The caller should check that there is enough memory ([`memory`](crate::memory)).
     pub fn load(config: Config, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Self> {
         checkpoint.check(&config)?;
         let network = network(&config, checkpoint, &options)?;
+        checkpoint.tensors().try_for_each(|(_, tensor)| tensor.bytes.check_unchanged())?;
         Ok(Self { config, network })
     }
 

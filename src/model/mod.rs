@@ -35,7 +35,7 @@ use candle_core::{DType, Tensor};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::language_model::{Input, MOST_TOP, Output};
+use crate::language_model::{Input, MOST_TOP, Output, Room};
 pub use load::LoadOptions;
 use network::Network;
 pub use network::{KvCache, Segment};
@@ -68,6 +68,12 @@ impl Gpt2 {
     #[must_use]
     pub fn cache_bytes_per_position(&self) -> usize {
         self.network.cache_bytes_per_position()
+    }
+
+    /// What runs take of the memory, and how much is left of it now.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        self.network.room()
     }
 
     /// Runs the blocks over new tokens. `inputs` are `(row, ids)`; the ids of a row follow its positions in the cache.

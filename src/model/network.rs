@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use super::{Trace, select_rows, to_host, with_slice};
 use crate::base::DType;
 use crate::error::{Error, Result};
-use crate::language_model::{Input, Output, Positions};
+use crate::language_model::{Input, Output, Positions, Room};
 use crate::logits::Top;
 
 /// GPT-2's blocks, final norm and head, on some device.
@@ -19,6 +19,11 @@ pub(super) trait Network: Debug + Send + Sync {
 
     /// Bytes of one position's keys and values.
     fn cache_bytes_per_position(&self) -> usize;
+
+    /// What runs take of the memory; unknown unless it is main memory.
+    fn room(&self) -> Room {
+        Room::default()
+    }
 
     /// Type and size of the matrices.
     fn stored(&self) -> Stored;

@@ -16,6 +16,14 @@ pub trait PageMemory {
     /// If there is not enough memory.
     fn grow(&mut self) -> Result<usize>;
 
+    /// Checks that there is memory for `pages` that have never been written.
+    ///
+    /// # Errors
+    /// If there is not.
+    fn check(&self, _pages: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// Copies the content of a page to another.
     ///
     /// # Errors
@@ -40,7 +48,10 @@ pub struct PagedRows<M> {
     page_positions: usize,
     /// How many rows refer to each page.
     references: Vec<usize>,
+    /// Those that have never been used come first.
     free: Vec<PageId>,
+    /// How many pages have been used.
+    used: usize,
     rows: Vec<Row>,
 }
 
@@ -53,7 +64,7 @@ struct Row {
 impl<M: PageMemory> PagedRows<M> {
     /// No rows yet.
     pub fn new(memory: M, page_positions: usize) -> Self {
-        Self { memory, page_positions, references: vec![], free: vec![], rows: vec![] }
+        Self { memory, page_positions, references: vec![], free: vec![], used: 0, rows: vec![] }
     }
 
     /// The number of positions that `row` holds.
@@ -96,6 +107,12 @@ impl<M: PageMemory> PagedRows<M> {
             self.name(s.row);
             // Left over from a pass that failed and was not rolled back.
             self.drop_left_overs(s.row);
+        }
+        let fresh = self.fresh(segments);
+        if fresh > 0 {
+            self.memory.check(fresh)?;
+        }
+        for s in segments {
             if !s.past.is_multiple_of(self.page_positions)
                 && let Some(last) = self.rows[s.row].pages.last().copied()
             {
@@ -110,6 +127,19 @@ impl<M: PageMemory> PagedRows<M> {
             }
         }
         Ok(())
+    }
+
+    /// How many pages that have never been used the new positions take, at most.
+    fn fresh(&self, segments: &[Segment]) -> usize {
+        let needed = |s: &Segment| {
+            let pages = &self.rows[s.row].pages;
+            let is_shared = |id: &PageId| self.references[id.0] > 1;
+            let copied = !s.past.is_multiple_of(self.page_positions) && pages.last().is_some_and(is_shared);
+            s.total().div_ceil(self.page_positions) - pages.len() + usize::from(copied)
+        };
+        let needed: usize = segments.iter().map(needed).sum();
+        let never_used = self.references.len() - self.used;
+        needed.saturating_sub(self.free.len() - never_used)
     }
 
     /// Releases the room that was made for new positions.
@@ -151,6 +181,7 @@ impl<M: PageMemory> PagedRows<M> {
             self.free.extend((first..first + more).rev().map(PageId));
         }
         let id = self.free.pop().expect("just filled");
+        self.used = self.used.max(id.0 + 1);
         self.references[id.0] = 1;
         Ok(id)
     }
@@ -247,6 +278,23 @@ mod tests {
         append(&mut rows, 3, 1, 6);
         assert_eq!(rows.pages(3)[0], first);
         assert_eq!(rows.memory.0.len(), 6);
+    }
+
+    #[test]
+    fn only_pages_that_were_never_used_need_memory() {
+        let mut rows = PagedRows::new(Numbers::default(), 4);
+        let fresh = |rows: &PagedRows<Numbers>, row: usize, len: usize| {
+            rows.fresh(&[Segment { row, first: 0, len, past: rows.len(row) }])
+        };
+        append(&mut rows, 0, 6, 1);
+        assert_eq!((fresh(&rows, 0, 2), fresh(&rows, 0, 3), fresh(&rows, 0, 10)), (0, 1, 2));
+        // The second row writes to a copy of the page that both share.
+        rows.assign(&[(1, 0)]);
+        assert_eq!((fresh(&rows, 1, 1), fresh(&rows, 1, 3)), (1, 2));
+        rows.truncate(1, 0);
+        rows.truncate(0, 0);
+        append(&mut rows, 1, 1, 2);
+        assert_eq!((fresh(&rows, 1, 3), fresh(&rows, 1, 7), fresh(&rows, 1, 8)), (0, 0, 1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{Gpt2, KvCache};
 use crate::error::Result;
-use crate::language_model::{Input, LanguageModel, Output};
+use crate::language_model::{Input, LanguageModel, Output, Room};
 
 /// A run of a model: rows with their past. Implements [`LanguageModel`].
 #[derive(Debug)]
@@ -30,6 +30,10 @@ impl LanguageModel for Session<'_> {
 
     fn len(&self, row: usize) -> usize {
         self.cache.len(row)
+    }
+
+    fn room(&self) -> Room {
+        self.model.room()
     }
 
     fn forward(&mut self, inputs: &[Input<'_>]) -> Result<Output> {

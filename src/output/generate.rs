@@ -1,15 +1,18 @@
 //! The records of `gpt2 generate`.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use gpt2::decode::{FinishReason, TokenLogprob};
-use serde::Serialize;
+use gpt2::pipeline::Pipeline;
+use serde::{Serialize, Serializer};
 
 use super::tokens::{padded, quoted};
 use super::{RowRecord, Stdout};
 
 /// The result of one prompt.
-#[derive(Debug, Serialize)]
-pub struct GenerateRecord {
+#[derive(Serialize)]
+pub struct GenerateRecord<'a> {
     /// In a batch, the row: its `id`, `line` and `input`.
     #[serde(flatten)]
     pub row: Option<RowRecord>,
@@ -22,14 +25,14 @@ pub struct GenerateRecord {
     /// The seed of the draws; null when nothing was drawn.
     pub seed: Option<u64>,
     /// The sequences; from beam search, best first.
-    pub sequences: Vec<SequenceRecord>,
+    pub sequences: Vec<SequenceRecord<'a>>,
     /// Where the time went.
     pub timings: Timings,
 }
 
 /// One generated sequence.
-#[derive(Debug, Serialize)]
-pub struct SequenceRecord {
+#[derive(Serialize)]
+pub struct SequenceRecord<'a> {
     /// 0 for the first.
     pub index: usize,
     /// The generated ids, without the prompt; includes the end-of-text token if it was generated.
@@ -41,7 +44,27 @@ pub struct SequenceRecord {
     /// The score of a beam, otherwise null.
     pub score: Option<f32>,
     /// Each token's log-probability and alternatives, after the processors; null unless asked for.
-    pub logprobs: Option<Vec<LogprobRecord>>,
+    pub logprobs: Option<Logprobs<'a>>,
+}
+
+/// The log-probabilities of a sequence's tokens. Their records are made one by one: with every token as an alternative,
+/// all of them together would take gigabytes.
+pub struct Logprobs<'a> {
+    pub tokens: &'a [Arc<TokenLogprob>],
+    /// Gives the tokens' texts.
+    pub pipeline: &'a Pipeline,
+}
+
+impl Logprobs<'_> {
+    fn records(&self) -> impl Iterator<Item = LogprobRecord> {
+        self.tokens.iter().map(|token| LogprobRecord::new(token, |id| self.pipeline.token_text(id)))
+    }
+}
+
+impl Serialize for Logprobs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.records())
+    }
 }
 
 /// A generated token's log-probability and its alternatives.
@@ -84,8 +107,8 @@ pub struct Timings {
 }
 
 impl LogprobRecord {
-    /// The record of one token; `text` gives a token's text.
-    pub fn new(token: &TokenLogprob, text: impl Fn(u32) -> Option<String>) -> Self {
+    /// `text` gives a token's text.
+    fn new(token: &TokenLogprob, text: impl Fn(u32) -> Option<String>) -> Self {
         let top =
             token.top.iter().map(|(id, logprob)| AlternativeRecord { id: *id, token: text(*id), logprob: *logprob });
         Self { id: token.id, token: text(token.id), logprob: token.logprob, top: top.collect() }
@@ -93,9 +116,9 @@ impl LogprobRecord {
 }
 
 /// One line per token: its log-probability and the best candidates.
-pub fn write_logprobs(sequence: &SequenceRecord, out: &mut Stdout) -> Result<()> {
+pub fn write_logprobs(sequence: &SequenceRecord<'_>, out: &mut Stdout) -> Result<()> {
     let name = |id: u32, token: &Option<String>| quoted(token.as_deref(), id);
-    for token in sequence.logprobs.iter().flatten() {
+    for token in sequence.logprobs.iter().flat_map(Logprobs::records) {
         let top: Vec<String> = token.top.iter().map(|t| format!("{} {:.4}", name(t.id, &t.token), t.logprob)).collect();
         let chosen = padded(&name(token.id, &token.token), 16);
         writeln!(out, "{:>9.4}  {chosen} {}", token.logprob, top.join("  "))?;

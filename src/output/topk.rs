@@ -2,27 +2,29 @@
 
 use anstyle::AnsiColor;
 use anyhow::Result;
+use gpt2::analysis::next_token::Candidate;
+use gpt2::pipeline::Pipeline;
 use gpt2::printable;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use unicode_width::UnicodeWidthStr;
 
 use super::tokens::quoted;
 use super::{Stdout, Style};
 
 /// The result of `topk`.
-#[derive(Debug, Serialize)]
-pub struct TopkRecord {
+#[derive(Serialize)]
+pub struct TopkRecord<'a> {
     /// The model's name.
     pub model: String,
     /// The ids of the prompt, including `<|endoftext|>` if it was added.
     pub prompt_ids: Vec<u32>,
     /// The requested positions, in order.
-    pub positions: Vec<PositionRecord>,
+    pub positions: Vec<PositionRecord<'a>>,
 }
 
 /// The distribution after one position.
-#[derive(Debug, Serialize)]
-pub struct PositionRecord {
+#[derive(Serialize)]
+pub struct PositionRecord<'a> {
     /// The 0-based position of the token before `next`.
     pub position: usize,
     /// That token.
@@ -32,10 +34,33 @@ pub struct PositionRecord {
     /// The distribution's entropy in nats.
     pub entropy: f64,
     /// The best candidates, best first.
-    pub next: Vec<CandidateRecord>,
+    pub next: Candidates<'a>,
     /// The tokens asked for with `--token`, in the order given.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tokens: Vec<CandidateRecord>,
+    #[serde(skip_serializing_if = "Candidates::is_empty")]
+    pub tokens: Candidates<'a>,
+}
+
+/// Candidates whose records are made one by one: those of a whole vocabulary at every position would take gigabytes.
+pub struct Candidates<'a> {
+    pub candidates: Vec<Candidate>,
+    /// Gives the tokens' texts.
+    pub pipeline: &'a Pipeline,
+}
+
+impl Candidates<'_> {
+    fn is_empty(&self) -> bool {
+        self.candidates.is_empty()
+    }
+
+    fn records(&self) -> impl Iterator<Item = CandidateRecord> {
+        self.candidates.iter().map(|candidate| CandidateRecord::new(candidate, self.pipeline))
+    }
+}
+
+impl Serialize for Candidates<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.records())
+    }
 }
 
 /// One candidate for the next token.
@@ -58,16 +83,16 @@ pub struct CandidateRecord {
 /// The width of the widest bar in columns.
 const BAR_WIDTH: f64 = 30.0;
 
-impl PositionRecord {
+impl PositionRecord<'_> {
     /// Rank, probability, bar and token of each candidate.
     pub fn write_table(&self, out: &mut Stdout) -> Result<()> {
-        for candidate in &self.next {
+        for candidate in self.next.records() {
             candidate.write_line(out)?;
         }
         if !self.tokens.is_empty() {
             writeln!(out, "asked for:")?;
         }
-        for candidate in &self.tokens {
+        for candidate in self.tokens.records() {
             candidate.write_line(out)?;
         }
         Ok(())
@@ -87,12 +112,12 @@ impl PositionRecord {
         let token = name(self.id);
         let padding = " ".repeat(widest.saturating_sub(token.width()));
         write!(out, "{padding}{bold}{token}{bold:#} {dim}=>{dim:#}")?;
-        let asked = |c: &CandidateRecord| format!("; {} {} (rank {})", name(c.id), small(c.prob), c.rank);
-        let asked: String = self.tokens.iter().map(asked).collect();
+        let asked = |c: &Candidate| format!("; {} {} (rank {})", name(c.id), small(c.prob()), c.rank());
+        let asked: String = self.tokens.candidates.iter().map(asked).collect();
         let room = if Stdout::is_terminal() { Stdout::width().saturating_sub(asked.width()) } else { usize::MAX };
         let mut column = widest.max(token.width()) + 3;
-        for (i, candidate) in self.next.iter().enumerate() {
-            let (token, percent) = (name(candidate.id), format!("{:.2}%", 100.0 * candidate.prob));
+        for (i, candidate) in self.next.candidates.iter().enumerate() {
+            let (token, percent) = (name(candidate.id), format!("{:.2}%", 100.0 * candidate.prob()));
             column += token.width() + percent.len() + 3;
             if i > 0 && column > room {
                 break;
@@ -106,6 +131,13 @@ impl PositionRecord {
 }
 
 impl CandidateRecord {
+    /// `pipeline` gives the token's text.
+    pub fn new(candidate: &Candidate, pipeline: &Pipeline) -> Self {
+        let token = pipeline.token_text(candidate.id);
+        let (rank, prob, logprob) = (candidate.rank(), candidate.prob(), candidate.logprob());
+        Self { rank, id: candidate.id, token, logit: candidate.logit(), prob, logprob }
+    }
+
     fn write_line(&self, out: &mut Stdout) -> Result<()> {
         let bold = Style::new().bold();
         let blue = Style::colour(AnsiColor::Blue);

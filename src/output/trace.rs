@@ -157,11 +157,14 @@ fn short(x: f32) -> String {
 /// or, if at most one weight in a hundred is larger, a half, a quarter or a tenth of it. The first token does not count,
 /// since it can only attend to itself.
 pub fn strongest(heads: &[HeadRecord]) -> f32 {
-    let rows = heads.iter().flat_map(|head| head.weights.iter().enumerate().skip(1));
-    let mut weights: Vec<f32> = rows.flat_map(|(query, row)| &row[..=query]).copied().collect();
-    let place = weights.len() * 99 / 100;
-    let large = if weights.is_empty() { 1.0 } else { *weights.select_nth_unstable_by(place, f32::total_cmp).1 };
-    [0.1, 0.25, 0.5].into_iter().find(|least| large <= *least).unwrap_or(1.0)
+    let rows = || heads.iter().flat_map(|head| head.weights.iter().enumerate().skip(1));
+    let count: usize = rows().map(|(query, _)| query + 1).sum();
+    let is_enough = |least: &f32| {
+        let larger: usize =
+            rows().map(|(query, row)| row[..=query].iter().filter(|weight| *weight > least).count()).sum();
+        larger < count - count * 99 / 100
+    };
+    [0.1, 0.25, 0.5].into_iter().find(is_enough).unwrap_or(1.0)
 }
 
 /// The glyphs of a heat map, with the smallest fraction of the strongest weight that each stands for.

@@ -2,21 +2,16 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
 use crate::harness::gpt2;
 
-/// A checkpoint with a valid header and 700 GB of holes.
+/// GPT-2's tensors.
 #[cfg(target_os = "linux")]
-#[test]
-fn a_model_too_large_for_any_memory_is_refused_before_it_is_loaded() {
-    let (c, layers, vocabulary, positions) = (12288, 96, 50257, 2048);
-    let folder = tempfile::tempdir().unwrap();
-    let config = json!({
-        "model_type": "gpt2", "vocab_size": vocabulary, "n_positions": positions, "n_embd": c, "n_layer": layers, "n_head": 96
-    });
-    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+fn shapes(vocabulary: usize, positions: usize, c: usize, layers: usize) -> Vec<(String, Vec<usize>)> {
     let mut tensors =
         vec![("wte.weight".to_owned(), vec![vocabulary, c]), ("wpe.weight".to_owned(), vec![positions, c])];
     let layer = [
@@ -37,20 +32,45 @@ fn a_model_too_large_for_any_memory_is_refused_before_it_is_loaded() {
         tensors.extend(layer.iter().map(|(name, shape)| (format!("h.{i}.{name}"), shape.clone())));
     }
     tensors.extend(["weight", "bias"].map(|name| (format!("ln_f.{name}"), vec![c])));
+    tensors
+}
+
+/// The header of a safetensors file of these f32 tensors, and the bytes that they take.
+#[cfg(target_os = "linux")]
+fn header(tensors: &[(String, Vec<usize>)]) -> (String, u64) {
     let mut end = 0u64;
     let mut header = serde_json::Map::new();
     for (name, shape) in tensors {
         let start = end;
         end += 4 * shape.iter().map(|n| *n as u64).product::<u64>();
-        header.insert(name, json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]}));
+        header.insert(name.clone(), json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]}));
     }
-    let header = Value::Object(header).to_string();
-    let mut file = File::create(folder.path().join("model.safetensors")).unwrap();
+    (Value::Object(header).to_string(), end)
+}
+
+/// Writes a safetensors file whose numbers are zeros that take no room on the disk; returns its size.
+#[cfg(target_os = "linux")]
+fn write_holes(path: &Path, (header, bytes): &(String, u64)) -> u64 {
+    let mut file = File::create(path).unwrap();
     file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
     file.write_all(header.as_bytes()).unwrap();
-    let size = 8 + header.len() as u64 + end;
+    let size = 8 + header.len() as u64 + bytes;
     file.set_len(size)
-        .expect("a file system for temporary files (TMPDIR) that takes one of 700 GB, almost all of it holes");
+        .expect("a file system for temporary files (TMPDIR) that takes one of this size, almost all holes");
+    size
+}
+
+/// A checkpoint with a valid header and 700 GB of holes.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_model_too_large_for_any_memory_is_refused_before_it_is_loaded() {
+    let (c, layers, vocabulary, positions) = (12288, 96, 50257, 2048);
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({
+        "model_type": "gpt2", "vocab_size": vocabulary, "n_positions": positions, "n_embd": c, "n_layer": layers, "n_head": 96
+    });
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    write_holes(&folder.path().join("model.safetensors"), &header(&shapes(vocabulary, positions, c, layers)));
 
     let model = folder.path().to_str().unwrap();
     let done = gpt2(&["topk", "-m", model, "--ids", "1"]).fails(1, &["takes", "GB of memory", "are available"]);
@@ -92,5 +112,126 @@ fn info_predicts_what_bench_measures() {
                 .unwrap();
         let ratio = predicted / measured;
         assert!((0.9..1.1).contains(&ratio), "{flags:?}: predicted {predicted}, measured {measured}");
+    }
+}
+
+/// The binary with these arguments, in so much address space.
+#[cfg(target_os = "linux")]
+fn limited(kilobytes: u64, arguments: &[&str]) -> Output {
+    let run = gpt2(&[arguments, &["--threads", "1"]].concat()).into_command();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v $0; exec \"$@\"", &kilobytes.to_string()]);
+    command.arg(run.get_program()).args(run.get_args()).output().unwrap()
+}
+
+/// The one line of an error, with exit code 1.
+#[cfg(target_os = "linux")]
+#[track_caller]
+fn refusal(output: &Output) -> String {
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.starts_with("error: ") && stderr.lines().count() == 1, "{stderr}");
+    assert!(output.stdout.is_empty());
+    stderr
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_never_fits_is_refused_and_what_is_advised_fits() {
+    // 1000 rows of 50257 logits take 201 MB.
+    let beams = |n: &str| {
+        limited(250_000, &["generate", "-m", "demo", "--ids", "1 2 3", "-n", "3", "--format", "json", "--num-beams", n])
+    };
+    let error = refusal(&beams("1000"));
+    let advised = error.trim_end().strip_suffix(" would fit").and_then(|text| text.rsplit("--num-beams ").next());
+    let advised: usize = advised.expect("advice").parse().unwrap();
+    assert!(error.contains(" of memory and ") && (50..1000).contains(&advised), "{error}");
+    assert_eq!(beams(&advised.to_string()).status.code(), Some(0), "{advised}");
+
+    let ids: Vec<String> = (0..300).map(|id| id.to_string()).collect();
+    let ids = ids.join(" ");
+    let prefix = |word: &str, arguments: &[&str]| {
+        let error = refusal(&limited(200_000, arguments));
+        assert!(error.contains(" of memory and ") && error.contains(word) && error.contains("would fit"), "{error}");
+    };
+    let logprobs = ["--sample", "--logprobs", "50257", "--num-return-sequences", "50", "-n", "20", "--format", "json"];
+    prefix("--logprobs ", &[&["generate", "-m", "demo", "--ids", "1"], &logprobs[..]].concat());
+    prefix("-k ", &["topk", "-m", "demo", "--ids", &ids, "--all", "-k", "50257", "--format", "json"]);
+    prefix("a text of ", &["trace", "-m", "demo", "--ids", &ids, "--save", "/dev/null"]);
+    prefix("--batch-size ", &["bench", "-m", "demo", "--batch-size", "4096", "--prompt-tokens", "100"]);
+}
+
+/// Only the order in which rows run may depend on memory.
+#[cfg(target_os = "linux")]
+#[test]
+fn rows_wait_for_memory_and_one_that_never_fits_is_its_own_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("rows.jsonl");
+    let mut rows: Vec<Value> = (0..9)
+        .map(|i| json!({"id": i, "prompt_ids": vec![i + 1; 3 + 40 * i], "num_beams": 30 + 10 * i, "max_new_tokens": 3}))
+        .collect();
+    rows.insert(5, json!({"id": "wide", "prompt_ids": [1, 2], "num_beams": 1000, "max_new_tokens": 3}));
+    let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
+    std::fs::write(&input, lines.join("\n")).unwrap();
+    let input = input.to_str().unwrap();
+    let arguments = ["generate", "-m", "demo", "--input", input, "--batch-size", "10"];
+    let results = |output: &Output| {
+        let text = String::from_utf8(output.stdout.clone()).unwrap();
+        let mut results: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        results.sort_by_key(|result| result["line"].as_u64());
+        results.iter_mut().for_each(|result| drop(result.as_object_mut().unwrap().remove("timings")));
+        results
+    };
+    let free = limited(8_000_000, &arguments);
+    assert_eq!(free.status.code(), Some(0), "{}", String::from_utf8_lossy(&free.stderr));
+    let tight = limited(230_000, &arguments);
+    assert_eq!(tight.status.code(), Some(1), "{}", String::from_utf8_lossy(&tight.stderr));
+    let (free, mut tight) = (results(&free), results(&tight));
+    let error = tight.remove(5)["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("`num_beams` ") && error.ends_with("would fit"), "{error}");
+    let free: Vec<Value> = free.into_iter().filter(|result| result["id"] != "wide").collect();
+    assert_eq!(tight, free);
+}
+
+/// Rust aborts where an allocation fails.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_allocation_that_fails_is_an_error() {
+    for kilobytes in (44_000..120_000).step_by(8_000) {
+        let output = limited(kilobytes, &["topk", "-m", "demo", "--ids", "1"]);
+        if output.status.code() != Some(0) {
+            refusal(&output);
+        }
+    }
+}
+
+/// By itself, a program that reads a mapped file beyond its end is killed without a word.
+#[cfg(target_os = "linux")]
+#[test]
+fn weights_that_are_cut_short_while_they_load_are_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, width) = (folder.path().join("model.safetensors"), 1024);
+    let config = json!({
+        "model_type": "gpt2", "vocab_size": 50257, "n_positions": 64, "n_embd": width, "n_layer": 8, "n_head": 16
+    });
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let header = header(&shapes(50257, 64, width, 8));
+    for left in [4096, 100_000_001] {
+        let size = write_holes(&path, &header);
+        let mut child = gpt2(&["topk", "-m", folder.path().to_str().unwrap(), "--ids", "1"])
+            .into_command()
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let maps = format!("/proc/{}/maps", child.id());
+        while child.try_wait().unwrap().is_none()
+            && !std::fs::read_to_string(&maps).is_ok_and(|maps| maps.contains("model.safetensors"))
+        {}
+        assert!(left < size);
+        File::options().write(true).open(&path).unwrap().set_len(left).unwrap();
+        let error = refusal(&child.wait_with_output().unwrap());
+        assert!(error.contains("model.safetensors: "), "{error}");
+        assert!(error.contains("cut short") || error.contains("changed while it was read"), "{error}");
     }
 }

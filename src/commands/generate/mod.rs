@@ -20,7 +20,7 @@ use super::Interrupted;
 use super::load::{self, Loaded};
 use super::rows::Input;
 use crate::cli::{Format, GenerateArgs, Prompt, Verbosity};
-use crate::output::generate::{GenerateRecord, LogprobRecord, SequenceRecord, Timings, write_logprobs};
+use crate::output::generate::{GenerateRecord, Logprobs, SequenceRecord, Timings, write_logprobs};
 use crate::output::{RowRecord, Stdout, check_folder, html, say};
 
 pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
@@ -303,13 +303,13 @@ impl Generator<'_> {
     }
 
     /// The record of a finished request.
-    fn record(
-        &self,
+    fn record<'a>(
+        &'a self,
         row: Option<RowRecord>,
         request: &Request,
-        sequences: &[Sequence],
+        sequences: &'a [Sequence],
         timings: Timings,
-    ) -> GenerateRecord {
+    ) -> GenerateRecord<'a> {
         GenerateRecord {
             row,
             model: self.loaded.name.clone(),
@@ -321,8 +321,7 @@ impl Generator<'_> {
         }
     }
 
-    fn sequence(&self, index: usize, sequence: &Sequence) -> SequenceRecord {
-        let text = |id| self.loaded.token_text(id);
+    fn sequence<'a>(&'a self, index: usize, sequence: &'a Sequence) -> SequenceRecord<'a> {
         let logprobs = sequence.logprobs.as_ref();
         SequenceRecord {
             index,
@@ -330,7 +329,7 @@ impl Generator<'_> {
             text: self.loaded.tokenizer.as_ref().map(|_| String::from_utf8_lossy(&sequence.text).into_owned()),
             finish_reason: sequence.finish_reason,
             score: sequence.score,
-            logprobs: logprobs.map(|tokens| tokens.iter().map(|token| LogprobRecord::new(token, text)).collect()),
+            logprobs: logprobs.map(|tokens| Logprobs { tokens, pipeline: self.loaded.pipeline() }),
         }
     }
 }

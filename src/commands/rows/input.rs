@@ -14,12 +14,14 @@ use super::row::{self, Keys, Refused, Row};
 use super::{Hash, sink};
 use crate::cli::{RowArgs, is_stdin};
 
-/// Lines that are read ahead.
+/// Lines that are read ahead, and bytes for which a long one counts as several.
 const AHEAD: usize = 64;
+const LONG: usize = 1 << 20;
 
 /// The rows of an input.
 pub struct Input {
-    lines: Receiver<Line>,
+    /// The lines; none for a place that a long line takes beside its own.
+    lines: Receiver<Option<Line>>,
     keys: Keys,
     name: String,
     /// The line of each id so far, of a stream; a file's ids are checked before it is read.
@@ -67,7 +69,9 @@ impl Input {
         let (sender, lines) = sync_channel(AHEAD);
         std::thread::spawn(move || {
             for line in Lines::new(reader) {
-                if sender.send(line).is_err() {
+                let more = line.1.as_ref().map_or(0, |text| text.len() / LONG).min(AHEAD - 1);
+                let mut places = std::iter::repeat_with(|| None).take(more).chain([Some(line)]);
+                if places.any(|place| sender.send(place).is_err()) {
                     break;
                 }
             }
@@ -80,7 +84,15 @@ impl Input {
     /// # Errors
     /// If the input as a whole is not one JSON object a line.
     pub fn next(&mut self, wait: bool) -> Result<Next> {
-        let line = if wait { self.lines.recv().map_err(|_| TryRecvError::Disconnected) } else { self.lines.try_recv() };
+        let place =
+            || if wait { self.lines.recv().map_err(|_| TryRecvError::Disconnected) } else { self.lines.try_recv() };
+        let line = loop {
+            match place() {
+                Ok(None) => {}
+                Ok(Some(line)) => break Ok(line),
+                Err(reason) => break Err(reason),
+            }
+        };
         let (number, text) = match line {
             Ok(line) => line,
             Err(TryRecvError::Empty) => return Ok(Next::Later),

@@ -4,8 +4,11 @@ use std::io::{BufRead, Read};
 
 use anyhow::{Context, Result, anyhow, bail};
 use gpt2::files::{is_utf16, without_byte_order_mark};
+use gpt2::memory::readable;
 
-/// The longest line in bytes, so that endless input does not fill memory.
+use crate::cli::longest_text;
+
+/// The longest line in bytes, so that endless input does not fill memory. What has less memory takes shorter ones.
 const LONGEST_LINE: u64 = 1 << 28;
 
 /// A line's number, counted from 1, and its text.
@@ -19,19 +22,20 @@ pub struct Utf16;
 /// Reads the lines that are not blank. An error of the reader is the last line, and so is an input that is [`Utf16`].
 pub struct Lines<R> {
     reader: R,
+    longest: u64,
     number: usize,
     ended: bool,
 }
 
 impl<R: BufRead> Lines<R> {
     pub fn new(reader: R) -> Self {
-        Self { reader, number: 0, ended: false }
+        Self { reader, longest: LONGEST_LINE.min(longest_text()), number: 0, ended: false }
     }
 
     /// The next line without its line break; none after the last.
     fn bytes(&mut self) -> Result<Option<Vec<u8>>> {
         let mut line = vec![];
-        let mut reader = (&mut self.reader).take(LONGEST_LINE);
+        let mut reader = (&mut self.reader).take(self.longest);
         reader.read_until(b'\n', &mut line).inspect_err(|_| self.ended = true).context("cannot read the input")?;
         match line.pop() {
             None => {
@@ -39,10 +43,10 @@ impl<R: BufRead> Lines<R> {
                 Ok(None)
             }
             Some(b'\n') => Ok(Some(line)),
-            Some(_) if line.len() as u64 + 1 == LONGEST_LINE => {
+            Some(_) if line.len() as u64 + 1 == self.longest => {
                 drop(line);
                 self.reader.skip_until(b'\n').inspect_err(|_| self.ended = true).context("cannot read the input")?;
-                bail!("longer than {} MiB", LONGEST_LINE >> 20)
+                bail!("longer than {}, the longest line that is read", readable(self.longest))
             }
             Some(last) => {
                 line.push(last);

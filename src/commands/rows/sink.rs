@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -120,23 +121,17 @@ impl Sink {
     }
 
     fn line<T: Serialize>(&mut self, record: &T) -> Result<()> {
-        let line = || -> Result<Vec<u8>> {
-            let mut line = vec![];
-            json::write(&mut line, record)?;
-            line.push(b'\n');
-            Ok(line)
-        };
         match &mut self.output {
             Output::Stdout(out) => {
                 out.json(record, Format::Jsonl)?;
                 out.finish()
             }
             Output::Stream(file, path) => {
-                file.write_all(&line()?).with_context(|| format!("cannot write {}", path.display()))
+                write_line(file, record).with_context(|| format!("cannot write {}", path.display()))
             }
             Output::File(file, path, _) => {
                 let whole = file.metadata().map(|metadata| metadata.len());
-                file.write_all(&line()?).with_context(|| {
+                write_line(file, record).with_context(|| {
                     // On a full disk part of the line may have been written.
                     let _ = whole.and_then(|len| file.set_len(len));
                     format!("cannot write {}", path.display())
@@ -144,6 +139,14 @@ impl Sink {
             }
         }
     }
+}
+
+/// Writes a line at once, unless it is very long.
+fn write_line<T: Serialize>(file: &mut File, record: &T) -> std::io::Result<()> {
+    let mut writer = BufWriter::with_capacity(1 << 16, file);
+    json::write(&mut writer, record)?;
+    writer.write_all(b"\n")?;
+    writer.flush()
 }
 
 impl Row {
@@ -168,32 +171,56 @@ fn repair(
         #[serde(borrow)]
         error: Option<&'a RawValue>,
     }
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+    let cannot_read = || format!("cannot read {}", path.display());
+    let mut file = BufReader::new(File::open(path).with_context(cannot_read)?);
     let mut done = HashMap::new();
-    let mut kept = Vec::with_capacity(bytes.len());
-    for (i, line) in bytes[..whole].split_inclusive(|b| *b == b'\n').enumerate() {
-        let Ok(record) = serde_json::from_slice::<Record<'_>>(line) else {
-            bail!("{} is not the output of an earlier run: line {} is no result", path.display(), i + 1);
+    // The parts of the file that stay.
+    let mut kept: Vec<Range<u64>> = vec![];
+    let (mut line, mut start) = (vec![], 0);
+    for number in 1.. {
+        line.clear();
+        file.read_until(b'\n', &mut line).with_context(cannot_read)?;
+        if line.pop() != Some(b'\n') {
+            break;
+        }
+        let Ok(record) = serde_json::from_slice::<Record<'_>>(&line) else {
+            bail!("{} is not the output of an earlier run: line {number} is no result", path.display());
         };
         let key = super::row::key(record.id, record.line);
         let content = ledger.get(&key).filter(|_| record.error.is_none());
         // A row that is no longer in the input keeps its result.
         let content =
             content.filter(|content| input.and_then(|input| input.get(&key)).is_none_or(|now| now == *content));
+        let end = start + line.len() as u64 + 1;
         if let Some(content) = content
             && done.insert(key, *content).is_none()
         {
-            kept.extend_from_slice(line);
+            match kept.last_mut().filter(|last| last.end == start) {
+                Some(last) => last.end = end,
+                None => kept.push(start..end),
+            }
         }
+        start = end;
     }
-    if bytes.starts_with(&kept) {
+    let cannot_write = || format!("cannot write {}", path.display());
+    let whole = match kept.as_slice() {
+        [] => Some(0),
+        [only] if only.start == 0 => Some(only.end),
+        _ => None,
+    };
+    if let Some(len) = whole {
         // Only the end is dropped. The file stays the same one, with its other names.
-        let file = File::options().write(true).open(path);
-        file.and_then(|file| file.set_len(kept.len() as u64))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        File::options().write(true).open(path).and_then(|file| file.set_len(len)).with_context(cannot_write)?;
     } else {
-        gpt2::files::atomically(path, |file| file.write_all(&kept).map_err(gpt2::Error::io("write", path)))?;
+        // A file that is rewritten in place would be lost if this process were killed meanwhile.
+        let mut file = file.into_inner();
+        gpt2::files::atomically(path, |writer| {
+            let mut copy = |part: &Range<u64>| {
+                file.seek(SeekFrom::Start(part.start))?;
+                std::io::copy(&mut (&mut file).take(part.end - part.start), writer)
+            };
+            kept.iter().try_for_each(|part| copy(part).map(|_| ())).map_err(gpt2::Error::io("write", path))
+        })?;
     }
     Ok(done)
 }

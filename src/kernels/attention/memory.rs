@@ -90,7 +90,9 @@ impl CacheMemory {
         self.shape
     }
 
-    fn page_bytes(&self) -> usize {
+    /// Bytes of a page.
+    #[must_use]
+    pub fn page_bytes(&self) -> usize {
         self.layers * self.shape.layer_bytes()
     }
 

@@ -1,6 +1,8 @@
 //! What the layers of a pass write: buffers that are allocated once and reused by every layer of every pass.
 
+use crate::base::memory;
 use crate::config::Config;
+use crate::error::Result;
 
 /// Activations of `N` positions, row by row.
 #[derive(Debug)]
@@ -32,13 +34,22 @@ impl Activations {
         Self { width, inner_width, x, next_x, normed, qkv, mixed, inner, logits }
     }
 
+    /// Bytes of a position.
+    pub fn position_bytes(config: &Config) -> usize {
+        (7 * config.n_embd + config.n_inner) * size_of::<f32>()
+    }
+
     /// Makes room for `n` positions.
-    pub fn make_room(&mut self, n: usize) {
+    ///
+    /// # Errors
+    /// If there is not enough memory.
+    pub fn make_room(&mut self, n: usize) -> Result<()> {
+        const WHAT: &str = "a pass over the new tokens";
         for buffer in [&mut self.x, &mut self.next_x, &mut self.normed, &mut self.mixed] {
-            buffer.resize(n * self.width, 0.0);
+            memory::resize(WHAT, buffer, n * self.width)?;
         }
-        self.qkv.resize(n * 3 * self.width, 0.0);
-        self.inner.resize(n * self.inner_width, 0.0);
+        memory::resize(WHAT, &mut self.qkv, n * 3 * self.width)?;
+        memory::resize(WHAT, &mut self.inner, n * self.inner_width)
     }
 
     /// Copies the residual stream of some positions to `next_x`.

@@ -2,7 +2,7 @@
 //! them.
 
 use super::activations::Activations;
-use crate::base::FloatType;
+use crate::base::{FloatType, memory};
 use crate::config::Config;
 use crate::error::Result;
 use crate::kernels::{Batch, CacheMemory, CacheShape, PAGE_POSITIONS, PageId};
@@ -20,12 +20,16 @@ pub struct Cache {
     pub activations: Activations,
 }
 
+/// The shape of a layer's part of a page in a cache that stores numbers as `dtype`.
+pub fn shape(config: &Config, dtype: FloatType) -> CacheShape {
+    CacheShape { heads: config.n_head, head_dim: config.head_dim(), half: dtype == FloatType::F16 }
+}
+
 impl Cache {
     /// An empty cache that stores numbers as `dtype`, F32 or F16.
     pub fn new(config: &Config, dtype: FloatType) -> Self {
-        let half = dtype == FloatType::F16;
-        let shape = CacheShape { heads: config.n_head, head_dim: config.head_dim(), half };
-        let memory = CacheMemory::new(shape, config.n_layer, config.n_positions.div_ceil(PAGE_POSITIONS));
+        let memory =
+            CacheMemory::new(shape(config, dtype), config.n_layer, config.n_positions.div_ceil(PAGE_POSITIONS));
         Self {
             rows: PagedRows::new(memory, PAGE_POSITIONS),
             segments: vec![],
@@ -47,7 +51,7 @@ impl Cache {
         let Cache { rows, segments, batch, activations } = &mut *pass.cache;
         rows.reserve(segments)?;
         batch.set(segments.iter().map(|s| (s.past, s.len, rows.pages(s.row))));
-        activations.make_room(batch.positions());
+        activations.make_room(batch.positions())?;
         Ok(pass)
     }
 }
@@ -90,6 +94,10 @@ impl Drop for Pass<'_> {
 }
 
 impl PageMemory for CacheMemory {
+    fn check(&self, pages: usize) -> Result<()> {
+        memory::take("the cache of keys and values", (pages * self.page_bytes()) as u64)
+    }
+
     fn grow(&mut self) -> Result<usize> {
         self.grow()
     }

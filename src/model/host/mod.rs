@@ -8,19 +8,23 @@ mod layers;
 
 use candle_core::{Device, Tensor};
 
+use self::activations::Activations;
 use self::block::{Attention, Block, Mlp};
 use self::cache::{Cache, Pass};
 use self::layers::{LayerNorm, Linear, weight};
 use super::loader::Loader;
 use super::network::{self, KvCache, Network, Stored, last_if_top, tops, wanted};
 use super::{Trace, with_slice};
-use crate::base::FloatType;
+use crate::base::{FloatType, memory};
 use crate::config::Config;
 use crate::error::Result;
 use crate::inventory::{Part, TensorId};
-use crate::kernels::{Epilogue, Weight};
-use crate::language_model::{Input, Output};
+use crate::kernels::{Epilogue, PAGE_POSITIONS, Weight};
+use crate::language_model::{Input, Output, Room};
 use crate::logits::{self, Top};
+
+/// What takes the memory for logits.
+const LOGITS: &str = "the logits of the next tokens";
 
 /// Embeddings, blocks and head. Field names are the checkpoint's.
 #[derive(Debug)]
@@ -111,7 +115,8 @@ impl HostNetwork {
         if trace.attention_layers.contains(&layer) {
             let heads = self.config.n_head;
             let places: Vec<_> = pass.cache.batch.weights(heads).collect();
-            let mut weights = vec![0.0; places.last().map_or(0, |last| last.end)];
+            let mut weights = vec![];
+            memory::resize("attention's weights", &mut weights, places.last().map_or(0, |last| last.end))?;
             block.forward(pass, layer, Some(&mut weights));
             for (s, place) in pass.cache.segments.iter().zip(places) {
                 let shape = (heads, s.len, s.total());
@@ -142,6 +147,18 @@ impl Network for HostNetwork {
 
     fn cache_bytes_per_position(&self) -> usize {
         self.config.n_layer * 2 * self.config.n_embd * self.cache_type.size()
+    }
+
+    fn room(&self) -> Room {
+        let shape = cache::shape(&self.config, self.cache_type);
+        let left = memory::room();
+        Room {
+            left: left.map(|(bytes, _)| bytes),
+            limit: left.map_or("", |(_, limit)| limit),
+            page_bytes: (self.config.n_layer * shape.layer_bytes()) as u64,
+            page_positions: PAGE_POSITIONS,
+            position_bytes: Activations::position_bytes(&self.config) as u64,
+        }
     }
 
     fn stored(&self) -> Stored {
@@ -177,7 +194,7 @@ impl Network for HostNetwork {
             // Wanted logits are moved to the output.
             let mut given = vec![];
             let all = if logits > 0 { &mut given } else { &mut a.logits };
-            all.resize(a.normed.len() / width * vocabulary, 0.0);
+            memory::resize(LOGITS, all, a.normed.len() / width * vocabulary)?;
             self.lm_head.matmul(&a.normed, None, Epilogue::None, all);
             let mut others = all.chunks_exact(vocabulary).skip(logits);
             output.best = others.by_ref().take(best).map(best_token).collect();
@@ -201,7 +218,8 @@ impl Network for HostNetwork {
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let (n, vocabulary) = (hidden.dim(0)?, self.config.vocab_size);
-        let mut logits = vec![0.0; n * vocabulary];
+        let mut logits = vec![];
+        memory::resize(LOGITS, &mut logits, n * vocabulary)?;
         with_slice(hidden, |x| self.lm_head.matmul(x, None, Epilogue::None, &mut logits))?;
         Ok(Tensor::from_vec(logits, (n, vocabulary), &Device::Cpu)?)
     }

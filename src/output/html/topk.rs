@@ -3,13 +3,16 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use anyhow::Result;
-use gpt2::printable;
+use anyhow::{Result, bail};
 use gpt2::tokenizer::Tokenizer;
+use gpt2::{Error, printable};
 use serde::Serialize;
 
 use super::Text;
 use crate::output::topk::TopkRecord;
+
+/// The most candidates on a page, which take about 40 MB of it.
+const MOST_CANDIDATES: usize = 2_000_000;
 
 #[derive(Serialize)]
 struct Data<'a> {
@@ -23,14 +26,28 @@ struct Data<'a> {
     entropy: Vec<f64>,
 }
 
+/// Checks that a page has room for the `k` best candidates at so many positions.
+///
+/// # Errors
+/// If it does not.
+pub fn check(positions: usize, k: usize) -> Result<()> {
+    match positions.saturating_mul(k) > MOST_CANDIDATES {
+        true => bail!(Error::Usage(format!(
+            "--html: {k} candidates at {positions} positions are too much for one page; -k {} would fit",
+            MOST_CANDIDATES / positions
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// Writes the page of a record that covers every position.
-pub fn write(path: &Path, record: &TopkRecord, k: usize, tokenizer: Option<&Tokenizer>) -> Result<()> {
-    let candidates = record.positions.iter().flat_map(|position| &position.next);
+pub fn write(path: &Path, record: &TopkRecord<'_>, k: usize, tokenizer: Option<&Tokenizer>) -> Result<()> {
+    let candidates = record.positions.iter().flat_map(|position| &position.next.candidates);
     let data = Data {
         text: Text::new(tokenizer, &record.prompt_ids, candidates.map(|candidate| candidate.id)),
         model: printable::line(&record.model),
         k,
-        next: record.positions.iter().map(|p| p.next.iter().map(|c| (c.id, c.prob)).collect()).collect(),
+        next: record.positions.iter().map(|p| p.next.candidates.iter().map(|c| (c.id, c.prob())).collect()).collect(),
         entropy: record.positions.iter().map(|position| position.entropy).collect(),
     };
     super::write(path, "gpt2 topk", include_str!("topk.js"), &data)

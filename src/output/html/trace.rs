@@ -63,16 +63,23 @@ struct Hidden<'a> {
     norms: Vec<f64>,
 }
 
-/// Writes the page of a record with all views.
-pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -> Result<()> {
-    let attention = record.attention.as_deref().unwrap_or_default();
-    let (heads, n) = (attention.len(), record.ids.len());
-    if heads * n * (n + 1) / 2 > MOST_WEIGHTS {
+/// Checks that a page has room for so many `(heads, tokens)`; `narrower` says how to ask for less.
+///
+/// # Errors
+/// If it does not.
+pub fn check((heads, n): (usize, usize), narrower: &str) -> Result<()> {
+    if heads.saturating_mul(n * (n + 1) / 2) > MOST_WEIGHTS {
         return Err(Error::Usage(format!(
-            "--html: {heads} heads over {n} tokens are too much for one page; choose a --layer or shorten the text"
+            "--html: {heads} heads over {n} tokens are too much for one page; {narrower}"
         ))
         .into());
     }
+    Ok(())
+}
+
+/// Writes the page of a record with all views.
+pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -> Result<()> {
+    let attention = record.attention.as_deref().unwrap_or_default();
     let mut layers: Vec<Layer> = vec![];
     for head in attention {
         if layers.last().is_none_or(|last| last.layer != head.layer) {

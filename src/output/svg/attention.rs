@@ -17,20 +17,26 @@ const LABEL: usize = 18;
 /// A cell with at least this side length has room for its number.
 const NUMBERED: f64 = 36.0;
 
-pub fn draw(model: &str, heads: &[HeadRecord], labels: &[String]) -> Result<Picture> {
-    let (count, n) = (heads.len(), labels.len());
-    if count * n * (n + 1) / 2 > MOST_CELLS {
+/// Checks that a picture has room for so many `(heads, tokens)`; `narrower` says how to ask for less.
+///
+/// # Errors
+/// If it does not.
+pub fn check((heads, n): (usize, usize), narrower: &str) -> Result<()> {
+    if heads.saturating_mul(n * (n + 1) / 2) > MOST_CELLS {
         return Err(Error::Usage(format!(
-            "--svg: {count} heads over {n} tokens are too much for one picture; choose a --layer and a --head, or a \
-             shorter text"
+            "--svg: {heads} heads over {n} tokens are too much for one picture; {narrower}"
         ))
         .into());
     }
+    Ok(())
+}
+
+pub fn draw(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
     let labels: Vec<String> = labels.iter().map(|label| cut(label, LABEL)).collect();
     match heads {
-        [head] => Ok(one(model, head, &labels)),
-        heads if heads.iter().all(|head| head.layer == heads[0].layer) => Ok(layer(model, heads, &labels)),
-        heads => Ok(all(model, heads, &labels)),
+        [head] => one(model, head, &labels),
+        heads if heads.iter().all(|head| head.layer == heads[0].layer) => layer(model, heads, &labels),
+        heads => all(model, heads, &labels),
     }
 }
 

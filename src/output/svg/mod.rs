@@ -18,6 +18,7 @@ use svg::Document;
 use svg::node::element;
 use unicode_width::UnicodeWidthStr;
 
+pub use self::attention::check as check_attention;
 use super::trace::TraceRecord;
 use crate::cli::Theme;
 
@@ -25,7 +26,7 @@ use crate::cli::Theme;
 pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>, theme: Theme) -> Result<()> {
     let labels = record.labels(tokenizer);
     let picture = match record {
-        TraceRecord { attention: Some(heads), .. } => attention::draw(&record.model, heads, &labels)?,
+        TraceRecord { attention: Some(heads), .. } => attention::draw(&record.model, heads, &labels),
         TraceRecord { lens: Some(layers), .. } => lens::draw(&record.model, layers, &labels, tokenizer),
         TraceRecord { hidden: Some(states), .. } => hidden::draw(&record.model, states, &labels),
         _ => return Err(Error::Usage("--svg has no view to draw".into()).into()),

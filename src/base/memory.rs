@@ -1,8 +1,15 @@
-//! How much memory is available, as Linux tells it (`/proc`, control groups v1 and v2). Unknown on other systems.
+//! How much memory is available, as Linux tells it (`/proc`, control groups v1 and v2), and the check before more of it is
+//! taken. Unknown on other systems.
+//!
+//! Linux grants memory that it does not have and kills a process once it uses it. So nothing large is taken before it is
+//! certain to be there.
 //!
 //! Reference: `proc(5)`, the kernel's `admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
 
 /// Memory that this process can still get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +20,83 @@ pub struct Available {
     pub limit: &'static str,
     /// Bytes of address space left, if limited. Mapped files are already counted.
     pub address_space: Option<u64>,
+}
+
+impl Available {
+    /// The tightest limit: bytes that can still be allocated, and what sets the limit.
+    #[must_use]
+    pub fn left(&self) -> (u64, &'static str) {
+        match self.address_space {
+            Some(left) if left < self.bytes => (left, "address space (ulimit -v)"),
+            _ => (self.bytes, self.limit),
+        }
+    }
+}
+
+/// What is left to whoever plans ahead, and what sets the limit: a part is kept for what is too small to plan.
+#[must_use]
+pub(crate) fn room() -> Option<(u64, &'static str)> {
+    let (left, limit) = available()?.left();
+    Some((without_reserve(left), limit))
+}
+
+fn without_reserve(left: u64) -> u64 {
+    const RESERVE: u64 = 32 << 20;
+    left - RESERVE.min(left / 8)
+}
+
+/// Rejects work, called `what`, that takes more memory than is available.
+///
+/// # Errors
+/// [`Error::OutOfMemory`], with what is needed and what is available.
+pub fn require_bytes(what: &str, bytes: u64) -> Result<()> {
+    let Some((left, limit)) = room().filter(|(left, _)| *left < bytes) else { return Ok(()) };
+    Err(Error::OutOfMemory(format!(
+        "{what} takes {} of memory and {} are available ({limit})",
+        readable(bytes),
+        readable(left)
+    )))
+}
+
+/// The same for memory that is taken in small steps: the system is only asked once they add up.
+pub(crate) fn take(what: &str, bytes: u64) -> Result<()> {
+    /// What may be taken before the system is asked again.
+    static CREDIT: AtomicU64 = AtomicU64::new(0);
+    if CREDIT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |credit| credit.checked_sub(bytes)).is_ok() {
+        return Ok(());
+    }
+    require_bytes(what, bytes)?;
+    // Others take memory too, and what was granted is not all in use yet.
+    CREDIT.store(room().map_or(u64::MAX, |(left, _)| left.saturating_sub(bytes) / 8), Ordering::Relaxed);
+    Ok(())
+}
+
+/// Makes a buffer hold `len` numbers; new ones are 0. It grows to what is asked for and not further.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] if there is not enough memory.
+pub(crate) fn resize(what: &str, buffer: &mut Vec<f32>, len: usize) -> Result<()> {
+    if len > buffer.capacity() {
+        take(what, ((len - buffer.capacity()) * size_of::<f32>()) as u64)?;
+        if buffer.capacity() == 0 {
+            // The system has zeros for nothing.
+            *buffer = vec![0.0; len];
+            return Ok(());
+        }
+        buffer.reserve_exact(len - buffer.len());
+    }
+    buffer.resize(len, 0.0);
+    Ok(())
+}
+
+/// A human-readable number of bytes: `36.86 kB`, `497.76 MB`, `6.23 GB`, in powers of 1000.
+#[must_use]
+pub fn readable(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    match [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")].into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.2} {name}", bytes / unit),
+        None => format!("{bytes} B"),
+    }
 }
 
 /// The memory available to this process; `None` if the system does not tell.
@@ -104,6 +188,15 @@ mod tests {
         assert_eq!(address_space(&limits("1524000"), status), Some(500_000));
         assert_eq!(address_space(&limits("5"), status), Some(0));
         assert_eq!(address_space(&limits("unlimited"), status), None);
+    }
+
+    #[test]
+    fn bytes_are_readable() {
+        for (bytes, text) in
+            [(0, "0 B"), (999, "999 B"), (36_864, "36.86 kB"), (497_760_000, "497.76 MB"), (6_230_000_000, "6.23 GB")]
+        {
+            assert_eq!(readable(bytes), text);
+        }
     }
 
     #[test]

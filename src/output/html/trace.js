@@ -24,7 +24,7 @@ function lens(layers) {
     for (const cell of table.querySelectorAll("td.on")) cell.classList.remove("on");
     for (const cell of table.querySelectorAll(`td[data-position="${i}"]`)) cell.classList.add("on");
     const outcome = layers[layers.length - 1].positions[i].top[0][0];
-    const grid = element("div", { class: "bars", style: { gridTemplateColumns: "max-content minmax(5rem, max-content) 12rem max-content" } });
+    const grid = element("div", { class: "bars", style: { gridTemplateColumns: "max-content minmax(4rem, max-content) minmax(2rem, 12rem) max-content" } });
     for (const layer of layers) {
       const reading = layer.positions[i], said = reading.top[0][0];
       grid.append(element("span", { class: "muted" }, title(layer)),

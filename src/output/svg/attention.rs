@@ -111,7 +111,7 @@ fn layer(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
     picture
 }
 
-/// Small maps of every head of every layer. The outer ones have labels if the tokens are few.
+/// Small maps of every head of every layer, with labels on the outer ones.
 fn all(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
     let first = heads[0].layer;
     let across = heads.iter().filter(|head| head.layer == first).count();
@@ -119,8 +119,7 @@ fn all(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
     let panel = (900.0 / across.max(layers) as f64).clamp(48.0, 120.0);
     let cell = panel / labels.len() as f64;
     let ticks = Ticks::of(cell);
-    let is_labelled = ticks.every <= 2;
-    let side = if is_labelled { ticks.room(labels) } else { 0.0 };
+    let side = ticks.room(labels);
     let (gap, name) = (8.0, 66.0);
     let (left, top) = (MARGIN + name + side, HEAD + MARGIN + 18.0 + side);
     let tokens = tokens_text(labels.len());
@@ -135,20 +134,16 @@ fn all(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
         if i < across {
             let middle = x + panel / 2.0;
             picture.label(middle, top - side - 12.0, &format!("head {}", head.head), "muted", 12.0, Anchor::Middle);
+            picture.above(x, y, cell, labels, ticks);
         }
         if i % across == 0 {
             let middle = y + panel / 2.0;
             let end = left - side - 10.0;
             picture.label(end, middle, &format!("layer {}", head.layer), "muted", 12.0, Anchor::End);
+            picture.beside(x, y, cell, labels, ticks);
         }
         picture.outline("frame", x, y, panel, panel);
         picture.cells(x, y, cell, cell, &scale.shades(head));
-        if is_labelled && i < across {
-            picture.above(x, y, cell, labels, ticks);
-        }
-        if is_labelled && i % across == 0 {
-            picture.beside(x, y, cell, labels, ticks);
-        }
     }
     scale.key(&mut picture);
     picture

@@ -103,9 +103,12 @@ mod tests {
             let sum: f32 = raw.iter().sum();
             raw.into_iter().map(|x| x / sum).collect::<Vec<_>>()
         };
-        let rows: [(&dyn Fn(usize) -> Vec<f32>, f64); 3] = [(&even, 1.4), (&single, 0.4), (&falling, 1.0)];
-        for (row, most) in rows {
-            let weights: Vec<Vec<f32>> = (0..n).map(row).collect();
+        let heads: [(Vec<Vec<f32>>, f64); 3] = [
+            ((0..n).map(even).collect(), 1.4),
+            ((0..n).map(single).collect(), 0.4),
+            ((0..n).map(falling).collect(), 1.0),
+        ];
+        for (weights, most) in heads {
             let text = packed(&weights);
             let expected: Vec<u32> = (0..n)
                 .flat_map(|query| weights[query][..=query].iter().map(|w| (w * 1e4).round() as u32).collect::<Vec<_>>())

@@ -106,7 +106,7 @@ mod tests {
         let heads: [(Vec<Vec<f32>>, f64); 3] = [
             ((0..n).map(even).collect(), 1.4),
             ((0..n).map(single).collect(), 0.4),
-            ((0..n).map(falling).collect(), 1.0),
+            ((0..n).map(falling).collect(), 1.4),
         ];
         for (weights, most) in heads {
             let text = packed(&weights);

@@ -33,7 +33,7 @@ pub use pieces::PiecesArg;
 pub use rows::{BatchSizeArg, MANY, RowArgs, TextsArgs};
 pub use score::ScoreArgs;
 pub use text::{Prompt, TextArgs, flag_ids, is_stdin, longest_text, read_text};
-pub use trace::TraceArgs;
+pub use trace::{Theme, TraceArgs};
 
 /// GPT-2 on the command line: tokenize, look at the next token, score, generate.
 #[derive(Debug, Parser)]
@@ -182,6 +182,7 @@ pub enum Format {
   gpt2 generate --model demo --prompt \"Once upon a time\" -n 40
   gpt2 generate \"I enjoy walking\" --temperature 0.8 --top-k 50 --seed 1
   gpt2 generate \"The theory is\" --num-beams 4 --num-return-sequences 2
+  gpt2 generate \"Once upon a time\" --temperature 0.8 --html choices.html
   gpt2 generate --ids \"464 4583 286\" --format json
   gpt2 generate --input prompts.jsonl --output results.jsonl --resume
   echo \"Once upon a\" | gpt2 generate --model demo")]
@@ -210,6 +211,11 @@ pub struct GenerateArgs {
     /// How to write the result.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
+    /// Also write a page for the browser
+    ///
+    /// It shows each token with its alternatives, at any temperature and top-k.
+    #[arg(long, value_name = "F.html", conflicts_with_all = ["input", "interactive"], help_heading = "Output")]
+    pub html: Option<PathBuf>,
     #[command(flatten)]
     pub raw_text: RawTextArg,
     #[command(flatten)]
@@ -253,6 +259,7 @@ pub struct BatchArgs {
   gpt2 tokenize --count --file book.txt
   gpt2 tokenize --decode \"464 4583 286 44449\"
   gpt2 tokenize --lines texts.txt --format ids
+  gpt2 tokenize --file book.txt --html tokens.html
   gpt2 tokenize --vocab --grep '^Ġrel'")]
 pub struct TokenizeArgs {
     #[command(flatten)]
@@ -280,6 +287,11 @@ pub struct TokenizeArgs {
     pub pieces: bool,
     #[command(flatten)]
     pub raw_text: RawTextArg,
+    /// Also write a page for the browser
+    ///
+    /// It shows the text in the colours of its tokens.
+    #[arg(long, value_name = "F.html", conflicts_with_all = ["vocab", "merges", MANY], help_heading = "Output")]
+    pub html: Option<PathBuf>,
     /// Print only the number of tokens
     #[arg(long, conflicts_with_all = ["format", "output"], help_heading = "Output")]
     pub count: bool,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{BatchSizeArg, Format, MANY, ModelArgs, PiecesArg, TextArgs, TextsArgs, number};
 
@@ -13,7 +13,7 @@ use super::{BatchSizeArg, Format, MANY, ModelArgs, PiecesArg, TextArgs, TextsArg
   gpt2 trace --model demo \"Once upon a time\" --attention --layer 2 --head 1
   gpt2 trace --model demo \"Once upon a time\" --attention --layer 2 --svg heads.svg
   gpt2 trace --model demo \"Once upon a time\" --html inside.html
-  gpt2 trace --model demo \"Once upon a time\" --save activations.safetensors
+  gpt2 trace --model demo \"Once upon a time\" --save activations.npz
   gpt2 trace --model demo --lines texts.txt --shapes
   gpt2 trace --model demo \"Once upon a time\" --repeat 3")]
 pub struct TraceArgs {
@@ -45,13 +45,20 @@ pub struct TraceArgs {
     pub repeat: Option<usize>,
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Draw the view as a picture
+    /// Draw the view as a picture, SVG or PNG
     #[arg(long, value_name = "F.svg", conflicts_with = MANY, help_heading = "Output")]
     pub svg: Option<PathBuf>,
+    /// The picture's colours: light, dark or auto
+    ///
+    /// For a light background, a dark one, or as the viewer prefers.
+    #[arg(long, value_enum, default_value_t, requires = "svg", help_heading = "Output")]
+    pub theme: Theme,
     /// Write a page for the browser to explore all views
     #[arg(long, value_name = "F.html", conflicts_with = MANY, help_heading = "Output")]
     pub html: Option<PathBuf>,
     /// Save every activation and the logits
+    ///
+    /// As safetensors, or for NumPy if the name ends in .npz.
     #[arg(long, value_name = "F.safetensors", conflicts_with = MANY, help_heading = "Output")]
     pub save: Option<PathBuf>,
     #[command(flatten)]
@@ -66,4 +73,16 @@ pub struct TraceArgs {
     pub texts: TextsArgs,
     #[command(flatten)]
     pub batch: BatchSizeArg,
+}
+
+/// The colours of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Theme {
+    /// For slides and papers
+    #[default]
+    Light,
+    /// For dark slides
+    Dark,
+    /// As the viewer prefers
+    Auto,
 }

@@ -14,12 +14,13 @@ use crate::output::tokenize::{
     MergesRecord, PieceRecord, StepRecord, TokenRecord, TokenizeRecord, WordRecord, write_vocabulary,
 };
 use crate::output::tokens::Notation;
-use crate::output::{Stdout, say};
+use crate::output::{Stdout, check_folder, html, say, say_written};
 
 /// The longest word whose merges are shown, in bytes.
 const LONGEST_MERGED: usize = 200;
 
 pub fn run(args: &TokenizeArgs, colour: Option<Colour>, verbosity: Verbosity) -> Result<()> {
+    check_folder(args.html.as_deref())?;
     if args.vocab {
         let pattern = args.grep.as_deref().map(pattern).transpose()?;
         return list(&load::tokenizer(&args.tokenizer, verbosity)?.tokenizer, pattern.as_ref(), args);
@@ -47,6 +48,12 @@ pub fn run(args: &TokenizeArgs, colour: Option<Colour>, verbosity: Verbosity) ->
         return write_merges(args, &tokenizer, text);
     }
     let (text, tokens) = tokenized(args, &tokenizer, prompt)?;
+    if let Some(path) = &args.html {
+        html::tokenize::write(path, &tokenizer, &text, &tokens)?;
+        if !verbosity.quiet {
+            say_written(path, "a page with the text in the colours of its tokens");
+        }
+    }
     let format = args.format.unwrap_or_default();
     let mut out = Stdout::lock().with_raw_text(args.raw_text.raw_text);
     if args.decode.is_some() && format == TokenizeFormat::Text {

@@ -13,7 +13,7 @@ use gpt2::memory;
 use super::load::Loaded;
 use super::rows::{self, Batch, Input, Results, together};
 use super::{check_context, require_memory, shapes};
-use crate::cli::{Format, Prompt, TraceArgs, Verbosity};
+use crate::cli::{Format, Prompt, Theme, TraceArgs, Verbosity};
 use crate::output::trace::{
     BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, RepeatRecord, TraceRecord,
 };
@@ -94,6 +94,10 @@ impl Views {
             let message = "--svg draws one view: choose one of --hidden, --attention and --lens";
             return Err(Error::Usage(message.into()).into());
         }
+        if args.theme == Theme::Auto && args.svg.as_deref().is_some_and(svg::is_png) {
+            let message = "--theme auto: a PNG cannot follow the viewer; choose light or dark, or write .svg";
+            return Err(Error::Usage(message.into()).into());
+        }
         Ok(Self { hidden, attention, lens: args.lens, are_chosen, is_overview: false })
     }
 
@@ -164,7 +168,7 @@ impl Tracer<'_> {
             written(path, "a page with hidden states, attention and logit lens".to_owned());
         }
         if let Some(path) = &self.args.svg {
-            svg::write(path, &record, notation)?;
+            svg::write(path, &record, notation, self.args.theme)?;
             written(path, self.views.picture(shown.0));
         }
         let has_files = [&self.args.save, &self.args.svg, &self.args.html].iter().any(|path| path.is_some());

@@ -1,5 +1,6 @@
 //! `gpt2 trace`.
 
+use std::io::Read;
 use std::path::Path;
 
 use safetensors::SafeTensors;
@@ -129,6 +130,29 @@ fn every_activation_is_saved_under_its_name() {
     }
     // Only the file is left.
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// What `numpy.load` reads, by the description of its format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>
+#[test]
+fn numpy_reads_the_same_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let safetensors = save("base", "1 2 3 4", &folder.path().join("trace.safetensors"));
+    let safetensors = SafeTensors::deserialize(&safetensors).unwrap();
+    let npz = save("base", "1 2 3 4", &folder.path().join("trace.npz"));
+    let mut npz = zip::ZipArchive::new(std::io::Cursor::new(npz)).unwrap();
+    assert_eq!(npz.len(), safetensors.len());
+    for (name, tensor) in safetensors.tensors() {
+        let mut array = vec![];
+        npz.by_name(&format!("{name}.npy")).unwrap().read_to_end(&mut array).unwrap();
+        assert!(array.starts_with(b"\x93NUMPY\x01\x00"), "{name}");
+        let begin = 10 + usize::from(u16::from_le_bytes([array[8], array[9]]));
+        assert_eq!(begin % 64, 0, "{name}");
+        let axes: Vec<String> = tensor.shape().iter().map(usize::to_string).collect();
+        let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", axes.join(", "));
+        let found = std::str::from_utf8(&array[10..begin]).unwrap();
+        assert_eq!(found.trim_end(), header, "{name}");
+        assert!(found.ends_with('\n') && array[begin..] == *tensor.data(), "{name}");
+    }
 }
 
 /// The logits of a traced pass are bit-identical to those of an untraced one.

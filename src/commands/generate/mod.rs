@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Error, Result};
-use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, Sequence};
+use gpt2::analysis::alternatives::alternatives;
+use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, OnContextLimit, Sequence};
 use gpt2::error::tokens_text;
 use gpt2::model::{Gpt2, Session};
 use gpt2::tokenizer::TextStream;
@@ -20,7 +21,7 @@ use super::rows::Input;
 use super::{Interrupted, interrupt_flag};
 use crate::cli::{Format, GenerateArgs, Prompt, Verbosity};
 use crate::output::generate::{GenerateRecord, Logprobs, SequenceRecord, Timings, write_logprobs};
-use crate::output::{RowRecord, Stdout, Style, say};
+use crate::output::{RowRecord, Stdout, Style, check_folder, html, say, say_written};
 
 pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     let assisted = |config| GenerationConfig { assistant: args.assistant_model.is_some(), ..config };
@@ -30,6 +31,7 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     if is_complete { config.check() } else { config.check_values() }?;
     let is_text = args.format == Format::Text && args.batch.rows.input.is_none();
     args.pieces.check(is_text && config.logprobs.is_some())?;
+    check_page(args, &config)?;
     let work = match Input::open(&args.batch.rows, true)? {
         _ if args.interactive => Work::Interactive,
         Some(input) => Work::Batch(input),
@@ -57,6 +59,15 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
 
 /// Results of at least this many tokens that are shown in one piece get a progress bar.
 const MANY: usize = 64;
+
+/// The page explains a text that the model sees as a whole.
+fn check_page(args: &GenerateArgs, config: &GenerationConfig) -> Result<()> {
+    if args.html.is_some() && config.on_context_limit == OnContextLimit::Crop {
+        let message = "--html shows what the model sees of the whole text, not of one cropped with --on-context-limit";
+        return Err(gpt2::Error::Usage(message.into()).into());
+    }
+    check_folder(args.html.as_deref())
+}
 
 /// What to continue.
 enum Work {
@@ -144,6 +155,7 @@ impl Generator<'_> {
                     self.generate(&request, &interrupted, Stdout::is_terminal(), |_| Ok(()))?;
                 // Of a beam search that was interrupted, nothing is settled.
                 if !sequences.is_empty() {
+                    self.write_page(&request, &sequences)?;
                     out.json(&self.record(None, &request, &sequences, timings), format)?;
                 }
                 self.warn_of_context(&sequences);
@@ -279,6 +291,7 @@ impl Generator<'_> {
         if streams {
             out.text(&(stream.finish() + "\n"))?;
         }
+        self.write_page(request, &outcome.sequences)?;
         for (i, sequence) in outcome.sequences.iter().enumerate() {
             if several {
                 writeln!(out, "=== {i} ===")?;
@@ -295,6 +308,25 @@ impl Generator<'_> {
         }
         self.report(&outcome.sequences, outcome.timings);
         Ok(outcome)
+    }
+
+    /// Writes the page with the alternatives to each generated token, if it is asked for.
+    fn write_page(&self, request: &Request, sequences: &[Sequence]) -> Result<()> {
+        let Some(path) = self.args.html.as_ref().filter(|_| !sequences.is_empty()) else { return Ok(()) };
+        let tokens = sequences.iter().map(|sequence| sequence.ids.len()).sum();
+        let explained = sequences.iter().map(|sequence| {
+            let ids = [&*request.prompt_ids, &sequence.ids].concat();
+            let from = request.prompt_ids.len();
+            let best = html::generate::candidates(tokens);
+            let places = alternatives(&self.loaded.model, &ids, from, best, &html::generate::TEMPERATURES)?;
+            Ok(html::generate::Explained { ids, from, finish_reason: sequence.finish_reason, places })
+        });
+        let explained = explained.collect::<Result<Vec<_>>>()?;
+        html::generate::write(path, &self.loaded.name, &self.config, &explained, self.loaded.tokenizer.as_ref())?;
+        if !self.verbosity.quiet {
+            say_written(path, "a page with each token and its alternatives");
+        }
+        Ok(())
     }
 
     /// Reports the drawn seed on stderr, since the result does not show it.

@@ -4,7 +4,10 @@
 //! A page is `page.html` with `page.css`, `page.js` and the script of its view. Its data comes from the same records as
 //! the JSON and is embedded in the page; the scripts insert text only as text, never as markup.
 
+pub mod generate;
+mod packed;
 pub mod score;
+pub mod tokenize;
 pub mod topk;
 pub mod trace;
 

@@ -151,6 +151,12 @@ pub(crate) fn weights(row: &[f32], into: &mut Vec<f32>) {
     into.extend(row.iter().map(|&x| exp(x - largest)));
 }
 
+/// The sum of `e^((x - largest) / temperature)` over the logits `x` of a row, none of which is larger than `largest`.
+pub(crate) fn weight(row: &[f32], largest: f32, temperature: f32) -> f64 {
+    let scale = 1.0 / temperature;
+    sum(row, |x| exp((x - largest) * scale))
+}
+
 /// The entropy of the distribution whose log-probabilities are `log_probs`, in nats.
 pub(crate) fn entropy(log_probs: &[f32]) -> f32 {
     -sum(log_probs, |l| if l > f32::NEG_INFINITY { l * exp(l) } else { 0.0 }) as f32

@@ -9,6 +9,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use sha2::{Digest, Sha256};
 
+use super::npz;
 use crate::base::DType;
 use crate::checkpoint::{TensorSpec, safetensors};
 use crate::error::{Error, Result};
@@ -153,7 +154,8 @@ impl Activations {
         }
     }
 
-    /// Writes all activations and the logits to a safetensors file, which appears only once it is complete.
+    /// Writes all activations and the logits to a file, which appears only once it is complete: for NumPy if its name ends
+    /// in `.npz`, otherwise as safetensors.
     ///
     /// # Errors
     /// [`crate::Error::Io`] if the file cannot be written.
@@ -162,6 +164,9 @@ impl Activations {
         let hidden = self.hidden.iter().map(|state| (state.name.clone(), &state.tensor));
         let attention = self.attention.iter().map(|a| (format!("blocks.{}.attention", a.layer), &a.tensor));
         let all: Vec<(String, &Tensor)> = hidden.chain(attention).chain([("logits".to_owned(), &logits)]).collect();
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz")) {
+            return npz::write(path, &all);
+        }
         let spec = |(name, tensor): &(String, &Tensor)| TensorSpec {
             name: name.clone(),
             dtype: DType::F32,

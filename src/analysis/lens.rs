@@ -4,6 +4,8 @@
 //! prediction.
 //! Reference: nostalgebraist, "interpreting GPT: the logit lens" (2020).
 
+use std::ops::Range;
+
 use candle_core::Tensor;
 
 use super::activations::{Activations, Hidden};
@@ -20,7 +22,7 @@ const LOGIT_ROWS: usize = 96;
 pub struct LensLayer {
     /// `embed` or `blocks.{i}.hidden`.
     pub name: String,
-    /// A reading for each position.
+    /// A reading for each of the positions.
     pub positions: Vec<LensReading>,
 }
 
@@ -39,28 +41,42 @@ pub struct LensReading {
 /// # Errors
 /// [`crate::Error::Numerics`] if the model's logits are not finite.
 pub fn lens(model: &Gpt2, activations: &Activations, k: usize) -> Result<Vec<LensLayer>> {
+    let positions = activations.hidden.first().map_or(Ok(0), |state| state.tensor.dim(0))?;
+    lens_at(model, activations, 0..positions, k)
+}
+
+/// As [`lens`], at these positions only.
+///
+/// # Errors
+/// As [`lens`].
+pub fn lens_at(model: &Gpt2, activations: &Activations, positions: Range<usize>, k: usize) -> Result<Vec<LensLayer>> {
     // The state after the final norm is left out: the norm is part of the lens.
     let states = &activations.hidden[..activations.hidden.len() - 1];
     let mut outcomes: Option<Vec<u32>> = None;
     let mut layers = vec![];
     for state in states.iter().rev() {
-        let positions = read(model, state, outcomes.as_deref(), k.max(1))?;
-        outcomes.get_or_insert_with(|| positions.iter().map(|reading| reading.top[0].0).collect());
-        layers.push(LensLayer { name: state.name.clone(), positions });
+        let readings = read(model, state, positions.clone(), outcomes.as_deref(), k.max(1))?;
+        outcomes.get_or_insert_with(|| readings.iter().map(|reading| reading.top[0].0).collect());
+        layers.push(LensLayer { name: state.name.clone(), positions: readings });
     }
     layers.reverse();
     Ok(layers)
 }
 
-/// The readings of one state (T, C); `outcomes` are the whole model's predictions, none for the last state itself.
-fn read(model: &Gpt2, state: &Hidden, outcomes: Option<&[u32]>, k: usize) -> Result<Vec<LensReading>> {
-    let (positions, _) = state.tensor.dims2()?;
-    let mut readings = Vec::with_capacity(positions);
-    for from in (0..positions).step_by(LOGIT_ROWS) {
-        let rows = LOGIT_ROWS.min(positions - from);
+/// The readings of some positions of one state (T, C); `outcomes` are the whole model's predictions, none for the last state itself.
+fn read(
+    model: &Gpt2,
+    state: &Hidden,
+    positions: Range<usize>,
+    outcomes: Option<&[u32]>,
+    k: usize,
+) -> Result<Vec<LensReading>> {
+    let mut readings = Vec::with_capacity(positions.len());
+    for from in positions.clone().step_by(LOGIT_ROWS) {
+        let rows = LOGIT_ROWS.min(positions.end - from);
         let x = state.tensor.narrow(0, from, rows)?.contiguous()?;
         let logits = model.logits(&model.final_norm(&x)?)?;
-        readings.extend(read_rows(&logits, |row| outcomes.map(|ids| ids[from + row]), k)?);
+        readings.extend(read_rows(&logits, |row| outcomes.map(|ids| ids[from - positions.start + row]), k)?);
     }
     Ok(readings)
 }

@@ -2,9 +2,11 @@
 //! parameter and memory counts, how PyTorch shows a model. Nothing here changes what the network computes.
 
 pub mod activations;
+pub mod alternatives;
 pub mod bench;
 pub mod lens;
 pub mod next_token;
+mod npz;
 pub mod parameters;
 pub mod perplexity;
 pub mod pytorch;

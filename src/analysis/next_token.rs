@@ -32,6 +32,8 @@ pub struct NextToken {
     pub position: usize,
     /// Its entropy in nats.
     pub entropy: f64,
+    /// How many tokens the processors left.
+    pub kept: usize,
     /// The best candidates, best first, without those ruled out.
     pub best: Vec<Candidate>,
     /// The requested tokens, in the order of [`Query::tokens`].
@@ -270,11 +272,17 @@ impl<'a> Distribution<'a> {
         Ok(Self { logits, logprobs })
     }
 
+    /// How many tokens the processors left.
+    fn kept(&self) -> usize {
+        self.logits.iter().filter(|logit| **logit > f32::NEG_INFINITY).count()
+    }
+
     /// What the query asks about it, after `position`.
     fn describe(&self, position: usize, query: &Query) -> NextToken {
         NextToken {
             position,
             entropy: self.entropy(),
+            kept: self.kept(),
             best: self.best(query.k),
             tokens: query.tokens.iter().map(|id| self.token(*id)).collect(),
         }

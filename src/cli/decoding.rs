@@ -32,6 +32,12 @@ impl ProcessorArgs {
     fn parameters() -> impl Iterator<Item = &'static Parameter> {
         PARAMETERS.iter().filter(|parameter| parameter.group == Group::Distribution)
     }
+
+    /// The flags that were given, as typed; none if there are none.
+    pub fn shown(&self) -> Option<String> {
+        let shown: Vec<String> = self.given.iter().flat_map(shown).collect();
+        (!shown.is_empty()).then(|| shown.join(" "))
+    }
 }
 
 impl DecodingArgs {
@@ -91,6 +97,15 @@ arguments!(ProcessorArgs, DecodingArgs);
 fn given(parameter: &'static Parameter, matches: &ArgMatches) -> Option<(&'static Parameter, Vec<String>)> {
     let values = matches.get_raw(parameter.name)?;
     Some((parameter, values.map(|value| value.to_string_lossy().into_owned()).collect()))
+}
+
+/// The flags of a parameter with its values.
+fn shown((parameter, values): &(&'static Parameter, Vec<String>)) -> Vec<String> {
+    let flag = format!("--{}", flag_name(parameter.name));
+    match parameter.takes() {
+        Takes::Switch => values.iter().map(|value| format!("{flag}={value}")).collect(),
+        _ => values.iter().map(|value| format!("{flag} {value}")).collect(),
+    }
 }
 
 /// The configuration with the given values.

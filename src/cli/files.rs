@@ -16,9 +16,9 @@ struct Written {
 }
 
 const WRITTEN: [Written; 4] = [
-    Written { subcommand: None, id: "svg", flag: "--svg", extensions: &["svg"] },
+    Written { subcommand: None, id: "svg", flag: "--svg", extensions: &["svg", "png"] },
     Written { subcommand: None, id: "html", flag: "--html", extensions: &["html", "htm"] },
-    Written { subcommand: None, id: "save", flag: "--save", extensions: &["safetensors"] },
+    Written { subcommand: None, id: "save", flag: "--save", extensions: &["safetensors", "npz"] },
     Written { subcommand: Some("convert"), id: "output", flag: "OUT", extensions: &["gguf", "safetensors"] },
 ];
 

@@ -12,6 +12,7 @@ mod help;
 mod model;
 mod number;
 mod parse;
+mod pieces;
 mod rows;
 mod score;
 mod text;
@@ -28,10 +29,11 @@ pub use convert::ConvertArgs;
 pub use decoding::{DecodingArgs, ProcessorArgs};
 pub use model::{ModelArgs, TokenizerArgs};
 pub use parse::{command, parse};
+pub use pieces::PiecesArg;
 pub use rows::{BatchSizeArg, MANY, RowArgs, TextsArgs};
 pub use score::ScoreArgs;
 pub use text::{Prompt, TextArgs, flag_ids, is_stdin, longest_text, read_text};
-pub use trace::TraceArgs;
+pub use trace::{Theme, TraceArgs};
 
 /// GPT-2 on the command line: tokenize, look at the next token, score, generate.
 #[derive(Debug, Parser)]
@@ -78,7 +80,7 @@ pub struct ColourArg {
     /// Colours: auto, always or never [default: auto]
     ///
     /// `auto` uses them on a terminal, unless NO_COLOR is set or CLICOLOR is 0, and anywhere if CLICOLOR_FORCE is set.
-    /// Without WHEN: always.
+    /// Without WHEN: always. With always or auto, `gpt2 tokenize` shows the tokens as coloured pieces of the text.
     #[arg(long = "color", global = true, value_name = "WHEN", value_enum)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "always")]
     pub colour: Option<Colour>,
@@ -180,6 +182,7 @@ pub enum Format {
   gpt2 generate --model demo --prompt \"Once upon a time\" -n 40
   gpt2 generate \"I enjoy walking\" --temperature 0.8 --top-k 50 --seed 1
   gpt2 generate \"The theory is\" --num-beams 4 --num-return-sequences 2
+  gpt2 generate \"Once upon a time\" --temperature 0.8 --html choices.html
   gpt2 generate --ids \"464 4583 286\" --format json
   gpt2 generate --input prompts.jsonl --output results.jsonl --resume
   echo \"Once upon a\" | gpt2 generate --model demo")]
@@ -208,8 +211,15 @@ pub struct GenerateArgs {
     /// How to write the result.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
+    /// Also write a page for the browser
+    ///
+    /// It shows each token with its alternatives, at any temperature and top-k.
+    #[arg(long, value_name = "F.html", conflicts_with_all = ["input", "interactive"], help_heading = "Output")]
+    pub html: Option<PathBuf>,
     #[command(flatten)]
     pub raw_text: RawTextArg,
+    #[command(flatten)]
+    pub pieces: PiecesArg,
     #[command(flatten)]
     pub batch: BatchArgs,
     /// Complete one prompt after another
@@ -244,9 +254,12 @@ pub struct BatchArgs {
 #[command(after_help = "Examples:
   gpt2 tokenize \"The theory of relativity\"
   gpt2 tokenize --format ids \"Hello world\"
+  gpt2 tokenize --color \"The theory of relativity\"
+  gpt2 tokenize --merges \"relativity\"
   gpt2 tokenize --count --file book.txt
   gpt2 tokenize --decode \"464 4583 286 44449\"
   gpt2 tokenize --lines texts.txt --format ids
+  gpt2 tokenize --file book.txt --html tokens.html
   gpt2 tokenize --vocab --grep '^Ġrel'")]
 pub struct TokenizeArgs {
     #[command(flatten)]
@@ -266,8 +279,19 @@ pub struct TokenizeArgs {
     /// List only tokens whose piece (such as Ġtheory) matches this regular expression
     #[arg(long, value_name = "RE", requires = "vocab", help_heading = "Output")]
     pub grep: Option<String>,
+    /// Show how byte-pair encoding built each word, merge by merge
+    #[arg(long, conflicts_with_all = ["decode", "vocab", "count", "ids", "bos", MANY], help_heading = "Output")]
+    pub merges: bool,
+    /// With --merges, write tokens as the vocabulary spells them (Ġtheory), not as quoted text (" theory")
+    #[arg(long, requires = "merges", help_heading = "Output")]
+    pub pieces: bool,
     #[command(flatten)]
     pub raw_text: RawTextArg,
+    /// Also write a page for the browser
+    ///
+    /// It shows the text in the colours of its tokens.
+    #[arg(long, value_name = "F.html", conflicts_with_all = ["vocab", "merges", MANY], help_heading = "Output")]
+    pub html: Option<PathBuf>,
     /// Print only the number of tokens
     #[arg(long, conflicts_with_all = ["format", "output"], help_heading = "Output")]
     pub count: bool,
@@ -334,7 +358,7 @@ pub struct TopkArgs {
     #[arg(help_heading = "View", long, value_name = "N", conflicts_with_all = ["all", "position", "tree"], value_parser = number::whole::<usize>(1..))]
     pub append: Option<usize>,
     /// Show only the shapes of a batch: ids, hidden states, attention, logits
-    #[arg(help_heading = "View", long, conflicts_with_all = ["all", "position", "tree", "append", "token", "html", "output"])]
+    #[arg(help_heading = "View", long, conflicts_with_all = ["pieces", "all", "position", "tree", "append", "token", "html", "output"])]
     pub shapes: bool,
     #[command(flatten)]
     pub model: ModelArgs,
@@ -343,6 +367,8 @@ pub struct TopkArgs {
     /// It shows the distributions over the text.
     #[arg(help_heading = "Output", long, value_name = "F.html", conflicts_with = MANY)]
     pub html: Option<PathBuf>,
+    #[command(flatten)]
+    pub pieces: PiecesArg,
     /// text, json or jsonl
     ///
     /// How to write the result: text unless --input or --output is given, which take jsonl.

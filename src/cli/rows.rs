@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use gpt2::Error;
 
-use super::number;
+use super::{Format, number};
 
 /// The id of the group of flags that name an input of many rows.
 pub const MANY: &str = "many";
@@ -67,6 +67,12 @@ impl TextsArgs {
     /// Whether results are for people: those of lines are, unless `--format` asks for records.
     pub fn is_text(&self, asked: Option<bool>) -> bool {
         asked.unwrap_or(self.lines.is_some())
+    }
+
+    /// Whether this `--format` gives text for people.
+    pub fn is_for_people(&self, format: Option<Format>) -> bool {
+        let has_records = self.rows.input.is_some() || self.rows.output.is_some();
+        format.map_or(!has_records, |format| format == Format::Text)
     }
 
     /// Refuses text for people in a file of records.

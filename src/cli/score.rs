@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Format, ModelArgs, RowArgs, TextArgs, number};
+use super::{Format, ModelArgs, PiecesArg, RowArgs, TextArgs, number};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -33,6 +33,8 @@ pub struct ScoreArgs {
     /// It shows the scores and the expected tokens over the text.
     #[arg(long, value_name = "F.html", conflicts_with = "input", help_heading = "Output")]
     pub html: Option<PathBuf>,
+    #[command(flatten)]
+    pub pieces: PiecesArg,
     /// text, json or jsonl
     ///
     /// How to write the result; `text` lists every token of a short text (of a longer one with -v).

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use super::{BatchSizeArg, Format, MANY, ModelArgs, TextArgs, TextsArgs, number};
+use super::{BatchSizeArg, Format, MANY, ModelArgs, PiecesArg, TextArgs, TextsArgs, number};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -13,13 +13,13 @@ use super::{BatchSizeArg, Format, MANY, ModelArgs, TextArgs, TextsArgs, number};
   gpt2 trace --model demo \"Once upon a time\" --attention --layer 2 --head 1
   gpt2 trace --model demo \"Once upon a time\" --attention --layer 2 --svg heads.svg
   gpt2 trace --model demo \"Once upon a time\" --html inside.html
-  gpt2 trace --model demo \"Once upon a time\" --save activations.safetensors
+  gpt2 trace --model demo \"Once upon a time\" --save activations.npz
   gpt2 trace --model demo --lines texts.txt --shapes
   gpt2 trace --model demo \"Once upon a time\" --repeat 3")]
 pub struct TraceArgs {
     #[command(flatten)]
     pub text: TextArgs,
-    /// Hidden states after the embedding, every block and the final norm; the default view
+    /// Hidden states after the embedding, every block and the final norm
     #[arg(long, help_heading = "View")]
     pub hidden: bool,
     /// Attention: which token looks at which
@@ -36,7 +36,7 @@ pub struct TraceArgs {
     pub head: Option<usize>,
     /// Show only the shapes of a batch: ids, hidden states, attention, logits
     #[arg(long, help_heading = "View")]
-    #[arg(conflicts_with_all = ["hidden", "attention", "lens", "layer", "head", "svg", "html", "save", "repeat", "output"])]
+    #[arg(conflicts_with_all = ["pieces", "hidden", "attention", "lens", "layer", "head", "svg", "html", "save", "repeat", "output"])]
     pub shapes: bool,
     /// Run N times and say whether every bit is the same
     ///
@@ -45,22 +45,44 @@ pub struct TraceArgs {
     pub repeat: Option<usize>,
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Draw the view as a picture
+    /// Draw the view as a picture, SVG or PNG
     #[arg(long, value_name = "F.svg", conflicts_with = MANY, help_heading = "Output")]
     pub svg: Option<PathBuf>,
+    /// The picture's colours: light, dark or auto
+    ///
+    /// For a light background, a dark one, or as the viewer prefers.
+    #[arg(long, value_enum, default_value_t, requires = "svg", help_heading = "Output")]
+    pub theme: Theme,
     /// Write a page for the browser to explore all views
     #[arg(long, value_name = "F.html", conflicts_with = MANY, help_heading = "Output")]
     pub html: Option<PathBuf>,
     /// Save every activation and the logits
+    ///
+    /// As safetensors, or for NumPy if the name ends in .npz.
     #[arg(long, value_name = "F.safetensors", conflicts_with = MANY, help_heading = "Output")]
     pub save: Option<PathBuf>,
+    #[command(flatten)]
+    pub pieces: PiecesArg,
     /// text, json or jsonl
     ///
-    /// How to write the result: text unless --input or --output is given, which take jsonl.
+    /// How to write the result: text unless --input or --output is given, which take jsonl. Without a view, `text` shows
+    /// the lens after the last token and where each head looks, and JSON the hidden states.
     #[arg(long, value_enum, help_heading = "Output")]
     pub format: Option<Format>,
     #[command(flatten)]
     pub texts: TextsArgs,
     #[command(flatten)]
     pub batch: BatchSizeArg,
+}
+
+/// The colours of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Theme {
+    /// For slides and papers
+    #[default]
+    Light,
+    /// For dark slides
+    Dark,
+    /// As the viewer prefers
+    Auto,
 }

@@ -26,6 +26,7 @@ use super::settings;
 use crate::cli::{ModelArgs, Prompt, RowArgs, TextArgs, TokenizerArgs, Verbosity};
 use crate::output::say;
 use crate::output::settings::SettingsRecord;
+use crate::output::tokens::Notation;
 
 /// A model ready to run.
 pub struct Loaded {
@@ -127,9 +128,9 @@ pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<LoadedTok
 /// Says that texts begin with a token because a GGUF file asks for it: unlike a folder's tokenizer, which does as in
 /// transformers, the file may come from a model that does not.
 fn start_note(files: &TokenizerFiles, tokenizer: &Tokenizer) -> Option<String> {
-    let start = tokenizer.piece(*tokenizer.before_text().first()?)?;
+    let start = Notation::new(Some(tokenizer)).token(*tokenizer.before_text().first()?);
     let is_gguf = matches!(files, TokenizerFiles::Gguf(_));
-    is_gguf.then(|| format!("note: texts start with {start:?}, as the file's tokenizer.ggml.add_bos_token says"))
+    is_gguf.then(|| format!("note: texts start with {start}, as the file's tokenizer.ggml.add_bos_token says"))
 }
 
 impl Loaded {
@@ -212,7 +213,10 @@ impl Loaded {
         }
         if empty && !text.bos && !verbosity.quiet {
             let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-            say(format_args!("note: {line}the prompt is empty: starting from {}", self.token_name(ids[0])));
+            say(format_args!(
+                "note: {line}the prompt is empty: starting from token {}",
+                self.notation(false).token(ids[0])
+            ));
         }
         Ok(ids)
     }
@@ -229,12 +233,9 @@ impl Loaded {
         }
     }
 
-    /// A token by its text, if it has one, or by its id.
-    pub fn token_name(&self, id: u32) -> String {
-        match self.token_text(id).filter(|text| !text.is_empty()) {
-            Some(text) => printable::line(&text).into_owned(),
-            None => format!("token {id}"),
-        }
+    /// How tokens are written; `as_pieces` if as the vocabulary spells them.
+    pub fn notation(&self, as_pieces: bool) -> Notation<'_> {
+        Notation::new(self.tokenizer.as_ref()).with_pieces(as_pieces)
     }
 
     /// The model's own `generation_config.json` as defaults, if it is asked for. Says once what is set in it and not

@@ -49,10 +49,10 @@ pub fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
 /// # Errors
 /// An error to show to the user, or [`Interrupted`].
 pub fn run(cli: Cli) -> anyhow::Result<()> {
-    let verbosity = cli.verbosity;
+    let (verbosity, colour) = (cli.verbosity, cli.colour.colour);
     match cli.command {
         Command::Generate(args) => generate::run(&args, verbosity),
-        Command::Tokenize(args) => tokenize::run(&args, verbosity),
+        Command::Tokenize(args) => tokenize::run(&args, colour, verbosity),
         Command::Topk(args) => topk::run(&args, verbosity),
         Command::Score(args) => score::run(&args, verbosity),
         Command::Trace(args) => trace::run(&args, verbosity),

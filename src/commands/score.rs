@@ -46,6 +46,7 @@ fn check(args: &ScoreArgs) -> Result<()> {
     if let (Some(context), Some(stride)) = (args.context, args.stride) {
         Sliding::new(context, stride, usize::MAX)?;
     }
+    args.pieces.check(args.format == Format::Text && args.batch.rows.input.is_none())?;
     check_folder(args.html.as_deref())
 }
 
@@ -98,7 +99,8 @@ impl Scorer<'_> {
         let mut out = Stdout::lock();
         match self.args.format {
             Format::Text => {
-                record.write_text(self.loaded.tokenizer.as_ref(), self.verbosity.verbose > 0, &mut out)?;
+                let notation = self.loaded.notation(self.args.pieces.pieces);
+                record.write_text(notation, self.verbosity.verbose > 0, &mut out)?;
             }
             format => out.json(&record, format)?,
         }
@@ -164,7 +166,9 @@ impl Scorer<'_> {
                     together(texts, &|texts| self.records(texts))
                 })
             },
-            |_, record, out| record.write_text(self.loaded.tokenizer.as_ref(), self.verbosity.verbose > 0, out),
+            |_, record, out| {
+                record.write_text(self.loaded.notation(self.args.pieces.pieces), self.verbosity.verbose > 0, out)
+            },
         )
     }
 

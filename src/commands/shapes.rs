@@ -49,7 +49,7 @@ fn write(loaded: &Loaded, tokens: Vec<usize>, format: Format) -> Result<()> {
     let mut out = Stdout::lock();
     match format {
         Format::Text => {
-            let pad = record.pad_token_id.map_or_else(|| "nothing".to_owned(), |id| loaded.token_name(id));
+            let pad = record.pad_token_id.map_or_else(|| "nothing".to_owned(), |id| loaded.notation(false).token(id));
             record.write_text(&pad, &mut out)?;
         }
         format => out.json(&record, format)?,

@@ -4,16 +4,23 @@ use std::borrow::Cow;
 
 use anyhow::{Context, Result};
 use gpt2::Error;
-use gpt2::tokenizer::{Token, Tokenizer};
+use gpt2::tokenizer::{MergedWord, Token, Tokenizer};
 use regex::Regex;
 
 use super::load::{self, LoadedTokenizer};
 use super::rows::{self, Batch, Input, Results, Row, Settings};
-use crate::cli::{Format, Prompt, TokenizeArgs, TokenizeFormat, Verbosity, flag_ids, read_text};
-use crate::output::tokenize::{PieceRecord, TokenRecord, TokenizeRecord, write_vocabulary};
-use crate::output::{Stdout, say};
+use crate::cli::{Colour, Format, Prompt, TokenizeArgs, TokenizeFormat, Verbosity, flag_ids, read_text};
+use crate::output::tokenize::{
+    MergesRecord, PieceRecord, StepRecord, TokenRecord, TokenizeRecord, WordRecord, write_vocabulary,
+};
+use crate::output::tokens::Notation;
+use crate::output::{Stdout, check_folder, html, say, say_written};
 
-pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
+/// The longest word whose merges are shown, in bytes.
+const LONGEST_MERGED: usize = 200;
+
+pub fn run(args: &TokenizeArgs, colour: Option<Colour>, verbosity: Verbosity) -> Result<()> {
+    check_folder(args.html.as_deref())?;
     if args.vocab {
         let pattern = args.grep.as_deref().map(pattern).transpose()?;
         return list(&load::tokenizer(&args.tokenizer, verbosity)?.tokenizer, pattern.as_ref(), args);
@@ -26,7 +33,7 @@ pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
     args.texts.check_format(has_no_records)?;
     if let Some(input) = Input::of_texts(&args.texts)? {
         let tokenizer = load::tokenizer(&args.tokenizer, verbosity)?;
-        return batch(args, input, tokenizer, verbosity);
+        return batch(args, input, tokenizer, colour, verbosity);
     }
     let prompt = match &args.decode {
         None => args.text.prompt()?,
@@ -37,23 +44,55 @@ pub fn run(args: &TokenizeArgs, verbosity: Verbosity) -> Result<()> {
     if let (Prompt::Text(_), Some(note), false) = (&prompt, note, verbosity.quiet) {
         say(note);
     }
+    if let (true, Prompt::Text(text)) = (args.merges, &prompt) {
+        return write_merges(args, &tokenizer, text);
+    }
     let (text, tokens) = tokenized(args, &tokenizer, prompt)?;
+    if let Some(path) = &args.html {
+        html::tokenize::write(path, &tokenizer, &text, &tokens)?;
+        if !verbosity.quiet {
+            say_written(path, "a page with the text in the colours of its tokens");
+        }
+    }
     let format = args.format.unwrap_or_default();
     let mut out = Stdout::lock().with_raw_text(args.raw_text.raw_text);
     if args.decode.is_some() && format == TokenizeFormat::Text {
         return out.text(&text);
     }
     let record = record(&tokenizer, &text, &tokens);
+    let view = View::new(args, colour, &tokenizer);
     match format {
         TokenizeFormat::Json => out.json(&record, Format::Json)?,
         TokenizeFormat::Jsonl => out.json(&record, Format::Jsonl)?,
-        format => write_text(args, format, &record, &mut out)?,
+        format => write_text(&view, format, &record, &mut out)?,
     }
     out.finish()
 }
 
+/// How tokens are shown to people.
+struct View<'a> {
+    args: &'a TokenizeArgs,
+    notation: Notation<'a>,
+    /// Whether as coloured pieces of the text.
+    is_coloured: bool,
+}
+
+impl<'a> View<'a> {
+    fn new(args: &'a TokenizeArgs, colour: Option<Colour>, tokenizer: &'a Tokenizer) -> Self {
+        // Who asks for colours wants to see the tokens in them.
+        let is_coloured = matches!(colour, Some(Colour::Auto | Colour::Always));
+        Self { args, notation: Notation::new(Some(tokenizer)), is_coloured }
+    }
+}
+
 /// Tokenizes rows.
-fn batch(args: &TokenizeArgs, input: Input, tokenizer: LoadedTokenizer, verbosity: Verbosity) -> Result<()> {
+fn batch(
+    args: &TokenizeArgs,
+    input: Input,
+    tokenizer: LoadedTokenizer,
+    colour: Option<Colour>,
+    verbosity: Verbosity,
+) -> Result<()> {
     /// Rows that are tokenized before their results are written.
     const TOGETHER: usize = 64;
     let LoadedTokenizer { tokenizer, note, files } = tokenizer;
@@ -82,6 +121,7 @@ fn batch(args: &TokenizeArgs, input: Input, tokenizer: LoadedTokenizer, verbosit
         Ok(record(&tokenizer, &text, &tokens))
     };
     let format = args.format.unwrap_or_default();
+    let view = View::new(args, colour, &tokenizer);
     Batch { input, results, size: TOGETHER, progress, verbosity }.run(
         |rows, tokens| {
             let records: Vec<Result<_>> = rows.iter().map(one).collect();
@@ -93,7 +133,7 @@ fn batch(args: &TokenizeArgs, input: Input, tokenizer: LoadedTokenizer, verbosit
             if has_heading {
                 row.write_heading(out)?;
             }
-            write_text(args, format, record, out)?;
+            write_text(&view, format, record, out)?;
             if has_heading { Ok(writeln!(out)?) } else { Ok(()) }
         },
     )
@@ -150,18 +190,43 @@ fn record<'t>(tokenizer: &'t Tokenizer, text: &[u8], tokens: &[Token]) -> Tokeni
     }
 }
 
-/// The count, the ids, or the table.
-fn write_text(
-    args: &TokenizeArgs,
-    format: TokenizeFormat,
-    record: &TokenizeRecord<'_>,
-    out: &mut Stdout,
-) -> Result<()> {
+/// The count, the ids, the coloured text, or the table.
+fn write_text(view: &View<'_>, format: TokenizeFormat, record: &TokenizeRecord<'_>, out: &mut Stdout) -> Result<()> {
     match format {
-        _ if args.count => Ok(writeln!(out, "{}", record.count)?),
+        _ if view.args.count => Ok(writeln!(out, "{}", record.count)?),
         TokenizeFormat::Ids => write_ids(record.tokens.iter().map(|token| token.piece.id), out),
-        _ => record.write_text(out),
+        _ if view.is_coloured => record.write_coloured(view.notation, out),
+        _ => record.write_text(view.notation, out),
     }
+}
+
+/// Writes how the tokens of each word came about.
+fn write_merges(args: &TokenizeArgs, tokenizer: &Tokenizer, text: &str) -> Result<()> {
+    let words = tokenizer.merged_words(text, !args.text.no_special, LONGEST_MERGED)?;
+    let word = |word: MergedWord| WordRecord {
+        text: String::from_utf8_lossy(&tokenizer.decode_bytes(&word.bytes, false)).into_owned(),
+        start: word.start,
+        end: word.end,
+        bytes: word.bytes,
+        steps: word
+            .steps
+            .into_iter()
+            .map(|step| StepRecord { rank: step.rank, pair: step.pair, ids: step.tokens })
+            .collect(),
+    };
+    let record = MergesRecord { words: words.into_iter().map(word).collect() };
+    let mut out = Stdout::lock();
+    match args.format.unwrap_or_default() {
+        TokenizeFormat::Json => out.json(&record, Format::Json)?,
+        TokenizeFormat::Jsonl => record.words.iter().try_for_each(|word| out.json(word, Format::Jsonl))?,
+        TokenizeFormat::Ids => {
+            return Err(Error::Usage("--merges has a --format text, json and jsonl, but no ids".into()).into());
+        }
+        TokenizeFormat::Text => {
+            record.write_text(Notation::new(Some(tokenizer)).with_pieces(args.pieces), &mut out)?;
+        }
+    }
+    out.finish()
 }
 
 /// Writes the vocabulary, or the part that matches.
@@ -172,7 +237,7 @@ fn list(tokenizer: &Tokenizer, pattern: Option<&Regex>, args: &TokenizeArgs) -> 
     let mut out = Stdout::lock();
     match args.format.unwrap_or_default() {
         _ if args.count => writeln!(out, "{}", pieces.len())?,
-        TokenizeFormat::Text => write_vocabulary(&pieces, &mut out)?,
+        TokenizeFormat::Text => write_vocabulary(&pieces, Notation::new(Some(tokenizer)), &mut out)?,
         TokenizeFormat::Ids => write_ids(pieces.iter().map(|piece| piece.id), &mut out)?,
         TokenizeFormat::Json => out.json(&pieces, Format::Json)?,
         TokenizeFormat::Jsonl => pieces.iter().try_for_each(|piece| out.json(piece, Format::Jsonl))?,

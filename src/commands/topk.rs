@@ -17,6 +17,7 @@ use super::rows::{self, Batch, Input, Results, together};
 use super::{check_context, require_memory, shapes};
 use crate::cli::{Format, Prompt, TopkArgs, Verbosity};
 use crate::output::settings::SettingsRecord;
+use crate::output::tokens::quoted;
 use crate::output::topk::{
     CandidateRecord, Candidates, NodeRecord, PositionRecord, StepRecord, StepsRecord, TopkRecord, TopkView, TreeRecord,
 };
@@ -24,6 +25,9 @@ use crate::output::{Stdout, check_folder, html, say_written};
 
 /// Trees of at least this many nodes get a progress bar.
 const MANY: u64 = 1000;
+
+/// The model's file of decoding parameters.
+const GENERATION_CONFIG: &str = "generation_config.json";
 
 pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     check(args)?;
@@ -56,6 +60,7 @@ fn check(args: &TopkArgs) -> Result<()> {
         bail!(Error::Usage(format!("--tree {depth} with -k {} has more than {MOST_NODES} nodes", args.k)));
     }
     args.processors.config.check_values()?;
+    args.pieces.check(args.texts.is_for_people(args.format))?;
     if args.html.is_some() && !args.all {
         bail!(Error::Usage("--html shows the distribution after every position: it needs --all".into()));
     }
@@ -179,6 +184,7 @@ impl<'a> Topk<'a> {
                 id,
                 token: self.loaded.token_text(id),
                 entropy: next.entropy,
+                kept: Some(next.kept).filter(|kept| *kept < self.loaded.model.config().vocab_size),
                 next: self.candidates(next.best),
                 tokens: self.candidates(next.tokens),
             }
@@ -260,24 +266,17 @@ impl<'a> Topk<'a> {
     }
 
     fn write_text(&self, view: &TopkView<'_>, out: &mut Stdout) -> Result<()> {
-        let record = match view {
-            TopkView::Positions(record) => record,
-            TopkView::Tree(record) => return record.write_text(out),
-            TopkView::Steps(record) => return record.write_text(out),
-        };
-        let piece = |id| self.loaded.tokenizer.as_ref().and_then(|t| t.piece(id)).map(str::to_owned);
-        let width =
-            |p: &PositionRecord<'_>| piece(p.id).map_or(6, |piece| unicode_width::UnicodeWidthStr::width(&*piece));
-        let widest = record.positions.iter().map(width).max().unwrap_or(0).min(24);
-        for position in &record.positions {
-            if self.args.all {
-                let following = record.prompt_ids.get(position.position + 1).copied();
-                position.write_lesson(out, widest, following, piece)?;
-            } else {
-                position.write_table(out)?;
+        let args = self.args;
+        let notation = self.loaded.notation(args.pieces.pieces);
+        match view {
+            TopkView::Positions(record) => {
+                let flags = [args.generation_config.then(|| GENERATION_CONFIG.to_owned()), args.processors.shown()];
+                let flags: Vec<String> = flags.into_iter().flatten().collect();
+                record.write_text(notation, args.all, &flags.join(" and "), out)
             }
+            TopkView::Tree(record) => record.write_text(notation, out),
+            TopkView::Steps(record) => record.write_text(notation, out),
         }
-        Ok(())
     }
 }
 
@@ -301,7 +300,8 @@ fn asked_token(text: &str, loaded: &Loaded) -> Result<u32> {
     match loaded.tokenizer()?.encode(text, true)?.as_slice() {
         [token] => Ok(token.id),
         tokens => bail!(Error::Usage(format!(
-            "--token \"{text}\" is {}; name one (a word within a sentence begins with a space: \" word\")",
+            "--token {} is {}; name one (a word within a sentence begins with a space: \" word\")",
+            quoted(text.as_bytes()),
             tokens_text(tokens.len())
         ))),
     }

@@ -6,14 +6,14 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use gpt2::Error;
 use gpt2::analysis::activations::{self, Activations, Hidden};
-use gpt2::analysis::lens::{LensLayer, LensReading, lens};
+use gpt2::analysis::lens::{LensLayer, LensReading, lens_at};
 use gpt2::error::tokens_text;
 use gpt2::memory;
 
 use super::load::Loaded;
 use super::rows::{self, Batch, Input, Results, together};
 use super::{check_context, require_memory, shapes};
-use crate::cli::{Format, Prompt, TraceArgs, Verbosity};
+use crate::cli::{Format, Prompt, Theme, TraceArgs, Verbosity};
 use crate::output::trace::{
     BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, RepeatRecord, TraceRecord,
 };
@@ -25,8 +25,12 @@ const EXCERPT: usize = 8;
 /// How many tokens the lens reports for each layer and position.
 const LENS_TOP: usize = 5;
 
+/// The most attention weights that are kept for a view that nobody chose.
+const MOST_WEIGHTS: usize = 16_000_000;
+
 pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
     let views = Views::of(args)?;
+    args.pieces.check(args.texts.is_for_people(args.format))?;
     [&args.svg, &args.html, &args.save].into_iter().try_for_each(|path| check_folder(path.as_deref()))?;
     args.texts.check_format(args.format == Some(Format::Text))?;
     let work = match Input::of_texts(&args.texts)? {
@@ -61,10 +65,12 @@ struct Views {
     lens: bool,
     /// Whether the flags name them, so that they are no default.
     are_chosen: bool,
+    /// Whether the lens is about the last position only.
+    is_overview: bool,
 }
 
 impl Views {
-    const ALL: Self = Self { hidden: true, attention: true, lens: true, are_chosen: true };
+    const ALL: Self = Self { hidden: true, attention: true, lens: true, are_chosen: true, is_overview: false };
 
     /// What a picture of the one view shows, with this many heads.
     fn picture(self, heads: usize) -> String {
@@ -78,13 +84,21 @@ impl Views {
 
     fn of(args: &TraceArgs) -> Result<Self> {
         let attention = args.attention || ((args.layer.is_some() || args.head.is_some()) && args.html.is_none());
+        let are_chosen = args.hidden || attention || args.lens || args.repeat.is_some();
+        if !are_chosen && args.texts.is_for_people(args.format) && args.svg.is_none() {
+            let is_shown = args.save.is_none() && args.html.is_none();
+            return Ok(Self { hidden: false, attention: is_shown, lens: is_shown, are_chosen, is_overview: true });
+        }
         let hidden = args.hidden || !(attention || args.lens || args.repeat.is_some());
         if args.svg.is_some() && [hidden, attention, args.lens].into_iter().filter(|view| *view).count() > 1 {
             let message = "--svg draws one view: choose one of --hidden, --attention and --lens";
             return Err(Error::Usage(message.into()).into());
         }
-        let are_chosen = args.hidden || attention || args.lens || args.repeat.is_some();
-        Ok(Self { hidden, attention, lens: args.lens, are_chosen })
+        if args.theme == Theme::Auto && args.svg.as_deref().is_some_and(svg::is_png) {
+            let message = "--theme auto: a PNG cannot follow the viewer; choose light or dark, or write .svg";
+            return Err(Error::Usage(message.into()).into());
+        }
+        Ok(Self { hidden, attention, lens: args.lens, are_chosen, is_overview: false })
     }
 
     /// Drops the other views of a record.
@@ -146,7 +160,8 @@ impl Tracer<'_> {
             written(path, format!("the activations of {} and the logits", tokens_text(ids.len())));
         }
         let tokenizer = self.loaded.tokenizer.as_ref();
-        let views = if self.args.html.is_some() { Views::ALL } else { self.views };
+        let notation = self.loaded.notation(self.args.pieces.pieces);
+        let views = if self.args.html.is_some() { Views::ALL } else { self.views_of(ids.len()) };
         let mut record = self.record(&ids, activations, views, repeat)?;
         if let Some(path) = &self.args.html {
             html::trace::write(path, &record, tokenizer)?;
@@ -154,7 +169,7 @@ impl Tracer<'_> {
             written(path, "a page with hidden states, attention and logit lens".to_owned());
         }
         if let Some(path) = &self.args.svg {
-            svg::write(path, &record, tokenizer)?;
+            svg::write(path, &record, notation, self.args.theme)?;
             written(path, self.views.picture(shown.0));
         }
         let has_files = [&self.args.save, &self.args.svg, &self.args.html].iter().any(|path| path.is_some());
@@ -162,7 +177,7 @@ impl Tracer<'_> {
         match format {
             // The user asked for files, and the default view is not about them.
             Format::Text if has_files && !self.views.are_chosen => {}
-            Format::Text => record.write_text(tokenizer, &mut out)?,
+            Format::Text => record.write_text(notation, &mut out)?,
             format => out.json(&record, format)?,
         }
         out.finish()
@@ -191,7 +206,7 @@ impl Tracer<'_> {
             },
             |row, record, out| {
                 row.write_heading(out)?;
-                record.write_text(self.loaded.tokenizer.as_ref(), out)
+                record.write_text(self.loaded.notation(self.args.pieces.pieces), out)
             },
         )
     }
@@ -200,10 +215,18 @@ impl Tracer<'_> {
         self.loaded.prompt_ids(prompt, line, &self.args.text, self.verbosity)
     }
 
+    /// What is shown of a text of so many tokens: of a long one, no attention that nobody asked for.
+    fn views_of(&self, tokens: usize) -> Views {
+        let heads = self.layers.len().saturating_mul(self.heads.len());
+        let is_much = heads.saturating_mul(tokens.saturating_mul(tokens)) > MOST_WEIGHTS;
+        Views { attention: self.views.attention && !(self.views.is_overview && is_much), ..self.views }
+    }
+
     fn records(&self, texts: &[Vec<u32>]) -> Result<Vec<TraceRecord>> {
         let ids: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
         let runs = self.run(&ids)?.into_iter().zip(texts);
-        runs.map(|((activations, repeat), ids)| self.record(ids, activations, self.views, repeat)).collect()
+        runs.map(|((activations, repeat), ids)| self.record(ids, activations, self.views_of(ids.len()), repeat))
+            .collect()
     }
 
     /// Runs the texts, as often as is asked for; what comes of each text is that of the first run.
@@ -211,7 +234,9 @@ impl Tracer<'_> {
         let all = 0..self.loaded.model.config().n_layer;
         let recorded = match () {
             () if self.args.save.is_some() || self.args.repeat.is_some() => all,
-            () if self.views.attention || self.args.html.is_some() => self.layers.clone(),
+            () if self.args.html.is_some() || texts.iter().any(|ids| self.views_of(ids.len()).attention) => {
+                self.layers.clone()
+            }
             () => 0..0,
         };
         let model = &self.loaded.model;
@@ -247,7 +272,8 @@ impl Tracer<'_> {
         repeat: Option<RepeatRecord>,
     ) -> Result<TraceRecord> {
         let attention = views.attention.then(|| self.attention(&mut activations)).transpose()?;
-        let lens = || lens(&self.loaded.model, &activations, LENS_TOP);
+        let from = if views.is_overview { ids.len() - 1 } else { 0 };
+        let lens = || lens_at(&self.loaded.model, &activations, from..ids.len(), LENS_TOP);
         Ok(TraceRecord {
             model: self.loaded.name.clone(),
             settings: self.loaded.record_settings([]),
@@ -256,7 +282,7 @@ impl Tracer<'_> {
             repeat,
             hidden: views.hidden.then(|| hidden(&activations)).transpose()?,
             attention,
-            lens: if views.lens { Some(lens()?.iter().map(|layer| self.lens(layer)).collect()) } else { None },
+            lens: if views.lens { Some(lens()?.iter().map(|layer| self.lens(layer, from)).collect()) } else { None },
         })
     }
 
@@ -273,10 +299,11 @@ impl Tracer<'_> {
         Ok(records)
     }
 
-    fn lens(&self, layer: &LensLayer) -> LensRecord {
+    /// The record of a layer's readings from a position on.
+    fn lens(&self, layer: &LensLayer, from: usize) -> LensRecord {
         let best = |(id, prob): &(u32, f32)| BestRecord { id: *id, token: self.loaded.token_text(*id), prob: *prob };
         let reading = |(position, reading): (usize, &LensReading)| ReadingRecord {
-            position,
+            position: from + position,
             top: reading.top.iter().map(best).collect(),
             outcome_prob: reading.outcome,
         };

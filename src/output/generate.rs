@@ -7,8 +7,9 @@ use gpt2::decode::{FinishReason, TokenLogprob};
 use gpt2::pipeline::Pipeline;
 use serde::{Serialize, Serializer};
 
+use super::numbers::decimal;
 use super::settings::SettingsRecord;
-use super::tokens::{padded, quoted};
+use super::tokens::{Notation, padded};
 use super::{RowRecord, Stdout};
 
 /// The result of one prompt.
@@ -121,12 +122,19 @@ impl LogprobRecord {
 }
 
 /// One line per token: its log-probability and the best candidates.
-pub fn write_logprobs(sequence: &SequenceRecord<'_>, out: &mut Stdout) -> Result<()> {
-    let name = |id: u32, token: &Option<String>| quoted(token.as_deref(), id);
-    for token in sequence.logprobs.iter().flat_map(Logprobs::records) {
-        let top: Vec<String> = token.top.iter().map(|t| format!("{} {:.4}", name(t.id, &t.token), t.logprob)).collect();
-        let chosen = padded(&name(token.id, &token.token), 16);
-        writeln!(out, "{:>9.4}  {chosen} {}", token.logprob, top.join("  "))?;
+pub fn write_logprobs(
+    sequence: &SequenceRecord<'_>,
+    prompt_ids: &[u32],
+    notation: Notation<'_>,
+    out: &mut Stdout,
+) -> Result<()> {
+    let labels = notation.tokens(&[prompt_ids, &sequence.ids].concat());
+    let tokens = sequence.logprobs.iter().flat_map(|logprobs| logprobs.tokens);
+    for (token, chosen) in tokens.zip(&labels[prompt_ids.len()..]) {
+        let name = |id| if id == token.id { chosen.clone() } else { notation.token(id) };
+        let top: Vec<String> =
+            token.top.iter().map(|(id, logprob)| format!("{} {}", name(*id), decimal(*logprob, 4))).collect();
+        writeln!(out, "{:>9}  {} {}", decimal(token.logprob, 4), padded(chosen, 16), top.join("  "))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ pub mod convert;
 pub mod generate;
 pub mod html;
 pub mod info;
+pub mod numbers;
 pub mod score;
 pub mod settings;
 pub mod shapes;
@@ -91,7 +92,7 @@ impl Stdout {
 
     /// The width of the terminal in columns; a fixed width without one, so that output to a file is always the same.
     pub fn width() -> usize {
-        terminal_size::terminal_size_of(io::stdout()).map_or(100, |(width, _)| usize::from(width.0)).max(40)
+        terminal_size::terminal_size_of(io::stdout()).map_or(80, |(width, _)| usize::from(width.0)).max(40)
     }
 
     /// Flushes the buffer.

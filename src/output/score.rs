@@ -1,13 +1,12 @@
 //! The record of `gpt2 score`.
 
-use anstyle::Ansi256Color;
 use anyhow::Result;
 use gpt2::error::tokens_text;
-use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
+use super::numbers::decimal;
 use super::settings::SettingsRecord;
-use super::tokens::{label, spans};
+use super::tokens::Notation;
 use super::{Stdout, Style};
 
 /// The scores of one text. `ids`, `tokens`, `logprobs` and `ranks` have one entry for each token of the text. The
@@ -66,18 +65,18 @@ const CLASSES: [(f32, &str, Option<u8>); 5] = [
 impl ScoreRecord {
     /// The text coloured by surprisal (if colours are supported), the list of tokens if it is short or `all` is set, and
     /// the totals.
-    pub fn write_text(&self, tokenizer: Option<&Tokenizer>, all: bool, out: &mut Stdout) -> Result<()> {
+    pub fn write_text(&self, notation: Notation<'_>, all: bool, out: &mut Stdout) -> Result<()> {
         if Stdout::has_colour() && !self.ids.is_empty() {
-            self.write_coloured(tokenizer, out)?;
+            self.write_coloured(notation, out)?;
         }
         if all || self.ids.len() <= SHORT {
-            self.write_tokens(tokenizer, out)?;
+            self.write_tokens(notation, out)?;
         }
         self.write_sums(out)
     }
 
-    fn write_coloured(&self, tokenizer: Option<&Tokenizer>, out: &mut Stdout) -> Result<()> {
-        for span in spans(tokenizer, &self.ids) {
+    fn write_coloured(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
+        for span in notation.spans(&self.ids) {
             // The surprisal of a character split over several tokens is their sum.
             let bits = self.logprobs[span.tokens].iter().flatten().map(|logprob| bits(*logprob)).sum();
             write_in(out, style(bits), &span.text)?;
@@ -90,14 +89,14 @@ impl ScoreRecord {
         Ok(write!(out, "\n\n")?)
     }
 
-    fn write_tokens(&self, tokenizer: Option<&Tokenizer>, out: &mut Stdout) -> Result<()> {
+    fn write_tokens(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
         let dim = Style::new().dimmed();
         writeln!(out, "{dim}{:>6} {:>10} {:>8} {:>7}  token{dim:#}", "", "logprob", "bits", "rank")?;
-        for (i, id) in self.ids.iter().enumerate() {
-            let token = label(tokenizer, *id);
+        for (i, token) in notation.tokens(&self.ids).into_iter().enumerate() {
             match (self.logprobs[i], self.ranks[i]) {
                 (Some(logprob), Some(rank)) => {
-                    write!(out, "{i:>6} {logprob:>10.4} {:>8.2} {rank:>7}  ", bits(logprob))?;
+                    let (nats, bits_shown) = (decimal(logprob, 4), decimal(bits(logprob), 2));
+                    write!(out, "{i:>6} {nats:>10} {bits_shown:>8} {rank:>7}  ")?;
                     write_in(out, style(bits(logprob)), &token)?;
                     writeln!(out)?;
                 }
@@ -142,11 +141,7 @@ fn bits(logprob: f32) -> f32 {
 fn style(bits: f32) -> Style {
     let class = CLASSES.iter().rev().find(|(from, _, _)| bits >= *from);
     match class.and_then(|(_, _, colour)| *colour) {
-        // Black on a light background is readable on any terminal.
-        Some(colour) => anstyle::Style::new()
-            .bg_color(Some(Ansi256Color(colour).into()))
-            .fg_color(Some(Ansi256Color(16).into()))
-            .into(),
+        Some(colour) => Style::on_light(colour),
         None => Style::new(),
     }
 }

@@ -32,15 +32,23 @@ impl Style {
         Self(self.0.dimmed())
     }
 
+    pub const fn underlined(self) -> Self {
+        Self(self.0.underline())
+    }
+
+    /// Black on one of the 256 colours, which must be light: readable on any terminal.
+    pub const fn on_light(colour: u8) -> Self {
+        let (ground, ink) = (anstyle::Ansi256Color(colour), anstyle::Ansi256Color(16));
+        Self(
+            anstyle::Style::new()
+                .bg_color(Some(anstyle::Color::Ansi256(ground)))
+                .fg_color(Some(anstyle::Color::Ansi256(ink))),
+        )
+    }
+
     /// Whether a style is being written now, and not text.
     pub(super) fn is_being_written() -> bool {
         IS_STYLE.get()
-    }
-}
-
-impl From<anstyle::Style> for Style {
-    fn from(style: anstyle::Style) -> Self {
-        Self(style)
     }
 }
 

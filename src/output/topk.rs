@@ -3,13 +3,15 @@
 use anstyle::AnsiColor;
 use anyhow::Result;
 use gpt2::analysis::next_token::Candidate;
+use gpt2::error::tokens_text;
 use gpt2::pipeline::Pipeline;
 use gpt2::printable;
 use serde::{Serialize, Serializer};
 use unicode_width::UnicodeWidthStr;
 
+use super::numbers::{probability, probability_of};
 use super::settings::SettingsRecord;
-use super::tokens::quoted;
+use super::tokens::{Notation, quoted};
 use super::{Stdout, Style};
 
 /// What `topk` shows of a text.
@@ -48,6 +50,9 @@ pub struct PositionRecord<'a> {
     pub token: Option<String>,
     /// The distribution's entropy in nats.
     pub entropy: f64,
+    /// How many tokens the processors left; absent if they removed none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<usize>,
     /// The best candidates, best first.
     pub next: Candidates<'a>,
     /// The tokens asked for with `--token`, in the order given.
@@ -98,50 +103,82 @@ pub struct CandidateRecord {
 /// The width of the widest bar in columns.
 const BAR_WIDTH: f64 = 30.0;
 
-impl PositionRecord<'_> {
-    /// Rank, probability, bar and token of each candidate.
-    pub fn write_table(&self, out: &mut Stdout) -> Result<()> {
-        for candidate in self.next.records() {
-            candidate.write_line(out)?;
+impl TopkRecord<'_> {
+    /// After one position, rank, probability, bar and token of each candidate; or, as a lesson, a line for each position.
+    /// `flags` are those that shaped the distribution.
+    pub fn write_text(&self, notation: Notation<'_>, is_lesson: bool, flags: &str, out: &mut Stdout) -> Result<()> {
+        if is_lesson {
+            self.write_lesson(notation, out)?;
+        } else {
+            self.positions.iter().try_for_each(|position| position.write_table(notation, out))?;
         }
-        if !self.tokens.is_empty() {
-            writeln!(out, "asked for:")?;
-        }
-        for candidate in self.tokens.records() {
-            candidate.write_line(out)?;
+        self.write_processors(flags, out)
+    }
+
+    /// `" happy" => " to" 75.27%`. On a terminal, as many candidates as fit the line.
+    fn write_lesson(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
+        const WIDEST: usize = 24;
+        let (bold, dim, green) = (Style::new().bold(), Style::new().dimmed(), Style::colour(AnsiColor::Green).bold());
+        let labels = notation.tokens(&self.prompt_ids);
+        let widest = self.positions.iter().map(|position| labels[position.position].width()).max().unwrap_or(0);
+        let widest = widest.min(WIDEST);
+        for position in &self.positions {
+            let (token, following) = (&labels[position.position], self.prompt_ids.get(position.position + 1));
+            write!(
+                out,
+                "{:>pad$}{bold}{token}{bold:#} {dim}=>{dim:#}",
+                "",
+                pad = widest.saturating_sub(token.width())
+            )?;
+            let asked = |c: &Candidate| format!("; {} {} (rank {})", notation.token(c.id), percent(c, 2), c.rank());
+            let asked: String = position.tokens.candidates.iter().map(asked).collect();
+            let room = if Stdout::is_terminal() { Stdout::width().saturating_sub(asked.width()) } else { usize::MAX };
+            let mut column = widest.max(token.width()) + 3;
+            for (i, candidate) in position.next.candidates.iter().enumerate() {
+                let follows = following == Some(&candidate.id);
+                let token = if follows { labels[position.position + 1].clone() } else { notation.token(candidate.id) };
+                let percent = percent(candidate, 2);
+                column += token.width() + percent.len() + 3;
+                if i > 0 && column > room {
+                    break;
+                }
+                let style = if follows { green } else { Style::new() };
+                let comma = if i == 0 { "" } else { "," };
+                write!(out, "{dim}{comma}{dim:#} {style}{token}{style:#} {dim}{percent}{dim:#}")?;
+            }
+            writeln!(out, "{asked}")?;
         }
         Ok(())
     }
 
-    /// `Ġhappy => Ġto 75.27%`, with tokens spelled as in the vocabulary; `following` is the next token of the text. On a
-    /// terminal, as many candidates as fit the line.
-    pub fn write_lesson(
-        &self,
-        out: &mut Stdout,
-        widest: usize,
-        following: Option<u32>,
-        piece: impl Fn(u32) -> Option<String>,
-    ) -> Result<()> {
-        let (bold, dim, green) = (Style::new().bold(), Style::new().dimmed(), Style::colour(AnsiColor::Green).bold());
-        let name = |id| piece(id).map_or_else(|| id.to_string(), |piece| printable::line(&piece).into_owned());
-        let token = name(self.id);
-        let padding = " ".repeat(widest.saturating_sub(token.width()));
-        write!(out, "{padding}{bold}{token}{bold:#} {dim}=>{dim:#}")?;
-        let asked = |c: &Candidate| format!("; {} {} (rank {})", name(c.id), small(c.prob()), c.rank());
-        let asked: String = self.tokens.candidates.iter().map(asked).collect();
-        let room = if Stdout::is_terminal() { Stdout::width().saturating_sub(asked.width()) } else { usize::MAX };
-        let mut column = widest.max(token.width()) + 3;
-        for (i, candidate) in self.next.candidates.iter().enumerate() {
-            let (token, percent) = (name(candidate.id), format!("{:.2}%", 100.0 * candidate.prob()));
-            column += token.width() + percent.len() + 3;
-            if i > 0 && column > room {
-                break;
-            }
-            let style = if Some(candidate.id) == following { green } else { Style::new() };
-            let comma = if i == 0 { "" } else { "," };
-            write!(out, "{dim}{comma}{dim:#} {style}{token}{style:#} {dim}{percent}{dim:#}")?;
+    /// What the processors did to the probabilities.
+    fn write_processors(&self, flags: &str, out: &mut Stdout) -> Result<()> {
+        let dim = Style::new().dimmed();
+        let kept = || self.positions.iter().filter_map(|position| position.kept);
+        let left = match (kept().min(), kept().max()) {
+            (Some(least), Some(most)) if least < most => format!(": renormalised over {least} to {most} tokens"),
+            (Some(all), _) => format!(": renormalised over {}", tokens_text(all)),
+            _ => String::new(),
+        };
+        let flags = printable::line(flags);
+        match &*flags {
+            "" => Ok(()),
+            flags => writeln!(out, "{dim}after {flags}{left}{dim:#}"),
         }
-        Ok(writeln!(out, "{asked}")?)
+    }
+}
+
+impl PositionRecord<'_> {
+    /// Rank, probability, bar and token of each candidate, and the scale of the bars.
+    fn write_table(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
+        let longest = self.next.candidates.iter().map(Candidate::prob).fold(0.0, f64::max);
+        self.next.candidates.iter().try_for_each(|candidate| write_line(candidate, longest, notation, out))?;
+        if !self.tokens.is_empty() {
+            writeln!(out, "asked for:")?;
+        }
+        self.tokens.candidates.iter().try_for_each(|candidate| write_line(candidate, longest, notation, out))?;
+        let dim = Style::new().dimmed();
+        writeln!(out, "{dim}the longest bar is {}{dim:#}", probability(longest, 2))
     }
 }
 
@@ -152,19 +189,19 @@ impl CandidateRecord {
         let (rank, prob, logprob) = (candidate.rank(), candidate.prob(), candidate.logprob());
         Self { rank, id: candidate.id, token, logit: candidate.logit(), prob, logprob }
     }
+}
 
-    fn write_line(&self, out: &mut Stdout) -> Result<()> {
-        let bold = Style::new().bold();
-        let blue = Style::colour(AnsiColor::Blue);
-        let bar = bar(self.prob);
-        let padding = " ".repeat((BAR_WIDTH as usize).saturating_sub(bar.width()));
-        let token = quoted(self.token.as_deref(), self.id);
-        let (rank, percent, id) = (self.rank, 100.0 * self.prob, self.id);
-        if self.logprob.is_none() {
-            return Ok(writeln!(out, "{:>5}  {:>8}  {:<30}  {bold}{token}{bold:#}  ({id})", "–", "0%", "removed")?);
-        }
-        Ok(writeln!(out, "{rank:>5}  {percent:>7.3}%  {blue}{bar}{blue:#}{padding}  {bold}{token}{bold:#}  ({id})")?)
+/// Rank, probability, bar, token and id; `longest` is the probability of the longest bar.
+fn write_line(candidate: &Candidate, longest: f64, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
+    let (bold, blue) = (Style::new().bold(), Style::colour(AnsiColor::Blue));
+    let bar = bar(candidate.prob() / longest);
+    let padding = " ".repeat((BAR_WIDTH as usize).saturating_sub(bar.width()));
+    let (rank, percent, id) = (candidate.rank(), percent(candidate, 3), candidate.id);
+    let token = notation.token(id);
+    if candidate.logprob().is_none() {
+        return writeln!(out, "{:>5}  {:>8}  {:<30}  {bold}{token}{bold:#}  ({id})", "–", "0%", "removed");
     }
+    writeln!(out, "{rank:>5}  {percent:>8}  {blue}{bar}{blue:#}{padding}  {bold}{token}{bold:#}  ({id})")
 }
 
 /// The result of `topk --append`.
@@ -205,19 +242,22 @@ pub struct StepRecord<'a> {
 
 impl StepsRecord<'_> {
     /// Each step with its token and the next best ones, the chain of tokens, and the whole text.
-    pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
+    pub fn write_text(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
         let (bold, dim, blue) = (Style::new().bold(), Style::new().dimmed(), Style::colour(AnsiColor::Blue));
+        let labels = notation.tokens(&self.all_ids).split_off(self.prompt_ids.len());
         let digits = self.steps.iter().map(|step| step.chosen.id.to_string().len()).max().unwrap_or(0);
-        let name = |c: &CandidateRecord| format!("{:>digits$}: {}", c.id, quoted(c.token.as_deref(), c.id));
-        let names: Vec<String> = self.steps.iter().map(|step| name(&step.chosen)).collect();
+        let name = |(step, label): (&StepRecord<'_>, &String)| format!("{:>digits$}: {label}", step.chosen.id);
+        let names: Vec<String> = self.steps.iter().zip(&labels).map(name).collect();
         let widest = names.iter().map(|name| name.width()).max().unwrap_or(0).min(32);
         let room = if Stdout::is_terminal() { Stdout::width() } else { usize::MAX };
         for (step, name) in self.steps.iter().zip(&names) {
+            let mut candidates = step.next.candidates.iter();
+            let percentage = candidates.next().map(|chosen| percent(chosen, 2)).unwrap_or_default();
             let padding = " ".repeat(widest.saturating_sub(name.width()));
-            write!(out, "{dim}{:>4}{dim:#}  {bold}{name}{bold:#}{padding}  {:>7}", step.step, small(step.chosen.prob))?;
+            write!(out, "{dim}{:>4}{dim:#}  {bold}{name}{bold:#}{padding}  {percentage:>7}", step.step)?;
             let mut column = 15 + widest.max(name.width());
-            for (i, other) in step.next.records().skip(1).enumerate() {
-                let other = format!("{} {}", quoted(other.token.as_deref(), other.id), small(other.prob));
+            for (i, other) in candidates.enumerate() {
+                let other = format!("{} {}", notation.token(other.id), percent(other, 2));
                 column += other.width() + 2;
                 if column > room {
                     break;
@@ -225,9 +265,8 @@ impl StepsRecord<'_> {
                 let before = if i == 0 { "   " } else { ", " };
                 write!(out, "{dim}{before}{other}{dim:#}")?;
             }
-            for asked in step.tokens.records() {
-                let token = quoted(asked.token.as_deref(), asked.id);
-                write!(out, "; {token} {} (rank {})", small(asked.prob), asked.rank)?;
+            for asked in &step.tokens.candidates {
+                write!(out, "; {} {} (rank {})", notation.token(asked.id), percent(asked, 2), asked.rank())?;
             }
             writeln!(out)?;
         }
@@ -240,20 +279,20 @@ impl StepsRecord<'_> {
         }
         writeln!(out)?;
         match &self.text {
-            Some(text) => Ok(writeln!(out, "\"{}\"", printable::line(text))?),
+            Some(text) => writeln!(out, "{}", quoted(text.as_bytes())),
             None => Ok(()),
         }
     }
 }
 
-/// A probability that may be very small, in percent.
-fn small(prob: f64) -> String {
-    if prob > 0.0 && prob < 0.00005 { "<0.01%".to_owned() } else { format!("{:.2}%", 100.0 * prob) }
+/// The probability of a candidate.
+fn percent(candidate: &Candidate, places: usize) -> String {
+    candidate.logprob().map_or_else(|| "0%".to_owned(), |logprob| probability_of(logprob.into(), places))
 }
 
-/// A bar proportional to a probability, to an eighth of a column.
-fn bar(prob: f64) -> String {
-    let eighths = (prob.clamp(0.0, 1.0) * BAR_WIDTH * 8.0).round() as usize;
+/// A bar that is this part of the longest, to an eighth of a column.
+fn bar(part: f64) -> String {
+    let eighths = (part.clamp(0.0, 1.0) * BAR_WIDTH * 8.0).round() as usize;
     let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
     "█".repeat(eighths / 8) + rest
 }
@@ -287,20 +326,20 @@ pub struct NodeRecord {
 
 impl TreeRecord {
     /// The tree with its branches, and after each token its probability and that of its path.
-    pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
-        write_nodes(&self.tree, "", out)
+    pub fn write_text(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
+        write_nodes(&self.tree, "", notation, out)
     }
 }
 
-fn write_nodes(nodes: &[NodeRecord], indent: &str, out: &mut Stdout) -> Result<()> {
+fn write_nodes(nodes: &[NodeRecord], indent: &str, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
     for (i, node) in nodes.iter().enumerate() {
         let (branch, below) = if i + 1 == nodes.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-        let candidate = &node.candidate;
-        let token = quoted(candidate.token.as_deref(), candidate.id);
-        let (own, joint) = (100.0 * candidate.prob, 100.0 * node.joint_prob);
-        writeln!(out, "{dim}{indent}{branch}{dim:#}{bold}{token}{bold:#}  {own:.2}%  {dim}(path {joint:.3}%){dim:#}")?;
-        write_nodes(&node.next, &format!("{indent}{below}"), out)?;
+        let token = notation.token(node.candidate.id);
+        let own = node.candidate.logprob.map_or_else(|| "0%".to_owned(), |logprob| probability_of(logprob.into(), 2));
+        let path = probability_of(node.joint_logprob, 3);
+        writeln!(out, "{dim}{indent}{branch}{dim:#}{bold}{token}{bold:#}  {own}  {dim}(path {path}){dim:#}")?;
+        write_nodes(&node.next, &format!("{indent}{below}"), notation, out)?;
     }
     Ok(())
 }

@@ -3,12 +3,12 @@
 use anstyle::AnsiColor;
 use anyhow::Result;
 use gpt2::error::tokens_text;
-use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
+use super::numbers::probability;
 use super::settings::SettingsRecord;
-use super::tokens::{cut, label};
+use super::tokens::{Notation, cut};
 use super::{Stdout, Style};
 
 /// The activations of a pass. Only the requested views are present.
@@ -136,19 +136,21 @@ pub struct BestRecord {
 }
 
 impl TraceRecord {
-    /// The labels of the tokens.
-    pub fn labels(&self, tokenizer: Option<&Tokenizer>) -> Vec<String> {
-        self.ids.iter().map(|id| label(tokenizer, *id)).collect()
-    }
-
     /// Every view in the record.
-    pub fn write_text(&self, tokenizer: Option<&Tokenizer>, out: &mut Stdout) -> Result<()> {
-        let labels = self.labels(tokenizer);
+    pub fn write_text(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
+        let labels = notation.tokens(&self.ids);
         if let Some(repeat) = &self.repeat {
             repeat.write_text(out)?;
         }
         if let Some(hidden) = &self.hidden {
             write_hidden(hidden, out)?;
+        }
+        match self.lens.as_deref() {
+            Some(lens) if lens.iter().all(|layer| layer.positions.len() == 1) => {
+                write_lens_at(lens, &labels, notation, out)?;
+            }
+            Some(lens) => write_lens(lens, &labels, notation, out)?,
+            None => {}
         }
         match self.attention.as_deref() {
             Some(heads) if heads.iter().all(|head| head.layer == heads[0].layer) => {
@@ -159,9 +161,6 @@ impl TraceRecord {
             }
             Some(heads) => write_overview(heads, out)?,
             None => {}
-        }
-        if let Some(lens) = &self.lens {
-            write_lens(lens, &labels, tokenizer, out)?;
         }
         Ok(())
     }
@@ -181,7 +180,11 @@ fn write_hidden(states: &[HiddenRecord], out: &mut Stdout) -> Result<()> {
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
     let shape = states.first().map_or([0, 0], |state| state.shape);
     writeln!(out, "{bold}Hidden states{bold:#}, {} × {} numbers", tokens_text(shape[0]), shape[1])?;
-    writeln!(out, "{dim}{:<10}{:>8}{:>8} {:<28} last token ends{dim:#}", "", "mean", "std", " first token begins")?;
+    writeln!(
+        out,
+        "{dim}{:<10}{:>8}{:>8} {:<28} last token ends{dim:#}",
+        "state", "mean", "std", " first token begins"
+    )?;
     let few = |numbers: &[f32]| numbers.iter().map(|x| short(*x)).collect::<String>();
     for state in states {
         let (first, last) =
@@ -192,8 +195,11 @@ fn write_hidden(states: &[HiddenRecord], out: &mut Stdout) -> Result<()> {
     Ok(writeln!(out)?)
 }
 
-/// A number in 8 columns, with as many digits as fit.
+/// A number in 8 columns, with as many digits as fit; a small one does not become 0.
 fn short(x: f32) -> String {
+    if x != 0.0 && x.abs() < 5e-5 {
+        return format!("{x:>8.1e}");
+    }
     let decimals = [10.0, 100.0, 1e3, 1e4].iter().position(|limit| x.abs() < *limit).map_or(0, |place| 4 - place);
     format!("{x:>8.decimals$}")
 }
@@ -234,7 +240,7 @@ impl HeadRecord {
             writeln!(out, "(the last {shown} of {all} tokens; --svg, --html and --format json have all)")?;
         }
         let numbered = from.next_multiple_of(10 / cell);
-        write!(out, "{dim}{:>width$}", "", width = before + (numbered - from) * cell)?;
+        write!(out, "{dim}{:>LABEL$}    # {:>pad$}", "token", "", pad = (numbered - from) * cell)?;
         for key in (numbered..labels.len()).step_by(10 / cell) {
             write!(out, "{key:<10}")?;
         }
@@ -248,7 +254,7 @@ impl HeadRecord {
             }
             let (best, weight) = largest(row);
             let (best, pad) = (cut(&labels[best], BEST), cell * (labels.len() - 1 - query));
-            writeln!(out, "{blue:#}{dim}{:>pad$}▏{best} {:.0}%{dim:#}", "", 100.0 * weight)?;
+            writeln!(out, "{blue:#}{dim}{:>pad$}▏{best} {}{dim:#}", "", probability(weight, 0))?;
         }
         let key = |(least, shade): &(f32, &str)| {
             format!("{} {}%", shade.repeat(cell), (1000.0 * least * strongest).round() / 10.0)
@@ -274,6 +280,12 @@ fn write_overview(heads: &[HeadRecord], out: &mut Stdout) -> Result<()> {
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
     writeln!(out, "{bold}Attention{bold:#}: where each head looks, on average over the tokens")?;
     let room = ((Stdout::width() - 11) / 5).max(1);
+    let across = heads.iter().take_while(|head| head.layer == heads[0].layer).count().min(room);
+    write!(out, "{dim}{:>9}  ", "head")?;
+    for head in &heads[..across] {
+        write!(out, " {:<4}", head.head)?;
+    }
+    writeln!(out, "{dim:#}")?;
     let mut before: Option<&HeadRecord> = None;
     let mut across = 0;
     for head in heads {
@@ -282,7 +294,7 @@ fn write_overview(heads: &[HeadRecord], out: &mut Stdout) -> Result<()> {
             let end = if before.is_some() { "\n" } else { "" };
             write!(out, "{end}{dim}layer {:>3}{dim:#}  ", head.layer)?;
         } else if across % room == 0 {
-            write!(out, "\n{:>11}", "")?;
+            write!(out, "\n{dim}{:>9}{dim:#}  ", format!("from {}", head.head))?;
         }
         (before, across) = (Some(head), across + 1);
         let (habit, share) = head.habit();
@@ -292,29 +304,52 @@ fn write_overview(heads: &[HeadRecord], out: &mut Stdout) -> Result<()> {
             "P" => Style::colour(AnsiColor::Cyan),
             _ => Style::colour(AnsiColor::Magenta),
         };
-        let habit = if share < 0.5 { "·" } else { habit };
+        let habit = if share < 0.5 { habit.to_lowercase() } else { habit.to_owned() };
         write!(out, " {style}{habit}{:<3}{style:#}", format!("{:.0}", 100.0 * share))?;
     }
     writeln!(
         out,
-        "\n{dim}Percent on F the first token, P the previous one, S itself; · all under half.\n\
+        "\n{dim}Percent of attention on F the first token, P the previous one, S itself:\n\
+         the most of the three, in small letters if it is under half.\n\
          --layer L --head H draws one head, --svg all of them.{dim:#}\n"
     )?;
     Ok(())
 }
 
+/// What every layer predicts at one position: the best tokens, and the probability of the model's own prediction.
+fn write_lens_at(layers: &[LensRecord], labels: &[String], notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
+    const WIDEST: usize = 12;
+    let (bold, dim, green) = (Style::new().bold(), Style::new().dimmed(), Style::colour(AnsiColor::Green));
+    let Some(answer) = layers.last().map(|layer| &layer.positions[0]) else { return Ok(()) };
+    let (after, said) = (&labels[answer.position], notation.token(answer.top[0].id));
+    writeln!(out, "{bold}Logit lens{bold:#} after {after}: what each layer would say next")?;
+    writeln!(out, "{dim}{:<9} {:>WIDEST$}  best tokens{dim:#}", "state", cut(&said, WIDEST))?;
+    let room = ((Stdout::width() - 23) / (WIDEST + 7)).max(1);
+    for layer in layers {
+        let reading = &layer.positions[0];
+        write!(out, "{:<9} {:>WIDEST$}  ", state_name(&layer.name), probability(reading.outcome_prob, 1))?;
+        for (i, best) in reading.top.iter().take(room).enumerate() {
+            let style = if best.id == answer.top[0].id { green } else { Style::new() };
+            let (token, gap) = (fit(&notation.token(best.id), WIDEST, Side::Left), if i == 0 { "" } else { "  " });
+            write!(out, "{gap}{style}{token}{style:#} {dim}{:>4}{dim:#}", probability(best.prob, 0))?;
+        }
+        writeln!(out)?;
+    }
+    Ok(writeln!(out, "{dim}Green is what the last block says; beside the state, its probability there.{dim:#}\n")?)
+}
+
 /// The token that every layer predicts, with a column for each position and as many columns side by side as fit.
-fn write_lens(layers: &[LensRecord], labels: &[String], tokenizer: Option<&Tokenizer>, out: &mut Stdout) -> Result<()> {
+fn write_lens(layers: &[LensRecord], labels: &[String], notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
-    writeln!(out, "{bold}Logit lens{bold:#}: what each layer would say next")?;
-    let best = |reading: &ReadingRecord| label(tokenizer, reading.top[0].id);
+    writeln!(out, "{bold}Logit lens{bold:#}: what each layer would say next, after each token")?;
+    let best = |reading: &ReadingRecord| notation.token(reading.top[0].id);
     let rows: Vec<Vec<String>> = layers.iter().map(|layer| layer.positions.iter().map(best).collect()).collect();
     let widest = rows.iter().flatten().chain(labels).map(|label| label.width()).max().unwrap_or(0);
-    let column = widest.clamp(4, 12) + 4;
+    let column = widest.clamp(5, 10) + 6;
     let together = ((Stdout::width() - 10) / (column + 1)).max(1);
     for from in (0..labels.len()).step_by(together) {
         let to = labels.len().min(from + together);
-        write!(out, "{:>9}", "")?;
+        write!(out, "{dim}{:>9}{dim:#}", "state")?;
         for label in &labels[from..to] {
             write!(out, " {bold}{}{bold:#}", fit(label, column, Side::Left))?;
         }
@@ -328,14 +363,14 @@ fn write_lens(layers: &[LensRecord], labels: &[String], tokenizer: Option<&Token
                     p if p < 0.1 => Style::new().dimmed(),
                     _ => Style::new(),
                 };
-                let percent = format!("{:>3.0}", 100.0 * reading.top[0].prob);
-                write!(out, " {style}{}{dim}{percent}{dim:#} {style:#}", fit(said, column - 4, Side::Left))?;
+                let prob = probability(reading.top[0].prob, 0);
+                write!(out, " {style}{}{dim}{prob:>5}{dim:#} {style:#}", fit(said, column - 6, Side::Left))?;
             }
             writeln!(out)?;
         }
         writeln!(out)?;
     }
-    Ok(writeln!(out, "{dim}Numbers are percent; green is what the last block says.{dim:#}\n")?)
+    Ok(writeln!(out, "{dim}Green is what the last block says.{dim:#}\n")?)
 }
 
 fn largest(row: &[f32]) -> (usize, f32) {
@@ -378,7 +413,13 @@ mod tests {
 
     #[test]
     fn numbers_of_any_size_fit_their_columns() {
-        for (x, text) in [(0.5, "  0.5000"), (-12.3456, " -12.346"), (-3021.55, " -3021.6"), (123_456.7, "  123457")] {
+        for (x, text) in [
+            (0.5, "  0.5000"),
+            (-3.14e-5, " -3.1e-5"),
+            (-12.3456, " -12.346"),
+            (-3021.55, " -3021.6"),
+            (123_456.7, "  123457"),
+        ] {
             assert_eq!(short(x), text);
         }
     }

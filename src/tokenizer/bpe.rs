@@ -31,6 +31,16 @@ impl Merges {
         self.made.push(made);
     }
 
+    /// The rank of a pair, if it merges.
+    pub fn rank(&self, left: u32, right: u32) -> Option<u32> {
+        self.ranks.get(&(left, right)).copied()
+    }
+
+    /// The token that the merge of a rank makes.
+    pub fn made(&self, rank: u32) -> u32 {
+        self.made[rank as usize]
+    }
+
     /// The pairs that merge, by rank.
     pub fn pairs(&self) -> Vec<(u32, u32)> {
         let mut ranked: Vec<_> = self.ranks.iter().map(|(pair, rank)| (*rank, *pair)).collect();

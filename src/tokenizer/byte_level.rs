@@ -5,6 +5,7 @@ use rustc_hash::FxHashMap;
 
 use super::added::{AddedToken, AddedTokens, Matching};
 use super::bpe::{Merges, Word};
+use super::merging::{MergedWord, steps};
 use super::vocabulary::{Vocabulary, shown};
 use super::words::words;
 use super::{END_OF_TEXT, Token, alphabet};
@@ -90,6 +91,42 @@ impl ByteLevel {
     /// The pairs of tokens that merge, in the order in which they were learned.
     pub fn merges(&self) -> Vec<(u32, u32)> {
         self.merges.pairs()
+    }
+
+    /// Splits `text` into words of at most `longest` bytes, with their merges; see [`super::Tokenizer::merged_words`].
+    pub fn merged_words(&self, text: &str, special: bool, longest: usize) -> Result<Vec<MergedWord>, String> {
+        let mut merged = vec![];
+        for part in self.added.split(text, special) {
+            let (mut start, end) = (part.start, part.end);
+            if let Some(id) = part.token {
+                merged.push(MergedWord { start, end, bytes: vec![id], steps: vec![] });
+                continue;
+            }
+            let is_spaced = self.prefix_space && !text[start..].starts_with(' ');
+            let spaced = format!("{}{}", if is_spaced { " " } else { "" }, &text[start..end]);
+            for (i, word) in words(&spaced).enumerate() {
+                if word.len() > longest {
+                    return Err(format!("the word at byte {start} is longer than {longest} bytes"));
+                }
+                let bytes = self.byte_tokens(word, start, usize::from(is_spaced && i == 0))?;
+                let end = start + word.len() - usize::from(is_spaced && i == 0);
+                merged.push(MergedWord { start, end, steps: steps(&bytes, &self.merges), bytes });
+                start = end;
+            }
+        }
+        Ok(merged)
+    }
+
+    /// The tokens of a word's bytes. It starts at `start`, where its first `added` bytes are not in the text.
+    fn byte_tokens(&self, word: &str, start: usize, added: usize) -> Result<Vec<u32>, String> {
+        let id = |(at, byte): (usize, u8)| {
+            let fault = || {
+                let at = start + at.saturating_sub(added);
+                format!("the vocabulary has no token for the byte 0x{byte:02x}, found at byte {at}")
+            };
+            self.bytes[byte as usize].ok_or_else(fault)
+        };
+        word.bytes().enumerate().map(id).collect()
     }
 
     /// Splits `text` into tokens; see [`super::Tokenizer::encode`].

@@ -16,6 +16,7 @@ mod fingerprint;
 #[cfg(feature = "tokenizers")]
 mod library;
 mod load;
+mod merging;
 mod save;
 mod settings;
 mod stream;
@@ -32,6 +33,7 @@ use load::ByteLevelParts;
 #[cfg(feature = "hub")]
 pub(crate) use load::LARGEST_FILE;
 pub use load::{HuggingFaceFiles, TokenizerFiles};
+pub use merging::{MergeStep, MergedWord};
 pub use save::SavedFile;
 pub use stream::TextStream;
 use template::Template;
@@ -183,6 +185,20 @@ impl Tokenizer {
         let merges = self.as_byte_level()?.merges();
         let piece = |id| self.piece(id).unwrap_or_default();
         Some(merges.into_iter().map(|(left, right)| format!("{} {}", piece(left), piece(right))).collect())
+    }
+
+    /// How the tokens of `text` came about, word by word: the merges of byte-pair encoding, step by step. `special` as in
+    /// [`encode`](Self::encode).
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if the tokenizer is not a byte-level BPE, or for a word of more than `longest` bytes: time and
+    /// the size of the result are quadratic in them.
+    pub fn merged_words(&self, text: &str, special: bool, longest: usize) -> Result<Vec<MergedWord>> {
+        let encoder =
+            self.as_byte_level().ok_or("the tokenizer is not a byte-level BPE, so there are no merges to show");
+        let merged = encoder.map_err(str::to_owned);
+        let merged = merged.and_then(|it| it.merged_words(text, special && !self.splits_special, longest));
+        merged.map_err(Error::Tokenizer)
     }
 
     fn as_byte_level(&self) -> Option<&ByteLevel> {

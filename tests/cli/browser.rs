@@ -76,9 +76,33 @@ impl Browser {
         for domain in ["Page", "Runtime", "Log", "Network"] {
             browser.call(&format!("{domain}.enable"), json!({}));
         }
-        let screen = json!({"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": false});
-        browser.call("Emulation.setDeviceMetricsOverride", screen);
+        browser.resize(1280, 900);
         Some(browser)
+    }
+
+    /// Sets the size of the screen.
+    #[track_caller]
+    pub fn resize(&mut self, width: u32, height: u32) {
+        let screen = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
+        self.call("Emulation.setDeviceMetricsOverride", screen);
+    }
+
+    /// Presses a key, such as `ArrowDown`.
+    #[track_caller]
+    pub fn press(&mut self, key: &str) {
+        for kind in ["keyDown", "keyUp"] {
+            self.call("Input.dispatchKeyEvent", json!({"type": kind, "key": key}));
+        }
+    }
+
+    /// The texts that a canvas draws.
+    #[track_caller]
+    pub fn drawn(&mut self, script: &str) -> Vec<String> {
+        let script = format!(
+            "(() => {{ const own = CanvasRenderingContext2D.prototype, draw = own.fillText, texts = []; \
+             own.fillText = (text) => texts.push(text); ({script}).repaint(); own.fillText = draw; return texts; }})()"
+        );
+        serde_json::from_value(self.value(&script)).expect("texts")
     }
 
     /// Sends one command of the protocol and returns its result.

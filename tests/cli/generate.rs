@@ -218,6 +218,68 @@ fn interactive_completes_prompt_after_prompt() {
     assert!(stdout.contains(&expected("The king")), "{stdout}");
 }
 
+/// A session in which every command is used; what it writes is what `generate` writes for the same ids.
+#[test]
+fn a_session_has_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("story.txt");
+    let once = |prompt: &str, n: &str| gpt2(&["generate", "-m", "demo", prompt, "-n", n]).succeeds().stdout();
+    let (three, six) = (once("Once upon a", "3"), once("Once upon a", "6"));
+    let run = |lines: &[&str]| {
+        let interactive = ["generate", "-m", "demo", "--interactive", "-n", "3"];
+        gpt2(&interactive).stdin(lines.join("\n") + "\n").succeeds()
+    };
+    let more = run(&["Once upon a", "/more", &format!("/save {}", file.display())]);
+    let rest = six.strip_prefix(three.trim_end_matches('\n')).unwrap();
+    assert_eq!(more.stdout(), format!("{three}{rest}"));
+    assert_eq!(std::fs::read_to_string(&file).unwrap() + "\n", six);
+    assert!(more.stderr().contains("story.txt") && more.stderr().contains("the prompt and its completion, 36 B"), "{}", more.stderr());
+    let undone = run(&["Once upon a", "/more", "/undo", "/undo", "/undo"]);
+    assert_eq!(undone.stdout(), format!("{three}{rest}{three}"));
+    assert!(undone.stderr().contains("error: there is nothing to undo yet"), "{}", undone.stderr());
+    let again = run(&["Once upon a", "/retry"]);
+    assert_eq!(again.stdout(), three.repeat(2));
+    assert!(again.stderr().contains("nothing is drawn"), "{}", again.stderr());
+    let set = run(&["/set max-new-tokens 6", "Once upon a", "/set temperature 0.8", "/set temperature -1", "/set"]);
+    assert_eq!(set.stdout(), six);
+    let stderr = set.stderr();
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!((lines[0], lines[1]), ("greedy, max-new-tokens 6", "sampling, temperature 0.8, max-new-tokens 6"));
+    assert!(lines[2].contains("temperature") && lines[3] == lines[1], "{stderr}");
+    let back = run(&["/set temperature 0.8", "/set temperature default", "/set no-such 1", "/nonsense", "/help"]);
+    for words in ["greedy, max-new-tokens 3", "no parameter \"no-such\"", "no command /nonsense", "/set NAME VALUE"] {
+        assert!(back.stderr().contains(words), "{words} is not in {}", back.stderr());
+    }
+    for command in ["/more", "/retry", "/undo", "/save x", "/save"] {
+        let stderr = run(&[command]).stderr();
+        assert!(stderr.starts_with("error: ") && stderr.lines().count() == 1, "{command}: {stderr}");
+    }
+}
+
+/// Between two `"""`, a text has several lines; a path is a text.
+#[test]
+fn a_session_takes_texts_of_several_lines() {
+    let once = |prompt: &str| gpt2(&["generate", "-m", "demo", prompt, "-n", "3"]).succeeds().stdout();
+    for (typed, text) in [
+        ("\"\"\"Once\nupon a\"\"\"", "Once\nupon a"),
+        ("\"\"\"\nOnce\n\n\nupon a\n\"\"\"", "Once\n\n\nupon a"),
+        ("\"\"\"/more\"\"\"", "/more"),
+        ("/usr/bin is", "/usr/bin is"),
+    ] {
+        let interactive = ["generate", "-m", "demo", "--interactive", "-n", "3"];
+        assert_eq!(gpt2(&interactive).stdin(format!("{typed}\n")).succeeds().stdout(), once(text), "{typed}");
+    }
+}
+
+#[test]
+fn log_probabilities_name_tokens() {
+    let pieces = ["generate", "-m", "demo", "Once upon a", "-n", "1", "--logprobs", "1", "--pieces"];
+    assert!(gpt2(&pieces).succeeds().stdout().contains("Ġtime "));
+    let quoted = gpt2(&pieces[..8]).succeeds().stdout();
+    assert!(quoted.contains("\" time\""), "{quoted}");
+    gpt2(&["generate", "-m", "demo", "Once", "--pieces"]).fails(2, &["--pieces"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_keeps_the_partial_text_and_exits_with_130() {

@@ -232,16 +232,16 @@ fn one_token_has_no_bits_per_byte() {
 #[test]
 fn an_empty_prompt_starts_from_a_token_that_is_named_as_it_is() {
     let done = gpt2(&["generate", "-m", "demo", "", "-n", "1"]).succeeds();
-    assert_eq!(done.stderr(), "note: the prompt is empty: starting from <|endoftext|>\n");
+    assert_eq!(done.stderr(), "note: the prompt is empty: starting from token \"<|endoftext|>\"\n");
     let rows = "{\"prompt\": \"Once\"}\n{\"prompt\": \"\"}\n";
     let done = gpt2(&["generate", "-m", "demo", "--input", "-", "-n", "1"]).stdin(rows).succeeds();
-    assert_eq!(done.stderr(), "note: line 2: the prompt is empty: starting from <|endoftext|>\n");
+    assert_eq!(done.stderr(), "note: line 2: the prompt is empty: starting from token \"<|endoftext|>\"\n");
     // The start token of this model without a tokenizer.
     let folder = tiny("base").display().to_string();
     let config: serde_json::Value =
         serde_json::from_slice(&std::fs::read(tiny("base").join("config.json")).unwrap()).unwrap();
     let done = gpt2(&["topk", "-m", &folder, "--ids", ""]).succeeds();
-    assert_eq!(done.stderr(), format!("note: the prompt is empty: starting from token {}\n", config["bos_token_id"]));
+    assert_eq!(done.stderr(), format!("note: the prompt is empty: starting from token #{}\n", config["bos_token_id"]));
 }
 
 #[test]

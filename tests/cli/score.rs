@@ -179,7 +179,7 @@ fn a_text_with_nothing_to_score_succeeds_with_a_note() {
 #[test]
 fn the_text_names_its_protocol_and_is_plain_in_a_pipe() {
     let short = gpt2(&["score", "-m", "demo", "Once upon a time\nthere was"]).succeeds().stdout();
-    for words in ["·upon", "perplexity", "bits per byte", "one pass, nothing before the text", "rank"] {
+    for words in ["\" upon\"", "\"\\n\"", "perplexity", "bits per byte", "one pass, nothing before the text", "rank"] {
         assert!(short.contains(words), "{words} is not in {short}");
     }
     assert!(!short.contains('\x1b'), "{short:?}");

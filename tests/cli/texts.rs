@@ -194,7 +194,7 @@ fn shapes_are_those_of_a_padded_batch() {
         assert_eq!((&json["tokens"], &json["padding"]), (&json!([4, 2]), &json!("right")));
         assert_eq!((&json["pad_token_id"], &json["shapes"]["ids"]), (&json!(50256), &json!([2, 4])));
         let text = run(&["--input", "-"], rows).succeeds().stdout();
-        assert!(text.contains("2 to 4 tokens, padded right (<|endoftext|>)"), "{text}");
+        assert!(text.contains("2 to 4 tokens, padded right (\"<|endoftext|>\")"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         let single = run(&["Once upon"], "").succeeds().stdout();
         assert!(single.contains("(1, 2, 50257)") && single.contains("1 text of 2 tokens"), "{single}");

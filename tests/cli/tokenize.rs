@@ -78,7 +78,7 @@ fn the_table_has_position_id_piece_text_and_bytes() {
     assert_eq!(rows[1], ["0", "464", "The", "\"The\"", "0..3"]);
     assert_eq!(rows[2], ["1", "4583", "Ġtheory", "\" theory\"", "3..10"]);
     assert_eq!(rows[3], ["2", "198", "Ċ", "\"\\n\"", "10..11"]);
-    assert_eq!(rows[4], ["3", "162", "æ", "\"\u{fffd}\"", "11..12"]);
+    assert_eq!(rows[4], ["3", "162", "æ", "\"漢\" 1/3", "11..12"]);
     assert!(!table.contains('\u{1b}'), "no colour on a pipe");
 }
 
@@ -216,4 +216,71 @@ fn a_closed_pipe_is_not_a_failure() {
     stdout.read_exact(&mut [0; 10]).unwrap();
     drop(stdout);
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// The ranks and the order are those of `bpe` in OpenAI's `encoder.py` with GPT-2's `merges.txt`.
+#[test]
+fn merges_are_shown_step_by_step() {
+    let words = read("tokenizer/merges.json");
+    for word in words.as_array().unwrap() {
+        let json = tokenize(&["--merges", "--format", "json", word["text"].as_str().unwrap()]).succeeds().json();
+        let found = &json["words"][0];
+        let pieces = |ids: &Value| {
+            let ids: Vec<String> = ids.as_array().unwrap().iter().map(ToString::to_string).collect();
+            let json = json_of(&["--ids", &ids.join(" ")]);
+            Value::from_iter(json["tokens"].as_array().unwrap().iter().map(|token| token["piece"].clone()))
+        };
+        assert_eq!(found["text"], word["text"]);
+        let steps = found["steps"].as_array().unwrap();
+        let expected = word["steps"].as_array().unwrap();
+        assert_eq!(steps.len(), expected.len(), "{word}");
+        for (step, expected) in steps.iter().zip(expected) {
+            assert_eq!(
+                (&step["rank"], pieces(&step["pair"]), pieces(&step["ids"])),
+                (&expected["rank"], expected["pair"].clone(), expected["pieces"].clone())
+            );
+        }
+    }
+    let text = tokenize(&["--merges", " theory"]).succeeds().stdout();
+    assert!(text.starts_with("\" theory\"\n"), "{text}");
+    assert!(text.contains("\n       2  \"h\" + \"e\"       \" t\" \"he\" \"o\" \"r\" \"y\"\n"), "{text}");
+    let pieces = tokenize(&["--merges", "--pieces", " theory"]).succeeds().stdout();
+    assert!(pieces.contains("Ġt he o r y"), "{pieces}");
+    tokenize(&["--merges", &"a".repeat(201)]).fails(1, &["longer than 200 bytes"]);
+    tokenize(&["--merges", "--format", "ids", "a"]).fails(2, &["--merges"]);
+}
+
+/// After the last merge come the tokens.
+#[test]
+fn merges_end_in_the_tokens() {
+    for case in read("tokenizer/goldens.json")["cases"].as_array().unwrap().iter().step_by(25) {
+        let done = tokenize(&["--merges", "--format", "json"]).stdin(case[0].as_str().unwrap()).output();
+        if done.output.status.code() != Some(0) {
+            assert!(done.stderr().contains("longer than 200 bytes"), "{}", done.stderr());
+            continue;
+        }
+        let json = done.json();
+        let words = json["words"].as_array().unwrap();
+        let last = |word: &Value| match word["steps"].as_array().unwrap().last() {
+            Some(step) => step["ids"].as_array().unwrap().clone(),
+            None => word["bytes"].as_array().unwrap().clone(),
+        };
+        assert_eq!(Value::from_iter(words.iter().flat_map(last)), case[1], "{}", case[0]);
+    }
+}
+
+/// Neighbours differ in colour and in whether they are underlined; without colours there are lines between them.
+#[test]
+fn tokens_are_pieces_of_the_text_in_colours() {
+    let text = "The theory 漢\nof relativity";
+    let plain = tokenize(&["--color=auto", text]).env("NO_COLOR", "1").succeeds().stdout();
+    let expected = "The│ theory│ 漢×3│\\n\n│of│ relativity\n\n8 tokens, 26 characters, 3.2 a token\n";
+    assert!(plain.starts_with(expected), "{plain}");
+    let coloured = tokenize(&["--color", text]).env("NO_COLOR", "1").succeeds().stdout();
+    assert!(!tokenize(&["--color=never", text]).succeeds().stdout().contains("8 tokens"));
+    let grounds: Vec<&str> = coloured.split("\x1b[48;5;").skip(1).map(|rest| rest.split('m').next().unwrap()).collect();
+    assert_eq!(grounds.len(), 6, "{coloured:?}");
+    assert!(grounds.windows(2).all(|pair| pair[0] != pair[1]), "{coloured:?}");
+    assert_eq!(coloured.matches("\x1b[4m").count(), 3, "every other one is underlined: {coloured:?}");
+    assert!(coloured.lines().all(|line| line.matches("\x1b[48").count() <= line.matches("\x1b[0m").count()));
 }

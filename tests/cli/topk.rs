@@ -78,8 +78,10 @@ fn text_reads_like_a_lesson() {
     let all = gpt2(&["topk", "-m", "demo", "Once upon a", "--all", "-k", "1"]).succeeds().stdout();
     let lines: Vec<&str> = all.lines().map(str::trim_start).collect();
     assert_eq!(lines.len(), 3);
-    assert!(lines[0].starts_with("Once => Ġ") && lines[0].ends_with('%'), "{all}");
-    assert!(lines[2].starts_with("Ġa => Ġtime "), "{all}");
+    assert!(lines[0].starts_with("\"Once\" => \" ") && lines[0].ends_with('%'), "{all}");
+    assert!(lines[2].starts_with("\" a\" => \" time\" "), "{all}");
+    let pieces = gpt2(&["topk", "-m", "demo", "Once upon a", "--all", "-k", "1", "--pieces"]).succeeds().stdout();
+    assert!(pieces.lines().nth(2).unwrap().trim_start().starts_with("Ġa => Ġtime "), "{pieces}");
     let bars = gpt2(&["topk", "-m", "demo", "Once upon a", "-k", "3"]).succeeds().stdout();
     let first = bars.lines().next().unwrap();
     assert!(first.contains('█') && first.contains("\" time\"") && first.contains('%'), "{bars}");
@@ -117,6 +119,54 @@ fn the_tree_multiplies_along_its_paths() {
     let expected = &after["positions"][0]["next"][1];
     assert_eq!((&leaf["id"], &leaf["prob"]), (&expected["id"], &expected["prob"]));
     gpt2(&["topk", "-m", "demo", "Once", "--tree", "9", "-k", "1000"]).fails(2, &["--tree 9"]);
+}
+
+/// The bars' scale is that of the best token, and no probability becomes 0.
+#[test]
+fn bars_have_a_scale_and_small_probabilities_are_shown() {
+    let run = |flags: &[&str]| gpt2(&[&["topk", "-m", "demo", "Once upon a"], flags].concat()).succeeds();
+    let text = run(&["-k", "3", "--token", " x"]).stdout();
+    let best = run(&["-k", "1", "--format", "json"]).json()["positions"][0]["next"][0]["prob"].as_f64().unwrap();
+    assert!(text.contains(&format!("the longest bar is {:.2}%", 100.0 * best)), "{text}");
+    assert_eq!(text.lines().next().unwrap().matches('█').count(), 30, "{text}");
+    let cold = ["--temperature", "0.05", "-k", "2", "--token", " x"];
+    let (text, json) = (run(&cold).stdout(), run(&[&cold[..], &["--format", "json"]].concat()).json());
+    let logprob = json["positions"][0]["tokens"][0]["logprob"].as_f64().unwrap();
+    let power = (logprob / std::f64::consts::LN_10).floor();
+    let line = text.lines().find(|line| line.contains("\" x\"")).unwrap();
+    assert!(power < -50.0 && line.contains(&format!("e{power} ")), "{logprob}: {line}");
+}
+
+/// `-k` is how many are shown, `--top-k` is how many are left.
+#[test]
+fn the_text_says_what_the_processors_did() {
+    let run = |flags: &[&str]| gpt2(&[&["topk", "-m", "demo", "Once upon a", "-k", "3"], flags].concat()).succeeds();
+    let text = run(&["--top-k", "40"]).stdout();
+    assert!(text.contains("after --top-k 40: renormalised over 40 tokens\n"), "{text}");
+    let json = run(&["--top-k", "40", "--format", "json"]).json();
+    assert_eq!(json["positions"][0]["kept"], 40);
+    assert!(run(&["--temperature", "0.7"]).stdout().ends_with("after --temperature 0.7\n"));
+    assert!(!run(&[]).stdout().contains("after"));
+    let all = run(&["--all", "--top-p", "0.9", "--temperature", "0.7"]).stdout();
+    let kept = run(&["--all", "--top-p", "0.9", "--temperature", "0.7", "--format", "json"]).json();
+    let kept: Vec<u64> = kept["positions"].as_array().unwrap().iter().map(|p| p["kept"].as_u64().unwrap()).collect();
+    let (least, most) = (kept.iter().min().unwrap(), kept.iter().max().unwrap());
+    let note = format!("after --temperature 0.7 --top-p 0.9: renormalised over {least} to {most} tokens");
+    assert!(all.contains(&note), "{all}");
+}
+
+/// Where both neighbours are known, a part of a character is named after it; elsewhere it is its bytes.
+#[test]
+fn parts_of_characters_are_named() {
+    let text = "a 😀";
+    let all = gpt2(&["topk", "-m", "demo", text, "--all", "-k", "1"]).succeeds().stdout();
+    let last: Vec<&str> = all.lines().skip(1).map(str::trim_start).collect();
+    assert!(last[0].starts_with("\" 😀\" 1/2 =>") && last[1].starts_with("\" 😀\" 2/2 =>"), "{all}");
+    // 222 is the byte 80, with which 😀 ends.
+    let alone = gpt2(&["topk", "-m", "demo", text, "--position", "1", "-k", "50257"]).succeeds().stdout();
+    assert!(alone.contains("\"\\x80\"  (222)"));
+    let scores = gpt2(&["score", "-m", "demo", text]).succeeds().stdout();
+    assert!(scores.contains("\" 😀\" 1/2\n") && scores.contains("\" 😀\" 2/2\n"), "{scores}");
 }
 
 /// The loop that takes the best token and runs again is greedy search: transformers' greedy sequences, with and without

@@ -1,5 +1,6 @@
 //! `gpt2 trace`.
 
+use std::io::Read;
 use std::path::Path;
 
 use safetensors::SafeTensors;
@@ -131,6 +132,29 @@ fn every_activation_is_saved_under_its_name() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
+/// What `numpy.load` reads, by the description of its format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>
+#[test]
+fn numpy_reads_the_same_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let safetensors = save("base", "1 2 3 4", &folder.path().join("trace.safetensors"));
+    let safetensors = SafeTensors::deserialize(&safetensors).unwrap();
+    let npz = save("base", "1 2 3 4", &folder.path().join("trace.npz"));
+    let mut npz = zip::ZipArchive::new(std::io::Cursor::new(npz)).unwrap();
+    assert_eq!(npz.len(), safetensors.len());
+    for (name, tensor) in safetensors.tensors() {
+        let mut array = vec![];
+        npz.by_name(&format!("{name}.npy")).unwrap().read_to_end(&mut array).unwrap();
+        assert!(array.starts_with(b"\x93NUMPY\x01\x00"), "{name}");
+        let begin = 10 + usize::from(u16::from_le_bytes([array[8], array[9]]));
+        assert_eq!(begin % 64, 0, "{name}");
+        let axes: Vec<String> = tensor.shape().iter().map(usize::to_string).collect();
+        let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", axes.join(", "));
+        let found = std::str::from_utf8(&array[10..begin]).unwrap();
+        assert_eq!(found.trim_end(), header, "{name}");
+        assert!(found.ends_with('\n') && array[begin..] == *tensor.data(), "{name}");
+    }
+}
+
 /// The logits of a traced pass are bit-identical to those of an untraced one.
 #[test]
 fn tracing_changes_nothing() {
@@ -159,11 +183,12 @@ fn views_on_a_terminal_show_tokens_and_keys() {
         out
     };
     for (flags, words) in [
-        (&[][..], &["embed", "block 5", "final norm", "4 tokens × 128 numbers", "mean", "std"][..]),
-        (&["--attention"], &["layer   5", "F the first token"]),
+        (&[][..], &["state", "embed", "block 5", "after \" time\"", "best tokens", "head   0    1", "layer   5"][..]),
+        (&["--hidden"], &["state", "embed", "block 5", "final norm", "4 tokens × 128 numbers", "mean", "std"]),
+        (&["--attention"], &["head   0    1", "layer   5", "F the first token"]),
         (&["--attention", "--layer", "2"], &["layer 2, head 0", "layer 2, head 1"]),
-        (&["--layer", "2", "--head", "1"], &["layer 2, head 1", "·upon", "██ 70%"]),
-        (&["--lens"], &["embed", "block 5", "·upon", "what the last block says"]),
+        (&["--layer", "2", "--head", "1"], &["layer 2, head 1", "token    #", "\" upon\"", "██ 70%"]),
+        (&["--lens"], &["state", "embed", "block 5", "\" upon\"", "what the last block says"]),
     ] {
         let out = show(flags);
         for word in words {
@@ -174,6 +199,33 @@ fn views_on_a_terminal_show_tokens_and_keys() {
     }
     let forced = gpt2(&["trace", "-m", "demo", "Once upon", "--lens"]).env("CLICOLOR_FORCE", "1").succeeds().stdout();
     assert!(forced.contains('\x1b'));
+}
+
+/// Without a view, the text has the lens after the last token, with the numbers of `--lens`.
+#[test]
+fn the_first_view_is_the_lens_after_the_last_token() {
+    let run = |flags: &[&str]| gpt2(&[&["trace", "-m", "demo", "Once upon a time"], flags].concat()).succeeds();
+    let text = run(&[]).stdout();
+    let json = run(&["--lens", "--format", "json"]).json();
+    let reading = |layer: &Value| layer["positions"][3].clone();
+    let layers = json["lens"].as_array().unwrap();
+    let answer = reading(layers.last().unwrap())["top"][0]["token"].as_str().unwrap().to_owned();
+    let lines: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("state")).collect();
+    assert!(lines[0].contains(&format!("{answer:?}")), "{text}");
+    for (line, layer) in lines[1..].iter().zip(layers) {
+        let best = &reading(layer)["top"][0];
+        let percent = format!("{:.0}%", 100.0 * best["prob"].as_f64().unwrap());
+        let cells: Vec<&str> = line.split_whitespace().collect();
+        assert!(
+            line.contains(&format!("{:?}", best["token"].as_str().unwrap())) && cells.contains(&&*percent),
+            "{text}"
+        );
+    }
+    // Neither changes what scripts get.
+    assert!(run(&["--format", "json"]).json().get("hidden").is_some());
+    let pieces = run(&["--lens", "--pieces"]).stdout();
+    assert!(pieces.contains("Ġupon") && !pieces.contains('"'), "{pieces}");
+    gpt2(&["trace", "-m", "demo", "Once", "--pieces", "--format", "json"]).fails(2, &["--pieces"]);
 }
 
 #[test]

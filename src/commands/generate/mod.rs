@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Error, Result};
-use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, Sequence};
+use gpt2::analysis::alternatives::alternatives;
+use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, OnContextLimit, Sequence};
 use gpt2::error::tokens_text;
 use gpt2::model::{Gpt2, Session};
 use gpt2::tokenizer::TextStream;
@@ -20,7 +21,7 @@ use super::rows::Input;
 use super::{Interrupted, interrupt_flag};
 use crate::cli::{Format, GenerateArgs, Prompt, Verbosity};
 use crate::output::generate::{GenerateRecord, Logprobs, SequenceRecord, Timings, write_logprobs};
-use crate::output::{RowRecord, Stdout, say};
+use crate::output::{RowRecord, Stdout, Style, check_folder, html, say, say_written};
 
 pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     let assisted = |config| GenerationConfig { assistant: args.assistant_model.is_some(), ..config };
@@ -28,6 +29,9 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     // A row's parameters, or the model's, may complete a combination of flags that is invalid on its own.
     let is_complete = args.batch.rows.input.is_none() && !args.generation_config;
     if is_complete { config.check() } else { config.check_values() }?;
+    let is_text = args.format == Format::Text && args.batch.rows.input.is_none();
+    args.pieces.check(is_text && config.logprobs.is_some())?;
+    check_page(args, &config)?;
     let work = match Input::open(&args.batch.rows, true)? {
         _ if args.interactive => Work::Interactive,
         Some(input) => Work::Batch(input),
@@ -55,6 +59,15 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
 
 /// Results of at least this many tokens that are shown in one piece get a progress bar.
 const MANY: usize = 64;
+
+/// The page explains a text that the model sees as a whole.
+fn check_page(args: &GenerateArgs, config: &GenerationConfig) -> Result<()> {
+    if args.html.is_some() && config.on_context_limit == OnContextLimit::Crop {
+        let message = "--html shows what the model sees of the whole text, not of one cropped with --on-context-limit";
+        return Err(gpt2::Error::Usage(message.into()).into());
+    }
+    check_folder(args.html.as_deref())
+}
 
 /// What to continue.
 enum Work {
@@ -133,12 +146,16 @@ impl Generator<'_> {
         let interrupted = interrupt_flag()?;
         let mut out = Stdout::lock().with_raw_text(self.args.raw_text.raw_text);
         let ended = match self.args.format {
-            Format::Text => self.write_text(&request, &interrupted, &mut out)?,
+            Format::Text => {
+                let shown = self.prompt_text(&request);
+                self.write_text(&request, &shown, Style::new(), &interrupted, &mut out)?.ended
+            }
             format => {
                 let Outcome { sequences, timings, ended } =
                     self.generate(&request, &interrupted, Stdout::is_terminal(), |_| Ok(()))?;
                 // Of a beam search that was interrupted, nothing is settled.
                 if !sequences.is_empty() {
+                    self.write_page(&request, &sequences)?;
                     out.json(&self.record(None, &request, &sequences, timings), format)?;
                 }
                 self.warn_of_context(&sequences);
@@ -159,15 +176,26 @@ impl Generator<'_> {
     /// The request for a prompt, which may be that of the row on a `line`; `seed` is used if the parameters have none.
     fn request(&self, prompt: &Prompt, line: Option<usize>, config: &GenerationConfig, seed: u64) -> Result<Request> {
         let loaded = self.loaded;
-        let mut config = config.clone();
-        let mut parameters = config.changed();
-        loaded.encode_texts(&mut config)?;
-        let seed = *config.seed.get_or_insert(seed);
         let prompt_ids = loaded.prompt_ids(prompt, line, &self.args.text, self.verbosity)?;
         let text = match prompt {
             Prompt::Text(text) => Some(text.clone()),
             Prompt::Ids(ids) => loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids, false)).transpose()?,
         };
+        self.request_of(text, prompt_ids, config, seed)
+    }
+
+    /// The request for a prompt's ids.
+    fn request_of(
+        &self,
+        prompt: Option<String>,
+        prompt_ids: Vec<u32>,
+        config: &GenerationConfig,
+        seed: u64,
+    ) -> Result<Request> {
+        let mut config = config.clone();
+        let mut parameters = config.changed();
+        self.loaded.encode_texts(&mut config)?;
+        let seed = *config.seed.get_or_insert(seed);
         let decoding = Arc::new(config.validate()?);
         match decoding.draws() {
             true => parameters.insert("seed".to_owned(), seed.into()),
@@ -177,7 +205,7 @@ impl Generator<'_> {
             parameters.insert("assistant_model".to_owned(), assistant.clone().into());
         }
         let most_steps = config.max_length.map_or(config.max_new_tokens, |most| most.saturating_sub(prompt_ids.len()));
-        Ok(Request { prompt: text, prompt_ids, decoding, seed, parameters, most_steps })
+        Ok(Request { prompt, prompt_ids, decoding, seed, parameters, most_steps })
     }
 
     /// Runs a request to its end, or until it is interrupted; with a bar if it `is_silent` until then. `on_event` gets the
@@ -232,40 +260,73 @@ impl Generator<'_> {
         Ok(Outcome { sequences, timings, ended })
     }
 
-    /// Writes prompt and continuation as text while decoding; returns false if interrupted.
-    fn write_text(&self, request: &Request, interrupted: &AtomicBool, out: &mut Stdout) -> Result<bool> {
-        self.announce(request);
-        let prompt = match (&request.prompt, self.args.completion_only) {
+    /// What of a prompt is written before its continuation.
+    fn prompt_text(&self, request: &Request) -> String {
+        match (&request.prompt, self.args.completion_only) {
             (_, true) => String::new(),
             (Some(prompt), _) => prompt.clone(),
             (None, _) => join_ids(&request.prompt_ids),
-        };
+        }
+    }
+
+    /// Writes `prompt`, in a style, and the continuation as text while decoding.
+    fn write_text(
+        &self,
+        request: &Request,
+        prompt: &str,
+        style: Style,
+        interrupted: &AtomicBool,
+        out: &mut Stdout,
+    ) -> Result<Outcome> {
+        self.announce(request);
         let several = self.config.num_return_sequences > 1;
         let streams = request.decoding.streams() && !several && self.loaded.tokenizer.is_some();
         let mut stream = TextStream::default();
         let is_silent = !streams && Stdout::is_terminal();
         let outcome = self.generate(request, interrupted, is_silent, |event| match event {
-            None if streams => out.text(&prompt),
+            None if streams => write_in(style, prompt, out),
             Some(Event::Token { text, .. }) if streams && !text.is_empty() => out.text(stream.push(text)),
             _ => Ok(()),
         })?;
         if streams {
             out.text(&(stream.finish() + "\n"))?;
         }
-        let Outcome { sequences, timings, ended } = outcome;
-        for (i, sequence) in sequences.iter().enumerate() {
+        self.write_page(request, &outcome.sequences)?;
+        for (i, sequence) in outcome.sequences.iter().enumerate() {
             if several {
                 writeln!(out, "=== {i} ===")?;
             }
             if !streams {
-                out.text(format!("{prompt}{}\n", self.text_or_ids(sequence, !prompt.is_empty())))?;
+                write_in(style, prompt, out)?;
+                out.text(self.text_or_ids(sequence, !prompt.is_empty()) + "\n")?;
             }
             if sequence.logprobs.is_some() {
-                write_logprobs(&self.sequence(i, sequence, &request.prompt_ids), out)?;
+                let notation = self.loaded.notation(self.args.pieces.pieces);
+                let record = self.sequence(i, sequence, &request.prompt_ids);
+                write_logprobs(&record, &request.prompt_ids, notation, out)?;
             }
         }
-        self.report(&sequences, timings);
-        Ok(ended)
+        self.report(&outcome.sequences, outcome.timings);
+        Ok(outcome)
+    }
+
+    /// Writes the page with the alternatives to each generated token, if it is asked for.
+    fn write_page(&self, request: &Request, sequences: &[Sequence]) -> Result<()> {
+        let Some(path) = self.args.html.as_ref().filter(|_| !sequences.is_empty()) else { return Ok(()) };
+        let tokens = sequences.iter().map(|sequence| sequence.ids.len()).sum();
+        let explained = sequences.iter().map(|sequence| {
+            let ids = [&*request.prompt_ids, &sequence.ids].concat();
+            let from = request.prompt_ids.len();
+            let best = html::generate::candidates(tokens);
+            let places = alternatives(&self.loaded.model, &ids, from, best, &html::generate::TEMPERATURES)?;
+            Ok(html::generate::Explained { ids, from, finish_reason: sequence.finish_reason, places })
+        });
+        let explained = explained.collect::<Result<Vec<_>>>()?;
+        html::generate::write(path, &self.loaded.name, &self.config, &explained, self.loaded.tokenizer.as_ref())?;
+        if !self.verbosity.quiet {
+            say_written(path, "a page with each token and its alternatives");
+        }
+        Ok(())
     }
 
     /// Reports the drawn seed on stderr, since the result does not show it.
@@ -352,6 +413,13 @@ impl Generator<'_> {
             logprobs: logprobs.map(|tokens| Logprobs { tokens, pipeline: self.loaded.pipeline() }),
         }
     }
+}
+
+/// Writes others' text in a style.
+fn write_in(style: Style, text: &str, out: &mut Stdout) -> Result<()> {
+    write!(out, "{style}")?;
+    out.text(text)?;
+    write!(out, "{style:#}")
 }
 
 /// Whether one of them ends because the context is full.

@@ -4,7 +4,10 @@
 //! A page is `page.html` with `page.css`, `page.js` and the script of its view. Its data comes from the same records as
 //! the JSON and is embedded in the page; the scripts insert text only as text, never as markup.
 
+pub mod generate;
+mod packed;
 pub mod score;
+pub mod tokenize;
 pub mod topk;
 pub mod trace;
 
@@ -16,7 +19,7 @@ use gpt2::tokenizer::Tokenizer;
 use gpt2::{json, printable};
 use serde::Serialize;
 
-use super::tokens::{label, spans};
+use super::tokens::Notation;
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -28,18 +31,22 @@ struct Text {
     ids: Vec<u32>,
     /// Whole characters, and how many tokens they span.
     spans: Vec<(String, usize)>,
+    /// Each of its tokens, and each of all tokens on the page.
+    labels: Vec<String>,
     names: BTreeMap<u32, String>,
 }
 
 impl Text {
     /// The text of `ids` on a page where `others` occur too.
     fn new(tokenizer: Option<&Tokenizer>, ids: &[u32], others: impl Iterator<Item = u32>) -> Self {
-        let names = ids.iter().copied().chain(others).map(|id| (id, label(tokenizer, id))).collect();
-        let spans = spans(tokenizer, ids)
+        let notation = Notation::new(tokenizer);
+        let names = ids.iter().copied().chain(others).map(|id| (id, notation.token(id))).collect();
+        let spans = notation
+            .spans(ids)
             .into_iter()
             .map(|span| (printable::lines(&span.text).into_owned(), span.tokens.len()))
             .collect();
-        Self { ids: ids.to_vec(), spans, names }
+        Self { ids: ids.to_vec(), spans, labels: notation.tokens(ids), names }
     }
 }
 
@@ -71,9 +78,10 @@ fn embedded(data: &impl Serialize) -> Result<String> {
     Ok(data.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"))
 }
 
-/// A number rounded to the digits that a page shows.
+/// A number rounded to more digits than a page shows; however small, it does not become 0.
 fn rounded(x: f32) -> f64 {
-    (f64::from(x) * 1e6).round() / 1e6
+    let decimals = (f64::from(x) * 1e6).round() / 1e6;
+    if x.abs() >= 1e-2 { decimals } else { format!("{x:.4e}").parse().unwrap_or(decimals) }
 }
 
 #[cfg(test)]

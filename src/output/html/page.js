@@ -2,6 +2,9 @@
 // Shared by all pages: elements, tokens, the tooltip that follows the pointer, bars, running text.
 let text;
 
+// Classes of surprisal: lower bound in bits, and label.
+const CLASSES = [[0, "0–1"], [1, "1–4"], [4, "4–7"], [7, "7–11"], [11, "11+"]];
+
 function element(tag, attributes, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes || {})) {
@@ -13,7 +16,9 @@ function element(tag, attributes, ...children) {
 }
 
 const name = (id) => text.names[id] ?? "#" + id;
-const percent = (p) => (p >= 0.0995 ? (100 * p).toFixed(1) : p >= 0.000995 ? (100 * p).toFixed(2) : (100 * p).toPrecision(2)) + "%";
+const label = (i) => text.labels[i];
+const percent = (p) => (p > 0 && p < 1e-5 ? p.toExponential(1)
+  : (p >= 0.0995 ? (100 * p).toFixed(1) : p >= 0.000995 ? (100 * p).toFixed(2) : (100 * p).toPrecision(2)) + "%");
 const accent = (alpha) => `rgba(var(--accent), ${Math.max(0, Math.min(1, alpha)).toFixed(3)})`;
 
 // A colour key: percentages next to their shades.
@@ -31,14 +36,15 @@ function cards(list) {
   return element("div", { class: "cards" }, ...list.map(card));
 }
 
-// Candidates as bars: [[id, probability], ...]; `actual` is the next token of the text.
+// Candidates as bars: [[id, probability], ...]; `actual` is the next token of the text. The largest fills its place.
 function bars(candidates, actual) {
   const grid = element("div", { class: "bars" });
+  const largest = candidates.reduce((most, [, p]) => Math.max(most, p), 0) || 1;
   for (const [id, p] of candidates) {
     const mark = id === actual ? " actual" : "";
     grid.append(
       element("span", { class: "mono" + mark }, name(id)),
-      element("span", { class: "bar", style: { width: 100 * p + "%" } }),
+      element("span", { class: "bar", style: { width: (100 * p) / largest + "%" } }),
       element("span", { class: "number" + mark }, percent(p)));
   }
   return grid;
@@ -63,7 +69,7 @@ function below(node) {
 }
 
 // The text, with a span for each token (or for the tokens of a split character). `paint(span, from, to)` colours a span,
-// `show(from, to)` returns its tooltip.
+// `show(from, to)` returns its tooltip, if it has one.
 function flow(paint, show) {
   const box = element("div", { class: "flow" });
   let from = 0;
@@ -73,6 +79,7 @@ function flow(paint, show) {
     box.append(span);
     from += tokens;
   }
+  if (!show) return box;
   const range = (event) => {
     const span = event.target.closest("[data-from]");
     return span && [Number(span.dataset.from), Number(span.dataset.to), span];
@@ -81,14 +88,13 @@ function flow(paint, show) {
     const at = range(event);
     if (at) tip.show(event, ...show(...at)); else tip.hide();
   };
-  box.addEventListener("pointermove", enter);
-  box.addEventListener("focusin", enter);
+  for (const kind of ["pointermove", "pointerdown", "focusin"]) box.addEventListener(kind, enter);
   box.addEventListener("pointerleave", tip.hide);
   box.addEventListener("focusout", tip.hide);
   return box;
 }
 
-// A canvas of w x h CSS pixels, sharp on any screen; redrawn with `draw` when the colour scheme changes.
+// A canvas of w x h CSS pixels, sharp on any screen; redrawn with `draw` when the colour scheme changes, and by `repaint`.
 function canvas(w, h, draw) {
   const node = element("canvas", { style: { width: w + "px", height: h + "px" } });
   const paint = () => {
@@ -101,6 +107,7 @@ function canvas(w, h, draw) {
     draw(context, (variable) => css.getPropertyValue(variable).trim());
   };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+  node.repaint = paint;
   paint();
   return node;
 }

@@ -1,6 +1,3 @@
-// Classes of surprisal: lower bound in bits, and label.
-const CLASSES = [[0, "0–1"], [1, "1–4"], [4, "4–7"], [7, "7–11"], [11, "11+"]];
-
 function start(data) {
   text = data.text;
   const page = document.getElementById("page");
@@ -24,7 +21,7 @@ function start(data) {
   const show = (from, to) => {
     const parts = [];
     for (let i = from; i < to; i++) {
-      parts.push(element("h3", {}, name(text.ids[i])));
+      parts.push(element("h3", {}, label(i)));
       if (bits[i] === null) {
         parts.push(element("p", { class: "muted" }, "Nothing comes before it, so it has no probability."));
         continue;
@@ -44,14 +41,18 @@ function start(data) {
 
 // A bar for each token; if there are more tokens than pixels, a bar is the mean of the tokens that share it.
 function chart(bits, body) {
-  const width = Math.min(1100, Math.max(320, document.getElementById("page").clientWidth - 48)), height = 150, left = 34;
+  const width = Math.min(1100, Math.max(320, document.getElementById("page").clientWidth - 48)), left = 34, size = 11;
   const room = width - left, columns = Math.min(bits.length, room), step = room / columns;
   const means = Array.from({ length: columns }, (_, c) => {
     const part = bits.slice(Math.floor(c * bits.length / columns), Math.floor((c + 1) * bits.length / columns)).filter((b) => b !== null);
     return part.length ? part.reduce((a, b) => a + b, 0) / part.length : 0;
   });
+  // Every how many bars there is room for the label of a token.
+  const every = Math.max(1, Math.ceil((size + 3) / step)), tokenOf = (c) => Math.floor((c * bits.length) / columns);
+  const labels = means.map((_, c) => (c % every ? "" : [...label(tokenOf(c))].slice(0, 14).join("")));
+  const below = 12 + 0.62 * size * Math.max(...labels.map((label) => label.length)), height = 150 + below;
   const top = Math.max(4, Math.ceil(means.reduce((a, b) => Math.max(a, b), 0) / 4) * 4);
-  const y = (b) => height - 8 - (b / top) * (height - 24);
+  const y = (b) => height - below - (b / top) * (height - below - 16);
   const draw = (context, css) => {
     context.clearRect(0, 0, width, height);
     context.font = "12px sans-serif";
@@ -65,6 +66,15 @@ function chart(bits, body) {
     }
     context.fillStyle = css("--accent-ink");
     means.forEach((b, c) => context.fillRect(left + c * step, y(b), Math.max(1, step - (step > 3 ? 1 : 0)), y(0) - y(b)));
+    context.font = size + "px " + css("--mono");
+    context.fillStyle = css("--ink");
+    labels.forEach((label, c) => {
+      context.save();
+      context.translate(left + (c + 0.5) * step, y(0) + 6);
+      context.rotate(-Math.PI / 2);
+      context.fillText(label, 0, 0);
+      context.restore();
+    });
   };
   const node = canvas(width, height, draw);
   node.setAttribute("role", "img");
@@ -73,12 +83,12 @@ function chart(bits, body) {
   node.addEventListener("pointermove", (event) => {
     const c = at(event);
     if (c < 0 || c >= columns) return tip.hide();
-    const i = Math.floor(c * bits.length / columns);
-    tip.show(event, element("h3", {}, name(text.ids[i])), element("p", {}, `token ${i}: ${means[c].toFixed(2)} bits`));
+    const i = tokenOf(c);
+    tip.show(event, element("h3", {}, label(i)), element("p", {}, `token ${i}: ${means[c].toFixed(2)} bits`));
   });
   node.addEventListener("pointerleave", tip.hide);
   node.addEventListener("click", (event) => {
-    const i = Math.floor(at(event) * bits.length / columns);
+    const i = tokenOf(at(event));
     const span = [...body.children].find((span) => Number(span.dataset.to) > i);
     if (span) { span.scrollIntoView({ block: "center" }); span.focus(); }
   });

@@ -7,10 +7,10 @@ function start(data) {
   const classOf = (i) => (i === 0 || rank(i) === 0 ? 0 : rank(i) > 0 ? 1 : 3);
   const show = (_, to) => {
     const i = to - 1, last = i + 1 === text.ids.length, actual = last ? undefined : text.ids[i + 1];
-    const parts = [element("h3", {}, `after ${name(text.ids[i])}`), bars(next[i], actual)];
+    const parts = [element("h3", {}, `after ${label(i)}`), bars(next[i], actual)];
     const p = last ? undefined : given(i + 1);
     if (!last) parts.push(element("p", { class: "muted" }, p === null
-      ? `The text continues with ${name(actual)}, which is not among them.` : `The text continues with ${name(actual)}.`));
+      ? `The text continues with ${label(i + 1)}, which is not among them.` : `The text continues with ${label(i + 1)}.`));
     parts.push(element("p", { class: "muted" }, `entropy ${(data.entropy[i] / Math.LN2).toFixed(2)} bits`));
     return parts;
   };
@@ -24,7 +24,7 @@ function start(data) {
     const candidates = next[i].slice(0, 3).flatMap(([other, p]) => [
       element("td", { class: "mono", style: other === text.ids[i + 1] ? { color: "var(--mark)", fontWeight: "700" } : {} }, name(other)),
       element("td", { class: "number", style: { background: accent(p * 0.5) } }, percent(p))]);
-    return element("tr", {}, element("td", { class: "number muted" }, String(i)), element("td", { class: "mono" }, name(id)), element("td", { class: "muted" }, "⇒"), ...candidates);
+    return element("tr", {}, element("td", { class: "number muted" }, String(i)), element("td", { class: "mono" }, label(i)), element("td", { class: "muted" }, "⇒"), ...candidates);
   });
   const head = element("tr", {}, ...["", "token", "", "expected next"].map((title) => element("th", {}, title)));
   page.append(element("h2", {}, "Token by token"),

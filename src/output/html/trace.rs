@@ -9,10 +9,11 @@ use gpt2::printable;
 use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
+use super::packed::packed;
 use super::{Text, rounded};
-use crate::output::trace::{TraceRecord, strongest};
+use crate::output::trace::{HeadRecord, TraceRecord, strongest};
 
-/// The most attention weights on a page, which take about 25 MB of it.
+/// The most attention weights on a page, which take about 8 MB of it.
 const MOST_WEIGHTS: usize = 6_000_000;
 
 #[derive(Serialize)]
@@ -20,6 +21,8 @@ struct Data<'a> {
     text: Text,
     model: Cow<'a, str>,
     attention: Vec<Layer>,
+    /// The layer and the head to open at, as places in the list.
+    opens: (usize, usize),
     /// The weight shown in the strongest shade.
     strongest: f32,
     lens: Vec<Lens<'a>>,
@@ -35,8 +38,8 @@ struct Layer {
 #[derive(Serialize)]
 struct Head {
     head: usize,
-    /// The lower triangle, row by row, in units of 1/10000.
-    weights: Vec<u16>,
+    /// The lower triangle, packed.
+    weights: String,
 }
 
 #[derive(Serialize)]
@@ -82,10 +85,8 @@ pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -
         if layers.last().is_none_or(|last| last.layer != head.layer) {
             layers.push(Layer { layer: head.layer, heads: vec![] });
         }
-        let triangle = head.weights.iter().enumerate().flat_map(|(query, row)| &row[..=query]);
-        let weights = triangle.map(|weight| (weight * 1e4).round() as u16).collect();
         if let Some(layer) = layers.last_mut() {
-            layer.heads.push(Head { head: head.head, weights });
+            layer.heads.push(Head { head: head.head, weights: packed(&head.weights) });
         }
     }
     let lens = record.lens.as_deref().unwrap_or_default();
@@ -93,6 +94,7 @@ pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -
     let data = Data {
         text: Text::new(tokenizer, &record.ids, readings.flat_map(|reading| &reading.top).map(|best| best.id)),
         model: printable::line(&record.model),
+        opens: most_telling(attention, layers.first().map_or(1, |layer| layer.heads.len())),
         attention: layers,
         strongest: strongest(attention),
         lens: lens
@@ -123,5 +125,35 @@ pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -
             })
             .collect(),
     };
-    super::write(path, "gpt2 trace", include_str!("trace.js"), &data)
+    super::write(path, "gpt2 trace", concat!(include_str!("attention.js"), include_str!("trace.js")), &data)
+}
+
+/// The place (layer, head) of the head that tells most, of layers with `across` heads each: whose tokens, on average, give
+/// the largest weight to a single token that is not the first, the one before, or themselves. Looking at those three is
+/// what heads do that have nothing to say.
+fn most_telling(heads: &[HeadRecord], across: usize) -> (usize, usize) {
+    let telling = |head: &HeadRecord| -> f32 {
+        let rows = head.weights.iter().enumerate().skip(3);
+        rows.map(|(query, row)| row[1..query - 1].iter().copied().fold(0.0, f32::max)).sum()
+    };
+    let scores = heads.iter().map(telling).enumerate();
+    let (place, _) = scores.fold((0, 0.0), |best, next| if next.1 > best.1 { next } else { best });
+    (place / across, place % across)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_opens_at_the_head_that_looks_at_particular_tokens() {
+        let head = |key: fn(usize) -> usize| {
+            let row = |query| (0..6).map(|k| f32::from(u8::from(k == key(query)))).collect();
+            HeadRecord { layer: 0, head: 0, weights: (0..6).map(row).collect() }
+        };
+        let (first, before, itself) = (head(|_| 0), head(|query| query.saturating_sub(1)), head(|query| query));
+        let telling = head(|query| query.saturating_sub(2));
+        assert_eq!(most_telling(&[first, before, itself, telling], 2), (1, 1));
+        assert_eq!(most_telling(&[], 1), (0, 0));
+    }
 }

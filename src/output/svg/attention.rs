@@ -4,7 +4,8 @@ use anyhow::Result;
 use gpt2::Error;
 use gpt2::error::tokens_text;
 
-use super::{Anchor, FOOT, HEAD, MARGIN, Picture, STRONG, widest};
+use super::{Anchor, FOOT, HEAD, MARGIN, Picture, STRONG, Ticks};
+use crate::output::numbers::probability;
 use crate::output::tokens::cut;
 use crate::output::trace::{HeadRecord, strongest};
 
@@ -36,7 +37,7 @@ pub fn draw(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
     match heads {
         [head] => one(model, head, &labels),
         heads if heads.iter().all(|head| head.layer == heads[0].layer) => layer(model, heads, &labels),
-        heads => all(model, heads, labels.len()),
+        heads => all(model, heads, &labels),
     }
 }
 
@@ -44,12 +45,11 @@ pub fn draw(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
 fn one(model: &str, head: &HeadRecord, labels: &[String]) -> Picture {
     let n = labels.len() as f64;
     let cell = (640.0 / n).clamp(3.0, 56.0);
-    let every = (9.0 / cell).ceil();
-    let size = (cell * every * 0.78).min(14.0);
-    let side = widest(labels) * size * 0.62 + 10.0;
+    let ticks = Ticks::of(cell);
+    let side = ticks.room(labels);
     // Column labels are vertical unless they fit horizontally.
-    let lying = side - 8.0 <= cell;
-    let above = if lying { 14.0 } else { side - 8.0 };
+    let lying = side <= cell;
+    let above = if lying { 14.0 } else { side };
     let (left, top) = (MARGIN + side, HEAD + MARGIN + above);
     let title = format!("Attention of layer {}, head {}", head.layer, head.head);
     let subtitle = format!("{model} · each row is a token, the columns are what it looks at");
@@ -57,20 +57,20 @@ fn one(model: &str, head: &HeadRecord, labels: &[String]) -> Picture {
     let scale = Scale::of(std::slice::from_ref(head));
     let shades = scale.shades(head);
     picture.cells(left, top, cell, cell, &shades);
-    for (i, label) in labels.iter().enumerate().step_by(every as usize) {
-        let middle = (i as f64 + 0.5) * cell;
-        picture.label(left - 7.0, top + middle, label, "ink", size, Anchor::End);
-        match lying {
-            true => picture.label(left + middle, top - 14.0, label, "ink", size, Anchor::Middle),
-            false => picture.upright(left + middle, top - 7.0, label, "ink", size),
+    picture.beside(left, top, cell, labels, ticks);
+    if lying {
+        for (i, label) in labels.iter().enumerate() {
+            picture.label(left + (i as f64 + 0.5) * cell, top - 14.0, label, "ink", ticks.size, Anchor::Middle);
         }
+    } else {
+        picture.above(left, top, cell, labels, ticks);
     }
     if cell >= NUMBERED {
         for (y, (weights, shades)) in head.weights.iter().zip(&shades).enumerate() {
             for (x, (weight, shade)) in weights.iter().zip(shades).enumerate().take(y + 1) {
                 let class = if *shade > STRONG { "on" } else { "ink" };
                 let (x, y) = (left + (x as f64 + 0.5) * cell, top + (y as f64 + 0.5) * cell);
-                picture.label(x, y, &format!("{:.0}%", 100.0 * weight), class, 12.0, Anchor::Middle);
+                picture.label(x, y, &probability(*weight, 0), class, 12.0, Anchor::Middle);
             }
         }
     }
@@ -78,17 +78,16 @@ fn one(model: &str, head: &HeadRecord, labels: &[String]) -> Picture {
     picture
 }
 
-/// The heads of one layer side by side.
+/// The heads of one layer side by side, with labels on the outer maps.
 fn layer(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
     let n = labels.len() as f64;
     let across = (heads.len() as f64).sqrt().ceil().max(1.0) as usize;
     let down = heads.len().div_ceil(across);
     let cell = ((1400.0 / across as f64).clamp(220.0, 640.0) / n).clamp(0.5, 36.0);
-    let (panel, size) = (n * cell, (cell * 0.75).min(12.0));
-    // Labels too small to read are left out.
-    let side = if size >= 5.0 { widest(labels) * size * 0.62 + 8.0 } else { 0.0 };
+    let (panel, ticks) = (n * cell, Ticks::of(cell));
+    let side = ticks.room(labels);
     let (gap, caption) = (22.0, 24.0);
-    let (left, top) = (MARGIN + side, HEAD + MARGIN);
+    let (left, top) = (MARGIN + side, HEAD + MARGIN + side);
     let title = format!("Attention of layer {}", heads[0].layer);
     let subtitle = format!("{model} · a map for each head: rows look, columns are looked at");
     let width = left + across as f64 * (panel + gap) - gap + MARGIN;
@@ -98,40 +97,51 @@ fn layer(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
     for (i, head) in heads.iter().enumerate() {
         let x = left + (i % across) as f64 * (panel + gap);
         let y = top + (i / across) as f64 * (panel + caption + 6.0) + caption;
-        picture.label(x, y - 11.0, &format!("head {}", head.head), "muted", 12.0, Anchor::Start);
+        let above = if i < across { side } else { 0.0 };
+        picture.label(x, y - above - 11.0, &format!("head {}", head.head), "muted", 12.0, Anchor::Start);
         picture.outline("frame", x, y, panel, panel);
         picture.cells(x, y, cell, cell, &scale.shades(head));
-        if i % across == 0 && side > 0.0 {
-            for (row, label) in labels.iter().enumerate() {
-                picture.label(x - 6.0, y + (row as f64 + 0.5) * cell, label, "ink", size, Anchor::End);
-            }
+        if i < across {
+            picture.above(x, y, cell, labels, ticks);
+        }
+        if i % across == 0 {
+            picture.beside(x, y, cell, labels, ticks);
         }
     }
     scale.key(&mut picture);
     picture
 }
 
-/// Small maps of every head of every layer.
-fn all(model: &str, heads: &[HeadRecord], tokens: usize) -> Picture {
+/// Small maps of every head of every layer, with labels on the outer ones.
+fn all(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
     let first = heads[0].layer;
     let across = heads.iter().filter(|head| head.layer == first).count();
     let layers = heads.len() / across.max(1);
     let panel = (900.0 / across.max(layers) as f64).clamp(48.0, 120.0);
-    let (gap, side) = (8.0, 66.0);
-    let (left, top) = (MARGIN + side, HEAD + MARGIN + 18.0);
-    let subtitle = format!("{model} · {}; a row of maps for each layer, a column for each head", tokens_text(tokens));
+    let cell = panel / labels.len() as f64;
+    let ticks = Ticks::of(cell);
+    let side = ticks.room(labels);
+    let (gap, name) = (8.0, 66.0);
+    let (left, top) = (MARGIN + name + side, HEAD + MARGIN + 18.0 + side);
+    let tokens = tokens_text(labels.len());
+    let subtitle = format!("{model} · {tokens}; in each map, rows look and columns are looked at");
     let width = left + across as f64 * (panel + gap) - gap + MARGIN;
     let height = top + layers as f64 * (panel + gap) + FOOT;
     let mut picture = Picture::new("Attention of all heads", &subtitle, width, height);
-    let (cell, scale) = (panel / tokens as f64, Scale::of(heads));
+    let scale = Scale::of(heads);
     for (i, head) in heads.iter().enumerate() {
         let x = left + (i % across) as f64 * (panel + gap);
         let y = top + (i / across) as f64 * (panel + gap);
         if i < across {
-            picture.label(x + panel / 2.0, top - 12.0, &head.head.to_string(), "muted", 12.0, Anchor::Middle);
+            let middle = x + panel / 2.0;
+            picture.label(middle, top - side - 12.0, &format!("head {}", head.head), "muted", 12.0, Anchor::Middle);
+            picture.above(x, y, cell, labels, ticks);
         }
         if i % across == 0 {
-            picture.label(left - 10.0, y + panel / 2.0, &format!("layer {}", head.layer), "muted", 12.0, Anchor::End);
+            let middle = y + panel / 2.0;
+            let end = left - side - 10.0;
+            picture.label(end, middle, &format!("layer {}", head.layer), "muted", 12.0, Anchor::End);
+            picture.beside(x, y, cell, labels, ticks);
         }
         picture.outline("frame", x, y, panel, panel);
         picture.cells(x, y, cell, cell, &scale.shades(head));

@@ -1,6 +1,6 @@
 //! Hidden states: the length of each token's vector, from layer to layer.
 
-use super::{Anchor, FOOT, HEAD, MARGIN, Picture, STRONG, widest};
+use super::{Anchor, FOOT, HEAD, MARGIN, Picture, STRONG, Ticks, widest};
 use crate::output::tokens::cut;
 use crate::output::trace::{HiddenRecord, state_name};
 
@@ -16,13 +16,9 @@ pub fn draw(model: &str, states: &[HiddenRecord], labels: &[String]) -> Picture 
     let roomy = (widest(&labels) * size * 0.62 + 14.0).max(60.0);
     let few = n * roomy <= WIDEST;
     let width = if few { roomy } else { (WIDEST / n).clamp(2.0, 40.0) };
-    // If there are many tokens, their labels are vertical, as long as they are readable.
-    let upright = (width * 0.8).min(11.0);
-    let above = match few {
-        true => 26.0,
-        false if upright >= 6.0 => widest(&labels) * upright * 0.62 + 12.0,
-        false => 6.0,
-    };
+    // If there are many tokens, their labels are vertical, and only some are labelled.
+    let ticks = Ticks::of(width);
+    let above = if few { 26.0 } else { ticks.room(&labels) };
     let height = 28.0;
     let (left, top) = (MARGIN + 86.0, HEAD + MARGIN + above);
     let subtitle = format!("{model} · the length ‖x‖ of each token's vector, from layer to layer");
@@ -31,13 +27,12 @@ pub fn draw(model: &str, states: &[HiddenRecord], labels: &[String]) -> Picture 
     let shades: Vec<Vec<f32>> =
         states.iter().map(|state| state.norms.iter().map(|norm| scale.shade(*norm)).collect()).collect();
     picture.cells(left, top, width, height, &shades);
-    for (i, label) in labels.iter().enumerate() {
-        let middle = left + (i as f64 + 0.5) * width;
-        match few {
-            true => picture.label(middle, top - 16.0, label, "ink", size, Anchor::Middle),
-            false if upright >= 6.0 => picture.upright(middle, top - 6.0, label, "ink", upright),
-            false => {}
+    if few {
+        for (i, label) in labels.iter().enumerate() {
+            picture.label(left + (i as f64 + 0.5) * width, top - 16.0, label, "ink", size, Anchor::Middle);
         }
+    } else {
+        picture.above(left, top, width, &labels, ticks);
     }
     for (y, (state, shades)) in states.iter().zip(&shades).enumerate() {
         let middle = top + (y as f64 + 0.5) * height;

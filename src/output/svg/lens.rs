@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
-use gpt2::tokenizer::Tokenizer;
-
 use super::{Anchor, FOOT, HEAD, MARGIN, Picture, STRONG, widest};
-use crate::output::tokens::{cut, label};
+use crate::output::numbers::probability;
+use crate::output::tokens::{Notation, cut};
 use crate::output::trace::{LensRecord, state_name};
 
 /// The longest label, in columns.
@@ -32,9 +31,9 @@ struct Grid<'a> {
     width: f64,
 }
 
-pub fn draw(model: &str, layers: &[LensRecord], labels: &[String], tokenizer: Option<&Tokenizer>) -> Picture {
+pub fn draw(model: &str, layers: &[LensRecord], labels: &[String], notation: Notation<'_>) -> Picture {
     let said = |layer: &LensRecord| -> Vec<String> {
-        layer.positions.iter().map(|reading| cut(&label(tokenizer, reading.top[0].id), LABEL)).collect()
+        layer.positions.iter().map(|reading| cut(&notation.token(reading.top[0].id), LABEL)).collect()
     };
     let said: Vec<Vec<String>> = layers.iter().map(said).collect();
     let labels: Vec<String> = labels.iter().map(|label| cut(label, LABEL)).collect();
@@ -75,7 +74,7 @@ impl Grid<'_> {
                 let ink = if prob > STRONG { "on" } else { "ink" };
                 picture.outline("frame", middle(i) - self.width / 2.0, at, self.width, ROW);
                 picture.label(middle(i), at + 14.0, &said[i], ink, SIZE, Anchor::Middle);
-                picture.label(middle(i), at + 30.0, &percent(prob), ink, 11.0, Anchor::Middle);
+                picture.label(middle(i), at + 30.0, &probability(prob, 0), ink, 11.0, Anchor::Middle);
             }
         }
         for i in positions.clone() {
@@ -91,8 +90,4 @@ impl Grid<'_> {
         let outcome = self.layers.last().map(says);
         self.layers.iter().rposition(|layer| Some(says(layer)) != outcome).map_or(0, |other| other + 1)
     }
-}
-
-fn percent(prob: f32) -> String {
-    if prob < 0.005 { "<1%".to_owned() } else { format!("{:.0}%", 100.0 * prob) }
 }

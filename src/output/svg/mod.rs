@@ -1,35 +1,46 @@
-//! Pictures of `gpt2 trace` for slides and papers: a title, the tokens, a colour key. They follow the viewer's preference
-//! for a light or a dark background.
+//! Pictures of `gpt2 trace` for slides and papers, as SVG or PNG: a title, the tokens, a colour key.
 //!
-//! All shades are one colour at different opacities, so that the same picture works on both backgrounds.
+//! All shades are one colour at different opacities, so that the same picture works on light and dark backgrounds.
 
 mod attention;
 mod hidden;
 mod lens;
+mod png;
+mod style;
 
 use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use gpt2::tokenizer::Tokenizer;
 use gpt2::{Error, printable};
 use svg::Document;
 use svg::node::element;
 use unicode_width::UnicodeWidthStr;
 
 pub use self::attention::check as check_attention;
+use super::tokens::Notation;
 use super::trace::TraceRecord;
+use crate::cli::Theme;
 
-/// Draws the view in the record.
-pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -> Result<()> {
-    let labels = record.labels(tokenizer);
+/// Draws the view in the record, as PNG if the file's name says so.
+pub fn write(path: &Path, record: &TraceRecord, notation: Notation<'_>, theme: Theme) -> Result<()> {
+    let labels = notation.tokens(&record.ids);
     let picture = match record {
         TraceRecord { attention: Some(heads), .. } => attention::draw(&record.model, heads, &labels),
-        TraceRecord { lens: Some(layers), .. } => lens::draw(&record.model, layers, &labels, tokenizer),
+        TraceRecord { lens: Some(layers), .. } => lens::draw(&record.model, layers, &labels, notation),
         TraceRecord { hidden: Some(states), .. } => hidden::draw(&record.model, states, &labels),
         _ => return Err(Error::Usage("--svg has no view to draw".into()).into()),
     };
-    super::write_file(path, picture.finish().as_bytes())
+    let picture = picture.finish(theme);
+    match is_png(path) {
+        true => super::write_file(path, &png::rendered(&picture)?),
+        false => super::write_file(path, picture.as_bytes()),
+    }
+}
+
+/// Whether a picture of this name is made of pixels.
+pub fn is_png(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
 }
 
 /// Space around the picture.
@@ -43,20 +54,6 @@ const FOOT: f64 = 84.0;
 
 /// On shades from this one on, text takes the colour of the background. At this shade both colours have equal contrast.
 const STRONG: f32 = 0.7;
-
-const STYLE: &str = "
-  text { font-family: 'DejaVu Sans Mono', Menlo, Consolas, 'Liberation Mono', monospace; }
-  .title { font: 600 20px system-ui, 'DejaVu Sans', Arial, sans-serif; }
-  .sub { font: 13px system-ui, 'DejaVu Sans', Arial, sans-serif; }
-  .ground { fill: #ffffff; } .ink { fill: #1a1d21; } .muted { fill: #5d6672; } .on { fill: #ffffff; }
-  .cell { fill: #1d5fbf; shape-rendering: crispEdges; } .shade { stop-color: #1d5fbf; }
-  .frame { fill: none; stroke: #c9ced6; } .mark { fill: none; stroke: #d2691e; stroke-width: 2; }
-  @media (prefers-color-scheme: dark) {
-    .ground { fill: #14171b; } .ink { fill: #e8eaed; } .muted { fill: #a0a9b4; } .on { fill: #14171b; }
-    .cell { fill: #6ea8ff; } .shade { stop-color: #6ea8ff; }
-    .frame { stroke: #454c56; } .mark { stroke: #ffb27a; }
-  }
-";
 
 /// Which point of a text its coordinates refer to.
 #[derive(Clone, Copy)]
@@ -77,11 +74,10 @@ impl Picture {
     /// An empty picture with a title, at least wide enough for its title and subtitle.
     fn new(title: &str, subtitle: &str, width: f64, height: f64) -> Self {
         let (title, subtitle) = (&*printable::line(title), &*printable::line(subtitle));
-        let words = (columns(title) * 12.0).max(columns(subtitle) * 7.6) + 2.0 * MARGIN;
+        let words = (columns(title) * 12.0).max(columns(subtitle) * 7.9) + 2.0 * MARGIN;
         let mut picture = Self { document: Document::new(), width: width.max(words), height };
         let ground = element::Rectangle::new().set("class", "ground").set("width", "100%").set("height", "100%");
         picture.add(element::Title::new(title));
-        picture.add(element::Style::new(STYLE));
         picture.add(ground);
         picture.words(MARGIN, MARGIN + 18.0, title, "title ink");
         picture.words(MARGIN, MARGIN + 40.0, subtitle, "sub muted");
@@ -121,6 +117,20 @@ impl Picture {
             .set("font-size", round(size))
             .set("transform", format!("translate({x} {y}) rotate(-90)"));
         self.add(text);
+    }
+
+    /// Vertical labels of columns that begin at `left`.
+    fn above(&mut self, left: f64, top: f64, cell: f64, labels: &[String], ticks: Ticks) {
+        for (i, label) in labels.iter().enumerate().step_by(ticks.every) {
+            self.upright(left + (i as f64 + 0.5) * cell, top - 6.0, label, "ink", ticks.size);
+        }
+    }
+
+    /// Labels of rows that begin at `top`.
+    fn beside(&mut self, left: f64, top: f64, cell: f64, labels: &[String], ticks: Ticks) {
+        for (i, label) in labels.iter().enumerate().step_by(ticks.every) {
+            self.label(left - 6.0, top + (i as f64 + 0.5) * cell, label, "ink", ticks.size, Anchor::End);
+        }
     }
 
     /// The outline of a rectangle.
@@ -186,13 +196,36 @@ impl Picture {
         }
         let after = x + width + 40.0;
         self.words(after, y + height - 1.0, remark, "sub muted");
-        self.width = self.width.max(after + 7.6 * columns(remark) + MARGIN);
+        self.width = self.width.max(after + 7.9 * columns(remark) + MARGIN);
     }
 
-    fn finish(self) -> String {
+    fn finish(mut self, theme: Theme) -> String {
+        self.add(element::Style::new(style::sheet(theme)));
         let (width, height) = (round(self.width), round(self.height));
         let document = self.document.set("width", width).set("height", height).set("viewBox", (0, 0, width, height));
         format!("{document}\n")
+    }
+}
+
+/// Labels of equal cells in a row: as many as can be read.
+#[derive(Clone, Copy)]
+struct Ticks {
+    /// Every how many cells there is a label.
+    every: usize,
+    /// The size of the font.
+    size: f64,
+}
+
+impl Ticks {
+    /// Of cells with this side length.
+    fn of(cell: f64) -> Self {
+        let every = (9.0 / cell).ceil().max(1.0);
+        Self { every: every as usize, size: (cell * every * 0.78).min(14.0) }
+    }
+
+    /// The space that the labels take.
+    fn room(self, labels: &[String]) -> f64 {
+        widest(labels.iter().step_by(self.every)) * self.size * 0.62 + 8.0
     }
 }
 

@@ -1,0 +1,69 @@
+//! Writing `.npz`, the archive of arrays that `numpy.load` reads: a zip file with an entry `NAME.npy` for each array, stored
+//! without compression as by `numpy.savez`.
+//!
+//! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>
+
+use std::io::Write;
+use std::path::Path;
+
+use candle_core::Tensor;
+use zip::write::{SimpleFileOptions, ZipWriter};
+use zip::{CompressionMethod, DateTime};
+
+use crate::error::{Error, Result};
+use crate::files::atomically;
+use crate::model::with_slice;
+
+/// Writes tensors of `f32` as arrays of the same names and shapes. The file appears once it is complete.
+pub(super) fn write(path: &Path, tensors: &[(String, &Tensor)]) -> Result<()> {
+    let failed = |error: std::io::Error| Error::io("write", path)(error);
+    atomically(path, |file| {
+        let mut archive = ZipWriter::new(file);
+        for (name, tensor) in tensors {
+            let options = SimpleFileOptions::default()
+                .compression_method(CompressionMethod::Stored)
+                // The same activations give the same bytes.
+                .last_modified_time(DateTime::default())
+                .large_file(true);
+            archive.start_file(format!("{name}.npy"), options).map_err(|error| failed(error.into()))?;
+            archive.write_all(&header(tensor.dims())).map_err(failed)?;
+            let bytes = |x: &[f32]| x.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+            archive.write_all(&with_slice(tensor, bytes)?).map_err(failed)?;
+        }
+        archive.finish().map_err(|error| failed(error.into()))?;
+        Ok(())
+    })
+}
+
+/// What comes before an array's numbers: little-endian `f32`, the last axis contiguous.
+fn header(shape: &[usize]) -> Vec<u8> {
+    /// Magic number, version 1.0.
+    const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
+    /// The numbers begin at a multiple of this.
+    const ALIGNMENT: usize = 64;
+    let axes = match shape {
+        [axis] => format!("{axis},"),
+        axes => axes.iter().map(usize::to_string).collect::<Vec<_>>().join(", "),
+    };
+    let mut text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({axes}), }}");
+    let before = MAGIC.len() + 2;
+    let len = (before + text.len() + 1).next_multiple_of(ALIGNMENT) - before;
+    text.extend(std::iter::repeat_n(' ', len - text.len() - 1));
+    text.push('\n');
+    [MAGIC, &(len as u16).to_le_bytes(), text.as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_is_numpys() {
+        // numpy.lib.format.write_array_header_1_0 of a (12, 5, 5) array of float32.
+        let expected = b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (12, 5, 5), }";
+        let found = header(&[12, 5, 5]);
+        assert!(found.starts_with(expected) && found.ends_with(b" \n"));
+        assert_eq!(found.len(), 128);
+        assert!(header(&[7]).windows(4).any(|part| part == b"(7,)"));
+    }
+}

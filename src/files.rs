@@ -3,9 +3,10 @@
 use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use same_file::Handle;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
@@ -41,11 +42,35 @@ pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
 fn read_stored(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(Error::io("read", path))?;
+    protect(&file);
     file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     if bytes.len() as u64 > limit {
         return Err(Error::format(path, format!("larger than {limit} bytes, the limit for such a file")));
     }
     Ok(bytes)
+}
+
+/// The files that this process reads from.
+static INPUTS: Mutex<Vec<Handle>> = Mutex::new(vec![]);
+
+/// Notes that a file is an input, which no output may replace.
+pub fn protect(file: &File) {
+    if let Ok(handle) = file.try_clone().and_then(Handle::from_file) {
+        INPUTS.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+    }
+}
+
+/// Checks that an output is none of this process's inputs, under whatever name.
+///
+/// # Errors
+/// [`Error::Usage`] with its path.
+pub fn check_output(path: &Path) -> Result<()> {
+    let inputs = INPUTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    match is_file && Handle::from_path(path).is_ok_and(|output| inputs.contains(&output)) {
+        true => Err(Error::Usage(format!("{} is read by this run; write to another file", path.display()))),
+        false => Ok(()),
+    }
 }
 
 /// A small file, such as a configuration, which is read when its content is first needed. Clones share the content.

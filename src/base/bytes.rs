@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
+use crate::files::protect;
 
 /// The bytes of a tensor: part of a mapped file, of the program itself, or of an owned buffer. Cheap to clone.
 ///
@@ -53,9 +54,11 @@ impl Bytes {
             return Err(Error::format(path, "the file is empty; download it again"));
         }
         let file = File::open(path).map_err(Error::io("read", path))?;
+        protect(&file);
         // SAFETY: the map is only read, and only as bytes, for which every value is valid. As with any mapped file,
         // another process that changes the file can change the numbers, and one that truncates it can end this process
-        // (with a signal; the command line turns it into an error). What shows of it is found by `check_unchanged`. No offset from the file is trusted across two reads, so nothing outside the map is ever accessed.
+        // (with a signal; the command line turns it into an error). What shows of it is found by `check_unchanged`. No
+        // offset from the file is trusted across two reads, so nothing outside the map is ever accessed.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| match error.kind() {
             ErrorKind::OutOfMemory => Error::Unsupported(format!(
                 "{}: its {} bytes do not fit into the address space of this process; raise the limit (ulimit -v)",

@@ -95,6 +95,7 @@ pub fn read_text(file: Option<&Path>) -> anyhow::Result<String> {
         Some(path) => {
             let name = path.display().to_string();
             let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
+            gpt2::files::protect(&file);
             (read_limited(file, &name)?, name)
         }
         None => {

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::IsTerminal;
+use std::sync::Once;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -52,7 +53,7 @@ impl std::ops::Deref for Loaded {
 
 /// Sets the number of threads, and checks the instruction set and the device.
 pub fn set_up(args: &ModelArgs, verbosity: Verbosity) -> Result<()> {
-    kernels::check_level()?;
+    note_level(verbosity)?;
     if let Some(threads) = args.threads {
         let (threads, cores) = (usize::from(threads), pool::cores());
         // Threads that wait for a core make the others wait.
@@ -280,6 +281,18 @@ impl Loaded {
     }
 }
 
+/// Checks `GPT2_SIMD`, and notes on stderr, once, if this processor lacks what it asks for.
+fn note_level(verbosity: Verbosity) -> Result<()> {
+    static NOTED: Once = Once::new();
+    let Some(asked) = kernels::asked_level()? else { return Ok(()) };
+    let used = kernels::level().name();
+    if asked != used && !verbosity.quiet {
+        NOTED
+            .call_once(|| say(format_args!("note: GPT2_SIMD={asked}: using {used}, the best that this processor has")));
+    }
+    Ok(())
+}
+
 /// Notes on stderr if the matrices' widths do not allow the requested format.
 fn note_fallback(args: &ModelArgs, model: &Gpt2, verbosity: Verbosity) {
     let WeightType::Quantized(wanted) = args.weights() else { return };
@@ -319,17 +332,16 @@ impl Bar {
             return;
         }
         let mut bar = self.bar.borrow_mut();
+        let note = |line: std::fmt::Arguments<'_>| match &*bar {
+            Some(bar) => bar.suspend(|| say(line)),
+            None => say(line),
+        };
         match progress {
-            Progress::Retrying { name, reason, pause, attempt, of } => {
-                let line = format!(
-                    "note: {name}: {reason}; trying again in {} s (attempt {attempt} of {of})",
-                    pause.as_secs_f64()
-                );
-                match &*bar {
-                    Some(bar) => bar.suspend(|| say(line)),
-                    None => say(line),
-                }
-            }
+            Progress::Asking { hub, id } => note(format_args!("note: asking the hub at {hub} for {id} ...")),
+            Progress::Retrying { name, reason, pause, attempt, of } => note(format_args!(
+                "note: {name}: {reason}; trying again in {} s (attempt {attempt} of {of})",
+                pause.as_secs_f64()
+            )),
             Progress::Waiting { name } if self.is_terminal => bar
                 .get_or_insert_with(download_bar)
                 .set_message(format!("{}: waiting for another process to download it", printable::line(name))),

@@ -47,6 +47,7 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
     require_memory(&what, ids.len(), bytes, |tokens| format!("a text of {}", tokens_text(tokens)))?;
     let activations = Activations::record(&loaded.model, &ids, recorded)?;
     if let Some(path) = &args.save {
+        gpt2::files::check_output(path)?;
         activations.save(&loaded.model, path)?;
     }
     let tracer = Tracer { loaded: &loaded, activations, layers, heads };

@@ -47,7 +47,7 @@ pub use bandwidth::memory_bandwidth;
 pub use float::{Matrix, panels};
 pub use norm::layer_norm;
 pub use product::Epilogue;
-pub use simd::{check_level, level};
+pub use simd::{asked_level, level};
 pub use weight::Weight;
 
 /// Numbers for tests, spread evenly over -1..1: a multiplicative congruence, different for each `seed`.

@@ -127,6 +127,7 @@ fn mark(error: io::Error) -> io::Error {
 
 /// Writes a file, which appears only once it is complete.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    gpt2::files::check_output(path)?;
     let write = |error| gpt2::Error::io("write", path)(error);
     Ok(gpt2::files::atomically(path, |file| file.write_all(bytes).map_err(write))?)
 }

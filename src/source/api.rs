@@ -25,7 +25,7 @@ pub(super) struct Api {
     /// With the access token; `None` if the hub's address contains a password, which then takes its place.
     authorization: Option<HeaderValue>,
     /// For the listing and for metadata.
-    answers: Patience,
+    pub(super) answers: Patience,
     content: Patience,
 }
 
@@ -181,6 +181,12 @@ impl Api {
                 }
             }
             (StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => useless("cannot send the rest of it"),
+            (StatusCode::NOT_FOUND, _) if self.target.endpoint.is_origin_of(response.url()) => {
+                let (server, id) = (self.target.server(response.url()), &self.target.id);
+                Err(Failure::Refused(Error::Source(format!(
+                    "{name} of `{id}` is not there: {server} describes the file, but answered {status} when asked for it; try again, or choose another revision"
+                ))))
+            }
             _ => Err(self.failure(&response)),
         }
     }

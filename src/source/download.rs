@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 
 use super::Progress;
 use super::api::{Answer, Api, Listing, Metadata, unusable};
+use super::asking::Asking;
 use super::cache::{Cache, matches_etag};
 use super::failure::Failure;
 use super::local::{ADAPTER_CONFIG, CONFIG, GENERATION_CONFIG, Place};
@@ -27,6 +28,7 @@ use crate::tokenizer::LARGEST_FILE as LARGEST_TOKENIZER_FILE;
 pub(super) struct Hub<'a> {
     cache: &'a Cache,
     api: Api,
+    asking: Asking<'a>,
     commit: String,
     /// The names of its files, if the hub lists them.
     names: Option<BTreeSet<String>>,
@@ -44,15 +46,17 @@ impl<'a> Hub<'a> {
     ) -> Result<Self, Failure> {
         let api = Api::new(id, revision)?;
         let runtime = runtime()?;
-        let listing = attempts("the list of files", false, progress, async || api.listing().await);
+        let asking = Asking::new(progress);
+        let listing = async || asking.wait(&api, api.listing()).await;
+        let listing = attempts("the list of files", false, progress, listing);
         let (commit, names) = match runtime.block_on(listing)? {
             Some(Listing { commit, names }) => (commit, Some(names)),
             None => {
-                let commit = attempts(CONFIG, false, progress, async || commit_of_config(&api).await);
-                (runtime.block_on(commit)?, None)
+                let commit = async || asking.wait(&api, commit_of_config(&api)).await;
+                (runtime.block_on(attempts(CONFIG, false, progress, commit))?, None)
             }
         };
-        Ok(Self { cache, api, commit, names, progress, runtime })
+        Ok(Self { cache, api, asking, commit, names, progress, runtime })
     }
 
     /// The commit that the revision stands for.
@@ -69,7 +73,8 @@ impl<'a> Hub<'a> {
         if self.cache.linked(&self.commit, name).is_some_and(|etag| self.cache.has(&etag)) {
             return Ok(Some(self.cache.file(&self.commit, name)));
         }
-        let metadata = self.attempts(name, async || self.api.metadata(&self.commit, name).await).await?;
+        let metadata = async || self.asking.wait(&self.api, self.api.metadata(&self.commit, name)).await;
+        let metadata = self.attempts(name, metadata).await?;
         let Some(Metadata { etag, size, .. }) = metadata else { return Ok(None) };
         if !self.cache.has(&etag) {
             let _lock = self.cache.lock(&etag, || self.tell(Progress::Waiting { name }))?;

@@ -4,13 +4,14 @@
 //! file once. It returns an [`OpenedModel`], whose weights are mapped but not read. `local` knows which files make up a
 //! model, `cache` the layout of the cache that is shared with Python's `huggingface_hub`, `hub` when to ask the
 //! network; `weights` which files hold the numbers, `opened` what counts where they contradict each other; `download`
-//! fetches files through the requests in `api`, which `settings` configures and `retry` repeats after each `failure`;
-//! `store` writes them into the cache.
+//! fetches files through the requests in `api`, which `settings` configures, `asking` watches and `retry` repeats after
+//! each `failure`; `store` writes them into the cache.
 //!
 //! No server is trusted. A listing has at most 16 MiB and 6 time limits (a minute), a file as many bytes as the server
 //! has announced, and a configuration or tokenizer no more than its reader takes. A server that sends fewer than 1000
 //! bytes a second over three time limits (half a minute) is given up, and one that asks for more than a minute's pause
-//! is not waited for. What it sends goes only into regular files within the cache.
+//! is not waited for, nor is one whose answers before any content take more than 12 time limits (two minutes) in all.
+//! What it sends goes only into regular files within the cache.
 //!
 //! # Why not through the crate `hf-hub`
 //!
@@ -31,6 +32,8 @@
 mod adapter;
 #[cfg(feature = "hub")]
 mod api;
+#[cfg(feature = "hub")]
+mod asking;
 mod cache;
 #[cfg(feature = "hub")]
 mod download;
@@ -83,6 +86,13 @@ pub struct SourceOptions<'a> {
 /// The progress of a file's download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress<'a> {
+    /// The hub takes long to say which files there are, and what they are. This comes once for each repository.
+    Asking {
+        /// The hub's address.
+        hub: &'a str,
+        /// The repository, `owner/name`.
+        id: &'a str,
+    },
     /// Waiting for another process that is downloading the file.
     Waiting {
         /// The file's name in the repository.

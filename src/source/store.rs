@@ -102,8 +102,11 @@ impl Cache {
     fn create_parent<'a>(&self, path: &'a Path) -> Result<&'a Path> {
         let parent = path.parent().unwrap_or(Path::new("."));
         let repository = self.path([]);
-        let base = if path.starts_with(&repository) { repository } else { self.root.join(".locks") };
-        let inside = |folder: &Path| io::Result::Ok(folder.canonicalize()?.starts_with(base.canonicalize()?));
+        let is_lock = !path.starts_with(&repository);
+        let base = if is_lock { self.root.join(".locks") } else { repository };
+        // Where the cache and a model's folder lie is the user's choice; nobody has the locks elsewhere.
+        let real = || if is_lock { Ok(self.root.canonicalize()?.join(".locks")) } else { base.canonicalize() };
+        let inside = |folder: &Path| io::Result::Ok(folder.canonicalize()?.starts_with(real()?));
         let create = || {
             let existing = parent.ancestors().take_while(|folder| folder.starts_with(&base)).find(|f| f.exists());
             if existing.map_or(Ok(true), inside)? {

@@ -17,6 +17,7 @@ mod html;
 #[cfg(feature = "hub")]
 mod hub;
 mod info;
+mod inputs;
 mod memory;
 mod rows;
 mod score;

@@ -306,7 +306,7 @@ fn an_output_made_with_other_settings_is_not_continued() {
 
     files.write("out.jsonl", "");
     files.run(&["generate", "--resume", "-n", "3"]).succeeds();
-    files.write("out.jsonl.gpt2", "{}\n");
+    files.write("out.jsonl.gpt2", "{\"subcommand\":}\n");
     files.run(&["generate", "--resume", "-n", "3"]).fails(2, &["out.jsonl.gpt2", "is damaged"]);
     std::fs::remove_file(files.path("out.jsonl.gpt2")).unwrap();
     files.run(&["generate", "--resume", "-n", "3"]).fails(2, &["out.jsonl.gpt2", "is missing"]);

@@ -140,6 +140,35 @@ fn growth_is_limited_in_decoding() {
     assert!(error.contains("tokenizer.json: decoder.decoders[") && error.contains("]: Replace: "), "{error}");
 }
 
+/// A token that becomes much longer than its piece would do so wherever it is in a text.
+#[test]
+fn growth_is_limited_for_each_token() {
+    let huge = replace(json!({"String": "a"}), &"b".repeat(1_000_000));
+    // It is decoded after another one, `[UNK]`.
+    let words =
+        ["decoder.decoders[0]: Replace: it makes 1000005 bytes or more of 6 bytes of tokens, which is too much"];
+    refused(&decoders(vec![huge]), "b", &words);
+    let spaces = json!({"type": "WordPiece", "prefix": "##", "cleanup": false});
+    let words = ["decoder.decoders[", "]: WordPiece: it makes ", " bytes of tokens, which is too much"];
+    refused(&decoders(vec![spaces; 999]), "b", &words);
+    // Much beside a long piece is much, too.
+    let mut beside = decoders(vec![replace(json!({"String": "a"}), &"b".repeat(100_000))]);
+    beside["model"] = json!({"type": "WordLevel", "vocab": {"b".repeat(16_000): 0, "a": 1}, "unk_token": "a"});
+    refused(&beside, "a", &["decoder.decoders[0]: Replace: it makes 100000 bytes or more of 1 byte of tokens"]);
+    // Eight times the length is fine, and so is more of a short piece.
+    let long = json!({"type": "WordLevel", "vocab": {"a": 0, "aaaaaaaaaa": 1}, "unk_token": "a"});
+    for (content, fits) in [("bbbbbbbb", true), ("bbbbbbbbb", false)] {
+        let mut parts = decoders(vec![replace(json!({"String": "a"}), content)]);
+        parts["model"] = long.clone();
+        match fits {
+            true => assert_eq!(ids(&parts, "a"), "0"),
+            false => drop(refused(&parts, "a", &["it makes 90 bytes or more of 11 bytes of tokens"])),
+        }
+    }
+    let short = replace(json!({"String": "a"}), &"b".repeat(64));
+    assert_eq!(ids(&decoders(vec![short]), "a"), "1");
+}
+
 #[test]
 fn what_is_too_large_is_refused() {
     let prepend = json!({"type": "Prepend", "prepend": "a"});

@@ -59,6 +59,7 @@ impl Input {
             Box::new(BufReader::new(std::io::stdin()))
         } else {
             let file = File::open(path).with_context(cannot_read)?;
+            gpt2::files::protect(&file);
             if file.metadata().with_context(cannot_read)?.is_file() {
                 contents = scan(path, &name, &keys, args.resume)?;
             } else {

@@ -96,15 +96,16 @@ impl Ledger {
     /// Opens and locks the ledger of an output.
     pub fn open(output: &Path) -> Result<Self> {
         let path = Self::path(output);
+        gpt2::files::check_output(&path)?;
+        if !is_ours(&path) {
+            let path = path.display();
+            let what = "would say what the output was made with, but is no file of this program; move it away";
+            bail!(Error::Usage(format!("{path} {what}")));
+        }
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                bail!("another run is writing {}; wait for it, or give another --output", output.display())
-            }
-            // Some file systems have no locks.
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(Self { file, path }),
-        }
+        lock(&file, output)?;
+        Ok(Self { file, path })
     }
 
     /// Begins anew.
@@ -150,6 +151,26 @@ impl Ledger {
     fn fault(&self) -> String {
         format!("cannot write {}", self.path.display())
     }
+}
+
+/// Locks a file of an output until it is closed.
+pub fn lock(file: &File, output: &Path) -> Result<()> {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            bail!("another run is writing {}; wait for it, or give another --output", output.display())
+        }
+        // Some file systems have no locks.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
+    }
+}
+
+/// Whether a ledger may be written at `path`: there is nothing, or one that may be incomplete.
+fn is_ours(path: &Path) -> bool {
+    const BEGINNING: &[u8] = b"{\"subcommand\":";
+    let Ok(metadata) = path.symlink_metadata() else { return true };
+    let mut start = vec![];
+    let read = File::open(path).and_then(|file| file.take(BEGINNING.len() as u64).read_to_end(&mut start));
+    metadata.is_file() && read.is_ok() && BEGINNING.starts_with(&start)
 }
 
 fn read(text: &[u8]) -> Option<Earlier> {

@@ -12,7 +12,7 @@ use same_file::Handle;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::ledger::{Ledger, Settings};
+use super::ledger::{Ledger, Settings, lock};
 use super::row::{Refused, Row};
 use super::{Hash, Input};
 use crate::cli::advice::{self, Spelling};
@@ -78,18 +78,27 @@ impl Sink {
         if !is_new && !Ledger::exists(&path) {
             bail!(no_ledger("is missing"));
         }
+        gpt2::files::check_output(&path)?;
         let mut ledger = Ledger::open(&path)?;
+        // Two names of a file have two ledgers.
+        let open = || -> Result<File> {
+            let file = File::options().append(true).create(true).open(&path).with_context(cannot_write)?;
+            lock(&file, &path)?;
+            Ok(file)
+        };
+        let mut file = open()?;
         let mut done = HashMap::new();
-        let file = if is_new {
+        if is_new {
             // In this order: a kill in between leaves an empty output, which means nothing.
-            let file = File::create(&path).with_context(cannot_write)?;
+            file.set_len(0).with_context(cannot_write)?;
             ledger.begin(settings)?;
-            file
         } else {
             let earlier = ledger.resume(&path, settings)?.ok_or_else(|| no_ledger("is damaged"))?;
             done = repair(&path, &earlier.contents, input.contents.as_ref())?;
-            File::options().append(true).open(&path).with_context(cannot_write)?
-        };
+            // A repair may have replaced the file.
+            drop(file);
+            file = open()?;
+        }
         Ok(Self { subcommand, output: Output::File(file, path, ledger), done })
     }
 

@@ -70,17 +70,17 @@ impl Level {
 /// Every name that `GPT2_SIMD` may have, on any processor.
 const NAMES: [&str; 6] = ["portable", "avx2", "avx512", "vnni", "amx", "neon"];
 
-/// Checks that the environment variable `GPT2_SIMD` names a level, if it is set.
+/// The level that the environment variable `GPT2_SIMD` asks for, if it is set, by its name.
 ///
 /// # Errors
 /// [`Error::Usage`] that names the levels.
-pub fn check_level() -> Result<()> {
-    match std::env::var_os("GPT2_SIMD") {
-        Some(name) if !name.is_empty() && !NAMES.iter().any(|known| name == *known) => {
-            Err(Error::Usage(format!("the environment variable GPT2_SIMD is {name:?}; it takes {}", NAMES.join(", "))))
-        }
-        _ => Ok(()),
-    }
+pub fn asked_level() -> Result<Option<&'static str>> {
+    let Some(name) = std::env::var_os("GPT2_SIMD").filter(|name| !name.is_empty()) else { return Ok(None) };
+    let known = NAMES.into_iter().find(|known| name == *known);
+    known.map(Some).ok_or_else(|| {
+        let names = NAMES.join(", ");
+        Error::Usage(format!("the environment variable GPT2_SIMD is {name:?}; it takes {names}"))
+    })
 }
 
 /// The level in use: the best that the processor offers, or a lower one if the environment variable `GPT2_SIMD`

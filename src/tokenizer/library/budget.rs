@@ -12,6 +12,8 @@ pub(super) struct Budget {
     /// The length in bytes.
     length: usize,
     is_file: bool,
+    /// The length of the tokens in bytes, if the size is theirs alone.
+    tokens: Option<usize>,
     time: Duration,
     /// The thread's processor time at which the budget is used up.
     end: Duration,
@@ -24,6 +26,9 @@ impl Budget {
     const GROWTH: usize = 8;
     /// What may be added to a text however short it is, in bytes.
     const ADDED: usize = 1 << 20;
+    /// What a token may become however short it is, in bytes. Whatever comes with each token of a text, however often it
+    /// is there, must be little.
+    const TOKEN: usize = 64;
     /// Processor time for every text, and for each of its bytes: a hundredth of the speed of usual tokenizers.
     const TIME: Duration = Duration::from_secs(5);
     const TIME_PER_BYTE: Duration = Duration::from_micros(10);
@@ -41,7 +46,13 @@ impl Budget {
 
     /// The budget for a text of this many bytes, with another limit of time.
     pub fn of_time(length: usize, time: Duration) -> Self {
-        Self { length, is_file: false, time, end: thread_time() + time, looked: Cell::new(Instant::now()) }
+        let (end, looked) = (thread_time() + time, Cell::new(Instant::now()));
+        Self { length, is_file: false, tokens: None, time, end, looked }
+    }
+
+    /// The same time, but the size of what becomes of tokens of `length` bytes together.
+    pub fn for_tokens(&self, length: usize) -> Self {
+        Self { tokens: Some(length), looked: self.looked.clone(), ..*self }
     }
 
     /// Whether there is time left.
@@ -61,14 +72,24 @@ impl Budget {
 
     /// Whether the text may have become this long.
     pub fn check_size(&self, bytes: usize) -> Result<(), String> {
-        if bytes <= self.length.saturating_mul(Self::GROWTH).saturating_add(Self::ADDED) {
+        let grown = |length: usize| length.saturating_mul(Self::GROWTH);
+        let most = match self.tokens {
+            Some(length) => grown(length).max(Self::TOKEN),
+            None => grown(self.length).saturating_add(Self::ADDED),
+        };
+        if bytes <= most {
             return Ok(());
         }
-        Err(format!("it makes {bytes} bytes or more of {}, which is too much", self.subject()))
+        let of = self.tokens.map_or_else(|| self.subject(), |length| format!("{} of tokens", counted(length)));
+        Err(format!("it makes {bytes} bytes or more of {of}, which is too much"))
     }
 
     fn subject(&self) -> String {
-        let Self { length, is_file, .. } = self;
-        if *is_file { format!("the file's {length} bytes") } else { format!("{length} bytes of text") }
+        let length = counted(self.length);
+        if self.is_file { format!("the file's {length}") } else { format!("{length} of text") }
     }
+}
+
+fn counted(bytes: usize) -> String {
+    if bytes == 1 { "1 byte".to_owned() } else { format!("{bytes} bytes") }
 }

@@ -169,7 +169,11 @@ impl Library {
         let pieces = in_order(entries.into_iter().map(|(piece, id)| (piece, u64::from(id))).collect())?;
         let added = self.added.get_added_tokens_decoder();
         let byte_level = self.steps.decodes_bytes();
-        let decoded = |ids: &[u32]| self.steps.decode(ids.iter().filter_map(|&id| self.written(id)).collect(), budget);
+        let decoded = |ids: &[u32]| {
+            let tokens: Vec<String> = ids.iter().filter_map(|&id| self.written(id)).collect();
+            let length = tokens.iter().map(String::len).sum();
+            self.steps.decode(tokens, &budget.for_tokens(length))
+        };
         // Decoders strip or add spaces at the start of a text, so each token is decoded after another one.
         let mut before = vec![];
         for id in (0..pieces.len() as u32).filter(|id| !added.contains_key(id)) {
@@ -180,7 +184,6 @@ impl Library {
         }
         let text_before = decoded(&before)?;
         let mut vocabulary = Vocabulary::with_capacity(pieces.len());
-        let mut size = 0;
         for (piece, id) in pieces.iter().zip(0..) {
             if added.get(&id).is_some_and(|token| token.special) {
                 vocabulary.push_added_as(piece, true, piece.bytes())?;
@@ -192,8 +195,13 @@ impl Library {
                     Some(text) => text.to_owned(),
                     None => decoded(&[id])?,
                 };
-                size += text.len();
-                budget.check_size(size).map_err(|fault| format!("decoder: {fault}"))?;
+                let length = self.written(id).map_or(0, |token| token.len());
+                if let Err(fault) = budget.for_tokens(length).check_size(text.len()) {
+                    // By itself it says which component made it.
+                    decoded(&[id])?;
+                    return Err(format!("decoder: {fault}"));
+                }
+                budget.check_time()?;
                 match fallback_byte(piece) {
                     Some(byte) if text != *piece => vocabulary.push_as(piece, [byte])?,
                     _ => vocabulary.push_as(piece, text.into_bytes())?,
@@ -218,13 +226,12 @@ fn added_tokens(
         vocabulary.add_tokens(tokens, model, None::<&NormalizerWrapper>).map_err(|e| e.to_string())?;
     }
     let mut changed = FxHashMap::default();
-    let mut size = 0;
     let mut tokens = vec![];
     for (&id, token) in vocabulary.get_added_tokens_decoder() {
         let mut content = NormalizedString::from(token.content.as_str());
         if token.normalized {
-            steps.normalize(&mut content, size, budget)?;
-            size += content.len();
+            steps.normalize(&mut content, 0, &budget.for_tokens(token.content.len()))?;
+            budget.check_time()?;
             if content.get() != token.content {
                 changed.insert(id, content.get().to_owned());
             }

@@ -128,8 +128,9 @@ fn fuzz(program: &Path, folder: &Path, time: Duration, seed: u64, only: Option<&
     let start = Instant::now();
     let next = AtomicU64::new(0);
     let report = Mutex::new(Report::default());
+    let scratch = Scratch::new(folder);
     let work = |worker: usize| -> io::Result<()> {
-        let place = folder.join(format!("work-{worker}"));
+        let place = scratch.0.join(format!("work-{worker}"));
         while start.elapsed() < time {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let (kind, _, make) = kinds[number as usize % kinds.len()];
@@ -168,6 +169,23 @@ fn fuzz(program: &Path, folder: &Path, time: Duration, seed: u64, only: Option<&
     let report = report.into_inner().expect("no worker panics while it reports");
     print(&report, start.elapsed());
     Ok(report.faults.is_empty())
+}
+
+/// Where cases run: in memory if there is a file system for it, which is nearly twice as fast.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(folder: &Path) -> Self {
+        let memory = Path::new("/dev/shm").join(format!("fuzz-gpt2-{}", std::process::id()));
+        Self(if fs::create_dir(&memory).is_ok() { memory } else { folder.join("work") })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed stays.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 fn print(report: &Report, time: Duration) {

@@ -227,6 +227,41 @@ fn a_quiet_run_waits_in_silence() {
     assert_eq!(scene.info(ID, &["--quiet"]).succeeds().stderr(), "");
 }
 
+/// Each answer comes in time, but all of them together take long.
+#[test]
+fn slow_answers_are_noted_and_have_a_limit() {
+    let after = |milliseconds| Fault::Delay(Duration::from_millis(milliseconds));
+    let note = |scene: &Scene| format!("note: asking the hub at {} for {ID} ...\n", scene.hub.url());
+    let scene = Scene::with("base");
+    scene.hub.fail(usize::MAX, "HEAD", "", after(1200));
+    let patiently = |scene: &Scene| scene.info(ID, &[]).env("HF_HUB_ETAG_TIMEOUT", "60");
+    assert_eq!(patiently(&scene).succeeds().stderr(), note(&scene));
+    // One answer alone: it is said before it comes.
+    let scene = Scene::with("base");
+    scene.hub.fail(1, "GET", LISTING, after(3500));
+    assert_eq!(patiently(&scene).succeeds().stderr(), note(&scene));
+    std::fs::remove_dir_all(scene.home.path().join("hub")).unwrap();
+    scene.hub.fail(1, "GET", LISTING, after(3500));
+    let quiet = scene.info(ID, &["--quiet"]).env("HF_HUB_ETAG_TIMEOUT", "60");
+    assert_eq!(quiet.succeeds().stderr(), "");
+    // Without a list, every name that a file may have is asked for: each gets its answer in the end.
+    let scene = Scene::with("base");
+    scene.hub.fail(usize::MAX, "GET", LISTING, page("200 OK", ""));
+    for name in ["config.json", WEIGHTS, "generation_config.json", "tokenizer.json", "vocab.json"] {
+        let path = format!("/resolve/{}/{name}", super::super::COMMIT);
+        scene.hub.fail(4, "HEAD", &path, after(3000));
+    }
+    let ended = bounded(&scene, scene.info(ID, &[]), "slow answers");
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    for words in [
+        &*note(&scene),
+        "cannot download the files of `someone/tiny`: in 12 s http://127.0.0.1",
+        "has not said what they are (HF_HUB_DOWNLOAD_TIMEOUT sets how long to wait)",
+    ] {
+        assert_eq!(ended.stderr.matches(words).count(), 1, "{}", ended.stderr);
+    }
+}
+
 /// An index of shards that names files elsewhere, or none.
 #[test]
 fn the_shards_are_files_of_the_repository() {

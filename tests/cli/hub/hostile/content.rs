@@ -74,6 +74,19 @@ fn content_has_limits() {
     ]);
 }
 
+/// The hub describes the file, and then does not have it.
+#[test]
+fn a_file_that_is_gone_is_named() {
+    let gone = |name| case("GET", name, Fault::Status(404), Badly(&["answered 404"]));
+    let end = Badly(&["model.safetensors of `someone/tiny` is not there: http://127.0.0.1", "answered 404 Not Found"]);
+    check(vec![
+        Case { end, ..gone("/someone/tiny/resolve/0123456789abcdef0123456789abcdef01234567/model.safetensors") },
+        Case { end: Badly(&["config.json of `someone/tiny` is not there"]), ..gone("config.json") },
+        // Where the hub redirects to, its leave may have ended.
+        Case { end: Badly(&["cannot download model.safetensors", "redirects to) answered 404"]), ..gone("Signature") },
+    ]);
+}
+
 #[test]
 fn a_part_is_only_appended_where_it_belongs() {
     const TOTAL: usize = 195_728;

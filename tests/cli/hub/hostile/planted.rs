@@ -116,11 +116,16 @@ fn a_link_in_place_of_a_lock_is_not_followed() {
     planted.succeeds("a link in place of a lock");
     std::fs::remove_dir_all(planted.scene.home.path().join("hub")).unwrap();
     std::fs::create_dir_all(locks.parent().unwrap()).unwrap();
-    symlink(planted.folder(), locks).unwrap();
-    planted.fails(
-        "a link in place of the folder of locks",
-        &["cannot write", ".locks", "a link there leads out of the cache", "remove the link"],
-    );
+    symlink(planted.folder(), &locks).unwrap();
+    let words = ["cannot write", ".locks", "a link there leads out of the cache", "remove the link"];
+    planted.fails("a link in place of the folder of locks", &words);
+    let all = locks.parent().unwrap();
+    for (to, words) in [(planted.folder(), &words[..]), (planted.outside.path().join("new"), &words[..2])] {
+        std::fs::remove_dir_all(planted.scene.home.path().join("hub")).unwrap();
+        std::fs::create_dir_all(all.parent().unwrap()).unwrap();
+        symlink(to, all).unwrap();
+        planted.fails("a link in place of the folder of all locks", words);
+    }
 }
 
 #[test]
@@ -141,6 +146,11 @@ fn a_folder_that_leads_out_of_the_cache_is_refused() {
     symlink(elsewhere.path(), planted.repository()).unwrap();
     planted.info(ID, &[]).succeeds();
     assert!(elsewhere.path().join("blobs").is_dir());
+    let planted = Scene::with("base");
+    let elsewhere = tempfile::tempdir().unwrap();
+    symlink(elsewhere.path(), planted.home.path().join("hub")).unwrap();
+    planted.info(ID, &[]).succeeds();
+    assert!(elsewhere.path().join(".locks").is_dir());
 }
 
 #[test]

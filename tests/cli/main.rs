@@ -21,6 +21,7 @@ mod hub;
 mod info;
 mod inputs;
 mod memory;
+mod pictures;
 mod rows;
 mod score;
 mod streams;

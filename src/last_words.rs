@@ -52,21 +52,31 @@ fn refused(size: usize) -> ! {
 }
 
 /// From now on, a mapped file that ends before its map does is an error that names the file.
+///
+/// This replaces the handler of Rust's library, which would restore the default action while this one runs: a second
+/// thread that reads the same file would then kill the program. On Linux, that handler knows stack overflows by `SIGSEGV`.
 pub fn of_mapped_files() {
-    let action = |info: &libc::siginfo_t| {
-        // SAFETY: the system sets the address for this signal.
-        let address = unsafe { info.si_addr() } as usize;
-        let mut line = Line::new([0; LONGEST]);
-        let _ = line.write_all(b"error: ");
-        let _ = match write_path_at(address, &mut line) {
-            Some(()) => line.write_all(b": the file was cut short, or its disk failed, while it was in use\n"),
-            None => line.write_all(b"memory could not be read (SIGBUS)\n"),
-        };
-        end(line)
+    let handler: extern "C" fn(libc::c_int, *const libc::siginfo_t, *mut libc::c_void) = mapped_file_was_cut;
+    // SAFETY: all zeros are a valid action, with an empty mask. The handler uses nothing but its own stack, system calls
+    // and an atomic. If it cannot be registered, the system ends the program instead.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut());
+    }
+}
+
+extern "C" fn mapped_file_was_cut(_: libc::c_int, info: *const libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the system hands over a valid `info`, with the address for this signal.
+    let address = unsafe { (*info).si_addr() } as usize;
+    let mut line = Line::new([0; LONGEST]);
+    let _ = line.write_all(b"error: ");
+    let _ = match write_path_at(address, &mut line) {
+        Some(()) => line.write_all(b": the file was cut short, or its disk failed, while it was in use\n"),
+        None => line.write_all(b"memory could not be read (SIGBUS)\n"),
     };
-    // SAFETY: the action uses nothing but its own stack, system calls and an atomic. If it cannot be registered, the system
-    // ends the program instead.
-    let _ = unsafe { signal_hook_registry::register_sigaction(libc::SIGBUS, action) };
+    end(line)
 }
 
 /// A line of output on the stack. What goes beyond its longest, a path and a few words, is cut off.

@@ -233,7 +233,11 @@ fn a_session_has_commands() {
     let rest = six.strip_prefix(three.trim_end_matches('\n')).unwrap();
     assert_eq!(more.stdout(), format!("{three}{rest}"));
     assert_eq!(std::fs::read_to_string(&file).unwrap() + "\n", six);
-    assert!(more.stderr().contains("story.txt") && more.stderr().contains("the prompt and its completion, 36 B"), "{}", more.stderr());
+    assert!(
+        more.stderr().contains("story.txt") && more.stderr().contains("the prompt and its completion, 36 B"),
+        "{}",
+        more.stderr()
+    );
     let undone = run(&["Once upon a", "/more", "/undo", "/undo", "/undo"]);
     assert_eq!(undone.stdout(), format!("{three}{rest}{three}"));
     assert!(undone.stderr().contains("error: there is nothing to undo yet"), "{}", undone.stderr());

@@ -27,13 +27,14 @@ const EXCLUDE: [(&str, &str, &str); 3] = [
     ("n_head", "random", "--n-head is about a checkpoint, and --random makes one: leave one of them out"),
 ];
 
-/// Flags for all subcommands with a model that some have no use for, and why. The help does not show them.
-pub const UNUSED: [(&str, &str, &str); 5] = [
-    ("info", "threads", "gpt2 info computes nothing: leave out --threads"),
-    ("bench", "tokenizer", "gpt2 bench reads no text: leave out --tokenizer"),
-    ("convert", "device", "gpt2 convert computes on the CPU: leave out --device"),
-    ("convert", "dtype", "gpt2 convert takes the type from --to: leave out --dtype"),
-    ("convert", "quantize", "gpt2 convert takes the type from --to: leave out --quantize"),
+/// Flags for all subcommands with a model that some have no use for. The help does not show them. Those that would mislead
+/// are refused, with the reason; the others change nothing, and scripts may give them to every subcommand.
+pub const UNUSED: [(&str, &str, Option<&str>); 5] = [
+    ("info", "threads", None),
+    ("bench", "tokenizer", None),
+    ("convert", "device", Some("gpt2 convert computes on the CPU: leave out --device")),
+    ("convert", "dtype", Some("gpt2 convert takes the type from --to: leave out --dtype")),
+    ("convert", "quantize", Some("gpt2 convert takes the type from --to: leave out --quantize")),
 ];
 
 /// What is wrong with the flags that were given, in a sentence.
@@ -54,9 +55,11 @@ fn fault_of(subcommand: &str, has: &dyn Fn(&str) -> bool, matches: &ArgMatches) 
     // Everywhere else, another tokenizer belongs to the model.
     let applies = |flag: &str| flag != "tokenizer" || subcommand == "tokenize";
     let excluded = EXCLUDE.iter().find(|(one, other, _)| applies(one) && given(one) && given(other));
-    let unused = UNUSED.iter().find(|(name, flag, _)| *name == subcommand && given(flag) && !is_cpu(flag, matches));
-    if let Some((.., why)) = excluded.or(unused) {
-        return Some((*why).to_owned());
+    let misleads = |flag: &str| given(flag) && !is_cpu(flag, matches);
+    let unused =
+        UNUSED.iter().filter(|(name, flag, _)| *name == subcommand && misleads(flag)).find_map(|(.., why)| *why);
+    if let Some(why) = excluded.map(|(.., why)| *why).or(unused) {
+        return Some(why.to_owned());
     }
     let is_text =
         |flag| has(flag) && matches.get_raw(flag).is_some_and(|mut values| values.any(|value| value == "text"));

@@ -59,6 +59,10 @@ pub fn fault(case: &Case, outcome: &Outcome, folder: &Path) -> Option<String> {
     let has = |flag: &str| case.arguments.iter().any(|argument| argument == flag);
     let is_batch = case.arguments.iter().any(|argument| argument.starts_with("--input"));
     let Ok(stderr) = str::from_utf8(&outcome.stderr) else { return Some("stderr is not UTF-8".into()) };
+    // Colour that was asked for is the program's own.
+    let is_coloured = has("--color") || case.arguments.iter().any(|argument| argument.starts_with("--color="));
+    let plain = |text: &str| if is_coloured { without_colours(text) } else { text.to_owned() };
+    let stderr = &*plain(stderr);
     if let Some((_, after)) = stderr.split_once("panicked at ") {
         return Some(format!("panic at {}", short_path(after.lines().next().unwrap_or_default())));
     }
@@ -81,12 +85,12 @@ pub fn fault(case: &Case, outcome: &Outcome, folder: &Path) -> Option<String> {
     if code != 0 {
         let mut before = stderr.lines().take_while(|line| !line.starts_with("error: "));
         let says_why = stderr.lines().any(|line| line.starts_with("error: "));
-        let known = ["note: ", "warning: ", "seed: ", "loaded "];
+        let known = ["note: ", "warning: ", "seed: ", "loaded ", "wrote "];
         if !says_why || before.any(|line| !known.iter().any(|start| line.starts_with(start))) {
             return Some(format!("exit code {code}, and stderr does not begin with `error: `: {}", shape(stderr)));
         }
     }
-    let stdout = String::from_utf8_lossy(&outcome.stdout);
+    let stdout = plain(&String::from_utf8_lossy(&outcome.stdout));
     if !is_text(case)
         && let Some(char) = stdout.chars().find(|char| drives_terminal(*char))
     {
@@ -109,6 +113,20 @@ pub fn fault(case: &Case, outcome: &Outcome, folder: &Path) -> Option<String> {
         return Some("stdout is not JSON".into());
     }
     left_over(case, folder)
+}
+
+/// The text without colours (`ESC [ numbers m`).
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
+        match rest.strip_prefix('m') {
+            Some(rest) => plain.push_str(rest),
+            None => plain.extend(["\u{1b}[", part]),
+        }
+    }
+    plain
 }
 
 /// Whether a character could drive a terminal, or reorder or hide text. Nothing but text that was asked for may hold one:

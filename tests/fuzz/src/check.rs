@@ -12,8 +12,8 @@ use crate::case::{Case, list};
 /// Processor time in seconds, address space in KiB, sizes of files in blocks of 512 bytes, no core dumps.
 const LIMITS: &str = r#"ulimit -t 10 && ulimit -v 4194304 && ulimit -f 200000 && ulimit -c 0 && exec "$@""#;
 
-/// How long a run may take in all. Longer than the processor's time, for others may use the processor.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a run may take in all. Much longer than the processor's time, for others may use the processor.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Wording of Rust and serde, which means nothing to users.
 const FOREIGN: &str = "invalid type: |invalid value: |invalid length |did not match any variant|untagged enum|unit variant|\

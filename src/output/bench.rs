@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Stdout, Style};
 
-/// The result of `bench`.
+/// How fast a model loads, reads a prompt and decodes.
 #[derive(Debug, Serialize)]
 pub struct BenchRecord {
     /// The model's name.

@@ -36,6 +36,11 @@ pub fn shell(line: &str, folder: &Path) -> Run {
     Run::clean(command)
 }
 
+/// Whether tests write the files that they would compare with, `GPT2_TEST_UPDATE=1`.
+pub fn is_update() -> bool {
+    std::env::var_os("GPT2_TEST_UPDATE").is_some()
+}
+
 impl Run {
     fn clean(mut command: Command) -> Self {
         for (name, _) in std::env::vars_os() {

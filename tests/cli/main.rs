@@ -20,6 +20,8 @@ mod html;
 mod hub;
 mod info;
 mod inputs;
+#[cfg(unix)]
+mod json_page;
 mod memory;
 mod pictures;
 mod rows;

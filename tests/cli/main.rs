@@ -5,8 +5,6 @@ mod bench;
 mod browser;
 mod checkpoint;
 mod convert;
-#[cfg(unix)]
-mod courses;
 mod early;
 #[cfg(feature = "hub")]
 mod fake_hub;
@@ -23,6 +21,8 @@ mod inputs;
 #[cfg(unix)]
 mod json_page;
 mod memory;
+#[cfg(unix)]
+mod pages;
 mod pictures;
 mod rows;
 mod score;

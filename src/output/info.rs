@@ -199,7 +199,7 @@ impl InfoRecord {
         writeln!(out, "  context          {} positions", grouped(c.n_positions as u64))?;
         writeln!(
             out,
-            "  key-value cache  {} a token, {} for a full context (f32; half of it in f16)",
+            "  key-value cache  {} a token, {} for a full context, in f32",
             readable(m.kv_cache_bytes_per_token),
             readable(m.kv_cache_bytes_full_context)
         )?;

@@ -31,7 +31,7 @@ pub use model::{ModelArgs, TokenizerArgs};
 pub use parse::{command, parse};
 pub use pieces::PiecesArg;
 pub use rows::{BatchSizeArg, MANY, RowArgs, TextsArgs};
-pub use score::ScoreArgs;
+pub use score::{ScoreArgs, ScoreFormat, WordCorrection};
 pub use text::{Prompt, TextArgs, flag_ids, is_stdin, longest_text, read_text};
 pub use trace::{Theme, TraceArgs};
 

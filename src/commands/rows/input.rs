@@ -49,7 +49,7 @@ impl Input {
     /// If it cannot be read, is the output, is not one JSON object a line, or has an id twice.
     pub fn open(args: &RowArgs, parameters: bool) -> Result<Option<Self>> {
         let Some(path) = &args.input else { return Ok(None) };
-        let keys = Keys { parameters, keep: args.keep.clone(), strict: args.strict };
+        let keys = Keys { parameters, own: &[], keep: args.keep.clone(), strict: args.strict };
         Self::of(path, Form::Objects(keys), args).map(Some)
     }
 
@@ -58,9 +58,19 @@ impl Input {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn of_texts(args: &TextsArgs) -> Result<Option<Self>> {
-        match &args.lines {
-            Some(path) => Self::of(path, Form::Texts, &args.rows).map(Some),
-            None => Self::open(&args.rows, false),
+        Self::of_texts_with(args, &[])
+    }
+
+    /// As [`of_texts`](Self::of_texts); rows have keys of the subcommand's `own`, too.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn of_texts_with(args: &TextsArgs, own: &'static [&'static str]) -> Result<Option<Self>> {
+        let keys = || Keys { parameters: false, own, keep: args.rows.keep.clone(), strict: args.rows.strict };
+        match (&args.lines, &args.rows.input) {
+            (Some(path), _) => Self::of(path, Form::Texts, &args.rows).map(Some),
+            (None, Some(path)) => Self::of(path, Form::Objects(keys()), &args.rows).map(Some),
+            (None, None) => Ok(None),
         }
     }
 

@@ -20,7 +20,7 @@ pub use input::{Input, Next};
 pub use ledger::{Settings, parameters};
 pub use lines::Lines;
 pub use progress::{outcome, progress, show_tokens};
-pub use row::{Refused, Row};
+pub use row::{Refused, Row, quoted, text, token_ids};
 pub use sink::Sink;
 
 use sha2::{Digest, Sha256};

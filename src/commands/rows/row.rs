@@ -30,6 +30,8 @@ const QUOTED: usize = 60;
 pub struct Keys {
     /// Whether a row may set decoding parameters.
     pub parameters: bool,
+    /// Keys of the subcommand's own, some of which may take the place of a text.
+    pub own: &'static [&'static str],
     /// The other keys that are carried into the result; all if none.
     pub keep: Option<Vec<String>>,
     /// Whether other keys are refused.
@@ -42,8 +44,12 @@ pub struct Row {
     /// What its result says about it.
     pub place: RowRecord,
     pub prompt: Prompt,
+    /// Whether it gives the prompt, or leaves that to keys of the subcommand's own.
+    pub has_prompt: bool,
     /// Decoding parameters by name.
     pub parameters: Map<String, Value>,
+    /// Keys of the subcommand's own that are not null.
+    pub own: Vec<(String, Box<RawValue>)>,
     /// Identifies it in its input: its id, or its line if it has none.
     pub(super) key: Hash,
     /// Of all that it says.
@@ -85,7 +91,8 @@ impl Row {
             Ok(text) => {
                 let text = text.strip_suffix('\r').unwrap_or(&text);
                 let (key, content) = (key(None, line), hash([text]));
-                Ok(Self { place, prompt: Prompt::Text(text.to_owned()), parameters: Map::new(), key, content })
+                let (prompt, parameters) = (Prompt::Text(text.to_owned()), Map::new());
+                Ok(Self { place, prompt, has_prompt: true, parameters, own: vec![], key, content })
             }
             Err(error) => Err(Box::new(Refused { place, error: error.context(format!("line {line}")) })),
         }
@@ -101,9 +108,15 @@ impl Keys {
             self.fill(&entries, &mut place)
         });
         match read {
-            Ok((prompt, parameters, content)) => {
-                Ok(Row { key: key(place.id.as_deref(), line), place, prompt, parameters, content })
-            }
+            Ok((prompt, parameters, own, content)) => Ok(Row {
+                key: key(place.id.as_deref(), line),
+                place,
+                has_prompt: prompt.is_some(),
+                prompt: prompt.unwrap_or(Prompt::Ids(vec![])),
+                parameters,
+                own,
+                content,
+            }),
             Err(error) => Err(Box::new(Refused { place, error })),
         }
     }
@@ -113,8 +126,8 @@ impl Keys {
         &self,
         entries: &[(Cow<'_, str>, &RawValue)],
         place: &mut RowRecord,
-    ) -> Result<(Prompt, Map<String, Value>, Hash)> {
-        let (mut known, mut others, mut carried) = (vec![], vec![], vec![]);
+    ) -> Result<(Option<Prompt>, Map<String, Value>, OwnKeys, Hash)> {
+        let (mut known, mut own, mut others, mut carried) = (vec![], vec![], vec![], vec![]);
         for (key, value) in entries {
             let key = &**key;
             let is_kept = self.keep.as_ref().is_some_and(|keep| keep.iter().any(|kept| kept == key));
@@ -122,6 +135,8 @@ impl Keys {
                 place.id = (value.get() != "null").then(|| (*value).to_owned());
             } else if PROMPT_KEYS.contains(&key) || self.is_parameter(key, is_kept) {
                 known.push((key, *value));
+            } else if self.own.contains(&key) {
+                own.push((key.to_owned(), (*value).to_owned()));
             } else {
                 if is_kept || self.keep.is_none() {
                     carried.push((key.to_owned(), (*value).to_owned()));
@@ -138,7 +153,7 @@ impl Keys {
             bail!("the row has {:?} twice", twice[0]);
         }
         for other in others {
-            if let Some((is, meant)) = meant(other, self.parameters) {
+            if let Some((is, meant)) = meant(other, self.parameters, self.own) {
                 bail!("{other:?} is {is} `{meant}`; write `{meant}`, or carry it along with --keep {other:?}");
             }
             if self.strict {
@@ -147,12 +162,13 @@ impl Keys {
         }
         let (texts, rest): (Vec<_>, Vec<_>) = known.into_iter().partition(|(key, _)| TEXT_KEYS.contains(key));
         let (ids, parameters): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(key, _)| IDS_KEYS.contains(key));
-        let prompt = prompt(&texts, &ids)?;
+        own.retain(|(_, value)| value.get() != "null");
+        let prompt = prompt(&texts, &ids, !own.is_empty())?;
         let parameters = parameters.into_iter().map(parameter).collect::<Result<_>>()?;
         let said = entries.iter().filter(|(key, _)| key != "id");
         let said: Vec<(&str, String)> = said.map(|(key, value)| (&**key, compact(value.get()))).collect();
         let content = hash(said.iter().flat_map(|(key, value)| [*key, value.as_str()]));
-        Ok((prompt, parameters, content))
+        Ok((prompt, parameters, own, content))
     }
 
     /// Whether the key is a parameter. One that we do not have is an error, unless it is to be carried along.
@@ -219,25 +235,31 @@ fn entries(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, String> {
     }
 }
 
-/// The prompt, given once under one of its names.
-fn prompt(texts: &[(&str, &RawValue)], ids: &[(&str, &RawValue)]) -> Result<Prompt> {
+/// Keys of a subcommand's own, with their values.
+type OwnKeys = Vec<(String, Box<RawValue>)>;
+
+/// The prompt, given once under one of its names; none if it may be absent and is.
+fn prompt(texts: &[(&str, &RawValue)], ids: &[(&str, &RawValue)], may_be_absent: bool) -> Result<Option<Prompt>> {
     let given: Vec<_> = texts.iter().chain(ids).filter(|(_, value)| value.get() != "null").collect();
     match given[..] {
+        [] if may_be_absent => Ok(None),
         [] => bail!("the row has no text (`prompt` or `text`) and no token ids (`prompt_ids` or `ids`)"),
-        [(key, value)] if TEXT_KEYS.contains(key) => text(key, value).map(Prompt::Text),
-        [(key, value)] => token_ids(key, value).map(Prompt::Ids),
+        [(key, value)] if TEXT_KEYS.contains(key) => text(key, value).map(Prompt::Text).map(Some),
+        [(key, value)] => token_ids(key, value).map(Prompt::Ids).map(Some),
         [(one, _), (other, _), ..] => bail!("the row has both `{one}` and `{other}`"),
     }
 }
 
-fn text(key: &str, value: &RawValue) -> Result<String> {
+/// The text that a key gives.
+pub fn text(key: &str, value: &RawValue) -> Result<String> {
     serde_json::from_str(value.get()).map_err(|_| match value.get().starts_with('"') {
         true => anyhow!("`{key}` has half of a surrogate pair (\\ud800 to \\udfff), which is no character"),
         false => anyhow!("`{key}` is {}; it takes a text", quoted(value.get())),
     })
 }
 
-fn token_ids(key: &str, value: &RawValue) -> Result<Vec<u32>> {
+/// The token ids that a key gives.
+pub fn token_ids(key: &str, value: &RawValue) -> Result<Vec<u32>> {
     serde_json::from_str(value.get()).map_err(|_| {
         let parts: Vec<&RawValue> = serde_json::from_str(value.get()).unwrap_or_default();
         match parts.iter().find(|part| serde_json::from_str::<u32>(part.get()).is_err()) {
@@ -265,7 +287,7 @@ fn parameter((key, value): (&str, &RawValue)) -> Result<(String, Value)> {
 }
 
 /// A part of a row for a message: on one line, and cut off if it is long.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let text = text.trim();
     let mut shown = printable::line(&text.chars().take(QUOTED).collect::<String>()).into_owned();
     if text.chars().nth(QUOTED).is_some() {
@@ -295,7 +317,7 @@ mod tests {
     use super::*;
 
     fn keys() -> Keys {
-        Keys { parameters: true, keep: None, strict: false }
+        Keys { parameters: true, own: &[], keep: None, strict: false }
     }
 
     fn row(text: &str) -> Row {

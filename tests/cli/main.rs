@@ -26,6 +26,7 @@ mod pages;
 mod pictures;
 mod rows;
 mod score;
+mod score_more;
 mod streams;
 mod terminal;
 mod texts;

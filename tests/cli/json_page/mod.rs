@@ -65,7 +65,16 @@ const SECTIONS: &[Section] = &[
         "output/score::ScoreRecord",
         &[
             "score -m demo \"Once upon a time\" --format json",
-            "score -m demo \"Once upon a time\" --bos --stride 2 --context 4 --format json",
+            "score -m demo \"Once upon a time\" --bos --stride 2 --window 4 --format json",
+            "score -m demo \" time\" --context \"Once upon a\" --words --entropy --logprobs 2 --format json",
+            "score -m demo \"Once upon a time\" --rolling --eos --format json",
+        ],
+    ),
+    section(
+        "`score --candidate`",
+        "output/score::CandidatesRecord",
+        &[
+            "score -m demo --context \"Once upon a\" --candidate \" time\" --candidate \" tree\" --entropy --format json",
         ],
     ),
     section(

@@ -10,7 +10,7 @@ use std::panic;
 use std::process::ExitCode;
 
 use cli::advice::{self, Spelling};
-use commands::Interrupted;
+use commands::{Interrupted, RowsFailed, Terminated};
 
 #[cfg(unix)]
 #[global_allocator]
@@ -37,8 +37,10 @@ fn run() -> ExitCode {
     let subcommand = cli.command.name();
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        // `gpt2 ... | head` is not a failure.
+        Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => ExitCode::from(Interrupted::EXIT_CODE),
+        Err(error) if error.is::<Terminated>() => ExitCode::from(Terminated::EXIT_CODE),
         Err(error) => {
             output::say_error(&advice::lines(&error, subcommand, Spelling::Flags));
             ExitCode::from(exit_code(&error))
@@ -66,13 +68,11 @@ fn refuse(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// Whether the reader closed the pipe (`gpt2 ... | head`), which is not a failure.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(output::is_closed_pipe)
-}
-
-/// 2 for a mistake on the command line, 1 for everything else.
+/// 2 for a mistake on the command line, 3 if all that failed are rows, 1 for everything else.
 fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<RowsFailed>() {
+        return RowsFailed::EXIT_CODE;
+    }
     let usage = error.chain().filter_map(|cause| cause.downcast_ref()).any(gpt2::Error::is_usage);
     if usage { 2 } else { 1 }
 }

@@ -8,7 +8,7 @@ use gpt2::tokenizer::{MergedWord, Token, Tokenizer};
 use regex::Regex;
 
 use super::load::{self, LoadedTokenizer};
-use super::rows::{self, Batch, Input, Results, Row, Settings};
+use super::rows::{Batch, Input, Row, Settings};
 use crate::cli::{Colour, Format, Prompt, TokenizeArgs, TokenizeFormat, Verbosity, flag_ids, read_text};
 use crate::output::tokenize::{
     MergesRecord, PieceRecord, StepRecord, TokenRecord, TokenizeRecord, WordRecord, write_vocabulary,
@@ -114,15 +114,15 @@ fn batch(
     }
     let asked = args.format.map(|format| matches!(format, TokenizeFormat::Text | TokenizeFormat::Ids));
     let is_text = args.count || texts.is_text(asked);
-    let results = Results::open(&texts.rows, is_text, &input, &mut settings)?;
-    let progress = rows::progress(texts.path(), verbosity.quiet || results.is_text())?;
+    let batch = Batch::open(&texts.rows, input, is_text, TOGETHER, &mut settings, verbosity)?;
     let one = |row: &&Row| {
         let (text, tokens) = tokenized(args, &tokenizer, row.prompt.clone())?;
         Ok(record(&tokenizer, &text, &tokens))
     };
     let format = args.format.unwrap_or_default();
     let view = View::new(args, colour, &tokenizer);
-    Batch { input, results, size: TOGETHER, progress, verbosity }.run(
+    batch.run(
+        &TokenizeRecord::default(),
         |rows, tokens| {
             let records: Vec<Result<_>> = rows.iter().map(one).collect();
             *tokens += records.iter().flatten().map(|record| record.count).sum::<usize>();

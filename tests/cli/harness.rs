@@ -222,6 +222,19 @@ pub fn golden(name: &str) -> serde_json::Value {
     serde_json::from_slice(&text).expect("golden.json is JSON")
 }
 
+/// Whether a key is what a batch says about a row.
+pub fn is_about_row(key: &str) -> bool {
+    ["id", "line", "file", "ok", "error", "error_kind", "row", "input"].contains(&key)
+}
+
+/// A record without what a batch says about its row, and without what it leaves empty.
+pub fn without_row(mut record: serde_json::Value) -> serde_json::Value {
+    if let Some(record) = record.as_object_mut() {
+        record.retain(|key, value| !is_about_row(key) && !value.is_null());
+    }
+    record
+}
+
 /// A list of ids as `--ids` takes it.
 pub fn id_text(ids: &serde_json::Value) -> String {
     let ids: Vec<String> = ids.as_array().expect("a list of ids").iter().map(ToString::to_string).collect();

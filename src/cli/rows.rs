@@ -99,14 +99,14 @@ impl Shard {
     fn of_task(variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let number = |name: &str| -> Result<Option<usize>, String> {
             let Some(text) = variable(name) else { return Ok(None) };
-            text.parse().map(Some).map_err(|_| format!("slurm: {name} is {text:?}, not a whole number"))
+            text.parse().map(Some).map_err(|_| format!("has no use for {name}, {text:?}, which is no whole number"))
         };
         let needed = |name: &str| {
-            number(name)?.ok_or_else(|| format!("slurm: {name} is not set; this is no task of a SLURM array"))
+            number(name)?.ok_or_else(|| format!("takes slurm in a task of a SLURM array, and here {name} is not set"))
         };
         let (task, of) = (needed("SLURM_ARRAY_TASK_ID")?, needed("SLURM_ARRAY_TASK_COUNT")?);
         if of == 0 {
-            return Err("slurm: SLURM_ARRAY_TASK_COUNT is 0".to_owned());
+            return Err("has no use for SLURM_ARRAY_TASK_COUNT, 0".to_owned());
         }
         // In an array such as 0-14:2, ids modulo their number would not all differ.
         let is_even = match (number("SLURM_ARRAY_TASK_MIN")?, number("SLURM_ARRAY_TASK_MAX")?) {
@@ -115,7 +115,7 @@ impl Shard {
         };
         match is_even {
             true => Ok(Self { index: task % of, of }),
-            false => Err("slurm: the ids of this array do not follow each other; give I/N".to_owned()),
+            false => Err("takes slurm in an array whose ids follow each other; in this one, give I/N".to_owned()),
         }
     }
 

@@ -185,7 +185,7 @@ fn rows_wait_for_memory_and_one_that_never_fits_is_its_own_error() {
     let free = limited(8_000_000, &arguments);
     assert_eq!(free.status.code(), Some(0), "{}", String::from_utf8_lossy(&free.stderr));
     let tight = limited(270_000, &arguments);
-    assert_eq!(tight.status.code(), Some(1), "{}", String::from_utf8_lossy(&tight.stderr));
+    assert_eq!(tight.status.code(), Some(3), "{}", String::from_utf8_lossy(&tight.stderr));
     let (free, mut tight) = (results(&free), results(&tight));
     let error = tight.remove(5)["error"].as_str().unwrap().to_owned();
     assert!(error.contains("`num_beams` ") && error.ends_with("would fit"), "{error}");

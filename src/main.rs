@@ -2,6 +2,8 @@
 
 mod cli;
 mod commands;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod heap;
 #[cfg(unix)]
 mod last_words;
 mod output;
@@ -17,6 +19,8 @@ use commands::Interrupted;
 static ALLOCATOR: last_words::Allocator = last_words::Allocator;
 
 fn main() -> ExitCode {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    heap::spare_memory();
     #[cfg(unix)]
     last_words::of_mapped_files();
     panic::set_hook(Box::new(|fault| output::say_error(&[fault_line(fault)])));

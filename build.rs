@@ -1,4 +1,4 @@
-//! Finds the commit, and compiles the kernels of `src/model/cuda/kernels.cu`: with nvcc for `--features cuda`, with the C++ compiler for
+//! Finds the commit, and compiles the kernels of `src/model/cuda/kernels`: with nvcc for `--features cuda`, with the C++ compiler for
 //! `--features emulator`.
 
 use std::env;
@@ -9,10 +9,9 @@ fn main() {
     if let Some(commit) = commit() {
         println!("cargo:rustc-env=GPT2_COMMIT={commit}");
     }
-    let folder = PathBuf::from("src/model/cuda");
+    let folder = PathBuf::from("src/model/cuda/kernels");
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed={}", folder.join("kernels.cu").display());
-    println!("cargo:rerun-if-changed={}", folder.join("emulator.hpp").display());
+    println!("cargo:rerun-if-changed={}", folder.display());
     println!("cargo:rustc-check-cfg=cfg(cuda_kernels)");
     let feature = |name: &str| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
     if feature("CUDA") {

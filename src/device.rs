@@ -44,14 +44,14 @@ impl Backend {
         /// Copies per pass.
         const COPIES: usize = 4;
         let Self::Candle(device) = self else { return Ok(kernels::memory_bandwidth(passes)) };
-        let (from, to) = (Tensor::zeros(COPIED, DType::F32, device)?, Tensor::zeros(COPIED, DType::F32, device)?);
+        let from = Tensor::zeros(COPIED, DType::F32, device)?;
         let mut fastest = f64::INFINITY;
         for _ in 0..passes {
             device.synchronize()?;
             let start = Instant::now();
             // Several, so that waiting for the device does not count.
             for _ in 0..COPIES {
-                to.slice_set(&from, 0, 0)?;
+                from.copy()?;
             }
             device.synchronize()?;
             fastest = fastest.min(start.elapsed().as_secs_f64());
@@ -138,11 +138,18 @@ fn runs_the_kernels(_: &Device) -> bool {
     false
 }
 
+/// Held while a GPU is opened, and while launches are recorded: opening one breaks what another thread records.
+#[cfg(feature = "cuda")]
+pub(crate) static OPENING_OR_RECORDING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 /// An NVIDIA GPU, or why there is none.
 fn open_cuda(number: usize) -> Result<Device, String> {
     #[cfg(all(feature = "cuda", target_os = "linux"))]
     crate::cuda_libraries::available()?;
     let list = "`nvidia-smi -L` lists this machine's GPUs, numbered from 0";
+    // Nothing is behind the lock that a panic could leave half done.
+    #[cfg(feature = "cuda")]
+    let _alone = OPENING_OR_RECORDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     // On a separate stream: graphs cannot be recorded on the default one.
     let device = Device::new_cuda_with_stream(number).map_err(|cause| format!("{}; {list}", one_line(&cause)))?;
     #[cfg(feature = "cuda")]

@@ -59,6 +59,12 @@ impl TextArgs {
         self.read(true)
     }
 
+    /// The text, if it is the name of a file: perhaps the file was meant.
+    pub fn named_file(&self) -> Option<&str> {
+        let text = self.positional.as_ref().or(self.prompt.as_ref())?;
+        Path::new(text).is_file().then_some(text)
+    }
+
     fn read(&self, drop_newline: bool) -> anyhow::Result<Prompt> {
         if let Some(ids) = &self.ids {
             return Ok(Prompt::Ids(flag_ids(ids, "--ids")?));

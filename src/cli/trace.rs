@@ -56,7 +56,7 @@ pub struct TraceArgs {
     /// Write a page for the browser to explore all views
     #[arg(long, value_name = "F.html", conflicts_with = MANY, help_heading = "Output")]
     pub html: Option<PathBuf>,
-    /// Save every activation and the logits
+    /// Save hidden states, attention and logits
     ///
     /// As safetensors, or for NumPy if the name ends in .npz.
     #[arg(long, value_name = "F.safetensors", conflicts_with = MANY, help_heading = "Output")]

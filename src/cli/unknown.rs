@@ -1,6 +1,7 @@
 //! What to say about an argument that a subcommand does not know, or does not expect.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Command};
@@ -96,12 +97,24 @@ pub fn unquoted(error: &clap::Error, command: &Command, arguments: &[OsString]) 
     let place = texts.iter().position(|text| TEXT_FLAGS.contains(text))?;
     let words = words(subcommand, &texts, place + 1);
     let what = words.get(1)?;
-    let (flag, quoted) = (texts[place], quoted(&words));
-    Some(in_one_line(&format!("unexpected argument '{what}' found; quote the text: {flag} {quoted}")))
+    Some(in_one_line(&format!("unexpected argument '{what}' found; {}", of_value(texts[place], &words))))
 }
 
 /// Flags whose value may be several words that need quotes.
-const TEXT_FLAGS: [&str; 5] = ["--prompt", "-p", "--file", "--ids", "--input"];
+const TEXT_FLAGS: [&str; 6] = ["--prompt", "-p", "--file", "--ids", "--decode", "--input"];
+
+/// The advice about several words as the value of one of [`TEXT_FLAGS`].
+fn of_value(flag: &str, words: &[&str]) -> String {
+    let what = match flag {
+        "--ids" | "--decode" => "ids",
+        "--file" | "--input" if words.iter().skip(1).any(|word| Path::new(word).exists()) => {
+            return format!("{flag} takes one file");
+        }
+        "--file" | "--input" => "name",
+        _ => "text",
+    };
+    format!("quote the {what}: {flag} {}", quoted(words))
+}
 
 /// What was meant by a name that is none of `names`, if it is nearly one of them.
 pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
@@ -122,7 +135,7 @@ fn stray(subcommand: &Command, texts: &[&str], place: usize) -> Option<String> {
     if positional.is_some_and(|positional| positional.get_id() == "positional") {
         let first = (0..=place).rev().take_while(|at| is_word(subcommand, texts, *at)).last()?;
         return Some(match first.checked_sub(2).map(|at| texts[at]).filter(|flag| TEXT_FLAGS.contains(flag)) {
-            Some(flag) => format!("quote the text: {flag} {}", quoted(&words(subcommand, texts, first - 1))),
+            Some(flag) => of_value(flag, &words(subcommand, texts, first - 1)),
             None => format!("quote the text: {}", quoted(&words(subcommand, texts, first))),
         });
     }

@@ -21,8 +21,8 @@ use gpt2::{Error, memory};
 use signal_hook::consts::SIGINT;
 use signal_hook::flag::register_conditional_shutdown;
 
-use crate::cli::{Cli, Command, completions};
-use crate::output::Stdout;
+use crate::cli::{Cli, Command, TextArgs, completions};
+use crate::output::{Stdout, say};
 
 /// Ctrl-C ended the run. Everything finished by then has been written.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,9 @@ pub fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
 /// An error to show to the user, or [`Interrupted`].
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     let (verbosity, colour) = (cli.verbosity, cli.colour.colour);
+    if let Some(file) = text_of(&cli.command).and_then(TextArgs::named_file).filter(|_| !verbosity.quiet) {
+        say(format_args!("note: the text is {file:?}, not what is in the file of that name; --file {file} reads it"));
+    }
     match cli.command {
         Command::Generate(args) => generate::run(&args, verbosity),
         Command::Tokenize(args) => tokenize::run(&args, colour, verbosity),
@@ -60,6 +63,18 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Convert(args) => convert::run(&args, verbosity),
         Command::Bench(args) => bench::run(&args, verbosity),
         Command::Completions { shell } => Stdout::lock().text(&completions::script(shell)?),
+    }
+}
+
+/// The text of a subcommand that takes one.
+fn text_of(command: &Command) -> Option<&TextArgs> {
+    match command {
+        Command::Generate(args) => Some(&args.text),
+        Command::Tokenize(args) => Some(&args.text),
+        Command::Topk(args) => Some(&args.text),
+        Command::Score(args) => Some(&args.text),
+        Command::Trace(args) => Some(&args.text),
+        Command::Info(_) | Command::Convert(_) | Command::Bench(_) | Command::Completions { .. } => None,
     }
 }
 

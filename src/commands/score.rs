@@ -85,8 +85,8 @@ impl Scorer<'_> {
         let record = self.record(ids, context, &score);
         if record.scored_tokens == 0 && !self.verbosity.quiet {
             say(match record.ids.is_empty() {
-                true => "there is nothing to score: the text is empty",
-                false => "there is nothing to score: the first token has no probability without --bos",
+                true => "note: there is nothing to score: the text is empty",
+                false => "note: there is nothing to score: the first token has no probability without --bos",
             });
         }
         if let Some(path) = &self.args.html {

@@ -18,7 +18,7 @@ pub enum FinishReason {
     Stop,
     /// The model's context is full.
     Context,
-    /// The caller ended it. The engine itself gives no such result.
+    /// The caller ended it, as on Ctrl-C.
     Interrupted,
 }
 

@@ -11,7 +11,7 @@ pub const TILE_ROWS: usize = 8;
 /// Positions in a page of the cache.
 pub const PAGE_POSITIONS: usize = 64;
 /// The most outputs, and rows, of a product that one thread block computes; matrices are padded to multiples of it.
-pub const WIDE: usize = 64;
+pub const WIDE: usize = 128;
 
 /// Roughly how many bytes the cache allocates at a time.
 const SLAB_BYTES: usize = 64 << 20;
@@ -20,7 +20,7 @@ const SLAB_BYTES: usize = 64 << 20;
 const PARTIAL_BYTES: usize = 64 << 20;
 
 /// The most tokens in a pass.
-const MOST_TOKENS: usize = 2048;
+const MOST_TOKENS: usize = 8192;
 
 /// Widths are zero-padded to multiples of this: what a warp multiplies at a time in the narrowest type.
 const PADDING: usize = 32;
@@ -54,6 +54,12 @@ pub struct NetworkShape {
 /// A width with padding, as stored in rows.
 pub fn padded(width: usize) -> usize {
     width.next_multiple_of(PADDING)
+}
+
+/// How many positions of a prompt a thread block attends for: four warps, each with one or two tiles.
+pub fn prompt_queries(numbers: FloatType) -> usize {
+    // In f32 a score takes several sums.
+    4 * TILE_ROWS * if numbers == FloatType::F32 { 1 } else { 2 }
 }
 
 /// Bytes of a matrix row with this many inputs.
@@ -171,7 +177,7 @@ impl PassRoom {
         let tokens = tokens.min(shape.most_tokens(false));
         // Decoding after the prompt splits attention.
         let split_tokens = Self::new(1, true, 1, 1, 0).split_tokens;
-        Self { split_tokens, ..Self::new(tokens, false, tokens.div_ceil(4 * TILE_ROWS), 1, 0) }
+        Self { split_tokens, ..Self::new(tokens, false, tokens.div_ceil(prompt_queries(shape.numbers)), 1, 0) }
     }
 }
 
@@ -201,8 +207,8 @@ impl PassBytes {
         Self {
             x: tokens * shape.padded * float,
             y: tokens * shape.padded * number,
-            // Attention reads whole tiles of queries, starting at any token.
-            q: (tokens + 4 * TILE_ROWS) * shape.heads * shape.key_dim * number,
+            // Attention reads up to two whole tiles of queries, starting at any token.
+            q: (tokens + 2 * TILE_ROWS) * shape.heads * shape.key_dim * number,
             inner: tokens * padded(shape.inner) * number,
             partial: partials * shape.value_dim * float,
             totals: partials * 2 * float,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Stdout, Style};
 
-/// The result of `bench`.
+/// How fast a model loads, reads a prompt and decodes.
 #[derive(Debug, Serialize)]
 pub struct BenchRecord {
     /// The model's name.
@@ -64,7 +64,7 @@ impl BenchRecord {
     pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
         let bold = Style::new().bold();
         let weights: Vec<String> =
-            self.weights.iter().map(|w| format!("{} {}", w.dtype, readable(w.bytes as u64))).collect();
+            self.weights.iter().map(|w| format!("{} {}", w.dtype.to_lowercase(), readable(w.bytes as u64))).collect();
         let threads = if self.threads == 1 { "thread" } else { "threads" };
         writeln!(out, "{bold}{}{bold:#}, {} {threads}, {}", line(&self.model), self.threads, self.simd)?;
         writeln!(out, "  weights         {}", weights.join(", "))?;
@@ -80,16 +80,16 @@ impl BenchRecord {
             writeln!(out, "  batch           {} sequences", self.batch_size)?;
         }
         writeln!(out, "\nTokens per second: median (smallest - largest)")?;
-        writeln!(out, "{bold}{:>8}  {:<30}  {:<30}  of memory limit{bold:#}", "prompt", "prefill", "decode")?;
+        writeln!(out, "{bold}{:>8}  {:<25}  {:<25}  of memory limit{bold:#}", "prompt", "prefill", "decode")?;
         for run in &self.runs {
             writeln!(
                 out,
-                "{:>8}  {:<30}  {:<30}  {:.2} of {:.1}",
+                "{:>8}  {:<25}  {:<25}  {:.2} of {}",
                 run.prompt_tokens,
                 cell(&run.prefill_tokens_per_s),
                 cell(&run.decode_tokens_per_s),
                 run.decode_of_limit,
-                run.decode_limit_tokens_per_s
+                short(run.decode_limit_tokens_per_s)
             )?;
         }
         Ok(())
@@ -97,5 +97,10 @@ impl BenchRecord {
 }
 
 fn cell(speed: &Speed) -> String {
-    format!("{:>8.1}  ({:.1} - {:.1})", speed.median, speed.min, speed.max)
+    format!("{:>7}  ({} - {})", short(speed.median), short(speed.min), short(speed.max))
+}
+
+/// A speed with four digits or more.
+fn short(speed: f64) -> String {
+    format!("{speed:.*}", usize::from(speed < 1000.0))
 }

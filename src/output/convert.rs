@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Stdout;
 
-/// The result of `convert`.
+/// The file that was written.
 #[derive(Debug, Serialize)]
 pub struct ConvertRecord {
     /// The model's name.

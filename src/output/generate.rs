@@ -15,7 +15,7 @@ use super::{RowRecord, Stdout};
 /// The result of one prompt.
 #[derive(Serialize)]
 pub struct GenerateRecord<'a> {
-    /// In a batch, the row: its `id`, `line` and `input`.
+    /// In a batch, those of the row.
     #[serde(flatten)]
     pub row: Option<RowRecord>,
     /// The model's name.
@@ -45,11 +45,13 @@ pub struct SequenceRecord<'a> {
     pub all_ids: Vec<u32>,
     /// The text of the generated ids without special tokens, cut before a stop string; null without a tokenizer.
     pub text: Option<String>,
-    /// Why it ended: `eos`, `length`, `stop` or `context`.
+    /// Why it ended.
     pub finish_reason: FinishReason,
-    /// The score of a beam, otherwise null.
+    /// The score of a beam: the sum of its log-probabilities, divided by its length to the power of the length penalty;
+    /// otherwise null.
     pub score: Option<f32>,
-    /// Each token's log-probability and alternatives, after the processors; null unless asked for.
+    /// Each generated token with its log-probability and `--logprobs K` alternatives, after the processors; null unless asked
+    /// for.
     pub logprobs: Option<Logprobs<'a>>,
 }
 
@@ -78,9 +80,9 @@ impl Serialize for Logprobs<'_> {
 pub struct LogprobRecord {
     /// The token.
     pub id: u32,
-    /// Its text.
+    /// Its text, with U+FFFD if the token alone is not UTF-8; null without a tokenizer.
     pub token: Option<String>,
-    /// Its natural log-probability.
+    /// Its log-probability.
     pub logprob: f32,
     /// The best candidates, best first.
     pub top: Vec<AlternativeRecord>,
@@ -91,9 +93,9 @@ pub struct LogprobRecord {
 pub struct AlternativeRecord {
     /// The token.
     pub id: u32,
-    /// Its text.
+    /// Its text, with U+FFFD if the token alone is not UTF-8; null without a tokenizer.
     pub token: Option<String>,
-    /// Its natural log-probability.
+    /// Its log-probability.
     pub logprob: f32,
 }
 

@@ -12,26 +12,26 @@ use unicode_width::UnicodeWidthStr;
 use super::tokens::padded;
 use super::{Stdout, Style};
 
-/// The result of `info`.
+/// A model without running it.
 #[derive(Debug, Serialize)]
 pub struct InfoRecord {
     /// The model's name, or the configuration's path.
     pub model: String,
-    /// The form of the checkpoint; null for a configuration alone.
+    /// The form of the checkpoint, such as `safetensors`; null for a configuration alone.
     #[serde(serialize_with = "as_text")]
     pub format: Option<Format>,
-    /// The validated configuration.
+    /// The configuration, checked and with its defaults filled in.
     pub config: Config,
     /// Parameters by component.
     pub parameters: Parameters,
     /// Bytes and operations.
     pub memory: MemoryRecord,
-    /// The checkpoint's tensors; empty unless asked for.
+    /// The checkpoint's tensors; empty unless asked for with `--tensors`.
     pub tensors: Vec<TensorRecord>,
-    /// The entries of PyTorch's state dict, in its order; only if asked for.
+    /// The entries of PyTorch's state dict, in its order; only with `--state-dict`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dict: Option<Vec<EntryRecord>>,
-    /// The tree of PyTorch's modules; only if asked for.
+    /// The tree of PyTorch's modules as text; only with `--module`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
     /// Where this comes from.
@@ -199,7 +199,7 @@ impl InfoRecord {
         writeln!(out, "  context          {} positions", grouped(c.n_positions as u64))?;
         writeln!(
             out,
-            "  key-value cache  {} a token, {} for a full context (f32; half of it in f16)",
+            "  key-value cache  {} a token, {} for a full context, in f32",
             readable(m.kv_cache_bytes_per_token),
             readable(m.kv_cache_bytes_full_context)
         )?;

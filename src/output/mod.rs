@@ -165,7 +165,7 @@ pub fn is_closed_pipe(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe && error.get_ref().is_some_and(|inner| inner.is::<StdoutError>())
 }
 
-/// What every record of a batch says about its row. Values come back as they were written.
+/// What every record of a batch says about its row, before all else. Values come back as they were written.
 #[derive(Debug, Serialize)]
 pub struct RowRecord {
     /// The row's id; null if it has none, or if the line could not be read.
@@ -186,12 +186,12 @@ impl Serialize for Carried {
     }
 }
 
-/// A failed row of a batch.
+/// What takes the place of the result of a row that failed.
 #[derive(Debug, Serialize)]
 pub struct ErrorRecord {
-    /// The row.
+    /// Those of the row.
     #[serde(flatten)]
     pub row: RowRecord,
-    /// Why, on one line.
+    /// Why it failed, on one line.
     pub error: String,
 }

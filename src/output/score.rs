@@ -19,9 +19,9 @@ pub struct ScoreRecord {
     pub ids: Vec<u32>,
     /// Their texts, with U+FFFD if a token alone is not UTF-8; null without a tokenizer.
     pub tokens: Vec<Option<String>>,
-    /// Their natural log-probabilities; null for a token that nothing precedes in its window.
+    /// Their log-probabilities; null for a token that nothing precedes in its window.
     pub logprobs: Vec<Option<f32>>,
-    /// One more than the number of tokens that were more probable in its place; null as above.
+    /// For each, one more than the number of tokens that were more probable in its place; null where `logprobs` is.
     pub ranks: Vec<Option<usize>>,
     /// The exact sum of the log-probabilities, with any stride.
     pub sum_logprob: f64,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// Enough to make a result again, in every record.
+/// Enough to make a result again.
 #[derive(Debug, Clone, Serialize)]
 pub struct SettingsRecord {
     /// The model's name.
@@ -17,11 +17,11 @@ pub struct SettingsRecord {
     pub dtype: String,
     /// The format of quantised weights, else null.
     pub quantization: Option<String>,
-    /// `cpu`, `cuda:0`, `metal`.
+    /// What computed: `cpu`, `cuda:0`, `metal`.
     pub device: String,
     /// The program's version.
     pub version: &'static str,
-    /// The instruction set in use.
+    /// The instruction set in use, as in `bench`.
     pub simd: &'static str,
     /// The parameters that are not at their defaults, under the names that rows give them; the seed, if something was
     /// drawn; and what else the model is run with: an adapter, another tokenizer, an assistant model.

@@ -30,13 +30,13 @@ pub struct ShapesRecord {
 /// Shapes as transformers has them.
 #[derive(Debug, Serialize)]
 pub struct Shapes {
-    /// `[B, T]`
+    /// `[B, T]`.
     pub ids: [usize; 2],
-    /// `[B, T, C]`
+    /// `[B, T, C]`.
     pub hidden_states: [usize; 3],
-    /// `[B, H, T, T]`
+    /// `[B, H, T, T]`.
     pub attention: [usize; 4],
-    /// `[B, T, V]`
+    /// `[B, T, V]`.
     pub logits: [usize; 3],
 }
 

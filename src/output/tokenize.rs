@@ -12,7 +12,7 @@ use super::numbers::decimal;
 use super::tokens::{Notation, padded, quoted};
 use super::{Stdout, Style};
 
-/// The result of `tokenize`.
+/// A text and its tokens; for `--decode`, of the tokens and their text.
 #[derive(Debug, Serialize)]
 pub struct TokenizeRecord<'a> {
     /// The text.
@@ -26,12 +26,12 @@ pub struct TokenizeRecord<'a> {
 /// A token of a text.
 #[derive(Debug, Serialize)]
 pub struct TokenRecord<'a> {
-    /// 0-based.
+    /// Its place among them.
     pub position: usize,
     /// The token.
     #[serde(flatten)]
     pub piece: PieceRecord<'a>,
-    /// The offset of its first byte in the text. A token added before the text has an empty range.
+    /// The offset of its first byte in the text, in bytes of UTF-8. A token added before the text has an empty range.
     pub start: usize,
     /// One past the offset of its last byte.
     pub end: usize,
@@ -68,13 +68,13 @@ pub struct WordRecord {
 pub struct StepRecord {
     /// The merge's line in `merges.txt`, from 0.
     pub rank: u32,
-    /// The pair.
+    /// The two tokens that became one.
     pub pair: (u32, u32),
     /// The word's tokens after it.
     pub ids: Vec<u32>,
 }
 
-/// The result of `tokenize --merges`.
+/// How byte-pair encoding made the tokens of each word. With `--format jsonl`, a line for each word.
 #[derive(Debug, Serialize)]
 pub struct MergesRecord {
     /// The words of the text, in order.

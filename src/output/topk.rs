@@ -26,7 +26,8 @@ pub enum TopkView<'a> {
     Steps(StepsRecord<'a>),
 }
 
-/// The result of `topk`.
+/// The distributions of the next token after the requested positions: the last one, unless `--all` or `--position` says
+/// otherwise.
 #[derive(Serialize)]
 pub struct TopkRecord<'a> {
     /// The model's name.
@@ -42,18 +43,18 @@ pub struct TopkRecord<'a> {
 /// The distribution after one position.
 #[derive(Serialize)]
 pub struct PositionRecord<'a> {
-    /// The 0-based position of the token before `next`.
+    /// The position of the token that `next` comes after.
     pub position: usize,
     /// That token.
     pub id: u32,
-    /// Its text.
+    /// Its text, with U+FFFD if the token alone is not UTF-8; null without a tokenizer.
     pub token: Option<String>,
-    /// The distribution's entropy in nats.
+    /// The entropy of the distribution, in nats.
     pub entropy: f64,
     /// How many tokens the processors left; absent if they removed none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<usize>,
-    /// The best candidates, best first.
+    /// The best candidates, best first: `-k` of them.
     pub next: Candidates<'a>,
     /// The tokens asked for with `--token`, in the order given.
     #[serde(skip_serializing_if = "Candidates::is_empty")]
@@ -83,14 +84,14 @@ impl Serialize for Candidates<'_> {
     }
 }
 
-/// One candidate for the next token.
+/// A candidate for the next token.
 #[derive(Debug, Serialize)]
 pub struct CandidateRecord {
     /// 1 for the most probable.
     pub rank: usize,
     /// The candidate.
     pub id: u32,
-    /// Its text.
+    /// Its text, with U+FFFD if the token alone is not UTF-8; null without a tokenizer.
     pub token: Option<String>,
     /// Its logit after the processors; null if they removed it.
     pub logit: Option<f32>,
@@ -204,7 +205,7 @@ fn write_line(candidate: &Candidate, longest: f64, notation: Notation<'_>, out: 
     writeln!(out, "{rank:>5}  {percent:>8}  {blue}{bar}{blue:#}{padding}  {bold}{token}{bold:#}  ({id})")
 }
 
-/// The result of `topk --append`.
+/// The best token, appended again and again.
 #[derive(Serialize)]
 pub struct StepsRecord<'a> {
     /// The model's name.
@@ -226,10 +227,10 @@ pub struct StepsRecord<'a> {
 pub struct StepRecord<'a> {
     /// 1 for the first.
     pub step: usize,
-    /// The token.
+    /// Those of the token.
     #[serde(flatten)]
     pub chosen: CandidateRecord,
-    /// The 0-based position of the token before it.
+    /// The position of the token before it.
     pub position: usize,
     /// The entropy of the distribution that it was taken from, in nats.
     pub entropy: f64,
@@ -297,7 +298,7 @@ fn bar(part: f64) -> String {
     "█".repeat(eighths / 8) + rest
 }
 
-/// The result of `topk --tree`.
+/// The best continuations, and after each of them the best ones.
 #[derive(Debug, Serialize)]
 pub struct TreeRecord {
     /// The model's name.
@@ -313,7 +314,7 @@ pub struct TreeRecord {
 /// A token in the tree of continuations.
 #[derive(Debug, Serialize)]
 pub struct NodeRecord {
-    /// The token, its rank and probability after its parent.
+    /// Those of the token, its rank and probability after its parent.
     #[serde(flatten)]
     pub candidate: CandidateRecord,
     /// The probability of the whole path from the prompt.

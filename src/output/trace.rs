@@ -11,7 +11,7 @@ use super::settings::SettingsRecord;
 use super::tokens::{Notation, cut};
 use super::{Stdout, Style};
 
-/// The activations of a pass. Only the requested views are present.
+/// The activations of a pass: the views that are asked for, `hidden` if none is.
 #[derive(Debug, Serialize)]
 pub struct TraceRecord {
     /// The model's name.
@@ -20,7 +20,7 @@ pub struct TraceRecord {
     pub ids: Vec<u32>,
     /// Their texts, with U+FFFD if a token alone is not UTF-8; null without a tokenizer.
     pub tokens: Vec<Option<String>>,
-    /// Whether several runs gave the same bits; only if asked for.
+    /// Whether several runs gave the same bits; only with `--repeat`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeat: Option<RepeatRecord>,
     /// The residual stream: `embed`, `blocks.{i}.hidden` (after block i), `final` (after the last norm).
@@ -83,24 +83,24 @@ pub struct HiddenRecord {
     pub mean: f64,
     /// Their standard deviation.
     pub std: f64,
-    /// The first values of the first position.
+    /// The first 8 values of the first position.
     pub first: Vec<f32>,
-    /// The first values of the last position.
+    /// The first 8 values of the last position.
     pub last_position: Vec<f32>,
-    /// The last values of the last position.
+    /// The last 8 values of the last position.
     pub last: Vec<f32>,
-    /// The norm of each position's vector.
+    /// The Euclidean norm of each position's vector.
     pub norms: Vec<f32>,
 }
 
 /// One head's attention probabilities.
 #[derive(Debug, Serialize)]
 pub struct HeadRecord {
-    /// From 0.
+    /// The layer, from 0.
     pub layer: usize,
-    /// From 0.
+    /// The head, from 0.
     pub head: usize,
-    /// `[T, T]`: for each query token, its weights on all tokens.
+    /// `[T, T]`: for each token, its attention to every token; 0 for those after it.
     pub weights: Vec<Vec<f32>>,
 }
 
@@ -118,9 +118,9 @@ pub struct LensRecord {
 pub struct ReadingRecord {
     /// The position of the token before the predicted one.
     pub position: usize,
-    /// The best tokens, best first.
+    /// The 5 best tokens, best first.
     pub top: Vec<BestRecord>,
-    /// The probability of the last layer's best token.
+    /// The probability of the token that the last layer finds best.
     pub outcome_prob: f32,
 }
 
@@ -129,7 +129,7 @@ pub struct ReadingRecord {
 pub struct BestRecord {
     /// The token.
     pub id: u32,
-    /// Its text.
+    /// Its text, with U+FFFD if the token alone is not UTF-8; null without a tokenizer.
     pub token: Option<String>,
     /// Its probability.
     pub prob: f32,

@@ -153,8 +153,14 @@ fn a_killed_run_resumes() {
     gpt2(&arguments).succeeds();
     assert_eq!(resumed, by_id(read(&output)));
     let complete = std::fs::read(&output).unwrap();
-    gpt2(&[&arguments[..], &["--resume"]].concat()).succeeds();
+    let done = gpt2(&[&arguments[..], &["--resume"]].concat()).succeeds();
     assert_eq!(std::fs::read(&output).unwrap(), complete, "nothing was left to do");
+    assert_eq!(done.stderr().lines().last().unwrap(), note_of(rows.len(), &output));
+}
+
+/// What is said of an output that was complete.
+fn note_of(rows: usize, output: &std::path::Path) -> String {
+    format!("note: {} had the results of {rows} rows already; there were no others", output.display())
 }
 
 #[test]

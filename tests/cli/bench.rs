@@ -32,9 +32,10 @@ fn the_json_has_every_measurement() {
 fn random_weights_need_no_files() {
     let flags = ["--random", "distilgpt2", "--quantize", "q8_0", "--prompt-tokens", "2", "-n", "1", "--repeat", "1"];
     let done = gpt2(&[&["bench"], &flags[..]].concat()).succeeds();
-    for words in ["distilgpt2 (random weights)", "Q8_0", "memory reads", "prefill"] {
+    for words in ["distilgpt2 (random weights)", "q8_0", "memory reads", "prefill"] {
         assert!(done.stdout().contains(words), "{words} is not in\n{}", done.stdout());
     }
+    assert!(done.stdout().lines().all(|line| line.chars().count() <= 80), "{}", done.stdout());
 }
 
 #[test]

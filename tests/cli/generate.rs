@@ -254,6 +254,10 @@ fn a_session_has_commands() {
     for words in ["greedy, max-new-tokens 3", "no parameter \"no-such\"", "no command /nonsense", "/set NAME VALUE"] {
         assert!(back.stderr().contains(words), "{words} is not in {}", back.stderr());
     }
+    for quit in ["/quit", "/exit"] {
+        let done = run(&[quit, "Once upon a"]);
+        assert_eq!((done.stdout(), done.stderr()), (String::new(), String::new()));
+    }
     for command in ["/more", "/retry", "/undo", "/save x", "/save"] {
         let stderr = run(&[command]).stderr();
         assert!(stderr.starts_with("error: ") && stderr.lines().count() == 1, "{command}: {stderr}");

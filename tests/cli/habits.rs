@@ -225,7 +225,7 @@ fn one_token_has_no_bits_per_byte() {
         (&["", "--bos"], "the text is empty"),
     ] {
         let stderr = gpt2(&[&["score", "-m", "demo"], arguments].concat()).succeeds().stderr();
-        assert_eq!(stderr, format!("there is nothing to score: {why}\n"));
+        assert_eq!(stderr, format!("note: there is nothing to score: {why}\n"));
     }
 }
 

@@ -40,6 +40,11 @@ pub fn shell(line: &str, folder: &Path) -> Run {
     Run::clean(command)
 }
 
+/// Whether tests write the files that they would compare with, `GPT2_TEST_UPDATE=1`.
+pub fn is_update() -> bool {
+    std::env::var_os("GPT2_TEST_UPDATE").is_some()
+}
+
 impl Run {
     fn clean(mut command: Command) -> Self {
         for (name, _) in std::env::vars_os() {
@@ -54,7 +59,7 @@ impl Run {
 }
 
 /// Tools that some tests need and not every machine has.
-const TOOLS: [&str; 2] = ["browser", "strace"];
+const TOOLS: [&str; 4] = ["browser", "curl", "jq", "strace"];
 
 /// Returns the tool if it was found. Otherwise the test must return, which counts as skipped and is reported on stderr,
 /// bypassing libtest's capture. `GPT2_TEST_REQUIRE`, a comma-separated list of [`TOOLS`] or `all`, makes it a failure.

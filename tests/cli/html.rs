@@ -302,13 +302,13 @@ fn no_page_scrolls_sideways_on_a_phone() {
     let folder = tempfile::tempdir().unwrap();
     let model = crate::harness::tiny("base").display().to_string();
     let long = "Once upon a time there was a king who had an extraordinarily beautiful daughter. ".repeat(6);
-    browser.resize(390, 844);
+    browser.resize(360, 740);
     for (name, command) in commands() {
         let command: Vec<&str> = command.into_iter().map(|part| if part == HOSTILE { &*long } else { part }).collect();
         let (path, _) = page(&folder, name, &command);
         browser.open(&path, "dark");
         let width = browser.value("document.documentElement.scrollWidth").as_f64().unwrap();
-        assert!(width <= 390.0, "{name} is {width} pixels wide");
+        assert!(width <= 360.0, "{name} is {width} pixels wide");
         assert_eq!(browser.problems(), Vec::<String>::new(), "{name}");
     }
     // Ids have no text without a tokenizer.

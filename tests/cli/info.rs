@@ -155,6 +155,15 @@ fn a_checkpoint_is_shown_as_pytorch_would_show_it() {
 }
 
 /// `sum(p.numel() for n, p in model.named_parameters() if ".attn." in n)`, and likewise.
+/// Of the largest published size, too.
+#[test]
+fn a_description_fits_a_terminal() {
+    for model in ["demo", "gpt2-xl"] {
+        let shown = gpt2(&["info", "-m", model, "--offline"]).succeeds().stdout();
+        assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    }
+}
+
 #[test]
 fn parameters_are_counted_by_kind() {
     let json = info(&config(json!({})));

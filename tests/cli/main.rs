@@ -5,8 +5,6 @@ mod bench;
 mod browser;
 mod checkpoint;
 mod convert;
-#[cfg(unix)]
-mod courses;
 mod early;
 #[cfg(feature = "hub")]
 mod fake_hub;
@@ -20,7 +18,11 @@ mod html;
 mod hub;
 mod info;
 mod inputs;
+#[cfg(unix)]
+mod json_page;
 mod memory;
+#[cfg(unix)]
+mod pages;
 mod pictures;
 mod rows;
 mod score;

@@ -33,6 +33,21 @@ fn the_short_help_fits_a_screen() {
     );
 }
 
+/// Perhaps the file was meant.
+#[test]
+fn a_text_that_names_a_file_is_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tale.txt"), "Once upon a time").unwrap();
+    let run = |arguments: &[&str]| gpt2(arguments).current_dir(folder.path()).succeeds();
+    for arguments in [&["tokenize", "tale.txt"][..], &["score", "-m", "demo", "-p", "tale.txt"]] {
+        let stderr = run(arguments).stderr();
+        assert!(stderr.starts_with("note: the text is \"tale.txt\"") && stderr.contains("--file tale.txt"), "{stderr}");
+        assert_eq!(run(&[arguments, &["-q"]].concat()).stderr(), "");
+    }
+    assert_eq!(run(&["tokenize", "tale"]).stderr(), "");
+    assert_eq!(run(&["tokenize", "--count", "--file", "tale.txt"]).stderr(), "");
+}
+
 /// What most people need comes first, and flags without a use are not offered.
 #[test]
 fn the_help_shows_what_is_of_use() {
@@ -85,6 +100,9 @@ fn tips_name_what_was_meant() {
         (&["topk", "Once", "upon", "-k", "5"], "quote the text: \"Once upon\""),
         (&["score", "-m", "demo", "It", "\"is\"", "so"], "quote the text: 'It \"is\" so'"),
         (&["generate", "--prompt", "Once", "upon", "-n", "3"], "quote the text: --prompt \"Once upon\""),
+        (&["tokenize", "--decode", "15496", "995"], "quote the ids: --decode \"15496 995\""),
+        (&["tokenize", "--count", "--file", "README.md", "LICENSE"], "--file takes one file"),
+        (&["tokenize", "--file", "my", "text.txt"], "quote the name: --file \"my text.txt\""),
         (&["info", "demo"], "the model is given with -m: gpt2 info -m demo"),
         (&["bench", "gpt2"], "the model is given with -m: gpt2 bench -m gpt2"),
         (&["convert", "demo", "--to", "f16", "x.gguf"], "the model is given with -m: gpt2 convert -m demo"),

@@ -17,13 +17,14 @@ use crate::cli::advice::{self, Spelling};
 use crate::output::{Stdout, Style, check_folder, say, say_written, write_file};
 
 /// The commands of a session, and what they do.
-const COMMANDS: [(&str, &str); 7] = [
+const COMMANDS: [(&str, &str); 8] = [
     ("/more", "continue the completion"),
     ("/retry", "complete again, with another seed"),
     ("/undo", "forget the last completion"),
     ("/set NAME VALUE", "set a parameter, as in /set temperature 0.8"),
     ("/set NAME default", "reset it; /set alone shows what is set"),
     ("/save FILE", "write the text to a file"),
+    ("/quit", "leave, as Ctrl-D does"),
     ("/help", "this list; a text of several lines goes between two \"\"\""),
 ];
 
@@ -40,6 +41,9 @@ pub fn run(generator: &Generator<'_>) -> Result<()> {
         say("type a text to continue; /help lists commands, Ctrl-C stops a completion, Ctrl-D quits");
     }
     while let Some(input) = reader.next()? {
+        if matches!(&input, Input::Command(name, _) if name == "quit" || name == "exit") {
+            break;
+        }
         let mut out = Stdout::lock().with_raw_text(generator.args.raw_text.raw_text);
         let outcome = session.answer(input, &mut out).map_err(|error| generator.blame(error, &[]));
         out.finish()?;

@@ -17,7 +17,7 @@ use super::row::{Refused, Row};
 use super::{Hash, Input};
 use crate::cli::advice::{self, Spelling};
 use crate::cli::{Format, RowArgs, Verbosity, is_stdin};
-use crate::output::{ErrorRecord, Stdout, check_folder, say_written};
+use crate::output::{ErrorRecord, Stdout, check_folder, say, say_written};
 
 /// The output for results, one per line. Each line is written at once, so that at most the last one can be incomplete.
 pub struct Sink {
@@ -74,7 +74,8 @@ impl Sink {
             });
         }
         // Through links, so that two names of a file are one file.
-        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        let is_link = path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+        let path = path.canonicalize().ok().filter(|_| is_link).unwrap_or_else(|| path.clone());
         let is_new = !args.resume || std::fs::metadata(&path).map_or(true, |metadata| metadata.len() == 0);
         let no_ledger = |is: &str| {
             let path = path.display();
@@ -113,6 +114,10 @@ impl Sink {
     pub fn report(&self, verbosity: Verbosity) {
         if let (Output::File(_, path, _), false) = (&self.output, verbosity.quiet) {
             let (written, before) = (self.written, self.done.len());
+            if written == 0 && before > 0 {
+                let rows = if before == 1 { "the result of 1 row" } else { &*format!("the results of {before} rows") };
+                return say(format_args!("note: {} had {rows} already; there were no others", path.display()));
+            }
             let rows = if written == 1 { "row" } else { "rows" };
             let before = if before == 0 { String::new() } else { format!(" beside {before} of an earlier run") };
             say_written(path, format_args!("results of {written} {rows}{before}"));

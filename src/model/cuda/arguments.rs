@@ -1,4 +1,4 @@
-//! The arguments of the kernels, as declared in `kernels.cu`. Addresses are in GPU memory, 0 for null.
+//! The arguments of the kernels, as declared in `kernels`. Addresses are in GPU memory, 0 for null.
 
 use super::shape::NetworkShape;
 
@@ -171,7 +171,7 @@ impl CachedArgs {
     }
 }
 
-// SAFETY: each has the fields of its namesake in `kernels.cu`, in order, and both sides use C's layout.
+// SAFETY: each has the fields of its namesake in `kernels`, in order, and both sides use C's layout.
 unsafe impl Arguments for NormaliseArgs {}
 // SAFETY: the same.
 unsafe impl Arguments for MatmulArgs {}

@@ -115,7 +115,7 @@ impl Gpu {
         let arguments = std::ptr::from_ref(arguments).cast();
         // SAFETY: `Arguments` guarantees that the kernel takes one argument of this type.
         let status = unsafe {
-            gpt2_emulate(c_name.as_ptr(), grid.as_ptr(), kernel.threads(numbers), shared, arguments, size_of::<A>())
+            gpt2_emulate(c_name.as_ptr(), grid.as_ptr(), kernel.threads(), shared, arguments, size_of::<A>())
         };
         if status == 0 { Ok(()) } else { Err(Error::Unsupported(format!("the emulator cannot run {name}: {status}"))) }
     }

@@ -1,8 +1,8 @@
-//! The kernels of `kernels.cu`, by name.
+//! The kernels of `kernels/`, by name.
 
 use crate::base::FloatType;
 use crate::config::Activation;
-pub use crate::model::cuda_shape::{PAGE_POSITIONS, TILE_OUTPUTS, TILE_ROWS};
+pub use crate::model::cuda_shape::{PAGE_POSITIONS, TILE_OUTPUTS, TILE_ROWS, prompt_queries};
 
 /// What a kernel does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +25,14 @@ pub enum Kernel {
     Matmul32,
     /// A product of many rows, 64 outputs of 64 rows at a time.
     Matmul64x64,
+    /// A product of many rows, 128 outputs of 64 rows at a time. Not in f32, whose sums take too many registers.
+    Matmul128x64,
     /// Attention with up to 8 queries per tile, pages in parallel.
     AttentionSplit,
     /// Attention with up to 8 queries per tile, pages in sequence.
     Attention8,
-    /// Attention with up to 32 queries per tile, pages in sequence.
-    Attention32,
+    /// Attention with many queries of a row per tile ([`prompt_queries`]), pages in sequence.
+    AttentionPrompt,
     /// The best token of each row.
     BestTokens,
     /// The best tokens of each row, and what their log-probabilities need.
@@ -41,7 +43,7 @@ pub enum Kernel {
 pub const WARP: u32 = 32;
 /// Rows per thread block of `Normalise`.
 pub const NORM_WARPS: usize = 4;
-/// Numbers of a head that a thread block of `Attention8` or `Attention32` mixes.
+/// Numbers of a head that a thread block of `Attention8` or `AttentionPrompt` mixes.
 pub const MIXED_NUMBERS: usize = 64;
 /// The largest vocabulary that `TopTokens` can search.
 pub const TOP_VOCABULARY: usize = 1 << 17;
@@ -50,7 +52,7 @@ pub const MOST_NORMED_SHARED: usize = 72 << 10;
 
 #[cfg(feature = "cuda")]
 impl Kernel {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Place,
         Self::Embed,
         Self::Normalise,
@@ -60,9 +62,10 @@ impl Kernel {
         Self::Matmul16,
         Self::Matmul32,
         Self::Matmul64x64,
+        Self::Matmul128x64,
         Self::AttentionSplit,
         Self::Attention8,
-        Self::Attention32,
+        Self::AttentionPrompt,
         Self::BestTokens,
         Self::TopTokens,
     ];
@@ -80,7 +83,7 @@ impl Kernel {
 }
 
 impl Kernel {
-    /// Its name in `kernels.cu`; `None` if there is no such kernel.
+    /// Its name in `kernels`; `None` if there is no such kernel.
     pub fn name(self, numbers: FloatType) -> Option<String> {
         let name = match self {
             Self::Place => "place",
@@ -92,30 +95,26 @@ impl Kernel {
             Self::Matmul16 => "matmul_16",
             Self::Matmul32 => "matmul_32",
             Self::Matmul64x64 => "matmul_64x64",
+            Self::Matmul128x64 if numbers != FloatType::F32 => "matmul_128x64",
             Self::AttentionSplit => "attention_split",
             Self::Attention8 => "attention_8",
-            Self::Attention32 => "attention_32",
+            Self::AttentionPrompt => "attention_prompt",
             Self::BestTokens if numbers == FloatType::F32 => "best_tokens",
             Self::TopTokens if numbers == FloatType::F32 => "top_tokens",
-            Self::BestTokens | Self::TopTokens => return None,
+            Self::Matmul128x64 | Self::BestTokens | Self::TopTokens => return None,
         };
         Some(format!("{name}_{}", numbers.name()))
     }
 
     /// Threads per block.
-    pub fn threads(self, numbers: FloatType) -> u32 {
+    pub fn threads(self) -> u32 {
         match self {
             Self::Place | Self::Embed | Self::BestTokens => 256,
             Self::Normalise => WARP * NORM_WARPS as u32,
             Self::TopTokens => 1024,
-            Self::Matmul64x64 if numbers != FloatType::F32 => 4 * WARP,
-            Self::Matmul8Normed
-            | Self::Matmul8
-            | Self::Matmul8Deep
-            | Self::Matmul16
-            | Self::Matmul32
-            | Self::Matmul64x64 => 8 * WARP,
-            Self::AttentionSplit | Self::Attention8 | Self::Attention32 => 4 * WARP,
+            Self::Matmul8Normed | Self::Matmul8 | Self::Matmul8Deep | Self::Matmul16 | Self::Matmul32 => 8 * WARP,
+            Self::Matmul64x64 | Self::Matmul128x64 => 4 * WARP,
+            Self::AttentionSplit | Self::Attention8 | Self::AttentionPrompt => 4 * WARP,
         }
     }
 
@@ -124,12 +123,13 @@ impl Kernel {
         match self {
             Self::Matmul8Normed => MOST_NORMED_SHARED,
             Self::Matmul64x64 => 48 << 10,
+            Self::Matmul128x64 => 72 << 10,
             _ => 0,
         }
     }
 }
 
-/// The number of an activation in `kernels.cu`. `gelu_new` and `gelu_fast` are two spellings of the tanh form.
+/// The number of an activation in `kernels`. `gelu_new` and `gelu_fast` are two spellings of the tanh form.
 pub fn activation(activation: Activation) -> i32 {
     match activation {
         Activation::GeluNew | Activation::GeluFast => 0,

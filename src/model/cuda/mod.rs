@@ -1,4 +1,4 @@
-//! The network on an NVIDIA GPU, with its own kernels (`kernels.cu`), in f32, f16 or bf16.
+//! The network on an NVIDIA GPU, with its own kernels (`kernels`), in f32, f16 or bf16.
 //!
 //! Residual stream, norms, biases and all sums are f32; weights, keys, values and the factors of products have the type
 //! that the model is loaded as. A row gives the same bits alone and in a batch, read at once or token by token.
@@ -9,7 +9,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `nvidia.rs`, `emulated.rs` | memory, copies, launches: on a GPU, or on the CPU instead |
-//! | `kernels.cu`, `kernel.rs`, `arguments.rs` | the kernels, their names, their arguments |
+//! | `kernels`, `kernel.rs`, `arguments.rs` | the kernels, their names, their arguments |
 //! | `pass.rs` | a pass: from ids to logits |
 //! | `operations.rs`, `record.rs` | the operations of a pass, and what it records for a trace |
 //! | `cache.rs`, `scratch.rs` | the state of a run, and the buffers of a pass |

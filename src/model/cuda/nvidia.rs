@@ -2,7 +2,7 @@
 //! see each other's results in order.
 
 use std::ffi::c_void;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use candle_core::cuda::cudarc::driver::{CudaFunction, CudaSlice, CudaStream, DevicePtr, result, sys};
 use candle_core::cuda::{CudaDevice, CudaStorage, WrapErr, cudarc};
@@ -11,6 +11,7 @@ use candle_core::{DType, Device, Shape, Storage, Tensor};
 use super::arguments::Arguments;
 use super::kernel::Kernel;
 use crate::base::FloatType;
+use crate::device::OPENING_OR_RECORDING;
 use crate::error::{Error, Result};
 
 /// Machine code for compute capability 8.0 and 9.0, and PTX for later ones.
@@ -213,7 +214,7 @@ impl Gpu {
             gridDimX: grid[0],
             gridDimY: grid[1],
             gridDimZ: grid[2],
-            blockDimX: kernel.threads(numbers),
+            blockDimX: kernel.threads(),
             blockDimY: 1,
             blockDimZ: 1,
             sharedMemBytes: shared as u32,
@@ -316,6 +317,7 @@ impl Gpu {
     /// # Errors
     /// If the device fails.
     pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Option<Graph>> {
+        let _alone = OPENING_OR_RECORDING.lock().unwrap_or_else(PoisonError::into_inner);
         let stream = &self.0.stream;
         stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
         let worked = work();

@@ -4,12 +4,11 @@
 use super::arguments::{BestArgs, Into, MatmulArgs, NormArgs, NormaliseArgs};
 use super::gpu::Memory;
 use super::kernel::{Kernel, NORM_WARPS, TILE_OUTPUTS, TILE_ROWS};
-use super::shape::WIDE;
 use super::{Linear, Matrix, Network, Norm};
 use crate::base::FloatType;
 use crate::error::Result;
 
-/// From this row length on, a product of few rows is limited by reading its weights.
+/// From this length of a row of weights on, a product's sums take longer than its start and end.
 const DEEP_ROW_BYTES: usize = 2048;
 
 /// Up to this many rows, a product is limited by its weights.
@@ -77,8 +76,15 @@ impl Network {
         let (numbers, processors) = (self.shape.numbers, self.gpu.processors());
         let arguments = complete(rows, weight, arguments);
         if rows > FEW_ROWS {
-            let grid = [rows.div_ceil(WIDE) as u32, weight.outputs.div_ceil(WIDE) as u32, 1];
-            let kernel = Kernel::Matmul64x64;
+            // Larger tiles read less, but there must be enough for two per multiprocessor, and few inputs do not pay for
+            // their start.
+            let tiles = |outputs: usize| [rows.div_ceil(64), weight.outputs.div_ceil(outputs)];
+            let is_deep = weight.row_bytes > DEEP_ROW_BYTES && tiles(128).iter().product::<usize>() >= 2 * processors;
+            let (kernel, [across, down]) = match numbers {
+                FloatType::F16 | FloatType::BF16 if is_deep => (Kernel::Matmul128x64, tiles(128)),
+                _ => (Kernel::Matmul64x64, tiles(64)),
+            };
+            let grid = [across as u32, down as u32, 1];
             return self.gpu.launch(kernel, numbers, grid, kernel.most_shared(), &arguments, true);
         }
         let tiles = weight.outputs.div_ceil(TILE_OUTPUTS);

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use super::arguments::{AttentionArgs, CachedArgs, EmbedArgs, Into, MatmulArgs, Queries, TopArgs};
 use super::cache::{Cache, GraphKey};
-use super::kernel::{Kernel, MIXED_NUMBERS, PAGE_POSITIONS, TILE_ROWS};
+use super::kernel::{Kernel, MIXED_NUMBERS, PAGE_POSITIONS, TILE_ROWS, prompt_queries};
 use super::operations::FEW_ROWS;
 use super::record::Record;
 use super::scratch::{Plan, Wanted, at};
@@ -38,7 +38,7 @@ struct Part<'a> {
     segment: usize,
 }
 
-/// The token ids that `rank_of` in `kernels.cu` ranked highest; `None` where a logit was not finite.
+/// The token ids that `rank_of` in `kernels` ranked highest; `None` where a logit was not finite.
 pub fn ids(bytes: &[u8]) -> impl Iterator<Item = Option<u32>> {
     let ranks = bytes.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes));
     ranks.map(|rank| (rank != u64::MAX).then_some(!(rank as u32)))
@@ -55,7 +55,7 @@ pub fn read_top(bytes: &[u8]) -> Option<Top> {
     Some(Top { best, normalizer: LogNormalizer { largest, log_sum: f64::from_ne_bytes(*sum).ln() as f32 } })
 }
 
-/// The logit of an ordered number: the inverse of `rank_of` in `kernels.cu`.
+/// The logit of an ordered number: the inverse of `rank_of` in `kernels`.
 fn logit(ordered: u32) -> f32 {
     f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
 }
@@ -218,7 +218,7 @@ impl Network {
             return (Kernel::AttentionSplit, TILE_ROWS);
         }
         if parts.iter().any(|part| part.ids.len() > TILE_ROWS) {
-            return (Kernel::Attention32, 4 * TILE_ROWS);
+            return (Kernel::AttentionPrompt, prompt_queries(self.shape.numbers));
         }
         let in_order = parts.len() * self.shape.heads >= 2 * self.gpu.processors();
         (if in_order { Kernel::Attention8 } else { Kernel::AttentionSplit }, TILE_ROWS)

@@ -30,7 +30,7 @@ pub struct Scratch {
     pub picked: Option<Memory>,
     /// (wanted, V) in f32.
     pub logits: Option<Memory>,
-    /// (wanted), as ranked by `rank_of` in `kernels.cu`.
+    /// (wanted), as ranked by `rank_of` in `kernels`.
     pub best: Option<Memory>,
     /// Sums and the most probable tokens, (wanted).
     pub top: Option<Memory>,

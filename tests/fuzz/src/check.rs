@@ -109,7 +109,7 @@ pub fn fault(case: &Case, outcome: &Outcome, folder: &Path) -> Option<String> {
         if stdout.lines().any(|line| !is_json(line)) {
             return Some("a line of stdout is not JSON".into());
         }
-    } else if code == 0 && formatted && !is_json(&stdout) {
+    } else if code == 0 && formatted && !has("--output") && !is_json(&stdout) {
         return Some("stdout is not JSON".into());
     }
     left_over(case, folder)

@@ -109,7 +109,7 @@ fn attention_is_right(shape: NetworkShape, parts: &Parts) {
     let q: Vec<f32> = noise_of(numbers, tokens * width, 8).iter().map(|q| 4.0 * q).collect();
     let mut padded_q = spread(&q, head_dim, key_dim, 0.0);
     // Tiles are whole, but no query may depend on the padding.
-    padded_q.resize((tokens + 32) * heads * key_dim, f32::NAN);
+    padded_q.resize((tokens + 2 * TILE_ROWS) * heads * key_dim, f32::NAN);
     let most_pages = shape.most_pages();
     let page_numbers = shape.page_bytes() / numbers.size();
     let (keys_at, values_at) = shape.layer_at(1);
@@ -146,9 +146,9 @@ fn attention_is_right(shape: NetworkShape, parts: &Parts) {
         (Kernel::AttentionSplit, 5, most_pages, true),
         (Kernel::Attention8, 8, 0, false),
         (Kernel::Attention8, 1, 0, false),
-        (Kernel::Attention32, 32, 0, false),
-        (Kernel::Attention32, 19, 0, false),
-        (Kernel::Attention32, 1, 0, false),
+        (Kernel::AttentionPrompt, prompt_queries(numbers), 0, false),
+        (Kernel::AttentionPrompt, 19, 0, false),
+        (Kernel::AttentionPrompt, 1, 0, false),
     ] {
         let attend = Attend { pages, ..attend };
         let other = untouched(weights.len());
@@ -211,7 +211,7 @@ fn a_row_with_a_copied_block_attends_to_what_it_holds_and_leaves_the_other_row_a
         let (len, past) = (71, 70);
         let product = Product::new(numbers, len + 1, shape.width, 3 * shape.width, false);
         let q_stride = shape.heads * shape.key_dim;
-        let q = upload(&vec![0; (len + 1 + 32) * q_stride * numbers.size()]);
+        let q = upload(&vec![0; (len + 1 + 2 * TILE_ROWS) * q_stride * numbers.size()]);
         // Appends tokens, from index `first` on, to a row.
         let read = |cache: &mut Cache, row, first: usize, len: usize, past: usize| {
             let segment = [Segment { row, first: 0, len, past }];

@@ -11,7 +11,7 @@ fn an_embedding_is_the_sum_of_two_rows_and_ranks_start_at_0() {
             let stride = padded(width);
             let tables = [noise_of(numbers, 11 * width, 10), noise_of(numbers, 8 * width, 11)];
             let rows = [(5, 11), (3, 8)].map(|(step, of)| (0..tokens as u32).map(move |i| i * step % of));
-            let [wte, wpe] = tables.each_ref().map(|table| upload(&bytes(numbers, &spread(table, width, stride, 0.0))));
+            let [wte, wpe] = tables.each_ref().map(|table| upload(&in_fragments(numbers, table, width)));
             let [ids, positions] = rows.clone().map(|rows| words(&rows.collect::<Vec<_>>(), |id| id.to_ne_bytes()));
             let [x, best] = [tokens * stride * 4, 5 * 8].map(untouched);
             let arguments = EmbedArgs {
@@ -72,7 +72,7 @@ fn matrices_of_any_type_are_converted_with_rounding_to_nearest() {
             for transposed in [false, true] {
                 let stride = padded(inputs);
                 let memory = upload(&file);
-                let to = untouched((outputs + 1) * stride * numbers.size());
+                let to = untouched((outputs.next_multiple_of(TILE_OUTPUTS) + 1) * stride * numbers.size());
                 let arguments = PlaceArgs {
                     from: memory.address(),
                     to: to.address(),
@@ -84,19 +84,19 @@ fn matrices_of_any_type_are_converted_with_rounding_to_nearest() {
                     unused: 0,
                 };
                 launch(Kernel::Place, numbers, [(outputs * inputs).div_ceil(PLACE_THREADS), 1, 1], 0, &arguments);
-                let all = download(&to);
+                let mut all = download(&to);
                 let what = format!("{stored:?} to {numbers:?}, {outputs} x {inputs}, transposed: {transposed}");
-                for (output, row) in all.chunks(stride * numbers.size()).enumerate() {
-                    let (inside, outside) = row.split_at(if output < outputs { inputs * numbers.size() } else { 0 });
-                    assert!(outside.iter().all(|byte| *byte == UNTOUCHED), "{what}: written beyond");
-                    for (input, ours) in floats(numbers, inside).into_iter().enumerate() {
-                        let x = from[if transposed { input * outputs + output } else { output * inputs + input }];
-                        let expected = floats(numbers, &bytes(numbers, &[x]))[0];
-                        // NaN of any kind.
-                        let same = ours.to_bits() == expected.to_bits() || ours.is_nan() && expected.is_nan();
-                        assert!(same, "{what}: {x} is {ours}, not {expected}");
-                    }
+                for (output, input) in (0..outputs).flat_map(|output| (0..inputs).map(move |input| (output, input))) {
+                    let at = fragment_at(numbers, output, input, stride) * numbers.size();
+                    let ours = &mut all[at..at + numbers.size()];
+                    let x = from[if transposed { input * outputs + output } else { output * inputs + input }];
+                    let [expected, y] = [&bytes(numbers, &[x]), &*ours].map(|bytes| floats(numbers, bytes)[0]);
+                    // NaN of any kind.
+                    let same = y.to_bits() == expected.to_bits() || y.is_nan() && expected.is_nan();
+                    assert!(same, "{what}: {x} is {y}, not {expected}");
+                    ours.fill(UNTOUCHED);
                 }
+                assert!(all.iter().all(|byte| *byte == UNTOUCHED), "{what}: written beyond");
             }
         }
     }
@@ -211,9 +211,8 @@ fn a_product_of_few_rows_ranks_the_best_tokens_of_the_rows_from_one_on() {
     for numbers in TYPES {
         let mut product = Product::new(numbers, rows, inputs, outputs, false);
         // The same rows repeated.
-        let mut w = noise_of(numbers, 30 * inputs, 13).repeat(outputs / 30);
-        w.resize(outputs.next_multiple_of(WIDE) * inputs, 0.0);
-        product.weight = upload(&bytes(numbers, &spread(&w, inputs, padded(inputs), 0.0)));
+        let w = noise_of(numbers, 30 * inputs, 13).repeat(outputs / 30);
+        product.weight = upload(&in_fragments(numbers, &w, inputs));
         product.x[20 * inputs] = f32::NAN;
         let mut x = spread(&product.x, inputs, padded(inputs), 0.0);
         x.resize(WIDE * padded(inputs), f32::NAN);

@@ -22,7 +22,9 @@ use super::arguments::{
 };
 use super::cache::Cache;
 use super::gpu::{Gpu, Memory};
-use super::kernel::{Kernel, MIXED_NUMBERS, MOST_NORMED_SHARED, NORM_WARPS, PAGE_POSITIONS, TILE_OUTPUTS, TILE_ROWS};
+use super::kernel::{
+    Kernel, MIXED_NUMBERS, MOST_NORMED_SHARED, NORM_WARPS, PAGE_POSITIONS, TILE_OUTPUTS, TILE_ROWS, prompt_queries,
+};
 use super::shape::{NetworkShape, WIDE, padded};
 use super::{PLACE_THREADS, pass};
 use crate::base::FloatType;
@@ -119,6 +121,31 @@ fn noise_of(numbers: FloatType, n: usize, seed: u64) -> Vec<f32> {
 
 fn words<const N: usize, W>(from: &[W], to_bytes: impl Fn(&W) -> [u8; N]) -> Memory {
     upload(&from.iter().flat_map(to_bytes).collect::<Vec<u8>>())
+}
+
+/// Where an input of an output is in a matrix in fragments, in numbers, as its format is described in `kernels`: for
+/// each 16 outputs, for each 64 bytes of inputs, two fragments of 16 bytes for each of 32 lanes. Lane 4g + t has, of the
+/// 64 bytes, the 16 at 16t of outputs g and g + 8: in f32 one after the other, in 16 bits in turns, two numbers at a time.
+fn fragment_at(numbers: FloatType, output: usize, input: usize, stride: usize) -> usize {
+    let (step, own) = (64 / numbers.size(), 16 / numbers.size());
+    let (g, lower) = (output % 8, output % 16 / 8);
+    let (t, i) = (input % step / own, input % own);
+    let of_lane = match numbers {
+        F32 => lower * own + i,
+        F16 | BF16 => [[0, 1, 4, 5, 8, 9, 12, 13], [2, 3, 6, 7, 10, 11, 14, 15]][lower][i],
+    };
+    let (fragment, at) = (of_lane / own, of_lane % own);
+    output / 16 * 16 * stride + input / step * 16 * step + fragment * 32 * own + (4 * g + t) * own + at
+}
+
+/// Rows of `inputs` numbers as a matrix in fragments, with zero padding.
+fn in_fragments(numbers: FloatType, from: &[f32], inputs: usize) -> Vec<u8> {
+    let (outputs, stride) = (from.len() / inputs, padded(inputs));
+    let mut to = vec![0.0; outputs.next_multiple_of(WIDE) * stride];
+    for (i, x) in from.iter().enumerate() {
+        to[fragment_at(numbers, i / inputs, i % inputs, stride)] = *x;
+    }
+    bytes(numbers, &to)
 }
 
 /// The relative error of storing a number.

@@ -21,12 +21,10 @@ impl Product {
         let x = noise_of(numbers, rows * inputs, 2);
         let b = noise(outputs, 3).iter().map(|b| if bias { 6.0 * b } else { 0.0 }).collect::<Vec<_>>();
         let stride = padded(inputs);
-        let mut padded_w = spread(&w, inputs, stride, 0.0);
-        padded_w.resize(outputs.next_multiple_of(WIDE) * stride, 0.0);
         let mut padded_x = spread(&x, inputs, stride, 0.0);
         // Tiles are whole, even that of the last row alone.
         padded_x.resize((rows + WIDE) * stride, f32::NAN);
-        let weight = upload(&bytes(numbers, &padded_w));
+        let weight = upload(&in_fragments(numbers, &w, inputs));
         let activations = upload(&bytes(numbers, &padded_x));
         let memory = bias.then(|| upload(&bytes(F32, &b)));
         Self { numbers, inputs, outputs, w, x, b, weight, activations, bias: memory }
@@ -76,8 +74,9 @@ pub(super) fn within(memory: &Memory, width: usize, stride: usize) -> Vec<f32> {
 }
 
 /// The products of rows that are already normed.
-fn products() -> impl Iterator<Item = Kernel> {
-    NARROW.into_iter().chain([Kernel::Matmul64x64])
+fn products(numbers: FloatType) -> impl Iterator<Item = Kernel> {
+    let all = NARROW.into_iter().chain([Kernel::Matmul64x64, Kernel::Matmul128x64]);
+    all.filter(move |kernel| kernel.name(numbers).is_some())
 }
 
 /// Launches a product.
@@ -92,6 +91,7 @@ pub(super) fn multiply(kernel: Kernel, numbers: FloatType, arguments: &MatmulArg
         Kernel::Matmul16 => (2 * TILE_ROWS, tiles, 0),
         Kernel::Matmul32 => (4 * TILE_ROWS, tiles, 0),
         Kernel::Matmul64x64 => (64, outputs.div_ceil(64), kernel.most_shared()),
+        Kernel::Matmul128x64 => (64, outputs.div_ceil(128), kernel.most_shared()),
         _ => unreachable!("no product"),
     };
     launch(kernel, numbers, [rows.div_ceil(tile_rows), down, 1], shared, arguments);
@@ -135,7 +135,7 @@ fn products_are_right_and_the_same_bits_in_every_kernel_and_for_a_row_alone() {
                 let off = (inputs + 9) as f64 * EPSILON * (terms.clone().map(f64::abs).sum::<f64>() + b.abs());
                 near(F32, *y, terms.sum::<f64>() + b, off, || format!("{numbers:?}, {rows} x {inputs}, output {i}"));
             }
-            for kernel in products() {
+            for kernel in products(numbers) {
                 let what = format!("{kernel:?}, {numbers:?}, {inputs} -> {outputs}");
                 assert_eq!(bits(&product.outputs(kernel, 0, rows)), bits(&first), "{what}, {rows} rows");
                 for row in (0..rows).step_by(rows.div_ceil(5)) {
@@ -154,7 +154,7 @@ fn outputs_are_added_to_the_residual_stream_or_activated() {
     for numbers in TYPES {
         let product = Product::new(numbers, rows, inputs, outputs, true);
         let plain = product.outputs(Kernel::Matmul8, 0, rows);
-        for kernel in products() {
+        for kernel in products(numbers) {
             let stream = noise(rows * outputs, 4);
             let untouched_f32 = f32::from_ne_bytes([UNTOUCHED; 4]);
             let to = upload(&bytes(F32, &spread(&stream, outputs, stride, untouched_f32)));
@@ -188,7 +188,7 @@ fn outputs_are_added_to_the_residual_stream_or_activated() {
     }
 }
 
-/// In the order of their numbers in `kernels.cu`.
+/// In the order of their numbers in `kernels`.
 const ACTIVATIONS: [fn(f64) -> f64; 7] = [
     |x| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh()),
     |x| 0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2)),
@@ -235,7 +235,7 @@ fn queries_keys_and_values_go_to_their_places_and_nothing_else_is_written() {
                     _ => pages[page * page_bytes + value * size..][..size].copy_from_slice(y),
                 }
             }
-            for kernel in products() {
+            for kernel in products(numbers) {
                 let [our_q, our_pages] = [untouched(q.len()), untouched(pages.len())];
                 let address = |page: usize| our_pages.address() + (page * page_bytes) as u64;
                 let page_of_row = words(&places, |place| address(place.0).to_ne_bytes());

@@ -14,9 +14,11 @@ struct Library {
     texts: Vec<String>,
     /// For each pattern and text, the ends of the pieces; those of matches are negative.
     patterns: BTreeMap<String, Vec<Vec<i64>>>,
-    /// Pattern, behavior, whether it is inverted, text, and the pieces.
-    splits: Vec<(String, String, bool, String, Vec<(usize, usize)>)>,
+    splits: Vec<Splits>,
 }
+
+/// Pattern, behavior, whether it is inverted, text, and the pieces.
+type Splits = (String, String, bool, String, Vec<(usize, usize)>);
 
 fn library() -> Library {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tokenizer/patterns.json");

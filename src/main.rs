@@ -2,12 +2,16 @@
 
 mod cli;
 mod commands;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod heap;
 #[cfg(unix)]
 mod last_words;
 mod output;
 
 use std::panic;
 use std::process::ExitCode;
+#[cfg(unix)]
+use std::sync::Arc;
 
 use cli::advice::{self, Spelling};
 use commands::{Interrupted, RowsFailed, Terminated};
@@ -17,8 +21,12 @@ use commands::{Interrupted, RowsFailed, Terminated};
 static ALLOCATOR: last_words::Allocator = last_words::Allocator;
 
 fn main() -> ExitCode {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    heap::spare_memory();
     #[cfg(unix)]
     last_words::of_mapped_files();
+    #[cfg(unix)]
+    report_full_files();
     panic::set_hook(Box::new(|fault| output::say_error(&[fault_line(fault)])));
     panic::catch_unwind(run).unwrap_or(ExitCode::FAILURE)
 }
@@ -46,6 +54,13 @@ fn run() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// A write beyond the limit on a file's size (`ulimit -f`) fails like any other. By itself, the signal ends the program.
+#[cfg(unix)]
+fn report_full_files() {
+    // Without a handler, the write would not return.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }
 
 /// A fault of this program or of a library in it, on one line that helps to find it.

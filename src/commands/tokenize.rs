@@ -47,6 +47,7 @@ pub fn run(args: &TokenizeArgs, colour: Option<Colour>, verbosity: Verbosity) ->
     if let (true, Prompt::Text(text)) = (args.merges, &prompt) {
         return write_merges(args, &tokenizer, text);
     }
+    let ids = if let Prompt::Ids(ids) = &prompt { Some(ids.clone()) } else { None };
     let (text, tokens) = tokenized(args, &tokenizer, prompt)?;
     if let Some(path) = &args.html {
         html::tokenize::write(path, &tokenizer, &text, &tokens)?;
@@ -56,8 +57,8 @@ pub fn run(args: &TokenizeArgs, colour: Option<Colour>, verbosity: Verbosity) ->
     }
     let format = args.format.unwrap_or_default();
     let mut out = Stdout::lock().with_raw_text(args.raw_text.raw_text);
-    if args.decode.is_some() && format == TokenizeFormat::Text {
-        return out.text(&text);
+    if let (Some(ids), TokenizeFormat::Text) = (ids, format) {
+        return out.text(&tokenizer.decode_exactly(&ids)?);
     }
     let record = record(&tokenizer, &text, &tokens);
     let view = View::new(args, colour, &tokenizer);

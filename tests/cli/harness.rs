@@ -6,6 +6,10 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+#[cfg(unix)]
+use std::sync::mpsc::RecvTimeoutError;
+#[cfg(unix)]
+use std::time::Duration;
 
 /// The folder of a tiny checkpoint with goldens.
 pub fn tiny(name: &str) -> PathBuf {
@@ -123,7 +127,20 @@ impl Run {
     /// terminal got, with line breaks as they were written.
     #[cfg(unix)]
     #[track_caller]
-    pub fn on_terminal(mut self) -> (Option<i32>, String) {
+    pub fn on_terminal(self) -> (Option<i32>, String) {
+        self.at_terminal(false)
+    }
+
+    /// The same, and its input is typed there, with Ctrl-D at the end.
+    #[cfg(unix)]
+    #[track_caller]
+    pub fn typed_on_terminal(self) -> (Option<i32>, String) {
+        self.at_terminal(true)
+    }
+
+    #[cfg(unix)]
+    #[track_caller]
+    fn at_terminal(mut self, is_typed: bool) -> (Option<i32>, String) {
         use std::fs::File;
         use std::io::Read;
         use std::os::fd::FromRawFd;
@@ -141,18 +158,29 @@ impl Run {
             libc::tcsetattr(its, libc::TCSANOW, &modes);
             (File::from_raw_fd(ours), File::from_raw_fd(its))
         };
-        let its = [its.try_clone().expect("another descriptor"), its];
-        let [stdout, stderr] = its;
-        let child = self.command.env("TERM", "xterm").env_remove("NO_COLOR");
-        let mut child = child.stdin(Stdio::piped()).stdout(stdout).stderr(stderr).spawn().expect("the binary starts");
+        let other = |file: &File| file.try_clone().expect("another descriptor");
+        let stdin = if is_typed { other(&its).into() } else { Stdio::piped() };
+        let child = self.command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("TERM_PROGRAM");
+        let child = child.stdin(stdin).stdout(other(&its)).stderr(its);
+        let mut child = child.spawn().expect("the binary starts");
         // The command holds the terminal open, whose end is that of the output.
         self.command = Command::new("");
-        let mut stdin = child.stdin.take().expect("a pipe");
-        let bytes = self.stdin;
-        let writer = std::thread::spawn(move || drop(stdin.write_all(&bytes)));
+        let (bytes, mut pipe, mut keyboard) = (self.stdin, child.stdin.take(), other(&ours));
+        let (ending, ended) = std::sync::mpsc::channel::<()>();
+        let writer = std::thread::spawn(move || {
+            if let Some(pipe) = &mut pipe {
+                return drop(pipe.write_all(&bytes));
+            }
+            let _ = keyboard.write_all(&bytes);
+            // What is typed before a line is asked for may be lost.
+            while ended.recv_timeout(Duration::from_millis(50)) == Err(RecvTimeoutError::Timeout) {
+                let _ = keyboard.write_all(b"\x04");
+            }
+        });
         let mut shown = vec![];
         // On Linux, the end is an error.
         let _ = ours.read_to_end(&mut shown);
+        drop(ending);
         writer.join().expect("the writer ends");
         let code = child.wait().expect("the binary ends").code();
         (code, String::from_utf8(shown).expect("a terminal gets UTF-8"))

@@ -1,6 +1,7 @@
 //! Hostile arguments and streams: whatever the input and wherever the output goes, a failure gives one clear line and an
 //! exit code, and finished results are kept.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -208,8 +209,8 @@ fn a_closed_stdout_ends_every_subcommand_in_silence() {
 /// makes the same calls fail, but needs a mount, which not every machine permits.
 #[cfg(unix)]
 fn with_small_files(input: &Path, arguments: &[&str]) -> std::process::Output {
-    // The limit is in blocks of 512 bytes. The signal is ignored, or it would end the program before it sees the error.
-    let script = r#"trap '' XFSZ; ulimit -f 128 || exit 99
+    // The limit is in blocks of 512 bytes.
+    let script = r#"ulimit -f 128 || exit 99
         "$@" > /dev/null; code=$?; ls -A; test ! -e out.jsonl || cat out.jsonl; exit $code"#;
     let folder = tempfile::tempdir().unwrap();
     let program = gpt2(arguments).into_command();
@@ -260,6 +261,46 @@ fn a_failed_write_leaves_no_partial_file() {
         lines.len()
     );
     assert!(lines.iter().all(|line| serde_json::from_str::<Value>(line).is_ok()), "no partial line is left");
+}
+
+/// A file that reached the limit on its size is continued where it ends, once the limit is raised.
+#[cfg(unix)]
+#[test]
+fn a_batch_whose_output_grew_too_large_is_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: String = (0..40).map(|i| format!("{}\n", json!({"id": i, "prompt": format!("King {i}")}))).collect();
+    std::fs::write(folder.path().join("in.jsonl"), rows).unwrap();
+    let results = |name: &str| -> BTreeMap<u64, Value> {
+        let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let results = lines.map(|mut line| {
+            line.as_object_mut().unwrap().remove("timings");
+            (line["id"].as_u64().unwrap(), line)
+        });
+        let results: Vec<_> = results.collect();
+        let count = results.len();
+        let results: BTreeMap<_, _> = results.into_iter().collect();
+        assert_eq!(results.len(), count, "a row is there twice");
+        results
+    };
+    for subcommand in [&["generate", "-m", "demo", "-n", "3", "--logprobs", "5"][..], &["score", "-m", "demo"]] {
+        let run = |blocks: &str, output: &str, flags: &[&str]| {
+            let files = ["--input", "in.jsonl", "--output", output, "--quiet"];
+            let program = gpt2(&[subcommand, &files[..], flags].concat()).into_command();
+            let mut command = Command::new("sh");
+            command.args(["-c", "ulimit -f $0 && exec \"$@\"", blocks]).arg(program.get_program());
+            let done = command.args(program.get_args()).current_dir(folder.path()).output().unwrap();
+            (done.status.code(), String::from_utf8(done.stderr).unwrap())
+        };
+        assert_eq!(run("unlimited", "all.jsonl", &[]), (Some(0), String::new()));
+        // 4 kB.
+        let (code, stderr) = run("8", "out.jsonl", &[]);
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stderr.starts_with("error: cannot write ") && stderr.contains("File too large"), "{stderr}");
+        assert!((1..40).contains(&results("out.jsonl").len()));
+        assert_eq!(run("unlimited", "out.jsonl", &["--resume"]), (Some(0), String::new()));
+        assert_eq!(results("out.jsonl"), results("all.jsonl"));
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use self::asked::{Around, Asked, Encoder, ROW_KEYS};
 use self::records::{RowScore, Shown};
 use super::load::Loaded;
 use super::progress::TokenBar;
-use super::rows::{self, Batch, Input, Results, Row, together};
+use super::rows::{self, Batch, Input, Row, together};
 use super::{Interrupted, interrupt_flag};
 use crate::cli::{Prompt, ScoreArgs, ScoreFormat, Verbosity, WordCorrection};
 use crate::output::score as output;
@@ -157,14 +157,16 @@ impl Scorer<'_> {
         });
         settings.parameters.extend(flags.as_object().cloned().unwrap_or_default());
         let for_people = args.format.map(|format| matches!(format, ScoreFormat::Text | ScoreFormat::Tsv));
-        let mut results = Results::open(&texts.rows, texts.is_text(for_people), &input, &mut settings)?;
-        if let Results::Text { out, .. } = &mut results {
-            self.write_header(out)?;
-        }
-        let progress = rows::progress(texts.path(), self.verbosity.quiet || results.is_text())?;
-        let batch = Batch { input, results, size: args.batch.batch_size, progress, verbosity: self.verbosity };
+        let is_text = texts.is_text(for_people);
+        let batch = Batch::open(&texts.rows, input, is_text, args.batch.batch_size, &mut settings, self.verbosity)?;
         let flags = Around::of_flags(args);
+        if args.is_table() {
+            let mut out = Stdout::lock();
+            self.write_header(&mut out)?;
+            out.finish()?;
+        }
         batch.run(
+            &self.empty(),
             |rows, tokens| {
                 let asked = rows.iter().map(|row| self.scorable(row, &flags)).collect();
                 rows::of_those_that_can(asked, |asked| {
@@ -173,6 +175,7 @@ impl Scorer<'_> {
                 })
             },
             |row, RowScore { shown, .. }, out| {
+                let Some(shown) = shown else { return Ok(()) };
                 if args.is_table() {
                     return self.write(shown, &row_name(row), out);
                 }
@@ -207,7 +210,7 @@ impl Scorer<'_> {
         let mut scores = &scores[..];
         let row = |asked: &Asked| {
             let own = scores.split_off(..asked.texts().count()).unwrap_or_default();
-            RowScore::new(self.shown(asked, own))
+            self.row(self.shown(asked, own))
         };
         Ok(asked.iter().map(row).collect())
     }

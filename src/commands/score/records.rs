@@ -20,40 +20,61 @@ pub enum Shown {
     Candidates(CandidatesRecord),
 }
 
-/// The result of a row. All rows have the same keys, whatever they ask.
+/// The result of a row. All rows of a run have the same keys, whatever they ask.
 #[derive(Serialize)]
 pub struct RowScore {
     #[serde(flatten)]
-    pub shown: Shown,
+    pub shown: Option<Shown>,
     /// Keys that other rows have.
     #[serde(flatten)]
     nulls: Map<String, Value>,
 }
 
+/// Keys of both kinds of results.
+const SHARED: [&str; 4] = ["model", "context_ids", "protocol", "settings"];
+
+/// Keys of the results of candidates.
+const OF_CANDIDATES: [&str; 4] = ["candidates", "best", "best_per_token", "best_per_byte"];
+
+/// Keys of the results of texts.
+const OF_TEXTS: [&str; 9] = [
+    "ids",
+    "tokens",
+    "logprobs",
+    "ranks",
+    "sum_logprob",
+    "scored_tokens",
+    "is_greedy",
+    "perplexity",
+    "bits_per_byte",
+];
+
 impl RowScore {
-    pub fn new(shown: Shown) -> Self {
-        let of_candidates = ["candidates", "best", "best_per_token", "best_per_byte"];
-        let of_texts = [
-            "ids",
-            "tokens",
-            "logprobs",
-            "ranks",
-            "sum_logprob",
-            "scored_tokens",
-            "is_greedy",
-            "perplexity",
-            "bits_per_byte",
-        ];
-        let absent = match &shown {
-            Shown::Text(record) => {
-                let context =
-                    [("context_ids", record.context_ids.is_none()), ("is_greedy", record.is_greedy.is_none())];
-                let context = context.into_iter().filter(|(_, is_absent)| *is_absent).map(|(key, _)| key);
-                context.chain(of_candidates).collect::<Vec<_>>()
-            }
-            Shown::Candidates(_) => of_texts.to_vec(),
+    fn new<'k>(shown: Option<Shown>, nulls: impl IntoIterator<Item = &'k str>) -> Self {
+        Self { shown, nulls: nulls.into_iter().map(|key| (key.to_owned(), Value::Null)).collect() }
+    }
+}
+
+impl Scorer<'_> {
+    /// Keys of texts, of which flags ask for some.
+    fn text_keys(&self) -> impl Iterator<Item = &'static str> {
+        let (words, top) = (self.args.words, self.args.logprobs.is_some());
+        let asked = [("entropies", self.args.entropy), ("top_logprobs", top), ("words", words)];
+        OF_TEXTS.into_iter().chain(asked.into_iter().filter(|(_, is_asked)| *is_asked).map(|(key, _)| key))
+    }
+
+    /// The keys of all rows.
+    pub fn empty(&self) -> RowScore {
+        RowScore::new(None, SHARED.into_iter().chain(self.text_keys()).chain(OF_CANDIDATES))
+    }
+
+    pub fn row(&self, shown: Shown) -> RowScore {
+        let nulls: Vec<&str> = match &shown {
+            Shown::Text(record) if record.context_ids.is_some() => OF_CANDIDATES.to_vec(),
+            Shown::Text(_) => ["context_ids", "is_greedy"].into_iter().chain(OF_CANDIDATES).collect(),
+            Shown::Candidates(_) => self.text_keys().collect(),
         };
-        Self { shown, nulls: absent.into_iter().map(|key| (key.to_owned(), Value::Null)).collect() }
+        RowScore::new(Some(shown), nulls)
     }
 }
 

@@ -30,6 +30,9 @@ pub struct Keys {
 /// Keys of a subcommand's own, with their values.
 pub type OwnKeys = Vec<(String, Box<RawValue>)>;
 
+/// What a row says, and a hash of all of it.
+type Said = (Option<Prompt>, Map<String, Value>, OwnKeys, Hash);
+
 /// A row that can be run.
 #[derive(Debug)]
 pub struct Row {
@@ -139,11 +142,7 @@ impl Keys {
     }
 
     /// Reads what the entries say, the id and the keys that are passed through first, so that errors come with them.
-    fn fill(
-        &self,
-        entries: &[(Cow<'_, str>, &RawValue)],
-        place: &mut RowRecord,
-    ) -> Result<(Option<Prompt>, Map<String, Value>, OwnKeys, Hash)> {
+    fn fill(&self, entries: &[(Cow<'_, str>, &RawValue)], place: &mut RowRecord) -> Result<Said> {
         let (mut known, mut own, mut others, mut carried) = (vec![], OwnKeys::new(), vec![], vec![]);
         for (key, value) in entries {
             let key = &**key;

@@ -30,7 +30,7 @@ const LONG: usize = 4096;
 pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
     check(args)?;
     let work = match Input::of_texts_with(&args.batch.texts, &ROW_KEYS)? {
-        Some(input) => Work::Batch(input),
+        Some(input) => Work::Batch(Box::new(input)),
         None if args.candidate.is_empty() => Work::Single(args.text.prompt()?),
         None => Work::Single(Prompt::Ids(vec![])),
     };
@@ -48,7 +48,7 @@ pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
     };
     let scorer = Scorer { args, loaded: &loaded, encoder, options, verbosity };
     match work {
-        Work::Batch(input) => scorer.batch(input),
+        Work::Batch(input) => scorer.batch(*input),
         Work::Single(prompt) => scorer.single(&prompt),
     }
 }
@@ -82,7 +82,7 @@ fn word_starts(loaded: &Loaded, end: Option<u32>) -> Result<WordStarts> {
 /// What to score.
 enum Work {
     Single(Prompt),
-    Batch(Input),
+    Batch(Box<Input>),
 }
 
 /// A loaded model and the flags.

@@ -17,7 +17,7 @@ use crate::output::score::{CandidateScore, CandidatesRecord, Protocol, ScoreReco
 #[serde(untagged)]
 pub enum Shown {
     Text(Box<ScoreRecord>),
-    Candidates(CandidatesRecord),
+    Candidates(Box<CandidatesRecord>),
 }
 
 /// The result of a row. All rows of a run have the same keys, whatever they ask.
@@ -37,17 +37,8 @@ const SHARED: [&str; 4] = ["model", "context_ids", "protocol", "settings"];
 const OF_CANDIDATES: [&str; 4] = ["candidates", "best", "best_per_token", "best_per_byte"];
 
 /// Keys of the results of texts.
-const OF_TEXTS: [&str; 9] = [
-    "ids",
-    "tokens",
-    "logprobs",
-    "ranks",
-    "sum_logprob",
-    "scored_tokens",
-    "is_greedy",
-    "perplexity",
-    "bits_per_byte",
-];
+const OF_TEXTS: [&str; 9] =
+    ["ids", "tokens", "logprobs", "ranks", "sum_logprob", "scored_tokens", "is_greedy", "perplexity", "bits_per_byte"];
 
 impl RowScore {
     fn new<'k>(shown: Option<Shown>, nulls: impl IntoIterator<Item = &'k str>) -> Self {
@@ -83,7 +74,7 @@ impl Scorer<'_> {
     pub fn shown(&self, asked: &Asked, scores: &[Score]) -> Shown {
         match asked {
             Asked::Text(text) => Shown::Text(Box::new(self.text(text, &scores[0]))),
-            Asked::Candidates(candidates) => Shown::Candidates(self.candidates(candidates, scores)),
+            Asked::Candidates(candidates) => Shown::Candidates(Box::new(self.candidates(candidates, scores))),
         }
     }
 

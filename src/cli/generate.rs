@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DecodingArgs, Format, ModelArgs, PiecesArg, RawTextArg, RowArgs, TextArgs, number};
+use super::{DecodingArgs, Format, ModelArgs, PiecesArg, RawTextArg, RowArgs, SeedByArg, TextArgs, number};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -64,6 +64,8 @@ pub struct GenerateArgs {
 pub struct BatchArgs {
     #[command(flatten)]
     pub rows: RowArgs,
+    #[command(flatten)]
+    pub seed_by: SeedByArg,
     /// Prompts to process at the same time
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = number::whole::<usize>(1..=4096))]
     pub batch_size: usize,

@@ -11,6 +11,7 @@ mod rows;
 mod score;
 mod settings;
 mod shapes;
+mod stop;
 mod tokenize;
 mod topk;
 mod trace;
@@ -22,6 +23,8 @@ use gpt2::{Error, memory};
 use signal_hook::consts::SIGINT;
 use signal_hook::flag::register_conditional_shutdown;
 
+pub use self::rows::RowsFailed;
+pub use self::stop::Terminated;
 use crate::cli::{Cli, Command, TextArgs, completions};
 use crate::output::{Stdout, say};
 

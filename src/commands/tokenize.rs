@@ -8,7 +8,7 @@ use gpt2::tokenizer::{MergedWord, Token, Tokenizer};
 use regex::Regex;
 
 use super::load::{self, LoadedTokenizer};
-use super::rows::{self, Batch, Input, Results, Row, Settings};
+use super::rows::{Batch, Input, Row, Settings};
 use crate::cli::{Colour, Format, Prompt, TokenizeArgs, TokenizeFormat, Verbosity, flag_ids, read_text};
 use crate::output::tokenize::{
     MergesRecord, PieceRecord, StepRecord, TokenRecord, TokenizeRecord, WordRecord, write_vocabulary,
@@ -47,6 +47,7 @@ pub fn run(args: &TokenizeArgs, colour: Option<Colour>, verbosity: Verbosity) ->
     if let (true, Prompt::Text(text)) = (args.merges, &prompt) {
         return write_merges(args, &tokenizer, text);
     }
+    let ids = if let Prompt::Ids(ids) = &prompt { Some(ids.clone()) } else { None };
     let (text, tokens) = tokenized(args, &tokenizer, prompt)?;
     if let Some(path) = &args.html {
         html::tokenize::write(path, &tokenizer, &text, &tokens)?;
@@ -56,8 +57,8 @@ pub fn run(args: &TokenizeArgs, colour: Option<Colour>, verbosity: Verbosity) ->
     }
     let format = args.format.unwrap_or_default();
     let mut out = Stdout::lock().with_raw_text(args.raw_text.raw_text);
-    if args.decode.is_some() && format == TokenizeFormat::Text {
-        return out.text(&text);
+    if let (Some(ids), TokenizeFormat::Text) = (ids, format) {
+        return out.text(&tokenizer.decode_exactly(&ids)?);
     }
     let record = record(&tokenizer, &text, &tokens);
     let view = View::new(args, colour, &tokenizer);
@@ -114,15 +115,15 @@ fn batch(
     }
     let asked = args.format.map(|format| matches!(format, TokenizeFormat::Text | TokenizeFormat::Ids));
     let is_text = args.count || texts.is_text(asked);
-    let results = Results::open(&texts.rows, is_text, &input, &mut settings)?;
-    let progress = rows::progress(texts.path(), verbosity.quiet || results.is_text())?;
+    let batch = Batch::open(&texts.rows, input, is_text, TOGETHER, &mut settings, verbosity)?;
     let one = |row: &&Row| {
         let (text, tokens) = tokenized(args, &tokenizer, row.prompt.clone())?;
         Ok(record(&tokenizer, &text, &tokens))
     };
     let format = args.format.unwrap_or_default();
     let view = View::new(args, colour, &tokenizer);
-    Batch { input, results, size: TOGETHER, progress, verbosity }.run(
+    batch.run(
+        &TokenizeRecord::default(),
         |rows, tokens| {
             let records: Vec<Result<_>> = rows.iter().map(one).collect();
             *tokens += records.iter().flatten().map(|record| record.count).sum::<usize>();

@@ -10,7 +10,7 @@ use unicode_width::UnicodeWidthStr;
 use super::numbers::probability;
 use super::tokens::{Notation, cut};
 use super::{Stdout, Style};
-pub use records::*;
+pub use records::{BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, RepeatRecord, TraceRecord};
 
 impl TraceRecord {
     /// Every view in the record.

@@ -6,6 +6,7 @@ mod browser;
 mod checkpoint;
 mod convert;
 mod early;
+mod engines;
 #[cfg(feature = "hub")]
 mod fake_hub;
 mod forms;
@@ -26,6 +27,7 @@ mod pages;
 mod pictures;
 mod rows;
 mod score;
+mod score_more;
 mod streams;
 mod terminal;
 mod texts;

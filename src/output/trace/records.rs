@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::output::settings::SettingsRecord;
 
 /// The activations of a pass: the views that are asked for, `hidden` if none is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct TraceRecord {
     /// The model's name.
     pub model: String,

@@ -211,7 +211,7 @@ mod tests {
             Activation::QuickGelu,
             Activation::Tanh,
         ] {
-            let mut y = [1.0; 19];
+            let mut y = [1f32; 19];
             (y[3], y[18]) = (f32::NAN, -f32::NAN);
             activate(f, &mut y);
             for (i, y) in y.iter().enumerate() {

@@ -244,7 +244,7 @@ fn attention_is_right(shape: NetworkShape, parts: &Parts) {
 #[test]
 #[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
 fn a_row_of_nan_gets_nan_and_leaves_the_other_rows_alone() {
-    let parts = [(70, 3), (30, 40), (0, 9)];
+    let parts: [(usize, usize); 3] = [(70, 3), (30, 40), (0, 9)];
     for numbers in TYPES {
         let shape = shape(numbers, 2, 20, 4 * PAGE_POSITIONS);
         let (tokens, most_pages) = (52, shape.most_pages());

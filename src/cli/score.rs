@@ -37,7 +37,7 @@ pub struct ScoreArgs {
     pub pieces: PiecesArg,
     /// text, json or jsonl
     ///
-    /// How to write the result; `text` lists every token of a short text (of a longer one with -v).
+    /// How to write the result; `text` lists every token (on a terminal, those of a long text with -v).
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
 }

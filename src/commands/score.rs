@@ -82,7 +82,8 @@ impl Scorer<'_> {
         if is_interrupted && !self.verbosity.quiet {
             say(format_args!("interrupted: these are the scores of the first {done} of {} tokens", total));
         }
-        let record = self.record(ids, context, &score);
+        let mut record = self.record(ids, context, &score);
+        record.interrupted = is_interrupted;
         if record.scored_tokens == 0 && !self.verbosity.quiet {
             say(match record.ids.is_empty() {
                 true => "note: there is nothing to score: the text is empty",
@@ -146,6 +147,7 @@ impl Scorer<'_> {
                 .filter(|n| *n > 0 && score.scored_tokens() > 0)
                 .map(|n| -sum_logprob / std::f64::consts::LN_2 / n as f64),
             protocol,
+            interrupted: false,
         }
     }
 

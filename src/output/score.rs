@@ -35,6 +35,8 @@ pub struct ScoreRecord {
     pub bits_per_byte: Option<f64>,
     /// How the text was scored.
     pub protocol: Protocol,
+    /// Whether Ctrl-C ended it early: what comes after the last log-probability is not scored.
+    pub interrupted: bool,
     /// What it was made with.
     pub settings: SettingsRecord,
 }
@@ -50,7 +52,7 @@ pub struct Protocol {
     pub stride: Option<usize>,
 }
 
-/// Texts up to this many tokens are listed token by token.
+/// Texts up to this many tokens are listed token by token on a terminal, too.
 const SHORT: usize = 40;
 
 /// Classes of surprisal: lower bound in bits, label, and colour on a terminal.
@@ -63,20 +65,32 @@ const CLASSES: [(f32, &str, Option<u8>); 5] = [
 ];
 
 impl ScoreRecord {
-    /// The text coloured by surprisal (if colours are supported), the list of tokens if it is short or `all` is set, and
-    /// the totals.
+    /// The text coloured by surprisal (if colours are supported), the list of tokens, and the totals. A terminal gets the
+    /// list of a long text only if `all` is set.
     pub fn write_text(&self, notation: Notation<'_>, all: bool, out: &mut Stdout) -> Result<()> {
-        if Stdout::has_colour() && !self.ids.is_empty() {
+        let reached = self.reached();
+        if Stdout::has_colour() && reached > 0 {
             self.write_coloured(notation, out)?;
         }
-        if all || self.ids.len() <= SHORT {
+        if all || reached <= SHORT || !Stdout::is_terminal() {
             self.write_tokens(notation, out)?;
+        } else {
+            let dim = Style::new().dimmed();
+            writeln!(out, "{dim}{}: -v or a pipe (| less) lists each{dim:#}\n", tokens_text(reached))?;
         }
         self.write_sums(out)
     }
 
+    /// How many tokens there are to show: of an interrupted run, those up to the last scored one.
+    fn reached(&self) -> usize {
+        match self.interrupted {
+            true => self.logprobs.iter().rposition(Option::is_some).map_or(0, |last| last + 1),
+            false => self.ids.len(),
+        }
+    }
+
     fn write_coloured(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
-        for span in notation.spans(&self.ids) {
+        for span in notation.spans(&self.ids[..self.reached()]) {
             // The surprisal of a character split over several tokens is their sum.
             let bits = self.logprobs[span.tokens].iter().flatten().map(|logprob| bits(*logprob)).sum();
             write_in(out, style(bits), &span.text)?;
@@ -92,7 +106,7 @@ impl ScoreRecord {
     fn write_tokens(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
         let dim = Style::new().dimmed();
         writeln!(out, "{dim}{:>6} {:>10} {:>8} {:>7}  token{dim:#}", "", "logprob", "bits", "rank")?;
-        for (i, token) in notation.tokens(&self.ids).into_iter().enumerate() {
+        for (i, token) in notation.tokens(&self.ids[..self.reached()]).into_iter().enumerate() {
             match (self.logprobs[i], self.ranks[i]) {
                 (Some(logprob), Some(rank)) => {
                     let (nats, bits_shown) = (decimal(logprob, 4), decimal(bits(logprob), 2));

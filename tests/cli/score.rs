@@ -118,6 +118,7 @@ fn the_json_has_the_keys_of_the_contract() {
         "perplexity",
         "bits_per_byte",
         "protocol",
+        "interrupted",
         "settings",
     ];
     assert_eq!(keys, expected);

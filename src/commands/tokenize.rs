@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use anyhow::{Context, Result};
 use gpt2::Error;
+use gpt2::error::tokens_text;
 use gpt2::tokenizer::{MergedWord, Token, Tokenizer};
 use regex::Regex;
 
@@ -15,6 +16,9 @@ use crate::output::tokenize::{
 };
 use crate::output::tokens::Notation;
 use crate::output::{Stdout, check_folder, html, say, say_written};
+
+/// A page with more tokens than this takes a browser seconds to draw.
+const SLOW_PAGE: usize = 100_000;
 
 /// The longest word whose merges are shown, in bytes.
 const LONGEST_MERGED: usize = 200;
@@ -52,10 +56,27 @@ pub fn run(args: &TokenizeArgs, colour: Option<Colour>, verbosity: Verbosity) ->
         html::tokenize::write(path, &tokenizer, &text, &tokens)?;
         if !verbosity.quiet {
             say_written(path, "a page with the text in the colours of its tokens");
+            if tokens.len() > SLOW_PAGE {
+                let tokens = tokens_text(tokens.len());
+                say(format_args!("note: a browser takes long to show a page with {tokens}"));
+            }
         }
     }
     let format = args.format.unwrap_or_default();
     let mut out = Stdout::lock().with_raw_text(args.raw_text.raw_text);
+    // Records take far more memory than tokens.
+    if args.count {
+        writeln!(out, "{}", tokens.len())?;
+        return out.finish();
+    }
+    if format == TokenizeFormat::Ids {
+        write_ids(tokens.iter().map(|token| token.id), &mut out)?;
+        return out.finish();
+    }
+    // The user asked for the page.
+    if args.html.is_some() && args.format.is_none() && args.decode.is_none() {
+        return Ok(());
+    }
     if args.decode.is_some() && format == TokenizeFormat::Text {
         return out.text(&text);
     }
@@ -102,7 +123,7 @@ fn batch(
     });
     let mut settings = Settings {
         subcommand: "tokenize".to_owned(),
-        model: args.tokenizer.model.clone().unwrap_or_default(),
+        model: args.tokenizer.model().unwrap_or_default(),
         config: String::new(),
         weights: String::new(),
         tokenizer: files.fingerprint(),

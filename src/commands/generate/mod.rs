@@ -163,7 +163,13 @@ impl Generator<'_> {
             }
         };
         out.finish()?;
-        if ended { Ok(()) } else { Err(Interrupted.into()) }
+        if ended {
+            return Ok(());
+        }
+        if !request.decoding.streams() && !self.verbosity.quiet {
+            say("interrupted: nothing of a search over beams is settled before it ends");
+        }
+        Err(Interrupted.into())
     }
 
     /// An error as one of generation_config.json, if it is about a value of that file and not about a flag or one of the

@@ -21,6 +21,7 @@ mod inputs;
 #[cfg(unix)]
 mod json_page;
 mod memory;
+mod newcomer;
 #[cfg(unix)]
 mod pages;
 mod pictures;

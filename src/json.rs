@@ -118,7 +118,7 @@ pub fn escaped(json: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// Writes texts [`escaped`], and all else as the formatter in it.
+/// Writes texts [`escaped`], zeros without a sign, and all else as the formatter in it.
 struct Escaping<F>(F);
 
 /// Passes calls on to the formatter in it.
@@ -142,6 +142,15 @@ impl<F: Formatter> Formatter for Escaping<F> {
         end_object_key();
         begin_object_value();
         end_object_value();
+    }
+
+    // A zero has no sign: other programs read `-0.0` in other ways.
+    fn write_f32<W: ?Sized + io::Write>(&mut self, out: &mut W, value: f32) -> io::Result<()> {
+        self.0.write_f32(out, value + 0.0)
+    }
+
+    fn write_f64<W: ?Sized + io::Write>(&mut self, out: &mut W, value: f64) -> io::Result<()> {
+        self.0.write_f64(out, value + 0.0)
     }
 
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, out: &mut W, text: &str) -> io::Result<()> {

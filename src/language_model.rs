@@ -34,6 +34,9 @@ pub trait LanguageModel {
     /// Drops the positions of `row` from `len` on.
     fn truncate(&mut self, row: usize, len: usize);
 
+    /// Empties all rows and frees the memory that is kept for later passes.
+    fn release(&mut self) {}
+
     /// Makes each `to` hold what `from` held before the call; `moves` are `(to, from)` and happen simultaneously. Other
     /// rows stay as they are. Copies share storage until one of them is written.
     fn assign(&mut self, moves: &[(usize, usize)]);

@@ -2,23 +2,31 @@
 
 mod cli;
 mod commands;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod heap;
 #[cfg(unix)]
 mod last_words;
 mod output;
 
 use std::panic;
 use std::process::ExitCode;
+#[cfg(unix)]
+use std::sync::Arc;
 
 use cli::advice::{self, Spelling};
-use commands::Interrupted;
+use commands::{Interrupted, RowsFailed, Terminated};
 
 #[cfg(unix)]
 #[global_allocator]
 static ALLOCATOR: last_words::Allocator = last_words::Allocator;
 
 fn main() -> ExitCode {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    heap::spare_memory();
     #[cfg(unix)]
     last_words::of_mapped_files();
+    #[cfg(unix)]
+    report_full_files();
     panic::set_hook(Box::new(|fault| output::say_error(&[fault_line(fault)])));
     panic::catch_unwind(run).unwrap_or(ExitCode::FAILURE)
 }
@@ -37,13 +45,22 @@ fn run() -> ExitCode {
     let subcommand = cli.command.name();
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        // `gpt2 ... | head` is not a failure.
+        Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => ExitCode::from(Interrupted::EXIT_CODE),
+        Err(error) if error.is::<Terminated>() => ExitCode::from(Terminated::EXIT_CODE),
         Err(error) => {
             output::say_error(&advice::lines(&error, subcommand, Spelling::Flags));
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// A write beyond the limit on a file's size (`ulimit -f`) fails like any other. By itself, the signal ends the program.
+#[cfg(unix)]
+fn report_full_files() {
+    // Without a handler, the write would not return.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }
 
 /// A fault of this program or of a library in it, on one line that helps to find it.
@@ -70,13 +87,11 @@ fn refuse(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// Whether the reader closed the pipe (`gpt2 ... | head`), which is not a failure.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(output::is_closed_pipe)
-}
-
-/// 2 for a mistake on the command line, 1 for everything else.
+/// 2 for a mistake on the command line, 3 if all that failed are rows, 1 for everything else.
 fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<RowsFailed>() {
+        return RowsFailed::EXIT_CODE;
+    }
     let usage = error.chain().filter_map(|cause| cause.downcast_ref()).any(gpt2::Error::is_usage);
     if usage { 2 } else { 1 }
 }

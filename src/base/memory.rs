@@ -50,12 +50,26 @@ fn without_reserve(left: u64) -> u64 {
 /// # Errors
 /// [`Error::OutOfMemory`], with what is needed and what is available.
 pub fn require_bytes(what: &str, bytes: u64) -> Result<()> {
-    let Some((left, limit)) = room().filter(|(left, _)| *left < bytes) else { return Ok(()) };
+    let lacking = || room().filter(|(left, _)| *left < bytes);
+    if lacking().is_none() {
+        return Ok(());
+    }
+    give_back_unused();
+    let Some((left, limit)) = lacking() else { return Ok(()) };
     Err(Error::OutOfMemory(format!(
         "{what} takes {} of memory and {} are available ({limit})",
         readable(bytes),
         readable(left)
     )))
+}
+
+/// Gives memory back to the system that the allocator keeps after it was freed. It keeps up to 64 MB, which count as used.
+fn give_back_unused() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: a call without conditions.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// The same for memory that is taken in small steps: the system is only asked once they add up.

@@ -8,7 +8,7 @@ use super::files;
 
 /// Flags that mean something only beside another one, and why. In a subcommand that has none of the others, the flag is
 /// another one of the same name.
-const NEED: [(&str, &[&str], &str); 5] = [
+const NEED: [(&str, &[&str], &str); 13] = [
     (
         "output",
         &["input", "lines"],
@@ -18,6 +18,14 @@ const NEED: [(&str, &[&str], &str); 5] = [
     ("keep", &["input"], "--keep is about the rows of --input"),
     ("strict", &["input"], "--strict is about the rows of --input"),
     ("batch_size", &["input", "lines"], "--batch-size is about the rows of --input"),
+    ("shard", &["input", "lines"], "--shard is about the rows of --input"),
+    ("ordered", &["input", "lines"], "--ordered is about the rows of --input"),
+    ("no_timings", &["input", "lines"], "--no-timings is about the rows of --input"),
+    ("on_row_error", &["input", "lines"], "--on-row-error is about the rows of --input"),
+    ("keep_going", &["input", "lines"], "--keep-going is about the rows of --input"),
+    ("progress", &["input", "lines"], "--progress is about the rows of --input"),
+    ("summary", &["input", "lines"], "--summary is about the rows of --input"),
+    ("seed_by", &["input"], "--seed-by is about the rows of --input"),
 ];
 
 /// Flags that exclude each other, and why.

@@ -30,7 +30,7 @@ pub use decoding::{DecodingArgs, ProcessorArgs};
 pub use model::{ModelArgs, TokenizerArgs};
 pub use parse::{command, parse};
 pub use pieces::PiecesArg;
-pub use rows::{BatchSizeArg, MANY, RowArgs, TextsArgs};
+pub use rows::{BatchSizeArg, MANY, OnRowError, Progress, RowArgs, SeedBy, SeedByArg, Shard, TextsArgs};
 pub use score::ScoreArgs;
 pub use text::{Prompt, TextArgs, flag_ids, is_stdin, longest_text, read_text};
 pub use trace::{Theme, TraceArgs};
@@ -245,6 +245,8 @@ pub struct RawTextArg {
 pub struct BatchArgs {
     #[command(flatten)]
     pub rows: RowArgs,
+    #[command(flatten)]
+    pub seed_by: SeedByArg,
     /// Prompts to process at the same time
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = number::whole::<usize>(1..=4096))]
     pub batch_size: usize,

@@ -10,6 +10,7 @@ mod rows;
 mod score;
 mod settings;
 mod shapes;
+mod stop;
 mod tokenize;
 mod topk;
 mod trace;
@@ -21,6 +22,8 @@ use gpt2::{Error, memory};
 use signal_hook::consts::SIGINT;
 use signal_hook::flag::register_conditional_shutdown;
 
+pub use self::rows::RowsFailed;
+pub use self::stop::Terminated;
 use crate::cli::{Cli, Command, TextArgs, completions};
 use crate::output::{Stdout, say};
 

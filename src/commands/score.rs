@@ -9,7 +9,7 @@ use gpt2::analysis::score::{self, Progress, Score, ScoreOptions, score};
 
 use super::load::Loaded;
 use super::progress::TokenBar;
-use super::rows::{self, Batch, Input, Results, together};
+use super::rows::{self, Batch, Input, together};
 use super::{Interrupted, interrupt_flag};
 use crate::cli::{Format, Prompt, ScoreArgs, Verbosity};
 use crate::output::score::{Protocol, ScoreRecord};
@@ -157,10 +157,9 @@ impl Scorer<'_> {
         let mut settings = self.loaded.settings("score", &self.args.model, &self.args.text, &args.rows);
         settings.parameters.insert("stride".into(), self.args.stride.into());
         settings.parameters.insert("context".into(), self.args.context.into());
-        let results = Results::open(&args.rows, false, &input, &mut settings)?;
-        let progress = rows::progress(args.rows.input.as_deref(), self.verbosity.quiet)?;
-        let batch = Batch { input, results, size: args.batch_size, progress, verbosity: self.verbosity };
+        let batch = Batch::open(&args.rows, input, false, args.batch_size, &mut settings, self.verbosity)?;
         batch.run(
+            &ScoreRecord::default(),
             |rows, tokens| {
                 let texts = rows.iter().map(|row| self.scorable(&row.prompt)).collect();
                 rows::of_those_that_can(texts, |texts| {

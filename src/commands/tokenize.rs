@@ -9,7 +9,7 @@ use gpt2::tokenizer::{MergedWord, Token, Tokenizer};
 use regex::Regex;
 
 use super::load::{self, LoadedTokenizer};
-use super::rows::{self, Batch, Input, Results, Row, Settings};
+use super::rows::{Batch, Input, Row, Settings};
 use crate::cli::{Colour, Format, Prompt, TokenizeArgs, TokenizeFormat, Verbosity, flag_ids, read_text};
 use crate::output::tokenize::{
     MergesRecord, PieceRecord, StepRecord, TokenRecord, TokenizeRecord, WordRecord, write_vocabulary,
@@ -51,6 +51,10 @@ pub fn run(args: &TokenizeArgs, colour: Option<Colour>, verbosity: Verbosity) ->
     if let (true, Prompt::Text(text)) = (args.merges, &prompt) {
         return write_merges(args, &tokenizer, text);
     }
+    let decoded = match &prompt {
+        Prompt::Ids(ids) if args.decode.is_some() => Some(ids.clone()),
+        _ => None,
+    };
     let (text, tokens) = tokenized(args, &tokenizer, prompt)?;
     if let Some(path) = &args.html {
         html::tokenize::write(path, &tokenizer, &text, &tokens)?;
@@ -77,8 +81,8 @@ pub fn run(args: &TokenizeArgs, colour: Option<Colour>, verbosity: Verbosity) ->
     if args.html.is_some() && args.format.is_none() && args.decode.is_none() {
         return Ok(());
     }
-    if args.decode.is_some() && format == TokenizeFormat::Text {
-        return out.text(&text);
+    if let (Some(ids), TokenizeFormat::Text) = (decoded, format) {
+        return out.text(&tokenizer.decode_exactly(&ids)?);
     }
     let record = record(&tokenizer, &text, &tokens);
     let view = View::new(args, colour, &tokenizer);
@@ -135,15 +139,15 @@ fn batch(
     }
     let asked = args.format.map(|format| matches!(format, TokenizeFormat::Text | TokenizeFormat::Ids));
     let is_text = args.count || texts.is_text(asked);
-    let results = Results::open(&texts.rows, is_text, &input, &mut settings)?;
-    let progress = rows::progress(texts.path(), verbosity.quiet || results.is_text())?;
+    let batch = Batch::open(&texts.rows, input, is_text, TOGETHER, &mut settings, verbosity)?;
     let one = |row: &&Row| {
         let (text, tokens) = tokenized(args, &tokenizer, row.prompt.clone())?;
         Ok(record(&tokenizer, &text, &tokens))
     };
     let format = args.format.unwrap_or_default();
     let view = View::new(args, colour, &tokenizer);
-    Batch { input, results, size: TOGETHER, progress, verbosity }.run(
+    batch.run(
+        &TokenizeRecord::default(),
         |rows, tokens| {
             let records: Vec<Result<_>> = rows.iter().map(one).collect();
             *tokens += records.iter().flatten().map(|record| record.count).sum::<usize>();

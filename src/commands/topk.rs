@@ -13,7 +13,7 @@ use gpt2::memory;
 
 use super::load::Loaded;
 use super::progress::bar;
-use super::rows::{self, Batch, Input, Results, together};
+use super::rows::{self, Batch, Input, together};
 use super::{check_context, require_memory, shapes};
 use crate::cli::{Format, Prompt, TopkArgs, Verbosity};
 use crate::output::settings::SettingsRecord;
@@ -127,11 +127,15 @@ impl<'a> Topk<'a> {
         });
         settings.parameters.extend(shown.as_object().cloned().unwrap_or_default());
         settings.parameters.extend(rows::parameters(&self.config));
-        let results =
-            Results::open(&texts.rows, texts.is_text(args.format.map(|f| f == Format::Text)), &input, &mut settings)?;
-        let progress = rows::progress(texts.path(), self.verbosity.quiet || results.is_text())?;
-        let batch = Batch { input, results, size: args.batch.batch_size, progress, verbosity: self.verbosity };
+        let is_text = texts.is_text(args.format.map(|format| format == Format::Text));
+        let batch = Batch::open(&texts.rows, input, is_text, args.batch.batch_size, &mut settings, self.verbosity)?;
+        let empty = match (args.tree, args.append) {
+            (Some(_), _) => TopkView::Tree(TreeRecord::default()),
+            (None, Some(_)) => TopkView::Steps(StepsRecord::default()),
+            (None, None) => TopkView::Positions(TopkRecord::default()),
+        };
         batch.run(
+            &empty,
             |rows, tokens| {
                 let ids = rows
                     .iter()

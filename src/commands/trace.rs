@@ -11,7 +11,7 @@ use gpt2::error::tokens_text;
 use gpt2::memory;
 
 use super::load::Loaded;
-use super::rows::{self, Batch, Input, Results, together};
+use super::rows::{self, Batch, Input, together};
 use super::{check_context, require_memory, shapes};
 use crate::cli::{Format, Prompt, Theme, TraceArgs, Verbosity};
 use crate::output::trace::{
@@ -193,10 +193,9 @@ impl Tracer<'_> {
         });
         settings.parameters.extend(shown.as_object().cloned().unwrap_or_default());
         let is_text = texts.is_text(args.format.map(|format| format == Format::Text));
-        let results = Results::open(&texts.rows, is_text, &input, &mut settings)?;
-        let progress = rows::progress(texts.path(), self.verbosity.quiet || results.is_text())?;
-        let batch = Batch { input, results, size: args.batch.batch_size, progress, verbosity: self.verbosity };
+        let batch = Batch::open(&texts.rows, input, is_text, args.batch.batch_size, &mut settings, self.verbosity)?;
         batch.run(
+            &TraceRecord::default(),
             |rows, tokens| {
                 let ids = rows.iter().map(|row| self.ids(&row.prompt, Some(row.place.line))).collect();
                 rows::of_those_that_can(ids, |ids| {

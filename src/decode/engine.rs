@@ -57,6 +57,8 @@ pub struct Engine<'a> {
     submitted: usize,
     waiting: VecDeque<Request<'a>>,
     active: Vec<Request<'a>>,
+    /// How many requests have been started since nothing was kept of earlier ones.
+    started: usize,
 }
 
 /// A request with its search.
@@ -86,6 +88,7 @@ impl<'a> Engine<'a> {
             submitted: 0,
             waiting: VecDeque::new(),
             active: vec![],
+            started: 0,
         }
     }
 
@@ -220,6 +223,7 @@ impl<'a> Engine<'a> {
                 request.assistant_rows = assistant.take(request.search.width());
             }
             self.active.push(request);
+            self.started += 1;
         }
     }
 
@@ -233,17 +237,20 @@ impl<'a> Engine<'a> {
         requests.fold(pass, |sum, request| sum.saturating_add(request.work.most(room, &assistant))) <= left
     }
 
-    /// After a pass for which there was too little memory: the requests start again, fewer at a time. One that was alone
-    /// has failed.
+    /// After a pass for which there was too little memory: the requests start again, fewer at a time, with nothing kept of
+    /// others. One that was alone from such a start on has failed.
     fn start_anew(&mut self, error: Error, events: &mut Vec<Event>) {
         let failed = std::mem::take(&mut self.active);
         self.free(&failed);
-        if let [request] = failed.as_slice() {
+        let was_alone = std::mem::take(&mut self.started) == 1;
+        [Some(&mut self.model), self.assistant.as_mut()].into_iter().flatten().for_each(|rows| rows.model.release());
+        self.widest = 0;
+        if let ([request], true) = (failed.as_slice(), was_alone) {
             let assistant = self.assistant.as_ref().map(|assistant| assistant.room).unwrap_or_default();
             let error = Work::outgrown(error, &request.task, &self.model.room, &assistant);
             return events.push(Event::Finished { request: request.id, result: Err(error) });
         }
-        self.batch_size = failed.len() / 2;
+        self.batch_size = (failed.len() / 2).max(1);
         for request in failed.into_iter().rev() {
             let search = search(&request.task);
             self.waiting.push_front(Request { search, repeated: 0, ..request });

@@ -17,6 +17,9 @@ pub(super) struct TableModel<F> {
     pub room: Room,
     /// The most positions that all rows together can hold.
     pub capacity: usize,
+    /// Whether the new positions of the widest pass stay taken until it is released.
+    pub keeps: bool,
+    kept: usize,
 }
 
 /// A number in [-1, 1) that depends on all of `seeds`.
@@ -28,7 +31,8 @@ pub(super) fn hash(seeds: impl IntoIterator<Item = u32>) -> f32 {
 
 impl<F: Fn(&[u32]) -> Vec<f32>> TableModel<F> {
     pub fn new(vocab_size: usize, n_positions: usize, logits: F) -> Self {
-        Self { vocab_size, n_positions, logits, rows: vec![], passes: 0, room: Room::default(), capacity: usize::MAX }
+        let (room, capacity) = (Room::default(), usize::MAX);
+        Self { vocab_size, n_positions, logits, rows: vec![], passes: 0, room, capacity, keeps: false, kept: 0 }
     }
 
     fn row(&mut self, row: usize) -> &mut Vec<u32> {
@@ -69,7 +73,11 @@ impl<F: Fn(&[u32]) -> Vec<f32>> LanguageModel for TableModel<F> {
     fn forward(&mut self, inputs: &[Input<'_>]) -> Result<Output> {
         self.passes += 1;
         let held: usize = self.rows.iter().map(Vec::len).sum();
-        if held + inputs.iter().map(|input| input.ids.len()).sum::<usize>() > self.capacity {
+        let new = inputs.iter().map(|input| input.ids.len()).sum();
+        if self.keeps {
+            self.kept = self.kept.max(new);
+        }
+        if held + new + self.kept > self.capacity {
             return Err(Error::OutOfMemory("the table is full".into()));
         }
         let mut output = Output::default();
@@ -108,6 +116,11 @@ impl<F: Fn(&[u32]) -> Vec<f32>> LanguageModel for TableModel<F> {
 
     fn truncate(&mut self, row: usize, len: usize) {
         self.row(row).truncate(len);
+    }
+
+    fn release(&mut self) {
+        self.rows.clear();
+        self.kept = 0;
     }
 
     fn assign(&mut self, moves: &[(usize, usize)]) {

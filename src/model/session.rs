@@ -44,6 +44,10 @@ impl LanguageModel for Session<'_> {
         self.cache.truncate(row, len);
     }
 
+    fn release(&mut self) {
+        self.cache = self.model.new_cache();
+    }
+
     fn assign(&mut self, moves: &[(usize, usize)]) {
         self.cache.assign(moves);
     }

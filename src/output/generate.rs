@@ -7,17 +7,14 @@ use gpt2::decode::{FinishReason, TokenLogprob};
 use gpt2::pipeline::Pipeline;
 use serde::{Serialize, Serializer};
 
+use super::Stdout;
 use super::numbers::decimal;
 use super::settings::SettingsRecord;
 use super::tokens::{Notation, padded};
-use super::{RowRecord, Stdout};
 
 /// The result of one prompt.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub struct GenerateRecord<'a> {
-    /// In a batch, those of the row.
-    #[serde(flatten)]
-    pub row: Option<RowRecord>,
     /// The model's name.
     pub model: String,
     /// The prompt as text; null if it was given as ids and there is no tokenizer.

@@ -7,6 +7,7 @@ pub mod generate;
 pub mod html;
 pub mod info;
 pub mod numbers;
+mod row;
 pub mod score;
 pub mod settings;
 pub mod shapes;
@@ -24,10 +25,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use gpt2::{json, printable};
-use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
+use serde::Serialize;
 
 pub use self::closed::check as check_stdout;
+pub use self::row::{Carried, ErrorKind, RowRecord, SummaryRecord};
 pub use self::stderr::{say, say_error, say_written};
 pub use self::style::Style;
 use crate::cli::{Colour, Format};
@@ -119,6 +120,13 @@ impl Stdout {
         Ok(())
     }
 
+    /// Writes a line of JSON, which `json` gives.
+    pub fn line(&mut self, json: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        closed::check().map_err(mark)?;
+        json(&mut self.out).and_then(|()| self.out.write_all(b"\n")).map_err(mark)?;
+        self.finish()
+    }
+
     /// What `write!` and `writeln!` call. Others' text among the arguments is escaped; line breaks, tabs and each [`Style`]
     /// are what they say.
     pub fn write_fmt(&mut self, arguments: fmt::Arguments<'_>) -> Result<()> {
@@ -170,37 +178,9 @@ pub fn check_folder(path: Option<&Path>) -> Result<()> {
 }
 
 /// Whether an error means that the reader of standard output is gone.
-pub fn is_closed_pipe(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::BrokenPipe && error.get_ref().is_some_and(|inner| inner.is::<StdoutError>())
-}
-
-/// What every record of a batch says about its row, before all else. Values come back as they were written.
-#[derive(Debug, Serialize)]
-pub struct RowRecord {
-    /// The row's id; null if it has none, or if the line could not be read.
-    pub id: Option<Box<RawValue>>,
-    /// Its line in the input, counted from 1.
-    pub line: usize,
-    /// The row's keys that mean nothing to the program; null if there are none.
-    pub input: Option<Carried>,
-}
-
-/// Keys with their values as written, in the order given.
-#[derive(Debug)]
-pub struct Carried(pub Vec<(String, Box<RawValue>)>);
-
-impl Serialize for Carried {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
-    }
-}
-
-/// What takes the place of the result of a row that failed.
-#[derive(Debug, Serialize)]
-pub struct ErrorRecord {
-    /// Those of the row.
-    #[serde(flatten)]
-    pub row: RowRecord,
-    /// Why it failed, on one line.
-    pub error: String,
+pub fn is_closed(error: &anyhow::Error) -> bool {
+    let is_closed = |error: &io::Error| {
+        error.kind() == io::ErrorKind::BrokenPipe && error.get_ref().is_some_and(|inner| inner.is::<StdoutError>())
+    };
+    error.chain().filter_map(|cause| cause.downcast_ref()).any(is_closed)
 }

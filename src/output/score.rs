@@ -11,7 +11,7 @@ use super::{Stdout, Style};
 
 /// The scores of one text. `ids`, `tokens`, `logprobs` and `ranks` have one entry for each token of the text. The
 /// `<|endoftext|>` that `--bos` puts before the text has none, but gives the first token a log-probability.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct ScoreRecord {
     /// The model's name.
     pub model: String,
@@ -42,7 +42,7 @@ pub struct ScoreRecord {
 }
 
 /// How a text was scored.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Protocol {
     /// Whether `<|endoftext|>` was put before the text.
     pub bos: bool,

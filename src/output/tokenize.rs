@@ -13,7 +13,7 @@ use super::tokens::{Notation, padded, quoted};
 use super::{Stdout, Style};
 
 /// A text and its tokens; for `--decode`, of the tokens and their text.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct TokenizeRecord<'a> {
     /// The text.
     pub text: String,

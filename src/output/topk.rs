@@ -28,7 +28,7 @@ pub enum TopkView<'a> {
 
 /// The distributions of the next token after the requested positions: the last one, unless `--all` or `--position` says
 /// otherwise.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub struct TopkRecord<'a> {
     /// The model's name.
     pub model: String,
@@ -209,7 +209,7 @@ fn write_line(candidate: &Candidate, longest: f64, notation: Notation<'_>, out: 
 }
 
 /// The best token, appended again and again.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub struct StepsRecord<'a> {
     /// The model's name.
     pub model: String,
@@ -302,7 +302,7 @@ fn bar(part: f64) -> String {
 }
 
 /// The best continuations, and after each of them the best ones.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct TreeRecord {
     /// The model's name.
     pub model: String,

@@ -12,7 +12,7 @@ use super::tokens::{Notation, cut};
 use super::{Stdout, Style};
 
 /// The activations of a pass: the views that are asked for, `hidden` if none is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct TraceRecord {
     /// The model's name.
     pub model: String,

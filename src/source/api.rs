@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::cache::is_commit;
 use super::failure::{Failure, Target};
 use super::retry::retry_after;
-use super::settings::{Endpoint, Patience, Token};
+use super::settings::{Endpoint, Patience, Token, check_proxy};
 use crate::error::{Error, Result};
 
 /// Makes requests about one repository.
@@ -67,6 +67,7 @@ impl Api {
     pub(super) fn new(id: &str, revision: &str) -> Result<Self> {
         let (answers, content) = (Patience::for_answers()?, Patience::for_content()?);
         let endpoint = Endpoint::from_environment()?;
+        check_proxy(&endpoint.address)?;
         let token = if endpoint.has_login() { None } else { Token::from_environment()? };
         let (authorization, token) = token.map(|token| (token.header, token.origin)).unzip();
         // Does nothing if the program has already chosen one.

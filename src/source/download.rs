@@ -112,9 +112,10 @@ impl<'a> Hub<'a> {
         /// Bytes that are worth another round.
         const PROGRESS: u64 = 1 << 20;
         let len = || partial.metadata().map_or(0, |metadata| metadata.len());
+        let mut asks_for_rest = true;
         loop {
             let before = len();
-            match self.attempts(name, async || self.append(name, size, partial).await).await {
+            match self.attempts(name, async || self.append(name, size, partial, &mut asks_for_rest).await).await {
                 Err(Failure::Passing(_, None) | Failure::Unreachable(_)) if len() >= before + PROGRESS => {}
                 outcome => return outcome,
             }
@@ -123,7 +124,16 @@ impl<'a> Hub<'a> {
 
     /// Appends to `partial` what it lacks of the file's `size` bytes, and makes sure that they are on disk.
     /// Returns whether that was all of it.
-    async fn append(&self, name: &str, size: Option<u64>, partial: &Path) -> Result<bool, Failure> {
+    ///
+    /// Whatever the server answers, what is there may be right: only the checksum will tell. From a server that gives
+    /// something else than the rest, we ask for the whole file and pass over its beginning.
+    async fn append(
+        &self,
+        name: &str,
+        size: Option<u64>,
+        partial: &Path,
+        asks_for_rest: &mut bool,
+    ) -> Result<bool, Failure> {
         let cannot_write = |e| Failure::from(self.cache.cannot_write(partial, &e));
         let mut file = self.cache.open_own(partial)?;
         let mut have = file.metadata().map_err(cannot_write)?.len();
@@ -137,10 +147,11 @@ impl<'a> Hub<'a> {
         if let Some(size) = size {
             self.check_size(name, size, have, partial)?;
         }
-        let (start, total, mut body) = match self.api.content(&self.commit, name, have).await? {
+        let from = if *asks_for_rest { have } else { 0 };
+        let (start, total, mut body) = match self.api.content(&self.commit, name, from).await? {
             Answer::Content { start, total, body } => (start, total, body),
             Answer::Useless(reason) => {
-                file.set_len(0).map_err(cannot_write)?;
+                *asks_for_rest = false;
                 return Err(Failure::Passing(reason, None));
             }
         };
@@ -154,7 +165,7 @@ impl<'a> Hub<'a> {
             }
             (Some(size), _) => size,
             (None, Some(total)) => {
-                self.check_size(name, total, start, partial)?;
+                self.check_size(name, total, have.min(total), partial)?;
                 total
             }
             // As in huggingface_hub: what has no size may have no end.
@@ -164,24 +175,25 @@ impl<'a> Hub<'a> {
                 return Err(Failure::Refused(Error::Source(format!("{problem}; is it a hub (HF_ENDPOINT)?"))));
             }
         };
-        if start != have {
-            file.set_len(start).map_err(cannot_write)?;
-            have = start;
-        }
+        let is_all = have == 0;
+        let mut known = have - start;
         let total = Some(size);
         self.tell(Progress::Received { name, bytes: have, total });
         while let Some(chunk) = body.chunk().await? {
-            have += chunk.len() as u64;
+            let new = &chunk[chunk.len().min(usize::try_from(known).unwrap_or(usize::MAX))..];
+            known -= (chunk.len() - new.len()) as u64;
+            have += new.len() as u64;
             if have > size {
                 file.set_len(0).map_err(cannot_write)?;
                 break;
             }
-            file.write_all(&chunk).map_err(cannot_write)?;
+            file.write_all(new).map_err(cannot_write)?;
             self.tell(Progress::Received { name, bytes: have, total });
         }
-        match have.cmp(&size) {
-            Ordering::Equal => file.sync_all().map(|()| start == 0).map_err(cannot_write),
-            Ordering::Less => Err(Failure::Passing(format!("received {have} bytes instead of {size}"), None)),
+        let received = have - known;
+        match received.cmp(&size) {
+            Ordering::Equal => file.sync_all().map(|()| is_all).map_err(cannot_write),
+            Ordering::Less => Err(Failure::Passing(format!("received {received} bytes instead of {size}"), None)),
             Ordering::Greater => Err(Failure::Passing(format!("received more than its {size} bytes"), None)),
         }
     }

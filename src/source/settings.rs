@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 
@@ -52,6 +53,34 @@ impl Endpoint {
     /// Whether the address contains a user and a password, which are sent instead of a token.
     pub(super) fn has_login(&self) -> bool {
         !self.address.username().is_empty() || self.address.password().is_some()
+    }
+}
+
+/// Checks the proxy through which requests to `address` are to go. The HTTP client passes over one that it cannot read, and
+/// the request would go another way than it was told to.
+///
+/// # Errors
+/// [`Error::Source`] with the name of the variable. Its value may contain a password, so it is not quoted.
+pub(super) fn check_proxy(address: &Url) -> Result<()> {
+    let own = if address.scheme() == "https" { "HTTPS_PROXY" } else { "HTTP_PROXY" };
+    let names = [own, "ALL_PROXY"].into_iter().flat_map(|name| [name.to_owned(), name.to_lowercase()]);
+    let mut given = names.filter_map(|name| Some((std::env::var_os(&name).filter(|value| !value.is_empty())?, name)));
+    let Some((value, name)) = given.next() else { return Ok(()) };
+    let no_proxy = ["NO_PROXY", "no_proxy"].into_iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default();
+    let proxy = |value: &str, no_proxy: String| {
+        let matcher = Matcher::builder().all(value.to_owned()).no(no_proxy).build();
+        matcher.intercept(&address.as_str().parse().ok()?)
+    };
+    let is_exempt = proxy("http://localhost", no_proxy).is_none();
+    let is_usable = |value: &str| {
+        let proxy = proxy(value, String::new());
+        proxy.is_some_and(|proxy| Url::parse(&proxy.uri().to_string()).is_ok_and(|url| url.has_host()))
+    };
+    match is_exempt || value.to_str().is_some_and(is_usable) {
+        true => Ok(()),
+        false => Err(Error::Source(format!(
+            "{name} cannot be the address of a proxy: expected one such as http://proxy.example:3128"
+        ))),
     }
 }
 

@@ -223,6 +223,18 @@ impl Tokenizer {
         ids.filter_map(|&id| self.bytes(id)).flatten().copied().collect()
     }
 
+    /// The text of `ids` as [`decode`](Self::decode) gives it, but with bytes that are not UTF-8 as they are.
+    ///
+    /// # Errors
+    /// Those of [`decode`](Self::decode).
+    pub fn decode_exactly(&self, ids: &[u32]) -> Result<Vec<u8>> {
+        match &self.encoder {
+            Encoder::ByteLevel(_) => Ok(self.decode_bytes(ids, false)),
+            #[cfg(feature = "tokenizers")]
+            Encoder::Library(_) => Ok(self.decode(ids, false)?.into_bytes()),
+        }
+    }
+
     /// The text of `ids`, like transformers' `decode`: U+FFFD where bytes are not UTF-8. A tokenizer other than
     /// byte-level BPE joins tokens in its own way.
     ///

@@ -76,7 +76,7 @@ fn bad_rows_are_reported_and_skipped() {
         "{\"id\": \"range\", \"prompt\": \"x\", \"top_p\": 7}\n",
         "{\"prompt\": \"The king\", \"max_new_tokens\": 2}\n",
     );
-    let done = gpt2(&["generate", "-m", "demo", "--input", "-", "-n", "4"]).stdin(input).fails(1, &["5 rows failed"]);
+    let done = gpt2(&["generate", "-m", "demo", "--input", "-", "-n", "4"]).stdin(input).fails(3, &["5 rows failed"]);
     let rows = done.json_lines();
     let row = |id: Value| {
         rows.iter().find(|row| row["id"] == id && row["line"] != 8).unwrap_or_else(|| panic!("no row {id}"))
@@ -104,7 +104,7 @@ fn bad_rows_are_reported_and_skipped() {
 fn rows_complete_the_flags() {
     let rows = [json!({"id": 1, "prompt": "Once", "num_beams": 2}), json!({"id": 2, "prompt": "Once"})];
     let flags = ["generate", "-m", "demo", "--input", "-", "-n", "2", "--length-penalty", "2"];
-    let done = gpt2(&flags).stdin(lines(&rows)).fails(1, &["1 row failed"]).json_lines();
+    let done = gpt2(&flags).stdin(lines(&rows)).fails(3, &["1 row failed"]).json_lines();
     let row = |id: u64| done.iter().find(|row| row["id"] == id).unwrap();
     assert!(row(1)["sequences"][0]["score"].is_number(), "{}", row(1));
     assert_eq!(row(2)["error"], "`length_penalty` needs `num_beams` above 1");
@@ -182,7 +182,7 @@ fn failed_rows_are_tried_again_on_resume() {
         [&base[..], more].concat().into_iter().map(String::from).collect::<Vec<_>>()
     };
     std::fs::write(&input, "{\"id\": 1, \"prompt\": \"a\"}\n{\"id\": 2, \"prompt\": 5}\n").unwrap();
-    gpt2(&arguments(&[])).fails(1, &["1 row failed"]);
+    gpt2(&arguments(&[])).fails(3, &["1 row failed"]);
     std::fs::write(&input, "{\"id\": 1, \"prompt\": \"a\"}\n{\"id\": 2, \"prompt\": \"b\"}\n").unwrap();
     gpt2(&arguments(&["--resume"])).succeeds();
     let ids: Vec<Value> = read(&output).into_iter().map(|row| row["id"].clone()).collect();

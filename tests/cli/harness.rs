@@ -6,6 +6,10 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+#[cfg(unix)]
+use std::sync::mpsc::RecvTimeoutError;
+#[cfg(unix)]
+use std::time::Duration;
 
 /// The folder of a tiny checkpoint with goldens.
 pub fn tiny(name: &str) -> PathBuf {
@@ -123,7 +127,20 @@ impl Run {
     /// terminal got, with line breaks as they were written.
     #[cfg(unix)]
     #[track_caller]
-    pub fn on_terminal(mut self) -> (Option<i32>, String) {
+    pub fn on_terminal(self) -> (Option<i32>, String) {
+        self.at_terminal(false)
+    }
+
+    /// The same, and its input is typed there, with Ctrl-D at the end.
+    #[cfg(unix)]
+    #[track_caller]
+    pub fn typed_on_terminal(self) -> (Option<i32>, String) {
+        self.at_terminal(true)
+    }
+
+    #[cfg(unix)]
+    #[track_caller]
+    fn at_terminal(mut self, is_typed: bool) -> (Option<i32>, String) {
         use std::fs::File;
         use std::io::Read;
         use std::os::fd::FromRawFd;
@@ -141,18 +158,29 @@ impl Run {
             libc::tcsetattr(its, libc::TCSANOW, &modes);
             (File::from_raw_fd(ours), File::from_raw_fd(its))
         };
-        let its = [its.try_clone().expect("another descriptor"), its];
-        let [stdout, stderr] = its;
-        let child = self.command.env("TERM", "xterm").env_remove("NO_COLOR");
-        let mut child = child.stdin(Stdio::piped()).stdout(stdout).stderr(stderr).spawn().expect("the binary starts");
+        let other = |file: &File| file.try_clone().expect("another descriptor");
+        let stdin = if is_typed { other(&its).into() } else { Stdio::piped() };
+        let child = self.command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("TERM_PROGRAM");
+        let child = child.stdin(stdin).stdout(other(&its)).stderr(its);
+        let mut child = child.spawn().expect("the binary starts");
         // The command holds the terminal open, whose end is that of the output.
         self.command = Command::new("");
-        let mut stdin = child.stdin.take().expect("a pipe");
-        let bytes = self.stdin;
-        let writer = std::thread::spawn(move || drop(stdin.write_all(&bytes)));
+        let (bytes, mut pipe, mut keyboard) = (self.stdin, child.stdin.take(), other(&ours));
+        let (ending, ended) = std::sync::mpsc::channel::<()>();
+        let writer = std::thread::spawn(move || {
+            if let Some(pipe) = &mut pipe {
+                return drop(pipe.write_all(&bytes));
+            }
+            let _ = keyboard.write_all(&bytes);
+            // What is typed before a line is asked for may be lost.
+            while ended.recv_timeout(Duration::from_millis(50)) == Err(RecvTimeoutError::Timeout) {
+                let _ = keyboard.write_all(b"\x04");
+            }
+        });
         let mut shown = vec![];
         // On Linux, the end is an error.
         let _ = ours.read_to_end(&mut shown);
+        drop(ending);
         writer.join().expect("the writer ends");
         let code = child.wait().expect("the binary ends").code();
         (code, String::from_utf8(shown).expect("a terminal gets UTF-8"))
@@ -220,6 +248,19 @@ impl Done {
 pub fn golden(name: &str) -> serde_json::Value {
     let text = std::fs::read(tiny(name).join("golden.json")).expect("the fixture's golden.json");
     serde_json::from_slice(&text).expect("golden.json is JSON")
+}
+
+/// Whether a key is what a batch says about a row.
+pub fn is_about_row(key: &str) -> bool {
+    ["id", "line", "file", "ok", "error", "error_kind", "row", "input"].contains(&key)
+}
+
+/// A record without what a batch says about its row, and without what it leaves empty.
+pub fn without_row(mut record: serde_json::Value) -> serde_json::Value {
+    if let Some(record) = record.as_object_mut() {
+        record.retain(|key, value| !is_about_row(key) && !value.is_null());
+    }
+    record
 }
 
 /// A list of ids as `--ids` takes it.

@@ -6,6 +6,7 @@ mod browser;
 mod checkpoint;
 mod convert;
 mod early;
+mod engines;
 #[cfg(feature = "hub")]
 mod fake_hub;
 mod forms;

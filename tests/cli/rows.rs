@@ -68,25 +68,31 @@ fn ids_and_other_keys_come_back_as_written() {
         "\n",
     );
     for subcommand in SUBCOMMANDS {
-        let done = run(subcommand, &[], rows).fails(1, &["1 row failed"]);
+        let done = run(subcommand, &[], rows).fails(3, &["1 row failed"]);
         let out = done.stdout();
         for start in [
-            r#"{"id":12345678901234567890123,"line":1,"input":{"score":1.50,"meta":{"z": [1e400, "é"], "a": null}},"#,
-            r#"{"id":null,"line":2,"input":{"label":-0.0},"#,
-            r#"{"id":{"b": 1.0},"line":3,"input":{"label":3},"error":"`prompt` is 5; it takes a text"}"#,
+            concat!(
+                r#"{"id":12345678901234567890123,"line":1,"file":null,"ok":true,"error":null,"error_kind":null,"row":null,"#,
+                r#""input":{"score":1.50,"meta":{"z": [1e400, "é"], "a": null}},"#
+            ),
+            concat!(
+                r#"{"id":null,"line":2,"file":null,"ok":true,"error":null,"error_kind":null,"row":null,"#,
+                r#""input":{"label":-0.0},"#
+            ),
+            concat!(
+                r#"{"id":{"b": 1.0},"line":3,"file":null,"ok":false,"error":"`prompt` is 5; it takes a text","#,
+                r#""error_kind":"usage","row":null,"input":{"label":3},"#
+            ),
         ] {
             assert!(out.lines().any(|line| line.starts_with(start)), "{start} is not in\n{out}");
         }
-        let kept = run(subcommand, &["--keep", "score,none"], rows).fails(1, &[]).stdout();
-        assert!(
-            kept.contains(r#""line":1,"input":{"score":1.50},"#) && kept.contains(r#""line":2,"input":null,"#),
-            "{kept}"
-        );
-        let strict = run(subcommand, &["--strict"], rows).fails(1, &["3 rows failed"]).stdout();
+        let kept = run(subcommand, &["--keep", "score,none"], rows).fails(3, &[]).stdout();
+        assert!(kept.contains(r#""input":{"score":1.50},"#) && kept.contains(r#""input":null,"#), "{kept}");
+        let strict = run(subcommand, &["--strict"], rows).fails(3, &["3 rows failed"]).stdout();
         assert!(strict.contains(r#"\"score\" means nothing here"#), "{strict}");
     }
     let single = gpt2(&["score", "-m", "demo", "Once upon", "--format", "json"]).succeeds().json();
-    assert!(["id", "line", "input"].iter().all(|key| single.get(key).is_none()), "{single}");
+    assert!(["id", "line", "ok", "input"].iter().all(|key| single.get(key).is_none()), "{single}");
 }
 
 /// Prompt and text, ids and prompt ids are the same everywhere.
@@ -125,7 +131,7 @@ fn errors_name_the_key_in_plain_words() {
         (r#"{"id": 1}"#, "the row has no text (`prompt` or `text`) and no token ids (`prompt_ids` or `ids`)"),
     ] {
         let rows = format!("{{\"prompt\": \"Once\"}}\n{row}\n");
-        let done = run(SUBCOMMANDS[0], &[], rows).fails(1, &["1 row failed"]).json_lines();
+        let done = run(SUBCOMMANDS[0], &[], rows).fails(3, &["1 row failed"]).json_lines();
         let record = done.iter().find(|row| row["line"] == 2).unwrap();
         let found = record["error"].as_str().unwrap();
         assert!(record["id"] == 1 && found.starts_with(error), "{found}");
@@ -138,7 +144,7 @@ fn errors_name_the_key_in_plain_words() {
     {
         for subcommand in SUBCOMMANDS {
             let rows = format!("{{\"prompt\": \"Once upon\"}}\n{line}\n");
-            let done = run(subcommand, &[], rows).fails(1, &["1 row failed"]).json_lines();
+            let done = run(subcommand, &[], rows).fails(3, &["1 row failed"]).json_lines();
             let record = done.iter().find(|row| row["line"] == 2).unwrap();
             assert!(record["id"].is_null() && record["error"].as_str().unwrap().starts_with(error), "{record}");
         }
@@ -165,7 +171,7 @@ fn rows_take_the_names_of_transformers() {
     // Null is a value that is not set: the flag's counts.
     assert_eq!(ids(", \"eos_token_id\": null, \"max_new_tokens\": null"), all);
     assert_eq!(ids(", \"max_new_tokens\": 2.0, \"num_beams\": 1.0"), json!([33, 33]));
-    let done = gpt2(&batch).stdin(row(", \"guidance_scale\": 2")).fails(1, &[]).json_lines();
+    let done = gpt2(&batch).stdin(row(", \"guidance_scale\": 2")).fails(3, &[]).json_lines();
     assert!(
         done[0]["error"].as_str().unwrap().starts_with("`guidance_scale` is a parameter of transformers"),
         "{done:?}"
@@ -208,7 +214,7 @@ fn repeated_ids_are_refused_before_anything_runs() {
         files.run(subcommand).fails(2, &["in.jsonl", "lines 1 and 4 have the same id, 7"]);
         assert_eq!(files.read(), "precious\n");
         // A stream is answered before its end is known.
-        let done = run(subcommand, &[], rows.replace("\"b\"", "\"b c\"")).fails(1, &["1 row failed"]).json_lines();
+        let done = run(subcommand, &[], rows.replace("\"b\"", "\"b c\"")).fails(3, &["1 row failed"]).json_lines();
         let second = done.iter().find(|row| row["line"] == 4).unwrap();
         assert_eq!(
             (&second["id"], &second["error"]),
@@ -259,22 +265,35 @@ fn resume_does_each_row_once_whatever_the_ids() {
     }
 }
 
+/// Results of other rows are not mixed in: what has changed is named, and nothing is touched. New rows are run.
 #[test]
-fn a_row_that_has_changed_is_done_again() {
+fn an_output_made_with_other_rows_is_not_continued() {
     for subcommand in SUBCOMMANDS {
         let files = Files::new("{\"id\": 1, \"prompt\": \"Once upon\"}\n{\"id\": 2, \"prompt\": \"The king\"}\n");
         files.run(subcommand).succeeds();
         let before = files.read();
         files.write("in.jsonl", "{\"id\": 1, \"prompt\": \"Once there\"}\n{\"id\": 2,  \"prompt\": \"The king\"}\n");
-        files.run(&[subcommand, &["--resume"]].concat()).succeeds();
-        let records = files.records();
-        assert_eq!((records.len(), &records[0]["id"], &records[1]["id"]), (2, &json!(2), &json!(1)));
-        assert!(before.contains(files.read().lines().next().unwrap()), "the row that is as it was is kept");
-        assert_eq!(ids(&records[1]), json!([7454, 612]));
-        // On a stream, the change is noticed too late to take the result back.
+        let resume = [subcommand, &["--resume"]].concat();
+        files.run(&resume).fails(2, &["out.jsonl was made with other rows: the row 1 has changed since"]);
+        assert_eq!(files.read(), before);
+        files.write(
+            "in.jsonl",
+            "{\"id\": 3, \"prompt\": \"A wolf\"}\n{\"id\": 1, \"prompt\": \"Once upon\"}\n{\"id\": 2, \"prompt\": \"The king\"}\n",
+        );
+        files.run(&resume).succeeds();
+        assert!(files.read().starts_with(&before));
+        assert_eq!(files.records().iter().map(|row| row["id"].clone()).collect::<Vec<_>>(), [1, 2, 3]);
+        // Without ids, a row that is inserted makes others of those below it.
+        let files = Files::new("{\"prompt\": \"Once upon\"}\n{\"prompt\": \"The king\"}\n");
+        files.run(subcommand).succeeds();
+        let before = files.read();
+        files.write("in.jsonl", "{\"prompt\": \"A wolf\"}\n{\"prompt\": \"Once upon\"}\n{\"prompt\": \"The king\"}\n");
+        files.run(&resume).fails(2, &["out.jsonl was made with other rows: line "]);
+        assert_eq!(files.read(), before);
+        // On a stream, the change is noticed too late to refuse all.
         let output = files.path("out.jsonl");
         let arguments = [subcommand, &["-m", "demo", "--input", "-", "--resume", "--output", output.to_str().unwrap()]];
-        gpt2(&arguments.concat()).stdin("{\"id\": 1, \"prompt\": \"Once upon\"}\n").fails(1, &["1 row failed"]);
+        gpt2(&arguments.concat()).stdin("{\"prompt\": \"A wolf\"}\n").fails(3, &["1 row failed"]);
         assert!(files.read().contains("the row has changed since its result was written"), "{}", files.read());
     }
 }

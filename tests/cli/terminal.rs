@@ -304,6 +304,23 @@ fn the_prompt_is_echoed_as_it_is_but_on_a_terminal() {
     }
 }
 
+/// While it is edited, a line does not drive the terminal; the model gets all of it.
+#[cfg(unix)]
+#[test]
+fn a_pasted_line_is_drawn_without_what_drives_the_terminal() {
+    let home = tempfile::tempdir().unwrap();
+    let pasted = "a\x07b\u{9b}2J\u{202e}c é 👩\u{200d}💻";
+    for keys in [format!("\x1b[200~{pasted}\x1b[201~"), pasted.replace('\x07', "\x16\x07")] {
+        let interactive = ["generate", "-m", "demo", "--interactive", "-n", "1"];
+        let typed = gpt2(&interactive).env("XDG_STATE_HOME", home.path().to_str().unwrap()).stdin(format!("{keys}\r"));
+        let (code, text) = typed.typed_on_terminal();
+        assert_eq!(code, Some(0), "{text:?}");
+        assert!(!text.contains(['\x07', '\u{9b}', '\u{202e}']), "{text:?}");
+        assert!(text.contains("ab2Jc é"), "{text:?}");
+        assert!(text.contains("a\\u{7}b\\u{9b}2J\\u{202e}c é 👩\u{200d}💻"), "{text:?}");
+    }
+}
+
 /// A terminal that does not expect UTF-8 takes the byte 9B for the start of an escape sequence.
 #[cfg(unix)]
 #[test]

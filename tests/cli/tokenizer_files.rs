@@ -324,3 +324,33 @@ fn a_space_in_front_makes_hello_the_word_within_a_sentence() {
     std::fs::remove_file(&config).unwrap();
     assert_eq!(ids(&["-m", model], &json!("<|speaker1|>Hello")), "50257 15496");
 }
+
+/// As `decode` of Hugging Face's tokenizers (0.23.3): words end with `</w>`, which is a space unless the text ends there.
+#[test]
+fn words_that_end_with_a_suffix_are_joined_by_spaces() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = json!({
+        "version": "1.0",
+        "added_tokens": [{"id": 5, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true}],
+        "pre_tokenizer": {"type": "Whitespace"},
+        "decoder": {"type": "BPEDecoder", "suffix": "</w>"},
+        "model": {"type": "BPE", "end_of_word_suffix": "</w>", "merges": ["a b</w>"],
+            "vocab": {"a": 0, "b": 1, "a</w>": 2, "b</w>": 3, "ab</w>": 4, "<s>": 5}},
+    });
+    std::fs::write(folder.path().join("tokenizer.json"), file.to_string()).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let ids = gpt2(&["tokenize", "--tokenizer", path, "--format", "ids", "ab a ba"]).succeeds();
+    assert_eq!(ids.stdout(), "4 2 1 2\n");
+    for (ids, text) in [
+        ("4 2 1 2", "ab a ba"),
+        ("4 4", "ab ab"),
+        ("2", "a"),
+        ("0 3 0 3", "ab ab"),
+        ("4 5 2", "ab <s>a"),
+        ("5 4", "<s>ab"),
+    ] {
+        let decoded = gpt2(&["tokenize", "--tokenizer", path, "--decode", ids]).succeeds();
+        assert_eq!(decoded.stdout(), text, "{ids}");
+    }
+}

@@ -79,10 +79,22 @@ fn patterns_that_match_the_empty_string_are_refused() {
         refused(&json!({"normalizer": replace(pattern.clone(), "x")}), "", &["normalizer: ", fault]);
         refused(&decoders(vec![json!({"type": "Fuse"}), replace(pattern, "x")]), "banana", &["decoder.decoders[1]: "]);
     }
-    for pattern in [json!({"Regex": "^"}), json!({"Regex": "a*"}), json!({"String": ""})] {
-        let words = ["pre_tokenizer: Split: the pattern ", " matches the empty string"];
-        refused(&json!({"pre_tokenizer": split(pattern)}), "banana", &words);
+}
+
+/// As in transformers.
+#[test]
+fn patterns_that_match_the_empty_string_split() {
+    for (pattern, expected) in [("^", "0"), ("a*", "1 2 1"), ("", "1 2 1"), (r"\b", "0"), ("(?=a)", "0 1")] {
+        assert_eq!(ids(&json!({"pre_tokenizer": split(json!({"Regex": pattern}))}), "aba"), expected, "{pattern}");
     }
+    assert_eq!(ids(&json!({"pre_tokenizer": split(json!({"String": ""}))}), "aba"), "1 2 1");
+}
+
+/// The engine would read these otherwise than the library does.
+#[test]
+fn parts_of_patterns_that_are_not_supported_are_named() {
+    let words = ["pre_tokenizer: Split: the regular expression \"a\\\\K\" has `\\K`, which is not supported"];
+    refused(&json!({"pre_tokenizer": split(json!({"Regex": r"a\K"}))}), "a", &words);
 }
 
 /// As in transformers: look-around says where to split.
@@ -129,8 +141,10 @@ fn growth_is_limited_in_decoding() {
     let decode =
         |ids: &str, format: &str| gpt2(&["tokenize", "--decode", ids, "--format", format, "--tokenizer", path]);
     assert_eq!(decode("1 1 2 2", "ids").succeeds().stdout(), "1 1 2 2\n");
-    // Each token is shown by itself, as the streams of generate show them.
-    assert_eq!(decode("1 2", "text").succeeds().stdout(), "ab");
+    // Here each token is shown by itself.
+    assert_eq!(decode("1 2", "json").succeeds().json()["text"], "ab");
+    assert_eq!(decode("2 1", "text").succeeds().stdout(), "ba");
+    decode("1 2", "text").fails(1, &["tokenizer.json: decoder.decoders[", "]: Replace: "]);
     let tokenizer = gpt2::tokenizer::Tokenizer::load(&gpt2::tokenizer::TokenizerFiles::tokenizer_json(
         folder.path().join("tokenizer.json"),
     ));
@@ -175,7 +189,7 @@ fn what_is_too_large_is_refused() {
     refused(&normalizers(vec![prepend; 100_000]), "a", &["`normalizer` has more than 1000 components"]);
     let nested = (0..200).fold(json!({"type": "NFC"}), |inner, _| normalizers(vec![inner])["normalizer"].take());
     refused(&json!({"normalizer": nested}), "a", &["within each other"]);
-    for pattern in [r"(?=x)(\pL{900}){900}", r"\pL{6000}"] {
+    for pattern in [r"(?=x)(\p{L}{900}){900}", r"\p{L}{6000}"] {
         let parts = json!({"pre_tokenizer": split(json!({"Regex": pattern}))});
         refused(&parts, "a", &["pre_tokenizer: Split: the regular expression ", "is too large"]);
     }

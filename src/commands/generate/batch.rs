@@ -1,47 +1,66 @@
 //! Many prompts from a JSONL file: read as places become free, written as they finish, resumable after an interruption.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use gpt2::decode::{Engine, Event, Meaning, RequestId, Sequence, parameter_meaning};
 use gpt2::model::Session;
-use indicatif::ProgressBar;
 use serde_json::Value;
 
 use super::{Generator, Request, fills_context, rand_seed};
-use crate::commands::rows::{self, Input, Next, Refused, Row, Settings, Sink};
-use crate::commands::{Interrupted, interrupt_flag};
-use crate::output::generate::Timings;
+use crate::cli::SeedBy;
+use crate::commands::rows::{self, Input, Next, Refused, Results, Row, Settings, Written};
+use crate::commands::stop::Stop;
+use crate::output::generate::{GenerateRecord, Timings};
+
+/// How many results may wait for earlier ones, for each row that runs, if their order is to be that of the input.
+const HELD: u64 = 4;
+
+/// How long to wait for the rows under way after SIGTERM; what they have kept back is written then.
+const GRACE: Duration = Duration::from_millis(4500);
 
 pub fn run(generator: &Generator<'_>, rows: Input) -> Result<()> {
     let args = &generator.args.batch;
     let mut settings = settings(generator);
-    let mut sink = Sink::open(&args.rows, &rows, &mut settings)?;
-    let interrupted = interrupt_flag()?;
-    let progress = rows::progress(args.rows.input.as_deref(), generator.verbosity.quiet)?;
+    let mut results = Results::open(&args.rows, false, &rows, &mut settings, generator.verbosity)?;
+    results.with_records_as(&GenerateRecord::default());
+    let stop = Stop::on_signals()?;
     let mut session = Session::new(&generator.loaded.model);
     let mut assistant = generator.assistant.map(Session::new);
     let mut engine = Engine::new(&mut session, generator.loaded.pipeline()).with_batch_size(args.batch_size);
     if let Some(assistant) = &mut assistant {
         engine = engine.with_assistant(assistant)?;
     }
-    let seed = settings.seed;
-    let mut batch = Batch { generator, seed, rows, running: HashMap::new(), tokens: 0, failed: 0, full: 0, progress };
-    let outcome = batch.run(&mut engine, &mut sink, &interrupted);
-    batch.progress.finish_and_clear();
-    outcome?;
-    sink.report(generator.verbosity);
-    match batch.full {
+    let mut batch = Batch {
+        generator,
+        seed: settings.seed,
+        rows,
+        results,
+        running: HashMap::new(),
+        full: 0,
+        held: args.rows.ordered.then(BTreeMap::new),
+        begun: 0,
+        next: 0,
+    };
+    let outcome = batch.run(&mut engine, &stop);
+    let Batch { mut results, rows, full, held, .. } = batch;
+    if stop.is_ending() {
+        held.into_iter().flatten().try_for_each(|(_, written)| results.put(written))?;
+    }
+    let is_whole = outcome?;
+    match full {
         0 => {}
         1 => generator.warn_that("the text of 1 row ends"),
         full => generator.warn_that(format_args!("the texts of {full} rows end")),
     }
-    if interrupted.load(Ordering::Relaxed) {
-        return Err(Interrupted.into());
-    }
-    rows::outcome(batch.failed)
+    let end = if is_whole {
+        results.finish(&rows)
+    } else {
+        results.close();
+        Ok(())
+    };
+    if stop.is_ending() { Err(stop.reason()) } else { end }
 }
 
 /// What the results depend on, besides the rows.
@@ -54,6 +73,7 @@ fn settings(generator: &Generator<'_>) -> Settings {
     let file = generator.loaded.generation_file.as_ref().filter(|_| args.generation_config);
     let file = file.map_or(Value::Null, |file| file.values().into());
     settings.parameters.insert("generation_config".into(), file);
+    settings.parameters.insert("seed_by".into(), args.batch.seed_by.seed_by.map(|SeedBy::Id| "id").into());
     settings
 }
 
@@ -70,44 +90,74 @@ struct Batch<'a> {
     generator: &'a Generator<'a>,
     seed: u64,
     rows: Input,
+    results: Results,
     running: HashMap<RequestId, Running>,
-    tokens: u64,
-    failed: usize,
     /// Rows whose text ends because the context is full.
     full: usize,
-    progress: ProgressBar,
+    /// What was made of rows whose turn has not come, if the order is to be that of the input.
+    held: Option<BTreeMap<u64, Written>>,
+    /// How many rows have been begun, and how many have had their turn.
+    begun: u64,
+    next: u64,
 }
 
 struct Running {
     row: Box<Row>,
+    /// Its place among the rows.
+    place: u64,
     request: Request,
     since: Instant,
     first_token: Option<f64>,
 }
 
 impl Batch<'_> {
-    fn run(&mut self, engine: &mut Engine<'_>, sink: &mut Sink, interrupted: &AtomicBool) -> Result<()> {
-        let mut more = true;
-        while !interrupted.load(Ordering::Relaxed) && (more || !engine.is_idle()) {
-            while more && engine.has_room() {
+    /// Runs the rows; returns whether that was all of them.
+    fn run(&mut self, engine: &mut Engine<'_>, stop: &Stop) -> Result<bool> {
+        let (mut more, mut ending) = (true, None);
+        while more || !engine.is_idle() {
+            if stop.is_interrupted() {
+                return Ok(false);
+            }
+            if stop.is_ending() {
+                let since = *ending.get_or_insert_with(Instant::now);
+                if engine.is_idle() || since.elapsed() > GRACE {
+                    return Ok(false);
+                }
+            }
+            while more && ending.is_none() && engine.has_room() && self.may_begin() {
                 // While there is work to do, do not wait for a slow writer of the input.
                 match self.rows.next(engine.is_idle())? {
-                    Next::Row(row) => self.admit(engine, sink, row)?,
-                    Next::Refused(refused) => self.fail(sink, *refused)?,
+                    Next::Row(row) => self.admit(engine, row)?,
+                    Next::Refused(refused) => {
+                        let place = self.begin();
+                        self.fail(place, *refused)?;
+                    }
                     Next::Later => break,
                     Next::End => more = false,
                 }
             }
             for event in engine.step()? {
-                self.take(event, sink)?;
+                self.take(event)?;
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether another row may begin: of those that are done, not too many wait for others.
+    fn may_begin(&self) -> bool {
+        let most = HELD * self.generator.args.batch.batch_size as u64;
+        self.held.is_none() || self.begun - self.next < most
+    }
+
+    /// The place of a row that begins.
+    fn begin(&mut self) -> u64 {
+        self.begun += 1;
+        self.begun - 1
     }
 
     /// Starts a row, or reports why it cannot be started.
-    fn admit(&mut self, engine: &mut Engine<'_>, sink: &mut Sink, row: Box<Row>) -> Result<()> {
-        let started = sink.has(&row).and_then(|done| {
+    fn admit(&mut self, engine: &mut Engine<'_>, row: Box<Row>) -> Result<()> {
+        let started = self.results.has(&row).and_then(|done| {
             if done {
                 return Ok(None);
             }
@@ -117,53 +167,63 @@ impl Batch<'_> {
         });
         match started {
             Ok(Some((number, request))) => {
-                self.running.insert(number, Running { row, request, since: Instant::now(), first_token: None });
+                let is_drawn = request.seed().is_some() && self.generator.config.seed.is_none();
+                if is_drawn && row.parameters.get("seed").is_none_or(Value::is_null) {
+                    self.results.note_seed(self.seed);
+                }
+                let (place, since) = (self.begin(), Instant::now());
+                self.running.insert(number, Running { row, place, request, since, first_token: None });
                 Ok(())
             }
             Ok(None) => {
-                self.progress.inc(1);
+                self.results.shown.row(true);
                 Ok(())
             }
             Err(error) => {
                 let given = row.parameters.iter().filter(|(_, value)| !value.is_null());
                 let given: Vec<&str> = given.map(|(key, _)| own_name(key)).collect();
                 let error = self.generator.blame(error, &given);
-                self.fail(sink, Refused { place: row.place, error })
+                let place = self.begin();
+                self.fail(place, Refused { place: row.place, error })
             }
         }
     }
 
     fn request(&self, row: &Row) -> Result<Request> {
-        let config = self.generator.config.with_json(&row.parameters)?;
-        self.generator.request(&row.prompt, Some(row.place.line), &config, self.seed)
+        let (generator, seed_by) = (self.generator, self.generator.args.batch.seed_by.seed_by);
+        let mut config = generator.config.with_json(&row.parameters)?;
+        // A row that has a seed has its own already.
+        if seed_by.is_some() && row.parameters.get("seed").is_none_or(Value::is_null) {
+            config.seed = Some(row.own_seed(self.seed));
+        }
+        generator.request(&row.prompt, Some(row.place.line), &config, self.seed)
     }
 
-    fn take(&mut self, event: Event, sink: &mut Sink) -> Result<()> {
+    fn take(&mut self, event: Event) -> Result<()> {
         match event {
             Event::Token { request, .. } => {
-                self.tokens += 1;
                 if let Some(running) = self.running.get_mut(&request) {
                     running.first_token.get_or_insert_with(|| running.since.elapsed().as_secs_f64());
                 }
-                rows::show_tokens(&self.progress, self.tokens);
+                self.results.shown.tokens(1);
                 Ok(())
             }
             Event::Finished { request, result } => {
                 let Some(running) = self.running.remove(&request) else { return Ok(()) };
                 match result {
-                    Ok(sequences) => self.finish(running, &sequences, sink),
-                    Err(error) => self.fail(sink, Refused { place: running.row.place, error: error.into() }),
+                    Ok(sequences) => self.finish(running, &sequences),
+                    Err(error) => self.fail(running.place, Refused { place: running.row.place, error: error.into() }),
                 }
             }
         }
     }
 
-    fn finish(&mut self, running: Running, sequences: &[Sequence], sink: &mut Sink) -> Result<()> {
+    fn finish(&mut self, running: Running, sequences: &[Sequence]) -> Result<()> {
         let total = running.since.elapsed().as_secs_f64();
         let prefill_s = running.first_token.unwrap_or(total);
         let generated_tokens = sequences.iter().map(|sequence| sequence.ids.len()).sum();
         if running.first_token.is_none() {
-            self.tokens += generated_tokens as u64;
+            self.results.shown.tokens(generated_tokens);
         }
         let timings = Timings {
             load_s: self.generator.loaded.load_s,
@@ -173,16 +233,28 @@ impl Batch<'_> {
             generated_tokens,
         };
         self.full += usize::from(fills_context(sequences));
-        let identity = running.row.identity();
-        let record = self.generator.record(Some(running.row.place), &running.request, sequences, timings);
-        self.progress.inc(1);
-        rows::show_tokens(&self.progress, self.tokens);
-        sink.result(identity, &record)
+        let record = self.generator.record(&running.request, sequences, timings);
+        let (identity, row) = (running.row.identity(), &running.row.place);
+        if self.held.is_none() {
+            return self.results.record(identity, row, &record);
+        }
+        let written = self.results.result(identity, row, &record)?;
+        self.put(running.place, written)
     }
 
-    fn fail(&mut self, sink: &mut Sink, refused: Refused) -> Result<()> {
-        self.failed += 1;
-        self.progress.inc(1);
-        sink.refused(refused)
+    fn fail(&mut self, place: u64, refused: Refused) -> Result<()> {
+        let written = self.results.failure(refused)?;
+        self.put(place, written)
+    }
+
+    /// Writes what was made of a row, in its turn if there is an order.
+    fn put(&mut self, place: u64, written: Written) -> Result<()> {
+        let Some(held) = &mut self.held else { return self.results.put(written) };
+        held.insert(place, written);
+        while let Some(written) = held.remove(&self.next) {
+            self.next += 1;
+            self.results.put(written)?;
+        }
+        Ok(())
     }
 }

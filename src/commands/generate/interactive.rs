@@ -11,7 +11,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use gpt2::decode::{FinishReason, GenerationConfig, PARAMETERS, Parameter, Sequence};
 
 use self::line::{Input, Reader};
-use super::{Generator, Request, interrupt_flag, rand_seed, write_in};
+use super::show::write_in;
+use super::{Generator, Request, interrupt_flag, rand_seed};
 use crate::cli::Prompt;
 use crate::cli::advice::{self, Spelling};
 use crate::output::{Stdout, Style, check_folder, say, say_written, write_file};

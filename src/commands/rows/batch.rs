@@ -1,88 +1,62 @@
 //! The loop over rows that are independent of each other.
 
-use std::sync::atomic::Ordering;
-
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use gpt2::printable;
-use indicatif::ProgressBar;
 use serde::Serialize;
 
-use super::sink::error_line;
-use super::{Input, Next, Refused, Row, Settings, Sink, outcome, show_tokens};
+use super::{Input, Next, Refused, Results, Row, Settings};
 use crate::cli::{Prompt, RowArgs, Verbosity};
-use crate::commands::{Interrupted, interrupt_flag};
+use crate::commands::stop::Stop;
 use crate::output::tokens::cut;
-use crate::output::{RowRecord, Stdout, Style, say_error};
-
-/// Where the results go.
-pub enum Results {
-    /// Records, one a line.
-    Records(Sink),
-    /// Text for people, on stdout.
-    Text {
-        out: Box<Stdout>,
-        /// For the advice that goes with an error.
-        subcommand: String,
-    },
-}
-
-impl Results {
-    /// Opens the output that the flags name: text for people only if it `is_text` and no file of records is asked for.
-    ///
-    /// # Errors
-    /// Those of [`Sink::open`].
-    pub fn open(args: &RowArgs, is_text: bool, input: &Input, settings: &mut Settings) -> Result<Self> {
-        if is_text && args.output.is_none() {
-            return Ok(Self::Text { out: Box::new(Stdout::lock()), subcommand: settings.subcommand.clone() });
-        }
-        Sink::open(args, input, settings).map(Self::Records)
-    }
-
-    /// Whether they are for people.
-    pub fn is_text(&self) -> bool {
-        matches!(self, Self::Text { .. })
-    }
-}
-
-/// The result of a row, with what every record says about its row.
-#[derive(Serialize)]
-struct RowResult<'a, T> {
-    #[serde(flatten)]
-    row: &'a RowRecord,
-    #[serde(flatten)]
-    record: &'a T,
-}
+use crate::output::{Stdout, Style};
 
 /// A run over rows.
 pub struct Batch {
-    pub input: Input,
-    pub results: Results,
+    input: Input,
+    results: Results,
     /// How many rows to work on together.
-    pub size: usize,
-    pub progress: ProgressBar,
-    pub verbosity: Verbosity,
+    size: usize,
 }
 
 impl Batch {
-    /// Works on the rows, as many at a time as have arrived and fit, and writes the results in order. `work` gives a result
-    /// for each row and counts their tokens; `show` writes one for people. Ctrl-C ends it after those under way.
+    /// Opens the output of the rows, of which `size` are worked on together.
     ///
     /// # Errors
-    /// If the input cannot be read or a result cannot be written; [`Interrupted`]; and, at the end, if a row failed.
+    /// Those of [`Results::open`].
+    pub fn open(
+        args: &RowArgs,
+        input: Input,
+        is_text: bool,
+        size: usize,
+        settings: &mut Settings,
+        verbosity: Verbosity,
+    ) -> Result<Self> {
+        let results = Results::open(args, is_text, &input, settings, verbosity)?;
+        Ok(Self { input, results, size })
+    }
+
+    /// Works on the rows, as many at a time as have arrived and fit, and writes the results in order. `work` gives a result
+    /// for each row and counts their tokens; `show` writes one for people; an `empty` record tells the keys of all. A signal
+    /// ends it after those under way.
+    ///
+    /// # Errors
+    /// If the input cannot be read or a result cannot be written; after a signal; and, at the end, if a row failed.
     pub fn run<T: Serialize>(
         mut self,
+        empty: &T,
         mut work: impl FnMut(&[&Row], &mut usize) -> Vec<Result<T>>,
         mut show: impl FnMut(&Row, &T, &mut Stdout) -> Result<()>,
     ) -> Result<()> {
-        let interrupted = interrupt_flag()?;
-        let (mut failed, mut tokens) = (0, 0);
+        self.results.with_records_as(empty);
+        let stop = Stop::on_signals()?;
         let mut more = true;
-        while more && !interrupted.load(Ordering::Relaxed) {
+        while more && !stop.is_ending() {
             let rows;
             (rows, more) = self.next_rows()?;
-            let count = rows.len() as u64;
             let runnable: Vec<&Row> = rows.iter().flatten().collect();
+            let mut tokens = 0;
             let mut found = if runnable.is_empty() { vec![] } else { work(&runnable, &mut tokens) }.into_iter();
+            self.results.shown.tokens(tokens);
             for row in rows {
                 let outcome = row.and_then(|row| match found.next() {
                     Some(Ok(record)) => Ok((row, record)),
@@ -90,27 +64,18 @@ impl Batch {
                     None => Err(Refused { place: row.place, error: anyhow!("the row was not run") }),
                 });
                 match outcome {
-                    Ok((row, record)) => self.write(&row, &record, &mut show)?,
-                    Err(refused) => {
-                        failed += 1;
-                        self.refuse(refused)?;
-                    }
+                    Ok((row, record)) => self.results.write(&row, &record, &mut show)?,
+                    Err(refused) => self.results.refuse(refused)?,
                 }
             }
-            self.progress.inc(count);
-            show_tokens(&self.progress, tokens as u64);
         }
-        self.progress.finish_and_clear();
-        if let Results::Records(sink) = &self.results {
-            sink.report(self.verbosity);
-        }
-        if more {
-            return Err(Interrupted.into());
-        }
-        match (self.results, failed) {
-            (Results::Text { .. }, 1..) => bail!("{failed} of the texts failed, as said above"),
-            (_, failed) => outcome(failed),
-        }
+        let end = if more {
+            self.results.close();
+            Ok(())
+        } else {
+            self.results.finish(&self.input)
+        };
+        if stop.is_ending() { Err(stop.reason()) } else { end }
     }
 
     /// The next rows that an earlier run has not completed, and whether there may be more.
@@ -119,8 +84,8 @@ impl Batch {
         while rows.len() < self.size {
             // With some at hand, do not wait for a slow writer of the input.
             match self.input.next(rows.is_empty())? {
-                Next::Row(row) => match self.is_done(&row) {
-                    Ok(true) => self.progress.inc(1),
+                Next::Row(row) => match self.results.has(&row) {
+                    Ok(true) => self.results.shown.row(true),
                     Ok(false) => rows.push(Ok(*row)),
                     Err(error) => rows.push(Err(Refused { place: row.place, error })),
                 },
@@ -130,41 +95,6 @@ impl Batch {
             }
         }
         Ok((rows, true))
-    }
-
-    fn is_done(&self, row: &Row) -> Result<bool> {
-        match &self.results {
-            Results::Records(sink) => sink.has(row),
-            Results::Text { .. } => Ok(false),
-        }
-    }
-
-    fn write<T: Serialize>(
-        &mut self,
-        row: &Row,
-        record: &T,
-        show: &mut impl FnMut(&Row, &T, &mut Stdout) -> Result<()>,
-    ) -> Result<()> {
-        match &mut self.results {
-            Results::Records(sink) => sink.result(row.identity(), &RowResult { row: &row.place, record }),
-            Results::Text { out, .. } => {
-                show(row, record, out)?;
-                out.finish()
-            }
-        }
-    }
-
-    fn refuse(&mut self, refused: Refused) -> Result<()> {
-        match &mut self.results {
-            Results::Records(sink) => sink.refused(refused),
-            Results::Text { subcommand, .. } => {
-                let line = error_line(&refused, subcommand);
-                let place = format!("line {}", refused.place.line);
-                let line = if line.starts_with(&place) { line } else { format!("{place}: {line}") };
-                say_error(&[line]);
-                Ok(())
-            }
-        }
     }
 }
 

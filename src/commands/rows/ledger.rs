@@ -15,7 +15,7 @@ use gpt2::decode::{GenerationConfig, PARAMETERS};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Hash;
+use super::{Hash, hash};
 
 /// Decoding parameters by name, for [`Settings`].
 pub fn parameters(config: &GenerationConfig) -> impl Iterator<Item = (String, Value)> {
@@ -72,6 +72,13 @@ impl Settings {
             differs.map(|name| format!("`{name}` {} (now {})", shown(earlier, name), shown(self, name))).collect();
         (!differences.is_empty()).then(|| differences.join(", "))
     }
+}
+
+/// Identifies a run: its model, its parameters, and its rows by their hash.
+pub fn fingerprint(settings: &Settings, rows: Hash) -> String {
+    let Settings { subcommand, model: _, config, weights, tokenizer, seed: _, parameters } = settings;
+    let parameters = Value::Object(parameters.clone()).to_string();
+    hex(hash([subcommand, config, weights, tokenizer, &parameters, &hex(rows)].map(String::as_str)))
 }
 
 /// The open file, which only this process may write.

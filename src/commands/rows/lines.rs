@@ -94,7 +94,7 @@ pub fn other_format(first: &str) -> Option<&'static str> {
         return is_broken.then_some("has an object on several lines; give each on one line, as `jq -c .` does");
     }
     let names = first.split([',', ';', '\t']).map(|name| name.trim().trim_matches('"').to_ascii_lowercase());
-    let is_header = !complete && names.into_iter().any(|name| super::row::PROMPT_KEYS.contains(&name.as_str()));
+    let is_header = !complete && names.into_iter().any(|name| super::values::PROMPT_KEYS.contains(&name.as_str()));
     is_header.then_some(
         "is a table (CSV); give one JSON object a line, as pandas' to_json(..., orient=\"records\", lines=True) does",
     )

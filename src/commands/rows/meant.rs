@@ -2,7 +2,7 @@
 
 use gpt2::decode::PARAMETERS;
 
-use super::row::PROMPT_KEYS;
+use super::values::PROMPT_KEYS;
 
 /// Names that other programs have for parameters: OpenAI's, and llama.cpp's.
 const OTHER_NAMES: [(&str, &str); 3] =

@@ -1,27 +1,32 @@
 //! Rows: many inputs from a file or a stream, one JSON object a line, and one result a line for each.
 //!
-//! Every subcommand that takes rows reads them with [`Input`] and writes results with [`Sink`], so that keys, ids, errors
-//! and `--resume` work the same everywhere; [`Batch`] is the loop between them. `row` knows what the keys of a row mean,
-//! `meant` which key a misspelt one was, `equal` which ids are the same, `lines` what a line is, `ledger` what an output was
+//! Every subcommand that takes rows reads them with [`Input`] and writes [`Results`], so that keys, ids, errors and
+//! `--resume` work the same everywhere; [`Batch`] is the loop between them. `row` knows what the keys of a row mean, `values`
+//! what their values, `entries` how both are written, `meant` which key a misspelt one was, `equal` which ids are the same,
+//! `lines` what a line is; `columns` gives all records the same keys, `sink` writes lines, `ledger` knows what an output was
 //! made with.
 
 mod batch;
+mod columns;
+mod entries;
 mod equal;
 mod input;
 mod ledger;
 mod lines;
 mod meant;
 mod progress;
+mod results;
 mod row;
 mod sink;
+mod values;
 
-pub use batch::{Batch, Results, of_those_that_can, together};
+pub use batch::{Batch, of_those_that_can, together};
 pub use input::{Input, Next};
 pub use ledger::{Settings, parameters};
 pub use lines::Lines;
-pub use progress::{outcome, progress, show_tokens};
+pub use results::{Results, RowsFailed, Written};
 pub use row::{Refused, Row};
-pub use sink::Sink;
+pub use sink::{Sink, whole_lines};
 
 use sha2::{Digest, Sha256};
 
@@ -35,6 +40,11 @@ fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> Hash {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
+    short(hash)
+}
+
+/// The start of a hash.
+fn short(hash: Sha256) -> Hash {
     let mut short = Hash::default();
     short.copy_from_slice(&hash.finalize()[..size_of::<Hash>()]);
     short

@@ -3,27 +3,16 @@
 use std::borrow::Cow;
 
 use anyhow::{Error, Result, anyhow, bail};
-use gpt2::decode::{GenerationConfig, Meaning, parameter_meaning};
-use gpt2::{json, printable};
-use serde::de::{IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use gpt2::decode::{Meaning, parameter_meaning};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::entries::{compact, entries, quoted, shortened};
 use super::meant::meant;
+use super::values::{IDS_KEYS, PROMPT_KEYS, TEXT_KEYS, parameter, prompt};
 use super::{Hash, equal, hash};
 use crate::cli::Prompt;
-use crate::output::{Carried, RowRecord};
-
-/// Names of a row's text.
-const TEXT_KEYS: [&str; 2] = ["prompt", "text"];
-/// Names of a row's token ids.
-const IDS_KEYS: [&str; 2] = ["prompt_ids", "ids"];
-/// Every key that gives the prompt.
-pub(super) const PROMPT_KEYS: [&str; 4] = ["prompt", "text", "prompt_ids", "ids"];
-
-/// Messages quote at most this many characters of a row.
-const QUOTED: usize = 60;
+use crate::output::{Carried, ErrorKind, RowRecord};
 
 /// Which keys mean something to a subcommand, and what becomes of the others.
 #[derive(Debug, Clone)]
@@ -68,41 +57,71 @@ pub enum Form {
 }
 
 impl Form {
-    /// Reads the row on a line.
-    pub fn read(&self, line: usize, text: Result<String>) -> Result<Row, Box<Refused>> {
+    /// Reads the row on a line, of which the place is known.
+    pub fn read(&self, place: RowRecord, text: Result<String>) -> Result<Row, Box<Refused>> {
         match self {
-            Self::Objects(keys) => keys.read(line, text),
-            Self::Texts => Row::of_text(line, text),
+            Self::Objects(keys) => keys.read(place, text),
+            Self::Texts => Row::of_text(place, text),
         }
     }
 }
 
 impl Row {
     /// The row of a line that is a text.
-    fn of_text(line: usize, text: Result<String>) -> Result<Self, Box<Refused>> {
-        let place = RowRecord { id: None, line, input: None };
+    fn of_text(place: RowRecord, text: Result<String>) -> Result<Self, Box<Refused>> {
         match text {
             Ok(text) => {
                 let text = text.strip_suffix('\r').unwrap_or(&text);
-                let (key, content) = (key(None, line), hash([text]));
+                let (key, content) = (key(None, place.file.as_deref(), place.line), hash([text]));
                 Ok(Self { place, prompt: Prompt::Text(text.to_owned()), parameters: Map::new(), key, content })
             }
-            Err(error) => Err(Box::new(Refused { place, error: error.context(format!("line {line}")) })),
+            Err(error) => Err(unreadable(place, error)),
         }
+    }
+
+    /// A seed of its own: made from that of the run and its id, or its text if it has none.
+    pub fn own_seed(&self, seed: u64) -> u64 {
+        let seed = seed.to_string();
+        let own = match (&self.place.id, &self.prompt) {
+            (Some(id), _) => hash([&*seed, "id", &equal::canonical(id)]),
+            (None, Prompt::Text(text)) => hash([&*seed, "text", text]),
+            (None, Prompt::Ids(ids)) => {
+                let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+                hash([&*seed, "ids"].into_iter().chain(ids.iter().map(String::as_str)))
+            }
+        };
+        // 53 bits, which are exact in every JSON reader.
+        u64::from_be_bytes(std::array::from_fn(|i| own[i])) >> 11
     }
 }
 
+/// A line whose bytes are no text.
+fn unreadable(mut place: RowRecord, error: Error) -> Box<Refused> {
+    place.error_kind = Some(ErrorKind::Json);
+    let line = place.line;
+    Box::new(Refused { place, error: error.context(format!("line {line}")) })
+}
+
 impl Keys {
-    /// Reads the row on a line.
-    pub fn read(&self, line: usize, text: Result<String>) -> Result<Row, Box<Refused>> {
-        let mut place = RowRecord { id: None, line, input: None };
-        let read = text.map_err(|error| error.context(format!("line {line}"))).and_then(|text| {
-            let entries = entries(&text).map_err(|fault| anyhow!("line {line} is {fault}: {}", quoted(&text)))?;
-            self.fill(&entries, &mut place)
-        });
-        match read {
+    /// Reads the row on a line, of which the place is known.
+    pub fn read(&self, mut place: RowRecord, text: Result<String>) -> Result<Row, Box<Refused>> {
+        let text = match text {
+            Ok(text) => text,
+            Err(error) => return Err(unreadable(place, error)),
+        };
+        let entries = match entries(&text) {
+            Ok(entries) => entries,
+            Err(fault) => {
+                place.error_kind = Some(ErrorKind::Json);
+                let error = anyhow!("line {} is {fault}: {}", place.line, quoted(&text));
+                place.row = Some(shortened(text.trim()));
+                return Err(Box::new(Refused { place, error }));
+            }
+        };
+        match self.fill(&entries, &mut place) {
             Ok((prompt, parameters, content)) => {
-                Ok(Row { key: key(place.id.as_deref(), line), place, prompt, parameters, content })
+                let key = key(place.id.as_deref(), place.file.as_deref(), place.line);
+                Ok(Row { key, place, prompt, parameters, content })
             }
             Err(error) => Err(Box::new(Refused { place, error })),
         }
@@ -165,129 +184,11 @@ impl Keys {
 }
 
 /// The identity of a row in its input. Ids are the same if their JSON values are, however they are written.
-pub(super) fn key(id: Option<&RawValue>, line: usize) -> Hash {
+pub(super) fn key(id: Option<&RawValue>, file: Option<&str>, line: usize) -> Hash {
     match id {
         Some(id) => hash(["id", &equal::canonical(id)]),
-        None => hash(["line", &line.to_string()]),
+        None => hash(["line", file.unwrap_or_default(), &line.to_string()]),
     }
-}
-
-/// The keys and values of the object in `text`, in order. An error is the end of a sentence: `not JSON at column 5`.
-fn entries(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, String> {
-    struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-    struct Reader;
-
-    impl<'de> Visitor<'de> for Reader {
-        type Value = Entries<'de>;
-
-        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            formatter.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut entries = vec![];
-            while let Some(key) = map.next_key::<Key<'de>>()? {
-                entries.push((key.0, map.next_value()?));
-            }
-            Ok(Entries(entries))
-        }
-    }
-
-    impl<'de> Deserialize<'de> for Entries<'de> {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            deserializer.deserialize_map(Reader)
-        }
-    }
-
-    #[derive(Deserialize)]
-    struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
-
-    match serde_json::from_str::<Entries<'_>>(text) {
-        Ok(entries) => Ok(entries.0),
-        Err(_) if serde_json::from_str::<IgnoredAny>(text).is_ok() && !text.trim_start().starts_with('{') => {
-            let kind = match text.trim_start().as_bytes().first() {
-                Some(b'[') => "an array",
-                Some(b'"') => "a text",
-                Some(b't' | b'f') => "true or false",
-                Some(b'n') => "null",
-                _ => "a number",
-            };
-            Err(format!("{kind}, not an object such as {{\"id\": 1, \"prompt\": \"...\"}}"))
-        }
-        Err(error) => Err(json::fault(text.as_bytes(), &error)),
-    }
-}
-
-/// The prompt, given once under one of its names.
-fn prompt(texts: &[(&str, &RawValue)], ids: &[(&str, &RawValue)]) -> Result<Prompt> {
-    let given: Vec<_> = texts.iter().chain(ids).filter(|(_, value)| value.get() != "null").collect();
-    match given[..] {
-        [] => bail!("the row has no text (`prompt` or `text`) and no token ids (`prompt_ids` or `ids`)"),
-        [(key, value)] if TEXT_KEYS.contains(key) => text(key, value).map(Prompt::Text),
-        [(key, value)] => token_ids(key, value).map(Prompt::Ids),
-        [(one, _), (other, _), ..] => bail!("the row has both `{one}` and `{other}`"),
-    }
-}
-
-fn text(key: &str, value: &RawValue) -> Result<String> {
-    serde_json::from_str(value.get()).map_err(|_| match value.get().starts_with('"') {
-        true => anyhow!("`{key}` has half of a surrogate pair (\\ud800 to \\udfff), which is no character"),
-        false => anyhow!("`{key}` is {}; it takes a text", quoted(value.get())),
-    })
-}
-
-fn token_ids(key: &str, value: &RawValue) -> Result<Vec<u32>> {
-    serde_json::from_str(value.get()).map_err(|_| {
-        let parts: Vec<&RawValue> = serde_json::from_str(value.get()).unwrap_or_default();
-        match parts.iter().find(|part| serde_json::from_str::<u32>(part.get()).is_err()) {
-            Some(part) => {
-                anyhow!("`{key}` has {}; token ids are whole numbers from 0 to {}", quoted(part.get()), u32::MAX)
-            }
-            None => anyhow!("`{key}` is {}; it takes a list of token ids", quoted(value.get())),
-        }
-    })
-}
-
-fn parameter((key, value): (&str, &RawValue)) -> Result<(String, Value)> {
-    if let (Some(Meaning::Missing), false) = (parameter_meaning(key), value.get() == "null") {
-        bail!(
-            "`{key}` is a parameter of transformers that this program does not have; to carry it along: --keep {key}"
-        );
-    }
-    let wrong = |fault: &str| anyhow!("`{key}` is {}, {fault}", quoted(value.get()));
-    let read = serde_json::from_str(value.get()).map_err(|_| wrong("which cannot be used"))?;
-    if let Some(Meaning::Parameter(parameter)) = parameter_meaning(key) {
-        // The number that was written: as an `f64`, another one might be shown.
-        parameter.read_json(&read, &mut GenerationConfig::default()).map_err(|fault| wrong(&fault))?;
-    }
-    Ok((key.to_owned(), read))
-}
-
-/// A part of a row for a message: on one line, and cut off if it is long.
-fn quoted(text: &str) -> String {
-    let text = text.trim();
-    let mut shown = printable::line(&text.chars().take(QUOTED).collect::<String>()).into_owned();
-    if text.chars().nth(QUOTED).is_some() {
-        shown.push_str("...");
-    }
-    shown
-}
-
-/// The JSON without white space between its tokens.
-fn compact(json: &str) -> String {
-    let (mut in_text, mut escaped) = (false, false);
-    let belongs = |letter: &char| {
-        let inside = in_text;
-        match letter {
-            _ if escaped => escaped = false,
-            '\\' => escaped = in_text,
-            '"' => in_text = !in_text,
-            _ => {}
-        }
-        inside || !letter.is_ascii_whitespace()
-    };
-    json.chars().filter(belongs).collect()
 }
 
 #[cfg(test)]
@@ -299,12 +200,14 @@ mod tests {
     }
 
     fn row(text: &str) -> Row {
-        keys().read(3, Ok(text.to_owned())).unwrap_or_else(|refused| panic!("{text}: {}", refused.error))
+        keys()
+            .read(RowRecord::new(3), Ok(text.to_owned()))
+            .unwrap_or_else(|refused| panic!("{text}: {}", refused.error))
     }
 
     #[track_caller]
     fn refused(keys: &Keys, text: &str, error: &str) {
-        let refused = keys.read(3, Ok(text.to_owned())).unwrap_err();
+        let refused = keys.read(RowRecord::new(3), Ok(text.to_owned())).unwrap_err();
         assert_eq!(refused.error.to_string(), error, "{text}");
     }
 
@@ -316,7 +219,7 @@ mod tests {
         let json = serde_json::to_string(&row.place).unwrap();
         let input = r#"{"b":1.50,"a":{"z": [1e400, "\u00e9"]},"n":null}"#;
         assert_eq!(json, format!(r#"{{"id":12345678901234567890123,"line":3,"input":{input}}}"#));
-        let without = keys().read(7, Ok(r#"{"id": null, "text": "x"}"#.into())).unwrap();
+        let without = keys().read(RowRecord::new(7), Ok(r#"{"id": null, "text": "x"}"#.into())).unwrap();
         assert_eq!(serde_json::to_string(&without.place).unwrap(), r#"{"id":null,"line":7,"input":null}"#);
     }
 
@@ -362,7 +265,9 @@ mod tests {
         ] {
             refused(&keys(), text, error);
         }
-        let id = |text: &str| keys().read(3, Ok(text.into())).unwrap_err().place.id.map(|id| id.get().to_owned());
+        let id = |text: &str| {
+            keys().read(RowRecord::new(3), Ok(text.into())).unwrap_err().place.id.map(|id| id.get().to_owned())
+        };
         assert_eq!(id("[1]"), None);
         assert_eq!(id(r#"{"prompt": 5, "id": "a"}"#).as_deref(), Some("\"a\""));
     }
@@ -384,7 +289,7 @@ mod tests {
                 format!("{other:?} is nearly `{name}`; write `{name}`, or carry it along with --keep {other:?}");
             refused(&keys(), &format!(r#"{{"prompt": "a", "{other}": 1}}"#), &error);
             let kept = Keys { keep: Some(vec![other.into()]), ..keys() };
-            let row = kept.read(1, Ok(format!(r#"{{"prompt": "a", "{other}": 1}}"#))).unwrap();
+            let row = kept.read(RowRecord::new(1), Ok(format!(r#"{{"prompt": "a", "{other}": 1}}"#))).unwrap();
             assert_eq!(row.place.input.unwrap().0[0].0, other);
         }
         for other in ["title", "test", "_id", "labels", "context", "score", "url", "top_n", "date"] {
@@ -395,13 +300,15 @@ mod tests {
     #[test]
     fn other_keys_are_picked_or_refused_on_request() {
         let text = r#"{"prompt": "a", "title": 1, "note": 2}"#;
-        let kept = Keys { keep: Some(vec!["note".into()]), ..keys() }.read(1, Ok(text.into())).unwrap();
+        let kept = Keys { keep: Some(vec!["note".into()]), ..keys() }.read(RowRecord::new(1), Ok(text.into())).unwrap();
         assert_eq!(serde_json::to_string(&kept.place).unwrap(), r#"{"id":null,"line":1,"input":{"note":2}}"#);
         let error = "\"title\" means nothing here, and --strict refuses such keys";
         refused(&Keys { strict: true, ..keys() }, text, error);
         let error = "`guidance_scale` is a parameter of transformers that this program does not have; to carry it along: --keep guidance_scale";
         refused(&keys(), r#"{"prompt": "a", "guidance_scale": 2}"#, error);
-        let scored = Keys { parameters: false, ..keys() }.read(1, Ok(r#"{"text": "a", "top_p": 3}"#.into())).unwrap();
+        let scored = Keys { parameters: false, ..keys() }
+            .read(RowRecord::new(1), Ok(r#"{"text": "a", "top_p": 3}"#.into()))
+            .unwrap();
         assert!(scored.place.input.is_some(), "not a parameter of score");
     }
 

@@ -5,24 +5,28 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail};
-use gpt2::json;
 use same_file::Handle;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ledger::{Ledger, Settings, lock};
-use super::row::{Refused, Row};
+use super::row::Row;
 use super::{Hash, Input};
 use crate::cli::advice::{self, Spelling};
-use crate::cli::{Format, RowArgs, Verbosity, is_stdin};
-use crate::output::{ErrorRecord, Stdout, check_folder, say, say_written};
+use crate::cli::{RowArgs, Verbosity, is_stdin};
+use crate::output::{self, Stdout, check_folder, say, say_written};
+
+/// Held while a line is written.
+pub fn whole_lines() -> &'static Mutex<()> {
+    static WHOLE_LINES: Mutex<()> = Mutex::new(());
+    &WHOLE_LINES
+}
 
 /// The output for results, one per line. Each line is written at once, so that at most the last one can be incomplete.
 pub struct Sink {
-    /// The subcommand, for the advice that goes with an error.
-    subcommand: String,
     output: Output,
     /// What the rows said that an earlier run has completed, by their keys.
     done: HashMap<Hash, Hash>,
@@ -37,15 +41,23 @@ enum Output {
     File(File, PathBuf, Ledger),
 }
 
-/// Checks, without touching the output, that it is not the input, under whatever name, and that its folder exists.
-pub fn check(input: &Path, output: Option<&Path>) -> Result<()> {
-    if let Some(path) = output.filter(|path| path.is_file()) {
-        let input = if is_stdin(input) { Handle::stdin() } else { Handle::from_path(input) };
-        if input.is_ok_and(|input| Handle::from_path(path).is_ok_and(|output| output == input)) {
-            bail!(gpt2::Error::Usage(format!("--output {} is the input; give another file", path.display())));
+/// Checks, without touching what is written, that it is not the input, under whatever name, and that its folder exists.
+pub fn check(input: &Path, args: &RowArgs) -> Result<()> {
+    for (flag, path) in [("--output", &args.output), ("--summary", &args.summary)] {
+        if let Some(path) = path.as_ref().filter(|path| path.is_file()) {
+            let input = if is_stdin(input) { Handle::stdin() } else { Handle::from_path(input) };
+            if input.is_ok_and(|input| Handle::from_path(path).is_ok_and(|output| output == input)) {
+                bail!(gpt2::Error::Usage(format!("{flag} {} is the input; give another file", path.display())));
+            }
         }
+        check_folder(path.as_deref())?;
     }
-    check_folder(output)
+    match (&args.output, &args.summary) {
+        (Some(output), Some(summary)) if output == summary => {
+            bail!(gpt2::Error::Usage("--summary is the file of --output; give another file".into()))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Sink {
@@ -54,10 +66,9 @@ impl Sink {
     /// # Errors
     /// If another run is writing it, or if it was made with other settings.
     pub fn open(args: &RowArgs, input: &Input, settings: &mut Settings) -> Result<Self> {
-        let subcommand = settings.subcommand.clone();
         let Some(path) = &args.output else {
             let output = Output::Stdout(Box::new(Stdout::lock()));
-            return Ok(Self { subcommand, output, done: HashMap::new(), written: 0 });
+            return Ok(Self { output, done: HashMap::new(), written: 0 });
         };
         let cannot_write = || format!("cannot write {}", path.display());
         if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
@@ -66,12 +77,7 @@ impl Sink {
                 bail!(gpt2::Error::Usage(what));
             }
             let file = File::options().write(true).open(path).with_context(cannot_write)?;
-            return Ok(Self {
-                subcommand,
-                output: Output::Stream(file, path.clone()),
-                done: HashMap::new(),
-                written: 0,
-            });
+            return Ok(Self { output: Output::Stream(file, path.clone()), done: HashMap::new(), written: 0 });
         }
         // Through links, so that two names of a file are one file.
         let is_link = path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
@@ -107,7 +113,7 @@ impl Sink {
             drop(file);
             file = open()?;
         }
-        Ok(Self { subcommand, output: Output::File(file, path, ledger), done, written: 0 })
+        Ok(Self { output: Output::File(file, path, ledger), done, written: 0 })
     }
 
     /// Says which file was written and what is in it, if there is one.
@@ -144,33 +150,29 @@ impl Sink {
         }
     }
 
-    /// Writes the result of a row, which is identified by its key and content.
-    pub fn result<T: Serialize>(&mut self, (key, content): (Hash, Hash), record: &T) -> Result<()> {
-        if let Output::File(_, _, ledger) = &mut self.output {
+    /// Writes a line, which is the result of the row that is identified by its key and content, if that did not fail.
+    pub fn line(
+        &mut self,
+        identity: Option<(Hash, Hash)>,
+        json: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<()> {
+        let _whole = whole_lines().lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Output::File(_, _, ledger), Some((key, content))) = (&mut self.output, identity) {
             ledger.note(key, content)?;
         }
-        self.line(record)
-    }
-
-    /// Writes why a row failed.
-    pub fn refused(&mut self, refused: Refused) -> Result<()> {
-        let error = error_line(&refused, &self.subcommand);
-        self.line(&ErrorRecord { row: refused.place, error })
-    }
-
-    fn line<T: Serialize>(&mut self, record: &T) -> Result<()> {
         self.written += 1;
         match &mut self.output {
-            Output::Stdout(out) => {
-                out.json(record, Format::Jsonl)?;
-                out.finish()
-            }
+            Output::Stdout(out) => out.line(json).map_err(|error| match output::is_closed(&error) {
+                // Who reads less than all of it must not take that for all.
+                true => anyhow!("the reader of stdout has closed it before the last row"),
+                false => error,
+            }),
             Output::Stream(file, path) => {
-                write_line(file, record).with_context(|| format!("cannot write {}", path.display()))
+                write_line(file, json).with_context(|| format!("cannot write {}", path.display()))
             }
             Output::File(file, path, _) => {
                 let whole = file.metadata().map(|metadata| metadata.len());
-                write_line(file, record).with_context(|| {
+                write_line(file, json).with_context(|| {
                     // On a full disk part of the line may have been written.
                     let _ = whole.and_then(|len| file.set_len(len));
                     format!("cannot write {}", path.display())
@@ -180,15 +182,15 @@ impl Sink {
     }
 }
 
-/// Why a row failed, on one line.
-pub(super) fn error_line(refused: &Refused, subcommand: &str) -> String {
-    advice::lines(&refused.error, subcommand, Spelling::Keys).join(": ")
+/// Why a row failed, on one line; with the advice for a subcommand.
+pub(super) fn error_line(error: &anyhow::Error, subcommand: &str) -> String {
+    advice::lines(error, subcommand, Spelling::Keys).join(": ")
 }
 
 /// Writes a line at once, unless it is very long.
-fn write_line<T: Serialize>(file: &mut File, record: &T) -> std::io::Result<()> {
+fn write_line(file: &mut File, json: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::Result<()> {
     let mut writer = BufWriter::with_capacity(1 << 16, file);
-    json::write(&mut writer, record)?;
+    json(&mut writer)?;
     writer.write_all(b"\n")?;
     writer.flush()
 }
@@ -200,8 +202,11 @@ impl Row {
     }
 }
 
-/// Repairs the output of an earlier run: drops an incomplete last line, the lines of failed rows, and results of rows that
-/// have changed since or are not in the ledger; all those are run again. Returns what the rows said that are left.
+/// Repairs the output of an earlier run: drops an incomplete last line, the lines of failed rows, and results that are not
+/// in the ledger; all those rows are run again. Returns what the rows said that are left.
+///
+/// # Errors
+/// [`gpt2::Error::Usage`] if a row that has a result says something else now; then nothing is changed.
 fn repair(
     path: &Path,
     ledger: &HashMap<Hash, Hash>,
@@ -212,6 +217,7 @@ fn repair(
         #[serde(borrow)]
         id: Option<&'a RawValue>,
         line: usize,
+        file: Option<String>,
         #[serde(borrow)]
         error: Option<&'a RawValue>,
     }
@@ -230,11 +236,20 @@ fn repair(
         let Ok(record) = serde_json::from_slice::<Record<'_>>(&line) else {
             bail!("{} is not the output of an earlier run: line {number} is no result", path.display());
         };
-        let key = super::row::key(record.id, record.line);
+        let key = super::row::key(record.id, record.file.as_deref(), record.line);
         let content = ledger.get(&key).filter(|_| record.error.is_none());
         // A row that is no longer in the input keeps its result.
-        let content =
-            content.filter(|content| input.and_then(|input| input.get(&key)).is_none_or(|now| now == *content));
+        let now = input.and_then(|input| input.get(&key));
+        if let (Some(content), Some(now)) = (content, now)
+            && content != now
+        {
+            let row = record.id.map_or_else(|| format!("line {}", record.line), |id| format!("the row {}", id.get()));
+            let file = record.file.map(|file| format!(" of {file}")).unwrap_or_default();
+            bail!(gpt2::Error::Usage(format!(
+                "{} was made with other rows: {row}{file} has changed since; give the same rows, or another --output",
+                path.display()
+            )));
+        }
         let end = start + line.len() as u64 + 1;
         if let Some(content) = content
             && done.insert(key, *content).is_none()

@@ -103,6 +103,20 @@ fn a_request_that_fails_alone_does_not_stop_the_others() {
 }
 
 #[test]
+fn a_request_that_fits_alone_does_not_fail_for_what_others_left() {
+    let requests = requests();
+    let run = |requests: &[_], capacity| {
+        let mut model = model();
+        (model.capacity, model.keeps) = (capacity, true);
+        together(&mut model, requests).0
+    };
+    let fits_alone = |capacity| requests.iter().all(|request| run(std::slice::from_ref(request), capacity)[0].is_ok());
+    let capacity = (1..).find(|capacity| fits_alone(*capacity)).unwrap();
+    let results: Vec<_> = run(&requests, capacity).into_iter().map(Result::unwrap).collect();
+    assert_eq!(results, alone(&requests));
+}
+
+#[test]
 fn what_never_fits_is_refused_with_what_would() {
     let config = GenerationConfig { max_new_tokens: 6, ..GenerationConfig::default() };
     let refusal = |left: u64, config: GenerationConfig| {

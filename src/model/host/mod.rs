@@ -192,15 +192,18 @@ impl Network for HostNetwork {
             a.normed.resize(a.next_x.len(), 0.0);
             self.ln_f.forward(&a.next_x, &mut a.normed);
             // Wanted logits are moved to the output.
-            let mut given = vec![];
-            let all = if logits > 0 { &mut given } else { &mut a.logits };
-            memory::resize(LOGITS, all, a.normed.len() / width * vocabulary)?;
-            self.lm_head.matmul(&a.normed, None, Epilogue::None, all);
+            let mut all = std::mem::take(&mut a.logits);
+            memory::resize(LOGITS, &mut all, a.normed.len() / width * vocabulary)?;
+            self.lm_head.matmul(&a.normed, None, Epilogue::None, &mut all);
             let mut others = all.chunks_exact(vocabulary).skip(logits);
             output.best = others.by_ref().take(best).map(best_token).collect();
             output.top = others.zip(tops(inputs)).map(|(row, k)| Top::of(row, k)).collect();
-            given.truncate(logits * vocabulary);
-            output.logits = given;
+            if logits > 0 {
+                all.truncate(logits * vocabulary);
+                output.logits = all;
+            } else {
+                a.logits = all;
+            }
         }
         a.pick(wanted(inputs, |i| i.hidden));
         if !a.next_x.is_empty() {

@@ -6,6 +6,7 @@
 
 mod budget;
 mod check;
+mod dialect;
 mod pattern;
 mod steps;
 
@@ -189,6 +190,9 @@ impl Library {
                 vocabulary.push_added_as(piece, true, piece.bytes())?;
             } else if byte_level {
                 vocabulary.push(piece)?;
+            } else if let Some(end) = self.steps.word_end() {
+                // Only the last token of a text has no space after it.
+                vocabulary.push_as(piece, piece.replace(end, " ").into_bytes())?;
             } else {
                 let both = decoded(&[&before[..], &[id]].concat())?;
                 let text = match both.strip_prefix(&text_before) {

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use tokenizers::pattern::Pattern as LibraryPattern;
 
 use super::budget::Budget;
+use super::dialect::translated;
 use crate::tokenizer::vocabulary::shown;
 use crate::tokenizer::words::words;
 
@@ -18,10 +19,74 @@ pub(super) enum Source {
     Regex(String),
 }
 
+/// A pattern that has been read.
+pub(super) struct Parsed {
+    source: Source,
+    /// A regular expression for the engine, and its tree.
+    expression: Option<(String, Expr)>,
+}
+
 impl Source {
+    /// Reads the pattern.
+    pub fn parse(self) -> Result<Parsed, String> {
+        let expression = match &self {
+            Self::String(_) => None,
+            Self::Regex(source) => {
+                let expression = translated(source).map_err(|part| {
+                    format!("the regular expression {} has {part}, which is not supported", shown(source))
+                })?;
+                let tree = Expr::parse_tree(&expression).map_err(|_| invalid(source))?;
+                Some((expression, tree.expr))
+            }
+        };
+        Ok(Parsed { source: self, expression })
+    }
+}
+
+fn invalid(source: &str) -> String {
+    format!("the regular expression {} is not valid, or too large", shown(source))
+}
+
+impl Parsed {
+    /// The pattern as written.
     pub fn as_str(&self) -> &str {
-        match self {
-            Self::String(text) | Self::Regex(text) => text,
+        match &self.source {
+            Source::String(text) | Source::Regex(text) => text,
+        }
+    }
+
+    /// How large a regular expression is: the number of characters that it matches, without `*` and `+`, which is the
+    /// measure of the memory that it takes.
+    pub fn weight(&self) -> usize {
+        self.expression.as_ref().map_or(0, |(_, tree)| weight(tree))
+    }
+
+    /// Whether a match may be empty.
+    pub fn may_be_empty(&self) -> bool {
+        match &self.expression {
+            None => self.as_str().is_empty(),
+            Some((_, tree)) => may_be_empty(tree),
+        }
+    }
+
+    /// Compiles the pattern.
+    pub fn compile(self) -> Result<Pattern, String> {
+        /// How often one search may backtrack. Each time, it may run over the rest of the text.
+        const BACKTRACKS: usize = 2000;
+        /// The largest automaton of a part of a regular expression, in bytes.
+        const AUTOMATON: usize = 10 << 20;
+        let compiled = |expression: &str| {
+            let mut builder = RegexBuilder::new(expression);
+            builder.backtrack_limit(BACKTRACKS).delegate_size_limit(AUTOMATON);
+            builder.build().map_err(|_| invalid(self.as_str()))
+        };
+        match &self.expression {
+            None => Ok(Pattern::Text(self.as_str().to_owned())),
+            Some((expression, tree)) if any(tree, &is_hard) => {
+                let at_each = Box::new(compiled(&format!("(?:{expression})|((?s:.))"))?);
+                Ok(Pattern::Backtracking { regex: compiled(expression)?, at_each })
+            }
+            Some((expression, _)) => compiled(expression).map(Pattern::Linear),
         }
     }
 }
@@ -38,74 +103,9 @@ pub(super) enum Pattern {
         /// long text without a match, it is tried at one position after the other.
         at_each: Box<Regex>,
     },
-    /// A regular expression that knows where the last match ended (`\G`), so that it cannot be tried in between.
-    Continuing(Regex),
 }
 
 impl Pattern {
-    /// How often one search may backtrack. Each time, it may run over the rest of the text.
-    const BACKTRACKS: usize = 2000;
-    /// The largest automaton of a part of a regular expression, in bytes.
-    const AUTOMATON: usize = 10 << 20;
-
-    /// Compiles a pattern.
-    pub fn new(source: Source) -> Result<Self, String> {
-        let source = match source {
-            Source::String(text) => return Ok(Self::Text(text)),
-            Source::Regex(source) => source,
-        };
-        let unreadable = || format!("the regular expression {} is not valid, or too large", shown(&source));
-        let compiled = |source: &str| {
-            let mut builder = RegexBuilder::new(source);
-            builder.backtrack_limit(Self::BACKTRACKS).delegate_size_limit(Self::AUTOMATON);
-            builder.build().ok()
-        };
-        let expression = Expr::parse_tree(&source).map_err(|_| unreadable())?.expr;
-        if any(&expression, &|part| {
-            matches!(part, Expr::SubroutineCall(_) | Expr::UnresolvedNamedSubroutineCall { .. })
-        }) {
-            return Err(format!("the regular expression {} calls a group, which is not supported", shown(&source)));
-        }
-        if !any(&expression, &is_hard) {
-            compiled(&source).map(Self::Linear)
-        } else if any(&expression, &|part| *part == Expr::ContinueFromPreviousMatchEnd) {
-            compiled(&source).map(Self::Continuing)
-        } else {
-            // The line ends a comment, which would hide the rest.
-            let within = [format!("(?:{source})|((?s:.))"), format!("(?:{source}\n)|((?s:.))")];
-            let at_each = within.iter().find_map(|source| compiled(source)).map(Box::new);
-            compiled(&source).zip(at_each).map(|(regex, at_each)| Self::Backtracking { regex, at_each })
-        }
-        .ok_or_else(unreadable)
-    }
-
-    /// How large a regular expression is: the number of characters that it matches, without `*` and `+`, which is the
-    /// measure of the memory that it takes. 0 for one that is not valid.
-    pub fn weight(source: &Source) -> usize {
-        match source {
-            Source::String(_) => 0,
-            Source::Regex(source) => Expr::parse_tree(source).map_or(0, |tree| weight(&tree.expr)),
-        }
-    }
-
-    /// Whether a match may be empty.
-    pub fn may_be_empty(source: &Source) -> bool {
-        match source {
-            Source::String(text) => text.is_empty(),
-            Source::Regex(source) => Expr::parse_tree(source).is_ok_and(|tree| may_be_empty(&tree.expr)),
-        }
-    }
-
-    /// Whether it matches a text without characters.
-    pub fn matches_nothing(&self) -> bool {
-        match self {
-            Self::Text(text) => text.is_empty(),
-            Self::Linear(regex) | Self::Continuing(regex) | Self::Backtracking { regex, .. } => {
-                regex.is_match("").unwrap_or(true)
-            }
-        }
-    }
-
     /// The next match from `start`, as byte offsets in `text`.
     fn next(&self, text: &str, start: usize, budget: &Budget) -> Result<Option<(usize, usize)>, String> {
         let gives_up = |_| format!("its pattern backtracks too often or too far in {} bytes of text", text.len());
@@ -117,9 +117,7 @@ impl Pattern {
                 let at = rest.and_then(|rest| rest.find(pattern.as_str()));
                 Ok(at.map(|at| (start + at, start + at + pattern.len())))
             }
-            Self::Linear(regex) | Self::Continuing(regex) => {
-                regex.find_from_pos(text, start).map(range).map_err(gives_up)
-            }
+            Self::Linear(regex) => regex.find_from_pos(text, start).map(range).map_err(gives_up),
             Self::Backtracking { regex, at_each } => {
                 if let Ok(found) = regex.find_from_pos(text, start) {
                     return Ok(range(found));
@@ -179,7 +177,6 @@ fn parts(expression: &Expr) -> Vec<&Expr> {
         Expr::Concat(parts) | Expr::Alt(parts) => parts.iter().collect(),
         Expr::Group(part) | Expr::LookAround(part, _) | Expr::AtomicGroup(part) => vec![part],
         Expr::Repeat { child, .. } => vec![child],
-        Expr::Conditional { condition, true_branch, false_branch } => vec![condition, true_branch, false_branch],
         _ => vec![],
     }
 }
@@ -203,15 +200,10 @@ fn may_be_empty(expression: &Expr) -> bool {
     match expression {
         Expr::Any { .. } | Expr::Literal { .. } => false,
         Expr::Delegate { size, .. } => *size == 0,
-        // What is before `\K` is not part of the match.
-        Expr::Concat(parts) => parts.iter().fold(true, |empty, part| match part {
-            Expr::KeepOut => true,
-            part => empty && may_be_empty(part),
-        }),
+        Expr::Concat(parts) => parts.iter().all(may_be_empty),
         Expr::Alt(parts) => parts.iter().any(may_be_empty),
         Expr::Group(part) | Expr::AtomicGroup(part) => may_be_empty(part),
         Expr::Repeat { child, lo, .. } => *lo == 0 || may_be_empty(child),
-        Expr::Conditional { true_branch, false_branch, .. } => may_be_empty(true_branch) || may_be_empty(false_branch),
         _ => true,
     }
 }
@@ -300,8 +292,8 @@ mod tests {
         "(?<!a)b",
         r"(a|é)\1",
         "(?>a+)b",
-        "a\\Kb",
-        r"\Ga",
+        r"\w\b",
+        "(?<=^)a",
         "(?x)a+(?!b) # not b",
         r"\s+(?!\S)|\s+",
         r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -314,10 +306,10 @@ mod tests {
         #[test]
         fn matches_are_those_of_the_engine(text in "[ab1é \n]{0,12}|a{0,40}b?") {
             for source in PATTERNS {
-                let expected = Regex::new(source).unwrap();
+                let expected = Regex::new(&translated(source).unwrap()).unwrap();
                 let expected: Vec<_> =
                     expected.find_iter(&text).map(|found| found.map(|found| (found.start(), found.end())).unwrap()).collect();
-                let pattern = Pattern::new(regex(source)).unwrap();
+                let pattern = regex(source).parse().unwrap().compile().unwrap();
                 prop_assert_eq!(matches(&pattern, &text).unwrap(), &expected[..], "{} in {:?}", source, text);
                 if let Pattern::Backtracking { at_each, .. } = pattern {
                     // As if the limit of backtracking were always too small.
@@ -332,30 +324,35 @@ mod tests {
 
     #[test]
     fn texts_are_patterns_too() {
-        let pattern = |text: &str| Pattern::new(Source::String(text.to_owned())).unwrap();
+        let pattern = |text: &str| Source::String(text.to_owned()).parse().unwrap().compile().unwrap();
         assert_eq!(matches(&pattern("aa"), "aaaéaa").unwrap(), [(0, 2), (5, 7)]);
         assert_eq!(matches(&pattern(".*"), "a.*").unwrap(), [(1, 3)]);
     }
 
     #[test]
     fn what_may_be_empty_is_known() {
-        for source in ["", "^", "$", r"\b", "a*", "a?", "(?=a)", "(a|)", "(?:a*)+", r"a\K", r"(a)?\1", "a{0,3}"] {
-            assert!(Pattern::may_be_empty(&regex(source)), "{source}");
+        let may_be_empty = |source: Source| source.parse().unwrap().may_be_empty();
+        for source in ["", "^", "$", r"\b", "a*", "a?", "(?=a)", "(a|)", "(?:a*)+", r"(a)?\1", "a{0,3}"] {
+            assert!(may_be_empty(regex(source)), "{source}");
         }
-        for source in ["a", "a+", "[ab]", r"\s+", "^a", "(?=b)b", "a|b", r"\Ka", "(?i)ß", ".", "a{2}", "(?<=a)b"] {
-            assert!(!Pattern::may_be_empty(&regex(source)), "{source}");
+        for source in ["a", "a+", "[ab]", r"\s+", "^a", "(?=b)b", "a|b", "(?i)a", ".", "a{2}", "(?<=a)b"] {
+            assert!(!may_be_empty(regex(source)), "{source}");
         }
-        assert!(Pattern::may_be_empty(&Source::String(String::new())));
-        assert!(!Pattern::may_be_empty(&Source::String("^".into())));
+        assert!(may_be_empty(Source::String(String::new())));
+        assert!(!may_be_empty(Source::String("^".into())));
     }
 
     #[test]
     fn what_is_not_supported_is_named() {
-        for (source, words) in [("(", "\"(\" is not valid"), (r"(?<x>a)\g<x>", "calls a group")] {
-            let error = Pattern::new(regex(source)).err().unwrap();
+        for (source, words) in [
+            ("(", "\"(\" has a `(` without"),
+            (r"(?<x>a)\g<x>", r"has `\g`, which is not"),
+            ("a{9999999}", "not valid, or too large"),
+        ] {
+            let error = regex(source).parse().and_then(Parsed::compile).err().unwrap();
             assert!(error.contains(words), "{error}");
         }
-        assert_eq!(Pattern::weight(&regex(r"\pL{3}(?:a|[bc]*){100,200}")), 1 + 3 + 200 * (1 + 1 + 1));
+        assert_eq!(regex(r"\p{L}{3}(?:a|[bc]*){100,200}").parse().unwrap().weight(), 1 + 3 + 200 * (1 + 1 + 1));
     }
 
     /// Whatever the pattern, a search ends soon after its time.
@@ -365,7 +362,8 @@ mod tests {
         for source in ["(?=a*b)a", "a*b|a", "(?!x)(?:a|a)*b", "(?=(a+)+$)b", "(?!a*b)x"] {
             let start = Instant::now();
             let budget = Budget::of_time(text.len(), Duration::from_millis(100));
-            let error = Pattern::new(regex(source)).unwrap().matches(&text, &budget, |_, _| Ok(())).unwrap_err();
+            let error =
+                regex(source).parse().unwrap().compile().unwrap().matches(&text, &budget, |_, _| Ok(())).unwrap_err();
             assert!(error.contains("30000 bytes of text"), "{error}");
             assert!(start.elapsed() < Duration::from_secs(60), "{source}: {:?}", start.elapsed());
         }

@@ -16,7 +16,7 @@ use tokenizers::{
 
 use super::budget::Budget;
 use super::check::{Component, DECODERS, NORMALIZERS, PRE_TOKENIZERS};
-use super::pattern::{Bounded, Pattern, Source, Words};
+use super::pattern::{Bounded, Parsed, Pattern, Source, Words};
 use super::{FAULT, unreadable};
 use crate::base::foreign::guard;
 use crate::tokenizer::vocabulary::shown;
@@ -76,19 +76,21 @@ impl Compiler<'_> {
     /// The largest weight of all regular expressions. Usual ones have fewer than 100 together.
     const MOST_WEIGHT: usize = 5000;
 
-    fn compile(&mut self, source: Source) -> Result<Pattern, String> {
-        self.weight = self.weight.saturating_add(Pattern::weight(&source));
+    fn compile(&mut self, pattern: Parsed) -> Result<Pattern, String> {
+        self.weight = self.weight.saturating_add(pattern.weight());
         if self.weight > Self::MOST_WEIGHT {
-            return Err(format!("the regular expression {} is too large", shown(source.as_str())));
+            return Err(format!("the regular expression {} is too large", shown(pattern.as_str())));
         }
         self.budget.check_time()?;
-        Pattern::new(source)
+        pattern.compile()
     }
 
     fn replace(&mut self, json: &Value) -> Result<(Pattern, String), String> {
         let Replace { pattern, content } = read(json)?;
-        if Pattern::may_be_empty(&pattern) {
-            return Err(empty(&pattern));
+        let pattern = pattern.parse()?;
+        // The library panics.
+        if pattern.may_be_empty() {
+            return Err(format!("the pattern {} matches the empty string", shown(pattern.as_str())));
         }
         Ok((self.compile(pattern)?, content))
     }
@@ -111,14 +113,7 @@ impl Compiler<'_> {
     fn pre_tokenizer(&mut self, component: &Component) -> Result<PreTokenizer, String> {
         if component.kind == "Split" {
             let Split { pattern, behavior, invert } = read(&component.json)?;
-            let shown = empty(&pattern);
-            let pattern = self.compile(pattern)?;
-            // Look-around alone may say where to split.
-            return if pattern.matches_nothing() {
-                Err(shown)
-            } else {
-                Ok(PreTokenizer::Split(pattern, behavior, invert))
-            };
+            return Ok(PreTokenizer::Split(self.compile(pattern.parse()?)?, behavior, invert));
         }
         Ok(match read(&component.json)? {
             PreTokenizerWrapper::ByteLevel(bytes) if bytes.use_regex => PreTokenizer::Words(bytes.add_prefix_space),
@@ -133,10 +128,6 @@ impl Compiler<'_> {
         }
         read(&component.json).map(Decoder::Other)
     }
-}
-
-fn empty(pattern: &Source) -> String {
-    format!("the pattern {} matches the empty string", shown(pattern.as_str()))
 }
 
 /// An empty error says that it is not as the library expects.
@@ -181,6 +172,16 @@ impl Steps {
     pub fn decodes_bytes(&self) -> bool {
         let decoders = self.decoders.as_deref();
         matches!(decoders, Some([Step { work: Decoder::Other(DecoderWrapper::ByteLevel(_)), .. }]))
+    }
+
+    /// What ends a token before a space, if decoding makes that space and does nothing else.
+    pub fn word_end(&self) -> Option<&str> {
+        match self.decoders.as_deref() {
+            Some([Step { work: Decoder::Other(DecoderWrapper::BPE(decoder)), .. }]) => {
+                Some(decoder.suffix.as_str()).filter(|suffix| !suffix.is_empty())
+            }
+            _ => None,
+        }
     }
 
     /// Normalizes a piece of a text, of which `elsewhere` bytes are normalized already.

@@ -72,6 +72,35 @@ fn a_proxy_that_refuses_is_named() {
     through(&address, "HTTPS_PROXY", "https://hub.invalid").fails(1, &words[..2]);
 }
 
+/// Otherwise the request would go around it.
+#[test]
+fn a_proxy_whose_address_cannot_be_read_is_an_error() {
+    let scene = Scene::with("base");
+    let run = |variable: &str, value: &str, endpoint: &str| {
+        scene.info(ID, &[]).env("NO_PROXY", "").env("HF_ENDPOINT", endpoint).env(variable, value)
+    };
+    for value in
+        [":::", "http://", "http://:8080", "proxy.invalid:abc", "ftp://proxy.invalid", "http://u:secret@p:99999"]
+    {
+        for (variable, endpoint) in [
+            ("HTTPS_PROXY", "https://hub.invalid"),
+            ("http_proxy", "http://hub.invalid"),
+            ("ALL_PROXY", "https://hub.invalid"),
+        ] {
+            let start = format!("error: {variable} cannot be the address of a proxy: ");
+            let done = run(variable, value, endpoint).fails(1, &[&start]);
+            assert!(done.stderr().lines().count() == 1 && !done.stderr().contains("secret"), "{}", done.stderr());
+        }
+    }
+    for value in ["127.0.0.1:9", "http://127.0.0.1:9/", "[::1]:9", "socks5://u:secret@127.0.0.1:9"] {
+        let done = run("HTTPS_PROXY", value, "https://hub.invalid").fails(1, &["through the proxy", "(HTTPS_PROXY)"]);
+        assert!(!done.stderr().contains("secret"), "{}", done.stderr());
+    }
+    // It does not count for this hub.
+    scene.info(ID, &[]).env("NO_PROXY", "127.0.0.1,localhost").env("HTTP_PROXY", ":::").succeeds();
+    scene.info(ID, &[]).env("NO_PROXY", "").env("HTTPS_PROXY", ":::").succeeds();
+}
+
 #[test]
 fn offline_opens_no_connection() {
     let scene = Scene::with("base");

@@ -46,6 +46,8 @@ fn object(source: &Source, value: &Value, fields: &[&Field], path: &str) -> Resu
     for (key, value) in object {
         let path = format!("{path}.{key}");
         match fields.iter().find(|(field, _)| field.key == *key) {
+            // In rows, what may be absent is there with null.
+            Some((_, true)) if value.is_null() => {}
             Some((field, _)) => typed(source, value, &field.kind, &path)?,
             None if is_open => {}
             None => return Err(format!("{path} is not declared")),

@@ -13,8 +13,9 @@ What every subcommand prints with `--format json`, and as one line a record with
 This page is made from the program's records, and a test checks outputs against them. Later versions may add
 keys, but rename or remove none. They are written here as [jq](https://jqlang.org) takes them: `.sequences[].text` is the
 text of every sequence. The type `integer[]` is an array of integers; \"or null\" means that the key may be there with null,
-\"or absent\" that it may be left out. Read again, a number has the same bits. Logarithms are natural; positions count
-from 0. Letters in shapes: `B` texts, `T` tokens, `C` the model's width, `H` heads, `V` the vocabulary.
+\"or absent\" that it may be left out. Read again, a number has the same bits, but no zero has a sign. Logarithms are
+natural; positions count from 0. Letters in shapes: `B` texts, `T` tokens, `C` the model's width, `H` heads, `V` the
+vocabulary.
 
 ";
 

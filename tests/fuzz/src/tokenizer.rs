@@ -62,7 +62,7 @@ const PRE_TOKENIZERS: [&str; 22] = [
     r#"{"type":"Split","pattern":{"Regex":"(?!x)(a|a)*b"},"behavior":"Contiguous","invert":false}"#,
     r#"{"type":"Split","pattern":{"Regex":"(a)\\1|(?<x>a)\\g<x>"},"behavior":"Isolated","invert":false}"#,
     r#"{"type":"Split","pattern":{"Regex":"(?<=t[ah]*h[ah]{18})e"},"behavior":"MergedWithPrevious","invert":false}"#,
-    r#"{"type":"Split","pattern":{"Regex":"(?=x)(\\pL{200}){200}"},"behavior":"Isolated","invert":false}"#,
+    r#"{"type":"Split","pattern":{"Regex":"(?=x)(\\p{L}{200}){200}"},"behavior":"Isolated","invert":false}"#,
     r#"{"type":"Split","pattern":{"Regex":"(?x) a+(?!b) # the last"},"behavior":"Isolated","invert":false}"#,
     r#"{"type":"UnicodeScripts"}"#,
     r#"{"type":"FixedLength","length":0}"#,

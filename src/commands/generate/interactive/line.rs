@@ -1,11 +1,18 @@
 //! What a user types: texts, of one line or several, and commands.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, StdinLock};
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
+use gpt2::printable::is_printable;
+use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
-use rustyline::{DefaultEditor, history::History};
+use rustyline::highlight::{CmdKind, Highlighter};
+use rustyline::hint::Hinter;
+use rustyline::history::{DefaultHistory, History};
+use rustyline::validate::Validator;
+use rustyline::{Editor, GraphemeClusterMode, Helper};
 
 use crate::commands::rows::Lines;
 
@@ -22,7 +29,7 @@ pub enum Input {
 
 /// Where lines come from.
 pub enum Reader {
-    Terminal(Box<DefaultEditor>),
+    Terminal(Box<Editor<Drawing, DefaultHistory>>),
     /// With the number of the last line; blank lines are not read.
     Pipe(Lines<StdinLock<'static>>, usize),
 }
@@ -37,7 +44,8 @@ impl Reader {
         if !stdin.is_terminal() {
             return Ok((Self::Pipe(Lines::new(stdin.lock()), 0), false));
         }
-        let mut editor = DefaultEditor::new()?;
+        let mut editor = Editor::new()?;
+        editor.set_helper(Some(Drawing));
         if let Some(history) = history_file().filter(|history| history.exists()) {
             // Run even if the history cannot be read.
             let _ = editor.load_history(&history);
@@ -138,6 +146,47 @@ impl Reader {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// How the line is drawn while it is edited: without what would drive the terminal, which can come with a pasted text.
+pub struct Drawing;
+
+impl Highlighter for Drawing {
+    /// The editor counts columns before this, so each of these characters leaves as many as it takes in its eyes.
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        if line.chars().all(is_drawn) {
+            return line.into();
+        }
+        let columns = |c: char| GraphemeClusterMode::from_env().width(c.encode_utf8(&mut [0; 4]));
+        let mut drawn = String::with_capacity(line.len());
+        for c in line.chars() {
+            match is_drawn(c) {
+                true => drawn.push(c),
+                false => drawn.extend((0..columns(c)).map(|_| char::REPLACEMENT_CHARACTER)),
+            }
+        }
+        drawn.into()
+    }
+
+    fn highlight_char(&self, line: &str, _: usize, _: CmdKind) -> bool {
+        !line.chars().all(is_drawn)
+    }
+}
+
+impl Completer for Drawing {
+    type Candidate = String;
+}
+
+impl Hinter for Drawing {
+    type Hint = String;
+}
+
+impl Validator for Drawing {}
+
+impl Helper for Drawing {}
+
+fn is_drawn(c: char) -> bool {
+    is_printable(c) || matches!(c, '\n' | '\t')
 }
 
 /// `$XDG_STATE_HOME/gpt2/history`, or under `~/.local/state`.

@@ -1,0 +1,61 @@
+//! What the values of a row's keys mean.
+
+use anyhow::{Result, anyhow, bail};
+use gpt2::decode::{GenerationConfig, Meaning, parameter_meaning};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::entries::quoted;
+use crate::cli::Prompt;
+
+/// Names of a row's text.
+pub const TEXT_KEYS: [&str; 2] = ["prompt", "text"];
+/// Names of a row's token ids.
+pub const IDS_KEYS: [&str; 2] = ["prompt_ids", "ids"];
+/// Every key that gives the prompt.
+pub const PROMPT_KEYS: [&str; 4] = ["prompt", "text", "prompt_ids", "ids"];
+
+/// The prompt, given once under one of its names.
+pub fn prompt(texts: &[(&str, &RawValue)], ids: &[(&str, &RawValue)]) -> Result<Prompt> {
+    let given: Vec<_> = texts.iter().chain(ids).filter(|(_, value)| value.get() != "null").collect();
+    match given[..] {
+        [] => bail!("the row has no text (`prompt` or `text`) and no token ids (`prompt_ids` or `ids`)"),
+        [(key, value)] if TEXT_KEYS.contains(key) => text(key, value).map(Prompt::Text),
+        [(key, value)] => token_ids(key, value).map(Prompt::Ids),
+        [(one, _), (other, _), ..] => bail!("the row has both `{one}` and `{other}`"),
+    }
+}
+
+fn text(key: &str, value: &RawValue) -> Result<String> {
+    serde_json::from_str(value.get()).map_err(|_| match value.get().starts_with('"') {
+        true => anyhow!("`{key}` has half of a surrogate pair (\\ud800 to \\udfff), which is no character"),
+        false => anyhow!("`{key}` is {}; it takes a text", quoted(value.get())),
+    })
+}
+
+fn token_ids(key: &str, value: &RawValue) -> Result<Vec<u32>> {
+    serde_json::from_str(value.get()).map_err(|_| {
+        let parts: Vec<&RawValue> = serde_json::from_str(value.get()).unwrap_or_default();
+        match parts.iter().find(|part| serde_json::from_str::<u32>(part.get()).is_err()) {
+            Some(part) => {
+                anyhow!("`{key}` has {}; token ids are whole numbers from 0 to {}", quoted(part.get()), u32::MAX)
+            }
+            None => anyhow!("`{key}` is {}; it takes a list of token ids", quoted(value.get())),
+        }
+    })
+}
+
+pub fn parameter((key, value): (&str, &RawValue)) -> Result<(String, Value)> {
+    if let (Some(Meaning::Missing), false) = (parameter_meaning(key), value.get() == "null") {
+        bail!(
+            "`{key}` is a parameter of transformers that this program does not have; to carry it along: --keep {key}"
+        );
+    }
+    let wrong = |fault: &str| anyhow!("`{key}` is {}, {fault}", quoted(value.get()));
+    let read = serde_json::from_str(value.get()).map_err(|_| wrong("which cannot be used"))?;
+    if let Some(Meaning::Parameter(parameter)) = parameter_meaning(key) {
+        // The number that was written: as an `f64`, another one might be shown.
+        parameter.read_json(&read, &mut GenerationConfig::default()).map_err(|fault| wrong(&fault))?;
+    }
+    Ok((key.to_owned(), read))
+}

@@ -112,7 +112,7 @@ pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<LoadedTok
         progress: Some(&|progress| bar.show(progress)),
         ..SourceOptions::default()
     };
-    let files = source::find_tokenizer(args.model.as_deref(), &options)?;
+    let files = source::find_tokenizer(args.model().as_deref(), &options)?;
     let tokenizer = Tokenizer::load(&files).map_err(|error| match error {
         fault @ (Error::Tokenizer(_) | Error::Format { .. }) if args.tokenizer.is_none() => {
             Error::Tokenizer(format!("{fault}: give one with --tokenizer")).into()

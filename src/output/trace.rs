@@ -159,14 +159,16 @@ impl HeadRecord {
         Ok(writeln!(out, "{dim}{:>before$}from {};  ▏ most looked at{dim:#}\n", "", key.join("  "))?)
     }
 
-    /// Where most of the head's attention goes. The first token is not counted as a query.
+    /// Where most of the head's attention goes. The first token, which can only attend to itself, is counted as a query only
+    /// if there is no other.
     fn habit(&self) -> (&'static str, f32) {
-        let queries = self.weights.len().saturating_sub(1).max(1) as f32;
+        let first = usize::from(self.weights.len() > 1);
+        let queries = (self.weights.len() - first).max(1) as f32;
         let share = |key: fn(usize) -> usize| {
-            let rows = self.weights.iter().enumerate().skip(1);
+            let rows = self.weights.iter().enumerate().skip(first);
             rows.map(|(query, row)| row[key(query)]).sum::<f32>() / queries
         };
-        let habits = [("F", share(|_| 0)), ("P", share(|query| query - 1)), ("S", share(|query| query))];
+        let habits = [("F", share(|_| 0)), ("P", share(|query| query.saturating_sub(1))), ("S", share(|query| query))];
         habits.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(("·", 0.0))
     }
 }
@@ -174,7 +176,11 @@ impl HeadRecord {
 /// One letter for each head: where it attends.
 fn write_overview(heads: &[HeadRecord], out: &mut Stdout) -> Result<()> {
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
-    writeln!(out, "{bold}Attention{bold:#}: where each head looks, on average over the tokens")?;
+    let over = match heads.first().map_or(0, |head| head.weights.len()) {
+        0 | 1 => "from the only token",
+        _ => "on average over the tokens after the first",
+    };
+    writeln!(out, "{bold}Attention{bold:#}: where each head looks, {over}")?;
     let room = ((Stdout::width() - 11) / 5).max(1);
     let across = heads.iter().take_while(|head| head.layer == heads[0].layer).count().min(room);
     write!(out, "{dim}{:>9}  ", "head")?;
@@ -253,9 +259,8 @@ fn write_lens(layers: &[LensRecord], labels: &[String], notation: Notation<'_>, 
         for (layer, row) in layers.iter().zip(&rows) {
             write!(out, "{dim}{:>9}{dim:#}", state_name(&layer.name))?;
             for (reading, said) in layer.positions[from..to].iter().zip(&row[from..to]) {
-                let outcome = rows.last().map(|last| &last[reading.position]);
                 let style = match reading.top[0].prob {
-                    _ if outcome == Some(said) => Style::colour(AnsiColor::Green),
+                    _ if says_outcome(layers, layer, reading.position) => Style::colour(AnsiColor::Green),
                     p if p < 0.1 => Style::new().dimmed(),
                     _ => Style::new(),
                 };
@@ -267,6 +272,12 @@ fn write_lens(layers: &[LensRecord], labels: &[String], notation: Notation<'_>, 
         writeln!(out)?;
     }
     Ok(writeln!(out, "{dim}Green is what the last block says.{dim:#}\n")?)
+}
+
+/// Whether a layer predicts at a position what the last one does.
+pub fn says_outcome(layers: &[LensRecord], layer: &LensRecord, position: usize) -> bool {
+    let says = |layer: &LensRecord| layer.positions.get(position).map(|reading| reading.top[0].id);
+    layers.last().is_some_and(|last| says(last) == says(layer))
 }
 
 fn largest(row: &[f32]) -> (usize, f32) {

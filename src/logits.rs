@@ -162,6 +162,33 @@ pub(crate) fn entropy(log_probs: &[f32]) -> f32 {
     -sum(log_probs, |l| if l > f32::NEG_INFINITY { l * exp(l) } else { 0.0 }) as f32
 }
 
+/// The entropy in nats of the distribution with these log-probabilities, summed in `f64`: for people, who see many digits.
+pub(crate) fn exact_entropy(log_probs: impl Iterator<Item = f32>) -> f64 {
+    let term = |l: f32| f64::from(l) * f64::from(l).exp();
+    // The sum of nothing is -0.
+    0.0 - log_probs.filter(|l| l.is_finite()).map(term).sum::<f64>()
+}
+
+/// The sum of `e^(x - largest)` over the logits `x` of a row, none of which is larger than `largest`: over those whose
+/// place in `chosen` is 1, and over those where it is 0.
+pub(crate) fn split_weight(row: &[f32], chosen: &[f32], largest: f32) -> (f64, f64) {
+    let (mut inside, mut outside) = (0.0, 0.0);
+    for (row, chosen) in row.chunks(BLOCK).zip(chosen.chunks(BLOCK)) {
+        let (mut ins, mut outs) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+        for (row, chosen) in row.chunks(LANES).zip(chosen.chunks(LANES)) {
+            for (((x, c), i), o) in row.iter().zip(chosen).zip(&mut ins).zip(&mut outs) {
+                let weight = exp(x - largest);
+                *i += weight * c;
+                *o += weight * (1.0 - c);
+            }
+        }
+        let total = |lanes: [f32; LANES]| lanes.into_iter().map(f64::from).sum::<f64>();
+        inside += total(ins);
+        outside += total(outs);
+    }
+    (inside, outside)
+}
+
 /// A number that orders as `x` does, with `-0 = 0`.
 pub(crate) fn order_key(x: f32) -> u32 {
     let bits = (x + 0.0).to_bits();
@@ -294,6 +321,18 @@ mod tests {
                 prop_assert_eq!(rank(&row, id), place + 1);
             }
             prop_assert_eq!(rank(&row, argmax(&row)), 1);
+        }
+
+        #[test]
+        fn weights_split_in_two_are_those_of_all(mut row in row(), every in 1usize..9) {
+            row[0] = 1.0;
+            let chosen: Vec<f32> = (0..row.len()).map(|i| f32::from(u8::from(i % every == 0))).collect();
+            let (inside, outside) = split_weight(&row, &chosen, max(&row));
+            let weight = |i: usize| f64::from(row[i] - max(&row)).exp();
+            let exact: f64 = (0..row.len()).filter(|i| chosen[*i] == 1.0).map(weight).sum();
+            prop_assert!((inside - exact).abs() < 1e-4 * (1.0 + exact));
+            let all: f64 = (0..row.len()).map(weight).sum();
+            prop_assert!((inside + outside - all).abs() < 1e-4 * all);
         }
 
         #[test]

@@ -11,3 +11,4 @@ pub mod parameters;
 pub mod perplexity;
 pub mod pytorch;
 pub mod score;
+pub mod words;

@@ -308,8 +308,7 @@ impl<'a> Distribution<'a> {
 
     /// The entropy in nats, summed in `f64`. (Processors use [`logits::entropy`], in `f32` as in PyTorch.)
     fn entropy(&self) -> f64 {
-        let term = |p: &f32| f64::from(*p) * f64::from(*p).exp();
-        -self.logprobs.iter().filter(|p| p.is_finite()).map(term).sum::<f64>()
+        logits::exact_entropy(self.logprobs.iter().copied())
     }
 }
 

@@ -1,9 +1,77 @@
-//! The sliding window of transformers' perplexity guide: which tokens each window scores, and the resulting perplexity.
+//! Windows over texts that are longer than the context: which tokens each window sees and which it scores, and the
+//! resulting perplexity.
 //!
 //! Pure arithmetic over positions and log-probabilities; the network runs in [`score`](super::score).
-//! Reference: transformers' documentation, `perplexity.md`.
+//! References: transformers' documentation, `perplexity.md`, for the sliding window; lm-evaluation-harness 0.4.13,
+//! `get_rolling_token_windows` with a context of one token, for the rolling one.
 
 use crate::error::{Error, Result};
+
+/// How a text is cut into windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Windows {
+    /// Not at all: one pass.
+    #[default]
+    Whole,
+    /// The sliding window of transformers' guide.
+    Sliding(Sliding),
+    /// Every token is scored once, by the first window that holds it, each of which scores as many tokens as it sees.
+    /// The text has a token before it that is not scored.
+    Rolling {
+        /// The most tokens that a window sees.
+        context: usize,
+    },
+}
+
+impl Windows {
+    /// The windows over `len` tokens, of which the first `given` are not scored.
+    pub fn over(self, len: usize, given: usize) -> impl Iterator<Item = Window> {
+        let (sliding, rolling) = match self {
+            Self::Sliding(sliding) => (Some(sliding), None),
+            Self::Rolling { context } => (None, Some(context)),
+            Self::Whole => (None, Some(len)),
+        };
+        let sliding = sliding.into_iter().flat_map(move |sliding| sliding.windows(len));
+        sliding.chain(rolling.into_iter().flat_map(move |context| rolling_windows(context, len, given)))
+    }
+
+    /// The most tokens that a window sees, if they are not those of the whole text.
+    #[must_use]
+    pub fn context(self) -> Option<usize> {
+        match self {
+            Self::Whole => None,
+            Self::Sliding(sliding) => Some(sliding.context()),
+            Self::Rolling { context } => Some(context),
+        }
+    }
+
+    /// The perplexity of `len` tokens of which the first `given` are not scored: the guide's with a sliding window, else
+    /// `exp` of the mean loss. `logprob` gives the natural log-probability of the token at a position, if it has one;
+    /// windows without count for nothing. None if nothing was scored.
+    #[must_use]
+    pub fn perplexity(self, len: usize, given: usize, logprob: impl Fn(usize) -> Option<f64>) -> Option<f64> {
+        let windows = self.over(len, given).filter(|window| window.scored().all(|i| logprob(i).is_some()));
+        if let Self::Sliding(_) = self {
+            return perplexity(windows, |i| logprob(i).unwrap_or_default());
+        }
+        let scored: Vec<f64> = windows.flat_map(Window::scored).filter_map(&logprob).collect();
+        (!scored.is_empty()).then(|| (-scored.iter().sum::<f64>() / scored.len() as f64).exp())
+    }
+}
+
+/// Windows that see at most `context` tokens: each its tokens but the last, which is only scored.
+fn rolling_windows(context: usize, len: usize, given: usize) -> impl Iterator<Item = Window> {
+    let first = Window { begin: 0, end: len.min(context.saturating_add(1)), targets: given.min(len) };
+    let mut next = (len > 0).then_some(first);
+    std::iter::from_fn(move || {
+        let window = next?;
+        next = (window.end < len).then(|| {
+            let end = len.min(window.end + context.max(1));
+            Window { begin: end - context - 1, end, targets: window.end }
+        });
+        Some(window)
+    })
+}
 
 /// A window of `context` tokens that advances by `stride`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,14 +99,14 @@ impl Sliding {
     pub fn new(context: usize, stride: usize, n_positions: usize) -> Result<Self> {
         if context == 0 || context > n_positions {
             return Err(Error::parameter(
-                "context",
+                "window",
                 format!("is {context}; the model's context allows 1 to {n_positions}"),
             ));
         }
         if stride == 0 || stride > context {
             return Err(Error::parameter(
                 "stride",
-                format!("is {stride}; with a context of {context}, use 1 to {context}"),
+                format!("is {stride}; with a window of {context}, use 1 to {context}"),
             ));
         }
         Ok(Self { context, stride })
@@ -70,12 +138,6 @@ impl Sliding {
 }
 
 impl Window {
-    /// One window over a whole text.
-    #[must_use]
-    pub fn whole(len: usize) -> Self {
-        Self { begin: 0, end: len, targets: 0 }
-    }
-
     /// The positions whose tokens the window scores: the new ones, except the window's first, which nothing precedes.
     #[must_use]
     pub fn scored(self) -> std::ops::Range<usize> {
@@ -90,9 +152,9 @@ impl Window {
     }
 }
 
-/// The guide's perplexity: `exp(Σ loss · weight / Σ weight)`, where `loss` is the mean over a window. `logprob` gives the
+/// The guide's perplexity, over its windows: `exp(Σ loss · weight / Σ weight)`, where `loss` is the mean over a window. `logprob` gives the
 /// natural log-probability of the token at a position. None if no window has any weight.
-pub fn perplexity(windows: impl Iterator<Item = Window>, logprob: impl Fn(usize) -> f64) -> Option<f64> {
+fn perplexity(windows: impl Iterator<Item = Window>, logprob: impl Fn(usize) -> f64) -> Option<f64> {
     let (mut loss, mut total) = (0.0, 0);
     for window in windows.filter(|window| window.weight() > 0) {
         let scored = window.scored();
@@ -133,11 +195,35 @@ mod tests {
     }
 
     #[test]
-    fn one_window_gives_the_plain_perplexity() {
-        let found = perplexity([Window::whole(5)].into_iter(), |i| -(i as f64)).unwrap();
-        assert!((found - 2.5f64.exp()).abs() < 1e-12);
-        assert_eq!(perplexity([Window::whole(1)].into_iter(), |_| -1.0), None);
-        assert_eq!(perplexity(std::iter::empty(), |_| -1.0), None);
+    fn other_windows_give_the_plain_perplexity() {
+        let logprob = |i: usize| Some(-(i as f64));
+        for windows in [Windows::Whole, Windows::Rolling { context: 2 }] {
+            // Of the positions 1 to 4.
+            let found = windows.perplexity(5, 1, logprob).unwrap();
+            assert!((found - 2.5f64.exp()).abs() < 1e-12);
+            assert_eq!(windows.perplexity(1, 1, logprob), None);
+            assert_eq!(windows.perplexity(0, 0, logprob), None);
+        }
+        // One token scored after three given ones; the first of a text that nothing precedes.
+        assert!((Windows::Whole.perplexity(4, 3, logprob).unwrap() - 3f64.exp()).abs() < 1e-12);
+        assert_eq!(Windows::Whole.over(1, 0).flat_map(Window::scored).count(), 0);
+    }
+
+    /// The windows of lm-evaluation-harness as (context, continuation) lengths, with the token before the text.
+    #[test]
+    fn rolling_windows_match_the_harness() {
+        let lengths = |len: usize, context: usize| {
+            let windows = Windows::Rolling { context }.over(len + 1, 1);
+            let pair = |w: Window| (w.targets - w.begin, w.end - w.targets);
+            windows.map(pair).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(41, 16), [(1, 16), (1, 16), (8, 9)]);
+        assert_eq!(lengths(16, 16), [(1, 16)]);
+        assert_eq!(lengths(17, 16), [(1, 16), (16, 1)]);
+        assert_eq!(lengths(15, 16), [(1, 15)]);
+        assert_eq!(lengths(3, 1), [(1, 1); 3]);
+        assert_eq!(lengths(23, 7), [(1, 7), (1, 7), (1, 7), (6, 2)]);
+        assert_eq!(lengths(0, 7), [(1, 0)]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::files;
 
 /// Flags that mean something only beside another one, and why. In a subcommand that has none of the others, the flag is
 /// another one of the same name.
-const NEED: [(&str, &[&str], &str); 13] = [
+const NEED: [(&str, &[&str], &str); 15] = [
     (
         "output",
         &["input", "lines"],
@@ -26,12 +26,28 @@ const NEED: [(&str, &[&str], &str); 13] = [
     ("progress", &["input", "lines"], "--progress is about the rows of --input"),
     ("summary", &["input", "lines"], "--summary is about the rows of --input"),
     ("seed_by", &["input"], "--seed-by is about the rows of --input"),
+    ("window", &["stride", "rolling"], "--window is about the windows of --stride or --rolling"),
+    ("word_correction", &["words"], "--word-correction is about --words"),
 ];
 
 /// Flags that exclude each other, and why.
-const EXCLUDE: [(&str, &str, &str); 3] = [
+const EXCLUDE: [(&str, &str, &str); 9] = [
     ("token", "tree", "--token asks about one distribution, and --tree shows many: leave one of them out"),
     ("tokenizer", "model", "--tokenizer takes the place of the tokenizer of --model: leave one of them out"),
+    (
+        "context",
+        "stride",
+        "--context is the text before the one that is scored, and --stride takes none; tokens in a window are --window",
+    ),
+    ("context", "rolling", "--rolling starts from <|endoftext|>, without a --context: leave one of them out"),
+    ("candidate", "stride", "--candidate compares short texts, and --stride scores a long one: leave one of them out"),
+    (
+        "candidate",
+        "rolling",
+        "--candidate compares short texts, and --rolling scores a long one: leave one of them out",
+    ),
+    ("rolling", "stride", "--rolling and --stride are two ways to score long texts: leave one of them out"),
+    ("candidate", "html", "--html is the page of one text, without --candidate"),
     ("n_head", "random", "--n-head is about a checkpoint, and --random makes one: leave one of them out"),
 ];
 
@@ -59,6 +75,18 @@ fn fault_of(subcommand: &str, has: &dyn Fn(&str) -> bool, matches: &ArgMatches) 
     };
     if let Some((.., why)) = NEED.iter().find(needs) {
         return Some((*why).to_owned());
+    }
+    if subcommand == "score" && given("candidate") {
+        let table = matches.get_raw("format").is_some_and(|mut values| values.any(|value| value == "tsv"));
+        let token_flags = [("words", "--words"), ("logprobs", "--logprobs"), ("pieces", "--pieces")];
+        if let Some((_, flag)) = token_flags.iter().find(|(id, _)| given(id)) {
+            return Some(format!(
+                "{flag} is about the tokens of a text, and --candidate compares whole texts: leave one out"
+            ));
+        }
+        if table {
+            return Some("--format tsv is a table of tokens or words; --candidate has text and json".to_owned());
+        }
     }
     // Everywhere else, another tokenizer belongs to the model.
     let applies = |flag: &str| flag != "tokenizer" || subcommand == "tokenize";

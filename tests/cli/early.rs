@@ -61,7 +61,7 @@ fn values_and_exclusions() {
     refused(&["topk", "Once", "-k", "0"], 2, &["-k takes a whole number from 1, not 0"]);
     refused(&["topk", "Once", "--tree", "9", "-k", "1000"], 2, &["--tree 9 with -k 1000"]);
     refused(&["score", "Once", "--stride", "0"], 2, &["--stride takes a whole number from 1, not 0"]);
-    refused(&["score", "Once", "--stride", "9", "--context", "8"], 2, &["--stride is 9", "1 to 8"]);
+    refused(&["score", "Once", "--stride", "9", "--window", "8"], 2, &["--stride is 9", "1 to 8"]);
     refused(&["trace", "Once", "--hidden", "--lens", "--svg", "x.svg"], 2, &["--svg draws one view"]);
     refused(&["generate", "--ids", "1 x"], 2, &["--ids: `x` is not a token id"]);
 }

@@ -22,11 +22,13 @@ mod inputs;
 #[cfg(unix)]
 mod json_page;
 mod memory;
+mod newcomer;
 #[cfg(unix)]
 mod pages;
 mod pictures;
 mod rows;
 mod score;
+mod score_more;
 mod streams;
 mod terminal;
 mod texts;

@@ -136,7 +136,7 @@ fn strided_perplexity_matches_transformers_guide() {
     let text = perplexity_fixture("text.txt").display().to_string();
     for case in golden["cases"].as_array().unwrap() {
         let (context, stride) = (case["context"].to_string(), case["stride"].to_string());
-        let flags = ["--stride", &stride, "--context", &context, "--format", "json"];
+        let flags = ["--stride", &stride, "--window", &context, "--format", "json"];
         let json = gpt2(&[&["score", "-m", "demo", "--file", &text][..], &flags].concat()).succeeds().json();
         let what = format!("context {context}, stride {stride}");
         assert_eq!(json["ids"].as_array().unwrap().len(), golden["tokens"], "{what}");
@@ -151,16 +151,19 @@ fn strided_perplexity_matches_transformers_guide() {
 
 #[test]
 fn a_text_beyond_the_context_needs_a_stride() {
-    let ids = vec!["7"; 97].join(" ");
+    // One more than the context: nothing comes after the last.
+    let json = score("base", &json!(vec![7; 97]), &[]);
+    assert_eq!(json["scored_tokens"], 96);
+    let ids = vec!["7"; 98].join(" ");
     let folder = tiny("base").display().to_string();
-    gpt2(&["score", "-m", &folder, "--ids", &ids]).fails(2, &["97 tokens", "context 96", "--stride"]);
+    gpt2(&["score", "-m", &folder, "--ids", &ids]).fails(2, &["98 tokens", "context 96", "--stride"]);
     gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "97"]).fails(2, &["--stride is 97", "1 to 96"]);
     gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "0"]).fails(2, &["--stride", "from 1"]);
-    gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "8", "--context", "97"]).fails(2, &["--context is 97"]);
-    gpt2(&["score", "-m", &folder, "--ids", "1 2", "--context", "8"]).fails(2, &["--stride"]);
+    gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "8", "--window", "97"]).fails(2, &["--window is 97"]);
+    gpt2(&["score", "-m", &folder, "--ids", "1 2", "--window", "8"]).fails(2, &["--stride"]);
     gpt2(&["score", "-m", &folder, "--ids", "1 211"]).fails(2, &["211", "vocabulary"]);
     let json = gpt2(&["score", "-m", &folder, "--ids", &ids, "--stride", "48", "--format", "json"]).succeeds().json();
-    assert_eq!(json["scored_tokens"], 96);
+    assert_eq!(json["scored_tokens"], 97);
 }
 
 #[test]
@@ -186,7 +189,7 @@ fn the_text_names_its_protocol_and_is_plain_in_a_pipe() {
     let coloured = gpt2(&["score", "-m", "demo", "Once upon a time"]).env("CLICOLOR_FORCE", "1").succeeds().stdout();
     assert!(coloured.contains("\x1b[48;5;") && coloured.contains("bits:"), "{coloured:?}");
     let long = "a ".repeat(300);
-    let arguments = ["score", "-m", "demo", &long, "--stride", "100", "--context", "200"];
+    let arguments = ["score", "-m", "demo", &long, "--stride", "100", "--window", "200"];
     let quiet = gpt2(&arguments).succeeds().stdout();
     assert!(quiet.contains("windows of 200 tokens, stride 100") && !quiet.contains("rank"), "{quiet}");
     let listed = gpt2(&[&arguments[..], &["-v"]].concat()).succeeds().stdout();

@@ -334,7 +334,7 @@ fn a_prompt_that_ends_in_a_space_gets_a_note() {
 #[test]
 fn bits_per_byte_counts_the_bytes_that_were_scored() {
     let text = "Once upon a time 🦊 there was";
-    for flags in [&[][..], &["--bos"], &["--stride", "3", "--context", "3"]] {
+    for flags in [&[][..], &["--bos"], &["--stride", "3", "--window", "3"]] {
         let json = gpt2(&[&["score", "-m", "demo", text, "--format", "json"], flags].concat()).succeeds().json();
         let tokens = gpt2(&["tokenize", text, "--format", "json"]).succeeds().json();
         let scored = json["logprobs"].as_array().unwrap().iter().zip(tokens["tokens"].as_array().unwrap());

@@ -69,7 +69,7 @@ impl Input {
     /// If one cannot be read, is the output, is not one JSON object a line, or an id is there twice.
     pub fn open(args: &RowArgs, parameters: bool) -> Result<Option<Self>> {
         let Some(paths) = &args.input else { return Ok(None) };
-        let keys = Keys { parameters, keep: args.keep.clone(), strict: args.strict };
+        let keys = Keys { parameters, own: &[], keep: args.keep.clone(), strict: args.strict };
         Self::of(paths, Form::Objects(keys), args).map(Some)
     }
 
@@ -78,9 +78,20 @@ impl Input {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn of_texts(args: &TextsArgs) -> Result<Option<Self>> {
-        match &args.lines {
-            Some(path) => Self::of(std::slice::from_ref(path), Form::Texts, &args.rows).map(Some),
-            None => Self::open(&args.rows, false),
+        Self::of_texts_with(args, &[])
+    }
+
+    /// As [`of_texts`](Self::of_texts); rows have keys of the subcommand's `own`, too.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn of_texts_with(args: &TextsArgs, own: &'static [&'static str]) -> Result<Option<Self>> {
+        let TextsArgs { rows, lines } = args;
+        let keys = || Keys { parameters: false, own, keep: rows.keep.clone(), strict: rows.strict };
+        match (lines, &rows.input) {
+            (Some(path), _) => Self::of(std::slice::from_ref(path), Form::Texts, rows).map(Some),
+            (None, Some(paths)) => Self::of(paths, Form::Objects(keys()), rows).map(Some),
+            (None, None) => Ok(None),
         }
     }
 

@@ -9,14 +9,16 @@ const OTHER_NAMES: [(&str, &str); 3] =
     [("max_tokens", "max_new_tokens"), ("max_completion_tokens", "max_new_tokens"), ("n_predict", "max_new_tokens")];
 
 /// The key that was meant by `other`, which means nothing: how that is called, and the key. Parameters may be meant only
-/// where there are `parameters`.
-pub fn meant(other: &str, parameters: bool) -> Option<(&'static str, &'static str)> {
+/// where there are `parameters`; `own` are keys of the subcommand's own.
+pub fn meant(other: &str, parameters: bool, own: &[&'static str]) -> Option<(&'static str, &'static str)> {
     let known = OTHER_NAMES.iter().filter(|_| parameters).find(|(name, _)| *name == other);
     if let Some((_, ours)) = known {
         return Some(("another name of", ours));
     }
     let parameters = PARAMETERS.iter().map(|parameter| parameter.name).filter(|_| parameters);
-    let mut keys = ["id"].into_iter().chain(PROMPT_KEYS).chain(parameters);
+    // Short ones are nearly words of others: `context`, `content`.
+    let own = own.iter().copied().filter(|name| name.len() > 7);
+    let mut keys = ["id"].into_iter().chain(PROMPT_KEYS).chain(parameters).chain(own);
     keys.find(|name| is_nearly(other, name)).map(|name| ("nearly", name))
 }
 

@@ -21,12 +21,14 @@ mod sink;
 mod values;
 
 pub use batch::{Batch, of_those_that_can, together};
+pub use entries::quoted;
 pub use input::{Input, Next};
 pub use ledger::{Settings, parameters};
 pub use lines::Lines;
 pub use results::{Results, RowsFailed, Written};
 pub use row::{Refused, Row};
 pub use sink::{Sink, whole_lines};
+pub use values::{text, token_ids};
 
 use sha2::{Digest, Sha256};
 

@@ -19,11 +19,19 @@ use crate::output::{Carried, ErrorKind, RowRecord};
 pub struct Keys {
     /// Whether a row may set decoding parameters.
     pub parameters: bool,
+    /// Keys of the subcommand's own, some of which may take the place of a text.
+    pub own: &'static [&'static str],
     /// The other keys that are carried into the result; all if none.
     pub keep: Option<Vec<String>>,
     /// Whether other keys are refused.
     pub strict: bool,
 }
+
+/// Keys of a subcommand's own, with their values.
+pub type OwnKeys = Vec<(String, Box<RawValue>)>;
+
+/// What a row says, and a hash of all of it.
+type Said = (Option<Prompt>, Map<String, Value>, OwnKeys, Hash);
 
 /// A row that can be run.
 #[derive(Debug)]
@@ -31,8 +39,12 @@ pub struct Row {
     /// What its result says about it.
     pub place: RowRecord,
     pub prompt: Prompt,
+    /// Whether it gives the prompt, or leaves that to keys of the subcommand's own.
+    pub has_prompt: bool,
     /// Decoding parameters by name.
     pub parameters: Map<String, Value>,
+    /// Keys of the subcommand's own that are not null.
+    pub own: OwnKeys,
     /// Identifies it in its input: its id, or its line if it has none.
     pub(super) key: Hash,
     /// Of all that it says.
@@ -73,7 +85,8 @@ impl Row {
             Ok(text) => {
                 let text = text.strip_suffix('\r').unwrap_or(&text);
                 let (key, content) = (key(None, place.file.as_deref(), place.line), hash([text]));
-                Ok(Self { place, prompt: Prompt::Text(text.to_owned()), parameters: Map::new(), key, content })
+                let (prompt, parameters) = (Prompt::Text(text.to_owned()), Map::new());
+                Ok(Self { place, prompt, has_prompt: true, parameters, own: vec![], key, content })
             }
             Err(error) => Err(unreadable(place, error)),
         }
@@ -119,21 +132,18 @@ impl Keys {
             }
         };
         match self.fill(&entries, &mut place) {
-            Ok((prompt, parameters, content)) => {
+            Ok((prompt, parameters, own, content)) => {
                 let key = key(place.id.as_deref(), place.file.as_deref(), place.line);
-                Ok(Row { key, place, prompt, parameters, content })
+                let (has_prompt, prompt) = (prompt.is_some(), prompt.unwrap_or(Prompt::Ids(vec![])));
+                Ok(Row { key, place, prompt, has_prompt, parameters, own, content })
             }
             Err(error) => Err(Box::new(Refused { place, error })),
         }
     }
 
     /// Reads what the entries say, the id and the keys that are passed through first, so that errors come with them.
-    fn fill(
-        &self,
-        entries: &[(Cow<'_, str>, &RawValue)],
-        place: &mut RowRecord,
-    ) -> Result<(Prompt, Map<String, Value>, Hash)> {
-        let (mut known, mut others, mut carried) = (vec![], vec![], vec![]);
+    fn fill(&self, entries: &[(Cow<'_, str>, &RawValue)], place: &mut RowRecord) -> Result<Said> {
+        let (mut known, mut own, mut others, mut carried) = (vec![], OwnKeys::new(), vec![], vec![]);
         for (key, value) in entries {
             let key = &**key;
             let is_kept = self.keep.as_ref().is_some_and(|keep| keep.iter().any(|kept| kept == key));
@@ -141,6 +151,8 @@ impl Keys {
                 place.id = (value.get() != "null").then(|| (*value).to_owned());
             } else if PROMPT_KEYS.contains(&key) || self.is_parameter(key, is_kept) {
                 known.push((key, *value));
+            } else if self.own.contains(&key) {
+                own.push((key.to_owned(), (*value).to_owned()));
             } else {
                 if is_kept || self.keep.is_none() {
                     carried.push((key.to_owned(), (*value).to_owned()));
@@ -157,7 +169,7 @@ impl Keys {
             bail!("the row has {:?} twice", twice[0]);
         }
         for other in others {
-            if let Some((is, meant)) = meant(other, self.parameters) {
+            if let Some((is, meant)) = meant(other, self.parameters, self.own) {
                 bail!("{other:?} is {is} `{meant}`; write `{meant}`, or carry it along with --keep {other:?}");
             }
             if self.strict {
@@ -166,12 +178,13 @@ impl Keys {
         }
         let (texts, rest): (Vec<_>, Vec<_>) = known.into_iter().partition(|(key, _)| TEXT_KEYS.contains(key));
         let (ids, parameters): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(key, _)| IDS_KEYS.contains(key));
-        let prompt = prompt(&texts, &ids)?;
+        own.retain(|(_, value)| value.get() != "null");
+        let prompt = prompt(&texts, &ids, !own.is_empty())?;
         let parameters = parameters.into_iter().map(parameter).collect::<Result<_>>()?;
         let said = entries.iter().filter(|(key, _)| key != "id");
         let said: Vec<(&str, String)> = said.map(|(key, value)| (&**key, compact(value.get()))).collect();
         let content = hash(said.iter().flat_map(|(key, value)| [*key, value.as_str()]));
-        Ok((prompt, parameters, content))
+        Ok((prompt, parameters, own, content))
     }
 
     /// Whether the key is a parameter. One that we do not have is an error, unless it is to be carried along.
@@ -196,7 +209,7 @@ mod tests {
     use super::*;
 
     fn keys() -> Keys {
-        Keys { parameters: true, keep: None, strict: false }
+        Keys { parameters: true, own: &[], keep: None, strict: false }
     }
 
     fn row(text: &str) -> Row {

@@ -15,25 +15,28 @@ pub const IDS_KEYS: [&str; 2] = ["prompt_ids", "ids"];
 /// Every key that gives the prompt.
 pub const PROMPT_KEYS: [&str; 4] = ["prompt", "text", "prompt_ids", "ids"];
 
-/// The prompt, given once under one of its names.
-pub fn prompt(texts: &[(&str, &RawValue)], ids: &[(&str, &RawValue)]) -> Result<Prompt> {
+/// The prompt, given once under one of its names; none if it may be absent and is.
+pub fn prompt(texts: &[(&str, &RawValue)], ids: &[(&str, &RawValue)], may_be_absent: bool) -> Result<Option<Prompt>> {
     let given: Vec<_> = texts.iter().chain(ids).filter(|(_, value)| value.get() != "null").collect();
     match given[..] {
+        [] if may_be_absent => Ok(None),
         [] => bail!("the row has no text (`prompt` or `text`) and no token ids (`prompt_ids` or `ids`)"),
-        [(key, value)] if TEXT_KEYS.contains(key) => text(key, value).map(Prompt::Text),
-        [(key, value)] => token_ids(key, value).map(Prompt::Ids),
+        [(key, value)] if TEXT_KEYS.contains(key) => text(key, value).map(Prompt::Text).map(Some),
+        [(key, value)] => token_ids(key, value).map(Prompt::Ids).map(Some),
         [(one, _), (other, _), ..] => bail!("the row has both `{one}` and `{other}`"),
     }
 }
 
-fn text(key: &str, value: &RawValue) -> Result<String> {
+/// The text that a key gives.
+pub fn text(key: &str, value: &RawValue) -> Result<String> {
     serde_json::from_str(value.get()).map_err(|_| match value.get().starts_with('"') {
         true => anyhow!("`{key}` has half of a surrogate pair (\\ud800 to \\udfff), which is no character"),
         false => anyhow!("`{key}` is {}; it takes a text", quoted(value.get())),
     })
 }
 
-fn token_ids(key: &str, value: &RawValue) -> Result<Vec<u32>> {
+/// The token ids that a key gives.
+pub fn token_ids(key: &str, value: &RawValue) -> Result<Vec<u32>> {
     serde_json::from_str(value.get()).map_err(|_| {
         let parts: Vec<&RawValue> = serde_json::from_str(value.get()).unwrap_or_default();
         match parts.iter().find(|part| serde_json::from_str::<u32>(part.get()).is_err()) {

@@ -65,12 +65,21 @@ const SECTIONS: &[Section] = &[
         "output/score::ScoreRecord",
         &[
             "score -m demo \"Once upon a time\" --format json",
-            "score -m demo \"Once upon a time\" --bos --stride 2 --context 4 --format json",
+            "score -m demo \"Once upon a time\" --bos --stride 2 --window 4 --format json",
+            "score -m demo \" time\" --context \"Once upon a\" --words --entropy --logprobs 2 --format json",
+            "score -m demo \"Once upon a time\" --rolling --eos --format json",
+        ],
+    ),
+    section(
+        "`score --candidate`",
+        "output/score::CandidatesRecord",
+        &[
+            "score -m demo --context \"Once upon a\" --candidate \" time\" --candidate \" tree\" --entropy --format json",
         ],
     ),
     section(
         "`trace`",
-        "output/trace::TraceRecord",
+        "output/trace/records::TraceRecord",
         &[
             "trace -m demo \"Once upon a time\" --format json",
             "trace -m demo \"Once upon a time\" --hidden --repeat 2 --format json",
@@ -169,7 +178,7 @@ fn rows_are_what_is_declared() {
         ("topk -m demo --tree 2 -k 2", "output/topk::TreeRecord"),
         ("topk -m demo --append 2", "output/topk::StepsRecord"),
         ("score -m demo", "output/score::ScoreRecord"),
-        ("trace -m demo", "output/trace::TraceRecord"),
+        ("trace -m demo", "output/trace/records::TraceRecord"),
         ("tokenize", "output/tokenize::TokenizeRecord"),
     ] {
         let done = shell(&format!("gpt2 {command} --input rows.jsonl"), folder.path()).fails(3, &["1 "]);

@@ -2,6 +2,7 @@
 
 spark-submit pipe.py rows.jsonl results      (rows.jsonl: {"id": ..., "prompt": ...} a line)
 """
+import os
 import sys
 
 from pyspark.sql import SparkSession
@@ -16,8 +17,8 @@ GPT2 = (
 rows, results = sys.argv[1:3]
 spark = SparkSession.builder.appName("gpt2").getOrCreate()
 lines = spark.sparkContext.textFile(rows, minPartitions=8)
-# With checkCode, a process that was killed is a failed task and not fewer rows.
-lines.pipe(GPT2, checkCode=True).saveAsTextFile(results)
+# With checkCode, a process that was killed is a failed task and not fewer rows. Without env, it has no PATH.
+lines.pipe(GPT2, env=dict(os.environ), checkCode=True).saveAsTextFile(results)
 
 records = spark.read.json(results)
 records.groupBy("ok", "error_kind").count().show()

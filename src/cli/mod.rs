@@ -123,7 +123,7 @@ pub enum Command {
     /// Continue a text
     Generate(Box<GenerateArgs>),
     /// Split text into tokens, or join tokens into text
-    Tokenize(TokenizeArgs),
+    Tokenize(Box<TokenizeArgs>),
     /// Show the distribution of the next token
     Topk(Box<TopkArgs>),
     /// Score a text: log-probabilities, ranks, perplexity

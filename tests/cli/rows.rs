@@ -373,30 +373,3 @@ fn a_drawn_seed_is_kept() {
     files.run(&["generate", "-n", "2", "--sample", "--resume"]).succeeds();
     assert!(files.records().iter().all(|row| row["seed"] == seed), "{:?}", files.records());
 }
-
-/// While one run writes an output, another is refused and leaves it alone.
-#[cfg(unix)]
-#[test]
-fn an_output_has_one_writer() {
-    use std::io::Write;
-    use std::process::Stdio;
-    let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("out.jsonl");
-    let arguments = ["generate", "-m", "demo", "-n", "1", "--input", "-", "--output", output.to_str().unwrap()];
-    let mut first = gpt2(&arguments).into_command().stdin(Stdio::piped()).spawn().unwrap();
-    let mut stdin = first.stdin.take().unwrap();
-    writeln!(stdin, "{{\"id\": 1, \"prompt\": \"Once\"}}").unwrap();
-    while !std::fs::read_to_string(&output).is_ok_and(|text| text.ends_with('\n')) {
-        assert!(first.try_wait().unwrap().is_none());
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    for more in [&[][..], &["--resume"]] {
-        let second = gpt2(&[&arguments[..], more].concat()).stdin("{\"id\": 2, \"prompt\": \"a\"}\n");
-        second.fails(1, &["another run is writing", "out.jsonl"]);
-    }
-    drop(stdin);
-    assert!(first.wait().unwrap().success());
-    assert_eq!(std::fs::read_to_string(&output).unwrap().lines().count(), 1);
-    gpt2(&[&arguments[..], &["--resume"]].concat()).stdin("{\"id\": 2, \"prompt\": \"a\"}\n").succeeds();
-    assert_eq!(std::fs::read_to_string(&output).unwrap().lines().count(), 2);
-}

@@ -10,6 +10,9 @@ use crate::commands::stop::Stop;
 use crate::output::tokens::cut;
 use crate::output::{Stdout, Style};
 
+/// A row, if it can be run.
+type ReadRow = Result<Row, Box<Refused>>;
+
 /// A run over rows.
 pub struct Batch {
     input: Input,
@@ -60,12 +63,12 @@ impl Batch {
             for row in rows {
                 let outcome = row.and_then(|row| match found.next() {
                     Some(Ok(record)) => Ok((row, record)),
-                    Some(Err(error)) => Err(Refused { place: row.place, error }),
-                    None => Err(Refused { place: row.place, error: anyhow!("the row was not run") }),
+                    Some(Err(error)) => Err(Box::new(Refused { place: row.place, error })),
+                    None => Err(Box::new(Refused { place: row.place, error: anyhow!("the row was not run") })),
                 });
                 match outcome {
                     Ok((row, record)) => self.results.write(&row, &record, &mut show)?,
-                    Err(refused) => self.results.refuse(refused)?,
+                    Err(refused) => self.results.refuse(*refused)?,
                 }
             }
         }
@@ -79,7 +82,7 @@ impl Batch {
     }
 
     /// The next rows that an earlier run has not completed, and whether there may be more.
-    fn next_rows(&mut self) -> Result<(Vec<Result<Row, Refused>>, bool)> {
+    fn next_rows(&mut self) -> Result<(Vec<ReadRow>, bool)> {
         let mut rows = vec![];
         while rows.len() < self.size {
             // With some at hand, do not wait for a slow writer of the input.
@@ -87,9 +90,9 @@ impl Batch {
                 Next::Row(row) => match self.results.has(&row) {
                     Ok(true) => self.results.shown.row(true),
                     Ok(false) => rows.push(Ok(*row)),
-                    Err(error) => rows.push(Err(Refused { place: row.place, error })),
+                    Err(error) => rows.push(Err(Box::new(Refused { place: row.place, error }))),
                 },
-                Next::Refused(refused) => rows.push(Err(*refused)),
+                Next::Refused(refused) => rows.push(Err(refused)),
                 Next::Later => break,
                 Next::End => return Ok((rows, false)),
             }

@@ -28,16 +28,21 @@ const PATIENCE: Duration = Duration::from_millis(50);
 pub struct Input {
     /// The lines; none for a place that a long line takes beside its own.
     lines: Receiver<Option<Placed>>,
-    form: Form,
-    paths: Vec<PathBuf>,
-    names: Vec<String>,
-    shard: Option<Shard>,
+    asked: Box<Asked>,
     /// The line of each id so far, of a stream; a file's ids are checked before it is read.
     seen: Option<HashMap<Hash, String>>,
     /// What the rows of files say, by their keys, if an earlier run is to be continued.
     pub(super) contents: Option<HashMap<Hash, Hash>>,
     /// Of the rows so far.
-    hash: Sha256,
+    hash: Box<Sha256>,
+}
+
+/// What the flags say about an input.
+struct Asked {
+    form: Form,
+    paths: Vec<PathBuf>,
+    names: Vec<String>,
+    shard: Option<Shard>,
 }
 
 /// A line and where it stands.
@@ -116,17 +121,18 @@ impl Input {
         let (sender, lines) = sync_channel(AHEAD);
         std::thread::spawn(move || read(readers, &sender));
         let paths = paths.to_vec();
-        Ok(Self { lines, form, paths, names, shard: args.shard, seen, contents, hash: Sha256::new() })
+        let asked = Box::new(Asked { form, paths, names, shard: args.shard });
+        Ok(Self { lines, asked, seen, contents, hash: Box::new(Sha256::new()) })
     }
 
     /// The files, if none of them is a stream.
     pub fn files(&self) -> Option<&[PathBuf]> {
-        self.seen.is_none().then_some(&self.paths)
+        self.seen.is_none().then_some(&self.asked.paths)
     }
 
     /// The hash of the rows so far.
     pub fn rows_hash(&self) -> Hash {
-        short(self.hash.clone())
+        short(*self.hash.clone())
     }
 
     /// The next row; waits for it a little if `wait` is set.
@@ -148,18 +154,19 @@ impl Input {
                 Err(RecvTimeoutError::Timeout) => return Ok(Next::Later),
                 Err(RecvTimeoutError::Disconnected) => return Ok(Next::End),
             };
-            let name = &self.names[file];
+            let Asked { form, names, shard, .. } = &*self.asked;
+            let name = &names[file];
             if is_first {
-                check_format(name, &self.form, &text)?;
+                check_format(name, form, &text)?;
             }
-            if self.shard.is_none_or(|shard| shard.has(place)) {
-                break (number, (self.names.len() > 1).then(|| name.clone()), text);
+            if shard.is_none_or(|shard| shard.has(place)) {
+                break (number, (names.len() > 1).then(|| name.clone()), text);
             }
         };
         self.hash.update(text.as_ref().map_or("", |text| text.trim()));
         self.hash.update("\n");
         let place = RowRecord { file: name, ..RowRecord::new(number) };
-        let row = match self.form.read(place, text) {
+        let row = match self.asked.form.read(place, text) {
             Ok(row) => row,
             Err(refused) => return Ok(Next::Refused(refused)),
         };

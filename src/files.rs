@@ -179,7 +179,7 @@ impl Temporary {
         if let Some(permissions) = default_permissions() {
             builder.permissions(permissions);
         }
-        let file = builder.tempfile_in(folder)?;
+        let file = builder.tempfile_in(folder).map_err(without_path)?;
         // Without a lock, another process may take a file that is written for an hour for an abandoned one.
         let _ = file.as_file().lock();
         Ok(Self::Named(file))
@@ -205,14 +205,26 @@ impl Temporary {
                 match link(path) {
                     Err(error) if io::Error::kind(&error) == io::ErrorKind::AlreadyExists => {
                         let mut builder = tempfile::Builder::new();
-                        let named = builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1).make_in(folder, link)?;
-                        named.persist(path).map(|_| ()).map_err(|error| error.error)
+                        let named = builder
+                            .prefix(TEMPORARY.0)
+                            .suffix(TEMPORARY.1)
+                            .make_in(folder, link)
+                            .map_err(without_path)?;
+                        named.persist(path).map(|_| ()).map_err(|error| without_path(error.error))
                     }
                     linked => linked,
                 }
             }
-            Self::Named(file) => file.persist(path).map(|_| ()).map_err(|error| error.error),
+            Self::Named(file) => file.persist(path).map(|_| ()).map_err(|error| without_path(error.error)),
         }
+    }
+}
+
+/// An error without the name of a temporary file, which means nothing to the user.
+fn without_path(error: io::Error) -> io::Error {
+    match error.to_string().split_once(" at path ") {
+        Some((what, _)) => io::Error::new(error.kind(), what),
+        None => error,
     }
 }
 

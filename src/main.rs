@@ -74,7 +74,11 @@ fn fault_line(fault: &panic::PanicHookInfo<'_>) -> String {
 
 /// Prints clap's message: help and version on stdout, which may be full or closed; usage errors on stderr.
 fn refuse(error: &clap::Error) -> ExitCode {
-    match error.print() {
+    let printed = match error.use_stderr() {
+        true => error.print(),
+        false => output::check_stdout().and_then(|()| error.print()),
+    };
+    match printed {
         Err(failed) if !error.use_stderr() && failed.kind() != std::io::ErrorKind::BrokenPipe => {
             output::say_error(&[format!("cannot write to stdout: {failed}")]);
             ExitCode::FAILURE

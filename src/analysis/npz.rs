@@ -3,7 +3,7 @@
 //!
 //! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>
 
-use std::io::Write;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use candle_core::Tensor;
@@ -16,9 +16,10 @@ use crate::model::with_slice;
 
 /// Writes tensors of `f32` as arrays of the same names and shapes. The file appears once it is complete.
 pub(super) fn write(path: &Path, tensors: &[(String, &Tensor)]) -> Result<()> {
-    let failed = |error: std::io::Error| Error::io("write", path)(error);
+    let failed = |error: io::Error| Error::io("write", path)(error);
     atomically(path, |file| {
-        let mut archive = ZipWriter::new(file);
+        let mut file = Failing { writer: file, fault: None, at: 0, end: 0 };
+        let mut archive = ZipWriter::new(&mut file);
         for (name, tensor) in tensors {
             let options = SimpleFileOptions::default()
                 .compression_method(CompressionMethod::Stored)
@@ -31,8 +32,60 @@ pub(super) fn write(path: &Path, tensors: &[(String, &Tensor)]) -> Result<()> {
             archive.write_all(&with_slice(tensor, bytes)?).map_err(failed)?;
         }
         archive.finish().map_err(|error| failed(error.into()))?;
-        Ok(())
+        file.fault.map_or(Ok(()), |fault| Err(failed(fault)))
     })
+}
+
+/// A writer that keeps its first error for later and takes what comes after it for written: an archive that is dropped
+/// unfinished tries to finish, and says on stderr if it cannot.
+struct Failing<W> {
+    writer: W,
+    fault: Option<io::Error>,
+    /// The position and the length, with what was not written.
+    at: u64,
+    end: u64,
+}
+
+impl<W: Write + Seek> Write for Failing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match self.fault {
+            None => self.writer.write(bytes),
+            Some(_) => Ok(bytes.len()),
+        };
+        let count = match written {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => {
+                self.fault = Some(error);
+                bytes.len()
+            }
+            Ok(count) => count,
+        };
+        self.at += count as u64;
+        self.end = self.end.max(self.at);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.fault.is_none() {
+            self.fault = self.writer.flush().err();
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write + Seek> Seek for Failing<W> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.end.checked_add_signed(by),
+        };
+        self.at = target.ok_or(io::ErrorKind::InvalidInput)?;
+        if self.fault.is_none() {
+            self.fault = self.writer.seek(SeekFrom::Start(self.at)).err();
+        }
+        Ok(self.at)
+    }
 }
 
 /// What comes before an array's numbers: little-endian `f32`, the last axis contiguous.

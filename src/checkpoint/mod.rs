@@ -344,7 +344,15 @@ fn contents(file: &File) -> Result<Contents> {
     }
 }
 
-/// Whether a file is a checkpoint of a known form, by its first and last 64 bytes.
+/// Whether the file at `path` has tensors of GPT-2, by their names: activations, embeddings and control vectors come in
+/// files of the same forms. One that cannot be read may have.
+#[must_use]
+pub fn has_weights(path: &Path) -> bool {
+    let checkpoint = Checkpoint::open(&WeightFiles::File(path.to_owned()));
+    checkpoint.map_or(true, |checkpoint| !checkpoint.tensors.is_empty() || checkpoint.misfit.is_some())
+}
+
+/// Whether a file is a checkpoint of a known form, by its first and last bytes, 64 or more.
 #[must_use]
 pub fn is_checkpoint(start: &[u8], end: &[u8]) -> bool {
     let by_start = [gguf::is_gguf, llm_c::is_llm_c, pytorch::is_pytorch, safetensors::is_safetensors];

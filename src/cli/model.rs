@@ -57,13 +57,13 @@ pub struct ModelArgs {
     pub threads: Option<u16>,
 }
 
-/// The tokenizer to use; GPT-2's if nothing is given.
+/// The tokenizer to use; GPT-2's if neither a flag nor the environment names one.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = TOKENIZER_HEADING)]
 pub struct TokenizerArgs {
     /// Whose tokenizer [default: GPT-2's, built in]
     ///
-    /// A name or owner/name on the Hugging Face hub, a folder, or a file with weights.
+    /// A name or owner/name on the Hugging Face hub, a folder, or a file with weights. [env: GPT2_MODEL]
     #[arg(short, long, value_name = "M")]
     pub model: Option<String>,
     /// Branch, tag or commit on the hub
@@ -113,8 +113,7 @@ where
 impl ModelArgs {
     /// The model: the flag's, else the environment's, else GPT-2.
     pub fn model(&self) -> String {
-        let from_environment = || std::env::var("GPT2_MODEL").ok().filter(|model| !model.is_empty());
-        self.model.clone().or_else(from_environment).unwrap_or_else(|| "gpt2".to_owned())
+        self.model.clone().or_else(model_by_environment).unwrap_or_else(|| "gpt2".to_owned())
     }
 
     /// The same with another model, of which nothing else is known.
@@ -139,10 +138,19 @@ impl ModelArgs {
 }
 
 impl TokenizerArgs {
+    /// The model whose tokenizer it is: the flag's, else the environment's, else none.
+    pub fn model(&self) -> Option<String> {
+        self.model.clone().or_else(model_by_environment)
+    }
+
     /// Whether the flag or the environment forbids network access.
     pub fn is_offline(&self) -> bool {
         self.offline || is_offline_by_environment()
     }
+}
+
+fn model_by_environment() -> Option<String> {
+    std::env::var("GPT2_MODEL").ok().filter(|model| !model.is_empty())
 }
 
 /// As huggingface_hub decides it: `HF_HUB_OFFLINE`, else `TRANSFORMERS_OFFLINE`.

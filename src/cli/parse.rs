@@ -27,6 +27,13 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Err
     if arguments.iter().any(|argument| argument == "-h") {
         command = help::brief(command);
     }
+    // A message may quote an argument: on one line of a terminal, please.
+    let quoted: Vec<OsString> = arguments.iter().map(quotable).collect();
+    if let Some(text) = unknown::hidden_by_help(&command, &quoted) {
+        let mut error = clap::Error::new(ErrorKind::UnknownArgument).with_cmd(&command);
+        error.insert(ContextKind::InvalidArg, ContextValue::String(text.to_owned()));
+        return Err(unknown::advise(error, &command, &quoted).format(&mut command));
+    }
     let mut parsed = |arguments: &[OsString]| {
         let mut matches = command.try_get_matches_from_mut(arguments)?;
         match combinations::fault(&command, &matches) {
@@ -34,8 +41,6 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Err
             None => Cli::from_arg_matches_mut(&mut matches),
         }
     };
-    // A message may quote an argument: on one line of a terminal, please.
-    let quoted: Vec<OsString> = arguments.iter().map(quotable).collect();
     let outcome = parsed(&arguments).map_err(|error| match error.kind() {
         ErrorKind::InvalidUtf8 => error,
         _ => parsed(&quoted).err().unwrap_or(error),
@@ -49,6 +54,9 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Err
             None if error.context().next().is_none() => error,
             None if error.kind() == ErrorKind::UnknownArgument => {
                 unknown::advise(error, &command, &quoted).format(&mut command)
+            }
+            None if error.kind() == ErrorKind::InvalidSubcommand => {
+                unknown::advise_subcommand(error, &command, &quoted).format(&mut command)
             }
             None => error.format(&mut command),
         },

@@ -71,8 +71,8 @@ pub struct ScoreArgs {
     pub pieces: PiecesArg,
     /// text, json, jsonl or tsv
     ///
-    /// How to write the result; `text` lists every token of a short text (of a longer one with -v), `tsv` is a table of all
-    /// tokens, or words with --words, for R and pandas.
+    /// How to write the result; `text` lists every token (on a terminal, those of a long text with -v), `tsv` is a table of
+    /// all tokens, or words with --words, for R and pandas.
     #[arg(long, value_enum, help_heading = "Output")]
     pub format: Option<ScoreFormat>,
 }

@@ -13,7 +13,7 @@ const ALIKE: f64 = 0.55;
 
 /// What other programs (OpenAI's, llama.cpp's, transformers') or habit call a flag, and our flags of that meaning: the
 /// first that a subcommand has is meant.
-const OTHER_NAMES: [(&str, &[&str]); 28] = [
+const OTHER_NAMES: &[(&str, &[&str])] = &[
     ("--length", &["--max-new-tokens"]),
     ("--max-tokens", &["--max-new-tokens"]),
     ("--max-completion-tokens", &["--max-new-tokens"]),
@@ -42,7 +42,119 @@ const OTHER_NAMES: [(&str, &[&str]); 28] = [
     ("--precision", &["--dtype"]),
     ("--json", &["--format json"]),
     ("--jsonl", &["--format jsonl"]),
+    ("--num-predict", &["--max-new-tokens"]),
+    ("--topk", &["--top-k"]),
+    ("--topp", &["--top-p"]),
+    ("--minp", &["--min-p"]),
+    ("--num-threads", &["--threads"]),
+    ("--batch", &["--batch-size"]),
+    ("--out", &["--output", "--save"]),
+    ("--checkpoint", &["--model"]),
+    ("--model-path", &["--model"]),
+    ("--cpu", &["--device cpu"]),
+    ("--gpu", &["--device cuda"]),
+    ("--cuda", &["--device cuda"]),
+    ("--fp16", &["--dtype f16"]),
+    ("--half", &["--dtype f16"]),
+    ("--bf16", &["--dtype bf16"]),
+    ("--int8", &["--quantize q8_0"]),
+    ("--load-in-8bit", &["--quantize q8_0"]),
+    ("--load-in-4bit", &["--quantize q4_k"]),
+    ("--debug", &["--verbose"]),
+    ("--chat", &["--interactive"]),
 ];
+
+/// Flags of other programs for what happens without one.
+const DEFAULTS: [(&str, &str, &str); 4] = [
+    ("generate", "--greedy", "decoding is greedy unless a flag such as --temperature or --num-beams says otherwise"),
+    ("generate", "--no-sample", "nothing is drawn unless a flag such as --sample or --temperature says so"),
+    ("generate", "--stream", "the text appears as it is decoded"),
+    ("topk", "--greedy", "the distribution is the model's own unless a flag such as --temperature says otherwise"),
+];
+
+/// What other programs or habit call a subcommand, and how it is called here.
+const OTHER_SUBCOMMANDS: [(&str, &str); 32] = [
+    ("version", "the version is printed by gpt2 --version"),
+    ("perplexity", "gpt2 score TEXT reports the perplexity"),
+    ("ppl", "gpt2 score TEXT reports the perplexity"),
+    ("eval", "gpt2 score TEXT reports the perplexity"),
+    ("logprobs", "gpt2 score TEXT reports log-probabilities"),
+    ("surprisal", "gpt2 score TEXT reports surprisal"),
+    ("chat", "gpt2 generate --interactive completes one prompt after another"),
+    ("repl", "gpt2 generate --interactive completes one prompt after another"),
+    ("interactive", "gpt2 generate --interactive completes one prompt after another"),
+    ("run", "gpt2 generate TEXT continues a text"),
+    ("complete", "gpt2 generate TEXT continues a text"),
+    ("sample", "gpt2 generate TEXT --sample draws a continuation"),
+    ("list", MODELS),
+    ("ls", MODELS),
+    ("models", MODELS),
+    ("encode", "gpt2 tokenize TEXT --format ids gives the ids of a text"),
+    ("tokens", "gpt2 tokenize TEXT lists the tokens of a text"),
+    ("count", "gpt2 tokenize TEXT --count gives the number of tokens"),
+    ("decode", "gpt2 tokenize --decode IDS gives the text of ids"),
+    ("detokenize", "gpt2 tokenize --decode IDS gives the text of ids"),
+    ("vocab", "gpt2 tokenize --vocab lists the vocabulary"),
+    ("predict", "gpt2 topk TEXT shows what comes next"),
+    ("next", "gpt2 topk TEXT shows what comes next"),
+    ("logits", "gpt2 topk TEXT shows what comes next"),
+    ("attention", "gpt2 trace TEXT --attention shows the attention"),
+    ("lens", "gpt2 trace TEXT --lens shows the logit lens"),
+    ("show", "gpt2 info -m M shows a model"),
+    ("inspect", "gpt2 info -m M shows a model"),
+    ("export", "gpt2 convert -m M FILE writes a model in another form"),
+    ("quantize", "gpt2 convert -m M --to q8_0 FILE.gguf writes a quantised model"),
+    ("speed", "gpt2 bench measures the speed"),
+    ("completion", "gpt2 completions SHELL writes what a shell completes; gpt2 generate TEXT continues a text"),
+];
+
+const MODELS: &str =
+    "-m takes demo, gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, owner/name on the hub, a folder or a file";
+
+/// Replaces clap's guesses about a subcommand that does not exist.
+pub fn advise_subcommand(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else { return error };
+    let texts = texts(arguments);
+    let words = texts.iter().position(|text| text == name).map(|place| &texts[place..]).unwrap_or_default();
+    let words: Vec<&str> = words.iter().copied().take_while(|word| !word.starts_with('-')).collect();
+    let lower = name.to_lowercase();
+    let is_text = words.len() > 1 || name.contains(|c: char| !c.is_ascii_lowercase() && c != '-');
+    let known = command.get_subcommands().map(Command::get_name);
+    let tip = if let Some((_, tip)) = OTHER_SUBCOMMANDS.iter().find(|(other, _)| *other == lower) {
+        Some((*tip).to_owned())
+    } else if let Some(meant) = nearest(name, known) {
+        Some(format!("a similar subcommand exists: '{meant}'"))
+    } else {
+        is_text.then(|| format!("to continue a text: gpt2 generate {}", quoted(&words)))
+    };
+    error.remove(ContextKind::SuggestedSubcommand);
+    with_tip(error, tip)
+}
+
+/// An argument such as `-hello`, of which clap would read `-h` and print the help.
+pub fn hidden_by_help<'a>(command: &Command, arguments: &'a [OsString]) -> Option<&'a str> {
+    let texts = texts(arguments);
+    let subcommand = texts.iter().find_map(|name| command.find_subcommand(name)).unwrap_or(command);
+    let find = |short: char| {
+        let mut known = subcommand.get_arguments().chain(command.get_arguments());
+        known.find(|argument| argument.get_short() == Some(short))
+    };
+    let is_hidden = |text: &str| {
+        let Some(shorts) = text.strip_prefix('-').filter(|rest| !rest.starts_with('-')) else { return false };
+        let mut helps = false;
+        for short in shorts.chars() {
+            match find(short) {
+                None => return helps,
+                Some(argument) if argument.get_action().takes_values() => return false,
+                Some(_) => helps |= matches!(short, 'h' | 'V'),
+            }
+        }
+        false
+    };
+    let own = texts.iter().take_while(|text| **text != "--").enumerate();
+    let mut own = own.filter(|(at, _)| *at == 0 || !takes_value(subcommand, texts[at - 1]));
+    own.find(|(_, text)| is_hidden(text)).map(|(_, text)| *text)
+}
 
 /// Replaces clap's tip where a better one is known, or where clap only guesses.
 pub fn advise(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {
@@ -63,8 +175,11 @@ pub fn advise(mut error: clap::Error, command: &Command, arguments: &[OsString])
     let others = if is_text { vec![] } else { owners(command, flag) };
     let flag_before = place.checked_sub(1).map(|before| texts[before]).filter(|flag| takes_value(subcommand, flag));
     let takes_text = subcommand.get_arguments().any(|argument| argument.get_id() == "prompt");
+    let is_name = flag.strip_prefix("--").is_some_and(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()));
     let tip = if let Some(meant) = other_name(subcommand, flag) {
         Some(format!("the flag is called {meant}"))
+    } else if let Some(what) = by_default(subcommand, flag) {
+        Some(format!("{what}: leave it out"))
     } else if !unknown.starts_with('-') {
         stray(subcommand, &texts, place)
     } else if !others.is_empty() {
@@ -74,7 +189,8 @@ pub fn advise(mut error: clap::Error, command: &Command, arguments: &[OsString])
     } else if let Some(before) = flag_before {
         Some(format!("a value that begins with '-' is given as {before}={unknown}"))
     } else {
-        takes_text.then(|| format!("a text that begins with '-' is given with --prompt: --prompt='{unknown}'"))
+        (takes_text && (is_text || !is_name))
+            .then(|| format!("a text that begins with '-' is given with --prompt: --prompt='{unknown}'"))
     };
     let unknown = unknown.to_owned();
     error.insert(ContextKind::InvalidArg, ContextValue::String(unknown));
@@ -194,11 +310,22 @@ fn list(subcommands: &[&str]) -> String {
     }
 }
 
-/// The flag of the subcommand that is called otherwise elsewhere.
-fn other_name(subcommand: &Command, flag: &str) -> Option<&'static str> {
-    let (_, ours) = OTHER_NAMES.iter().find(|(other, _)| *other == flag)?;
+/// The flag of the subcommand that is called otherwise elsewhere, or written otherwise: `--top_p`, `-top-p`, `--k`.
+fn other_name(subcommand: &Command, flag: &str) -> Option<String> {
+    let dashed = flag.replace('_', "-").to_lowercase();
     let has = |flag: &&&str| flag.split(' ').next().is_some_and(|flag| knows(subcommand, flag));
-    ours.iter().find(has).copied()
+    if let Some((_, ours)) = OTHER_NAMES.iter().find(|(other, _)| *other == dashed) {
+        return ours.iter().find(has).map(|flag| (*flag).to_owned());
+    }
+    let long = if dashed.starts_with("--") { dashed.clone() } else { format!("-{dashed}") };
+    let short = dashed.strip_prefix("--").filter(|name| name.len() == 1).map(|name| format!("-{name}"));
+    [Some(long), short].into_iter().flatten().find(|other| other != flag && knows(subcommand, other))
+}
+
+/// What happens in the subcommand without a flag that asks for it elsewhere.
+fn by_default(subcommand: &Command, flag: &str) -> Option<&'static str> {
+    let asks = |(name, other, _): &&(&str, &str, &str)| *name == subcommand.get_name() && *other == flag;
+    DEFAULTS.iter().find(asks).map(|(_, _, what)| *what)
 }
 
 fn knows(subcommand: &Command, flag: &str) -> bool {

@@ -29,6 +29,7 @@ pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
     check_folder(Some(&args.output))?;
     load::set_up(&args.model, verbosity)?;
     let opened = load::open(&args.model, verbosity)?;
+    gpt2::files::check_output(&args.output)?;
     opened.checkpoint.check(&opened.config)?;
     let export = Export { checkpoint: &opened.checkpoint, config: &opened.config, dtype };
     memory::require_bytes(&format!("converting {}", opened.name), export.working_bytes())?;
@@ -41,24 +42,27 @@ pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
         Kind::Gguf => gguf(export, &opened, &args.output, noted).map(|()| vec![])?,
         Kind::Safetensors => safetensors(export, &opened, &args.output, noted)?,
     };
+    let format = match kind {
+        Kind::Gguf => "gguf",
+        Kind::Safetensors => "safetensors",
+    };
+    let dtype = dtype.to_string().to_lowercase();
     if !verbosity.quiet {
+        say_written(&args.output, format_args!("{} as {format}, {dtype}", opened.name));
         beside.iter().for_each(|(path, what)| say_written(path, what));
+    }
+    if args.format == Format::Text {
+        return Ok(());
     }
     let record = ConvertRecord {
         model: opened.name,
         file: args.output.display().to_string(),
         bytes: std::fs::metadata(&args.output)?.len(),
-        format: match kind {
-            Kind::Gguf => "gguf",
-            Kind::Safetensors => "safetensors",
-        },
-        dtype: dtype.to_string().to_lowercase(),
+        format,
+        dtype,
     };
     let mut out = Stdout::lock();
-    match args.format {
-        Format::Text => record.write_text(&mut out),
-        format => out.json(&record, format),
-    }?;
+    out.json(&record, args.format)?;
     out.finish()
 }
 

@@ -2,8 +2,7 @@
 //!
 //! A thin layer over [`gpt2::pipeline`] that turns flags into options and adds advice that names flags to errors.
 
-use std::cell::{Cell, RefCell};
-use std::io::IsTerminal;
+use std::cell::Cell;
 use std::sync::Once;
 use std::time::Instant;
 
@@ -15,12 +14,11 @@ use gpt2::device::Backend;
 use gpt2::kernels;
 use gpt2::model::{Gpt2, LoadOptions, WeightType};
 use gpt2::pipeline::Pipeline;
-use gpt2::printable;
-use gpt2::source::{self, OpenedModel, Progress, SourceOptions};
+use gpt2::source::{self, OpenedModel, SourceOptions};
 use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use super::download_bar::DownloadBar;
 use super::rows::Settings;
 use super::settings;
 use crate::cli::{ModelArgs, Prompt, RowArgs, TextArgs, TokenizerArgs, Verbosity};
@@ -72,7 +70,7 @@ pub fn set_up(args: &ModelArgs, verbosity: Verbosity) -> Result<()> {
 
 /// Finds and opens the model, downloading it if needed.
 pub fn open(args: &ModelArgs, verbosity: Verbosity) -> Result<OpenedModel> {
-    let bar = Bar::new(verbosity);
+    let bar = DownloadBar::new(verbosity);
     let options = SourceOptions {
         revision: args.revision.clone(),
         offline: args.is_offline(),
@@ -106,7 +104,7 @@ pub struct LoadedTokenizer {
 
 /// The tokenizer that the flags name, GPT-2's by default.
 pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<LoadedTokenizer> {
-    let bar = Bar::new(verbosity);
+    let bar = DownloadBar::new(verbosity);
     let options = SourceOptions {
         revision: args.revision.clone(),
         offline: args.is_offline(),
@@ -114,7 +112,7 @@ pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<LoadedTok
         progress: Some(&|progress| bar.show(progress)),
         ..SourceOptions::default()
     };
-    let files = source::find_tokenizer(args.model.as_deref(), &options)?;
+    let files = source::find_tokenizer(args.model().as_deref(), &options)?;
     let tokenizer = Tokenizer::load(&files).map_err(|error| match error {
         fault @ (Error::Tokenizer(_) | Error::Format { .. }) if args.tokenizer.is_none() => {
             Error::Tokenizer(format!("{fault}: give one with --tokenizer")).into()
@@ -344,69 +342,4 @@ fn note_fallback(args: &ModelArgs, model: &Gpt2, verbosity: Verbosity) {
             say(format_args!("note: matrices with {width} inputs are {found}: {wanted} needs a multiple of {block}"));
         }
     }
-}
-
-/// Shows the progress of a download on stderr, as a bar if that is a terminal. Where it has to wait, it says so in any
-/// case.
-struct Bar {
-    is_quiet: bool,
-    is_terminal: bool,
-    bar: RefCell<Option<ProgressBar>>,
-    /// Whether it has been said what is waited for.
-    is_waiting: Cell<bool>,
-}
-
-impl Bar {
-    fn new(verbosity: Verbosity) -> Self {
-        let is_terminal = std::io::stderr().is_terminal();
-        Self { is_quiet: verbosity.quiet, is_terminal, bar: RefCell::default(), is_waiting: Cell::default() }
-    }
-
-    fn show(&self, progress: Progress<'_>) {
-        if self.is_quiet {
-            return;
-        }
-        let mut bar = self.bar.borrow_mut();
-        let note = |line: std::fmt::Arguments<'_>| match &*bar {
-            Some(bar) => bar.suspend(|| say(line)),
-            None => say(line),
-        };
-        match progress {
-            Progress::Asking { hub, id } => note(format_args!("note: asking the hub at {hub} for {id} ...")),
-            Progress::Retrying { name, reason, pause, attempt, of } => note(format_args!(
-                "note: {name}: {reason}; trying again in {} s (attempt {attempt} of {of})",
-                pause.as_secs_f64()
-            )),
-            Progress::Waiting { name } if self.is_terminal => bar
-                .get_or_insert_with(download_bar)
-                .set_message(format!("{}: waiting for another process to download it", printable::line(name))),
-            Progress::Waiting { name } => {
-                if !self.is_waiting.replace(true) {
-                    say(format_args!("note: {name}: waiting for another process to download it"));
-                }
-            }
-            Progress::Received { name, bytes, total } if self.is_terminal => {
-                let (bar, name) = (bar.get_or_insert_with(download_bar), printable::line(name));
-                if bar.message() != name {
-                    bar.set_message(name.into_owned());
-                    bar.set_length(total.unwrap_or_default());
-                    // The part left by an earlier run must not count towards this run's speed.
-                    bar.reset_elapsed();
-                    bar.reset_eta();
-                }
-                bar.set_position(bytes);
-            }
-            Progress::Received { .. } => {}
-            Progress::Ended { .. } => {
-                self.is_waiting.set(false);
-                drop(bar.take());
-            }
-        }
-    }
-}
-
-fn download_bar() -> ProgressBar {
-    let template = "{msg} {wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(0).with_style(style)
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod convert;
+mod download_bar;
 mod generate;
 mod info;
 mod load;

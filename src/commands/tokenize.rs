@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use anyhow::{Context, Result};
 use gpt2::Error;
+use gpt2::error::tokens_text;
 use gpt2::tokenizer::{MergedWord, Token, Tokenizer};
 use regex::Regex;
 
@@ -15,6 +16,9 @@ use crate::output::tokenize::{
 };
 use crate::output::tokens::Notation;
 use crate::output::{Stdout, check_folder, html, say, say_written};
+
+/// A page with more tokens than this takes a browser seconds to draw.
+const SLOW_PAGE: usize = 100_000;
 
 /// The longest word whose merges are shown, in bytes.
 const LONGEST_MERGED: usize = 200;
@@ -47,17 +51,37 @@ pub fn run(args: &TokenizeArgs, colour: Option<Colour>, verbosity: Verbosity) ->
     if let (true, Prompt::Text(text)) = (args.merges, &prompt) {
         return write_merges(args, &tokenizer, text);
     }
-    let ids = if let Prompt::Ids(ids) = &prompt { Some(ids.clone()) } else { None };
+    let decoded = match &prompt {
+        Prompt::Ids(ids) if args.decode.is_some() => Some(ids.clone()),
+        _ => None,
+    };
     let (text, tokens) = tokenized(args, &tokenizer, prompt)?;
     if let Some(path) = &args.html {
         html::tokenize::write(path, &tokenizer, &text, &tokens)?;
         if !verbosity.quiet {
             say_written(path, "a page with the text in the colours of its tokens");
+            if tokens.len() > SLOW_PAGE {
+                let tokens = tokens_text(tokens.len());
+                say(format_args!("note: a browser takes long to show a page with {tokens}"));
+            }
         }
     }
     let format = args.format.unwrap_or_default();
     let mut out = Stdout::lock().with_raw_text(args.raw_text.raw_text);
-    if let (Some(ids), TokenizeFormat::Text) = (ids, format) {
+    // Records take far more memory than tokens.
+    if args.count {
+        writeln!(out, "{}", tokens.len())?;
+        return out.finish();
+    }
+    if format == TokenizeFormat::Ids {
+        write_ids(tokens.iter().map(|token| token.id), &mut out)?;
+        return out.finish();
+    }
+    // The user asked for the page.
+    if args.html.is_some() && args.format.is_none() && args.decode.is_none() {
+        return Ok(());
+    }
+    if let (Some(ids), TokenizeFormat::Text) = (decoded, format) {
         return out.text(&tokenizer.decode_exactly(&ids)?);
     }
     let record = record(&tokenizer, &text, &tokens);
@@ -103,7 +127,7 @@ fn batch(
     });
     let mut settings = Settings {
         subcommand: "tokenize".to_owned(),
-        model: args.tokenizer.model.clone().unwrap_or_default(),
+        model: args.tokenizer.model().unwrap_or_default(),
         config: String::new(),
         weights: String::new(),
         tokenizer: files.fingerprint(),

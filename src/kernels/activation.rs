@@ -79,7 +79,7 @@ impl Function for Gelu {
 impl Function for Gelu10 {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, v: S::V) -> S::V {
-        simd.min(simd.max(Gelu::apply(simd, v), simd.splat(-10.0)), simd.splat(10.0))
+        simd.min(simd.splat(10.0), simd.max(simd.splat(-10.0), Gelu::apply(simd, v)))
     }
 }
 
@@ -94,7 +94,7 @@ impl Function for GeluFast {
 impl Function for Relu {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, v: S::V) -> S::V {
-        simd.max(v, simd.splat(0.0))
+        simd.max(simd.splat(0.0), v)
     }
 }
 
@@ -195,6 +195,27 @@ mod tests {
             activate(f, &mut y);
             for ((x, y), e) in x.iter().zip(&y).zip(expected) {
                 assert!((f64::from(*y) - e).abs() < 2e-6 * (1.0 + e.abs()), "{f:?} at {x}: {y} {e}");
+            }
+        }
+    }
+
+    #[test]
+    fn nan_stays_nan() {
+        for f in [
+            Activation::GeluNew,
+            Activation::GeluFast,
+            Activation::Gelu,
+            Activation::Relu,
+            Activation::Silu,
+            Activation::Gelu10,
+            Activation::QuickGelu,
+            Activation::Tanh,
+        ] {
+            let mut y = [1.0; 19];
+            (y[3], y[18]) = (f32::NAN, -f32::NAN);
+            activate(f, &mut y);
+            for (i, y) in y.iter().enumerate() {
+                assert_eq!(y.is_nan(), i == 3 || i == 18, "{f:?}, number {i}: {y}");
             }
         }
     }

@@ -53,7 +53,8 @@ pub struct RunRecord {
     pub prefill_tokens_per_s: Speed,
     /// Decoded tokens per second.
     pub decode_tokens_per_s: Speed,
-    /// The decoding speed if it only had to read the weights and the cache, at the measured memory bandwidth.
+    /// The decoding speed if it only had to read the weights and the cache, at the measured memory bandwidth; the fastest run
+    /// if that was faster, as with weights that stay in the processor's caches.
     pub decode_limit_tokens_per_s: f64,
     /// The median speed as a fraction of that.
     pub decode_of_limit: f64,

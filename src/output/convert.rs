@@ -1,10 +1,6 @@
 //! The record of `gpt2 convert`.
 
-use anyhow::Result;
-use gpt2::printable::line;
 use serde::Serialize;
-
-use super::Stdout;
 
 /// The file that was written.
 #[derive(Debug, Serialize)]
@@ -19,11 +15,4 @@ pub struct ConvertRecord {
     pub format: &'static str,
     /// The type of the matrices.
     pub dtype: String,
-}
-
-impl ConvertRecord {
-    /// One line.
-    pub fn write_text(&self, out: &mut Stdout) -> Result<()> {
-        Ok(writeln!(out, "{}: {} bytes, {} {}", line(&self.file), self.bytes, self.format, self.dtype)?)
-    }
 }

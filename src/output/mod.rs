@@ -1,6 +1,7 @@
 //! What the program writes: documented records, which are the JSON contract, and their text for people.
 
 pub mod bench;
+mod closed;
 pub mod convert;
 pub mod generate;
 pub mod html;
@@ -26,6 +27,7 @@ use anyhow::{Context, Result};
 use gpt2::{json, printable};
 use serde::Serialize;
 
+pub use self::closed::check as check_stdout;
 pub use self::row::{Carried, ErrorKind, RowRecord, SummaryRecord};
 pub use self::stderr::{say, say_error, say_written};
 pub use self::style::Style;
@@ -78,6 +80,7 @@ impl Stdout {
     pub fn text(&mut self, text: impl AsRef<[u8]>) -> Result<()> {
         // The stream of the buffer would strip escape codes, which belong to the text.
         self.out.flush().map_err(mark)?;
+        closed::check().map_err(mark)?;
         let mut stdout = io::stdout().lock();
         let written = match self.is_raw {
             true => stdout.write_all(text.as_ref()),
@@ -91,9 +94,13 @@ impl Stdout {
         anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
     }
 
-    /// The width of the terminal in columns; a fixed width without one, so that output to a file is always the same.
+    /// The width of the terminal in columns, or what COLUMNS says if it does not tell; a fixed width without a terminal, so
+    /// that output to a file is always the same.
     pub fn width() -> usize {
-        terminal_size::terminal_size_of(io::stdout()).map_or(80, |(width, _)| usize::from(width.0)).max(40)
+        let of_terminal =
+            || Some(usize::from(terminal_size::terminal_size_of(io::stdout())?.0.0)).filter(|width| *width > 0);
+        let by_environment = || std::env::var("COLUMNS").ok()?.parse().ok().filter(|_| Self::is_terminal());
+        of_terminal().or_else(by_environment).unwrap_or(80).clamp(40, 1000)
     }
 
     /// Flushes the buffer.
@@ -103,6 +110,7 @@ impl Stdout {
 
     /// Writes one JSON value: indented for `json`, on one line for `jsonl`.
     pub fn json<T: Serialize>(&mut self, value: &T, format: Format) -> Result<()> {
+        closed::check().map_err(mark)?;
         match format {
             Format::Json => json::write_indented(&mut self.out, value),
             _ => json::write(&mut self.out, value),
@@ -114,6 +122,7 @@ impl Stdout {
 
     /// Writes a line of JSON, which `json` gives.
     pub fn line(&mut self, json: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        closed::check().map_err(mark)?;
         json(&mut self.out).and_then(|()| self.out.write_all(b"\n")).map_err(mark)?;
         self.finish()
     }
@@ -134,6 +143,7 @@ impl Stdout {
             }
         }
 
+        closed::check().map_err(mark)?;
         let mut border = Border { out: &mut self.out, written: Ok(()) };
         // It fails only if writing does.
         let _ = fmt::write(&mut border, arguments);

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use gpt2::printable;
 use gpt2::tokenizer::Tokenizer;
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// How tokens are written.
 #[derive(Clone, Copy)]
@@ -72,7 +72,7 @@ impl<'a> Notation<'a> {
 }
 
 /// Groups tokens, given by their bytes, so that each group is whole characters; what never becomes one stands alone.
-fn wholes(bytes: &[&[u8]]) -> Vec<Range<usize>> {
+pub fn wholes(bytes: &[&[u8]]) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = vec![];
     // Where the group begins, and the part of a character at its end so far.
     let (mut start, mut part) = (0, vec![]);
@@ -101,10 +101,18 @@ fn wholes(bytes: &[&[u8]]) -> Vec<Range<usize>> {
 pub fn quoted(bytes: &[u8]) -> String {
     let mut shown = String::from("\"");
     for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
+        let chars: Vec<char> = chunk.valid().chars().collect();
+        for (i, &c) in chars.iter().enumerate() {
+            let is_lone = c.width() == Some(0) && {
+                let is_seen = |c: Option<&char>| c.is_some_and(|c| !c.is_whitespace() && printable::is_printable(*c));
+                let joins = matches!(c, '\u{200c}' | '\u{200d}');
+                !is_seen(i.checked_sub(1).and_then(|i| chars.get(i))) || (joins && !is_seen(chars.get(i + 1)))
+            };
             match c {
                 '"' | '\\' => shown.extend(['\\', c]),
                 ' ' => shown.push(c),
+                // It would change the quote before it, or could not be seen.
+                c if is_lone => shown.extend(c.escape_unicode()),
                 c if c.is_whitespace() || !printable::is_printable(c) => shown.extend(c.escape_default()),
                 c => shown.push(c),
             }
@@ -159,6 +167,12 @@ mod tests {
             ("é\u{a0}\u{200b}".as_bytes(), r#""é\u{a0}\u{200b}""#),
             (b" \xf0\x9f", r#"" \xf0\x9f""#),
             (br#" "\n"#, r#"" \"\\n""#),
+            ("\u{200d}".as_bytes(), r#""\u{200d}""#),
+            (" \u{200c}\u{fe0f}".as_bytes(), r#"" \u{200c}\u{fe0f}""#),
+            ("👩\u{200d}".as_bytes(), r#""👩\u{200d}""#),
+            ("\u{301}e\u{301}".as_bytes(), "\"\\u{301}e\u{301}\""),
+            ("👩\u{200d}💻❤\u{fe0f}".as_bytes(), "\"👩\u{200d}💻❤\u{fe0f}\""),
+            ("می\u{200c}خواهم".as_bytes(), "\"می\u{200c}خواهم\""),
             (b"", r#""""#),
         ] {
             assert_eq!(quoted(bytes), shown);

@@ -101,8 +101,10 @@ pub struct CandidateRecord {
     pub logprob: Option<f32>,
 }
 
-/// The width of the widest bar in columns.
-const BAR_WIDTH: f64 = 30.0;
+/// The width of the widest bar: 30 of 80 columns.
+fn bar_width() -> usize {
+    Stdout::width() * 3 / 8
+}
 
 impl TopkRecord<'_> {
     /// After one position, rank, probability, bar and token of each candidate; or, as a lesson, a line for each position.
@@ -196,11 +198,12 @@ impl CandidateRecord {
 fn write_line(candidate: &Candidate, longest: f64, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
     let (bold, blue) = (Style::new().bold(), Style::colour(AnsiColor::Blue));
     let bar = bar(candidate.prob() / longest);
-    let padding = " ".repeat((BAR_WIDTH as usize).saturating_sub(bar.width()));
+    let width = bar_width();
+    let padding = " ".repeat(width.saturating_sub(bar.width()));
     let (rank, percent, id) = (candidate.rank(), percent(candidate, 3), candidate.id);
     let token = notation.token(id);
     if candidate.logprob().is_none() {
-        return writeln!(out, "{:>5}  {:>8}  {:<30}  {bold}{token}{bold:#}  ({id})", "–", "0%", "removed");
+        return writeln!(out, "{:>5}  {:>8}  {:<width$}  {bold}{token}{bold:#}  ({id})", "–", "0%", "removed");
     }
     writeln!(out, "{rank:>5}  {percent:>8}  {blue}{bar}{blue:#}{padding}  {bold}{token}{bold:#}  ({id})")
 }
@@ -293,7 +296,7 @@ fn percent(candidate: &Candidate, places: usize) -> String {
 
 /// A bar that is this part of the longest, to an eighth of a column.
 fn bar(part: f64) -> String {
-    let eighths = (part.clamp(0.0, 1.0) * BAR_WIDTH * 8.0).round() as usize;
+    let eighths = (part.clamp(0.0, 1.0) * bar_width() as f64 * 8.0).round() as usize;
     let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
     "█".repeat(eighths / 8) + rest
 }

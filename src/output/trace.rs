@@ -1,139 +1,16 @@
 //! The record of `gpt2 trace` and its views on a terminal.
 
+mod records;
+
 use anstyle::AnsiColor;
 use anyhow::Result;
 use gpt2::error::tokens_text;
-use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use super::numbers::probability;
-use super::settings::SettingsRecord;
 use super::tokens::{Notation, cut};
 use super::{Stdout, Style};
-
-/// The activations of a pass: the views that are asked for, `hidden` if none is.
-#[derive(Debug, Default, Serialize)]
-pub struct TraceRecord {
-    /// The model's name.
-    pub model: String,
-    /// The ids of the tokens.
-    pub ids: Vec<u32>,
-    /// Their texts, with U+FFFD if a token alone is not UTF-8; null without a tokenizer.
-    pub tokens: Vec<Option<String>>,
-    /// Whether several runs gave the same bits; only with `--repeat`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub repeat: Option<RepeatRecord>,
-    /// The residual stream: `embed`, `blocks.{i}.hidden` (after block i), `final` (after the last norm).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hidden: Option<Vec<HiddenRecord>>,
-    /// The requested heads, by layer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub attention: Option<Vec<HeadRecord>>,
-    /// The logit lens: `embed`, then `blocks.{i}.hidden`; the last is the model's own prediction.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lens: Option<Vec<LensRecord>>,
-    /// What it was made with.
-    pub settings: SettingsRecord,
-}
-
-/// Several runs over the same text.
-#[derive(Debug, Serialize)]
-pub struct RepeatRecord {
-    /// How many runs.
-    pub runs: usize,
-    /// Whether they gave the same bits.
-    pub identical: bool,
-    /// For each run, the SHA-256 of all hidden states, attention and logits.
-    pub sha256: Vec<String>,
-}
-
-impl RepeatRecord {
-    /// Compares the hashes of runs.
-    pub fn new(sha256: Vec<String>) -> Self {
-        let identical = sha256.windows(2).all(|pair| pair[0] == pair[1]);
-        Self { runs: sha256.len(), identical, sha256 }
-    }
-
-    fn write_text(&self, out: &mut Stdout) -> Result<()> {
-        let bold = Style::new().bold();
-        let runs = if self.runs == 1 { "1 run".to_owned() } else { format!("{} runs", self.runs) };
-        match self.sha256.as_slice() {
-            [hash, ..] if self.identical => {
-                let gave = if self.runs == 1 { "" } else { " gave the same bits" };
-                writeln!(out, "{bold}{runs}{gave}{bold:#}: hidden states, attention and logits have the SHA-256")?;
-                Ok(writeln!(out, "{hash}\n")?)
-            }
-            hashes => {
-                writeln!(out, "{bold}{runs} differ{bold:#}: the SHA-256 of hidden states, attention and logits")?;
-                hashes.iter().enumerate().try_for_each(|(i, hash)| writeln!(out, "run {:<3} {hash}", i + 1))?;
-                Ok(writeln!(out)?)
-            }
-        }
-    }
-}
-
-/// A summary of a hidden state.
-#[derive(Debug, Serialize)]
-pub struct HiddenRecord {
-    /// The name of the state.
-    pub name: String,
-    /// `[T, C]`.
-    pub shape: [usize; 2],
-    /// The mean of all values.
-    pub mean: f64,
-    /// Their standard deviation.
-    pub std: f64,
-    /// The first 8 values of the first position.
-    pub first: Vec<f32>,
-    /// The first 8 values of the last position.
-    pub last_position: Vec<f32>,
-    /// The last 8 values of the last position.
-    pub last: Vec<f32>,
-    /// The Euclidean norm of each position's vector.
-    pub norms: Vec<f32>,
-}
-
-/// One head's attention probabilities.
-#[derive(Debug, Serialize)]
-pub struct HeadRecord {
-    /// The layer, from 0.
-    pub layer: usize,
-    /// The head, from 0.
-    pub head: usize,
-    /// `[T, T]`: for each token, its attention to every token; 0 for those after it.
-    pub weights: Vec<Vec<f32>>,
-}
-
-/// One hidden state through the lens.
-#[derive(Debug, Serialize)]
-pub struct LensRecord {
-    /// The name of the state.
-    pub name: String,
-    /// One for each token.
-    pub positions: Vec<ReadingRecord>,
-}
-
-/// What a layer predicts after a token.
-#[derive(Debug, Serialize)]
-pub struct ReadingRecord {
-    /// The position of the token before the predicted one.
-    pub position: usize,
-    /// The 5 best tokens, best first.
-    pub top: Vec<BestRecord>,
-    /// The probability of the token that the last layer finds best.
-    pub outcome_prob: f32,
-}
-
-/// A token that a layer predicts.
-#[derive(Debug, Serialize)]
-pub struct BestRecord {
-    /// The token.
-    pub id: u32,
-    /// Its text, with U+FFFD if the token alone is not UTF-8; null without a tokenizer.
-    pub token: Option<String>,
-    /// Its probability.
-    pub prob: f32,
-}
+pub use records::{BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, RepeatRecord, TraceRecord};
 
 impl TraceRecord {
     /// Every view in the record.
@@ -163,6 +40,25 @@ impl TraceRecord {
             None => {}
         }
         Ok(())
+    }
+}
+
+impl RepeatRecord {
+    fn write_text(&self, out: &mut Stdout) -> Result<()> {
+        let bold = Style::new().bold();
+        let runs = if self.runs == 1 { "1 run".to_owned() } else { format!("{} runs", self.runs) };
+        match self.sha256.as_slice() {
+            [hash, ..] if self.identical => {
+                let gave = if self.runs == 1 { "" } else { " gave the same bits" };
+                writeln!(out, "{bold}{runs}{gave}{bold:#}: hidden states, attention and logits have the SHA-256")?;
+                Ok(writeln!(out, "{hash}\n")?)
+            }
+            hashes => {
+                writeln!(out, "{bold}{runs} differ{bold:#}: the SHA-256 of hidden states, attention and logits")?;
+                hashes.iter().enumerate().try_for_each(|(i, hash)| writeln!(out, "run {:<3} {hash}", i + 1))?;
+                Ok(writeln!(out)?)
+            }
+        }
     }
 }
 
@@ -263,14 +159,16 @@ impl HeadRecord {
         Ok(writeln!(out, "{dim}{:>before$}from {};  ▏ most looked at{dim:#}\n", "", key.join("  "))?)
     }
 
-    /// Where most of the head's attention goes. The first token is not counted as a query.
+    /// Where most of the head's attention goes. The first token, which can only attend to itself, is counted as a query only
+    /// if there is no other.
     fn habit(&self) -> (&'static str, f32) {
-        let queries = self.weights.len().saturating_sub(1).max(1) as f32;
+        let first = usize::from(self.weights.len() > 1);
+        let queries = (self.weights.len() - first).max(1) as f32;
         let share = |key: fn(usize) -> usize| {
-            let rows = self.weights.iter().enumerate().skip(1);
+            let rows = self.weights.iter().enumerate().skip(first);
             rows.map(|(query, row)| row[key(query)]).sum::<f32>() / queries
         };
-        let habits = [("F", share(|_| 0)), ("P", share(|query| query - 1)), ("S", share(|query| query))];
+        let habits = [("F", share(|_| 0)), ("P", share(|query| query.saturating_sub(1))), ("S", share(|query| query))];
         habits.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(("·", 0.0))
     }
 }
@@ -278,7 +176,11 @@ impl HeadRecord {
 /// One letter for each head: where it attends.
 fn write_overview(heads: &[HeadRecord], out: &mut Stdout) -> Result<()> {
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
-    writeln!(out, "{bold}Attention{bold:#}: where each head looks, on average over the tokens")?;
+    let over = match heads.first().map_or(0, |head| head.weights.len()) {
+        0 | 1 => "from the only token",
+        _ => "on average over the tokens after the first",
+    };
+    writeln!(out, "{bold}Attention{bold:#}: where each head looks, {over}")?;
     let room = ((Stdout::width() - 11) / 5).max(1);
     let across = heads.iter().take_while(|head| head.layer == heads[0].layer).count().min(room);
     write!(out, "{dim}{:>9}  ", "head")?;
@@ -357,9 +259,8 @@ fn write_lens(layers: &[LensRecord], labels: &[String], notation: Notation<'_>, 
         for (layer, row) in layers.iter().zip(&rows) {
             write!(out, "{dim}{:>9}{dim:#}", state_name(&layer.name))?;
             for (reading, said) in layer.positions[from..to].iter().zip(&row[from..to]) {
-                let outcome = rows.last().map(|last| &last[reading.position]);
                 let style = match reading.top[0].prob {
-                    _ if outcome == Some(said) => Style::colour(AnsiColor::Green),
+                    _ if says_outcome(layers, layer, reading.position) => Style::colour(AnsiColor::Green),
                     p if p < 0.1 => Style::new().dimmed(),
                     _ => Style::new(),
                 };
@@ -371,6 +272,12 @@ fn write_lens(layers: &[LensRecord], labels: &[String], notation: Notation<'_>, 
         writeln!(out)?;
     }
     Ok(writeln!(out, "{dim}Green is what the last block says.{dim:#}\n")?)
+}
+
+/// Whether a layer predicts at a position what the last one does.
+pub fn says_outcome(layers: &[LensRecord], layer: &LensRecord, position: usize) -> bool {
+    let says = |layer: &LensRecord| layer.positions.get(position).map(|reading| reading.top[0].id);
+    layers.last().is_some_and(|last| says(last) == says(layer))
 }
 
 fn largest(row: &[f32]) -> (usize, f32) {

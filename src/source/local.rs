@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::weights::{self, Weights, holds_weights};
 use super::{OpenedModel, SourceOptions};
-use crate::checkpoint::Checkpoint;
 use crate::checkpoint::gguf::{Gguf, is_gguf};
+use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, GPT2_VOCABULARY, LARGEST_CONFIG};
 use crate::error::{Error, Result};
 use crate::files::SmallFile;
@@ -23,6 +23,11 @@ pub(super) trait Place {
     /// Whether the file called `name` may hold weights.
     fn may_hold_weights(&self, name: &str) -> bool {
         weights::has_extension_of_weights(name)
+    }
+
+    /// Whether the file called `name`, which may hold weights, holds GPT-2's, as far as that is known without downloading it.
+    fn has_weights(&self, _name: &str) -> bool {
+        true
     }
 
     /// Whether asking for a file downloads it.
@@ -258,6 +263,10 @@ impl Place for Folder {
 
     fn may_hold_weights(&self, name: &str) -> bool {
         holds_weights(&self.0.join(name))
+    }
+
+    fn has_weights(&self, name: &str) -> bool {
+        checkpoint::has_weights(&self.0.join(name))
     }
 
     fn describe(&self) -> String {

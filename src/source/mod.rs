@@ -34,6 +34,8 @@ mod adapter;
 mod api;
 #[cfg(feature = "hub")]
 mod asking;
+#[cfg(feature = "hub")]
+mod body;
 mod cache;
 #[cfg(feature = "hub")]
 mod download;

@@ -158,6 +158,9 @@ fn candidates(place: &dyn Place) -> Result<Vec<String>> {
         (Some(part), Some(before)) => (part.stem, part.count) == (before.stem, before.count),
         _ => false,
     });
+    if names.len() > 1 {
+        names.retain(|name| place.has_weights(name));
+    }
     Ok(names)
 }
 
@@ -183,7 +186,8 @@ pub(super) fn has_extension_of_weights(name: &str) -> bool {
 /// Whether the file at `path` is a checkpoint, by its content.
 pub(super) fn holds_weights(path: &Path) -> bool {
     use std::io::{Read, Seek, SeekFrom};
-    const ENDS: u64 = 64;
+    /// With room for the name of an archive's first file.
+    const ENDS: u64 = 512;
     let read = || -> std::io::Result<bool> {
         let mut file = std::fs::File::open(path)?;
         let (mut start, mut end) = (vec![], vec![]);

@@ -22,6 +22,7 @@ mod inputs;
 #[cfg(unix)]
 mod json_page;
 mod memory;
+mod newcomer;
 #[cfg(unix)]
 mod pages;
 mod pictures;

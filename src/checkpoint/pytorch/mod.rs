@@ -29,9 +29,17 @@ const DEEPEST: usize = 8;
 /// How many times the file's size may be allocated for what is compressed in it or copied from it.
 const EXPANSION: usize = 16;
 
-/// Whether a file that starts like this is meant to be one: a zip archive, or a binary pickle.
+/// Whether a file that starts like this is meant to be one: a zip archive, unless of NumPy's arrays, or a binary pickle.
 pub(super) fn is_pytorch(bytes: &[u8]) -> bool {
-    bytes.starts_with(ARCHIVE) || matches!(bytes, [0x80, 2..=5, ..])
+    (bytes.starts_with(ARCHIVE) && !is_of_numpy(bytes)) || matches!(bytes, [0x80, 2..=5, ..])
+}
+
+/// Whether the first file of a zip archive is an array, as in `.npz`.
+fn is_of_numpy(bytes: &[u8]) -> bool {
+    // The length of its name stands in the last part of the header before the name.
+    let Some((header, rest)) = bytes.split_first_chunk::<30>() else { return false };
+    let len = usize::from(u16::from_le_bytes([header[26], header[27]]));
+    rest.get(..len).is_some_and(|name| name.ends_with(b".npy"))
 }
 
 const ARCHIVE: &[u8] = b"PK\x03\x04";

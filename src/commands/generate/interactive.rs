@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use gpt2::decode::{FinishReason, GenerationConfig, PARAMETERS, Parameter, Sequence};
 
 use self::line::{Input, Reader};
@@ -169,8 +169,10 @@ impl Session<'_> {
                 parameter.reset(&mut config);
             }
             if !matches!(value, "" | "default") {
-                let wrong = |fault| gpt2::Error::parameter(parameter.name, format!("is {value:?}, {fault}"));
-                parameter.read(value, &mut config).map_err(wrong)?;
+                parameter.read(value, &mut config).map_err(|fault| {
+                    let is_sentence = ["takes ", "is ", "has "].iter().any(|verb| fault.starts_with(verb));
+                    anyhow!("{name}{} {fault}", if is_sentence { "" } else { ":" })
+                })?;
             }
             config.check()?;
             self.generator.config = config;
@@ -190,9 +192,11 @@ impl Session<'_> {
         let last = self.turns.last().context("there is nothing to save yet")?;
         let prompt = last.request.prompt.clone().unwrap_or_default();
         let text = prompt + &self.generator.text_or_ids(&last.completion, false);
-        check_folder(Some(Path::new(path)))?;
-        write_file(Path::new(path), text.as_bytes())?;
-        say_written(Path::new(path), "the prompt and its completion");
+        let path = Path::new(path);
+        check_folder(Some(path))?;
+        let replaced = if path.is_file() { ", in place of an earlier file" } else { "" };
+        write_file(path, text.as_bytes())?;
+        say_written(path, format_args!("the prompt and its completion{replaced}"));
         Ok(())
     }
 

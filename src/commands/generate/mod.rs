@@ -19,7 +19,7 @@ use super::rows::Input;
 use super::{Interrupted, interrupt_flag};
 use crate::cli::{Format, GenerateArgs, Prompt, Verbosity};
 use crate::output::generate::Timings;
-use crate::output::{Stdout, Style, check_folder};
+use crate::output::{Stdout, Style, check_folder, say};
 
 pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     let assisted = |config| GenerationConfig { assistant: args.assistant_model.is_some(), ..config };
@@ -161,7 +161,13 @@ impl Generator<'_> {
             }
         };
         out.finish()?;
-        if ended { Ok(()) } else { Err(Interrupted.into()) }
+        if ended {
+            return Ok(());
+        }
+        if !request.decoding.streams() && !self.verbosity.quiet {
+            say("interrupted: nothing of a search over beams is settled before it ends");
+        }
+        Err(Interrupted.into())
     }
 
     /// An error as one of generation_config.json, if it is about a value of that file and not about a flag or one of the

@@ -85,6 +85,9 @@ pub fn fingerprint(settings: &Settings, rows: Hash) -> String {
 pub struct Ledger {
     file: File,
     path: PathBuf,
+    /// How many results of an earlier run the output had when it was opened, and how many of them are replaced.
+    found: usize,
+    replaced: usize,
 }
 
 /// What a ledger says about an earlier run.
@@ -118,11 +121,28 @@ impl Ledger {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
         lock(&file, output)?;
-        Ok(Self { file, path })
+        let mut ledger = Self { file, path, found: 0, replaced: 0 };
+        if std::fs::metadata(output).is_ok_and(|output| output.len() > 0) {
+            ledger.found = read(&ledger.text()?).map_or(0, |earlier| earlier.contents.len());
+        }
+        Ok(ledger)
+    }
+
+    fn text(&mut self) -> Result<Vec<u8>> {
+        let mut text = vec![];
+        let read = self.file.rewind().and_then(|()| self.file.read_to_end(&mut text));
+        read.with_context(|| format!("cannot read {}", self.path.display()))?;
+        Ok(text)
+    }
+
+    /// How many results of an earlier run this one replaces.
+    pub fn replaced(&self) -> usize {
+        self.replaced
     }
 
     /// Begins anew.
     pub fn begin(&mut self, settings: &Settings) -> Result<()> {
+        self.replaced = self.found;
         let begin = |file: &mut File| {
             file.set_len(0)?;
             file.rewind()?;
@@ -136,8 +156,7 @@ impl Ledger {
     /// # Errors
     /// [`Error::Usage`] if it was made with other settings.
     pub fn resume(&mut self, output: &Path, settings: &mut Settings) -> Result<Option<Earlier>> {
-        let mut text = vec![];
-        self.file.read_to_end(&mut text).with_context(|| format!("cannot read {}", self.path.display()))?;
+        let mut text = self.text()?;
         text.truncate(text.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1));
         let end = |file: &mut File| {
             file.set_len(text.len() as u64)?;

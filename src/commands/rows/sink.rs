@@ -118,8 +118,15 @@ impl Sink {
 
     /// Says which file was written and what is in it, if there is one.
     pub fn report(&self, verbosity: Verbosity) {
-        if let (Output::File(_, path, _), false) = (&self.output, verbosity.quiet) {
+        if let (Output::File(_, path, ledger), false) = (&self.output, verbosity.quiet) {
             let (written, before) = (self.written, self.done.len());
+            match ledger.replaced() {
+                0 => {}
+                1 => say("note: the result of 1 row of an earlier run was replaced; --resume would have kept it"),
+                n => say(format_args!(
+                    "note: the results of {n} rows of an earlier run were replaced; --resume would have kept them"
+                )),
+            }
             if written == 0 && before > 0 {
                 let rows = if before == 1 { "the result of 1 row" } else { &*format!("the results of {before} rows") };
                 return say(format_args!("note: {} had {rows} already; there were no others", path.display()));

@@ -117,8 +117,9 @@ impl Scorer<'_> {
         if is_interrupted && !self.verbosity.quiet {
             say(format_args!("interrupted: these are the scores of the first {done} of {} tokens", total));
         }
-        let shown = self.shown(&asked, &scores);
-        if let Shown::Text(record) = &shown {
+        let mut shown = self.shown(&asked, &scores);
+        if let Shown::Text(record) = &mut shown {
+            record.interrupted = is_interrupted;
             if record.scored_tokens == 0 && !self.verbosity.quiet {
                 say(match record.ids.is_empty() {
                     true => "note: there is nothing to score: the text is empty",

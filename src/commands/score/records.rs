@@ -108,6 +108,7 @@ impl Scorer<'_> {
                 .filter(|n| *n > 0 && score.scored_tokens() > 0)
                 .map(|n| 0.0 - sum_logprob / std::f64::consts::LN_2 / n as f64),
             protocol: self.protocol(text),
+            interrupted: false,
             settings: self.loaded.record_settings([]),
         }
     }

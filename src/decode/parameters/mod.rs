@@ -82,7 +82,7 @@ parameters! {
     Distribution {
         /// Divide the logits by T > 0: below 1 sharper, above 1 flatter
         temperature: Option<f64> = None, "T",
-            Range::from(LEAST_TEMPERATURE).remark("leave it out for greedy decoding");
+            Range::from(LEAST_TEMPERATURE).remark("leave it out for greedy decoding, in topk for the model's own distribution");
         /// Keep the K most probable tokens
         top_k: Option<usize> = None, "K", Range::ANY;
         /// Keep the most probable tokens that together reach probability P

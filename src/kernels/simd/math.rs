@@ -2,13 +2,13 @@
 
 use super::Simd;
 
-/// `e^x` to about one unit in the last place; 0 below -87.3, clamped above 88.
+/// `e^x` to about one unit in the last place; 0 below -87.3, clamped above 88, NaN for NaN.
 ///
 /// Cephes' `expf`: range reduction by ln 2 in two parts, then a polynomial of degree 5. (Softmax over logits has another
 /// exponential, a scalar one of degree 7 with other bits.)
 #[inline(always)]
 pub fn exp<S: Simd>(simd: S, x: S::V) -> S::V {
-    let clamped = simd.min(simd.max(x, simd.splat(-87.3)), simd.splat(88.0));
+    let clamped = simd.min(simd.splat(88.0), simd.max(simd.splat(-87.3), x));
     let n = simd.round(simd.mul(clamped, simd.splat(std::f32::consts::LOG2_E)));
     let r = simd.fma(n, simd.splat(-0.693_359_4), clamped);
     let r = simd.fma(n, simd.splat(2.121_944_4e-4), r);

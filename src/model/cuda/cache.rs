@@ -5,7 +5,8 @@ use rustc_hash::FxHashMap;
 
 use super::gpu::{Gpu, Graph, Memory};
 use super::kernel::PAGE_POSITIONS;
-use super::scratch::{Scratch, Wanted};
+use super::plan::Wanted;
+use super::scratch::Scratch;
 use super::shape::NetworkShape;
 use crate::error::Result;
 use crate::model::network;

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `nvidia.rs`, `emulated.rs` | memory, copies, launches: on a GPU, or on the CPU instead |
 //! | `kernels`, `kernel.rs`, `arguments.rs` | the kernels, their names, their arguments |
-//! | `pass.rs` | a pass: from ids to logits |
+//! | `plan.rs`, `pass.rs` | a pass: what runs together and its tables; from ids to logits |
 //! | `operations.rs`, `record.rs` | the operations of a pass, and what it records for a trace |
 //! | `cache.rs`, `scratch.rs` | the state of a run, and the buffers of a pass |
 //! | `../cuda_shape.rs` | sizes, from which every build predicts memory use |
@@ -24,6 +24,7 @@ mod kernel;
 mod nvidia;
 mod operations;
 mod pass;
+mod plan;
 mod record;
 mod scratch;
 #[cfg(test)]
@@ -206,11 +207,12 @@ impl Network {
         let ln_f = norm(None, Part::LnF)?;
         let lm_head = (!config.tie_word_embeddings).then(|| table(TensorId::LM_HEAD)).transpose()?;
         let shape = NetworkShape::new(config, numbers);
-        // Offsets within a block and within the rows of a pass are 32-bit, tiles of outputs 16-bit.
+        // Offsets within a page and within the rows of a pass are 32-bit, tiles of outputs, heads and pages 16-bit.
         let widest = (3 * shape.padded).max(shape.inner).max(shape.vocabulary);
         let offsets = shape.page_bytes().max(shape.most_tokens(false) * 3 * shape.padded);
-        if offsets > i32::MAX as usize || widest.div_ceil(TILE_OUTPUTS) > u16::MAX.into() {
-            return Err(Error::Unsupported("the network is too wide for the GPU's kernels".into()));
+        let blocks = widest.div_ceil(TILE_OUTPUTS).max(shape.heads).max(shape.most_pages());
+        if offsets > i32::MAX as usize || blocks > u16::MAX.into() {
+            return Err(Error::Unsupported("the network is too large for the GPU's kernels".into()));
         }
         let gpu = builder.gpu;
         // Uploads have read their sources, but buffers of file data should be freed now.

@@ -1,7 +1,7 @@
 //! Buffers of a pass. They grow as needed and are reused; graphs remember their addresses.
 
-use super::arguments::Queries;
 use super::gpu::{Gpu, Memory, Staging};
+use super::plan::Plan;
 use super::shape::{NetworkShape, PassBytes, PassRoom};
 use crate::error::Result;
 
@@ -131,84 +131,5 @@ impl Scratch {
             self.results = Some(self.gpu.staging(results.next_power_of_two())?);
         }
         Ok(())
-    }
-}
-
-/// How many positions want each kind of output. Logits are computed for the first three, in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Wanted {
-    pub logits: usize,
-    pub top: usize,
-    pub best: usize,
-    pub hidden: usize,
-    /// How many of the most probable tokens, for each of `top`.
-    pub count: usize,
-}
-
-impl Wanted {
-    /// Positions of all kinds.
-    pub fn total(&self) -> usize {
-        self.projected() + self.hidden
-    }
-
-    /// Positions whose logits are computed.
-    pub fn projected(&self) -> usize {
-        self.logits + self.top + self.best
-    }
-
-    /// Bytes for each of `top`: the sum and the tokens' ranks.
-    pub fn top_bytes(&self) -> usize {
-        (1 + self.count) * size_of::<u64>()
-    }
-
-    /// Bytes of best tokens, most probable tokens, logits and hidden states, in the order in which they are copied
-    /// back.
-    pub fn result_bytes(&self, shape: &NetworkShape) -> [usize; 4] {
-        let float = size_of::<f32>();
-        [
-            self.best * size_of::<u64>(),
-            self.top * self.top_bytes(),
-            self.logits * shape.vocabulary * float,
-            self.hidden * shape.width * float,
-        ]
-    }
-}
-
-/// Where a pass's tables are in the buffer that is sent to the GPU: offsets in bytes, which only depend on the counts.
-#[derive(Debug, Clone, Copy)]
-pub struct Plan {
-    pub tokens: usize,
-    pub tiles: usize,
-    pub wanted: Wanted,
-    /// Addresses of pages, by segment.
-    pub tables: usize,
-    /// For each token, the address of the page that takes its key and value.
-    pub token_pages: usize,
-    /// For each token, its position in that page.
-    pub token_offsets: usize,
-    pub ids: usize,
-    /// For each token, its position in its row.
-    pub positions: usize,
-    pub queries: usize,
-    /// Which tokens are wanted.
-    pub rows: usize,
-    pub bytes: usize,
-}
-
-impl Plan {
-    /// For these numbers of segments and of tokens in total.
-    pub fn new(segments: usize, tokens: usize, tiles: usize, wanted: Wanted, most_pages: usize) -> Self {
-        let mut bytes = 0;
-        let mut part = |count: usize, size: usize| {
-            let at = bytes;
-            bytes = (bytes + count * size).next_multiple_of(16);
-            at
-        };
-        let tables = part(segments * most_pages, 8);
-        let token_pages = part(tokens, 8);
-        let queries = part(tiles, size_of::<Queries>());
-        let [token_offsets, ids, positions] = [part(tokens, 4), part(tokens, 4), part(tokens, 4)];
-        let rows = part(wanted.total(), 4);
-        Self { tokens, tiles, wanted, tables, token_pages, token_offsets, ids, positions, queries, rows, bytes }
     }
 }

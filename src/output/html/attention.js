@@ -255,10 +255,10 @@ function lines(head, n, space) {
 
 // The running text: the attention of the token pointed at, as the background of the others.
 function looking(head) {
-  const clear = () => { for (const span of box.children) { span.style.background = ""; span.classList.remove("on"); } };
+  const clear = () => { for (const span of tokensOf(box)) { span.style.background = ""; span.classList.remove("on"); } };
   const show = (_, to, chosen) => {
     const query = to - 1;
-    for (const span of box.children) {
+    for (const span of tokensOf(box)) {
       let sum = 0;
       for (let k = Number(span.dataset.from); k < Number(span.dataset.to); k++) sum += weight(head, query, k);
       span.style.background = accent(0.75 * shade(sum));

@@ -44,17 +44,18 @@ function start(data) {
   }
 
   const words = element("div", { class: "words" }), side = element("section", { class: "panel", "aria-live": "polite" });
-  const spanOf = (i) => [...box.children].find((span) => Number(span.dataset.to) > i + sequence.from);
+  const spanOf = (i) => [...tokensOf(box)].find((span) => Number(span.dataset.to) > i + sequence.from);
   const paint = () => {
-    for (const span of box.children) {
+    for (const span of tokensOf(box)) {
       const from = Math.max(Number(span.dataset.from), sequence.from), to = Number(span.dataset.to);
       if (to <= sequence.from) continue;
       let p = 1;
       for (let i = from; i < to; i++) p *= distribution(sequence.places[i - sequence.from]).chosen;
       const bits = -Math.log2(p);
-      span.className = bits === Infinity ? "bits-4" : "bits-" + CLASSES.findLastIndex(([least]) => bits >= least);
+      for (const name of [...span.classList]) if (name.startsWith("bits-")) span.classList.remove(name);
+      span.classList.add(bits === Infinity ? "bits-4" : "bits-" + CLASSES.findLastIndex(([least]) => bits >= least));
     }
-    if (sequence.places.length) for (const span of box.children) span.classList.toggle("on", span === spanOf(chosen));
+    if (sequence.places.length) for (const span of tokensOf(box)) span.classList.toggle("on", span === spanOf(chosen));
   };
   const panel = () => {
     const place = sequence.places[chosen];
@@ -91,7 +92,7 @@ function start(data) {
     panel();
   };
   page.append(controls,
-    element("p", { class: "muted" }, "Grey: the prompt. Point at a generated word, or use Tab and the arrow keys. The numbers are the model's own, before penalties and other processors."),
+    element("p", { class: "muted" }, "Grey: the prompt. Point at a generated word, tap it, or use Tab and the arrow keys. The numbers are the model's at this temperature and top-k, without penalties and other processors."),
     element("div", { class: "key" }, "bits of surprise:", ...CLASSES.map(([, label], i) => element("i", { class: "bits-" + i }, label))),
     element("div", { class: "beside" }, words, side));
   draw();

@@ -68,6 +68,9 @@ function below(node) {
   return { x: box.left, y: box.bottom - 16 };
 }
 
+// The tokens' spans in running text.
+const tokensOf = (box) => box.querySelectorAll("[data-from]");
+
 // The text, with a span for each token (or for the tokens of a split character). `paint(span, from, to)` colours a span,
 // `show(from, to)` returns its tooltip, if it has one.
 function flow(paint, show) {
@@ -76,6 +79,11 @@ function flow(paint, show) {
   for (const [piece, tokens] of text.spans) {
     const span = element("span", { tabindex: 0, "data-from": from, "data-to": from + tokens }, piece);
     if (paint) paint(span, from, from + tokens);
+    // A line breaks before a token and not after the space that it begins with, of which a coloured stub would be left.
+    if (/^ \S{0,24}$/u.test(piece)) {
+      span.classList.add("whole");
+      box.append(element("wbr"));
+    }
     box.append(span);
     from += tokens;
   }

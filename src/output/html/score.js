@@ -33,7 +33,7 @@ function start(data) {
     return parts;
   };
   page.append(element("h2", {}, "The text"),
-    element("p", { class: "muted" }, "Hover over a word to see what the model expected in its place."),
+    element("p", { class: "muted" }, "Point at a word, or tap it, to see what the model expected in its place."),
     element("div", { class: "key" }, "bits of surprise:", ...CLASSES.map(([, label], i) => element("i", { class: "bits-" + i }, label))));
   const body = flow(paint, show);
   page.append(body, element("h2", {}, "Surprise along the text"), chart(bits, body));
@@ -89,7 +89,7 @@ function chart(bits, body) {
   node.addEventListener("pointerleave", tip.hide);
   node.addEventListener("click", (event) => {
     const i = tokenOf(at(event));
-    const span = [...body.children].find((span) => Number(span.dataset.to) > i);
+    const span = [...tokensOf(body)].find((span) => Number(span.dataset.to) > i);
     if (span) { span.scrollIntoView({ block: "center" }); span.focus(); }
   });
   return element("div", { class: "scroll" }, node, element("p", { class: "muted" }, "bits, token by token"));

@@ -1,7 +1,7 @@
 function start(data) {
   text = data.text;
   const page = document.getElementById("page"), n = text.ids.length;
-  heading("The text in tokens", "Each colour is a token. Hover over one, or move with Tab, to see what it is.");
+  heading("The text in tokens", "Each colour is a token. Point at one, tap it, or move with Tab, to see what it is.");
   page.append(cards([
     [n === 1 ? "token" : "tokens", n.toLocaleString("en")],
     ["characters", data.characters.toLocaleString("en")],

@@ -15,7 +15,7 @@ function start(data) {
     return parts;
   };
   page.append(element("h2", {}, "The text"),
-    element("p", { class: "muted" }, "Hover over a word to see what the model expects after it."),
+    element("p", { class: "muted" }, "Point at a word, or tap it, to see what the model expects after it."),
     element("div", { class: "key" }, "each word was:", element("i", {}, "the model's first guess"),
       ...(k > 1 ? [element("i", { class: "bits-1" }, `among its first ${k}`)] : []), element("i", { class: "bits-3" }, k > 1 ? "not among them" : "another")));
   page.append(flow((span, from) => { if (classOf(from)) span.className = "bits-" + classOf(from); }, show));

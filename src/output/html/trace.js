@@ -10,30 +10,30 @@ function start(data) {
 function lens(layers) {
   const page = document.getElementById("page");
   page.append(element("h2", {}, "Logit lens"),
-    element("p", { class: "muted" }, "What the model would predict if it stopped after each layer. Hover over a cell for its best tokens; the list follows that position through the layers."));
+    element("p", { class: "muted" }, "What the model would predict if it stopped after each layer. Framed: what the last block predicts. Point at a cell, or tap it, for its best tokens; the list follows that position through the layers."));
   const title = (layer) => (layer.name === "embed" ? "embedding" : "after block " + layer.name.split(".")[1]);
   const head = element("tr", {}, element("th", {}, "token"), ...text.labels.map((label) => element("td", {}, label)));
+  const outcome = (i) => layers[layers.length - 1].positions[i].top[0][0];
   const rows = layers.map((layer, l) => element("tr", {}, element("th", {}, title(layer)),
     ...layer.positions.map((reading, i) => {
-      const [id, p] = reading.top[0];
-      return element("td", { "data-layer": l, "data-position": i, tabindex: 0, class: p > 0.7 ? "strong" : false, style: { background: accent(p) } }, name(id));
+      const [id, p] = reading.top[0], kinds = [p > 0.7 && "strong", id === outcome(i) && "outcome"].filter(Boolean);
+      return element("td", { "data-layer": l, "data-position": i, tabindex: 0, class: kinds.join(" ") || false, style: { background: accent(p) } }, name(id));
     })));
   const table = element("table", { class: "lens" }, element("thead", {}, head), element("tbody", {}, ...rows));
   const path = element("div", { id: "path" });
   const follow = (i) => {
     for (const cell of table.querySelectorAll("td.on")) cell.classList.remove("on");
     for (const cell of table.querySelectorAll(`td[data-position="${i}"]`)) cell.classList.add("on");
-    const outcome = layers[layers.length - 1].positions[i].top[0][0];
     const grid = element("div", { class: "bars", style: { gridTemplateColumns: "max-content minmax(4rem, max-content) minmax(2rem, 12rem) max-content" } });
     for (const layer of layers) {
       const reading = layer.positions[i], said = reading.top[0][0];
       grid.append(element("span", { class: "muted" }, title(layer)),
-        element("span", { class: said === outcome ? "mono actual" : "mono" }, name(said)),
+        element("span", { class: said === outcome(i) ? "mono actual" : "mono" }, name(said)),
         element("span", { class: "bar", style: { width: 100 * reading.outcome + "%" } }),
         element("span", { class: "number" }, percent(reading.outcome)));
     }
     path.replaceChildren(element("p", {}, "after ", element("b", { class: "mono" }, label(i)), ` (token ${i}): each layer's best token, and the probability that it gives to `,
-      element("b", { class: "mono" }, name(outcome)), ", the model's answer"), grid);
+      element("b", { class: "mono" }, name(outcome(i))), ", the model's answer"), grid);
   };
   const enter = (event) => {
     const cell = event.target.closest("td[data-position]");

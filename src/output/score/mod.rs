@@ -53,6 +53,9 @@ pub struct ScoreRecord {
     pub bits_per_byte: Option<f64>,
     /// How the text was scored.
     pub protocol: Protocol,
+    /// Whether Ctrl-C ended it early, so that what comes after the last log-probability is not scored; absent otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub interrupted: bool,
     /// What it was made with.
     pub settings: SettingsRecord,
 }

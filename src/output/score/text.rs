@@ -9,7 +9,7 @@ use crate::output::numbers::{decimal, probability_of};
 use crate::output::tokens::{Notation, cut, padded, quoted};
 use crate::output::{Stdout, Style};
 
-/// Texts up to this many tokens are listed token by token.
+/// Texts up to this many tokens are listed token by token on a terminal, too.
 const SHORT: usize = 40;
 
 /// Classes of surprisal: lower bound in bits, label, and colour on a terminal.
@@ -22,22 +22,37 @@ const CLASSES: [(f32, &str, Option<u8>); 5] = [
 ];
 
 impl ScoreRecord {
-    /// The text coloured by surprisal (if colours are supported), the list of tokens or words if it is short or `all` is
-    /// set, and the totals.
+    /// The text coloured by surprisal (if colours are supported), the list of tokens or words, and the totals. A terminal
+    /// gets a long list only if `all` is set.
     pub fn write_text(&self, notation: Notation<'_>, all: bool, out: &mut Stdout) -> Result<()> {
-        if Stdout::has_colour() && !self.ids.is_empty() {
+        let reached = self.reached();
+        if Stdout::has_colour() && reached > 0 {
             self.write_coloured(notation, out)?;
         }
+        let is_listed = |lines| all || lines <= SHORT || !Stdout::is_terminal();
         match &self.words {
-            Some(words) if all || words.len() <= SHORT => write_words(words, out)?,
-            None if all || self.ids.len() <= SHORT => self.write_tokens(notation, out)?,
-            _ => {}
+            Some(words) if is_listed(words.len()) => write_words(words, out)?,
+            None if is_listed(reached) => self.write_tokens(notation, out)?,
+            words => {
+                let what =
+                    words.as_ref().map_or_else(|| tokens_text(reached), |words| format!("{} words", words.len()));
+                let dim = Style::new().dimmed();
+                writeln!(out, "{dim}{what}: -v or a pipe (| less) lists each{dim:#}\n")?;
+            }
         }
         self.write_sums(out)
     }
 
+    /// How many tokens there are to show: of an interrupted run, those up to the last scored one.
+    fn reached(&self) -> usize {
+        match self.interrupted {
+            true => self.logprobs.iter().rposition(Option::is_some).map_or(0, |last| last + 1),
+            false => self.ids.len(),
+        }
+    }
+
     fn write_coloured(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
-        for span in notation.spans(&self.ids) {
+        for span in notation.spans(&self.ids[..self.reached()]) {
             // The surprisal of a character split over several tokens is their sum.
             let bits = self.logprobs[span.tokens].iter().flatten().map(|logprob| bits(*logprob)).sum();
             write_in(out, style(bits), &span.text)?;
@@ -58,7 +73,7 @@ impl ScoreRecord {
         let best =
             if self.top_logprobs.is_some() { format!("{:WIDEST$}most probable", "token") } else { "token".into() };
         writeln!(out, "{dim}{:>6} {:>10} {:>8} {:>7}{entropy}  {best}{dim:#}", "", "logprob", "bits", "rank")?;
-        for (i, token) in notation.tokens(&self.ids).into_iter().enumerate() {
+        for (i, token) in notation.tokens(&self.ids[..self.reached()]).into_iter().enumerate() {
             let number = |shown: Option<String>| shown.unwrap_or_else(|| "–".to_owned());
             let (logprob, rank) = (self.logprobs[i], self.ranks[i]);
             let nats = number(logprob.map(|logprob| decimal(logprob, 4)));

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{Anchor, FOOT, HEAD, MARGIN, Picture, STRONG, widest};
 use crate::output::numbers::probability;
 use crate::output::tokens::{Notation, cut};
-use crate::output::trace::{LensRecord, state_name};
+use crate::output::trace::{LensRecord, says_outcome, state_name};
 
 /// The longest label, in columns.
 const LABEL: usize = 12;
@@ -78,16 +78,15 @@ impl Grid<'_> {
             }
         }
         for i in positions.clone() {
-            let from = top + self.settled(i) as f64 * ROW + 1.0;
-            let height = top + self.layers.len() as f64 * ROW - 1.0 - from;
-            picture.outline("mark", middle(i) - self.width / 2.0 + 1.0, from, self.width - 2.0, height);
+            let is_framed: Vec<bool> = self.layers.iter().map(|layer| says_outcome(self.layers, layer, i)).collect();
+            let mut from = 0;
+            for run in is_framed.chunk_by(|one, next| one == next) {
+                if run[0] {
+                    let (at, height) = (top + from as f64 * ROW + 1.0, run.len() as f64 * ROW - 2.0);
+                    picture.outline("mark", middle(i) - self.width / 2.0 + 1.0, at, self.width - 2.0, height);
+                }
+                from += run.len();
+            }
         }
-    }
-
-    /// The first layer from which on all predictions equal the last one.
-    fn settled(&self, position: usize) -> usize {
-        let says = |layer: &LensRecord| layer.positions[position].top[0].id;
-        let outcome = self.layers.last().map(says);
-        self.layers.iter().rposition(|layer| Some(says(layer)) != outcome).map_or(0, |other| other + 1)
     }
 }

@@ -79,7 +79,7 @@ const SECTIONS: &[Section] = &[
     ),
     section(
         "`trace`",
-        "output/trace::TraceRecord",
+        "output/trace/records::TraceRecord",
         &[
             "trace -m demo \"Once upon a time\" --format json",
             "trace -m demo \"Once upon a time\" --hidden --repeat 2 --format json",
@@ -178,7 +178,7 @@ fn rows_are_what_is_declared() {
         ("topk -m demo --tree 2 -k 2", "output/topk::TreeRecord"),
         ("topk -m demo --append 2", "output/topk::StepsRecord"),
         ("score -m demo", "output/score::ScoreRecord"),
-        ("trace -m demo", "output/trace::TraceRecord"),
+        ("trace -m demo", "output/trace/records::TraceRecord"),
         ("tokenize", "output/tokenize::TokenizeRecord"),
     ] {
         let done = shell(&format!("gpt2 {command} --input rows.jsonl"), folder.path()).fails(3, &["1 "]);

@@ -5,8 +5,8 @@
 // -fsanitize=address,undefined works too and finds accesses out of bounds or misaligned.
 //
 // Blocks run one after another on the calling thread, and each thread of a block is a fiber that
-// runs until it waits for others. Threads start in an order shuffled by block, and shared memory
-// starts as NaN, so that a missing barrier shows in the results instead of working by luck.
+// runs until it waits for others. Threads start in an order shuffled by block, and dynamic shared
+// memory starts as NaN, so that a missing barrier shows in the results instead of working by luck.
 #pragma once
 
 #include <math.h>
@@ -40,9 +40,6 @@ struct dim3 {
 struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
-struct alignas(8) uint2 {
-    unsigned x, y;
-};
 struct alignas(16) float4 {
     float x, y, z, w;
 };
@@ -53,7 +50,6 @@ struct alignas(8) float2 {
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
     return {x, y, z, w};
 }
-static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static inline float2 make_float2(float x, float y) { return {x, y}; }
 struct float3 {
@@ -67,9 +63,6 @@ static thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 using std::max;
 using std::min;
-
-static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 
 static inline unsigned __float_as_uint(float value) {
     unsigned bits;
@@ -516,11 +509,6 @@ static inline void __syncwarp(unsigned mask = emulator::ALL_LANES) {
 template <typename T>
 static inline T __shfl_xor_sync(unsigned mask, T value, int lane_mask) {
     return emulator::shuffle(mask, value, threadIdx.x ^ lane_mask);
-}
-
-template <typename T>
-static inline T __shfl_sync(unsigned mask, T value, int source_lane) {
-    return emulator::shuffle(mask, value, source_lane);
 }
 
 static inline void mma_m16n8k16_f16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {

@@ -19,6 +19,9 @@
 #include "few_rows.cuh"
 #include "many_rows.cuh"
 
+static_assert(Wide<2, 4, 2, 2>::SHARED == 48 << 10 && Wide<4, 4, 2, 2>::SHARED == 72 << 10,
+              "what kernel.rs launches matmul_64x64 and matmul_128x64 with");
+
 #define KERNEL(name, threads, Args, body)                                                                              \
     extern "C" __global__ void __launch_bounds__(threads) name(GRID_CONSTANT const Args a) { body(a); }
 

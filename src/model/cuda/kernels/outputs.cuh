@@ -15,7 +15,8 @@ struct MatmulArgs {
     // first.
     const char* x;
     // Where outputs go, in rows of `y_stride` numbers: for INTO_QKV queries (rows, H, padded D) as T, INTO_RESIDUAL
-    // added to f32, INTO_ACTIVATED as T, INTO_LOGITS as f32, or nowhere if null.
+    // added to f32, INTO_ACTIVATED as T, INTO_LOGITS as f32, or nowhere if null. Of all but logits, four are written at
+    // a time: their `y_stride` is a multiple of 4.
     void* y;
     // INTO_QKV: the page of the cache that takes each row, and its position there.
     const unsigned long long* pages;
@@ -58,7 +59,11 @@ __device__ __forceinline__ float activated(float x) {
     case GELU_TANH: return times_sigmoid(x, 1.5957691216057308f * (x + 0.044715f * x * x * x));
     case GELU_ERF: return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f));
     case RELU: return x < 0.0f ? 0.0f : x;
-    case GELU_10: return fminf(fmaxf(0.5f * x * (1.0f + erff(x * 0.7071067811865476f)), -10.0f), 10.0f);
+    case GELU_10: {
+        // Comparisons, because fminf and fmaxf would hide NaN.
+        const float y = 0.5f * x * (1.0f + erff(x * 0.7071067811865476f));
+        return y < -10.0f ? -10.0f : y > 10.0f ? 10.0f : y;
+    }
     case QUICK_GELU: return times_sigmoid(x, 1.702f * x);
     case TANH: return tanhf(x);
     default: return times_sigmoid(x, x);

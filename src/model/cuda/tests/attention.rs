@@ -92,7 +92,7 @@ fn tiles(shape: &NetworkShape, parts: &Parts, most: usize) -> Vec<Queries> {
 fn attention_is_right_and_the_same_bits_in_every_kernel_and_for_a_query_alone() {
     let parts = [(0, 1), (0, 7), (3, 8), (60, 9), (63, 1), (64, 1), (126, 3), (150, 33), (0, 65), (198, 5)];
     for numbers in TYPES {
-        for (heads, head_dim) in [(3, 2), (2, 24), (1, 64), (2, 80)] {
+        for (heads, head_dim) in [(3, 2), (2, 20), (2, 24), (1, 64), (2, 80), (1, 128), (1, 150)] {
             attention_is_right(shape(numbers, heads, head_dim, 4 * PAGE_POSITIONS + 9), &parts);
         }
         // More pages than are mixed at a time.
@@ -101,8 +101,66 @@ fn attention_is_right_and_the_same_bits_in_every_kernel_and_for_a_query_alone() 
     }
 }
 
+/// Each row's pages of two layers, in a shuffled order, filled with other numbers where the row has no positions.
+struct Pages {
+    shape: NetworkShape,
+    rows: usize,
+    numbers: Vec<f32>,
+}
+
+impl Pages {
+    fn new(shape: NetworkShape, rows: usize) -> Self {
+        let count = rows * shape.most_pages() * shape.page_bytes() / shape.numbers.size();
+        let mut pages = Self { shape, rows, numbers: noise_of(shape.numbers, count, 9) };
+        let NetworkShape { heads, head_dim, key_dim, value_dim, .. } = shape;
+        for (row, head) in (0..rows).flat_map(|row| (0..heads).map(move |head| (row, head))) {
+            for position in 0..shape.most_pages() * PAGE_POSITIONS {
+                let key = pages.key_at(row, head, position);
+                pages.numbers[key..][head_dim..key_dim].fill(0.0);
+                for d in head_dim..value_dim {
+                    let value = pages.value_at(row, head, position, d);
+                    pages.numbers[value] = 0.0;
+                }
+            }
+        }
+        pages
+    }
+
+    /// The index of a row's page in memory.
+    fn place(&self, row: usize, page: usize) -> usize {
+        (row * self.shape.most_pages() + page) * 7 % (self.rows * self.shape.most_pages())
+    }
+
+    /// Where the page of a position begins.
+    fn page_at(&self, row: usize, position: usize) -> usize {
+        self.place(row, position / PAGE_POSITIONS) * self.shape.page_bytes() / self.shape.numbers.size()
+    }
+
+    /// Where a key of layer 1 begins.
+    fn key_at(&self, row: usize, head: usize, position: usize) -> usize {
+        let key = (head * PAGE_POSITIONS + position % PAGE_POSITIONS) * self.shape.key_dim;
+        self.page_at(row, position) + self.shape.layer_at(1).0 + key
+    }
+
+    /// Where a number of a value of layer 1 is.
+    fn value_at(&self, row: usize, head: usize, position: usize, d: usize) -> usize {
+        let value = (head * self.shape.value_dim + d) * PAGE_POSITIONS + position % PAGE_POSITIONS;
+        self.page_at(row, position) + self.shape.layer_at(1).1 + value
+    }
+
+    /// The pages, and the table of their addresses.
+    fn upload(&self) -> (Memory, Memory) {
+        let memory = upload(&bytes(self.shape.numbers, &self.numbers));
+        let most_pages = self.shape.most_pages();
+        let places = (0..self.rows * most_pages).map(|i| self.place(i / most_pages, i % most_pages));
+        let address = |i: usize| memory.address() + (i * self.shape.page_bytes()) as u64;
+        let table = words(&places.map(address).collect::<Vec<_>>(), |address| address.to_ne_bytes());
+        (memory, table)
+    }
+}
+
 fn attention_is_right(shape: NetworkShape, parts: &Parts) {
-    let NetworkShape { numbers, heads, head_dim, key_dim, value_dim, .. } = shape;
+    let NetworkShape { numbers, heads, head_dim, key_dim, .. } = shape;
     let width = heads * head_dim;
     let tokens: usize = parts.iter().map(|(_, len)| len).sum();
     // Large scores, so that pages weigh differently.
@@ -111,28 +169,9 @@ fn attention_is_right(shape: NetworkShape, parts: &Parts) {
     // Tiles are whole, but no query may depend on the padding.
     padded_q.resize((tokens + 2 * TILE_ROWS) * heads * key_dim, f32::NAN);
     let most_pages = shape.most_pages();
-    let page_numbers = shape.page_bytes() / numbers.size();
-    let (keys_at, values_at) = shape.layer_at(1);
-    // Each row's pages, in a shuffled order, filled with other numbers where the row has no positions.
-    let mut memory = noise_of(numbers, parts.len() * most_pages * page_numbers, 9);
-    let place = |row: usize, page: usize| (row * most_pages + page) * 7 % (parts.len() * most_pages);
-    let key_at = |row: usize, head: usize, position: usize| {
-        let page = place(row, position / PAGE_POSITIONS) * page_numbers;
-        page + keys_at + (head * PAGE_POSITIONS + position % PAGE_POSITIONS) * key_dim
-    };
-    let value_at = |row: usize, head: usize, position: usize, d: usize| {
-        let page = place(row, position / PAGE_POSITIONS) * page_numbers;
-        page + values_at + (head * value_dim + d) * PAGE_POSITIONS + position % PAGE_POSITIONS
-    };
-    for (row, head) in (0..parts.len()).flat_map(|row| (0..heads).map(move |head| (row, head))) {
-        for position in 0..most_pages * PAGE_POSITIONS {
-            memory[key_at(row, head, position)..][head_dim..key_dim].fill(0.0);
-            (head_dim..value_dim).for_each(|d| memory[value_at(row, head, position, d)] = 0.0);
-        }
-    }
-    let [q_memory, page_memory] = [&padded_q, &memory].map(|x| upload(&bytes(numbers, x)));
-    let places: Vec<usize> = (0..parts.len() * most_pages).map(|i| place(i / most_pages, i % most_pages)).collect();
-    let table = words(&places, |i| (page_memory.address() + (i * page_numbers * numbers.size()) as u64).to_ne_bytes());
+    let pages = Pages::new(shape, parts.len());
+    let q_memory = upload(&bytes(numbers, &padded_q));
+    let (_page_memory, table) = pages.upload();
     let needed = parts.iter().map(|(past, len)| (past + len).div_ceil(PAGE_POSITIONS)).max().unwrap();
     let attend = Attend { shape, q: &q_memory, tokens, table: &table, pages: needed };
     let probabilities: usize = parts.iter().map(|(past, len)| heads * len * (past + len)).sum();
@@ -165,7 +204,7 @@ fn attention_is_right(shape: NetworkShape, parts: &Parts) {
             let q = &q[(token * heads + head) * head_dim..][..head_dim];
             let (mut scores, mut largest) = (vec![], 0f64);
             for position in 0..=past + query {
-                let key = &memory[key_at(row, head, position)..][..head_dim];
+                let key = &pages.numbers[pages.key_at(row, head, position)..][..head_dim];
                 let terms = q.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k) * f64::from(SCALE));
                 scores.push(terms.clone().sum::<f64>());
                 largest = largest.max(terms.map(f64::abs).sum());
@@ -185,7 +224,7 @@ fn attention_is_right(shape: NetworkShape, parts: &Parts) {
             }
             assert!(later.iter().all(|x| x.to_ne_bytes() == [UNTOUCHED; 4]), "{}: written beyond", what());
             for d in 0..head_dim {
-                let values = (0..p.len()).map(|position| f64::from(memory[value_at(row, head, position, d)]));
+                let values = (0..p.len()).map(|at| f64::from(pages.numbers[pages.value_at(row, head, at, d)]));
                 let size = |p: f64, value: f64| (p * value).abs();
                 let (mut exact, mut sizes, mut all) = (0.0, 0.0, 0.0);
                 for (p, value) in p.iter().zip(values) {
@@ -197,6 +236,48 @@ fn attention_is_right(shape: NetworkShape, parts: &Parts) {
                 let off = (part + unit(numbers)) * sizes + least(numbers) * all;
                 near(numbers, y[token * width + head * head_dim + d], exact, off, || format!("{}, {d}", what()));
             }
+        }
+    }
+}
+
+/// In its queries, keys and values; pages without positions are NaN too.
+#[test]
+#[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
+fn a_row_of_nan_gets_nan_and_leaves_the_other_rows_alone() {
+    let parts = [(70, 3), (30, 40), (0, 9)];
+    for numbers in TYPES {
+        let shape = shape(numbers, 2, 20, 4 * PAGE_POSITIONS);
+        let (tokens, most_pages) = (52, shape.most_pages());
+        let clean = Pages::new(shape, parts.len());
+        let mut pages = Pages { numbers: clean.numbers.clone(), ..clean };
+        let page_numbers = shape.page_bytes() / numbers.size();
+        for (row, (past, len)) in parts.into_iter().enumerate() {
+            let first = if row == 1 { 0 } else { (past + len).div_ceil(PAGE_POSITIONS) };
+            for page in first..most_pages {
+                let at = pages.page_at(row, page * PAGE_POSITIONS);
+                pages.numbers[at..][..page_numbers].fill(f32::NAN);
+            }
+        }
+        let q_row = shape.heads * shape.key_dim;
+        let mut q = spread(&noise_of(numbers, tokens * shape.width, 8), shape.head_dim, shape.key_dim, 0.0);
+        q.resize((tokens + 2 * TILE_ROWS) * q_row, f32::NAN);
+        let clean_q = upload(&bytes(numbers, &q));
+        q[3 * q_row..][..40 * q_row].fill(f32::NAN);
+        let q = upload(&bytes(numbers, &q));
+        let ((_clean_memory, clean_table), (_memory, table)) = (clean.upload(), pages.upload());
+        for (kernel, most) in
+            [(Kernel::AttentionSplit, 8), (Kernel::Attention8, 8), (Kernel::AttentionPrompt, prompt_queries(numbers))]
+        {
+            let tiles = tiles(&shape, &parts, most);
+            let attend = Attend { shape, q: &q, tokens, table: &table, pages: most_pages };
+            let y = attend.run(kernel, &tiles, None);
+            let expected = Attend { q: &clean_q, table: &clean_table, ..attend }.run(kernel, &tiles, None);
+            let row_bytes = shape.width * numbers.size();
+            let (before, rest) = y.split_at(3 * row_bytes);
+            let (of_nan, after) = rest.split_at(40 * row_bytes);
+            assert!(floats(numbers, of_nan).iter().all(|y| y.is_nan()), "{kernel:?}, {numbers:?}");
+            assert!(before == &expected[..3 * row_bytes], "{kernel:?}, {numbers:?}: the row before");
+            assert!(after == &expected[43 * row_bytes..], "{kernel:?}, {numbers:?}: the row after");
         }
     }
 }

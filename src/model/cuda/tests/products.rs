@@ -121,6 +121,9 @@ fn products_are_right_and_the_same_bits_in_every_kernel_and_for_a_row_alone() {
         (96, 129, 130),
         (600, 20, 12),
         (1400, 18, 9),
+        (7, 33, 127),
+        (300, 100, 129),
+        (160, 7, 500),
     ];
     for numbers in TYPES {
         for (inputs, outputs, rows) in shapes {
@@ -188,6 +191,66 @@ fn outputs_are_added_to_the_residual_stream_or_activated() {
     }
 }
 
+#[test]
+#[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
+fn a_row_of_nan_gets_nan_and_leaves_the_other_rows_alone() {
+    let (rows, inputs, outputs, nan) = (70, 100, 36, 40);
+    for numbers in TYPES {
+        let clean = Product::new(numbers, rows, inputs, outputs, true);
+        let stride = padded(inputs);
+        let mut x = spread(&clean.x, inputs, stride, 0.0);
+        x.resize((rows + WIDE) * stride, f32::NAN);
+        x[nan * stride + inputs / 2] = f32::NAN;
+        let poisoned =
+            Product { activations: upload(&bytes(numbers, &x)), ..Product::new(numbers, 0, inputs, outputs, true) };
+        for kernel in products(numbers) {
+            let [expected, ours] = [&clean, &poisoned].map(|product| product.outputs(kernel, 0, rows));
+            for (row, (expected, ours)) in expected.chunks(outputs).zip(ours.chunks(outputs)).enumerate() {
+                let same = if row == nan { ours.iter().all(|y| y.is_nan()) } else { bits(ours) == bits(expected) };
+                assert!(same, "{kernel:?}, {numbers:?}, row {row}");
+            }
+            for activation in 0..ACTIVATIONS.len() {
+                let to = untouched(rows * outputs * numbers.size());
+                let (y, into) = (to.address(), Into::Activated as i32);
+                let to_y = MatmulArgs {
+                    y,
+                    y_stride: outputs as i32,
+                    into,
+                    activation: activation as i32,
+                    ..Default::default()
+                };
+                poisoned.run(kernel, 0, rows, to_y);
+                let y = floats(numbers, &download(&to));
+                let found = y.chunks(outputs).map(|row| row.iter().filter(|y| y.is_nan()).count());
+                let expected = (0..rows).map(|row| if row == nan { outputs } else { 0 });
+                assert!(found.eq(expected), "{kernel:?}, {numbers:?}, activation {activation}");
+            }
+        }
+    }
+}
+
+/// GPT-2's vocabulary, which is no multiple of a tile, for few rows and for many.
+#[test]
+#[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
+fn the_logits_of_a_large_vocabulary_are_right_up_to_the_last() {
+    let (inputs, outputs) = (33, 50257);
+    for numbers in TYPES {
+        for (rows, kernel) in [(3, Kernel::Matmul8), (17, Kernel::Matmul32), (65, Kernel::Matmul64x64)] {
+            let product = Product::new(numbers, rows, inputs, outputs, false);
+            let ours = product.outputs(kernel, 0, rows);
+            for row in [0, rows / 2, rows - 1] {
+                let x = &product.x[row * inputs..][..inputs];
+                for (output, w) in product.w.chunks(inputs).enumerate() {
+                    let terms = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+                    let off = (inputs + 8) as f64 * EPSILON * terms.clone().map(f64::abs).sum::<f64>();
+                    let what = || format!("{kernel:?}, {numbers:?}, row {row}, output {output}");
+                    near(F32, ours[row * outputs + output], terms.sum(), off, what);
+                }
+            }
+        }
+    }
+}
+
 /// In the order of their numbers in `kernels`.
 const ACTIVATIONS: [fn(f64) -> f64; 7] = [
     |x| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh()),
@@ -211,7 +274,17 @@ fn erf(x: f64) -> f64 {
 #[cfg_attr(feature = "cuda", ignore = "needs a GPU: --include-ignored")]
 fn queries_keys_and_values_go_to_their_places_and_nothing_else_is_written() {
     for numbers in TYPES {
-        for ((heads, head_dim), rows) in [((1, 2), 1), ((3, 24), 9), ((1, 64), 65), ((2, 80), 7)] {
+        for ((heads, head_dim), rows) in [
+            ((1, 2), 1),
+            ((3, 24), 9),
+            ((1, 64), 65),
+            ((2, 80), 7),
+            // Four outputs that follow each other are of several heads, of queries and keys, of keys and values.
+            ((7, 1), 70),
+            ((5, 5), 129),
+            ((2, 20), 127),
+            ((1, 128), 66),
+        ] {
             let shape = shape(numbers, heads, head_dim, 100);
             let width = heads * head_dim;
             let product = Product::new(numbers, rows, width, 3 * width, true);

@@ -56,7 +56,6 @@ const NEEDED: [(&str, &[&str]); 8] = [
             "context",
             "candidate",
             "words",
-            "entropy",
             "stride",
             "rolling",
             "model",

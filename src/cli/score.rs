@@ -19,15 +19,15 @@ use super::{Format, MANY, ModelArgs, PiecesArg, TextArgs, TextsArgs, number};
 pub struct ScoreArgs {
     #[command(flatten)]
     pub text: TextArgs,
-    /// A text that comes before the one to score and is not scored itself
+    /// A text that comes before and is not scored itself
     ///
     /// Tokens are those of both together. White space at its end goes to the text, and an empty context is <|endoftext|>, as
     /// in lm-evaluation-harness. With --input: that of rows without their own.
     #[arg(long, value_name = "TEXT", help_heading = "Text")]
     pub context: Option<String>,
-    /// Compare this text with the others after the context, in place of a text (repeatable)
+    /// Compare several after the context, in place of a text
     ///
-    /// The context runs once. With --input: those of rows without their own, and without a text.
+    /// Repeatable. The context runs once. With --input: those of rows without their own, and without a text.
     #[arg(long, value_name = "TEXT", help_heading = "Text", conflicts_with_all = ["positional", "prompt", "file", "ids", "lines"])]
     pub candidate: Vec<String>,
     /// Also score <|endoftext|> after the text

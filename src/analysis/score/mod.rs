@@ -1,7 +1,7 @@
 //! Scoring a text: each token's log-probability and rank.
 //!
 //! Texts are cut into windows, and as many windows as fit go through the network in one pass. What windows have in common
-//! at their start runs once ([`prefixes`]): their rows share its pages. Logits are computed for a few positions at a time,
+//! at their start runs once (`prefixes`): their rows share its pages. Logits are computed for a few positions at a time,
 //! only where something is scored, and few numbers are kept of each row (V).
 
 mod place;

@@ -13,7 +13,7 @@ use super::settings::SettingsRecord;
 
 /// The scores of one text. `ids`, `tokens`, `logprobs` and `ranks` have one entry for each token of the text. The
 /// `<|endoftext|>` that `--bos` puts before the text has none, nor has a context, but they give the first token a
-/// log-probability. In a batch, keys that may be absent are null instead.
+/// log-probability. In a batch, keys that only other rows have are null.
 #[derive(Debug, Serialize)]
 pub struct ScoreRecord {
     /// The model's name.

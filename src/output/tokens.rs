@@ -102,12 +102,12 @@ pub fn quoted(bytes: &[u8]) -> String {
     let mut shown = String::from("\"");
     for chunk in bytes.utf8_chunks() {
         let chars: Vec<char> = chunk.valid().chars().collect();
+        let is_seen = |c: Option<&char>| c.is_some_and(|c| !c.is_whitespace() && printable::is_printable(*c));
+        let mut follows_seen = false;
         for (i, &c) in chars.iter().enumerate() {
-            let is_lone = c.width() == Some(0) && {
-                let is_seen = |c: Option<&char>| c.is_some_and(|c| !c.is_whitespace() && printable::is_printable(*c));
-                let joins = matches!(c, '\u{200c}' | '\u{200d}');
-                !is_seen(i.checked_sub(1).and_then(|i| chars.get(i))) || (joins && !is_seen(chars.get(i + 1)))
-            };
+            let joins = matches!(c, '\u{200c}' | '\u{200d}');
+            let is_lone = c.width() == Some(0) && (!follows_seen || (joins && !is_seen(chars.get(i + 1))));
+            follows_seen = !is_lone && is_seen(Some(&c));
             match c {
                 '"' | '\\' => shown.extend(['\\', c]),
                 ' ' => shown.push(c),

@@ -58,7 +58,10 @@ fn an_interrupted_score_shows_what_is_scored() {
             assert!(shown.lines().count() < 50_000, "{} lines", shown.lines().count());
         }
     }
-    assert_eq!(gpt2(&["score", "-m", "demo", "Once upon", "--format", "json"]).succeeds().json()["interrupted"], false);
+    assert_eq!(
+        gpt2(&["score", "-m", "demo", "Once upon", "--format", "json"]).succeeds().json().get("interrupted"),
+        None
+    );
 }
 
 /// `tokenize` uses the tokenizer of the model that the environment names, as all other subcommands do.

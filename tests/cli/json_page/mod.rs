@@ -184,7 +184,7 @@ fn rows_are_what_is_declared() {
         let done = shell(&format!("gpt2 {command} --input rows.jsonl"), folder.path()).fails(3, &["1 "]);
         let lines = done.json_lines();
         assert_eq!(lines.len(), 3, "gpt2 {command}");
-        let keys = |line: &Value| line.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let keys = |line: &Value| line.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>();
         for line in &lines {
             assert_eq!(keys(line), keys(&lines[0]), "gpt2 {command}");
             let (about, mut rest): (Map<String, Value>, Map<String, Value>) =

@@ -244,6 +244,7 @@ impl Generator<'_> {
                     on_event(Some(&event))?;
                     match event {
                         Event::Token { sequence, id, text, .. } => add(&mut partial, sequence, id, &text),
+                        Event::Prompt { .. } => {}
                         Event::Finished { result, .. } => break 'ended Some(result?),
                     }
                 }

@@ -211,11 +211,9 @@ mod tests {
         let scored = run(&[(long.clone(), crop.clone(), Some(true))]).unwrap();
         assert_eq!(plain[0].1, scored[0].1);
         assert_eq!(scored[0].0.as_ref().unwrap().len(), CONTEXT);
-        for (ids, config, continues) in [
-            (long, config(), true),
-            (prompt(CONTEXT + 2), config(), false),
-            (prompt(CONTEXT + 2), crop, true),
-        ] {
+        for (ids, config, continues) in
+            [(long, config(), true), (prompt(CONTEXT + 2), config(), false), (prompt(CONTEXT + 2), crop, true)]
+        {
             let error = run(&[(ids, config, Some(continues))]).unwrap_err();
             assert!(matches!(error, Error::Context { .. }), "{error}");
         }

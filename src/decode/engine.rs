@@ -62,6 +62,8 @@ pub struct Engine<'a> {
     assistant: Option<Rows<'a>>,
     text: &'a dyn Detokenize,
     batch_size: usize,
+    /// The most positions of prompts that a step begins with, unless it is one prompt.
+    most_first: usize,
     /// The most positions of a pass so far, for which the model keeps room.
     widest: usize,
     submitted: usize,
@@ -96,6 +98,7 @@ impl<'a> Engine<'a> {
             assistant: None,
             text,
             batch_size: 1,
+            most_first: usize::MAX,
             widest: 0,
             submitted: 0,
             waiting: VecDeque::new(),
@@ -108,6 +111,13 @@ impl<'a> Engine<'a> {
     #[must_use]
     pub fn with_batch_size(self, batch_size: usize) -> Self {
         Self { batch_size: batch_size.max(1), ..self }
+    }
+
+    /// Begins with prompts of at most this many positions in a step, or with one that is longer, so that what runs already
+    /// need not wait for long.
+    #[must_use]
+    pub fn with_prompt_positions(self, positions: usize) -> Self {
+        Self { most_first: positions, ..self }
     }
 
     /// Adds the second model, which guesses tokens in assisted decoding.
@@ -223,12 +233,16 @@ impl<'a> Engine<'a> {
     /// Starts queued requests in the free places for which there is memory.
     fn admit(&mut self) {
         let later = |request: &Request<'_>| request.work.later_positions();
-        let (mut now, mut all): (usize, usize) = (0, self.active.iter().map(later).sum());
-        now += all;
+        let mut all: usize = self.active.iter().map(later).sum();
+        let (mut now, mut begun) = (all, 0);
         while self.active.len() < self.batch_size
             && let Some(request) = self.waiting.front()
         {
             let (first, later) = (request.work.first_positions(), later(request));
+            begun += first;
+            if begun > self.most_first && begun > first {
+                break;
+            }
             let widest = self.widest.max(now + first).max(all + later);
             if !self.active.is_empty() && !self.fits(request, widest) {
                 break;

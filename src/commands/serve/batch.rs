@@ -13,6 +13,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::metrics::Metrics;
 use crate::output::say;
 
+/// The most positions of prompts that a step begins with: whoever is in the midst of an answer waits for them.
+const MOST_PROMPT_POSITIONS: usize = 512;
+
 /// A prompt to run.
 pub struct Job {
     pub prompt: Vec<u32>,
@@ -59,7 +62,8 @@ impl Batch {
         while let Some(job) = self.jobs.blocking_recv() {
             // A new one whenever there was nothing to do: it gives back the memory of the last, and looks how much there is.
             let mut session = Session::new(&pipeline.model);
-            let mut engine = Engine::new(&mut session, pipeline).with_batch_size(batch_size);
+            let engine = Engine::new(&mut session, pipeline).with_batch_size(batch_size);
+            let mut engine = engine.with_prompt_positions(MOST_PROMPT_POSITIONS);
             self.admit(&mut engine, job);
             if let Err(error) = self.until_idle(&mut engine) {
                 say(format_args!("error: the model failed: {error}"));

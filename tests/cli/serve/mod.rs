@@ -6,7 +6,8 @@ mod refusals;
 
 use serde_json::{Value, json};
 
-use self::client::{Answer, Server};
+use self::client::Answer;
+pub use self::client::Server;
 use crate::harness::{gpt2, id_text};
 use crate::json_page::check_record;
 

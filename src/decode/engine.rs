@@ -137,24 +137,10 @@ impl<'a> Engine<'a> {
     /// Queues a request.
     ///
     /// # Errors
-    /// [`Error::Context`] if the prompt is longer than the context; [`Error::Usage`] or [`Error::Parameter`] if the model
-    /// cannot run it for another reason, such as an empty prompt, ids outside the vocabulary, or a missing assistant;
-    /// [`Error::OutOfMemory`] if it can never fit into memory.
+    /// As [`check`](Self::check).
     pub fn submit(&mut self, prompt: &[u32], decoding: &Arc<Decoding>) -> Result<RequestId> {
-        let task = Task {
-            decoding: Arc::clone(decoding),
-            prompt: prompt.to_vec(),
-            vocab_size: self.model.model.vocab_size(),
-            n_positions: self.model.model.n_positions(),
-            assistant_positions: self.assistant.as_ref().map_or(0, |assistant| assistant.model.n_positions()),
-            text: self.text,
-        };
-        check(&task)?;
-        if decoding.needs_assistant() && self.assistant.is_none() {
-            return Err(Error::Usage("assisted decoding needs an assistant model".into()));
-        }
-        let work = Work::of(&task);
-        work.check(&task, &self.model.room)?;
+        let task = self.task(prompt, decoding);
+        let work = self.work(&task)?;
         let search = search(&task);
         let id = self.submitted;
         self.submitted += 1;
@@ -164,10 +150,42 @@ impl<'a> Engine<'a> {
         Ok(id)
     }
 
+    /// Whether the model can run a request.
+    ///
+    /// # Errors
+    /// [`Error::Context`] if the prompt is longer than the context; [`Error::Usage`] or [`Error::Parameter`] if the model
+    /// cannot run it for another reason, such as an empty prompt, ids outside the vocabulary, or a missing assistant;
+    /// [`Error::OutOfMemory`] if it can never fit into memory.
+    pub fn check(&self, prompt: &[u32], decoding: &Arc<Decoding>) -> Result<()> {
+        self.work(&self.task(prompt, decoding)).map(|_| ())
+    }
+
+    fn task(&self, prompt: &[u32], decoding: &Arc<Decoding>) -> Task<'a> {
+        Task {
+            decoding: Arc::clone(decoding),
+            prompt: prompt.to_vec(),
+            vocab_size: self.model.model.vocab_size(),
+            n_positions: self.model.model.n_positions(),
+            assistant_positions: self.assistant.as_ref().map_or(0, |assistant| assistant.model.n_positions()),
+            text: self.text,
+        }
+    }
+
+    fn work(&self, task: &Task<'_>) -> Result<Work> {
+        check(task)?;
+        if task.decoding.needs_assistant() && self.assistant.is_none() {
+            return Err(Error::Usage("assisted decoding needs an assistant model".into()));
+        }
+        let work = Work::of(task);
+        work.check(task, &self.model.room)?;
+        Ok(work)
+    }
+
     /// Whether another request could start with the next step.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.active.len() + self.waiting.len() < self.batch_size
+        let begin: usize = self.waiting.iter().map(|request| request.work.first_positions()).sum();
+        self.active.len() + self.waiting.len() < self.batch_size && begin < self.most_first
     }
 
     /// Whether all requests have ended.

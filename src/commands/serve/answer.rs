@@ -202,9 +202,7 @@ impl Answer {
             }
         }
         for number in 0..self.asked.prompts.len() {
-            if !choices.contains_key(&number) {
-                choices.insert(number, self.whole_choices(number, None, vec![]));
-            }
+            choices.entry(number).or_insert_with(|| self.whole_choices(number, None, vec![]));
         }
         self.end();
         let choices = choices.into_values().flatten().collect();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::StreamExt;
@@ -23,8 +23,9 @@ const SMALL: usize = 64 << 10;
 /// The unit of that room, and all of it.
 const UNIT: usize = 1 << 10;
 const ROOM: usize = 256 << 20;
-/// How much is read of a body that is refused, so that its client gets to read why.
+/// How much is read of a body that is refused, and how long its client may rest.
 const IN_VAIN: usize = 4 * LARGEST;
+const NO_MORE: Duration = Duration::from_secs(1);
 
 /// The room of large bodies.
 pub struct Bodies {
@@ -46,12 +47,13 @@ impl Bodies {
 
     /// Reads the body of a request.
     pub async fn read(&self, request: Request) -> Result<Received, Fault> {
-        let too_large = || Fault::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {LARGEST} bytes"));
+        let too_large =
+            || Fault::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {LARGEST} bytes"));
         let too_many =
             || Fault::new(StatusCode::TOO_MANY_REQUESTS, "too many large requests at a time: try again later");
         let (parts, body) = request.into_parts();
         if length(&parts.headers).is_some_and(|length| length > LARGEST as u64) {
-            drain(&parts.headers, body).await;
+            drain(body);
             return Err(too_large());
         }
         let read = async {
@@ -64,7 +66,7 @@ impl Bodies {
                     continue;
                 }
                 drop((bytes, room));
-                in_vain(&mut parts).await;
+                tokio::spawn(in_vain(parts));
                 return Err(if length > LARGEST { too_large() } else { too_many() });
             }
             Ok(Received { bytes: bytes.into(), room })
@@ -108,24 +110,18 @@ fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Reads what a client sends with a request that is refused: many read the answer only when they have sent all.
-pub async fn drain(headers: &HeaderMap, body: Body) {
-    // Who asks first is told in time.
-    if !headers.contains_key(header::EXPECT) {
-        in_vain(&mut body.into_data_stream()).await;
-    }
+/// Goes on reading what a client sends with a request that is refused, for many read the answer only when they have sent
+/// all.
+pub fn drain(body: Body) {
+    tokio::spawn(in_vain(body.into_data_stream()));
 }
 
-async fn in_vain(parts: &mut axum::body::BodyDataStream) {
-    let read = async {
-        let mut left = IN_VAIN;
-        while let Some(Ok(part)) = parts.next().await {
-            match left.checked_sub(part.len()) {
-                Some(less) => left = less,
-                None => return,
-            }
+async fn in_vain(mut parts: BodyDataStream) {
+    let mut left = IN_VAIN;
+    while let Ok(Some(Ok(part))) = timeout(NO_MORE, parts.next()).await {
+        match left.checked_sub(part.len()) {
+            Some(less) => left = less,
+            None => return,
         }
-    };
-    // Without an end in time, the client does without an answer.
-    let _ = timeout(TIME, read).await;
+    }
 }

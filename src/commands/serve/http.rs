@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::TcpListener as StdListener;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -100,11 +100,11 @@ async fn quiet(server: &Server) {
     }
 }
 
+/// A connection whose writing is limited in time.
+type Io = TokioIo<Pin<Box<TimeoutStream<TcpStream>>>>;
+
 /// The protocol on a connection.
-fn answer(
-    connection: TcpStream,
-    router: Router,
-) -> http1::Connection<TokioIo<std::pin::Pin<Box<TimeoutStream<TcpStream>>>>, TowerToHyperService<Router>> {
+fn answer(connection: TcpStream, router: Router) -> http1::Connection<Io, TowerToHyperService<Router>> {
     // Parts of a stream are sent at once.
     let _ = connection.set_nodelay(true);
     let mut connection = TimeoutStream::new(connection);

@@ -31,7 +31,7 @@ const PAGE: &str = include_str!("page.html");
 pub fn router(server: &Arc<Server>) -> Router {
     let missing = |request: Request| async move {
         let (parts, body) = request.into_parts();
-        drain(&parts.headers, body).await;
+        drain(body);
         let (method, path) = (parts.method, parts.uri.path());
         let message = match path {
             "/v1/chat/completions" => "GPT-2 does not chat: use POST /v1/completions".to_owned(),
@@ -41,7 +41,7 @@ pub fn router(server: &Arc<Server>) -> Router {
     };
     let other_method = |request: Request| async move {
         let (parts, body) = request.into_parts();
-        drain(&parts.headers, body).await;
+        drain(body);
         let message = format!("{} does not take {}", parts.uri.path(), parts.method);
         Fault::new(StatusCode::METHOD_NOT_ALLOWED, message)
     };
@@ -69,8 +69,7 @@ async fn guard(State(server): State<Arc<Server>>, request: Request, next: Next) 
     let response = match check(&server, &request) {
         Ok(()) => next.run(request).await,
         Err(fault) => {
-            let (parts, body) = request.into_parts();
-            drain(&parts.headers, body).await;
+            drain(request.into_body());
             fault.into_response()
         }
     };

@@ -19,7 +19,18 @@ pub struct Decoding {
     pub(super) max_length: Option<usize>,
     pub(super) on_context_limit: OnContextLimit,
     pub(super) logprobs: Option<usize>,
+    pub(super) prompt: PromptLogprobs,
     pub(super) seed: u64,
+}
+
+/// Whether the prompt's own tokens get log-probabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PromptLogprobs {
+    No,
+    /// And then it is continued.
+    First,
+    /// And that is all.
+    Only,
 }
 
 impl Decoding {
@@ -37,6 +48,15 @@ impl Decoding {
     #[must_use]
     pub fn streams(&self) -> bool {
         matches!(self.strategy, Strategy::Single(_) | Strategy::Contrastive { .. })
+    }
+
+    /// The same, with the log-probabilities of the prompt's own tokens ([`Event::Prompt`](super::Event::Prompt)), before
+    /// the processors, with as many alternatives as generated tokens have. If it does not continue, nothing is generated
+    /// ([`Event::Finished`](super::Event::Finished) has no sequence). The prompt may have a token more than the context:
+    /// it is only scored, and is continued only if the context may be cropped.
+    #[must_use]
+    pub fn with_prompt_logprobs(self, continues: bool) -> Self {
+        Self { prompt: if continues { PromptLogprobs::First } else { PromptLogprobs::Only }, ..self }
     }
 
     /// Whether the engine needs a second model.
@@ -123,6 +143,7 @@ impl GenerationConfig {
             max_length: config.max_length,
             on_context_limit: config.on_context_limit,
             logprobs: config.logprobs,
+            prompt: PromptLogprobs::No,
             seed: config.seed.unwrap_or_default(),
         })
     }

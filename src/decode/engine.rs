@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use super::beam::BeamSearch;
 use super::contrastive::ContrastiveSearch;
-use super::decoding::{Decoding, Strategy};
+use super::decoding::{Decoding, PromptLogprobs, Strategy};
 use super::group_beam::GroupBeamSearch;
 use super::parameters::OnContextLimit;
+use super::prompt::PromptSearch;
 use super::room::Work;
 use super::rows::{Ended, Plans, Rows};
-use super::search::{NewToken, Search, Sequence, Task};
+use super::search::{NewToken, Search, Sequence, Task, TokenLogprob};
 use super::single::SingleSearch;
 use super::stop::Detokenize;
 use crate::error::{Error, Result, tokens_text};
@@ -36,6 +37,15 @@ pub enum Event {
         id: u32,
         /// Text that can be shown now. It may lag behind the tokens, since a possible stop string is held back.
         text: Vec<u8>,
+        /// Its log-probability, if asked for.
+        logprob: Option<Arc<TokenLogprob>>,
+    },
+    /// The prompt has been scored, of a request that asked for it ([`Decoding::with_prompt_logprobs`]).
+    Prompt {
+        /// The request.
+        request: RequestId,
+        /// The log-probabilities of the prompt's tokens from the second on.
+        logprobs: Vec<Arc<TokenLogprob>>,
     },
     /// A request has ended.
     Finished {
@@ -70,6 +80,8 @@ pub(super) struct Request<'a> {
     /// How many tokens it has reported, and how many of them again since it was started anew.
     reported: usize,
     repeated: usize,
+    /// Whether it has reported the log-probabilities of its prompt.
+    told: bool,
     /// The rows of the model, and of the assistant, reserved for it while it is active.
     rows: Vec<usize>,
     assistant_rows: Vec<usize>,
@@ -137,7 +149,8 @@ impl<'a> Engine<'a> {
         let id = self.submitted;
         self.submitted += 1;
         let (rows, assistant_rows) = (vec![], vec![]);
-        self.waiting.push_back(Request { id, task, search, work, reported: 0, repeated: 0, rows, assistant_rows });
+        let (reported, repeated, told) = (0, 0, false);
+        self.waiting.push_back(Request { id, task, search, work, reported, repeated, told, rows, assistant_rows });
         Ok(id)
     }
 
@@ -188,13 +201,17 @@ impl<'a> Engine<'a> {
         let mut tokens = vec![];
         let ended = plans.run(&mut self.model, |r, output| {
             let result = r.search.advance(&r.task, output, &mut tokens);
-            for NewToken { sequence, id, text } in tokens.drain(..) {
+            if let Some(logprobs) = r.search.prompt_logprobs().filter(|_| !r.told) {
+                r.told = true;
+                events.push(Event::Prompt { request: r.id, logprobs });
+            }
+            for NewToken { sequence, id, text, logprob } in tokens.drain(..) {
                 // A request that was started anew generates the same tokens again.
                 if r.repeated < r.reported {
                     r.repeated += 1;
                 } else {
                     (r.reported, r.repeated) = (r.reported + 1, r.repeated + 1);
-                    events.push(Event::Token { request: r.id, sequence, id, text });
+                    events.push(Event::Token { request: r.id, sequence, id, text, logprob });
                 }
             }
             result
@@ -277,6 +294,15 @@ impl<'a> Engine<'a> {
 
 /// The search that a request asks for.
 fn search(task: &Task<'_>) -> Box<dyn Search> {
+    match task.decoding.prompt {
+        PromptLogprobs::No => continuing(task),
+        PromptLogprobs::First => Box::new(PromptSearch::new(Some(continuing(task)))),
+        PromptLogprobs::Only => Box::new(PromptSearch::new(None)),
+    }
+}
+
+/// The search that continues the prompt.
+fn continuing(task: &Task<'_>) -> Box<dyn Search> {
     match task.decoding.strategy.clone() {
         Strategy::Single(single) => Box::new(SingleSearch::new(single)),
         Strategy::Beam(beam) => Box::new(BeamSearch::new(beam, task)),
@@ -308,7 +334,13 @@ fn check(task: &Task<'_>) -> Result<()> {
             format!("is {length}, which leaves no room: it counts the prompt, which has {}", tokens_text(len)),
         ));
     }
-    if len > context && decoding.on_context_limit == OnContextLimit::Stop {
+    let crops = decoding.on_context_limit == OnContextLimit::Crop;
+    let fits = match decoding.prompt {
+        PromptLogprobs::No => crops || len <= context,
+        PromptLogprobs::First => len <= context + usize::from(crops),
+        PromptLogprobs::Only => len <= context + 1,
+    };
+    if !fits {
         return Err(Error::Context { tokens: len, context });
     }
     if context < 2 && matches!(decoding.strategy, Strategy::Contrastive { .. }) {

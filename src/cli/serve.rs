@@ -19,7 +19,7 @@ pub struct ServeArgs {
     #[arg(help_heading = "Server", long, value_name = "HOST", default_value = "127.0.0.1")]
     pub host: String,
     /// Port to listen on; 0 for any that is free
-    #[arg(help_heading = "Server", long, value_name = "N", default_value_t = 8080, value_parser = number::whole::<u16>(0..))]
+    #[arg(help_heading = "Server", long, value_name = "N", default_value_t = 8080, value_parser = number::whole::<u16>(0..=65535))]
     pub port: u16,
     /// What clients must send as `Authorization: Bearer K` [env: GPT2_API_KEY]
     ///

@@ -137,7 +137,8 @@ pub struct FaultRecord {
     /// In words, for people.
     pub message: String,
     /// `invalid_request_error`, `authentication_error`, `rate_limit_error`, `timeout_error` or `server_error`.
-    pub r#type: &'static str,
+    #[serde(rename = "type")]
+    pub kind: &'static str,
     /// The parameter at fault; null if it is none.
     pub param: Option<String>,
     /// OpenAI's code for it, such as `model_not_found`; null if there is none.

@@ -29,6 +29,8 @@ mod pictures;
 mod rows;
 mod score;
 mod score_more;
+#[cfg(all(unix, feature = "serve"))]
+mod serve;
 mod streams;
 mod terminal;
 mod texts;

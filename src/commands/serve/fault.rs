@@ -59,7 +59,7 @@ impl Fault {
 
     /// What it looks like in JSON.
     pub fn record(&self) -> FailureRecord {
-        let r#type = match self.status {
+        let kind = match self.status {
             StatusCode::UNAUTHORIZED => "authentication_error",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             StatusCode::SERVICE_UNAVAILABLE if self.code == Some("timeout") => "timeout_error",
@@ -67,7 +67,7 @@ impl Fault {
             _ => "invalid_request_error",
         };
         let (message, param, code) = (self.message.clone(), self.param.clone(), self.code);
-        FailureRecord { error: FaultRecord { message, r#type, param, code } }
+        FailureRecord { error: FaultRecord { message, kind, param, code } }
     }
 }
 

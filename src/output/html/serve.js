@@ -95,7 +95,7 @@ function start() {
   const result = element("div", { hidden: true },
     element("div", { class: "key" }, "likely:", ...odds.map((label, i) => element("i", { class: "bits-" + i }, label))),
     element("div", { class: "beside" }, words, side),
-    element("p", { class: "muted" }, "Grey: the prompt. Point at a token, tap it, or use Tab and the arrow keys; choose an alternative to go on from there. Tokens are drawn with these probabilities, after temperature, top k, top p and penalty."));
+    element("p", { class: "muted" }, "Grey: the prompt. Point at a token, tap it, or use Tab and the arrow keys; an alternative that you choose goes on from there. Probabilities are those after temperature, top k, top p and penalty."));
   const command = element("pre", { class: "mono command", tabindex: 0 }), copyCommand = button("Copy"), copyLink = button("Copy link");
   page.append(form, gate, fault, result,
     element("details", {}, element("summary", {}, "The same from a shell"), command, copyCommand), copyLink);
@@ -165,7 +165,7 @@ function start() {
     const action = (other) => (decoded([...before, ...bytesOf(other)]) === null ? null : () => replace(i, other));
     return [
       element("h2", {}, "in place of ", element("span", { class: "mono" }, label)),
-      element("p", {}, `${percent(Math.exp(logprob))} likely${rank < ALTERNATIVES ? ` · rank ${rank}` : ""} · token ${i + 1}${byHand ? " · your choice" : ""}`),
+      element("p", {}, `${percent(Math.exp(logprob))} likely${rank < ALTERNATIVES ? ` · rank ${rank + 1}` : ""} · token ${i + 1}${byHand ? " · your choice" : ""}`),
       bars(list, token, action),
       element("p", { class: "muted" }, `all others together: ${others > 1e-6 ? percent(others) : "none"}`),
     ];

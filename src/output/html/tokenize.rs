@@ -19,7 +19,8 @@ struct Data {
     characters: usize,
 }
 
-const VIEW: View = View { style: include_str!("tokenize.css"), ..View::new("gpt2 tokenize", include_str!("tokenize.js")) };
+const VIEW: View =
+    View { style: include_str!("tokenize.css"), ..View::new("gpt2 tokenize", include_str!("tokenize.js")) };
 
 /// Writes the page of a `text` and its tokens.
 pub fn write(path: &Path, tokenizer: &Tokenizer, text: &[u8], tokens: &[Token]) -> Result<()> {

@@ -13,7 +13,10 @@ use super::packed::packed;
 use super::{Text, View, rounded};
 use crate::output::trace::{HeadRecord, TraceRecord, strongest};
 
-const VIEW: View = View { style: include_str!("trace.css"), ..View::new("gpt2 trace", concat!(include_str!("attention.js"), include_str!("trace.js"))) };
+const VIEW: View = View {
+    style: include_str!("trace.css"),
+    ..View::new("gpt2 trace", concat!(include_str!("attention.js"), include_str!("trace.js")))
+};
 
 /// The most attention weights on a page, which take about 8 MB of it.
 const MOST_WEIGHTS: usize = 6_000_000;

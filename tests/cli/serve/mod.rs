@@ -2,6 +2,7 @@
 
 mod client;
 mod ends;
+mod page;
 mod refusals;
 
 use serde_json::{Value, json};

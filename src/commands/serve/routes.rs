@@ -22,10 +22,8 @@ use super::body::drain;
 use super::fault::Fault;
 use super::http::json;
 use super::request;
+use crate::output::html;
 use crate::output::openai::{DetokenizeRecord, ModelsRecord, TokenizeRecord, TokenizerInfoRecord};
-
-/// The playground.
-const PAGE: &str = include_str!("page.html");
 
 /// Everything that is served.
 pub fn router(server: &Arc<Server>) -> Router {
@@ -120,11 +118,11 @@ fn has_key(headers: &HeaderMap, key: &str) -> bool {
 }
 
 async fn page() -> Response {
-    let mut response = Response::new(Body::from(PAGE));
+    let mut response = Response::new(Body::from(html::serve::page()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
-                  base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; \
+                  connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     response
 }

@@ -3,6 +3,7 @@
 mod client;
 mod ends;
 mod hostile;
+mod page;
 mod refusals;
 
 use serde_json::{Value, json};

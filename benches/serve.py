@@ -221,7 +221,7 @@ def client(port, known, until, report, seed):
     connection = None
     while time.perf_counter() < until:
         time.sleep(draw.random() * 0.1)
-        connection = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        connection = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=600)
         what = draw.random()
         kind, body, choices = draw.choice(known)
         wrong, status = draw.choice(WRONG)

@@ -106,8 +106,8 @@ impl Task<'_> {
 
     /// Applies the processors to the scores (V) of the token after `ids`.
     pub(super) fn process(&self, scores: &mut [f32], ids: &[u32]) {
-        let generated = ids.len() - self.prompt.len();
-        self.decoding.processors.apply(scores, self.window(ids), self.prompt.len(), generated);
+        let (prompt, generated) = (self.prompt.len(), &ids[self.prompt.len()..]);
+        self.decoding.processors.apply(scores, self.window(ids), prompt, generated);
     }
 
     /// The finished sequence from `ids` (prompt and generated).

@@ -93,9 +93,10 @@ impl Answer {
 
     async fn receive(&mut self) -> Result<(usize, News), Fault> {
         match timeout_at(self.deadline, self.news.recv()).await {
-            Ok(Some(news)) => Ok(news),
+            // Of a slow reader there may always be news.
+            Ok(Some(news)) if Instant::now() < self.deadline => Ok(news),
             Ok(None) => Err(Fault::model()),
-            Err(_) => {
+            Ok(Some(_)) | Err(_) => {
                 self.progress.over();
                 Err(Fault::late(self.server.timeout.as_secs()))
             }
@@ -201,9 +202,7 @@ impl Answer {
             }
         }
         for number in 0..self.asked.prompts.len() {
-            if !choices.contains_key(&number) {
-                choices.insert(number, self.whole_choices(number, None, vec![]));
-            }
+            choices.entry(number).or_insert_with(|| self.whole_choices(number, None, vec![]));
         }
         self.end();
         let choices = choices.into_values().flatten().collect();

@@ -2,12 +2,14 @@
 
 mod client;
 mod ends;
+mod hostile;
 mod page;
 mod refusals;
 
 use serde_json::{Value, json};
 
-use self::client::{Answer, Server};
+use self::client::Answer;
+pub use self::client::Server;
 use crate::harness::{gpt2, id_text};
 use crate::json_page::check_record;
 
@@ -37,6 +39,10 @@ fn completions_are_those_of_the_command_line() {
             "--seed 7 --num-return-sequences 3 --temperature 0.7 --top-p 0.9",
         ),
         (json!({"seed": 1, "top_k": 5, "repetition_penalty": 1.3}), "--seed 1 --top-k 5 --repetition-penalty 1.3"),
+        (
+            json!({"temperature": 0, "presence_penalty": 1.5, "frequency_penalty": 0.5, "logit_bias": {"262": -100}}),
+            "--presence-penalty 1.5 --frequency-penalty 0.5 --logit-bias 262=-100",
+        ),
         (json!({"num_beams": 4, "n": 2}), "--num-beams 4 --num-return-sequences 2"),
         (json!({"penalty_alpha": 0.6, "top_k": 4}), "--penalty-alpha 0.6 --top-k 4"),
         (

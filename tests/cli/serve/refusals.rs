@@ -54,6 +54,12 @@ fn a_request_that_makes_no_sense_is_refused_by_name() {
         ("top_p", json!(1.5), "1.5"),
         ("top_k", json!(-1), "-1"),
         ("seed", json!(-1), "-1"),
+        ("presence_penalty", json!(2.5), "2.5"),
+        ("frequency_penalty", json!(-3), "-3"),
+        ("logit_bias", json!({"50257": 1}), "50257"),
+        ("logit_bias", json!({"5": 101}), "101"),
+        ("logit_bias", json!({"king": 1}), "king"),
+        ("logit_bias", json!([1]), "[1]"),
         ("stop", json!(5), "5"),
         ("stop", json!([""]), "empty text"),
         ("num_beams", json!(0), "0"),
@@ -92,7 +98,7 @@ fn a_request_that_makes_no_sense_is_refused_by_name() {
     let second =
         server.post("/v1/completions", &json!({"prompt": [[1], vec![100; 600]], "max_tokens": second["max_tokens"]}));
     is_refused(&second, 400, Some("prompt"), "prompt 1: ");
-    is_refused(&server.post("/tokenize", &json!({"text": "a"})), 400, None, "prompt");
+    is_refused(&server.post("/tokenize", &json!({"text": "a"})), 400, Some("prompt"), "no `prompt`");
     is_refused(&server.post("/detokenize", &json!({"tokens": [99999]})), 400, None, "99999");
 }
 

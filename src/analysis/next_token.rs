@@ -265,7 +265,8 @@ impl<'a> Distribution<'a> {
     /// model's logits (V).
     fn new(logits: &'a mut [f32], query: &Query, ids: &[u32], generated: usize) -> Result<Self> {
         logits::check_finite(logits)?;
-        query.processors.apply(logits, ids, ids.len() - generated, generated);
+        let prompt = ids.len() - generated;
+        query.processors.apply(logits, ids, prompt, &ids[prompt..]);
         check_choice(logits::max(logits))?;
         let mut logprobs = logits.to_vec();
         logits::log_softmax(&mut logprobs);

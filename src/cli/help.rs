@@ -5,7 +5,7 @@ use clap::{Arg, Command};
 use super::combinations::UNUSED;
 
 /// The flags of each subcommand that `-h` shows, by their ids.
-const NEEDED: [(&str, &[&str]); 8] = [
+const NEEDED: &[(&str, &[&str])] = &[
     (
         "generate",
         &[
@@ -86,6 +86,8 @@ const NEEDED: [(&str, &[&str]); 8] = [
             "lines",
         ],
     ),
+    #[cfg(feature = "serve")]
+    ("serve", &["model", "quantize", "threads", "host", "port", "api_key", "batch_size"]),
     ("info", &["model", "config", "tensors", "state_dict", "module", "format"]),
     ("convert", &["model", "to", "output", "format"]),
     (

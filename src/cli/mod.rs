@@ -17,6 +17,8 @@ mod parse;
 mod pieces;
 mod rows;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod text;
 mod tokenize;
 mod topk;
@@ -36,6 +38,8 @@ pub use parse::{command, parse};
 pub use pieces::PiecesArg;
 pub use rows::{BatchSizeArg, MANY, OnRowError, Progress, RowArgs, SeedBy, SeedByArg, Shard, TextsArgs};
 pub use score::{ScoreArgs, ScoreFormat, WordCorrection};
+#[cfg(feature = "serve")]
+pub use serve::ServeArgs;
 pub use text::{Prompt, TextArgs, flag_ids, is_stdin, longest_text, read_text};
 pub use tokenize::{TokenizeArgs, TokenizeFormat};
 pub use topk::TopkArgs;
@@ -130,6 +134,9 @@ pub enum Command {
     Score(Box<ScoreArgs>),
     /// Look inside: hidden states, attention, logit lens
     Trace(Box<TraceArgs>),
+    /// Answer OpenAI's clients over HTTP
+    #[cfg(feature = "serve")]
+    Serve(ServeArgs),
     /// Show a model's architecture, parameters and memory
     Info(InfoArgs),
     /// Convert a model to GGUF or safetensors and another number type
@@ -158,6 +165,8 @@ impl Command {
             Self::Topk(_) => "topk",
             Self::Score(_) => "score",
             Self::Trace(_) => "trace",
+            #[cfg(feature = "serve")]
+            Self::Serve(_) => "serve",
             Self::Info(_) => "info",
             Self::Convert(_) => "convert",
             Self::Bench(_) => "bench",

@@ -41,6 +41,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// The model with its tokenizer and special tokens, alone.
+    #[cfg(feature = "serve")]
+    pub fn into_pipeline(self) -> Pipeline {
+        self.pipeline
+    }
+
     /// The model with its tokenizer and special tokens.
     pub fn pipeline(&self) -> &Pipeline {
         &self.pipeline

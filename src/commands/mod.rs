@@ -9,6 +9,8 @@ mod load;
 mod progress;
 mod rows;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod settings;
 mod shapes;
 mod stop;
@@ -63,6 +65,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Topk(args) => topk::run(&args, verbosity),
         Command::Score(args) => score::run(&args, verbosity),
         Command::Trace(args) => trace::run(&args, verbosity),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(&args, verbosity),
         Command::Info(args) => info::run(&args, verbosity),
         Command::Convert(args) => convert::run(&args, verbosity),
         Command::Bench(args) => bench::run(&args, verbosity),
@@ -78,6 +82,8 @@ fn text_of(command: &Command) -> Option<&TextArgs> {
         Command::Topk(args) => Some(&args.text),
         Command::Score(args) => Some(&args.text),
         Command::Trace(args) => Some(&args.text),
+        #[cfg(feature = "serve")]
+        Command::Serve(_) => None,
         Command::Info(_) | Command::Convert(_) | Command::Bench(_) | Command::Completions { .. } => None,
     }
 }

@@ -148,14 +148,13 @@ impl Search for ContrastiveSearch {
         }
         let chosen = self.choose(&hidden, n_embd);
         let (id, _) = self.candidates[chosen];
-        if let Some(k) = task.decoding.logprobs {
-            self.logprobs.push(TokenLogprob::from_logits(&self.logits, id, k));
-        }
+        let logprob = task.decoding.logprobs.map(|k| TokenLogprob::from_logits(&self.logits, id, k));
+        self.logprobs.extend(logprob.clone());
         let id = id as u32;
         self.ids.push(id);
         let finish = task.finish(&self.ids, 0);
         let text = self.outflow.push(task.text.token_bytes(id), &task.decoding.stop, finish);
-        tokens.push(NewToken { sequence: 0, id, text });
+        tokens.push(NewToken { sequence: 0, id, text, logprob });
         if let Some(finish) = finish {
             return Ok(Some(self.end(task, finish)));
         }

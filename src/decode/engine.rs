@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use super::beam::BeamSearch;
 use super::contrastive::ContrastiveSearch;
-use super::decoding::{Decoding, Strategy};
+use super::decoding::{Decoding, PromptLogprobs, Strategy};
 use super::group_beam::GroupBeamSearch;
 use super::parameters::OnContextLimit;
+use super::prompt::PromptSearch;
 use super::room::Work;
 use super::rows::{Ended, Plans, Rows};
-use super::search::{NewToken, Search, Sequence, Task};
+use super::search::{NewToken, Search, Sequence, Task, TokenLogprob};
 use super::single::SingleSearch;
 use super::stop::Detokenize;
 use crate::error::{Error, Result, tokens_text};
@@ -36,6 +37,15 @@ pub enum Event {
         id: u32,
         /// Text that can be shown now. It may lag behind the tokens, since a possible stop string is held back.
         text: Vec<u8>,
+        /// Its log-probability, if asked for.
+        logprob: Option<Arc<TokenLogprob>>,
+    },
+    /// The prompt has been scored, of a request that asked for it ([`Decoding::with_prompt_logprobs`]).
+    Prompt {
+        /// The request.
+        request: RequestId,
+        /// The log-probabilities of the prompt's tokens from the second on.
+        logprobs: Vec<Arc<TokenLogprob>>,
     },
     /// A request has ended.
     Finished {
@@ -52,6 +62,8 @@ pub struct Engine<'a> {
     assistant: Option<Rows<'a>>,
     text: &'a dyn Detokenize,
     batch_size: usize,
+    /// The most positions of prompts that a step begins with, unless it is one prompt.
+    most_first: usize,
     /// The most positions of a pass so far, for which the model keeps room.
     widest: usize,
     submitted: usize,
@@ -70,6 +82,8 @@ pub(super) struct Request<'a> {
     /// How many tokens it has reported, and how many of them again since it was started anew.
     reported: usize,
     repeated: usize,
+    /// Whether it has reported the log-probabilities of its prompt.
+    told: bool,
     /// The rows of the model, and of the assistant, reserved for it while it is active.
     rows: Vec<usize>,
     assistant_rows: Vec<usize>,
@@ -84,6 +98,7 @@ impl<'a> Engine<'a> {
             assistant: None,
             text,
             batch_size: 1,
+            most_first: usize::MAX,
             widest: 0,
             submitted: 0,
             waiting: VecDeque::new(),
@@ -96,6 +111,13 @@ impl<'a> Engine<'a> {
     #[must_use]
     pub fn with_batch_size(self, batch_size: usize) -> Self {
         Self { batch_size: batch_size.max(1), ..self }
+    }
+
+    /// Begins with prompts of at most this many positions in a step, or with one that is longer, so that what runs already
+    /// need not wait for long.
+    #[must_use]
+    pub fn with_prompt_positions(self, positions: usize) -> Self {
+        Self { most_first: positions, ..self }
     }
 
     /// Adds the second model, which guesses tokens in assisted decoding.
@@ -115,36 +137,55 @@ impl<'a> Engine<'a> {
     /// Queues a request.
     ///
     /// # Errors
+    /// As [`check`](Self::check).
+    pub fn submit(&mut self, prompt: &[u32], decoding: &Arc<Decoding>) -> Result<RequestId> {
+        let task = self.task(prompt, decoding);
+        let work = self.work(&task)?;
+        let search = search(&task);
+        let id = self.submitted;
+        self.submitted += 1;
+        let (rows, assistant_rows) = (vec![], vec![]);
+        let (reported, repeated, told) = (0, 0, false);
+        self.waiting.push_back(Request { id, task, search, work, reported, repeated, told, rows, assistant_rows });
+        Ok(id)
+    }
+
+    /// Whether the model can run a request.
+    ///
+    /// # Errors
     /// [`Error::Context`] if the prompt is longer than the context; [`Error::Usage`] or [`Error::Parameter`] if the model
     /// cannot run it for another reason, such as an empty prompt, ids outside the vocabulary, or a missing assistant;
     /// [`Error::OutOfMemory`] if it can never fit into memory.
-    pub fn submit(&mut self, prompt: &[u32], decoding: &Arc<Decoding>) -> Result<RequestId> {
-        let task = Task {
+    pub fn check(&self, prompt: &[u32], decoding: &Arc<Decoding>) -> Result<()> {
+        self.work(&self.task(prompt, decoding)).map(|_| ())
+    }
+
+    fn task(&self, prompt: &[u32], decoding: &Arc<Decoding>) -> Task<'a> {
+        Task {
             decoding: Arc::clone(decoding),
             prompt: prompt.to_vec(),
             vocab_size: self.model.model.vocab_size(),
             n_positions: self.model.model.n_positions(),
             assistant_positions: self.assistant.as_ref().map_or(0, |assistant| assistant.model.n_positions()),
             text: self.text,
-        };
-        check(&task)?;
-        if decoding.needs_assistant() && self.assistant.is_none() {
+        }
+    }
+
+    fn work(&self, task: &Task<'_>) -> Result<Work> {
+        check(task)?;
+        if task.decoding.needs_assistant() && self.assistant.is_none() {
             return Err(Error::Usage("assisted decoding needs an assistant model".into()));
         }
-        let work = Work::of(&task);
-        work.check(&task, &self.model.room)?;
-        let search = search(&task);
-        let id = self.submitted;
-        self.submitted += 1;
-        let (rows, assistant_rows) = (vec![], vec![]);
-        self.waiting.push_back(Request { id, task, search, work, reported: 0, repeated: 0, rows, assistant_rows });
-        Ok(id)
+        let work = Work::of(task);
+        work.check(task, &self.model.room)?;
+        Ok(work)
     }
 
     /// Whether another request could start with the next step.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.active.len() + self.waiting.len() < self.batch_size
+        let begin: usize = self.waiting.iter().map(|request| request.work.first_positions()).sum();
+        self.active.len() + self.waiting.len() < self.batch_size && begin < self.most_first
     }
 
     /// Whether all requests have ended.
@@ -188,13 +229,17 @@ impl<'a> Engine<'a> {
         let mut tokens = vec![];
         let ended = plans.run(&mut self.model, |r, output| {
             let result = r.search.advance(&r.task, output, &mut tokens);
-            for NewToken { sequence, id, text } in tokens.drain(..) {
+            if let Some(logprobs) = r.search.prompt_logprobs().filter(|_| !r.told) {
+                r.told = true;
+                events.push(Event::Prompt { request: r.id, logprobs });
+            }
+            for NewToken { sequence, id, text, logprob } in tokens.drain(..) {
                 // A request that was started anew generates the same tokens again.
                 if r.repeated < r.reported {
                     r.repeated += 1;
                 } else {
                     (r.reported, r.repeated) = (r.reported + 1, r.repeated + 1);
-                    events.push(Event::Token { request: r.id, sequence, id, text });
+                    events.push(Event::Token { request: r.id, sequence, id, text, logprob });
                 }
             }
             result
@@ -206,12 +251,16 @@ impl<'a> Engine<'a> {
     /// Starts queued requests in the free places for which there is memory.
     fn admit(&mut self) {
         let later = |request: &Request<'_>| request.work.later_positions();
-        let (mut now, mut all): (usize, usize) = (0, self.active.iter().map(later).sum());
-        now += all;
+        let mut all: usize = self.active.iter().map(later).sum();
+        let (mut now, mut begun) = (all, 0);
         while self.active.len() < self.batch_size
             && let Some(request) = self.waiting.front()
         {
             let (first, later) = (request.work.first_positions(), later(request));
+            begun += first;
+            if begun > self.most_first && begun > first {
+                break;
+            }
             let widest = self.widest.max(now + first).max(all + later);
             if !self.active.is_empty() && !self.fits(request, widest) {
                 break;
@@ -277,6 +326,15 @@ impl<'a> Engine<'a> {
 
 /// The search that a request asks for.
 fn search(task: &Task<'_>) -> Box<dyn Search> {
+    match task.decoding.prompt {
+        PromptLogprobs::No => continuing(task),
+        PromptLogprobs::First => Box::new(PromptSearch::new(Some(continuing(task)))),
+        PromptLogprobs::Only => Box::new(PromptSearch::new(None)),
+    }
+}
+
+/// The search that continues the prompt.
+fn continuing(task: &Task<'_>) -> Box<dyn Search> {
     match task.decoding.strategy.clone() {
         Strategy::Single(single) => Box::new(SingleSearch::new(single)),
         Strategy::Beam(beam) => Box::new(BeamSearch::new(beam, task)),
@@ -308,7 +366,13 @@ fn check(task: &Task<'_>) -> Result<()> {
             format!("is {length}, which leaves no room: it counts the prompt, which has {}", tokens_text(len)),
         ));
     }
-    if len > context && decoding.on_context_limit == OnContextLimit::Stop {
+    let crops = decoding.on_context_limit == OnContextLimit::Crop;
+    let fits = match decoding.prompt {
+        PromptLogprobs::No => crops || len <= context,
+        PromptLogprobs::First => len <= context + usize::from(crops),
+        PromptLogprobs::Only => len <= context + 1,
+    };
+    if !fits {
         return Err(Error::Context { tokens: len, context });
     }
     if context < 2 && matches!(decoding.strategy, Strategy::Contrastive { .. }) {

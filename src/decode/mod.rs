@@ -28,6 +28,7 @@
 //! | `single` | greedy search and sampling, with or without guesses (`lookup`, or a second model) |
 //! | `beam`, `group_beam` | beam search and beam sample, diverse beam search |
 //! | `contrastive` | contrastive search |
+//! | `prompt` | log-probabilities of the prompt's own tokens |
 //! | `random` | draws as a pure function of (seed, row, step) |
 //! | `stop` | end-of-sequence tokens, stop strings, which text is shown |
 //! | `engine`, `rows` | many requests over one model |
@@ -43,6 +44,7 @@ mod group_beam;
 mod lookup;
 mod parameters;
 mod processors;
+mod prompt;
 mod random;
 mod room;
 mod rows;

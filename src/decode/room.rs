@@ -1,8 +1,9 @@
 //! What a request takes of the memory: what it cannot do without, and what it may come to take. The engine refuses a
 //! request for the one and starts it when there is room for the other.
 
-use super::decoding::{Beam, Draft, Single, Strategy};
+use super::decoding::{Beam, Draft, PromptLogprobs, Single, Strategy};
 use super::parameters::OnContextLimit;
+use super::prompt::MOST_SCORED;
 use super::search::Task;
 use super::single::{ASSISTANT_GUESSES, MOST_ROWS};
 use crate::base::memory::readable;
@@ -28,6 +29,8 @@ pub(super) struct Work {
     step: usize,
     /// Rows of `V` numbers in a step.
     vocabulary_rows: usize,
+    /// Tokens of the prompt that are scored.
+    scored: usize,
     /// Continuations that are compared in a step.
     candidates: usize,
     /// The most tokens that are kept with their log-probabilities.
@@ -45,6 +48,7 @@ impl Work {
     fn with(task: &Task<'_>, strategy: &Strategy, logprobs: Option<usize>, new: usize) -> Self {
         let all = task.prompt.len().saturating_add(new);
         let crops = task.decoding.on_context_limit == OnContextLimit::Crop && all > task.n_positions;
+        let scored = if task.decoding.prompt == PromptLogprobs::No { 0 } else { task.prompt.len() };
         let work = Self {
             vocab_size: task.vocab_size,
             prompt: task.window(&task.prompt).len(),
@@ -55,6 +59,7 @@ impl Work {
             // A cropped context is run anew for every token.
             step: if crops { task.n_positions } else { 1 },
             vocabulary_rows: 1,
+            scored,
             candidates: 0,
             kept: new,
             logprobs,
@@ -177,11 +182,12 @@ impl Work {
         const TOKEN: u64 = 96;
         const ALTERNATIVE: u64 = 8;
         const CANDIDATE: u64 = 64;
-        let logits = (self.vocabulary_rows as u64).saturating_mul(4 * self.vocab_size as u64);
+        let rows = self.vocabulary_rows.max(self.scored.min(MOST_SCORED));
+        let logits = (rows as u64).saturating_mul(4 * self.vocab_size as u64);
         let logits = logits.saturating_add(CANDIDATE * self.candidates as u64);
         let kept = self.logprobs.map_or(0, |k| {
             let token = TOKEN + ALTERNATIVE * k.min(self.vocab_size) as u64;
-            (self.kept as u64).saturating_mul(token)
+            (self.kept.saturating_add(self.scored) as u64).saturating_mul(token)
         });
         logits.saturating_add(kept)
     }

@@ -106,8 +106,8 @@ impl Task<'_> {
 
     /// Applies the processors to the scores (V) of the token after `ids`.
     pub(super) fn process(&self, scores: &mut [f32], ids: &[u32]) {
-        let generated = ids.len() - self.prompt.len();
-        self.decoding.processors.apply(scores, self.window(ids), self.prompt.len(), generated);
+        let (prompt, generated) = (self.prompt.len(), &ids[self.prompt.len()..]);
+        self.decoding.processors.apply(scores, self.window(ids), prompt, generated);
     }
 
     /// The finished sequence from `ids` (prompt and generated).
@@ -173,6 +173,17 @@ impl Plan {
         self.feed(row, new, Positions::Last, Positions::None);
     }
 
+    /// Leaves out what row 0 holds already: the first ids, `seen`, of the prompt that a search begins with.
+    pub(super) fn go_on_after(&mut self, seen: &[u32]) {
+        let states = |input: &PlannedInput| input.hidden != Positions::None;
+        match &mut self.inputs[..] {
+            [input] if self.truncations.is_empty() && input.ids.starts_with(seen) && !states(input) => {
+                input.ids.drain(..seen.len());
+            }
+            _ => self.truncations.push((0, 0)),
+        }
+    }
+
     /// Appends `ids` to `row`.
     pub(super) fn feed(&mut self, row: usize, ids: &[u32], logits: Positions, hidden: Positions) {
         self.inputs.push(PlannedInput { row, ids: ids.to_vec(), logits, best: Positions::None, hidden, top: 0 });
@@ -236,6 +247,7 @@ pub(super) struct NewToken {
     pub sequence: usize,
     pub id: u32,
     pub text: Vec<u8>,
+    pub logprob: Option<Arc<TokenLogprob>>,
 }
 
 /// A request in progress.
@@ -262,4 +274,9 @@ pub(super) trait Search: Send {
         output: StepOutput<'_>,
         tokens: &mut Vec<NewToken>,
     ) -> Result<Option<Vec<Sequence>>>;
+
+    /// The log-probabilities of the prompt's tokens from the second on, once, when they are known and asked for.
+    fn prompt_logprobs(&mut self) -> Option<Vec<Arc<TokenLogprob>>> {
+        None
+    }
 }

@@ -199,14 +199,13 @@ impl Line {
 
     /// Appends the token `id`, chosen from `logits`; returns how the sequence ends, if it ends with this token.
     fn push(&mut self, task: &Task<'_>, logits: &[f32], id: usize, tokens: &mut Vec<NewToken>) -> Option<Finish> {
-        if let Some(k) = task.decoding.logprobs {
-            self.logprobs.push(TokenLogprob::from_logits(logits, id, k));
-        }
+        let logprob = task.decoding.logprobs.map(|k| TokenLogprob::from_logits(logits, id, k));
+        self.logprobs.extend(logprob.clone());
         let id = id as u32;
         self.ids.push(id);
         let finish = task.finish(&self.ids, 1);
         let text = self.outflow.push(task.text.token_bytes(id), &task.decoding.stop, finish);
-        tokens.push(NewToken { sequence: self.sequence, id, text });
+        tokens.push(NewToken { sequence: self.sequence, id, text, logprob });
         finish
     }
 

@@ -35,6 +35,11 @@ impl<F: Fn(&[u32]) -> Vec<f32>> TableModel<F> {
         Self { vocab_size, n_positions, logits, rows: vec![], passes: 0, room, capacity, keeps: false, kept: 0 }
     }
 
+    /// The logits (V) after `ids`.
+    pub fn logits(&self, ids: &[u32]) -> Vec<f32> {
+        (self.logits)(ids)
+    }
+
     fn row(&mut self, row: usize) -> &mut Vec<u32> {
         if self.rows.len() <= row {
             self.rows.resize(row + 1, vec![]);

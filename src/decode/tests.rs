@@ -49,6 +49,9 @@ fn strategies() -> Vec<(&'static str, GenerationConfig)> {
         no_repeat_ngram_size: 3,
         bad_words_ids: vec![vec![1, 2], vec![9]],
         min_new_tokens: 4,
+        presence_penalty: 0.4,
+        frequency_penalty: 0.3,
+        logit_bias: [(5, 1.5), (EOS, -0.5)].into(),
         ..base()
     };
     let sample = GenerationConfig { sample: true, temperature: Some(1.3), top_k: Some(20), seed: Some(11), ..base() };
@@ -68,6 +71,14 @@ fn strategies() -> Vec<(&'static str, GenerationConfig)> {
         (
             "group beams",
             GenerationConfig { num_beam_groups: 2, diversity_penalty: Some(0.8), early_stopping: None, ..beams },
+        ),
+        (
+            "group beams with penalties",
+            GenerationConfig { num_beams: 4, num_beam_groups: 2, diversity_penalty: Some(0.8), ..penalties.clone() },
+        ),
+        (
+            "contrastive with penalties",
+            GenerationConfig { penalty_alpha: Some(0.3), top_k: Some(4), ..penalties.clone() },
         ),
         ("contrastive", GenerationConfig { penalty_alpha: Some(0.5), top_k: Some(4), ..base() }),
         ("stop string", GenerationConfig { stop: vec!["AB".into(), "c".into(), "XY".into()], ..penalties }),

@@ -7,6 +7,8 @@ pub mod generate;
 pub mod html;
 pub mod info;
 pub mod numbers;
+#[cfg(feature = "serve")]
+pub mod openai;
 mod row;
 pub mod score;
 pub mod settings;

@@ -25,10 +25,13 @@ mod memory;
 mod newcomer;
 #[cfg(unix)]
 mod pages;
+mod penalties;
 mod pictures;
 mod rows;
 mod score;
 mod score_more;
+#[cfg(all(unix, feature = "serve"))]
+mod serve;
 mod streams;
 mod terminal;
 mod texts;

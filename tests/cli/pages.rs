@@ -115,6 +115,11 @@ fn shortened<'a>(shown: &[&str], printed: &[&'a str]) -> Vec<&'a str> {
 
 /// Runs the examples of a page of which the command `is_run`, in one folder; returns how many there are.
 fn check_page(page: &str, is_run: impl Fn(&str) -> bool) -> usize {
+    check_page_as(page, is_run, str::to_owned)
+}
+
+/// The same, with other words for the commands.
+fn check_page_as(page: &str, is_run: impl Fn(&str) -> bool, run_as: impl Fn(&str) -> String) -> usize {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     let text = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -130,7 +135,7 @@ fn check_page(page: &str, is_run: impl Fn(&str) -> bool) -> usize {
             settings += &format!("{command}; ");
             continue;
         }
-        let done = shell(&format!("{settings}{command}"), folder.path()).stdin(stdin).succeeds();
+        let done = shell(&format!("{settings}{}", run_as(command)), folder.path()).stdin(stdin).succeeds();
         let printed = done.stdout();
         // A page needs no empty line below what it shows.
         let printed: Vec<&str> = printed.trim_end_matches('\n').lines().collect();
@@ -159,15 +164,28 @@ fn every_step_of_a_course_has_its_command() {
     assert!(check_page("docs/courses.md", |_| true) >= 52);
 }
 
+/// Whether the tools of the recipes are there.
+#[track_caller]
+fn has_tools() -> bool {
+    let found = |tool| std::process::Command::new(tool).arg("--version").output().ok();
+    ["curl", "jq"].into_iter().all(|tool| requires(tool, found(tool)).is_some())
+}
+
 #[test]
 fn recipes_do_what_they_show() {
-    for tool in ["curl", "jq"] {
-        let found = std::process::Command::new(tool).arg("--version").output().ok();
-        if requires(tool, found).is_none() {
-            return;
-        }
+    if has_tools() {
+        check_page("docs/recipes.md", |_| true);
     }
-    check_page("docs/recipes.md", |_| true);
+}
+
+#[cfg(feature = "serve")]
+#[test]
+fn a_server_answers_as_its_page_shows() {
+    if has_tools() {
+        let server = crate::serve::Server::demo();
+        let at_its_address = |command: &str| command.replace("127.0.0.1:8080", &server.address);
+        assert!(check_page_as("docs/serve.md", |command| command.starts_with("curl"), at_its_address) >= 4);
+    }
 }
 
 /// Those that need no download.

@@ -1,6 +1,7 @@
 //! The library against transformers' own numbers.
 
 mod decode;
+mod decode_more;
 mod device;
 mod forward;
 mod golden;

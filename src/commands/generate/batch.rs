@@ -201,6 +201,7 @@ impl Batch<'_> {
 
     fn take(&mut self, event: Event) -> Result<()> {
         match event {
+            Event::Prompt { .. } => Ok(()),
             Event::Token { request, .. } => {
                 if let Some(running) = self.running.get_mut(&request) {
                     running.first_token.get_or_insert_with(|| running.since.elapsed().as_secs_f64());

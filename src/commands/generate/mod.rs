@@ -244,6 +244,7 @@ impl Generator<'_> {
                     on_event(Some(&event))?;
                     match event {
                         Event::Token { sequence, id, text, .. } => add(&mut partial, sequence, id, &text),
+                        Event::Prompt { .. } => {}
                         Event::Finished { result, .. } => break 'ended Some(result?),
                     }
                 }
@@ -275,7 +276,7 @@ fn join_ids(ids: &[u32]) -> String {
 }
 
 /// A random seed of 32 bits, short enough to type again and exact in every JSON reader.
-fn rand_seed() -> u64 {
+pub fn rand_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id()) & 0xFFFF_FFFF
 }

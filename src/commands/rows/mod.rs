@@ -21,6 +21,8 @@ mod sink;
 mod values;
 
 pub use batch::{Batch, of_those_that_can, together};
+#[cfg(feature = "serve")]
+pub use entries::entries;
 pub use entries::quoted;
 pub use input::{Input, Next};
 pub use ledger::{Settings, parameters};

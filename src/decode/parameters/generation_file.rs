@@ -148,8 +148,19 @@ impl GenerationFile {
 
 /// Whether a parameter of this name exists here and not in transformers.
 fn is_only_ours(meaning: Meaning, key: &str) -> bool {
-    const OURS: [&str; 8] =
-        ["bad_words", "ignore_eos", "logprobs", "on_context_limit", "prompt_lookup", "sample", "seed", "stop"];
+    const OURS: [&str; 11] = [
+        "bad_words",
+        "frequency_penalty",
+        "ignore_eos",
+        "logit_bias",
+        "logprobs",
+        "on_context_limit",
+        "presence_penalty",
+        "prompt_lookup",
+        "sample",
+        "seed",
+        "stop",
+    ];
     matches!(meaning, Meaning::Parameter(Parameter { name, .. }) if *name == key && OURS.contains(name))
 }
 
@@ -234,7 +245,10 @@ mod tests {
             "transformers_version": "4.26.0.dev0", "temperature": 1.0, "do_sample": false, "use_cache": true,
             "bad_words_ids": null, "suppress_tokens": []}"#;
         assert_eq!(file(published).set(), [""; 0]);
-        let tuned = file(r#"{"do_sample": true, "top_p": 0.9, "stop": 1, "guidance_scale": 1.5, "max_length": 20}"#);
+        let tuned = file(
+            r#"{"do_sample": true, "top_p": 0.9, "stop": 1, "presence_penalty": 1, "guidance_scale": 1.5,
+            "max_length": 20}"#,
+        );
         assert_eq!(tuned.set(), ["do_sample", "top_p", "guidance_scale", "max_length"]);
         assert_eq!(tuned.missing(), ["guidance_scale"]);
     }

@@ -4,10 +4,13 @@
 //! itself read and check parameters through that entry, so a new parameter takes one more entry in the table below, plus
 //! the code that implements it.
 //!
-//! Reference: transformers 5.23.0, `generation/configuration_utils.py`; group beam and contrastive search 4.49.0.
+//! Reference: transformers 5.23.0, `generation/configuration_utils.py`; group beam and contrastive search 4.49.0; OpenAI's
+//! `/v1/completions` for presence and frequency penalty and logit bias.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+mod biases;
 mod field;
 mod generation_file;
 mod ids;
@@ -34,6 +37,8 @@ const MOST_SAMPLES: usize = 1 << 16;
 /// Lower temperatures make logits overflow, and amount to greedy search anyway.
 const LEAST_TEMPERATURE: f64 = 1e-30;
 
+/// OpenAI's limit of the two penalties for what has been generated.
+const PENALTY: Range = Range::from(-2.0).to(2.0).off_at(0.0);
 const BEAMS: Range = Range::from(1.0).to(MOST_BEAMS as f64);
 const CUTOFF: Range = Range::from(0.0).below(1.0).off_at(0.0);
 const MASS: Range = Range::above(0.0).to(1.0).off_at(1.0);
@@ -97,6 +102,13 @@ parameters! {
         eta_cutoff: Option<f64> = None, "E", CUTOFF;
         /// Make tokens that have occurred less likely (P > 1) or more likely (P < 1); the prompt counts
         repetition_penalty: f64 = 1.0, "P", Range::above(0.0).off_at(1.0);
+        /// Subtract P from the logits of tokens generated so far; the prompt does not count, so topk shows no effect until
+        /// it appends tokens
+        presence_penalty: f64 = 0.0, "P", PENALTY;
+        /// Subtract P for each time that a token has been generated; otherwise as `presence_penalty`
+        frequency_penalty: f64 = 0.0, "P", PENALTY;
+        /// Add B, from -100 to 100, to the logit of token ID (repeatable)
+        logit_bias: BTreeMap<u32, f64> = BTreeMap::new(), "ID=B", Range::from(-100.0).to(100.0);
         /// Never repeat a sequence of N tokens; the prompt counts
         no_repeat_ngram_size: usize = 0, "N", Range::ANY;
         /// Never generate this text (repeatable)

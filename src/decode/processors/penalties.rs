@@ -1,4 +1,4 @@
-//! Processors that depend on the ids so far: penalties and bans.
+//! Processors that depend on the ids so far: penalties and bans. Biases of single tokens.
 
 /// Makes tokens that occur in `ids` less likely (more likely if `penalty` is below 1): scores below 0 are multiplied by
 /// `penalty`, others divided by it, once per token however often it occurs.
@@ -10,6 +10,31 @@ pub fn repetition_penalty(logits: &mut [f32], ids: &[u32], penalty: f32) {
     for (&id, score) in ids.iter().zip(scores) {
         if let Some(score) = score {
             logits[id as usize] = if score < 0.0 { score * penalty } else { score / penalty };
+        }
+    }
+}
+
+/// Lowers the score of each token that occurs in `generated` by `presence`, and by `frequency` times the number of its
+/// occurrences.
+///
+/// `presence_penalty` and `frequency_penalty` of OpenAI's API.
+pub fn occurrence_penalties(logits: &mut [f32], generated: &[u32], presence: f32, frequency: f32) {
+    let mut ids = generated.to_vec();
+    ids.sort_unstable();
+    for occurrences in ids.chunk_by(|a, b| a == b) {
+        if let Some(score) = logits.get_mut(occurrences[0] as usize) {
+            *score -= occurrences.len() as f32 * frequency + presence;
+        }
+    }
+}
+
+/// Adds to the score of each token its bias.
+///
+/// `logit_bias` of OpenAI's API.
+pub fn logit_bias(logits: &mut [f32], biases: &[(u32, f32)]) {
+    for &(id, bias) in biases {
+        if let Some(score) = logits.get_mut(id as usize) {
+            *score += bias;
         }
     }
 }
@@ -61,6 +86,24 @@ mod tests {
         let mut logits = [2.0, -2.0, 1.0, 0.0];
         repetition_penalty(&mut logits, &[0, 1, 0, 0, 3, 99], 2.0);
         assert_eq!(logits, [1.0, -4.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn occurrences_cost_once_and_each_time() {
+        let mut logits = [2.0, -2.0, 1.0, 0.0];
+        occurrence_penalties(&mut logits, &[1, 0, 1, 1, 99], 0.5, 0.25);
+        assert_eq!(logits, [1.25, -3.25, 1.0, 0.0]);
+        occurrence_penalties(&mut logits, &[1, 0, 1, 1, 99], -0.5, -0.25);
+        assert_eq!(logits, [2.0, -2.0, 1.0, 0.0], "negative penalties are rewards");
+        occurrence_penalties(&mut logits, &[], 2.0, 2.0);
+        assert_eq!(logits, [2.0, -2.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn biases_are_added_and_leave_alone_what_is_ruled_out() {
+        let mut logits = [2.0, OUT, 1.0];
+        logit_bias(&mut logits, &[(0, -100.0), (1, 100.0), (99, 1.0)]);
+        assert_eq!(logits, [-98.0, OUT, 1.0]);
     }
 
     #[test]

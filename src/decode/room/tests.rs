@@ -38,6 +38,7 @@ fn together(
     while !engine.is_idle() {
         for event in engine.step().unwrap() {
             match event {
+                Event::Prompt { .. } => {}
                 Event::Token { request, .. } => *tokens.entry(request).or_default() += 1,
                 Event::Finished { request, result } => assert!(results.insert(request, result).is_none()),
             }

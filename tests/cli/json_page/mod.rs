@@ -8,6 +8,8 @@ mod source;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+#[cfg(feature = "serve")]
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
@@ -116,6 +118,24 @@ const SHARED: &[(&str, &str)] = &[
     ("Settings", "output/settings::SettingsRecord"),
 ];
 
+/// Records that `gpt2 serve` answers with, which `tests/cli/serve` checks.
+const SERVED: &[(&str, &str)] = &[
+    ("`POST /v1/completions`", "output/openai::CompletionRecord"),
+    ("`GET /v1/models`", "output/openai::ModelsRecord"),
+    ("`POST /tokenize`", "output/openai::TokenizeRecord"),
+    ("`POST /detokenize`", "output/openai::DetokenizeRecord"),
+    ("`GET /tokenizer_info`", "output/openai::TokenizerInfoRecord"),
+    ("Errors of `gpt2 serve`", "output/openai::FailureRecord"),
+];
+
+/// Checks a value against a record's declaration.
+#[cfg(feature = "serve")]
+#[track_caller]
+pub fn check_record(value: &Value, record: &'static str) {
+    static SOURCE: LazyLock<Source> = LazyLock::new(Source::read);
+    check(&SOURCE, value, &[record]).unwrap_or_else(|fault| panic!("{record}: {fault} in {value}"));
+}
+
 #[test]
 fn the_page_is_as_the_source() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md");
@@ -135,7 +155,7 @@ fn every_record_is_on_the_page() {
     let source = Source::read();
     let mut reached = BTreeSet::new();
     let mut next: Vec<&str> = SECTIONS.iter().map(|section| section.record).collect();
-    next.extend(SHARED.iter().map(|(_, record)| *record));
+    next.extend(SERVED.iter().chain(SHARED).map(|(_, record)| *record));
     while let Some(record) = next.pop() {
         if let (true, Shape::Record(fields)) = (reached.insert(record), &source.get(record).shape) {
             next.extend(fields.iter().filter_map(|field| page::declared_in(&field.kind)));

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::source::{Field, Shape, Source, Type};
-use super::{SECTIONS, SHARED, Section};
+use super::{SECTIONS, SERVED, SHARED, Section};
 
 const HEAD: &str = "\
 # JSON
@@ -25,7 +25,7 @@ pub fn render(source: &Source) -> String {
     let links: Vec<String> = SECTIONS
         .iter()
         .map(|section| format!("[{}](#{})", section.title, anchor(section.title)))
-        .chain(SHARED.iter().map(|(title, _)| format!("[{title}](#{})", anchor(title))))
+        .chain(SERVED.iter().chain(SHARED).map(|(title, _)| format!("[{title}](#{})", anchor(title))))
         .collect();
     writeln!(page, "{}", links.join(" ·\n")).unwrap();
     for Section { title, commands, record, .. } in SECTIONS {
@@ -33,7 +33,7 @@ pub fn render(source: &Source) -> String {
         let commands: Vec<String> = commands.iter().map(|command| format!("    gpt2 {command}\n")).collect();
         writeln!(page, "\nFor example:\n\n{}", commands.concat().trim_end_matches('\n')).unwrap();
     }
-    for (title, record) in SHARED {
+    for (title, record) in SERVED.iter().chain(SHARED) {
         write_section(&mut page, source, title, record);
     }
     page

@@ -60,7 +60,7 @@ fn written_by_hand(name: &str) -> Option<Type> {
         "Candidates" => array_of("CandidateRecord"),
         "Logprobs" => array_of("LogprobRecord"),
         "Activation" | "String" | "str" => Type::String,
-        "Carried" | "Map" => Type::Map,
+        "Carried" | "Map" | "TopLogprobs" => Type::Map,
         "RawValue" | "Value" => Type::Any,
         "Number" | "f32" | "f64" => Type::Number,
         "usize" | "u32" | "u64" => Type::Integer,
@@ -171,7 +171,7 @@ fn fields(fields: &Fields) -> Vec<Field> {
         // It is a function that writes a name.
         let is_written = serde(&field.attrs, "serialize_with").is_some();
         Field {
-            key: field.ident.as_ref().map(ToString::to_string).unwrap_or_default(),
+            key: serde(&field.attrs, "rename").or(field.ident.as_ref().map(ToString::to_string)).unwrap_or_default(),
             meaning: doc(&field.attrs),
             kind: match kind {
                 Type::Nullable(_) if is_written => Type::Nullable(Box::new(Type::String)),

@@ -219,7 +219,7 @@ fn a_text_may_be_one_token_longer_than_the_context() {
     assert_eq!(array(&run(90, 7, &[])["logprobs"]).len(), 7);
     let input = json!({"context_ids": vec![7; 90], "ids": vec![8; 8]}).to_string();
     let failed = gpt2(&["score", "-m", &folder, "--input", "-"]).stdin(&input).output();
-    assert!(failed.stdout().contains("98 tokens"), "{}", failed.stdout());
+    assert!(failed.stdout().contains("90 tokens, the text 8, and the model's context is 96"), "{}", failed.stdout());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! in a fixed order: a row gives the same bits wherever it is in a batch. Rows hold no NaN (`check_finite`); tokens
 //! that have been ruled out are `-inf`.
 
+use crate::base::math;
 use crate::error::{Error, Result};
 
 /// Numbers summed side by side, independently of each other.
@@ -117,7 +118,7 @@ impl LogNormalizer {
     #[must_use]
     pub fn of(row: &[f32]) -> Self {
         let largest = max(row);
-        Self { largest, log_sum: sum(row, |x| exp(x - largest)).ln() as f32 }
+        Self { largest, log_sum: math::ln(sum(row, |x| exp(x - largest))) as f32 }
     }
 
     /// The log-probability of a token with this `logit`.
@@ -164,7 +165,7 @@ pub(crate) fn entropy(log_probs: &[f32]) -> f32 {
 
 /// The entropy in nats of the distribution with these log-probabilities, summed in `f64`: for people, who see many digits.
 pub(crate) fn exact_entropy(log_probs: impl Iterator<Item = f32>) -> f64 {
-    let term = |l: f32| f64::from(l) * f64::from(l).exp();
+    let term = |l: f32| f64::from(l) * math::exp(f64::from(l));
     // The sum of nothing is -0.
     0.0 - log_probs.filter(|l| l.is_finite()).map(term).sum::<f64>()
 }

@@ -27,6 +27,7 @@ mod memory;
 mod newcomer;
 #[cfg(unix)]
 mod pages;
+mod penalties;
 mod pictures;
 mod rows;
 mod score;

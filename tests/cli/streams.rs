@@ -137,6 +137,12 @@ fn values_out_of_range_are_usage_errors_that_name_the_flag() {
         (&["--num-beams", "2", "--num-beam-groups", "2", "--diversity-penalty", "-inf"], "--diversity-penalty=-inf"),
         (&["--num-return-sequences", "99999999", "--sample"], "--num-return-sequences"),
         (&["--bad-words-ids", "50257"], "50257"),
+        (&["--presence-penalty", "2.5"], "--presence-penalty takes a number from -2 to 2 (0 is off), not 2.5"),
+        (&["--frequency-penalty", "-3"], "--frequency-penalty takes a number from -2 to 2 (0 is off), not -3"),
+        (&["--logit-bias", "50257=1"], "--logit-bias has token id 50257, but the vocabulary ends at 50256"),
+        (&["--logit-bias", "5=101"], "--logit-bias takes a number from -100 to 100, not 101 (token 5)"),
+        (&["--logit-bias=-5=1"], "--logit-bias: `-5` is not a token id"),
+        (&["--logit-bias", "5"], "--logit-bias: `5` is not a token id and its bias, such as 50256=-100"),
         (&["--stop", ""], "--stop"),
     ] {
         gpt2(&[&generate[..], flags].concat()).fails(2, &[word]);

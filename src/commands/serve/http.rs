@@ -4,7 +4,7 @@ use std::io;
 use std::net::TcpListener as StdListener;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use axum::Router;
@@ -28,9 +28,11 @@ use crate::output::say;
 const HEAD_TIME: Duration = Duration::from_secs(30);
 /// How long a client may take nothing of what is sent to it.
 const WRITE_TIME: Duration = Duration::from_secs(60);
+/// How long the end waits for clients that are in the middle of a request, or of an answer that is complete.
+const LAST_TIME: Duration = Duration::from_secs(5);
 /// The most connections, if the system allows as many.
 const MOST_CONNECTIONS: usize = 10_000;
-/// How long to wait before another connection if the system has none to give.
+/// How long to wait before another connection if the system has none to give, and before another look at the end.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A value as JSON.
@@ -81,7 +83,20 @@ pub async fn serve(listener: StdListener, router: Router, server: Arc<Server>) -
     let mut again = pin!(Signals::new()?.next());
     tokio::select! {
         () = graceful.shutdown() => Ok(()),
+        // What is left are clients that still send, or take, nothing.
+        () = quiet(&server) => Ok(()),
         () = &mut again => Err(Interrupted.into()),
+    }
+}
+
+/// Returns when no request has run for a while.
+async fn quiet(server: &Server) {
+    let mut since = Instant::now();
+    while since.elapsed() < LAST_TIME {
+        tokio::time::sleep(PAUSE).await;
+        if !server.is_idle() {
+            since = Instant::now();
+        }
     }
 }
 

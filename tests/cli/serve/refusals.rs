@@ -98,7 +98,7 @@ fn a_request_that_makes_no_sense_is_refused_by_name() {
     let second =
         server.post("/v1/completions", &json!({"prompt": [[1], vec![100; 600]], "max_tokens": second["max_tokens"]}));
     is_refused(&second, 400, Some("prompt"), "prompt 1: ");
-    is_refused(&server.post("/tokenize", &json!({"text": "a"})), 400, None, "prompt");
+    is_refused(&server.post("/tokenize", &json!({"text": "a"})), 400, Some("prompt"), "no `prompt`");
     is_refused(&server.post("/detokenize", &json!({"tokens": [99999]})), 400, None, "99999");
 }
 

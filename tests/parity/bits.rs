@@ -46,8 +46,7 @@ fn set_threads() {
 
 /// What a model is asked to continue, and how: greedy, sampled, with beams, with all that needs logarithms.
 fn requests() -> Vec<GenerationConfig> {
-    let base =
-        GenerationConfig { max_new_tokens: 64, logprobs: Some(2), seed: Some(7), ..GenerationConfig::default() };
+    let base = GenerationConfig { max_new_tokens: 64, logprobs: Some(2), seed: Some(7), ..GenerationConfig::default() };
     vec![
         base.clone(),
         GenerationConfig { temperature: Some(0.9), top_p: Some(0.95), ..base.clone() },
@@ -174,7 +173,9 @@ fn check(name: &str, hashes: BTreeMap<&str, String>) {
 #[test]
 fn the_tiny_checkpoints() {
     for name in NAMES {
-        let of = |(key, weights)| (key, hash(&load(name, options(weights)), &requests(), &[3, 16], &format!("{name}, {key}")));
+        let of = |(key, weights)| {
+            (key, hash(&load(name, options(weights)), &requests(), &[3, 16], &format!("{name}, {key}")))
+        };
         check(name, TYPES.into_iter().map(of).collect());
     }
 }

@@ -5,7 +5,7 @@
 //! |---|---|---|---|
 //! | `exp`, `ln`, `ln_1p`, `pow` here | f64 | below 1 | all that is not a kernel: the sum of a softmax, draws, penalties for length, perplexities, what is shown |
 //! | `sqrt` | f32, f64 | 0.5, as IEEE 754 wants it | norms, contrastive search |
-//! | `exp` in `kernels/simd/math.rs` | f32 | about 1 | attention, activations |
+//! | `exp` in `base/simd/math.rs` | f32 | about 1 | attention, activations |
 //! | `tanh` there; `erf` in `kernels/activation.rs` | f32 | an absolute error of 2e-7 | activations |
 //! | `exp` in `logits.rs` | f32, up to 0 | 2 | softmax over logits |
 //!

@@ -51,12 +51,14 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Response {
     response
 }
 
-/// Answers requests until a signal comes, and then until those under way are answered.
-pub async fn serve(listener: StdListener, router: Router, server: Arc<Server>) -> Result<()> {
+/// Answers requests until a signal comes, and then until those under way are answered. Calls `ready` when clients and
+/// signals may come.
+pub async fn serve(listener: StdListener, router: Router, server: &Server, ready: impl FnOnce()) -> Result<()> {
     let listener = TcpListener::from_std(listener).context("cannot listen")?;
     let most = most_connections();
     let (places, graceful) = (Arc::new(Semaphore::new(most)), GracefulShutdown::new());
     let mut stop = pin!(Signals::new()?.next());
+    ready();
     loop {
         let place = Arc::clone(&places).acquire_owned().await?;
         let connection = tokio::select! {
@@ -84,7 +86,7 @@ pub async fn serve(listener: StdListener, router: Router, server: Arc<Server>) -
     tokio::select! {
         () = graceful.shutdown() => Ok(()),
         // What is left are clients that still send, or take, nothing.
-        () = quiet(&server) => Ok(()),
+        () = quiet(server) => Ok(()),
         () = &mut again => Err(Interrupted.into()),
     }
 }
@@ -133,25 +135,30 @@ fn most_connections() -> usize {
     }
 }
 
-/// The signals that end a server.
+/// The signals that end a server, caught from the first moment on.
 struct Signals {
     #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
+    signals: [tokio::signal::unix::Signal; 2],
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
+        #[cfg(unix)]
+        use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             #[cfg(unix)]
-            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?,
+            signals: [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?],
         })
     }
 
-    async fn next(mut self) {
+    async fn next(self) {
         #[cfg(unix)]
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = self.terminate.recv() => {}
+        {
+            let [mut interrupt, mut terminate] = self.signals;
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
         }
         #[cfg(not(unix))]
         let _ = tokio::signal::ctrl_c().await;

@@ -122,6 +122,10 @@ impl Server {
     /// # Errors
     /// If too many run or wait.
     fn place(&self, prompts: usize, room: Option<OwnedSemaphorePermit>) -> Result<Place, Fault> {
+        if prompts > self.queue {
+            let message = format!("{prompts} prompts are more than may wait (--queue {})", self.queue);
+            return Err(Fault::parameter("prompt", message));
+        }
         let taken = Arc::clone(&self.taken);
         if taken.fetch_add(prompts, Ordering::Relaxed) + prompts > self.queue {
             taken.fetch_sub(prompts, Ordering::Relaxed);
@@ -166,11 +170,13 @@ pub fn run(args: &ServeArgs, verbosity: Verbosity) -> Result<()> {
         taken: Arc::default(),
         next: AtomicU64::new(rand_seed() << 32),
     });
-    if !verbosity.quiet {
-        say(format_args!("serving {} at http://{address}", server.names[0]));
-    }
+    let ready = || {
+        if !verbosity.quiet {
+            say(format_args!("serving {} at http://{address}", server.names[0]));
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
-    runtime.block_on(http::serve(listener, routes::router(&server), Arc::clone(&server)))?;
+    runtime.block_on(http::serve(listener, routes::router(&server), &server, ready))?;
     // With the last sender, the batch ends.
     drop(runtime);
     drop(server);

@@ -8,6 +8,8 @@ use super::request::of_type;
 
 /// The most prompts of a request, as at OpenAI.
 const MOST_PROMPTS: usize = 2048;
+/// The most bytes of a text: many contexts, of which it takes the most memory to find the tokens.
+const LONGEST_TEXT: usize = 1 << 20;
 const TAKES: &str = "a text, a list of token ids, or a list of either";
 
 /// A prompt: its text, if that was given or is to be shown, and its ids.
@@ -33,6 +35,10 @@ fn one(prompt: &RawValue, pipeline: &Pipeline, echo: bool) -> Result<Prompt, Fau
     let (text, mut ids) = match prompt.get().as_bytes().first() {
         Some(b'"') => {
             let text: String = of_type("prompt", prompt, "a text")?;
+            if text.len() > LONGEST_TEXT {
+                let message = format!("a prompt of {} bytes is too long: at most {LONGEST_TEXT}", text.len());
+                return Err(Fault::parameter("prompt", message).with_code("context_length_exceeded"));
+            }
             let ids = pipeline.prompt_ids(&text, true).map_err(blame)?;
             (text, ids)
         }

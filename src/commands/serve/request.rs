@@ -201,7 +201,7 @@ impl Fields {
         let says = |key: &str| self.0.contains_key(key);
         let temperature = self.0.get("temperature").and_then(Value::as_f64);
         if temperature.is_some_and(|temperature| temperature < 0.0) {
-            return Err(wrong("temperature", "a number from 0, which is greedy,", &self.0["temperature"]));
+            return Err(wrong("temperature", "a number from 0 (greedy)", &self.0["temperature"]));
         }
         let is_greedy = temperature == Some(0.0);
         // OpenAI samples unless told otherwise; a search is told.

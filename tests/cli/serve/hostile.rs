@@ -81,12 +81,7 @@ fn values_of_wrong_types_are_named_in_plain_words() {
         ("/detokenize", json!({"tokens": [1, -1]}), "tokens", "not -1"),
         ("/detokenize", json!({"tokens": [1, 4_294_967_296_u64]}), "tokens", "not 4294967296"),
         ("/v1/completions", json!({"prompt": [[1], [2, [3]]]}), "prompt", "not [3]"),
-        (
-            "/v1/completions",
-            json!({"prompt": "a", "temperature": -1}),
-            "temperature",
-            "from 0, which is greedy, not -1",
-        ),
+        ("/v1/completions", json!({"prompt": "a", "temperature": -1}), "temperature", "from 0 (greedy), not -1"),
     ] {
         let answer = server.post(path, &body);
         let error = &answer.json()["error"];

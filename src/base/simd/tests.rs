@@ -1,7 +1,7 @@
 //! The level in use against plain Rust.
 
 use super::*;
-use crate::kernels::test_numbers;
+use crate::base::test_numbers;
 
 /// The operations on numbers that levels do in their own ways, against plain Rust's.
 struct Compare<'a>(&'a [f32; 256]);

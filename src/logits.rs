@@ -4,6 +4,7 @@
 //! all logits take are compiled for each instruction set. Sums run in a fixed order: a row gives the same bits wherever it
 //! is in a batch. Rows hold no NaN (`check_finite`); tokens that have been ruled out are `-inf`.
 
+use crate::base::math;
 use crate::base::simd::{Kernel, LANES, Simd, dispatch};
 use crate::error::{Error, Result};
 
@@ -183,7 +184,7 @@ impl LogNormalizer {
     }
 
     fn with(largest: f32, row: &[f32]) -> Self {
-        Self { largest, log_sum: dispatch(Weight { row, largest }).ln() as f32 }
+        Self { largest, log_sum: math::ln(dispatch(Weight { row, largest })) as f32 }
     }
 
     /// The log-probability of a token with this `logit`.
@@ -230,7 +231,7 @@ pub(crate) fn entropy(log_probs: &[f32]) -> f32 {
 
 /// The entropy in nats of the distribution with these log-probabilities, summed in `f64`: for people, who see many digits.
 pub(crate) fn exact_entropy(log_probs: impl Iterator<Item = f32>) -> f64 {
-    let term = |l: f32| f64::from(l) * f64::from(l).exp();
+    let term = |l: f32| f64::from(l) * math::exp(f64::from(l));
     // The sum of nothing is -0.
     0.0 - log_probs.filter(|l| l.is_finite()).map(term).sum::<f64>()
 }

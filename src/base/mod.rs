@@ -7,6 +7,7 @@ pub(crate) mod clock;
 mod dtype;
 pub(crate) mod foreign;
 pub mod ggml;
+pub mod math;
 pub(crate) mod memory;
 pub(crate) mod pages;
 pub mod pool;

@@ -27,7 +27,7 @@
 //!
 //! Valgrind finds nothing in their tests (it knows no AVX-512): `GPT2_SIMD=avx2 valgrind -q --error-exitcode=1
 //! target/release/deps/gpt2-HASH kernels --test-threads 1`, the program being what `cargo test --release --lib
-//! --no-run` names; `GPT2_SIMD=portable` likewise.
+//! --no-run` names; `GPT2_SIMD=baseline` likewise.
 
 mod activation;
 mod attention;

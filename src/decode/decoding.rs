@@ -3,6 +3,8 @@
 //! [`GenerationConfig`] is what a user writes; [`GenerationConfig::validate`] turns it into a [`Decoding`], in which
 //! every value is in range and every parameter belongs to the chosen strategy.
 
+use std::sync::Arc;
+
 use super::parameters::{EarlyStopping, GenerationConfig, MOST_BEAMS, OnContextLimit};
 use super::processors::Processors;
 use super::stop::StopRules;
@@ -12,8 +14,9 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoding {
     pub(super) strategy: Strategy,
-    pub(super) processors: Processors,
-    pub(super) stop: StopRules,
+    // Shared by requests that differ only in their seeds: there may be thousands, with long lists.
+    pub(super) processors: Arc<Processors>,
+    pub(super) stop: Arc<StopRules>,
     pub(super) max_new_tokens: usize,
     /// The most tokens of prompt and continuation together, in place of `max_new_tokens`.
     pub(super) max_length: Option<usize>,
@@ -48,6 +51,12 @@ impl Decoding {
     #[must_use]
     pub fn streams(&self) -> bool {
         matches!(self.strategy, Strategy::Single(_) | Strategy::Contrastive { .. })
+    }
+
+    /// The same, drawn with another seed.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
     }
 
     /// The same, with the log-probabilities of the prompt's own tokens ([`Event::Prompt`](super::Event::Prompt)), before
@@ -137,8 +146,8 @@ impl GenerationConfig {
         };
         Ok(Decoding {
             strategy,
-            processors: Processors::new(&config, warpers, min_tokens_to_keep),
-            stop: StopRules { eos_token_id: eos_token_id.to_vec(), stop_strings: config.stop.clone() },
+            processors: Arc::new(Processors::new(&config, warpers, min_tokens_to_keep)),
+            stop: Arc::new(StopRules { eos_token_id: eos_token_id.to_vec(), stop_strings: config.stop.clone() }),
             max_new_tokens: config.max_new_tokens,
             max_length: config.max_length,
             on_context_limit: config.on_context_limit,

@@ -62,6 +62,8 @@ pub struct Engine<'a> {
     assistant: Option<Rows<'a>>,
     text: &'a dyn Detokenize,
     batch_size: usize,
+    /// The most positions of prompts that a step begins with, unless it is one prompt.
+    most_first: usize,
     /// The most positions of a pass so far, for which the model keeps room.
     widest: usize,
     submitted: usize,
@@ -96,6 +98,7 @@ impl<'a> Engine<'a> {
             assistant: None,
             text,
             batch_size: 1,
+            most_first: usize::MAX,
             widest: 0,
             submitted: 0,
             waiting: VecDeque::new(),
@@ -108,6 +111,13 @@ impl<'a> Engine<'a> {
     #[must_use]
     pub fn with_batch_size(self, batch_size: usize) -> Self {
         Self { batch_size: batch_size.max(1), ..self }
+    }
+
+    /// Begins with prompts of at most this many positions in a step, or with one that is longer, so that what runs already
+    /// need not wait for long.
+    #[must_use]
+    pub fn with_prompt_positions(self, positions: usize) -> Self {
+        Self { most_first: positions, ..self }
     }
 
     /// Adds the second model, which guesses tokens in assisted decoding.
@@ -127,24 +137,10 @@ impl<'a> Engine<'a> {
     /// Queues a request.
     ///
     /// # Errors
-    /// [`Error::Context`] if the prompt is longer than the context; [`Error::Usage`] or [`Error::Parameter`] if the model
-    /// cannot run it for another reason, such as an empty prompt, ids outside the vocabulary, or a missing assistant;
-    /// [`Error::OutOfMemory`] if it can never fit into memory.
+    /// As [`check`](Self::check).
     pub fn submit(&mut self, prompt: &[u32], decoding: &Arc<Decoding>) -> Result<RequestId> {
-        let task = Task {
-            decoding: Arc::clone(decoding),
-            prompt: prompt.to_vec(),
-            vocab_size: self.model.model.vocab_size(),
-            n_positions: self.model.model.n_positions(),
-            assistant_positions: self.assistant.as_ref().map_or(0, |assistant| assistant.model.n_positions()),
-            text: self.text,
-        };
-        check(&task)?;
-        if decoding.needs_assistant() && self.assistant.is_none() {
-            return Err(Error::Usage("assisted decoding needs an assistant model".into()));
-        }
-        let work = Work::of(&task);
-        work.check(&task, &self.model.room)?;
+        let task = self.task(prompt, decoding);
+        let work = self.work(&task)?;
         let search = search(&task);
         let id = self.submitted;
         self.submitted += 1;
@@ -154,10 +150,42 @@ impl<'a> Engine<'a> {
         Ok(id)
     }
 
+    /// Whether the model can run a request.
+    ///
+    /// # Errors
+    /// [`Error::Context`] if the prompt is longer than the context; [`Error::Usage`] or [`Error::Parameter`] if the model
+    /// cannot run it for another reason, such as an empty prompt, ids outside the vocabulary, or a missing assistant;
+    /// [`Error::OutOfMemory`] if it can never fit into memory.
+    pub fn check(&self, prompt: &[u32], decoding: &Arc<Decoding>) -> Result<()> {
+        self.work(&self.task(prompt, decoding)).map(|_| ())
+    }
+
+    fn task(&self, prompt: &[u32], decoding: &Arc<Decoding>) -> Task<'a> {
+        Task {
+            decoding: Arc::clone(decoding),
+            prompt: prompt.to_vec(),
+            vocab_size: self.model.model.vocab_size(),
+            n_positions: self.model.model.n_positions(),
+            assistant_positions: self.assistant.as_ref().map_or(0, |assistant| assistant.model.n_positions()),
+            text: self.text,
+        }
+    }
+
+    fn work(&self, task: &Task<'_>) -> Result<Work> {
+        check(task)?;
+        if task.decoding.needs_assistant() && self.assistant.is_none() {
+            return Err(Error::Usage("assisted decoding needs an assistant model".into()));
+        }
+        let work = Work::of(task);
+        work.check(task, &self.model.room)?;
+        Ok(work)
+    }
+
     /// Whether another request could start with the next step.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.active.len() + self.waiting.len() < self.batch_size
+        let begin: usize = self.waiting.iter().map(|request| request.work.first_positions()).sum();
+        self.active.len() + self.waiting.len() < self.batch_size && begin < self.most_first
     }
 
     /// Whether all requests have ended.
@@ -223,12 +251,16 @@ impl<'a> Engine<'a> {
     /// Starts queued requests in the free places for which there is memory.
     fn admit(&mut self) {
         let later = |request: &Request<'_>| request.work.later_positions();
-        let (mut now, mut all): (usize, usize) = (0, self.active.iter().map(later).sum());
-        now += all;
+        let mut all: usize = self.active.iter().map(later).sum();
+        let (mut now, mut begun) = (all, 0);
         while self.active.len() < self.batch_size
             && let Some(request) = self.waiting.front()
         {
             let (first, later) = (request.work.first_positions(), later(request));
+            begun += first;
+            if begun > self.most_first && begun > first {
+                break;
+            }
             let widest = self.widest.max(now + first).max(all + later);
             if !self.active.is_empty() && !self.fits(request, widest) {
                 break;

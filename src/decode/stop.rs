@@ -77,7 +77,13 @@ impl StopRules {
             reach += text.token_bytes(before[from]).len();
         }
         let tail = bytes(&generated[from..], text);
-        let start = self.stop_strings.iter().filter_map(|stop| find(&tail, stop.as_bytes())).min()?;
+        let before_newest = tail.len() - text.token_bytes(*newest).len();
+        let start_of = |stop: &String| {
+            // Whatever is complete without the newest token would have ended the sequence before.
+            let first = (before_newest + 1).saturating_sub(stop.len());
+            find(&tail[first..], stop.as_bytes()).map(|start| first + start)
+        };
+        let start = self.stop_strings.iter().filter_map(start_of).min()?;
         let text_end = bytes(&generated[..from], text).len() + start;
         Some(Finish { reason: FinishReason::Stop, text_end: Some(text_end) })
     }
@@ -86,7 +92,7 @@ impl StopRules {
     fn held_back(&self, text: &[u8]) -> usize {
         let begins = |stop: &String| {
             let stop = stop.as_bytes();
-            (1..stop.len()).rev().find(|&n| text.ends_with(&stop[..n])).unwrap_or(0)
+            (1..stop.len().min(text.len() + 1)).rev().find(|&n| text.ends_with(&stop[..n])).unwrap_or(0)
         };
         self.stop_strings.iter().map(begins).max().unwrap_or(0)
     }

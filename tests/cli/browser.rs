@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -127,10 +127,16 @@ impl Browser {
     /// Opens a file in a colour scheme, `light` or `dark`, and waits until it is loaded.
     #[track_caller]
     pub fn open(&mut self, file: &Path, scheme: &str) {
+        self.visit(&format!("file://{}", file.display()), scheme);
+    }
+
+    /// Opens an address in the same way.
+    #[track_caller]
+    pub fn visit(&mut self, url: &str, scheme: &str) {
         let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.call("Emulation.setEmulatedMedia", media);
         self.events.clear();
-        self.call("Page.navigate", json!({"url": format!("file://{}", file.display())}));
+        self.call("Page.navigate", json!({"url": url}));
         while !self.events.iter().any(|event| event["method"] == "Page.loadEventFired") {
             let event = self.from.recv_timeout(PATIENCE).expect("the page loads");
             self.events.push(event);
@@ -143,6 +149,18 @@ impl Browser {
         let result = self.call("Runtime.evaluate", json!({"expression": expression, "returnByValue": true}));
         assert!(result.get("exceptionDetails").is_none(), "{expression}: {result}");
         result["result"]["value"].clone()
+    }
+
+    /// Waits until an expression in the page is true.
+    #[track_caller]
+    pub fn wait_for(&mut self, expression: &str) {
+        let since = Instant::now();
+        while self.value(expression) != true {
+            if since.elapsed() > PATIENCE {
+                panic!("{expression} is never true of\n{}", self.text("document.body"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The text of the element that `script` returns.
@@ -184,9 +202,10 @@ impl Browser {
     }
 
     /// The errors in the page since it was opened: exceptions, console errors, and requests for anything but the page
-    /// itself.
+    /// itself and, if it came from a server, what it asks this server for.
     pub fn problems(&mut self) -> Vec<String> {
-        self.value("0");
+        let origin = self.value("location.origin + '/'");
+        let origin = origin.as_str().filter(|origin| origin.starts_with("http:")).map(str::to_owned);
         let problem = |event: &Value| {
             let params = &event["params"];
             match event["method"].as_str()? {
@@ -195,7 +214,8 @@ impl Browser {
                 "Network.requestWillBeSent" => {
                     let url = params["request"]["url"].as_str()?;
                     let own = url.starts_with("file:") && params["type"] == "Document" || url.starts_with("data:");
-                    (!own).then(|| format!("a request for {url}"))
+                    let asked = origin.as_ref().is_some_and(|origin| url.starts_with(origin));
+                    (!own && !asked).then(|| format!("a request for {url}"))
                 }
                 _ => None,
             }

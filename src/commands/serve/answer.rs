@@ -93,9 +93,10 @@ impl Answer {
 
     async fn receive(&mut self) -> Result<(usize, News), Fault> {
         match timeout_at(self.deadline, self.news.recv()).await {
-            Ok(Some(news)) => Ok(news),
+            // Of a slow reader there may always be news.
+            Ok(Some(news)) if Instant::now() < self.deadline => Ok(news),
             Ok(None) => Err(Fault::model()),
-            Err(_) => {
+            Ok(Some(_)) | Err(_) => {
                 self.progress.over();
                 Err(Fault::late(self.server.timeout.as_secs()))
             }

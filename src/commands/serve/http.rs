@@ -4,7 +4,7 @@ use std::io;
 use std::net::TcpListener as StdListener;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use axum::Router;
@@ -28,9 +28,11 @@ use crate::output::say;
 const HEAD_TIME: Duration = Duration::from_secs(30);
 /// How long a client may take nothing of what is sent to it.
 const WRITE_TIME: Duration = Duration::from_secs(60);
+/// How long the end waits for clients that are in the middle of a request, or of an answer that is complete.
+const LAST_TIME: Duration = Duration::from_secs(5);
 /// The most connections, if the system allows as many.
 const MOST_CONNECTIONS: usize = 10_000;
-/// How long to wait before another connection if the system has none to give.
+/// How long to wait before another connection if the system has none to give, and before another look at the end.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A value as JSON.
@@ -49,12 +51,14 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Response {
     response
 }
 
-/// Answers requests until a signal comes, and then until those under way are answered.
-pub async fn serve(listener: StdListener, router: Router, server: Arc<Server>) -> Result<()> {
+/// Answers requests until a signal comes, and then until those under way are answered. Calls `ready` when clients and
+/// signals may come.
+pub async fn serve(listener: StdListener, router: Router, server: &Server, ready: impl FnOnce()) -> Result<()> {
     let listener = TcpListener::from_std(listener).context("cannot listen")?;
     let most = most_connections();
     let (places, graceful) = (Arc::new(Semaphore::new(most)), GracefulShutdown::new());
     let mut stop = pin!(Signals::new()?.next());
+    ready();
     loop {
         let place = Arc::clone(&places).acquire_owned().await?;
         let connection = tokio::select! {
@@ -81,7 +85,20 @@ pub async fn serve(listener: StdListener, router: Router, server: Arc<Server>) -
     let mut again = pin!(Signals::new()?.next());
     tokio::select! {
         () = graceful.shutdown() => Ok(()),
+        // What is left are clients that still send, or take, nothing.
+        () = quiet(server) => Ok(()),
         () = &mut again => Err(Interrupted.into()),
+    }
+}
+
+/// Returns when no request has run for a while.
+async fn quiet(server: &Server) {
+    let mut since = Instant::now();
+    while since.elapsed() < LAST_TIME {
+        tokio::time::sleep(PAUSE).await;
+        if !server.is_idle() {
+            since = Instant::now();
+        }
     }
 }
 
@@ -118,25 +135,30 @@ fn most_connections() -> usize {
     }
 }
 
-/// The signals that end a server.
+/// The signals that end a server, caught from the first moment on.
 struct Signals {
     #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
+    signals: [tokio::signal::unix::Signal; 2],
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
+        #[cfg(unix)]
+        use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             #[cfg(unix)]
-            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?,
+            signals: [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?],
         })
     }
 
-    async fn next(mut self) {
+    async fn next(self) {
         #[cfg(unix)]
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = self.terminate.recv() => {}
+        {
+            let [mut interrupt, mut terminate] = self.signals;
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
         }
         #[cfg(not(unix))]
         let _ = tokio::signal::ctrl_c().await;

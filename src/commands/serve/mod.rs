@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `http` | connections, their limits, the end |
 //! | `routes` | addresses, and who may ask |
-//! | `request` | what a client asks for |
+//! | `body`, `request`, `prompt` | what a client asks for |
 //! | `batch` | the one batch in which all prompts run |
 //! | `answer`, `choice` | from what happens in it to the answer, whole or streamed |
 //! | `fault` | what goes wrong, in OpenAI's shape |
@@ -14,10 +14,12 @@
 
 mod answer;
 mod batch;
+mod body;
 mod choice;
 mod fault;
 mod http;
 mod metrics;
+mod prompt;
 mod request;
 mod routes;
 
@@ -29,10 +31,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use axum::http::StatusCode;
 use gpt2::pipeline::Pipeline;
-use tokio::sync::Semaphore;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::batch::Job;
+use self::body::Bodies;
 use self::fault::Fault;
 use self::metrics::Metrics;
 use super::generate::rand_seed;
@@ -40,9 +43,6 @@ use super::load::Loaded;
 use crate::cli::{ServeArgs, Verbosity};
 use crate::output::openai::{CompletionRecord, ModelRecord};
 use crate::output::say;
-
-/// KiB of large bodies that may be read at the same time.
-const BODIES: usize = 256 << 10;
 
 /// What all connections share.
 struct Server {
@@ -57,7 +57,7 @@ struct Server {
     /// Whether only this machine can reach it.
     is_local: bool,
     timeout: Duration,
-    bodies: Semaphore,
+    bodies: Bodies,
     /// How many prompts may run or wait, and how many do.
     queue: usize,
     taken: Arc<AtomicUsize>,
@@ -68,6 +68,8 @@ struct Server {
 /// The place of a request's prompts among those that may run or wait.
 struct Place {
     prompts: usize,
+    /// The room that its body takes, which what became of it takes up in turn.
+    _room: Option<OwnedSemaphorePermit>,
     taken: Arc<AtomicUsize>,
 }
 
@@ -110,18 +112,27 @@ impl Server {
         }
     }
 
+    /// Whether no prompt runs or waits.
+    fn is_idle(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) == 0
+    }
+
     /// A place for so many prompts.
     ///
     /// # Errors
     /// If too many run or wait.
-    fn place(&self, prompts: usize) -> Result<Place, Fault> {
+    fn place(&self, prompts: usize, room: Option<OwnedSemaphorePermit>) -> Result<Place, Fault> {
+        if prompts > self.queue {
+            let message = format!("{prompts} prompts are more than may wait (--queue {})", self.queue);
+            return Err(Fault::parameter("prompt", message));
+        }
         let taken = Arc::clone(&self.taken);
         if taken.fetch_add(prompts, Ordering::Relaxed) + prompts > self.queue {
             taken.fetch_sub(prompts, Ordering::Relaxed);
             let message = format!("too many prompts wait (--queue {}): try again later", self.queue);
             return Err(Fault::new(StatusCode::TOO_MANY_REQUESTS, message));
         }
-        Ok(Place { prompts, taken })
+        Ok(Place { prompts, _room: room, taken })
     }
 }
 
@@ -154,16 +165,18 @@ pub fn run(args: &ServeArgs, verbosity: Verbosity) -> Result<()> {
         key,
         is_local,
         timeout: Duration::from_secs(args.timeout),
-        bodies: Semaphore::new(BODIES),
+        bodies: Bodies::new(),
         queue: args.queue,
         taken: Arc::default(),
         next: AtomicU64::new(rand_seed() << 32),
     });
-    if !verbosity.quiet {
-        say(format_args!("serving {} at http://{address}", server.names[0]));
-    }
+    let ready = || {
+        if !verbosity.quiet {
+            say(format_args!("serving {} at http://{address}", server.names[0]));
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
-    runtime.block_on(http::serve(listener, routes::router(&server), Arc::clone(&server)))?;
+    runtime.block_on(http::serve(listener, routes::router(&server), &server, ready))?;
     // With the last sender, the batch ends.
     drop(runtime);
     drop(server);

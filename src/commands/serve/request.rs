@@ -1,25 +1,30 @@
 //! The body of a request for completions: OpenAI's parameters, and every decoding parameter under its own name.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gpt2::decode::{Decoding, GenerationConfig, OnContextLimit, parameter_meaning};
 use gpt2::json;
 use gpt2::pipeline::Pipeline;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::Server;
 use super::fault::Fault;
+use super::prompt;
 use crate::commands::generate::rand_seed;
 use crate::commands::rows::entries;
 
-/// The most prompts of a request, as at OpenAI.
-const MOST_PROMPTS: usize = 2048;
 /// The most completions of a prompt, as at OpenAI.
 const MOST_COMPLETIONS: u64 = 128;
 /// The most alternatives of a token.
 const MOST_ALTERNATIVES: u64 = 10;
 /// OpenAI's default; transformers' is larger.
 const MAX_TOKENS: usize = 16;
+/// The most bytes of all parameters but the prompt: some lists are gone through for every token.
+const MOST_PARAMETERS: usize = 256 << 10;
 /// What clients may send and nothing follows from.
 const IGNORED: [&str; 3] = ["metadata", "store", "user"];
 
@@ -58,25 +63,79 @@ pub struct Prompt {
 
 /// Understands a request.
 pub fn read(body: &[u8], server: &Server) -> Result<Asked, Fault> {
+    let Values(mut raw) = values(body)?;
+    let prompt = raw.remove("prompt");
+    let (mut fields, mut left) = (Map::new(), MOST_PARAMETERS);
+    for (key, value) in raw {
+        left = left.checked_sub(key.len() + value.get().len()).ok_or_else(|| {
+            let message = format!("the parameters are longer than {MOST_PARAMETERS} bytes, `prompt` aside");
+            Fault::parameter(&key, message)
+        })?;
+        fields.insert(key.clone().into_owned(), of_json(&key, value)?);
+    }
+    fields.retain(|_, value| !value.is_null());
+    Fields(fields).read(prompt, server)
+}
+
+/// The values of the object that is the body, by key; without those that are null.
+pub struct Values<'a>(BTreeMap<Cow<'a, str>, &'a RawValue>);
+
+/// Understands a body as far as it is an object.
+pub fn values(body: &[u8]) -> Result<Values<'_>, Fault> {
     let text = std::str::from_utf8(body)
         .map_err(|error| Fault::request(format!("the body is not UTF-8 at byte {}", error.valid_up_to())))?;
-    let mut values = Map::new();
+    let mut values = BTreeMap::new();
     for (key, value) in entries(text).map_err(|fault| Fault::request(format!("the body is {fault}")))? {
-        let value: Value = serde_json::from_str(value.get())
-            .map_err(|error| Fault::request(format!("the body is {}", json::fault(body, &error))))?;
-        if values.insert(key.clone().into_owned(), value).is_some() {
+        if values.insert(key.clone(), value).is_some() {
             return Err(Fault::parameter(&key, format!("`{key}` is given twice")));
         }
     }
-    values.retain(|_, value| !value.is_null());
-    Fields(values).read(server)
+    values.retain(|_, value| value.get() != "null");
+    Ok(Values(values))
+}
+
+impl Values<'_> {
+    /// A value that may be left out.
+    pub fn optional<T: DeserializeOwned>(&mut self, key: &str, takes: &str) -> Result<Option<T>, Fault> {
+        self.0.remove(key).map(|value| of_type(key, value, takes)).transpose()
+    }
+
+    /// A value that may not.
+    pub fn required<T: DeserializeOwned>(&mut self, key: &str, takes: &str) -> Result<T, Fault> {
+        let missing = || Fault::parameter(key, format!("there is no `{key}`: give {takes}"));
+        self.optional(key, takes)?.ok_or_else(missing)
+    }
+}
+
+/// A value of a type that `takes` describes.
+pub fn of_type<T: DeserializeOwned>(key: &str, value: &RawValue, takes: &str) -> Result<T, Fault> {
+    /// A larger value is not shown, for it would take many times its size.
+    const SHOWN: usize = 64 << 10;
+    serde_json::from_str(value.get()).map_err(|_| {
+        if value.get().len() > SHOWN {
+            return Fault::parameter(key, format!("`{key}` takes {takes}"));
+        }
+        of_json(key, value).map_or_else(|fault| fault, |value| wrong(key, takes, culprit(&value)))
+    })
+}
+
+/// Any value.
+fn of_json(key: &str, value: &RawValue) -> Result<Value, Fault> {
+    serde_json::from_str(value.get())
+        .map_err(|error| Fault::parameter(key, format!("`{key}` is {}", json::fault(value.get().as_bytes(), &error))))
+}
+
+/// What is wrong in it: of a list, the first that is no token id.
+fn culprit(value: &Value) -> &Value {
+    let is_id = |value: &&Value| value.as_u64().is_some_and(|id| u32::try_from(id).is_ok());
+    value.as_array().and_then(|values| values.iter().find(|value| !is_id(value))).unwrap_or(value)
 }
 
 /// The keys of a request that have not been read yet.
 struct Fields(Map<String, Value>);
 
 impl Fields {
-    fn read(mut self, server: &Server) -> Result<Asked, Fault> {
+    fn read(mut self, prompt: Option<&RawValue>, server: &Server) -> Result<Asked, Fault> {
         let pipeline = &*server.pipeline;
         if let Some(model) = self.0.remove("model") {
             server.check_model(model.as_str().ok_or_else(|| wrong("model", "a text", &model))?)?;
@@ -87,8 +146,7 @@ impl Fields {
         if self.0.contains_key("messages") {
             return Err(Fault::parameter("messages", "GPT-2 does not chat: give a `prompt`"));
         }
-        let prompt =
-            self.0.remove("prompt").ok_or_else(|| Fault::parameter("prompt", "there is no `prompt`: give a text"))?;
+        let prompt = prompt.ok_or_else(|| Fault::parameter("prompt", "there is no `prompt`: give a text"))?;
         let (echo, stream) = (self.switch("echo")?, self.switch("stream")?);
         let include_usage = self.stream_options()?;
         let logprobs = self.count("logprobs", 0, MOST_ALTERNATIVES)?.map(|k| k as usize);
@@ -108,17 +166,22 @@ impl Fields {
         let scores = echo && logprobs.is_some();
         let continues = max_tokens != Some(0);
         let seed = config.seed.unwrap_or_else(rand_seed);
+        let decoding = self::decoding(config.clone(), best_of, scores, continues)?;
         let context = pipeline.model.config().n_positions;
-        let prompts = prompts(&prompt, pipeline, echo)?.into_iter().zip(0..).map(|((text, ids), number)| {
-            // The same prompt twice in a request is drawn for twice.
-            let mut config = GenerationConfig { seed: Some(seed.wrapping_add(number)), ..config.clone() };
-            if scores && ids.len() == context + 1 {
+        let mut beyond = None;
+        let mut prompts = vec![];
+        for ((text, ids), number) in prompt::read(prompt, pipeline, echo)?.into_iter().zip(0..) {
+            let is_beyond = scores && ids.len() == context + 1;
+            if is_beyond && beyond.is_none() {
                 // All of it is scored. What follows can only be said without its first token.
-                config.on_context_limit = OnContextLimit::Crop;
+                let crop = GenerationConfig { on_context_limit: OnContextLimit::Crop, ..config.clone() };
+                beyond = Some(self::decoding(crop, best_of, scores, continues)?);
             }
-            Ok(Prompt { decoding: Arc::new(decoding(config, best_of, scores, continues)?), ids, text })
-        });
-        let prompts = prompts.collect::<Result<_, Fault>>()?;
+            let decoding = beyond.as_ref().filter(|_| is_beyond).unwrap_or(&decoding);
+            // The same prompt twice in a request is drawn for twice.
+            let decoding = Arc::new(decoding.clone().with_seed(seed.wrapping_add(number)));
+            prompts.push(Prompt { ids, text, decoding });
+        }
         Ok(Asked { prompts, n, echo, logprobs, stream, include_usage, continues, is_choice })
     }
 
@@ -136,7 +199,11 @@ impl Fields {
             self.0.insert("max_new_tokens".to_owned(), max_tokens.max(1).into());
         }
         let says = |key: &str| self.0.contains_key(key);
-        let is_greedy = self.0.get("temperature").and_then(Value::as_f64) == Some(0.0);
+        let temperature = self.0.get("temperature").and_then(Value::as_f64);
+        if temperature.is_some_and(|temperature| temperature < 0.0) {
+            return Err(wrong("temperature", "a number from 0 (greedy)", &self.0["temperature"]));
+        }
+        let is_greedy = temperature == Some(0.0);
         // OpenAI samples unless told otherwise; a search is told.
         let is_search = ["num_beams", "penalty_alpha", "do_sample", "sample"].into_iter().any(says);
         if is_greedy {
@@ -188,7 +255,7 @@ impl Fields {
     }
 }
 
-fn wrong(key: &str, takes: &str, value: &Value) -> Fault {
+pub fn wrong(key: &str, takes: &str, value: &Value) -> Fault {
     Fault::parameter(key, format!("`{key}` takes {takes}, not {}", json::shown(value)))
 }
 
@@ -204,43 +271,4 @@ fn decoding(mut config: GenerationConfig, sequences: usize, scores: bool, contin
         one
     };
     Ok(if scores { decoding.with_prompt_logprobs(continues) } else { decoding })
-}
-
-/// The prompts of a request: their texts, if they were given or are to be shown, and their ids.
-fn prompts(prompt: &Value, pipeline: &Pipeline, echo: bool) -> Result<Vec<(String, Vec<u32>)>, Fault> {
-    let all = match prompt {
-        Value::Array(prompts) if prompts.is_empty() => {
-            return Err(Fault::parameter("prompt", "`prompt` is an empty list: give a text"));
-        }
-        Value::Array(prompts) if prompts.first().is_some_and(|first| !first.is_number()) => prompts.as_slice(),
-        prompt => std::slice::from_ref(prompt),
-    };
-    if all.len() > MOST_PROMPTS {
-        return Err(Fault::parameter("prompt", format!("{} prompts are too many: at most {MOST_PROMPTS}", all.len())));
-    }
-    all.iter().map(|one| self::prompt(one, pipeline, echo)).collect()
-}
-
-fn prompt(prompt: &Value, pipeline: &Pipeline, echo: bool) -> Result<(String, Vec<u32>), Fault> {
-    let blame = |error: gpt2::Error| Fault::from(error).about("prompt");
-    let (text, mut ids) = match prompt {
-        Value::String(text) => (text.clone(), pipeline.prompt_ids(text, true).map_err(blame)?),
-        Value::Array(ids) => {
-            let id = |value: &Value| {
-                let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
-                id.ok_or_else(|| wrong("prompt", "texts or token ids", value))
-            };
-            let ids = ids.iter().map(id).collect::<Result<Vec<u32>, Fault>>()?;
-            pipeline.check_ids(&ids).map_err(blame)?;
-            let shown = pipeline.tokenizer.as_ref().filter(|_| echo);
-            let text = shown.map(|tokenizer| tokenizer.decode(&ids, false)).transpose().map_err(blame)?;
-            (text.unwrap_or_default(), ids)
-        }
-        value => return Err(wrong("prompt", "a text, a list of token ids, or a list of either", value)),
-    };
-    if ids.is_empty() {
-        let none = || Fault::parameter("prompt", "the prompt is empty, and the model has no start token");
-        ids.push(pipeline.start_token().ok_or_else(none)?);
-    }
-    Ok((text, ids))
 }

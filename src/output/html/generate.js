@@ -20,23 +20,11 @@ function start(data) {
     };
   };
 
-  const slider = (id, label, most, value, say, set) => {
-    const input = element("input", { type: "range", id, min: 0, max: most, value, step: 1 });
-    const output = element("output", { for: id }, say(value));
-    input.addEventListener("input", () => {
-      set(Number(input.value));
-      output.textContent = say(Number(input.value));
-      input.setAttribute("aria-valuetext", output.textContent);
-      paint();
-      panel();
-    });
-    input.setAttribute("aria-valuetext", output.textContent);
-    return element("label", { class: "slider" }, element("span", {}, label), input, output);
-  };
+  const change = (what) => (value) => { setting[what] = value; paint(); panel(); };
   const most = Math.max(0, ...data.sequences.flatMap((s) => s.places.map((p) => p.top.length)));
   const controls = element("div", { class: "controls" },
-    slider("temperature", "temperature", data.temperatures.length - 1, setting.temperature, (i) => data.temperatures[i].toFixed(1), (i) => { setting.temperature = i; }),
-    slider("top-k", "top-k", most, setting.topK, (k) => (k ? String(k) : "off"), (k) => { setting.topK = k; }));
+    slider("temperature", "temperature", { min: 0, max: data.temperatures.length - 1 }, setting.temperature, (i) => data.temperatures[i].toFixed(1), change("temperature")),
+    slider("top-k", "top-k", { min: 0, max: most }, setting.topK, (k) => (k ? String(k) : "off"), change("topK")));
   if (data.sequences.length > 1) {
     const select = element("select", { id: "sequence" }, ...data.sequences.map((s, i) => element("option", { value: i }, `${i}: ${s.places.length} tokens`)));
     select.addEventListener("change", () => { sequence = data.sequences[Number(select.value)]; chosen = 0; draw(); });
@@ -53,7 +41,7 @@ function start(data) {
       for (let i = from; i < to; i++) p *= distribution(sequence.places[i - sequence.from]).chosen;
       const bits = -Math.log2(p);
       for (const name of [...span.classList]) if (name.startsWith("bits-")) span.classList.remove(name);
-      span.classList.add(bits === Infinity ? "bits-4" : "bits-" + CLASSES.findLastIndex(([least]) => bits >= least));
+      span.classList.add("bits-" + classOf(bits));
     }
     if (sequence.places.length) for (const span of tokensOf(box)) span.classList.toggle("on", span === spanOf(chosen));
   };

@@ -10,7 +10,9 @@ use gpt2::printable;
 use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
-use super::{Text, rounded};
+use super::{Text, View, rounded};
+
+const VIEW: View = View::new("gpt2 generate", include_str!("generate.js"));
 
 /// The temperatures that the page offers. A page cannot compute the weight of tokens that it does not hold, so it is given
 /// that weight at each of these.
@@ -82,7 +84,7 @@ pub fn write(
         top_k: config.top_k.unwrap_or_default(),
         sequences: sequences.iter().map(sequence).collect(),
     };
-    super::write(path, "gpt2 generate", include_str!("generate.js"), &data)
+    VIEW.write(path, &data)
 }
 
 fn place(place: &Alternatives) -> Place {

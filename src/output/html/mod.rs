@@ -1,5 +1,5 @@
 //! Pages for the browser: each is one file that contains style, script and data. A page loads nothing, from the network
-//! or elsewhere, and its content security policy forbids it.
+//! or elsewhere, and its content security policy forbids it; that of `gpt2 serve` asks its own server for completions.
 //!
 //! A page is `page.html` with `page.css`, `page.js` and the script of its view. Its data comes from the same records as
 //! the JSON and is embedded in the page; the scripts insert text only as text, never as markup.
@@ -7,6 +7,8 @@
 pub mod generate;
 mod packed;
 pub mod score;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod tokenize;
 pub mod topk;
 pub mod trace;
@@ -50,26 +52,50 @@ impl Text {
     }
 }
 
-/// Writes a page with the given data, drawn by `view`.
-fn write(path: &Path, title: &str, view: &str, data: &impl Serialize) -> Result<()> {
-    let parts = [
-        ("{{title}}", title),
-        ("{{style}}", STYLE),
-        ("{{script}}", SCRIPT),
-        ("{{view}}", view),
-        ("{{data}}", &embedded(data)?),
-    ];
-    let mut page = String::new();
-    let mut rest = PAGE;
-    // One pass over the template, so that nothing in the data is taken for a placeholder.
-    for (place, part) in parts {
-        let (before, after) = rest.split_once(place).unwrap_or((rest, ""));
-        page.push_str(before);
-        page.push_str(part);
-        rest = after;
+/// What makes a page of its own.
+struct View {
+    title: &'static str,
+    /// Its style beside that of all pages.
+    style: &'static str,
+    /// Its script after that of all pages; `start(data)` draws it.
+    script: &'static str,
+    /// What it may connect to: a source of its content security policy.
+    connections: &'static str,
+}
+
+impl View {
+    /// A page that connects to nothing.
+    const fn new(title: &'static str, script: &'static str) -> Self {
+        Self { title, style: "", script, connections: "'none'" }
     }
-    page.push_str(rest);
-    super::write_file(path, page.as_bytes())
+
+    /// Writes the page with the given data.
+    fn write(&self, path: &Path, data: &impl Serialize) -> Result<()> {
+        super::write_file(path, self.page(&embedded(data)?).as_bytes())
+    }
+
+    /// The page with data as [`embedded`] gives it.
+    fn page(&self, data: &str) -> String {
+        let parts = [
+            ("{{connections}}", self.connections),
+            ("{{title}}", self.title),
+            ("{{style}}", STYLE),
+            ("{{more style}}", self.style),
+            ("{{script}}", SCRIPT),
+            ("{{view}}", self.script),
+            ("{{data}}", data),
+        ];
+        let mut page = String::new();
+        let mut rest = PAGE;
+        // One pass over the template, so that nothing in the data is taken for a placeholder.
+        for (place, part) in parts {
+            let (before, after) = rest.split_once(place).unwrap_or((rest, ""));
+            page.push_str(before);
+            page.push_str(part);
+            rest = after;
+        }
+        page + rest
+    }
 }
 
 /// JSON that is safe inside a script element: nothing in it can end the element or begin a comment.
@@ -100,10 +126,10 @@ mod tests {
     fn every_placeholder_is_filled() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("page.html");
-        write(&path, "A title", "view()", &["{{view}}"]).unwrap();
+        View { style: "b {}", ..View::new("A title", "view()") }.write(&path, &["{{view}}"]).unwrap();
         let page = std::fs::read_to_string(&path).unwrap();
         assert_eq!(page.matches("{{").count(), 1, "the data's own");
-        for part in ["A title", "view()", "[\"{{view}}\"]", STYLE, SCRIPT] {
+        for part in ["connect-src 'none'", "A title", "b {}", "view()", "[\"{{view}}\"]", STYLE, SCRIPT] {
             assert!(page.contains(part), "{part}");
         }
     }

@@ -19,13 +19,8 @@ const name = (id) => text.names[id] ?? "#" + id;
 const label = (i) => text.labels[i];
 const percent = (p) => (p > 0 && p < 1e-5 ? p.toExponential(1)
   : (p >= 0.0995 ? (100 * p).toFixed(1) : p >= 0.000995 ? (100 * p).toFixed(2) : (100 * p).toPrecision(2)) + "%");
+const classOf = (bits) => Math.max(0, CLASSES.findLastIndex(([least]) => bits >= least));
 const accent = (alpha) => `rgba(var(--accent), ${Math.max(0, Math.min(1, alpha)).toFixed(3)})`;
-
-// A colour key: percentages next to their shades.
-function ramp(what, percentages, shade) {
-  const ticks = percentages.map((p) => element("span", { style: { left: 100 * shade(p / 100) + "%" } }, Number(p.toFixed(1)) + "%"));
-  return element("div", { class: "key" }, element("span", { class: "ramp" }, ...ticks), what);
-}
 
 function heading(title, sub) {
   document.getElementById("page").append(element("h1", {}, title), element("p", { class: "muted" }, sub));
@@ -37,17 +32,33 @@ function cards(list) {
 }
 
 // Candidates as bars: [[id, probability], ...]; `actual` is the next token of the text. The largest fills its place.
-function bars(candidates, actual) {
+// A candidate is a button if `action(id)` returns what it does.
+function bars(candidates, actual, action) {
   const grid = element("div", { class: "bars" });
   const largest = candidates.reduce((most, [, p]) => Math.max(most, p), 0) || 1;
   for (const [id, p] of candidates) {
-    const mark = id === actual ? " actual" : "";
-    grid.append(
+    const mark = id === actual ? " actual" : "", act = action && action(id);
+    const row = element(act ? "button" : "div", { class: "row", type: act ? "button" : null },
       element("span", { class: "mono" + mark }, name(id)),
       element("span", { class: "bar", style: { width: (100 * p) / largest + "%" } }),
       element("span", { class: "number" + mark }, percent(p)));
+    if (act) row.addEventListener("click", act);
+    grid.append(row);
   }
   return grid;
+}
+
+// A slider and its value as `say` puts it; `set` gets every new one.
+function slider(id, label, range, value, say, set) {
+  const input = element("input", { type: "range", id, ...range, value });
+  const output = element("output", { for: id });
+  const tell = () => {
+    output.textContent = say(Number(input.value));
+    input.setAttribute("aria-valuetext", output.textContent);
+  };
+  input.addEventListener("input", () => { tell(); set(Number(input.value)); });
+  tell();
+  return element("label", { class: "slider" }, element("span", {}, label), input, output);
 }
 
 const tip = {
@@ -71,20 +82,26 @@ function below(node) {
 // The tokens' spans in running text.
 const tokensOf = (box) => box.querySelectorAll("[data-from]");
 
+// Appends the span of the tokens from `from` to `to`.
+function put(box, piece, from, to) {
+  const span = element("span", { tabindex: 0, "data-from": from, "data-to": to }, piece);
+  // A line breaks before a token and not after the space that it begins with, of which a coloured stub would be left.
+  if (/^ \S{0,24}$/u.test(piece)) {
+    span.classList.add("whole");
+    box.append(element("wbr"));
+  }
+  box.append(span);
+  return span;
+}
+
 // The text, with a span for each token (or for the tokens of a split character). `paint(span, from, to)` colours a span,
 // `show(from, to)` returns its tooltip, if it has one.
 function flow(paint, show) {
   const box = element("div", { class: "flow" });
   let from = 0;
   for (const [piece, tokens] of text.spans) {
-    const span = element("span", { tabindex: 0, "data-from": from, "data-to": from + tokens }, piece);
+    const span = put(box, piece, from, from + tokens);
     if (paint) paint(span, from, from + tokens);
-    // A line breaks before a token and not after the space that it begins with, of which a coloured stub would be left.
-    if (/^ \S{0,24}$/u.test(piece)) {
-      span.classList.add("whole");
-      box.append(element("wbr"));
-    }
-    box.append(span);
     from += tokens;
   }
   if (!show) return box;

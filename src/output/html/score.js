@@ -2,7 +2,6 @@ function start(data) {
   text = data.text;
   const page = document.getElementById("page");
   const record = data.record, bits = record.logprobs.map((l) => (l === null ? null : -l / Math.LN2));
-  const classOf = (b) => CLASSES.findLastIndex(([from]) => b >= from);
   const protocol = record.protocol;
   const how = protocol.stride === null ? "one pass" : `windows of ${protocol.context} tokens, stride ${protocol.stride}`;
   heading("How surprised is the model?", `${record.model} · ${how} · ${protocol.bos ? "<|endoftext|>" : "nothing"} before the text`);

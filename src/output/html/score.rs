@@ -8,7 +8,7 @@ use gpt2::printable;
 use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
-use super::{Text, rounded};
+use super::{Text, View, rounded};
 use crate::output::score::{Protocol, ScoreRecord};
 
 #[derive(Serialize)]
@@ -18,6 +18,8 @@ struct Data<'a> {
     /// Id and natural log-probability of the most probable tokens in each place.
     alternatives: Vec<Vec<(u32, f64)>>,
 }
+
+const VIEW: View = View::new("gpt2 score", include_str!("score.js"));
 
 /// What the page shows of a [`ScoreRecord`].
 #[derive(Serialize)]
@@ -56,5 +58,5 @@ pub fn write(
             .map(|place| place.iter().map(|(id, logprob)| (*id, rounded(*logprob))).collect())
             .collect(),
     };
-    super::write(path, "gpt2 score", include_str!("score.js"), &data)
+    VIEW.write(path, &data)
 }

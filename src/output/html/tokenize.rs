@@ -7,7 +7,7 @@ use gpt2::printable;
 use gpt2::tokenizer::{Token, Tokenizer};
 use serde::Serialize;
 
-use super::Text;
+use super::{Text, View};
 use crate::output::tokens::wholes;
 
 #[derive(Serialize)]
@@ -19,6 +19,9 @@ struct Data {
     characters: usize,
 }
 
+const VIEW: View =
+    View { style: include_str!("tokenize.css"), ..View::new("gpt2 tokenize", include_str!("tokenize.js")) };
+
 /// Writes the page of a `text` and its tokens.
 pub fn write(path: &Path, tokenizer: &Tokenizer, text: &[u8], tokens: &[Token]) -> Result<()> {
     let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
@@ -29,7 +32,7 @@ pub fn write(path: &Path, tokenizer: &Tokenizer, text: &[u8], tokens: &[Token]) 
         bytes: text.len(),
         characters: String::from_utf8_lossy(text).chars().count(),
     };
-    super::write(path, "gpt2 tokenize", include_str!("tokenize.js"), &data)
+    VIEW.write(path, &data)
 }
 
 /// The text as whole characters, and how many tokens they span. What lies between two tokens, as white space does for some

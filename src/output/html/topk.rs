@@ -8,8 +8,10 @@ use gpt2::tokenizer::Tokenizer;
 use gpt2::{Error, printable};
 use serde::Serialize;
 
-use super::Text;
+use super::{Text, View};
 use crate::output::topk::TopkRecord;
+
+const VIEW: View = View::new("gpt2 topk", include_str!("topk.js"));
 
 /// The most candidates on a page, which take about 40 MB of it.
 const MOST_CANDIDATES: usize = 2_000_000;
@@ -50,5 +52,5 @@ pub fn write(path: &Path, record: &TopkRecord<'_>, k: usize, tokenizer: Option<&
         next: record.positions.iter().map(|p| p.next.candidates.iter().map(|c| (c.id, c.prob())).collect()).collect(),
         entropy: record.positions.iter().map(|position| position.entropy).collect(),
     };
-    super::write(path, "gpt2 topk", include_str!("topk.js"), &data)
+    VIEW.write(path, &data)
 }

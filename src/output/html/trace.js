@@ -80,3 +80,9 @@ function hidden(states) {
   const head = element("tr", {}, ...titles.map(([title, kind]) => element("th", { class: kind }, title)));
   page.append(element("div", { class: "scroll" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows))));
 }
+
+// A colour key: percentages next to their shades.
+function ramp(what, percentages, shade) {
+  const ticks = percentages.map((p) => element("span", { style: { left: 100 * shade(p / 100) + "%" } }, Number(p.toFixed(1)) + "%"));
+  return element("div", { class: "key" }, element("span", { class: "ramp" }, ...ticks), what);
+}

@@ -10,8 +10,13 @@ use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use super::packed::packed;
-use super::{Text, rounded};
+use super::{Text, View, rounded};
 use crate::output::trace::{HeadRecord, TraceRecord, strongest};
+
+const VIEW: View = View {
+    style: include_str!("trace.css"),
+    ..View::new("gpt2 trace", concat!(include_str!("attention.js"), include_str!("trace.js")))
+};
 
 /// The most attention weights on a page, which take about 8 MB of it.
 const MOST_WEIGHTS: usize = 6_000_000;
@@ -125,7 +130,7 @@ pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -
             })
             .collect(),
     };
-    super::write(path, "gpt2 trace", concat!(include_str!("attention.js"), include_str!("trace.js")), &data)
+    VIEW.write(path, &data)
 }
 
 /// The place (layer, head) of the head that tells most, of layers with `across` heads each: whose tokens, on average, give

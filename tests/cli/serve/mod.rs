@@ -2,6 +2,8 @@
 
 mod client;
 mod ends;
+mod hostile;
+mod page;
 mod refusals;
 
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! The cost of decoding without the network: processors and strategies over a vocabulary of GPT-2's size.
 
+#![allow(clippy::disallowed_methods, reason = "speed alone")]
+
 use std::sync::Arc;
 
 use divan::{Bencher, black_box};

@@ -1,7 +1,7 @@
 //! Each kernel at GPT-2's widths, next to candle's version of the same operation.
 //!
 //! `cargo bench --bench kernels` prints both; throughput is in multiply-adds. One row stands for decoding, 512 rows for a
-//! prompt. `GPT2_SIMD=vnni` or another level shows what the levels above it gain.
+//! prompt, 128 rows of the head for a text that is scored. `GPT2_SIMD=vnni` or another level shows what the levels above it gain.
 
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor};
@@ -54,7 +54,7 @@ impl Shape {
 
 /// The matrices and numbers of rows to measure.
 const PRODUCTS: [(Shape, usize); 6] =
-    [(Shape::Mlp, 1), (Shape::Mlp, 16), (Shape::Mlp, 512), (Shape::Head, 1), (Shape::Head, 16), (Shape::Head, 512)];
+    [(Shape::Mlp, 1), (Shape::Mlp, 16), (Shape::Mlp, 512), (Shape::Head, 1), (Shape::Head, 16), (Shape::Head, 128)];
 
 /// The product of `rows` rows with a weight.
 fn product(bencher: Bencher<'_, '_>, w: &Weight, rows: usize) {
@@ -195,6 +195,36 @@ mod attention {
             let scores = (black_box(&q).matmul(&k.t()?)? * 0.125)?.broadcast_add(&mask)?;
             candle_nn::ops::softmax_last_dim(&scores)?.matmul(&v)
         });
+    }
+}
+
+/// What is read from a row of logits.
+mod logits {
+    use super::*;
+    use gpt2::logits::{LogNormalizer, rank, top_k};
+
+    #[divan::bench]
+    fn normalizer(bencher: Bencher<'_, '_>) {
+        let row = numbers(50257);
+        bencher.bench_local(|| LogNormalizer::of_finite(black_box(&row)));
+    }
+
+    #[divan::bench]
+    fn token_rank(bencher: Bencher<'_, '_>) {
+        let row = numbers(50257);
+        bencher.bench_local(|| rank(black_box(&row), 1000));
+    }
+
+    #[divan::bench]
+    fn best_10(bencher: Bencher<'_, '_>) {
+        let row = numbers(50257);
+        bencher.bench_local(|| top_k(black_box(&row), 10));
+    }
+
+    #[divan::bench]
+    fn candle_log_softmax(bencher: Bencher<'_, '_>) {
+        let row = tensor((1, 50257));
+        bencher.bench_local(|| candle_nn::ops::log_softmax(black_box(&row), 1));
     }
 }
 

@@ -290,7 +290,7 @@ impl Config {
     /// The factor for the attention scores of block `layer`.
     #[must_use]
     pub fn attention_scale(&self, layer: usize) -> f32 {
-        let scale = if self.scale_attn_weights { (self.head_dim() as f32).powf(-0.5) } else { 1.0 };
+        let scale = if self.scale_attn_weights { (1.0 / (self.head_dim() as f64).sqrt()) as f32 } else { 1.0 };
         if self.scale_attn_by_inverse_layer_idx { scale / (layer + 1) as f32 } else { scale }
     }
 }

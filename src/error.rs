@@ -134,6 +134,20 @@ pub enum Error {
         context: usize,
     },
 
+    /// A text that does not fit the model's context after another that comes before it: a mistake of the caller.
+    #[error(
+        "what comes before the text has {}, the text {text}, and the model's context is {context}; {}",
+        tokens_text(*.before), shorter(*.text, *.context)
+    )]
+    AfterContext {
+        /// The number of tokens before the text.
+        before: usize,
+        /// The number of tokens in the text.
+        text: usize,
+        /// The most tokens that the model can see.
+        context: usize,
+    },
+
     /// Any other mistake of the caller. Parameters are in backticks, as in [`Error::Parameter`].
     #[error("{}", line(.0))]
     Usage(String),
@@ -186,6 +200,14 @@ pub fn tokens_text(count: usize) -> String {
     if count == 1 { "1 token".to_owned() } else { format!("{count} tokens") }
 }
 
+/// What to do about a text that does not fit after another.
+fn shorter(text: usize, context: usize) -> String {
+    match context.saturating_sub(text) {
+        0 => "shorten the text".to_owned(),
+        left => format!("keep no more of the former than its last {}", tokens_text(left)),
+    }
+}
+
 /// A failure of the tensor library or of a device's driver; its text says more.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
@@ -230,7 +252,7 @@ impl Error {
     /// Whether the caller asked for something impossible: a parameter, an id or a text out of range.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Parameter { .. } | Self::Context { .. } | Self::Usage(_))
+        matches!(self, Self::Parameter { .. } | Self::Context { .. } | Self::AfterContext { .. } | Self::Usage(_))
     }
 
     /// Whether the work could succeed with more memory, or alone.

@@ -1,13 +1,13 @@
 //! Arithmetic over one row of logits: maximum, softmax, the largest entries.
 //!
-//! A row is as long as the vocabulary, so each function is one or two passes that the compiler can vectorise. Sums run
-//! in a fixed order: a row gives the same bits wherever it is in a batch. Rows hold no NaN (`check_finite`); tokens
-//! that have been ruled out are `-inf`.
+//! A row is as long as the vocabulary, so each function is one or two passes that the compiler can vectorise; those that
+//! all logits take are compiled for each instruction set. Sums run in a fixed order: a row gives the same bits wherever it
+//! is in a batch. Rows hold no NaN (`check_finite`); tokens that have been ruled out are `-inf`.
 
+use crate::base::math;
+use crate::base::simd::{Kernel, LANES, Simd, dispatch};
 use crate::error::{Error, Result};
 
-/// Numbers summed side by side, independently of each other.
-const LANES: usize = 16;
 /// Numbers summed in `f32` before the sum goes into an `f64`.
 const BLOCK: usize = 1024;
 
@@ -55,12 +55,14 @@ fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f64 {
     total
 }
 
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
 /// The largest value; `-inf` of an empty row.
+#[inline(always)]
 pub(crate) fn max(row: &[f32]) -> f32 {
-    #[inline(always)]
-    fn larger(a: f32, b: f32) -> f32 {
-        if b > a { b } else { a }
-    }
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let chunks = row.chunks_exact(LANES);
     let rest = chunks.remainder();
@@ -70,6 +72,64 @@ pub(crate) fn max(row: &[f32]) -> f32 {
         }
     }
     lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
+}
+
+/// The largest of finite values; none if some are not.
+struct LargestFinite<'a>(&'a [f32]);
+
+impl Kernel for LargestFinite<'_> {
+    type Output = Option<f32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Option<f32> {
+        let (mut lanes, mut zeros) = ([f32::NEG_INFINITY; LANES], [0.0_f32; LANES]);
+        let (chunks, rest) = self.0.as_chunks::<LANES>();
+        for chunk in chunks {
+            for ((lane, zero), x) in lanes.iter_mut().zip(&mut zeros).zip(chunk) {
+                *lane = larger(*lane, *x);
+                // The product is NaN for an infinity and for NaN.
+                *zero += *x * 0.0;
+            }
+        }
+        let zero: f32 = zeros.iter().sum::<f32>() + rest.iter().map(|x| x * 0.0).sum::<f32>();
+        (zero == 0.0).then(|| lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger))
+    }
+}
+
+/// The sum of `e^(x - largest)` over the logits `x` of a row.
+struct Weight<'a> {
+    row: &'a [f32],
+    largest: f32,
+}
+
+impl Kernel for Weight<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> f64 {
+        let Self { row, largest } = self;
+        sum(row, |x| exp(x - largest))
+    }
+}
+
+/// The rank of a token.
+struct Rank<'a> {
+    row: &'a [f32],
+    id: usize,
+}
+
+impl Kernel for Rank<'_> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        let own = self.row[self.id];
+        let (before, after) = self.row.split_at(self.id);
+        // In 32 bits, of which there are as many to a vector as logits.
+        let before: u32 = before.iter().map(|x| u32::from(*x >= own)).sum();
+        let after: u32 = after.iter().map(|x| u32::from(*x > own)).sum();
+        1 + before as usize + after as usize
+    }
 }
 
 /// The index of the maximum, the first of equals (`torch.argmax` on a row).
@@ -87,11 +147,7 @@ pub(crate) fn argmax(row: &[f32]) -> usize {
 
 /// Fails unless all logits of the model are finite.
 pub(crate) fn check_finite(row: &[f32]) -> Result<()> {
-    // The product is NaN for an infinity and for NaN.
-    if sum(row, |x| x * 0.0) == 0.0 {
-        return Ok(());
-    }
-    Err(not_finite())
+    dispatch(LargestFinite(row)).map(|_| ()).ok_or_else(not_finite)
 }
 
 /// The error for logits that are not finite.
@@ -116,8 +172,19 @@ impl LogNormalizer {
     /// Of a row of logits (V).
     #[must_use]
     pub fn of(row: &[f32]) -> Self {
-        let largest = max(row);
-        Self { largest, log_sum: sum(row, |x| exp(x - largest)).ln() as f32 }
+        Self::with(max(row), row)
+    }
+
+    /// Of a row of the model's logits (V), which it reads no more often than [`of`](Self::of).
+    ///
+    /// # Errors
+    /// [`Error::Numerics`] unless all are finite.
+    pub fn of_finite(row: &[f32]) -> Result<Self> {
+        Ok(Self::with(dispatch(LargestFinite(row)).ok_or_else(not_finite)?, row))
+    }
+
+    fn with(largest: f32, row: &[f32]) -> Self {
+        Self { largest, log_sum: math::ln(dispatch(Weight { row, largest })) as f32 }
     }
 
     /// The log-probability of a token with this `logit`.
@@ -164,7 +231,7 @@ pub(crate) fn entropy(log_probs: &[f32]) -> f32 {
 
 /// The entropy in nats of the distribution with these log-probabilities, summed in `f64`: for people, who see many digits.
 pub(crate) fn exact_entropy(log_probs: impl Iterator<Item = f32>) -> f64 {
-    let term = |l: f32| f64::from(l) * f64::from(l).exp();
+    let term = |l: f32| f64::from(l) * math::exp(f64::from(l));
     // The sum of nothing is -0.
     0.0 - log_probs.filter(|l| l.is_finite()).map(term).sum::<f64>()
 }
@@ -232,9 +299,7 @@ pub fn top_k(row: &[f32], k: usize) -> Vec<(usize, f32)> {
 /// of rank 1.
 #[must_use]
 pub fn rank(row: &[f32], id: usize) -> usize {
-    let own = row[id];
-    let (before, after) = row.split_at(id);
-    1 + before.iter().filter(|x| **x >= own).count() + after.iter().filter(|x| **x > own).count()
+    dispatch(Rank { row, id })
 }
 
 /// The `k`-th largest value, counting from 1; the smallest if there are fewer.
@@ -255,9 +320,9 @@ impl Top {
     /// The `k` best of a row of logits (V); `None` if the logits are not finite.
     #[must_use]
     pub fn of(logits: &[f32], k: usize) -> Option<Self> {
-        check_finite(logits).ok()?;
+        let normalizer = LogNormalizer::of_finite(logits).ok()?;
         let best = top_k(logits, k).into_iter().map(|(id, x)| (id as u32, x)).collect();
-        Some(Self { best, normalizer: LogNormalizer::of(logits) })
+        Some(Self { best, normalizer })
     }
 
     /// Log-probabilities of the tokens.
@@ -301,8 +366,28 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut row = vec![0.5; 100];
             assert!(check_finite(&row).is_ok());
-            row[99] = bad;
-            assert!(check_finite(&row).is_err(), "{bad}");
+            // In the last lanes, and where there are whole vectors.
+            for place in [99, 40] {
+                row[place] = bad;
+                assert!(check_finite(&row).is_err() && LogNormalizer::of_finite(&row).is_err(), "{bad} {place}");
+                row[place] = 0.5;
+            }
+        }
+    }
+
+    /// What is compiled for the level in use gives the bits of plain Rust.
+    #[test]
+    fn every_level_gives_the_same_bits() {
+        for n in [1, 15, 16, 17, 1023, 1024, 1025, 50257] {
+            let row: Vec<f32> = crate::base::test_numbers(n, 5).into_iter().map(|x| 40.0 * x).collect();
+            let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let normalizer = LogNormalizer::of_finite(&row).unwrap();
+            assert_eq!(normalizer.largest, largest);
+            let exact = sum(&row, |x| exp(x - largest)).ln() as f32;
+            assert_eq!(normalizer.log_sum.to_bits(), exact.to_bits(), "{n}");
+            assert_eq!(normalizer, LogNormalizer::of(&row));
+            let close: f64 = row.iter().map(|x| f64::from(x - largest).exp()).sum();
+            assert!((f64::from(normalizer.log_sum) - close.ln()).abs() < 1e-5, "{n}");
         }
     }
 

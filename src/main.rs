@@ -1,5 +1,8 @@
 //! The binary `gpt2`: parse, run, print the error, pick the exit code.
 
+// Tests compare with the platform's mathematics.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 mod cli;
 mod commands;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

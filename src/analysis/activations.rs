@@ -222,8 +222,9 @@ impl Hidden {
             let n = n.min(shape.1);
             let count = x.len() as f64;
             let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
-            let squares: f64 = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum();
-            let norm = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() as f32;
+            let square = |x: f64| x * x;
+            let squares: f64 = x.iter().map(|x| square(f64::from(*x) - mean)).sum();
+            let norm = |row: &[f32]| row.iter().map(|x| square(f64::from(*x))).sum::<f64>().sqrt() as f32;
             let last = &x[x.len() - shape.1..];
             Summary {
                 shape,

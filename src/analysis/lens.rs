@@ -9,6 +9,7 @@ use std::ops::Range;
 use candle_core::Tensor;
 
 use super::activations::{Activations, Hidden};
+use crate::base::math;
 use crate::base::pool;
 use crate::error::Result;
 use crate::logits::{self, LogNormalizer};
@@ -94,10 +95,9 @@ fn read_rows(logits: &Tensor, outcome: impl Fn(usize) -> Option<u32> + Sync, k: 
 }
 
 fn reading(logits: &[f32], outcome: Option<u32>, k: usize) -> Result<LensReading> {
-    logits::check_finite(logits)?;
+    let normalizer = LogNormalizer::of_finite(logits)?;
     let best = logits::top_k(logits, k);
-    let normalizer = LogNormalizer::of(logits);
-    let prob = |logit: f32| f64::from(normalizer.log_prob(logit)).exp() as f32;
+    let prob = |logit: f32| math::exp(f64::from(normalizer.log_prob(logit))) as f32;
     let outcome = outcome.map_or(normalizer.largest, |id| logits[id as usize]);
     Ok(LensReading { top: best.iter().map(|(id, logit)| (*id as u32, prob(*logit))).collect(), outcome: prob(outcome) })
 }

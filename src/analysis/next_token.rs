@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::base::math;
 use crate::decode::{Processors, check_choice};
 use crate::error::{Error, Result};
 use crate::language_model::{Input, LanguageModel};
@@ -84,7 +85,7 @@ impl Candidate {
     /// Its probability.
     #[must_use]
     pub fn prob(&self) -> f64 {
-        self.logprob().map_or(0.0, |logprob| f64::from(logprob).exp())
+        self.logprob().map_or(0.0, |logprob| math::exp(f64::from(logprob)))
     }
 }
 

@@ -5,6 +5,7 @@
 //! References: transformers' documentation, `perplexity.md`, for the sliding window; lm-evaluation-harness 0.4.13,
 //! `get_rolling_token_windows` with a context of one token, for the rolling one.
 
+use crate::base::math;
 use crate::error::{Error, Result};
 
 /// How a text is cut into windows.
@@ -55,7 +56,7 @@ impl Windows {
             return perplexity(windows, |i| logprob(i).unwrap_or_default());
         }
         let scored: Vec<f64> = windows.flat_map(Window::scored).filter_map(&logprob).collect();
-        (!scored.is_empty()).then(|| (-scored.iter().sum::<f64>() / scored.len() as f64).exp())
+        (!scored.is_empty()).then(|| math::exp(-scored.iter().sum::<f64>() / scored.len() as f64))
     }
 }
 
@@ -162,7 +163,7 @@ fn perplexity(windows: impl Iterator<Item = Window>, logprob: impl Fn(usize) -> 
         loss += mean * window.weight() as f64;
         total += window.weight();
     }
-    (total > 0).then(|| (loss / total as f64).exp())
+    (total > 0).then(|| math::exp(loss / total as f64))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::score::Score;
+use crate::base::math;
 use crate::logits::{LogNormalizer, split_weight};
 
 /// Which tokens of a vocabulary begin a word.
@@ -40,9 +41,9 @@ impl WordStarts {
     pub(super) fn border(&self, row: &[f32], normalizer: &LogNormalizer) -> Border {
         let (mut spaces, others) = split_weight(row, &self.spaces, normalizer.largest);
         if let Some(end) = self.end.filter(|end| self.spaces[*end as usize] == 0.0) {
-            spaces += f64::from(row[end as usize] - normalizer.largest).exp();
+            spaces += math::exp(f64::from(row[end as usize] - normalizer.largest));
         }
-        let log = |weight: f64| weight.ln() - f64::from(normalizer.log_sum);
+        let log = |weight: f64| math::ln(weight) - f64::from(normalizer.log_sum);
         Border { begins: log(spaces), goes_on: log(others) }
     }
 

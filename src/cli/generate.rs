@@ -58,6 +58,11 @@ pub struct GenerateArgs {
     pub interactive: bool,
 }
 
+/// Prompts at the same time unless asked otherwise; they start as there is memory for them. With 8, 16, 32, 64 and 128 of
+/// them, 124M in f32 makes 325, 394, 461, 449 and 433 tokens a second, in q8_0 745, 872, 918, 895 and 810 (prompts of 20 to
+/// 200 tokens, 32 to 64 new ones, two cores of an EPYC 9005); the demo hardly differs.
+const BATCH_SIZE: usize = 32;
+
 /// Many prompts from a file.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Batch")]
@@ -67,6 +72,8 @@ pub struct BatchArgs {
     #[command(flatten)]
     pub seed_by: SeedByArg,
     /// Prompts to process at the same time
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = number::whole::<usize>(1..=4096))]
+    ///
+    /// As many as there is memory for. More than 32 are hardly faster, and each then waits longer for its tokens.
+    #[arg(long, value_name = "N", default_value_t = BATCH_SIZE, value_parser = number::whole::<usize>(1..=4096))]
     pub batch_size: usize,
 }

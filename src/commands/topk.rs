@@ -7,6 +7,7 @@ use gpt2::Error;
 use gpt2::analysis::next_token::{
     self, Candidate, MOST_NODES, NextToken, Node, Query, append_best, next_tokens_of, node_count, tree,
 };
+use gpt2::base::math;
 use gpt2::decode::GenerationConfig;
 use gpt2::error::tokens_text;
 use gpt2::memory;
@@ -263,7 +264,7 @@ impl<'a> Topk<'a> {
     fn node(&self, node: Node) -> NodeRecord {
         NodeRecord {
             candidate: self.candidate(&node.candidate),
-            joint_prob: node.joint_logprob.exp(),
+            joint_prob: math::exp(node.joint_logprob),
             joint_logprob: node.joint_logprob,
             next: node.next.into_iter().map(|node| self.node(node)).collect(),
         }

@@ -13,6 +13,7 @@ use super::processors::check_choice;
 use super::random::Noise;
 use super::search::{FEW_MORE, NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
 use super::stop::Finish;
+use crate::base::math;
 use crate::error::Result;
 use crate::language_model::MOST_TOP;
 use crate::logits::{self, Top};
@@ -257,7 +258,7 @@ impl BeamSearch {
     fn set_aside(&mut self, task: &Task<'_>, scores: &Scores<'_>, candidates: &[Candidate], ends: &[Option<Finish>]) {
         let closed = !self.improvable || (self.full() && self.params.early_stopping == EarlyStopping::True);
         let length = self.beams[0].ids.len() + 1 - task.prompt.len();
-        let divisor = (length as f64).powf(self.params.length_penalty) as f32;
+        let divisor = math::pow(length as f64, self.params.length_penalty) as f32;
         // Only the first `num_beams` candidates may end; the others are there to replace them.
         for (&candidate, &end) in candidates.iter().zip(ends).take(self.params.num_beams) {
             let score = candidate.score / divisor;
@@ -290,7 +291,7 @@ impl BeamSearch {
             EarlyStopping::Never if length_penalty > 0.0 => task.most_tokens(1),
             _ => self.beams[0].ids.len() - task.prompt.len(),
         };
-        let best = self.beams[0].score / (length as f64).powf(length_penalty) as f32;
+        let best = self.beams[0].score / math::pow(length as f64, length_penalty) as f32;
         let worst = self.finished.last().map_or(BEHIND, |(hypothesis, _)| hypothesis.score);
         self.finished.iter().any(|(_, finish)| best > if finish.is_some() { worst } else { BEHIND })
     }

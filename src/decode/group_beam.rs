@@ -10,6 +10,7 @@ use super::parameters::EarlyStopping;
 use super::processors::check_choice;
 use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task};
 use super::stop::{Finish, FinishReason};
+use crate::base::math;
 use crate::error::Result;
 
 /// One request.
@@ -42,7 +43,7 @@ impl Group {
     /// Adds a finished sequence if it is among the best.
     fn add(&mut self, task: &Task<'_>, hypothesis: Hypothesis, finish: Finish, length_penalty: f64) {
         let length = (hypothesis.ids.len() - task.prompt.len()) as f64;
-        let score = f64::from(hypothesis.score) / length.powf(length_penalty);
+        let score = f64::from(hypothesis.score) / math::pow(length, length_penalty);
         if self.finished.len() < self.beams.len() || score > self.worst {
             self.finished.push((score, hypothesis, finish));
             if self.finished.len() > self.beams.len() {
@@ -106,7 +107,7 @@ impl Group {
             EarlyStopping::Never if params.length_penalty > 0.0 => task.most_tokens(1),
             _ => self.beams[0].ids.len() - task.prompt.len(),
         };
-        self.worst >= f64::from(best) / (length as f64).powf(params.length_penalty)
+        self.worst >= f64::from(best) / math::pow(length as f64, params.length_penalty)
     }
 }
 

@@ -12,6 +12,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use crate::base::math;
 use crate::logits;
 
 /// The variates of one step of one row.
@@ -110,7 +111,7 @@ impl Leaders {
 
     fn enter(&mut self, index: usize, weight: f32, uniform: f32) {
         if weight > 0.0 {
-            let time = -f64::ln_1p(-f64::from(uniform)) / f64::from(weight);
+            let time = -math::ln_1p(-f64::from(uniform)) / f64::from(weight);
             let place = self.best.partition_point(|&(t, _)| t <= time);
             if place < self.k {
                 self.best.insert(place, (time, index));

@@ -6,14 +6,14 @@
 //!
 //! The reference of each kernel is the plain candle expression, kept in its test.
 //!
-//! A kernel is written once and runs at the instruction set in use (`simd`); arithmetic and loads are safe there. `unsafe`
+//! A kernel is written once and runs at the instruction set in use (`base::simd`); arithmetic and loads are safe there. `unsafe`
 //! is left where several threads write parts of one output (`share`, `attention`), where the cache's memory is cut into
 //! pages, where a level's instructions are, and where a bound check was measured to cost: those say how much.
 //!
 //! # Glossary
 //! Each word means one thing in these modules.
 //!
-//! - *Level*: an instruction set that kernels may use, in the order of `simd::Level`.
+//! - *Level*: an instruction set that kernels may use, in the order of `base::simd::Level`.
 //! - *Vector*: 16 lanes, at every level. *Tile*: some rows of activations times some outputs, whose sums stay in vector
 //!   registers while inputs go past. (Intel's own word for the registers of AMX is the same; here it is a *matrix unit*.)
 //! - *Panel*: outputs whose weights are packed together, input by input: 48 of a float matrix, 16 of a quantised one, of
@@ -27,7 +27,7 @@
 //!
 //! Valgrind finds nothing in their tests (it knows no AVX-512): `GPT2_SIMD=avx2 valgrind -q --error-exitcode=1
 //! target/release/deps/gpt2-HASH kernels --test-threads 1`, the program being what `cargo test --release --lib
-//! --no-run` names; `GPT2_SIMD=portable` likewise.
+//! --no-run` names; `GPT2_SIMD=baseline` likewise.
 
 mod activation;
 mod attention;
@@ -37,9 +37,12 @@ mod norm;
 mod product;
 pub mod quantized;
 mod share;
-mod simd;
 mod stored;
 mod weight;
+
+use crate::base::simd;
+#[cfg(test)]
+use crate::base::test_numbers;
 
 pub use activation::activate;
 pub use attention::{Batch, CacheMemory, CacheShape, PAGE_POSITIONS, PageId, append, attend};
@@ -49,15 +52,3 @@ pub use norm::layer_norm;
 pub use product::Epilogue;
 pub use simd::{asked_level, level};
 pub use weight::Weight;
-
-/// Numbers for tests, spread evenly over -1..1: a multiplicative congruence, different for each `seed`.
-#[cfg(test)]
-fn test_numbers(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    })
-    .take(n)
-    .collect()
-}

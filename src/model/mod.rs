@@ -126,6 +126,15 @@ impl Gpt2 {
         self.network.logits(hidden)
     }
 
+    /// The same into `logits`, which takes that length: many positions are read a few at a time, and new memory for each
+    /// few costs as much as a tenth of their products.
+    ///
+    /// # Errors
+    /// If the device fails, or the memory is not there.
+    pub fn logits_into(&self, hidden: &Tensor, logits: &mut Vec<f32>) -> Result<()> {
+        self.network.logits_into(hidden, logits)
+    }
+
     /// The most probable token of each row of logits (N, V), the first of equals; `None` for a row that is not finite.
     /// Computed where the logits are.
     ///

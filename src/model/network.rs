@@ -37,6 +37,12 @@ pub(super) trait Network: Debug + Send + Sync {
     /// The output head: normed hidden states (N, C) -> logits (N, V), in f32.
     fn logits(&self, hidden: &Tensor) -> Result<Tensor>;
 
+    /// As [`Gpt2::logits_into`](super::Gpt2::logits_into).
+    fn logits_into(&self, hidden: &Tensor, logits: &mut Vec<f32>) -> Result<()> {
+        *logits = to_host(&self.logits(hidden)?)?;
+        Ok(())
+    }
+
     /// As [`Gpt2::best_tokens`](super::Gpt2::best_tokens).
     fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>>;
 

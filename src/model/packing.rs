@@ -9,16 +9,23 @@ use crate::checkpoint::{STEP, Tensor};
 use crate::error::Result;
 use crate::kernels::{panels, quantized};
 
-/// Packs a matrix, stored as (in, out), into [`panels`] of `dtype`. `out` must be zeroed and have the packed length.
-/// Releases the parts of a mapped file that it has read.
+/// Packs a matrix into [`panels`] of `dtype`; `transpose` swaps the stored axes to (in, out). `out` must be zeroed and have
+/// the packed length. Releases the parts of a mapped file that it has read.
 ///
 /// # Errors
 /// As for [`convert`](Tensor::convert).
-pub(super) fn pack_floats(tensor: &Tensor, origin: &str, dtype: FloatType, out: &mut [u8]) -> Result<()> {
-    let (inputs, outputs) = tensor.stored_dims();
+pub(super) fn pack_floats(
+    tensor: &Tensor,
+    origin: &str,
+    dtype: FloatType,
+    transpose: bool,
+    out: &mut [u8],
+) -> Result<()> {
+    let (rows, columns) = tensor.stored_dims();
+    let (inputs, outputs) = if transpose { (columns, rows) } else { (rows, columns) };
     let step = (STEP / outputs.max(1)).max(1);
     let parts = panels::parts(dtype, inputs, step, out);
-    pack(tensor, origin, dtype.dtype(), false, (inputs, outputs), step, parts, |rows, part| {
+    pack(tensor, origin, dtype.dtype(), transpose, (inputs, outputs), step, parts, |rows, part| {
         panels::pack(dtype, outputs, rows, part);
     })
 }

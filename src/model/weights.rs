@@ -113,7 +113,8 @@ impl Placement {
         let stored_layout = if is_conv1d && !transposed { Layout::InOut } else { Layout::OutIn };
         let (layout, bytes) = match (QuantizedType::of(dtype), FloatType::of(dtype), stored_layout) {
             (Some(kind), ..) => (Layout::Panels, kind.packed_bytes(inputs, outputs)),
-            (None, Some(float), Layout::InOut) => (Layout::Panels, panels::packed_bytes(float, inputs, outputs)),
+            // However it is stored: panels have sums of their own, and a model computes the same from any file.
+            (None, Some(float), _) if is_conv1d => (Layout::Panels, panels::packed_bytes(float, inputs, outputs)),
             _ => (stored_layout, dtype.byte_len(&[outputs, inputs])),
         };
         let as_stored = stored == dtype && layout == stored_layout;
@@ -143,7 +144,9 @@ impl Placement {
             (Some(kind), _, Layout::Panels) => {
                 pack_quantized(tensor, origin, kind, self.stored_layout == Layout::InOut, out)
             }
-            (_, Some(dtype), Layout::Panels) => pack_floats(tensor, origin, dtype, out),
+            (_, Some(dtype), Layout::Panels) => {
+                pack_floats(tensor, origin, dtype, self.stored_layout == Layout::OutIn, out)
+            }
             _ => tensor.write_as(origin, self.dtype, self.layout != self.stored_layout, out),
         }
     }

@@ -17,7 +17,7 @@ pub struct BenchRecord {
     pub weights: Vec<WeightsRecord>,
     /// The number of compute threads.
     pub threads: usize,
-    /// The instruction set in use: `amx`, `vnni`, `avx512`, `avx2`, `neon` or `portable`.
+    /// The instruction set in use: `amx`, `vnni`, `avx512`, `avx2`, `neon`, `portable` or `baseline`.
     pub simd: &'static str,
     /// Seconds from the start until the model is ready. Mapped weights are read when they are first used.
     pub load_s: f64,

@@ -1,5 +1,7 @@
 //! Numbers as people read them: however small they are, they do not turn into 0.
 
+use gpt2::base::math;
+
 /// A probability in percent with this many decimal places: `75.27%`; or, if they would say 0, the probability itself:
 /// `3.1e-7`.
 pub fn probability(prob: impl Into<f64>, places: usize) -> String {
@@ -12,13 +14,13 @@ pub fn probability(prob: impl Into<f64>, places: usize) -> String {
 
 /// The probability with this natural logarithm, as [`probability`]; it may be too small for a number.
 pub fn probability_of(logprob: f64, places: usize) -> String {
-    let prob = logprob.exp();
+    let prob = math::exp(logprob);
     if prob >= f64::MIN_POSITIVE || !logprob.is_finite() {
         return probability(prob, places);
     }
     let power = logprob / std::f64::consts::LN_10;
     let exponent = power.floor();
-    format!("{:.1}e{exponent}", 10_f64.powf(power - exponent))
+    format!("{:.1}e{exponent}", math::pow(10.0, power - exponent))
 }
 
 /// A number with this many decimal places, or in scientific notation if they would say 0.
@@ -32,7 +34,7 @@ pub fn decimal(x: impl Into<f64>, places: usize) -> String {
 
 /// The smallest probability that has a digit other than 0 in these decimal places of a percentage.
 fn least(places: usize) -> f64 {
-    0.01 / 10_f64.powi(places as i32)
+    0.01 / math::pow(10.0, places as f64)
 }
 
 #[cfg(test)]

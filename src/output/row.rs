@@ -60,7 +60,7 @@ impl ErrorKind {
         use gpt2::Error;
         match error.chain().find_map(|cause| cause.downcast_ref::<Error>()) {
             Some(Error::Tokenizer(_)) => Self::Tokenizer,
-            Some(Error::Context { .. }) => Self::Context,
+            Some(Error::Context { .. } | Error::AfterContext { .. }) => Self::Context,
             Some(Error::Numerics(_)) => Self::Numerics,
             Some(Error::Memory { .. } | Error::OutOfMemory(_) | Error::DeviceMemory(_)) => Self::Memory,
             Some(Error::Backend(_) | Error::Device { .. }) => Self::Device,

@@ -171,3 +171,26 @@ fn ids_work_with_a_broken_tokenizer() {
     let tokenizer = folder.path().join("tokenizer.json").display().to_string();
     gpt2(&["topk", "-m", model, "--ids", "1 2 3", "--tokenizer", &tokenizer]).fails(1, &["tokenizer.json"]);
 }
+
+#[test]
+fn a_converted_model_computes_the_same_bits_as_one_converted_when_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let distribution = |model: &str, flags: &[&str]| {
+        let text = "Once upon a time there was a king who had a daughter";
+        let all = [&["topk", "-m", model, text, "--all", "-k", "40", "--format", "json"], flags].concat();
+        gpt2(&all).current_dir(folder.path()).succeeds().json()["positions"].clone()
+    };
+    for (to, flag) in [
+        ("f16", "--dtype=f16"),
+        ("bf16", "--dtype=bf16"),
+        ("q8_0", "--quantize=q8_0"),
+        ("q6_k", "--quantize=q6_k"),
+        ("q4_k", "--quantize=q4_k"),
+    ] {
+        let file = format!("{to}.gguf");
+        gpt2(&["convert", "-m", "demo", "--to", to, &file]).current_dir(folder.path()).succeeds();
+        // 16-bit numbers are widened if nothing else is asked for.
+        let flags = if to.ends_with("16") { &[flag][..] } else { &[] };
+        assert!(distribution(&file, flags) == distribution("demo", &[flag]), "{to}");
+    }
+}

@@ -1,5 +1,7 @@
 //! The built binary: stdout, stderr, exit code, files.
 
+#![allow(clippy::disallowed_methods, reason = "tests compare with the platform's mathematics")]
+
 mod batch;
 mod bench;
 mod browser;

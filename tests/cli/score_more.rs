@@ -219,7 +219,7 @@ fn a_text_may_be_one_token_longer_than_the_context() {
     assert_eq!(array(&run(90, 7, &[])["logprobs"]).len(), 7);
     let input = json!({"context_ids": vec![7; 90], "ids": vec![8; 8]}).to_string();
     let failed = gpt2(&["score", "-m", &folder, "--input", "-"]).stdin(&input).output();
-    assert!(failed.stdout().contains("98 tokens"), "{}", failed.stdout());
+    assert!(failed.stdout().contains("90 tokens, the text 8, and the model's context is 96"), "{}", failed.stdout());
 }
 
 #[test]
@@ -350,4 +350,45 @@ fn an_end_of_text_ends_a_word() {
             (json!("king"), json!(21), json!(3))
         ]
     );
+}
+
+/// The keys of results of texts and candidates, and of failures, are the same in the same order.
+#[test]
+fn rows_of_all_kinds_have_their_keys_in_one_order() {
+    let rows = concat!(
+        "{\"text\": \"Once upon\"}\n",
+        "{\"context\": \"Once\", \"text\": \" upon\"}\n",
+        "{\"context\": \"Once\", \"candidates\": [\" upon\", \" a\"]}\n",
+        "{\"text\": 7}\n",
+        "no row\n",
+    );
+    for flags in [&[][..], &["--entropy"], &["--words"], &["--logprobs", "2"]] {
+        let ran = gpt2(&[&["score", "-m", "demo", "--input", "-"], flags].concat()).stdin(rows);
+        let keys = |row: &Value| row.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let all: Vec<_> = ran.fails(3, &[]).json_lines().iter().map(keys).collect();
+        assert_eq!(all.len(), 5, "{flags:?}");
+        assert!(all.iter().all(|keys| *keys == all[0]), "{flags:?} {all:?}");
+        let mut sorted = all[0].clone();
+        sorted.sort();
+        assert_ne!(all[0], sorted, "the order of keys is that of the records");
+    }
+}
+
+/// What is advised works.
+#[test]
+fn what_does_not_fit_after_a_context_is_advised_what_does() {
+    let words = |n: usize| vec![" a"; n].concat();
+    let (context, text) = (words(510), words(10));
+    let advice = "error: what comes before the text has 510 tokens, the text 10, and the model's context is 512; \
+                  keep no more of the former than its last 502 tokens\n";
+    let score = |context: &str| gpt2(&["score", "-m", "demo", "--context", context, &text]);
+    score(&context).fails(2, &[advice]);
+    score(&words(502)).succeeds();
+    gpt2(&["score", "-m", "demo", "--context", &context, "--candidate", &text, "--candidate", " b"])
+        .fails(2, &[advice]);
+    gpt2(&["score", "-m", "demo", "--context", " a", &words(520)]).fails(2, &["; shorten the text\n"]);
+    let row = json!({"context": context, "text": text}).to_string() + "\n";
+    let failed = gpt2(&["score", "-m", "demo", "--input", "-"]).stdin(&row).fails(3, &[]).json_lines();
+    assert_eq!(failed[0]["error_kind"], "context");
+    assert!(failed[0]["error"].as_str().unwrap().ends_with("its last 502 tokens"), "{}", failed[0]);
 }

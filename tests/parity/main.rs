@@ -1,5 +1,8 @@
 //! The library against transformers' own numbers.
 
+#![allow(clippy::disallowed_methods, reason = "tests compare with the platform's mathematics")]
+
+mod bits;
 mod decode;
 mod decode_more;
 mod device;

@@ -29,8 +29,7 @@ pub(super) struct Place {
 impl Place {
     /// From a row of logits (V).
     pub fn read(row: &[f32], ids: impl Iterator<Item = u32>, options: &ScoreOptions<'_>) -> Result<Self> {
-        logits::check_finite(row)?;
-        let normalizer = LogNormalizer::of(row);
+        let normalizer = LogNormalizer::of_finite(row)?;
         let entropy =
             options.entropy.then(|| logits::exact_entropy(row.iter().map(|logit| normalizer.log_prob(*logit))));
         let score = |id| TokenScore {

@@ -9,7 +9,7 @@ use super::prefixes::{Node, Tree};
 use super::{Part, Progress, Score, ScoreOptions, Text};
 use crate::base::pool;
 use crate::error::Result;
-use crate::model::{Gpt2, KvCache, select_rows, with_slice};
+use crate::model::{Gpt2, KvCache, select_rows};
 
 /// The most tokens in a forward pass, unless a single input is longer: enough for full speed, few enough to keep
 /// activations small compared to the weights.
@@ -18,8 +18,8 @@ const PASS_TOKENS: usize = 1024;
 /// The most positions whose keys and values are held at once, unless a single input has more.
 const HELD_POSITIONS: usize = 2048;
 
-/// How many positions' logits are held at once.
-const LOGIT_ROWS: usize = 96;
+/// How many positions' logits are held at once: with more the head runs hardly faster.
+const LOGIT_ROWS: usize = 128;
 
 /// A token to score, or a border to find after a text.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,8 @@ pub(super) struct Run<'a> {
     /// The windows that each node is a part of.
     through: Vec<Vec<usize>>,
     cache: KvCache,
+    /// The logits of a few positions; kept so that their memory is.
+    logits: Vec<f32>,
     /// Positions of a page.
     page: usize,
     /// The row of each node that is held.
@@ -69,6 +71,7 @@ impl<'a> Run<'a> {
             inputs,
             through,
             cache: model.new_cache(),
+            logits: vec![],
             page: model.room().page_positions.max(1),
             rows: vec![0; tree.nodes.len()],
             free: vec![],
@@ -197,17 +200,14 @@ impl<'a> Run<'a> {
     /// Reads distributions, each in a place of `x` (N, C), and records what they say.
     fn read(&mut self, x: &Tensor, places: &[&[Target]]) -> Result<()> {
         let rows: Vec<u32> = places.iter().map(|targets| targets[0].at as u32).collect();
-        let logits = self.model.logits(&self.model.final_norm(&select_rows(x, &rows)?)?)?;
-        let (_, vocabulary) = logits.dims2()?;
-        let (texts, options) = (self.texts, self.options);
+        self.model.logits_into(&self.model.final_norm(&select_rows(x, &rows)?)?, &mut self.logits)?;
+        let (texts, options, logits) = (self.texts, self.options, &self.logits);
         let mut found: Vec<_> = places.iter().map(|targets| (*targets, None)).collect();
-        with_slice(&logits, |logits| {
-            let mut rows: Vec<_> = found.iter_mut().zip(logits.chunks_exact(vocabulary)).collect();
-            pool::for_each(logits.len(), &mut rows, |((targets, found), row)| {
-                let ids = targets.iter().filter_map(|target| texts[target.text].ids.get(target.position));
-                *found = Some(Place::read(row, ids.copied(), options));
-            });
-        })?;
+        let mut rows: Vec<_> = found.iter_mut().zip(logits.chunks_exact(logits.len() / places.len())).collect();
+        pool::for_each(logits.len(), &mut rows, |((targets, found), row)| {
+            let ids = targets.iter().filter_map(|target| texts[target.text].ids.get(target.position));
+            *found = Some(Place::read(row, ids.copied(), options));
+        });
         for (targets, place) in found {
             let Some(place) = place.transpose()? else { continue };
             let mut tokens = place.tokens.into_iter();

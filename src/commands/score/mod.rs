@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
+use gpt2::Error;
 use gpt2::analysis::perplexity::{Sliding, Windows};
 use gpt2::analysis::score::{self, Progress, ScoreOptions, score};
 use gpt2::analysis::words::WordStarts;
@@ -97,6 +98,7 @@ struct Scorer<'a> {
 impl Scorer<'_> {
     fn single(&self, prompt: &Prompt) -> Result<()> {
         let asked = self.encoder.asked(prompt, &Around::of_flags(self.args))?;
+        self.check(&asked)?;
         let texts: Vec<_> = asked.texts().map(asked::Encoded::text).collect();
         let total = texts.iter().map(|text| text.ids.len()).sum();
         let work: usize = texts.iter().map(|text| score::work(*text, &self.options)).sum();
@@ -167,7 +169,7 @@ impl Scorer<'_> {
             out.finish()?;
         }
         batch.run(
-            &self.empty(),
+            &self.row(None),
             |rows, tokens| {
                 let asked = rows.iter().map(|row| self.scorable(row, &flags)).collect();
                 rows::of_those_that_can(asked, |asked| {
@@ -191,17 +193,32 @@ impl Scorer<'_> {
     fn scorable(&self, row: &Row, flags: &Around) -> Result<Asked> {
         let around = Around::of_row(row, flags)?;
         if self.options.windows != Windows::Whole && (around.context.is_some() || !around.candidates.is_empty()) {
-            bail!(gpt2::Error::Usage("--stride and --rolling score texts without a context or candidates".into()));
+            bail!(Error::Usage("--stride and --rolling score texts without a context or candidates".into()));
         }
         if !around.candidates.is_empty() && (self.args.words || self.args.logprobs.is_some()) {
-            bail!(gpt2::Error::Usage("--words and --logprobs are about a text, not about `candidates`".into()));
+            bail!(Error::Usage("--words and --logprobs are about a text, not about `candidates`".into()));
         }
         if !around.candidates.is_empty() && self.args.is_table() {
-            bail!(gpt2::Error::Usage("--format tsv is a table of tokens or words, without `candidates`".into()));
+            bail!(Error::Usage("--format tsv is a table of tokens or words, without `candidates`".into()));
         }
         let asked = self.encoder.asked(&row.prompt, &around)?;
-        asked.texts().try_for_each(|text| score::check(&self.loaded.model, text.text(), &self.options))?;
+        self.check(&asked)?;
         Ok(asked)
+    }
+
+    /// Checks that what is asked fits the model. A window slides over no text after a context.
+    fn check(&self, asked: &Asked) -> Result<()> {
+        for text in asked.texts() {
+            score::check(&self.loaded.model, text.text(), &self.options).map_err(|error| {
+                match (error, &text.context) {
+                    (Error::Context { context, .. }, Some(_)) => {
+                        Error::AfterContext { before: text.given, text: text.own().len(), context }
+                    }
+                    (error, _) => error,
+                }
+            })?;
+        }
+        Ok(())
     }
 
     /// The results of rows. All their texts run together, so that contexts which rows share run once.
@@ -211,7 +228,7 @@ impl Scorer<'_> {
         let mut scores = &scores[..];
         let row = |asked: &Asked| {
             let own = scores.split_off(..asked.texts().count()).unwrap_or_default();
-            self.row(self.shown(asked, own))
+            self.row(Some(self.shown(asked, own)))
         };
         Ok(asked.iter().map(row).collect())
     }

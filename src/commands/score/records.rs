@@ -3,8 +3,8 @@
 use gpt2::analysis::perplexity::{Sliding, Windows};
 use gpt2::analysis::score::{Score, TokenScore};
 use gpt2::analysis::words::{self, words};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
 use super::Scorer;
 use super::asked::{Asked, Encoded};
@@ -20,52 +20,60 @@ pub enum Shown {
     Candidates(Box<CandidatesRecord>),
 }
 
-/// The result of a row. All rows of a run have the same keys, whatever they ask.
-#[derive(Serialize)]
+/// The result of a row. All rows of a run have the same keys in the same order, whatever they ask; those that are about
+/// something else are null.
 pub struct RowScore {
-    #[serde(flatten)]
+    /// None for the keys alone.
     pub shown: Option<Shown>,
-    /// Keys that other rows have.
-    #[serde(flatten)]
-    nulls: Map<String, Value>,
+    entropy: bool,
+    logprobs: bool,
+    words: bool,
 }
 
-/// Keys of both kinds of results.
-const SHARED: [&str; 4] = ["model", "context_ids", "protocol", "settings"];
-
-/// Keys of the results of candidates.
-const OF_CANDIDATES: [&str; 4] = ["candidates", "best", "best_per_token", "best_per_byte"];
-
-/// Keys of the results of texts.
-const OF_TEXTS: [&str; 9] =
-    ["ids", "tokens", "logprobs", "ranks", "sum_logprob", "scored_tokens", "is_greedy", "perplexity", "bits_per_byte"];
-
-impl RowScore {
-    fn new<'k>(shown: Option<Shown>, nulls: impl IntoIterator<Item = &'k str>) -> Self {
-        Self { shown, nulls: nulls.into_iter().map(|key| (key.to_owned(), Value::Null)).collect() }
+impl Serialize for RowScore {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (text, candidates) = match &self.shown {
+            None => (None, None),
+            Some(Shown::Text(record)) => (Some(&**record), None),
+            Some(Shown::Candidates(record)) => (None, Some(&**record)),
+        };
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("model", &text.map(|r| &r.model).or(candidates.map(|r| &r.model)))?;
+        let context_ids = text.and_then(|r| r.context_ids.as_ref());
+        map.serialize_entry("context_ids", &context_ids.or(candidates.map(|r| &r.context_ids)))?;
+        map.serialize_entry("ids", &text.map(|r| &r.ids))?;
+        map.serialize_entry("tokens", &text.map(|r| &r.tokens))?;
+        map.serialize_entry("logprobs", &text.map(|r| &r.logprobs))?;
+        map.serialize_entry("ranks", &text.map(|r| &r.ranks))?;
+        if self.entropy {
+            map.serialize_entry("entropies", &text.and_then(|r| r.entropies.as_ref()))?;
+        }
+        if self.logprobs {
+            map.serialize_entry("top_logprobs", &text.and_then(|r| r.top_logprobs.as_ref()))?;
+        }
+        if self.words {
+            map.serialize_entry("words", &text.and_then(|r| r.words.as_ref()))?;
+        }
+        map.serialize_entry("sum_logprob", &text.map(|r| r.sum_logprob))?;
+        map.serialize_entry("scored_tokens", &text.map(|r| r.scored_tokens))?;
+        map.serialize_entry("is_greedy", &text.and_then(|r| r.is_greedy))?;
+        map.serialize_entry("perplexity", &text.and_then(|r| r.perplexity))?;
+        map.serialize_entry("bits_per_byte", &text.and_then(|r| r.bits_per_byte))?;
+        map.serialize_entry("candidates", &candidates.map(|r| &r.candidates))?;
+        map.serialize_entry("best", &candidates.map(|r| r.best))?;
+        map.serialize_entry("best_per_token", &candidates.map(|r| r.best_per_token))?;
+        map.serialize_entry("best_per_byte", &candidates.and_then(|r| r.best_per_byte))?;
+        map.serialize_entry("protocol", &text.map(|r| r.protocol).or(candidates.map(|r| r.protocol)))?;
+        map.serialize_entry("settings", &text.map(|r| &r.settings).or(candidates.map(|r| &r.settings)))?;
+        map.end()
     }
 }
 
 impl Scorer<'_> {
-    /// Keys of texts, of which flags ask for some.
-    fn text_keys(&self) -> impl Iterator<Item = &'static str> {
-        let (words, top) = (self.args.words, self.args.logprobs.is_some());
-        let asked = [("entropies", self.args.entropy), ("top_logprobs", top), ("words", words)];
-        OF_TEXTS.into_iter().chain(asked.into_iter().filter(|(_, is_asked)| *is_asked).map(|(key, _)| key))
-    }
-
-    /// The keys of all rows.
-    pub fn empty(&self) -> RowScore {
-        RowScore::new(None, SHARED.into_iter().chain(self.text_keys()).chain(OF_CANDIDATES))
-    }
-
-    pub fn row(&self, shown: Shown) -> RowScore {
-        let nulls: Vec<&str> = match &shown {
-            Shown::Text(record) if record.context_ids.is_some() => OF_CANDIDATES.to_vec(),
-            Shown::Text(_) => ["context_ids", "is_greedy"].into_iter().chain(OF_CANDIDATES).collect(),
-            Shown::Candidates(_) => self.text_keys().collect(),
-        };
-        RowScore::new(Some(shown), nulls)
+    /// The result of a row, or with none the keys of all rows.
+    pub fn row(&self, shown: Option<Shown>) -> RowScore {
+        let (entropy, logprobs, words) = (self.args.entropy, self.args.logprobs.is_some(), self.args.words);
+        RowScore { shown, entropy, logprobs, words }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Thresholds are compared in `f32` and sums kept in `f64`, as in PyTorch on a CPU, so that the same tokens survive.
 //! Each truncation leaves at least the best `keep` tokens.
 
+use crate::base::math;
 use crate::logits;
 
 /// Divides all scores by `temperature`: below 1 the distribution gets sharper, above 1 flatter.
@@ -96,7 +97,7 @@ pub fn typical_p(logits: &mut [f32], mass: f32, keep: usize) {
         }
         let id = key as u32 as usize;
         kept.push(id);
-        reached += f64::from(log_probs[id].exp());
+        reached += math::exp(f64::from(log_probs[id]));
         if farthest == u64::MAX && reached as f32 >= mass {
             farthest = key >> 32;
         }
@@ -120,7 +121,7 @@ pub fn epsilon_cutoff(logits: &mut [f32], epsilon: f32, keep: usize) {
 pub fn eta_cutoff(logits: &mut [f32], epsilon: f32, keep: usize) {
     let mut log_probs = logits.to_vec();
     logits::log_softmax(&mut log_probs);
-    let eta = epsilon.min(epsilon.sqrt() * (-logits::entropy(&log_probs)).exp());
+    let eta = epsilon.min(epsilon.sqrt() * math::exp(f64::from(-logits::entropy(&log_probs))) as f32);
     let mut probs = vec![];
     logits::softmax(logits, &mut probs);
     remove_below(logits, &probs, eta, keep);

@@ -14,8 +14,11 @@ const COLUMNS: usize = 256;
 /// Shares of the work for each thread, at least.
 const SHARES: usize = 8;
 
-/// Rows that one pass covers, so that they stay in the L2 cache.
-const ROWS: usize = 64;
+/// Numbers of the rows that one pass covers, so that they stay in the L2 cache: 128 rows of GPT-2's width.
+const ROWS: usize = 128 * 768;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// The product of any number of rows with an (out, in) weight.
 pub(super) fn multiply(job: &Product<'_>, y: &mut [f32]) {
@@ -53,8 +56,9 @@ impl Dots<'_> {
     #[inline(always)]
     fn multiply<S: Simd, T: Stored>(&mut self, simd: S) {
         let Range { start, end } = self.columns.range();
-        for first in (0..self.job.rows).step_by(ROWS) {
-            let rows = first..self.job.rows.min(first + ROWS);
+        let step = (ROWS / self.job.w.inputs()).max(1).next_multiple_of(S::DOT_TILE.0);
+        for first in (0..self.job.rows).step_by(step) {
+            let rows = first..self.job.rows.min(first + step);
             let mut column = start;
             while column < end && rows.len() < S::DOT_TILE.0 {
                 let next = end.min(column + LANES);
@@ -106,34 +110,61 @@ impl Dots<'_> {
     ) -> usize {
         let Self { job, columns, widened: scratch } = self;
         let k = job.w.inputs();
-        let w = &T::numbers(&job.w.bytes)[column * k..][..N * k];
+        let (w, next) = T::numbers(&job.w.bytes)[column * k..].split_at(N * k);
+        let mut next = Next::new(&next[..next.len().min(N * k)], rows.len() / R);
         if T::IS_F32 {
-            let m = rows_of_tiles::<S, T, R, N>(simd, job, columns, w, rows.clone(), column);
-            rows_of_tiles::<S, T, 1, N>(simd, job, columns, w, m..rows.end, column);
+            let m = rows_of_tiles::<S, T, T, R, N>(simd, job, columns, w, &mut next, rows.clone(), column);
+            rows_of_tiles::<S, T, T, 1, N>(simd, job, columns, w, &mut next, m..rows.end, column);
         } else {
             // Widened once for all rows.
             widen::<S, T>(simd, w, scratch);
             let w = widened(&scratch[..w.len()]);
-            let m = rows_of_tiles::<S, F32, R, N>(simd, job, columns, w, rows.clone(), column);
-            rows_of_tiles::<S, F32, 1, N>(simd, job, columns, w, m..rows.end, column);
+            let m = rows_of_tiles::<S, F32, T, R, N>(simd, job, columns, w, &mut next, rows.clone(), column);
+            rows_of_tiles::<S, F32, T, 1, N>(simd, job, columns, w, &mut next, m..rows.end, column);
         }
         N
     }
 }
 
-/// `N` outputs of as many whole tiles of `R` rows as there are in `rows`; `w` are the outputs' weights. Returns the first
-/// row that is left.
+/// The weights that come next. They are asked for while others are multiplied: so few outputs at a time are too short a
+/// run of memory for the processor to foresee.
+struct Next<'a, T: Stored> {
+    numbers: &'a [T::Number],
+    /// How many to ask for at a time.
+    step: usize,
+}
+
+impl<'a, T: Stored> Next<'a, T> {
+    fn new(numbers: &'a [T::Number], steps: usize) -> Self {
+        let line = LINE / size_of::<T::Number>();
+        Self { numbers, step: numbers.len().div_ceil(steps.max(1)).next_multiple_of(line) }
+    }
+
+    #[inline(always)]
+    fn ask<S: Simd>(&mut self, simd: S) {
+        let (step, rest) = self.numbers.split_at(self.step.min(self.numbers.len()));
+        self.numbers = rest;
+        for line in step.chunks(LINE / size_of::<T::Number>()) {
+            simd.prefetch(line.as_ptr().cast());
+        }
+    }
+}
+
+/// `N` outputs of as many whole tiles of `R` rows as there are in `rows`; `w` are the outputs' weights, `next` those of the
+/// next outputs. Returns the first row that is left.
 #[inline(always)]
-fn rows_of_tiles<S: Simd, T: Stored, const R: usize, const N: usize>(
+fn rows_of_tiles<S: Simd, T: Stored, U: Stored, const R: usize, const N: usize>(
     simd: S,
     job: &Product<'_>,
     columns: &mut Columns<'_>,
     w: &[T::Number],
+    next: &mut Next<'_, U>,
     rows: Range<usize>,
     column: usize,
 ) -> usize {
     let mut m = rows.start;
     while m + R <= rows.end {
+        next.ask(simd);
         tile::<S, T, R, N>(simd, job, columns, w, m, column);
         m += R;
     }
@@ -176,20 +207,18 @@ fn tile<S: Simd, T: Stored, const R: usize, const N: usize>(
             add_products(simd, inputs, T::load_up_to(simd, &w[whole..]), sums);
         }
     }
-    // Output by output, as many as there are registers of sums at most.
+    // Row by row, as many as there are registers of sums at most.
     let mut totals = [0.0; 2 * LANES];
-    for (totals, vectors) in totals.chunks_mut(LANES).zip(sums.as_flattened().chunks(LANES)) {
+    for (first, totals) in (0..R * N).step_by(LANES).zip(totals.chunks_mut(LANES)) {
         let mut whole = [simd.splat(0.0); LANES];
-        for (whole, v) in whole.iter_mut().zip(vectors) {
-            *whole = *v;
+        for (i, whole) in (first..R * N).zip(&mut whole) {
+            *whole = sums[i % N][i / N];
         }
         totals.copy_from_slice(&simd.lanes(simd.sums(whole)));
     }
     let skip = column - columns.range().start;
-    for r in 0..R {
-        for (c, y) in columns.row(m + r)[skip..][..N].iter_mut().enumerate() {
-            *y = totals[c * R + r];
-        }
+    for (r, totals) in totals.chunks_exact(N).take(R).enumerate() {
+        columns.row(m + r)[skip..][..N].copy_from_slice(totals);
     }
 }
 

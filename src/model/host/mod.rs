@@ -220,11 +220,14 @@ impl Network for HostNetwork {
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let (n, vocabulary) = (hidden.dim(0)?, self.config.vocab_size);
         let mut logits = vec![];
-        memory::resize(LOGITS, &mut logits, n * vocabulary)?;
-        with_slice(hidden, |x| self.lm_head.matmul(x, None, Epilogue::None, &mut logits))?;
-        Ok(Tensor::from_vec(logits, (n, vocabulary), &Device::Cpu)?)
+        self.logits_into(hidden, &mut logits)?;
+        Ok(Tensor::from_vec(logits, (hidden.dim(0)?, self.config.vocab_size), &Device::Cpu)?)
+    }
+
+    fn logits_into(&self, hidden: &Tensor, logits: &mut Vec<f32>) -> Result<()> {
+        memory::resize(LOGITS, logits, hidden.dim(0)? * self.config.vocab_size)?;
+        with_slice(hidden, |x| self.lm_head.matmul(x, None, Epilogue::None, logits))
     }
 
     fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>> {

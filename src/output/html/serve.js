@@ -183,7 +183,7 @@ function start() {
 
   // Shows one more token.
   const add = (token) => {
-    const isAtEnd = words.getBoundingClientRect().bottom < innerHeight, last = tokens.push(token) - 1;
+    const last = tokens.push(token) - 1;
     let from = last - parts, bytes = tokens.slice(from).flatMap(({ token }) => bytesOf(token));
     // The tokens before may not go on with this one.
     if (decoded(bytes, true) === null) [from, bytes, parts] = [last, bytesOf(token.token), 0];
@@ -201,7 +201,6 @@ function start() {
     span.tabIndex = -1;
     spans.push(span);
     if (chosen === null || chosen >= from) choose(chosen ?? 0);
-    if (isAtEnd) span.scrollIntoView({ block: "nearest" });
   };
   const redraw = (kept) => {
     [tokens, spans, parts, chosen, pin] = [[], [], 0, null, null];
@@ -270,7 +269,7 @@ function start() {
       about.textContent = line(`${model.id} · sees ${model.max_model_len} tokens`);
       document.title = line(`${model.id} · gpt2`);
       field("max_tokens").max = Math.min(model.max_model_len, SETTINGS.max_tokens[0].max);
-      field("max_tokens").dispatchEvent(new Event("input"));
+      field("max_tokens").dispatchEvent(new Event("input", { bubbles: true }));
       if (isDue) begin();
     } catch (error) {
       complain(error);

@@ -1,6 +1,7 @@
 //! The scores of a text for people.
 
 use anyhow::Result;
+use gpt2::base::math;
 use gpt2::error::tokens_text;
 use unicode_width::UnicodeWidthStr;
 
@@ -115,7 +116,7 @@ impl ScoreRecord {
             writeln!(out, "surprisal      {:.2} bits in all, {:.4} a token", in_bits(sum), in_bits(mean))?;
             writeln!(out, "perplexity     {bold}{perplexity:.4}{bold:#}")?;
             if self.protocol.stride.is_some() {
-                writeln!(out, "               {:.4} with all scored tokens weighted equally", (-mean).exp())?;
+                writeln!(out, "               {:.4} with all scored tokens weighted equally", math::exp(-mean))?;
             }
         }
         if let Some(bits) = self.bits_per_byte {

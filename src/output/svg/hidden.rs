@@ -1,5 +1,7 @@
 //! Hidden states: the length of each token's vector, from layer to layer.
 
+use gpt2::base::math;
+
 use super::{Anchor, FOOT, HEAD, MARGIN, Picture, STRONG, Ticks, widest};
 use crate::output::tokens::cut;
 use crate::output::trace::{HiddenRecord, state_name};
@@ -69,7 +71,10 @@ impl Scale {
     /// Both ends and some round numbers between them.
     fn ticks(&self) -> Vec<(f32, String)> {
         let between: Vec<f32> = if self.logarithmic {
-            (-3..=6).map(|power| 10f32.powi(power)).filter(|x| *x > 1.6 * self.least && 1.6 * *x < self.most).collect()
+            (-3..=6)
+                .map(|power| math::pow(10.0, f64::from(power)) as f32)
+                .filter(|x| *x > 1.6 * self.least && 1.6 * *x < self.most)
+                .collect()
         } else {
             [1.0, 2.0, 3.0].map(|quarter| self.least + quarter / 4.0 * (self.most - self.least)).into()
         };
@@ -79,8 +84,9 @@ impl Scale {
 
     /// A shade up to 1 and always above 0.
     fn shade(&self, norm: f32) -> f32 {
+        let ln = |x: f32| math::ln(f64::from(x));
         let part = match self.logarithmic {
-            true => (norm / self.least).ln() / (self.most / self.least).ln(),
+            true => (ln(norm / self.least) / ln(self.most / self.least)) as f32,
             false => (norm - self.least) / (self.most - self.least),
         };
         if part.is_finite() { 0.06 + 0.94 * part.clamp(0.0, 1.0) } else { 0.06 }

@@ -9,14 +9,14 @@ use crate::harness::{gpt2, requires};
 /// Text that would break out of a page that inserted it as markup.
 const HOSTILE: &str = "Once </script><img src=x onerror=document.title='hit'> upon \u{202e} <!-- a";
 
-/// Its text, that of what is said about it, and that of the panel with alternatives.
+/// The text with its completion, what is said about it, what is wrong, and the panel with alternatives.
 const WORDS: &str = "document.getElementById('words').textContent";
 const STATE: &str = "document.getElementById('state').textContent";
 const FAULT: &str = "document.getElementById('fault').textContent";
 const PANEL: &str = "document.querySelector('.panel').innerText";
 const TOKENS: &str = "document.querySelectorAll('#words [data-from]')";
 
-/// The page with this prompt and these settings; `run` starts.
+/// Opens the page with this prompt and these settings, such as `&seed=1`; with `&run` it starts.
 #[track_caller]
 fn open(browser: &mut Browser, server: &Server, prompt: &str, settings: &str) {
     // From another page, since another fragment alone does not load it again.
@@ -29,7 +29,7 @@ fn encoded(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02x}")).collect()
 }
 
-/// Waits until it is finished.
+/// Waits until the completion is finished, or something is wrong.
 #[track_caller]
 fn finish(browser: &mut Browser) {
     browser.wait_for(&format!("!document.querySelector('.running') && ({STATE} + {FAULT}) !== ''"));
@@ -40,14 +40,14 @@ fn string(browser: &mut Browser, expression: &str) -> String {
     browser.value(expression).as_str().expect("a text").to_owned()
 }
 
-/// A token's place, and the alternatives to it: their names and the numbers of the panel.
+/// The alternatives in the panel, as they are shown: names and probabilities.
 #[track_caller]
 fn alternatives(browser: &mut Browser) -> Vec<(String, String)> {
     let rows = "[...document.querySelectorAll('.panel .row')].map((row) => [row.firstChild, row.lastChild].map((e) => e.textContent))";
     serde_json::from_value(browser.value(rows)).expect("pairs")
 }
 
-/// Lets a token be picked, as by a pointer.
+/// The element of a token.
 fn token(i: usize) -> String {
     format!("{TOKENS}[{i}]")
 }

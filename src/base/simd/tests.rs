@@ -1,7 +1,7 @@
 //! The level in use against plain Rust.
 
 use super::*;
-use crate::kernels::test_numbers;
+use crate::base::test_numbers;
 
 /// The operations on numbers that levels do in their own ways, against plain Rust's.
 struct Compare<'a>(&'a [f32; 256]);
@@ -10,7 +10,7 @@ impl Kernel for Compare<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let plain = portable::Portable;
+        let plain = portable::BASELINE;
         let (rows, _) = self.0.as_chunks::<LANES>();
         let mut vectors = [simd.splat(0.0); LANES];
         for (v, row) in vectors.iter_mut().zip(rows) {
@@ -82,7 +82,7 @@ impl Kernel for CompareIntegers {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { weights, x, numbers } = self;
-        let plain = portable::Portable;
+        let plain = portable::BASELINE;
         let (v, factors) = (simd.load_i(&weights), simd.load_i(&x));
         assert_eq!(lanes(simd, v), weights);
         assert_eq!(lanes(simd, simd.load_fours(&weights.map(i32::to_ne_bytes))), weights);
@@ -142,4 +142,59 @@ fn a_matrix_unit_is_set_up_once() {
     assert!(amx::Amx::configure(16).is_none());
     drop(unit);
     assert_eq!(amx::Amx::configure(16).is_some(), level() == Level::Amx);
+}
+
+/// The products and sums of the level in use.
+struct Fused<'a> {
+    a: &'a [f32; LANES],
+    b: &'a [f32; LANES],
+    c: &'a [f32; LANES],
+}
+
+impl Kernel for Fused<'_> {
+    type Output = [f32; LANES];
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> [f32; LANES] {
+        simd.lanes(simd.fma(simd.load(self.a), simd.load(self.b), simd.load(self.c)))
+    }
+}
+
+#[test]
+fn multiply_and_add_round_once() {
+    let mut seed = 1_u64;
+    let mut bits = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 32) as u32
+    };
+    // Numbers of few bits, whose sums are often ties; all numbers, among them infinities and NaN; neighbours of powers of
+    // two; those that are hardly normal.
+    let mut number = |kind: u32| {
+        let x = bits();
+        let sign = x & 1 << 31;
+        f32::from_bits(match kind {
+            0 => sign | ((115 + (x >> 8) % 24) << 23) | ((x & 7) << 20),
+            1 => x,
+            2 => sign | (((110 + x % 40) << 23) + ((x >> 12) & 3)).wrapping_sub(1),
+            _ => sign | ((x % 80) << 23) | ((x >> 3) & 0x7f_ffff),
+        })
+    };
+    for round in 0..200_000 {
+        let [a, b, c] = [round % 4, round / 4 % 4, round / 16 % 4].map(|kind| std::array::from_fn(|_| number(kind)));
+        let found = dispatch(Fused { a: &a, b: &b, c: &c });
+        for i in 0..LANES {
+            // The platform's own is right, if slow.
+            assert_same(found[i], a[i].mul_add(b[i], c[i]));
+        }
+    }
+}
+
+#[test]
+fn what_is_only_nearly_a_tie_is_rounded_as_none() {
+    // A product of nearly 2^-24, half a unit of a number that ends in 1.
+    let near = 2f32.powi(-12);
+    let (a, b, c) = (near * (1.0 + f32::EPSILON), near * (1.0 - f32::EPSILON), 1.0 + f32::EPSILON);
+    for (a, c) in [(a, c), (-a, c), (a, -c), (-a, -c)] {
+        assert_ne!((f64::from(a) * f64::from(b) + f64::from(c)) as f32, c, "rounding twice goes wrong");
+        assert_eq!(dispatch(Fused { a: &[a; LANES], b: &[b; LANES], c: &[c; LANES] }), [c; LANES]);
+    }
 }

@@ -1,4 +1,4 @@
-//! Plain Rust, for any processor.
+//! Plain Rust, for any processor: with its fused multiply-add, or with one of our own.
 
 use std::convert::Infallible;
 
@@ -6,16 +6,67 @@ use half::slice::HalfFloatSliceExt;
 
 use super::{Kernel, LANES, Simd};
 
-/// Plain Rust.
+/// Plain Rust; `FUSED` if the processor has fused multiply-add.
 #[derive(Clone, Copy)]
-pub struct Portable;
+pub struct Portable<const FUSED: bool>(());
 
-/// Runs a kernel.
+/// Without fused multiply-add, for tests of the other levels.
+#[cfg(test)]
+pub(super) const BASELINE: Portable<false> = Portable(());
+
+/// Runs a kernel without fused multiply-add.
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Portable)
+    kernel.run(Portable::<false>(()))
 }
 
-impl Simd for Portable {
+/// Runs a kernel with the processor's fused multiply-add.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "fma"))]
+pub(super) fn run_fused<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Portable::<true>(()))
+}
+
+/// `a * b + c`, rounded once.
+///
+/// The product is exact in f64, and the sum rounded to f64 is nearly always good enough to round again to f32. It is not if
+/// it may lie exactly between two f32 (of which its low bits tell) although the true sum does not.
+#[inline(always)]
+fn fused(a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
+    /// The bits of an f64 below half a unit of an f32. Where that is not a normal number, half a unit is a higher bit, and
+    /// these are 0 as well.
+    const LOW: u32 = (1 << 28) - 1;
+    let mut sums = [0.0; LANES];
+    // Its highest bit: a form that compilers find vectors for.
+    let mut doubts = 0;
+    for i in 0..LANES {
+        let sum = f64::from(a[i]) * f64::from(b[i]) + f64::from(c[i]);
+        sums[i] = sum as f32;
+        doubts |= (sum.to_bits() as u32 & LOW).wrapping_sub(1);
+    }
+    if doubts >> 31 == 1 { rounded_once(a, b, c) } else { sums }
+}
+
+/// As [`fused`], for any numbers.
+#[cold]
+#[inline(never)]
+fn rounded_once(a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
+    std::array::from_fn(|i| {
+        let (product, c) = (f64::from(a[i]) * f64::from(b[i]), f64::from(c[i]));
+        // Knuth's exact sum: `sum + error` is what it should be.
+        let sum = product + c;
+        let other = sum - product;
+        let error = (product - (sum - other)) + (c - other);
+        // Rounded to odd (Boldo and Melquiond 2008, "Emulation of FMA and correctly rounded sums"): of the two f64 beside an
+        // inexact sum the one whose last bit is 1, which the next rounding cannot take for a tie.
+        // Where the sum is not finite, the error is NaN.
+        let is_inexact = error.abs() > 0.0;
+        let step = u64::from(is_inexact) & !sum.to_bits() & 1;
+        let is_larger = (error > 0.0) == (sum > 0.0);
+        let odd = if is_larger { sum.to_bits() + step } else { sum.to_bits() - step };
+        f64::from_bits(odd) as f32
+    })
+}
+
+impl<const FUSED: bool> Simd for Portable<FUSED> {
     type V = [f32; LANES];
     type I = [i32; LANES];
     type Unit = Infallible;
@@ -88,8 +139,12 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        // Not `mul_add`: without the instruction that is a call into libm for every lane.
-        std::array::from_fn(|i| a[i] * b[i] + c[i])
+        if FUSED {
+            std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+        } else {
+            // Not `mul_add`: without the instruction that is a call into the platform's library for every lane.
+            fused(a, b, c)
+        }
     }
     #[inline(always)]
     fn round(self, a: Self::V) -> Self::V {

@@ -4,8 +4,8 @@
 //! that is `Simd` stands for instructions that the processor has: only `dispatch` makes one, after it has looked. So
 //! arithmetic on lanes is safe, as are loads and stores, which take references to as many numbers as there are lanes.
 //!
-//! All levels have 16 lanes, so a kernel splits and sums its work in the same order everywhere. Sums of integers are exact,
-//! so they are the same everywhere.
+//! All levels have 16 lanes, so a kernel splits and sums its work in the same order everywhere, and each operation rounds as
+//! IEEE 754 says. So all levels give the same bits, on every processor.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -31,6 +31,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Plain Rust, for any processor.
+    Baseline,
+    /// Plain Rust, with the processor's fused multiply-add.
     Portable,
     /// AVX2 with FMA and F16C (x86-64-v3).
     #[cfg(target_arch = "x86_64")]
@@ -54,6 +56,7 @@ impl Level {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Baseline => "baseline",
             Self::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
@@ -70,7 +73,7 @@ impl Level {
 }
 
 /// Every name that `GPT2_SIMD` may have, on any processor.
-const NAMES: [&str; 6] = ["portable", "avx2", "avx512", "vnni", "amx", "neon"];
+const NAMES: [&str; 7] = ["baseline", "portable", "avx2", "avx512", "vnni", "amx", "neon"];
 
 /// The level that the environment variable `GPT2_SIMD` asks for, if it is set, by its name.
 ///
@@ -86,14 +89,15 @@ pub fn asked_level() -> Result<Option<&'static str>> {
 }
 
 /// The level in use: the best that the processor offers, or a lower one if the environment variable `GPT2_SIMD`
-/// (`portable`, `avx2`, `avx512`, `vnni`, `amx`, `neon`) asks for it.
+/// (`baseline`, `portable`, `avx2`, `avx512`, `vnni`, `amx`, `neon`) asks for it.
 #[must_use]
 pub fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
         let best = detected();
         match std::env::var("GPT2_SIMD").as_deref() {
-            Ok("portable") => Level::Portable,
+            Ok("baseline") => Level::Baseline,
+            Ok("portable") => best.min(Level::Portable),
             #[cfg(target_arch = "x86_64")]
             Ok("avx2") => best.min(Level::Avx2),
             #[cfg(target_arch = "x86_64")]
@@ -118,7 +122,8 @@ fn detected() -> Level {
         (true, true, true) => Level::Vnni,
         (true, true, false) => Level::Avx512,
         (true, false, _) => Level::Avx2,
-        _ => Level::Portable,
+        _ if is_x86_feature_detected!("fma") => Level::Portable,
+        _ => Level::Baseline,
     }
 }
 
@@ -129,7 +134,9 @@ fn detected() -> Level {
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detected() -> Level {
-    Level::Portable
+    // Their baseline has fused multiply-add, or none of them has.
+    let is_fused = cfg!(any(target_arch = "riscv64", target_arch = "powerpc64", target_arch = "s390x"));
+    if is_fused { Level::Portable } else { Level::Baseline }
 }
 
 /// Work that is done with the instructions of a level.
@@ -146,8 +153,13 @@ pub trait Kernel {
 #[inline]
 pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     match level() {
-        Level::Portable => portable::run(kernel),
+        Level::Baseline => portable::run(kernel),
         // SAFETY: `level` is at most what was detected, here and below.
+        #[cfg(target_arch = "x86_64")]
+        Level::Portable => unsafe { portable::run_fused(kernel) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Level::Portable => portable::run_fused(kernel),
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { avx2::run(kernel) },
         #[cfg(target_arch = "x86_64")]
@@ -212,7 +224,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The same for NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a * b + c`, rounded once where the processor can.
+    /// `a * b + c`, rounded once.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// To whole numbers, ties to even.
     fn round(self, a: Self::V) -> Self::V;

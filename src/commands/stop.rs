@@ -63,6 +63,11 @@ impl Stop {
         if self.is_interrupted() { Interrupted.into() } else { Terminated.into() }
     }
 
+    /// Says that rows under way took longer than they may.
+    pub fn say_unfinished() {
+        say("terminated: some rows under way are not finished");
+    }
+
     /// Ends the program if the rows under way take longer than they may. A line of results is never cut.
     fn watch(&self) {
         /// How often to look whether a signal has come.
@@ -78,7 +83,7 @@ impl Stop {
             std::thread::sleep(TICK);
             line = whole_lines().try_lock();
         }
-        say("terminated: some rows under way are not finished");
+        Self::say_unfinished();
         signal_hook::low_level::exit(Terminated::EXIT_CODE.into());
     }
 }

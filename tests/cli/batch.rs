@@ -208,3 +208,36 @@ fn the_first_result_does_not_wait_for_the_end_of_the_pipe() {
     drop(stdin);
     assert!(child.wait().unwrap().success());
 }
+
+/// Rows that failed in the run before, or that a killed run had not finished, are done last and stand where they belong.
+#[test]
+fn a_continued_run_keeps_the_order_of_its_inputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let rows = |name: &str| -> String {
+        let row = |i: usize| match i % 7 {
+            3 => "no row\n".to_owned(),
+            _ => json!({"id": format!("{name}{i}"), "prompt": format!("There were {i} kings")}).to_string() + "\n",
+        };
+        (0..20).map(row).collect()
+    };
+    std::fs::write(path("b"), rows("b")).unwrap();
+    std::fs::write(path("a"), rows("a")).unwrap();
+    for subcommand in [&["generate", "-n", "3"][..], &["score"], &["tokenize"]] {
+        let run = |output: &str, more: &[&str]| {
+            let (b, a, output) = (path("b"), path("a"), path(output));
+            let base =
+                ["-m", "demo", "--input", &b, &a, "--ordered", "--no-timings", "--keep-going", "--output", &output];
+            gpt2(&[subcommand, &base, more].concat()).succeeds();
+        };
+        run("whole", &[]);
+        run("part", &[]);
+        let part = std::fs::read_to_string(path("part")).unwrap();
+        let without_some: String =
+            part.lines().enumerate().filter(|(i, _)| i % 9 != 2).map(|(_, l)| l.to_owned() + "\n").collect();
+        std::fs::write(path("part"), without_some).unwrap();
+        run("part", &["--resume"]);
+        assert_eq!(std::fs::read_to_string(path("part")).unwrap(), part, "{subcommand:?}");
+        assert_eq!(std::fs::read_to_string(path("whole")).unwrap(), part, "{subcommand:?}");
+    }
+}

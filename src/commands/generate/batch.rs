@@ -120,7 +120,11 @@ impl Batch<'_> {
             }
             if stop.is_ending() {
                 let since = *ending.get_or_insert_with(Instant::now);
-                if engine.is_idle() || since.elapsed() > GRACE {
+                if engine.is_idle() {
+                    return Ok(false);
+                }
+                if since.elapsed() > GRACE {
+                    Stop::say_unfinished();
                     return Ok(false);
                 }
             }

@@ -130,6 +130,11 @@ impl Input {
         self.seen.is_none().then_some(&self.asked.paths)
     }
 
+    /// The names of the inputs.
+    pub fn names(&self) -> &[String] {
+        &self.asked.names
+    }
+
     /// The hash of the rows so far.
     pub fn rows_hash(&self) -> Hash {
         short(*self.hash.clone())

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use gpt2::Error;
-use gpt2::decode::{GenerationConfig, PARAMETERS};
+use gpt2::decode::{GenerationConfig, PARAMETERS, Parameter};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -63,7 +63,10 @@ impl Settings {
             .parameters
             .keys()
             .chain(self.parameters.keys().filter(|key| !earlier.parameters.contains_key(*key)));
-        let shown = |settings: &Self, name: &str| match settings.parameters.get(name) {
+        // An earlier version may not have had the parameter.
+        let default = |name: &str| Parameter::named(name).map(|parameter| parameter.json(&GenerationConfig::default()));
+        let shown = |settings: &Self, name: &str| match settings.parameters.get(name).cloned().or_else(|| default(name))
+        {
             None | Some(Value::Null) => "not set".to_owned(),
             Some(value) => value.to_string(),
         };
@@ -242,6 +245,10 @@ mod tests {
         assert_eq!(one.difference(&Settings { seed: 2, model: "./m".into(), ..one.clone() }), None);
         let other = settings(json!({"max_new_tokens": 7, "bos": false, "top_p": 0.5}));
         assert_eq!(one.difference(&other).unwrap(), "`max_new_tokens` 7 (now 5), `top_p` 0.5 (now not set)");
+        let newer = settings(json!({"max_new_tokens": 5, "bos": false, "presence_penalty": 0.0, "logit_bias": {}}));
+        assert_eq!(newer.difference(&one), None, "a parameter that an earlier version did not have");
+        let newer = settings(json!({"max_new_tokens": 5, "bos": false, "presence_penalty": 0.5}));
+        assert_eq!(newer.difference(&one).unwrap(), "`presence_penalty` 0.0 (now 0.5)");
         let other = Settings { weights: "v".into(), model: "n".into(), ..one.clone() };
         assert_eq!(one.difference(&other).unwrap(), "the model n, not m");
         let other = Settings { weights: "v".into(), ..one.clone() };

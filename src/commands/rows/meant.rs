@@ -8,6 +8,9 @@ use super::values::PROMPT_KEYS;
 const OTHER_NAMES: [(&str, &str); 3] =
     [("max_tokens", "max_new_tokens"), ("max_completion_tokens", "max_new_tokens"), ("n_predict", "max_new_tokens")];
 
+/// transformers' names that differ from ours, and that rows may have.
+const TRANSFORMERS_NAMES: [&str; 4] = ["do_sample", "stop_strings", "prompt_lookup_num_tokens", "eos_token_id"];
+
 /// The key that was meant by `other`, which means nothing: how that is called, and the key. Parameters may be meant only
 /// where there are `parameters`; `own` are keys of the subcommand's own.
 pub fn meant(other: &str, parameters: bool, own: &[&'static str]) -> Option<(&'static str, &'static str)> {
@@ -15,7 +18,8 @@ pub fn meant(other: &str, parameters: bool, own: &[&'static str]) -> Option<(&'s
     if let Some((_, ours)) = known {
         return Some(("another name of", ours));
     }
-    let parameters = PARAMETERS.iter().map(|parameter| parameter.name).filter(|_| parameters);
+    let ours = PARAMETERS.iter().map(|parameter| parameter.name);
+    let parameters = ours.chain(TRANSFORMERS_NAMES).filter(|_| parameters);
     // Short ones are nearly words of others: `context`, `content`.
     let own = own.iter().copied().filter(|name| name.len() > 7);
     let mut keys = ["id"].into_iter().chain(PROMPT_KEYS).chain(parameters).chain(own);

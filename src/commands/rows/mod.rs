@@ -3,8 +3,8 @@
 //! Every subcommand that takes rows reads them with [`Input`] and writes [`Results`], so that keys, ids, errors and
 //! `--resume` work the same everywhere; [`Batch`] is the loop between them. `row` knows what the keys of a row mean, `values`
 //! what their values, `entries` how both are written, `meant` which key a misspelt one was, `equal` which ids are the same,
-//! `lines` what a line is; `columns` gives all records the same keys, `sink` writes lines, `ledger` knows what an output was
-//! made with.
+//! `lines` what a line is; `columns` gives all records the same keys, `sink` writes lines, `order` sorts them, `ledger` knows what
+//! an output was made with.
 
 mod batch;
 mod columns;
@@ -14,6 +14,7 @@ mod input;
 mod ledger;
 mod lines;
 mod meant;
+mod order;
 mod progress;
 mod results;
 mod row;

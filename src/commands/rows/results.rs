@@ -31,6 +31,7 @@ pub struct Results {
     settings: Settings,
     on_row_error: OnRowError,
     keep_going: bool,
+    is_ordered: bool,
     shard: Option<String>,
     summary: Option<PathBuf>,
     is_untimed: bool,
@@ -86,6 +87,7 @@ impl Results {
             settings: settings.clone(),
             on_row_error: args.on_row_error,
             keep_going: args.keep_going,
+            is_ordered: args.ordered,
             shard,
             summary: args.summary.clone(),
             is_untimed: args.no_timings,
@@ -198,6 +200,9 @@ impl Results {
     /// # Errors
     /// [`RowsFailed`], unless the flags say that this is no failure.
     pub fn finish(mut self, input: &Input) -> Result<()> {
+        if let (To::Records(sink), true) = (&self.to, self.is_ordered) {
+            sink.order(input.names())?;
+        }
         self.close();
         let tally = &self.shown.tally;
         let failed = tally.failed();

@@ -299,6 +299,8 @@ mod tests {
             ("Text", "text"),
             ("ID", "id"),
             ("promt", "prompt"),
+            ("do_smaple", "do_sample"),
+            ("stop_string", "stop_strings"),
         ] {
             let error =
                 format!("{other:?} is nearly `{name}`; write `{name}`, or carry it along with --keep {other:?}");

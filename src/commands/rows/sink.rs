@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::ledger::{Ledger, Settings, lock};
 use super::row::Row;
-use super::{Hash, Input};
+use super::{Hash, Input, order};
 use crate::cli::advice::{self, Spelling};
 use crate::cli::{RowArgs, Verbosity, is_stdin};
 use crate::output::{self, Stdout, check_folder, say, say_written};
@@ -134,6 +134,15 @@ impl Sink {
             let rows = if written == 1 { "row" } else { "rows" };
             let before = if before == 0 { String::new() } else { format!(" beside {before} of an earlier run") };
             say_written(path, format_args!("results of {written} {rows}{before}"));
+        }
+    }
+
+    /// Puts the results of an earlier run and of this one in the order of the inputs, of which these are the names if there
+    /// are several.
+    pub fn order(&self, files: &[String]) -> Result<()> {
+        match &self.output {
+            Output::File(_, path, _) if self.written > 0 && !self.done.is_empty() => order::restore(path, files),
+            _ => Ok(()),
         }
     }
 
@@ -271,15 +280,7 @@ fn repair(
         // Only the end is dropped. The file stays the same one, with its other names.
         File::options().write(true).open(path).and_then(|file| file.set_len(len)).with_context(cannot_write)?;
     } else {
-        // A file that is rewritten in place would be lost if this process were killed meanwhile.
-        let mut file = file.into_inner();
-        gpt2::files::atomically(path, |writer| {
-            let mut copy = |part: &Range<u64>| {
-                file.seek(SeekFrom::Start(part.start))?;
-                std::io::copy(&mut (&mut file).take(part.end - part.start), writer)
-            };
-            kept.iter().try_for_each(|part| copy(part).map(|_| ())).map_err(gpt2::Error::io("write", path))
-        })?;
+        order::rewrite(path, file.into_inner(), kept.iter())?;
     }
     Ok(done)
 }

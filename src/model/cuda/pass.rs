@@ -14,6 +14,7 @@ use super::scratch::at;
 use super::shape::padded;
 use super::{Layer, Network};
 use crate::base::FloatType;
+use crate::base::math;
 use crate::error::Result;
 use crate::language_model::{Input, Output, Positions};
 use crate::logits::{LogNormalizer, Top};
@@ -40,7 +41,7 @@ pub fn read_top(bytes: &[u8]) -> Option<Top> {
         .map(|rank| (rank != u64::MAX).then_some((!(rank as u32), logit((rank >> 32) as u32))))
         .collect::<Option<_>>()?;
     let largest = best.first().map_or(0.0, |(_, logit)| *logit);
-    Some(Top { best, normalizer: LogNormalizer { largest, log_sum: f64::from_ne_bytes(*sum).ln() as f32 } })
+    Some(Top { best, normalizer: LogNormalizer { largest, log_sum: math::ln(f64::from_ne_bytes(*sum)) as f32 } })
 }
 
 /// The logit of an ordered number: the inverse of `rank_of` in `kernels`.

@@ -202,7 +202,8 @@ pub fn tokens_text(count: usize) -> String {
 
 /// What to do about a text that does not fit after another.
 fn shorter(text: usize, context: usize) -> String {
-    match context.saturating_sub(text) {
+    // The last token of all is only scored.
+    match (context + 1).saturating_sub(text) {
         0 => "shorten the text".to_owned(),
         left => format!("keep no more of the former than its last {}", tokens_text(left)),
     }

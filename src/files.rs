@@ -123,30 +123,70 @@ impl SmallFile {
 
 /// Writes the file at `path` with `fill`, by way of a temporary file beside it that takes its name once everything is
 /// on disk. An error leaves no new file, and an existing one unchanged; so does a signal, where the system has files
-/// without a name. Anything but a regular file, such as `/dev/stdout` or a named pipe, is written to directly.
+/// without a name. A link stays, and its target is written. Anything but a regular file, such as `/dev/stdout` or a named
+/// pipe, is written to directly.
 ///
 /// # Errors
 /// [`Error::Io`] with the path, and the errors of `fill`.
 pub fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<()> {
-    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-        let file = File::options().write(true).open(path).map_err(Error::io("write", path))?;
+    let target = target(path).map_err(Error::io("write", path))?;
+    if is_of_this_process(&target) || std::fs::metadata(&target).is_ok_and(|metadata| !metadata.is_file()) {
+        // At its end, where the system's name of stdout is that of a file.
+        let file = File::options().append(true).open(path).map_err(Error::io("write", path))?;
         let mut writer = BufWriter::new(&file);
         fill(&mut writer)?;
         return writer.flush().map_err(Error::io("write", path));
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     remove_abandoned(folder);
     let temporary = Temporary::create(folder).map_err(Error::io("create", path))?;
     let mut writer = BufWriter::with_capacity(1 << 20, temporary.file());
     fill(&mut writer)?;
     writer.flush().map_err(Error::io("write", path))?;
     drop(writer);
-    if let Ok(replaced) = std::fs::metadata(path) {
+    if let Ok(replaced) = std::fs::metadata(&target) {
         // Who may read the file is its owner's choice, where the file system knows such choices.
         let _ = temporary.file().set_permissions(replaced.permissions());
     }
     temporary.file().sync_all().map_err(Error::io("write", path))?;
-    temporary.persist(folder, path).map_err(Error::io("write", path))
+    temporary.persist(folder, &target).map_err(Error::io("write", path))
+}
+
+/// Removes the file that [`atomically`] would replace, if there is one; a link stays.
+///
+/// # Errors
+/// [`Error::Io`] with the path.
+pub fn remove(path: &Path) -> Result<()> {
+    let target = target(path).map_err(Error::io("write", path))?;
+    if is_of_this_process(&target) || !target.is_file() {
+        return Ok(());
+    }
+    std::fs::remove_file(&target).map_err(Error::io("write", path))
+}
+
+/// Where a path leads by links, the last of which may lead nowhere; one of [this process's](is_of_this_process) is not
+/// followed.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    /// As many as Linux follows.
+    const MOST_LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        if is_of_this_process(&path) {
+            return Ok(path);
+        }
+        match std::fs::read_link(&path) {
+            // What is absolute replaces the folder.
+            Ok(next) => path = path.parent().unwrap_or(Path::new("")).join(next),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(io::Error::other("too many links"))
+}
+
+/// Whether it is the system's name for a file that this process has open, such as `/dev/stdout`.
+fn is_of_this_process(path: &Path) -> bool {
+    let streams = ["/dev/stdin", "/dev/stdout", "/dev/stderr"];
+    path.starts_with("/proc") || path.starts_with("/dev/fd") || streams.iter().any(|stream| path == Path::new(stream))
 }
 
 /// A file that takes its name once it is complete.

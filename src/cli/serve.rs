@@ -24,7 +24,7 @@ pub struct ServeArgs {
     /// What clients must send as `Authorization: Bearer K` [env: GPT2_API_KEY]
     ///
     /// Other users of this machine can read a command line, so the environment is the better place.
-    #[arg(help_heading = "Server", long, value_name = "K")]
+    #[arg(help_heading = "Server", long, value_name = "K", value_parser = key)]
     pub api_key: Option<String>,
     /// Prompts to continue at the same time
     #[arg(help_heading = "Server", long, value_name = "N", default_value_t = 32, value_parser = number::whole::<usize>(1..=4096))]
@@ -38,9 +38,21 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// What clients must send: the flag's value, else the environment's. An empty one is none.
-    pub fn api_key(&self) -> Option<String> {
-        let key = self.api_key.clone().or_else(|| std::env::var("GPT2_API_KEY").ok());
-        key.filter(|key| !key.is_empty())
+    /// What clients must send: the flag's value, else the environment's, of which an empty one is none.
+    ///
+    /// # Errors
+    /// [`gpt2::Error::Usage`] if no client could send it.
+    pub fn api_key(&self) -> Result<Option<String>, gpt2::Error> {
+        let by_environment = || std::env::var("GPT2_API_KEY").ok().filter(|key| !key.is_empty());
+        let given = self.api_key.clone().or_else(by_environment);
+        given.map(|given| key(&given)).transpose().map_err(|fault| gpt2::Error::Usage(format!("the key {fault}")))
+    }
+}
+
+/// A key, which clients send in a header.
+fn key(text: &str) -> Result<String, String> {
+    match !text.is_empty() && text.trim() == text && !text.contains(char::is_control) {
+        true => Ok(text.to_owned()),
+        false => Err("takes at least a letter, and no line breaks or spaces at its ends".to_owned()),
     }
 }

@@ -23,6 +23,8 @@ mod info;
 mod inputs;
 #[cfg(unix)]
 mod json_page;
+#[cfg(target_os = "linux")]
+mod links;
 mod memory;
 mod newcomer;
 #[cfg(unix)]

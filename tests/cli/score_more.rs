@@ -380,15 +380,16 @@ fn what_does_not_fit_after_a_context_is_advised_what_does() {
     let words = |n: usize| vec![" a"; n].concat();
     let (context, text) = (words(510), words(10));
     let advice = "error: what comes before the text has 510 tokens, the text 10, and the model's context is 512; \
-                  keep no more of the former than its last 502 tokens\n";
+                  keep no more of the former than its last 503 tokens\n";
     let score = |context: &str| gpt2(&["score", "-m", "demo", "--context", context, &text]);
     score(&context).fails(2, &[advice]);
-    score(&words(502)).succeeds();
+    score(&words(503)).succeeds();
+    score(&words(504)).fails(2, &["503 tokens"]);
     gpt2(&["score", "-m", "demo", "--context", &context, "--candidate", &text, "--candidate", " b"])
         .fails(2, &[advice]);
     gpt2(&["score", "-m", "demo", "--context", " a", &words(520)]).fails(2, &["; shorten the text\n"]);
     let row = json!({"context": context, "text": text}).to_string() + "\n";
     let failed = gpt2(&["score", "-m", "demo", "--input", "-"]).stdin(&row).fails(3, &[]).json_lines();
     assert_eq!(failed[0]["error_kind"], "context");
-    assert!(failed[0]["error"].as_str().unwrap().ends_with("its last 502 tokens"), "{}", failed[0]);
+    assert!(failed[0]["error"].as_str().unwrap().ends_with("its last 503 tokens"), "{}", failed[0]);
 }

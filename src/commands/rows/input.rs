@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use gpt2::Error;
 use sha2::{Digest, Sha256};
 
-use super::lines::{Line, Lines, Utf16, other_format};
+use super::lines::{Line, Lines, Unreadable, Utf16, other_format};
 use super::row::{self, Form, Keys, Refused, Row};
 use super::{Hash, short, sink};
 use crate::cli::{RowArgs, Shard, TextsArgs, is_stdin};
@@ -161,6 +161,7 @@ impl Input {
             };
             let Asked { form, names, shard, .. } = &*self.asked;
             let name = &names[file];
+            let text = readable(text, name)?;
             if is_first {
                 check_format(name, form, &text)?;
             }
@@ -223,6 +224,15 @@ fn read(readers: Vec<Box<dyn BufRead + Send>>, sender: &SyncSender<Option<Placed
     }
 }
 
+/// A line, unless the input of this name could not be read.
+fn readable(line: Result<String>, name: &str) -> Result<Result<String>> {
+    match line.map_err(|error| error.downcast::<Unreadable>()) {
+        Ok(line) => Ok(Ok(line)),
+        Err(Ok(Unreadable(error))) => Err(error).with_context(|| format!("cannot read {name}")),
+        Err(Err(error)) => Ok(Err(error)),
+    }
+}
+
 fn check_format(name: &str, form: &Form, first: &Result<String>) -> Result<()> {
     let what = match first {
         Ok(_) if matches!(form, Form::Texts) => None,
@@ -242,6 +252,7 @@ fn scan(paths: &[PathBuf], names: &[String], form: &Form, wanted: bool) -> Resul
     for (which, (path, name)) in paths.iter().zip(names).enumerate() {
         let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
         for (i, (number, text)) in Lines::new(BufReader::new(file)).enumerate() {
+            let text = readable(text, name)?;
             if i == 0 {
                 check_format(name, form, &text)?;
             }

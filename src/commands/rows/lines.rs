@@ -1,8 +1,8 @@
 //! The lines of an input, and inputs that are something else than one JSON object a line.
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, Read};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use gpt2::files::{is_utf16, without_byte_order_mark};
 use gpt2::memory::readable;
 
@@ -18,6 +18,11 @@ pub type Line = (usize, Result<String>);
 #[derive(Debug, thiserror::Error)]
 #[error("UTF-16; save it as UTF-8")]
 pub struct Utf16;
+
+/// An input that fails while it is read: what is left of it is not known, so a run over it cannot be whole.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the input")]
+pub struct Unreadable(#[source] pub io::Error);
 
 /// Reads the lines that are not blank. An error of the reader is the last line, and so is an input that is [`Utf16`].
 pub struct Lines<R> {
@@ -36,7 +41,7 @@ impl<R: BufRead> Lines<R> {
     fn bytes(&mut self) -> Result<Option<Vec<u8>>> {
         let mut line = vec![];
         let mut reader = (&mut self.reader).take(self.longest);
-        reader.read_until(b'\n', &mut line).inspect_err(|_| self.ended = true).context("cannot read the input")?;
+        reader.read_until(b'\n', &mut line).inspect_err(|_| self.ended = true).map_err(Unreadable)?;
         match line.pop() {
             None => {
                 self.ended = true;
@@ -45,7 +50,7 @@ impl<R: BufRead> Lines<R> {
             Some(b'\n') => Ok(Some(line)),
             Some(_) if line.len() as u64 + 1 == self.longest => {
                 drop(line);
-                self.reader.skip_until(b'\n').inspect_err(|_| self.ended = true).context("cannot read the input")?;
+                self.reader.skip_until(b'\n').inspect_err(|_| self.ended = true).map_err(Unreadable)?;
                 bail!("longer than {}, the longest line that is read", readable(self.longest))
             }
             Some(last) => {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use gpt2::{Error, json};
+use gpt2::json;
 use serde::Serialize;
 
 use super::columns::Columns;
@@ -76,8 +76,8 @@ impl Results {
             false => To::Records(Sink::open(args, input, settings)?),
         };
         // It is the proof that a run is whole: until this one is, there is none.
-        if let Some(path) = args.summary.as_deref().filter(|path| path.is_file()) {
-            std::fs::remove_file(path).map_err(Error::io("write", path))?;
+        if let Some(path) = &args.summary {
+            gpt2::files::remove(path)?;
         }
         let has_bar = !verbosity.quiet && matches!(to, To::Records(_));
         Ok(Self {

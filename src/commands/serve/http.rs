@@ -81,7 +81,9 @@ pub async fn serve(listener: StdListener, router: Router, server: &Server, ready
         }
     }
     drop(listener);
-    say("ending: answering what is under way");
+    if !server.is_quiet {
+        say("ending: answering what is under way");
+    }
     let mut again = pin!(Signals::new()?.next());
     tokio::select! {
         () = graceful.shutdown() => Ok(()),

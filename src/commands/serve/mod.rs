@@ -54,6 +54,8 @@ struct Server {
     jobs: UnboundedSender<Job>,
     metrics: Arc<Metrics>,
     key: Option<String>,
+    /// Whether only errors are said.
+    is_quiet: bool,
     /// Whether only this machine can reach it.
     is_local: bool,
     timeout: Duration,
@@ -147,7 +149,7 @@ pub fn run(args: &ServeArgs, verbosity: Verbosity) -> Result<()> {
         .with_context(|| format!("cannot listen on {host}, port {port}: choose another with --host and --port"))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let (key, is_local) = (args.api_key(), is_local(address.ip()));
+    let (key, is_local) = (args.api_key()?, is_local(address.ip()));
     if !is_local && key.is_none() && !verbosity.quiet {
         say("warning: whoever reaches this machine can use the model: set GPT2_API_KEY, or leave out --host");
     }
@@ -163,6 +165,7 @@ pub fn run(args: &ServeArgs, verbosity: Verbosity) -> Result<()> {
         jobs,
         metrics,
         key,
+        is_quiet: verbosity.quiet,
         is_local,
         timeout: Duration::from_secs(args.timeout),
         bodies: Bodies::new(),

@@ -173,8 +173,9 @@ impl Fields {
         for ((text, ids), number) in prompt::read(prompt, pipeline, echo)?.into_iter().zip(0..) {
             let is_beyond = scores && ids.len() == context + 1;
             if is_beyond && beyond.is_none() {
-                // All of it is scored. What follows can only be said without its first token.
-                let crop = GenerationConfig { on_context_limit: OnContextLimit::Crop, ..config.clone() };
+                // All of it is scored. What follows can only be said without its first token, and then the context is full.
+                let (on_context_limit, max_new_tokens) = (OnContextLimit::Crop, 1);
+                let crop = GenerationConfig { on_context_limit, max_new_tokens, max_length: None, ..config.clone() };
                 beyond = Some(self::decoding(crop, best_of, scores, continues)?);
             }
             let decoding = beyond.as_ref().filter(|_| is_beyond).unwrap_or(&decoding);
@@ -218,14 +219,18 @@ impl Fields {
         config.check_values()?;
         if let Some(tokenizer) = &pipeline.tokenizer {
             // A special token has no text that could be found, so it ends the text as a token.
-            let mut stops = vec![];
+            let (mut stops, mut ends) = (vec![], vec![]);
             for stop in std::mem::take(&mut config.stop) {
                 match tokenizer.encode(&stop, true)?[..] {
-                    [token] if tokenizer.is_special(token.id) => config.eos_token_id.push(token.id),
+                    [token] if tokenizer.is_special(token.id) => ends.push(token.id),
                     _ => stops.push(stop),
                 }
             }
             config.stop = stops;
+            if config.ignore_eos && !ends.is_empty() {
+                (config.ignore_eos, config.eos_token_id) = (false, vec![]);
+            }
+            config.eos_token_id.extend(ends);
         }
         pipeline.encode_texts(&mut config)?;
         Ok(config)

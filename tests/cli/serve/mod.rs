@@ -144,13 +144,15 @@ fn a_full_context_and_one_more_token_are_scored() {
     let server = Server::demo();
     let ids: Vec<u32> = (0..513).map(|i| 100 + i * i % 4000).collect();
     let scored = gpt2(&["score", "-m", "demo", "--format", "json", "--ids", &id_text(&json!(ids))]).succeeds().json();
-    for (length, max_tokens) in [(512, 0), (512, 1), (513, 0), (513, 1)] {
+    for (length, max_tokens, generated) in
+        [(512, 0, 0), (512, 1, 1), (513, 0, 0), (513, 1, 1), (512, 9, 1), (513, 9, 1)]
+    {
         let body = json!({
             "prompt": ids[..length], "max_tokens": max_tokens, "temperature": 0, "logprobs": 1, "echo": true
         });
         let answer = server.complete(&body);
         let logprobs = answer["choices"][0]["logprobs"]["token_logprobs"].as_array().unwrap().clone();
-        assert_eq!(logprobs.len(), length + max_tokens);
+        assert_eq!(logprobs.len(), length + generated);
         assert_eq!(logprobs[..length], scored["logprobs"].as_array().unwrap()[..length]);
     }
     let longer = server.post("/v1/completions", &json!({"prompt": vec![100; 513], "max_tokens": 1}));
@@ -237,6 +239,15 @@ fn a_special_token_stops_a_text_although_it_has_none() {
         assert!(!stopped["text"].as_str().unwrap().contains("<|endoftext|>"));
     }
     assert!(count > 0);
+    // Also where the model's own end of text is to be passed by.
+    let body = json!({
+        "prompt": "The", "temperature": 0, "logit_bias": {"50256": 100}, "ignore_eos": true, "stop": "<|endoftext|>"
+    });
+    let answer = server.complete(&body);
+    assert_eq!(
+        (&answer["choices"][0]["finish_reason"], &answer["usage"]["completion_tokens"]),
+        (&json!("stop"), &json!(1))
+    );
 }
 
 #[test]

@@ -159,6 +159,12 @@ fn only_who_has_the_key_may_ask() {
     }
     let server = Server::start_with(&["-m", "demo", "--api-key", "flag"], &[("GPT2_API_KEY", "secret")]);
     assert_eq!(server.ask("GET /v1/models", &["Authorization: bearer flag"], "").status, 200);
+    for key in ["", " a", "a\nb"] {
+        gpt2(&["serve", "-m", "demo", "--port", "0", "--api-key", key])
+            .fails(2, &["--api-key takes at least a letter"]);
+    }
+    let with_key = gpt2(&["serve", "-m", "demo", "--port", "0"]).env("GPT2_API_KEY", "a\nb");
+    with_key.fails(2, &["the key takes at least a letter"]);
     // Without one, whatever clients send is accepted.
     let server = Server::demo();
     assert_eq!(server.ask("GET /v1/models", &["Authorization: Bearer "], "").status, 200);

@@ -115,6 +115,9 @@ fn errors_name_the_key_in_plain_words() {
         (r#"{"id": 1, "prompt": "x", "temperature": "hot"}"#, "`temperature` is \"hot\", not a number"),
         (r#"{"id": 1, "prompt": "x", "temprature": 1}"#, "\"temprature\" is nearly `temperature`"),
         (r#"{"id": 1, "prompt": "x", "maxNewTokens": 1}"#, "\"maxNewTokens\" is nearly `max_new_tokens`"),
+        (r#"{"id": 1, "prompt": "x", "seeds": 1}"#, "\"seeds\" is nearly `seed`"),
+        (r#"{"id": 1, "prompt": "x", "top_ps": 1}"#, "\"top_ps\" is nearly `top_p`"),
+        (r#"{"id": 1, "prompt": "x", "stop_sequences": ["a"]}"#, "\"stop_sequences\" is another name of `stop`"),
         (
             r#"{"id": 1, "prompt": "x", "max_new_tokens": 1.5}"#,
             "`max_new_tokens` is 1.5, not a whole number of 0 or more",

@@ -4,9 +4,15 @@ use gpt2::decode::PARAMETERS;
 
 use super::values::PROMPT_KEYS;
 
-/// Names that other programs have for parameters: OpenAI's, and llama.cpp's.
-const OTHER_NAMES: [(&str, &str); 3] =
-    [("max_tokens", "max_new_tokens"), ("max_completion_tokens", "max_new_tokens"), ("n_predict", "max_new_tokens")];
+/// Names that other programs have for parameters: OpenAI's, llama.cpp's, vLLM's, those of other interfaces.
+const OTHER_NAMES: [(&str, &str); 6] = [
+    ("max_tokens", "max_new_tokens"),
+    ("max_completion_tokens", "max_new_tokens"),
+    ("n_predict", "max_new_tokens"),
+    ("min_tokens", "min_new_tokens"),
+    ("best_of", "num_return_sequences"),
+    ("stop_sequences", "stop"),
+];
 
 /// transformers' names that differ from ours, and that rows may have.
 const TRANSFORMERS_NAMES: [&str; 4] = ["do_sample", "stop_strings", "prompt_lookup_num_tokens", "eos_token_id"];
@@ -26,7 +32,7 @@ pub fn meant(other: &str, parameters: bool, own: &[&'static str]) -> Option<(&'s
     keys.find(|name| is_nearly(other, name)).map(|name| ("nearly", name))
 }
 
-/// Whether `other` differs from `name` in case, dashes, underscores or, if the name is long, a letter or two.
+/// Whether `other` differs from `name` in case, dashes, underscores, an s at its end or, if the name is long, a letter or two.
 fn is_nearly(other: &str, name: &str) -> bool {
     let letters = |text: &str| text.replace(['_', '-', ' '], "").to_lowercase();
     let (other_letters, name_letters) = (letters(other), letters(name));
@@ -35,6 +41,9 @@ fn is_nearly(other: &str, name: &str) -> bool {
         5..=7 => 1,
         _ => 2,
     };
+    if other_letters.strip_suffix('s') == Some(&name_letters) && name != "id" {
+        return true;
+    }
     // A name such as `_id` is a name of its own.
     !other.starts_with('_')
         && other_letters.len().abs_diff(name_letters.len()) <= mistakes

@@ -37,6 +37,7 @@
 //! Reference: transformers 5.23.0, `generation/utils.py` and `generation/logits_process.py`.
 
 mod beam;
+mod constraint;
 mod contrastive;
 mod decoding;
 mod engine;

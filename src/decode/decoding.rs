@@ -3,10 +3,12 @@
 //! [`GenerationConfig`] is what a user writes; [`GenerationConfig::validate`] turns it into a [`Decoding`], in which
 //! every value is in range and every parameter belongs to the chosen strategy.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::parameters::{EarlyStopping, GenerationConfig, MOST_BEAMS, OnContextLimit};
 use super::processors::Processors;
+use super::single::ASSISTANT_GUESSES;
 use super::stop::StopRules;
 use crate::error::{Error, Result};
 
@@ -20,8 +22,12 @@ pub struct Decoding {
     pub(super) max_new_tokens: usize,
     /// The most tokens of prompt and continuation together, in place of `max_new_tokens`.
     pub(super) max_length: Option<usize>,
+    /// Seconds after which no more tokens are generated.
+    pub(super) max_time: Option<f64>,
     pub(super) on_context_limit: OnContextLimit,
     pub(super) logprobs: Option<usize>,
+    /// Whether log-probabilities come with the model's own.
+    pub(super) raw_logprobs: bool,
     pub(super) prompt: PromptLogprobs,
     pub(super) seed: u64,
 }
@@ -71,7 +77,12 @@ impl Decoding {
     /// Whether the engine needs a second model.
     #[must_use]
     pub fn needs_assistant(&self) -> bool {
-        matches!(self.strategy, Strategy::Single(Single { draft: Draft::Assistant, .. }))
+        matches!(self.strategy, Strategy::Single(Single { draft: Draft::Assistant { .. }, .. }))
+    }
+
+    /// The prompt that guidance pushes away from, if there is guidance.
+    pub(super) fn other_prompt<'a>(&'a self, prompt: &'a [u32]) -> Option<&'a [u32]> {
+        self.processors.guidance().map(|guidance| guidance.other(prompt))
     }
 }
 
@@ -97,13 +108,37 @@ pub(super) struct Single {
 }
 
 /// Where guesses at the next tokens come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Draft {
     None,
-    /// What followed an earlier occurrence of the last n-gram, up to this many tokens.
-    PromptLookup(usize),
-    /// A second model.
-    Assistant,
+    /// What followed an earlier occurrence of the last n-gram: at most so many tokens, after n-grams of at most `longest`
+    /// tokens.
+    PromptLookup {
+        most: usize,
+        longest: Option<usize>,
+    },
+    /// A second model: how many tokens it guesses at first, and the most; guesses end at one less probable than
+    /// `least_probable`.
+    Assistant {
+        first: usize,
+        most: usize,
+        least_probable: f32,
+    },
+}
+
+impl Draft {
+    /// How many tokens are guessed at first, and the most.
+    pub(super) fn guesses(&self) -> (usize, usize) {
+        match *self {
+            Self::None => (0, 0),
+            Self::PromptLookup { most, .. } => (most, most),
+            Self::Assistant { first, most, .. } => (first, most),
+        }
+    }
+
+    pub(super) fn is_assistant(&self) -> bool {
+        matches!(self, Self::Assistant { .. })
+    }
 }
 
 /// The parameters that all beam searches share.
@@ -135,8 +170,9 @@ impl GenerationConfig {
     pub fn validate(&self) -> Result<Decoding> {
         let config = self.completed();
         config.check_values()?;
-        config.check_encoded()?;
         let strategy = config.strategy()?;
+        config.check_encoded()?;
+        config.check_end()?;
         let eos_token_id = config.ends();
         let (warpers, min_tokens_to_keep) = match &strategy {
             Strategy::Single(single) => (single.sample, 1),
@@ -151,7 +187,9 @@ impl GenerationConfig {
             max_new_tokens: config.max_new_tokens,
             max_length: config.max_length,
             on_context_limit: config.on_context_limit,
-            logprobs: config.logprobs,
+            max_time: config.max_time,
+            logprobs: config.logprobs.or(config.raw_logprobs.then_some(0)),
+            raw_logprobs: config.raw_logprobs,
             prompt: PromptLogprobs::No,
             seed: config.seed.unwrap_or_default(),
         })
@@ -165,23 +203,72 @@ impl GenerationConfig {
     pub fn processors(&self) -> Result<Processors> {
         let config = self.completed();
         config.check_values()?;
+        config.check_processors()?;
         config.check_encoded()?;
+        config.check_end()?;
         Ok(Processors::new(&config, true, 1))
     }
 
     /// Fails if a text has not been turned into ids yet.
     fn check_encoded(&self) -> Result<()> {
-        if self.bad_words.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::parameter("bad_words", "must be turned into ids first"))
+        let texts = [
+            (self.bad_words.is_empty(), "bad_words"),
+            (self.logit_bias.texts.is_empty(), "logit_bias"),
+            (self.negative_prompt.is_none(), "negative_prompt"),
+        ];
+        match texts.iter().find(|(is_encoded, _)| !is_encoded) {
+            Some((_, name)) => Err(Error::parameter(name, "must be turned into ids first")),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails if a parameter needs an end of text and there is none. It is the model's, so it is not known before.
+    fn check_end(&self) -> Result<()> {
+        if self.exponential_decay_length_penalty.is_some() && self.ends().is_empty() {
+            let why = if self.ignore_eos { "`ignore_eos` leaves none" } else { "the model has none" };
+            let fault = format!("needs an end-of-text token, and {why}");
+            return Err(Error::parameter("exponential_decay_length_penalty", fault));
+        }
+        Ok(())
+    }
+
+    /// Checks which processors can be combined.
+    fn check_processors(&self) -> Result<()> {
+        let forced = &self.forced_eos_token_id;
+        let suppressed: HashSet<u32> = self.suppress_tokens.iter().copied().collect();
+        let excluded = [
+            (
+                self.negative_prompt.is_some() && self.negative_prompt_ids.is_some(),
+                "negative_prompt",
+                "and `negative_prompt_ids` say the same: leave one of them out",
+            ),
+            (
+                self.negative_prompt.is_some() && self.guidance_scale.is_none(),
+                "negative_prompt",
+                "needs `guidance_scale`, which says how far to push away from it",
+            ),
+            (
+                self.negative_prompt_ids.is_some() && self.guidance_scale.is_none(),
+                "negative_prompt_ids",
+                "needs `guidance_scale`, which says how far to push away from it",
+            ),
+            (
+                !forced.is_empty() && forced.iter().all(|id| suppressed.contains(id)),
+                "forced_eos_token_id",
+                "has no token that `suppress_tokens` does not ban: leave one of them out",
+            ),
+        ];
+        match excluded.iter().find(|(excluded, ..)| *excluded) {
+            Some((_, parameter, problem)) => Err(Error::parameter(parameter, *problem)),
+            None => Ok(()),
         }
     }
 
     /// Whether a parameter is set that only sampling uses. In contrastive search `top_k` is not one of them.
     fn shapes_distribution(&self) -> bool {
-        let warpers = [self.temperature, self.top_p, self.min_p, self.typical_p, self.epsilon_cutoff, self.eta_cutoff];
-        warpers.iter().any(Option::is_some) || (self.top_k.is_some() && self.penalty_alpha.is_none())
+        let masses = [self.top_h, self.top_p, self.min_p, self.typical_p];
+        let warpers = [self.temperature, self.epsilon_cutoff, self.eta_cutoff];
+        masses.iter().chain(&warpers).any(Option::is_some) || (self.top_k.is_some() && self.penalty_alpha.is_none())
     }
 
     /// Whether tokens are drawn.
@@ -190,6 +277,7 @@ impl GenerationConfig {
     }
 
     fn strategy(&self) -> Result<Strategy> {
+        self.check_processors()?;
         let sample = self.samples();
         let beams = self.num_beams > 1;
         let assisted = self.assistant || self.prompt_lookup.is_some();
@@ -216,6 +304,17 @@ impl GenerationConfig {
                 self.assistant && self.prompt_lookup.is_some(),
                 "prompt_lookup",
                 "cannot be combined with `assistant_model`",
+            ),
+            (
+                self.max_matching_ngram_size.is_some() && self.prompt_lookup.is_none(),
+                "max_matching_ngram_size",
+                "needs `prompt_lookup`",
+            ),
+            (self.num_assistant_tokens.is_some() && !self.assistant, "num_assistant_tokens", "needs `assistant_model`"),
+            (
+                self.assistant_confidence_threshold.is_some() && !self.assistant,
+                "assistant_confidence_threshold",
+                "needs `assistant_model`",
             ),
             (
                 groups && sample,
@@ -273,8 +372,12 @@ impl GenerationConfig {
             });
         }
         let draft = match self.prompt_lookup {
-            Some(n) => Draft::PromptLookup(n),
-            None if self.assistant => Draft::Assistant,
+            Some(most) => Draft::PromptLookup { most, longest: self.max_matching_ngram_size },
+            None if self.assistant => {
+                let (first, most) = self.num_assistant_tokens.map_or(ASSISTANT_GUESSES, |n| (n, n));
+                let least_probable = self.assistant_confidence_threshold.unwrap_or_default() as f32;
+                Draft::Assistant { first, most, least_probable }
+            }
             None => Draft::None,
         };
         Ok(Strategy::Single(Single { sample, num_return_sequences: self.num_return_sequences, draft }))

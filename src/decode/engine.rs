@@ -6,16 +6,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::beam::BeamSearch;
 use super::contrastive::ContrastiveSearch;
 use super::decoding::{Decoding, PromptLogprobs, Strategy};
 use super::group_beam::GroupBeamSearch;
 use super::parameters::OnContextLimit;
+use super::processors::Guidance;
 use super::prompt::PromptSearch;
 use super::room::Work;
 use super::rows::{Ended, Plans, Rows};
-use super::search::{NewToken, Search, Sequence, Task, TokenLogprob};
+use super::search::{NewToken, Plan, Search, Sequence, Task, TokenLogprob};
 use super::single::SingleSearch;
 use super::stop::Detokenize;
 use crate::error::{Error, Result, tokens_text};
@@ -84,9 +86,34 @@ pub(super) struct Request<'a> {
     repeated: usize,
     /// Whether it has reported the log-probabilities of its prompt.
     told: bool,
+    /// When it has to end; none if it need not, or has not been started.
+    deadline: Option<Instant>,
     /// The rows of the model, and of the assistant, reserved for it while it is active.
     rows: Vec<usize>,
     assistant_rows: Vec<usize>,
+}
+
+impl Request<'_> {
+    /// How many rows of the model it takes.
+    fn width(&self) -> usize {
+        self.search.width() * if self.guidance().is_some() { 2 } else { 1 }
+    }
+
+    pub fn guidance(&self) -> Option<&Guidance> {
+        self.task.decoding.processors.guidance()
+    }
+
+    /// Whether it wants log-probabilities before guidance and processors.
+    pub fn wants_raw(&self) -> bool {
+        self.task.decoding.raw_logprobs
+    }
+
+    /// Its time begins.
+    fn start_clock(&mut self) {
+        let seconds = self.task.decoding.max_time.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)));
+        // Of a time that is too long to count, there is no end.
+        self.deadline = seconds.and_then(Result::ok).and_then(|time| Instant::now().checked_add(time));
+    }
 }
 
 impl<'a> Engine<'a> {
@@ -145,8 +172,9 @@ impl<'a> Engine<'a> {
         let id = self.submitted;
         self.submitted += 1;
         let (rows, assistant_rows) = (vec![], vec![]);
-        let (reported, repeated, told) = (0, 0, false);
-        self.waiting.push_back(Request { id, task, search, work, reported, repeated, told, rows, assistant_rows });
+        let (reported, repeated, told, deadline) = (0, 0, false, None);
+        let request = Request { id, task, search, work, reported, repeated, told, deadline, rows, assistant_rows };
+        self.waiting.push_back(request);
         Ok(id)
     }
 
@@ -168,6 +196,7 @@ impl<'a> Engine<'a> {
             n_positions: self.model.model.n_positions(),
             assistant_positions: self.assistant.as_ref().map_or(0, |assistant| assistant.model.n_positions()),
             text: self.text,
+            is_late: false,
         }
     }
 
@@ -217,17 +246,19 @@ impl<'a> Engine<'a> {
 
     fn run(&mut self, events: &mut Vec<Event>) -> Result<()> {
         while let Some(assistant) = &mut self.assistant {
-            let mut plans =
-                Plans::new(&mut self.active, |r| &r.assistant_rows, |r, plan| r.search.draft(&r.task, plan));
+            let draft = |r: &mut Request<'a>, plan: &mut Plan| r.search.draft(&r.task, plan);
+            let mut plans = Plans::new(&mut self.active, |r| &r.assistant_rows, |_| Plan::default(), draft);
             if plans.is_empty() {
                 break;
             }
             let ended = plans.run(assistant, |r, output| r.search.drafted(&r.task, output).map(|()| None))?;
             self.retire(ended, events);
         }
-        let mut plans = Plans::new(&mut self.active, |r| &r.rows, |r, plan| r.search.plan(&r.task, plan));
+        let new = |r: &Request<'a>| Plan::new(&r.task, r.search.width());
+        let mut plans = Plans::new(&mut self.active, |r| &r.rows, new, |r, plan| r.search.plan(&r.task, plan));
         let mut tokens = vec![];
         let ended = plans.run(&mut self.model, |r, output| {
+            r.task.is_late = r.deadline.is_some_and(|deadline| Instant::now() >= deadline);
             let result = r.search.advance(&r.task, output, &mut tokens);
             if let Some(logprobs) = r.search.prompt_logprobs().filter(|_| !r.told) {
                 r.told = true;
@@ -267,7 +298,8 @@ impl<'a> Engine<'a> {
             }
             (now, all, self.widest) = (now + first, all + later, widest);
             let Some(mut request) = self.waiting.pop_front() else { break };
-            request.rows = self.model.take(request.search.width());
+            request.start_clock();
+            request.rows = self.model.take(request.width());
             if let Some(assistant) = self.assistant.as_mut().filter(|_| request.task.decoding.needs_assistant()) {
                 request.assistant_rows = assistant.take(request.search.width());
             }
@@ -302,7 +334,8 @@ impl<'a> Engine<'a> {
         self.batch_size = (failed.len() / 2).max(1);
         for request in failed.into_iter().rev() {
             let search = search(&request.task);
-            self.waiting.push_front(Request { search, repeated: 0, ..request });
+            let task = Task { is_late: false, ..request.task };
+            self.waiting.push_front(Request { search, task, repeated: 0, ..request });
         }
     }
 
@@ -359,7 +392,7 @@ fn check(task: &Task<'_>) -> Result<()> {
             vocab_size - 1
         )));
     }
-    decoding.processors.check(vocab_size)?;
+    decoding.processors.check(vocab_size, len)?;
     if let Some(length) = decoding.max_length.filter(|length| *length <= len) {
         return Err(Error::parameter(
             "max_length",
@@ -367,6 +400,13 @@ fn check(task: &Task<'_>) -> Result<()> {
         ));
     }
     let crops = decoding.on_context_limit == OnContextLimit::Crop;
+    let other = decoding.other_prompt(&task.prompt).map_or(0, <[u32]>::len);
+    if !crops && other > context {
+        let fault = format!(
+            "has {other} tokens, more than the context of {context}; shorten it, or use `on_context_limit` crop"
+        );
+        return Err(Error::parameter("negative_prompt", fault));
+    }
     let fits = match decoding.prompt {
         PromptLogprobs::No => crops || len <= context,
         PromptLogprobs::First => len <= context + usize::from(crops),

@@ -24,7 +24,7 @@
 //! |---|---|
 //! | `parameters` | the table of parameters: names, types, defaults, ranges, descriptions |
 //! | `decoding` | the checked configuration: which parameters can be combined, the strategy |
-//! | `processors` | changes to the scores of the next token: penalties, bans, temperature, truncations |
+//! | `processors` | changes to the scores of the next token: guidance, penalties, bans, temperature, truncations |
 //! | `single` | greedy search and sampling, with or without guesses (`lookup`, or a second model) |
 //! | `beam`, `group_beam` | beam search and beam sample, diverse beam search |
 //! | `contrastive` | contrastive search |
@@ -60,10 +60,10 @@ mod tests;
 pub use decoding::Decoding;
 pub use engine::{Engine, Event, RequestId, generate};
 pub use parameters::{
-    EarlyStopping, GenerationConfig, GenerationFile, Group, Meaning, OnContextLimit, PARAMETERS, Parameter, Takes,
-    Word, parameter_meaning, parse_ids,
+    Decay, EarlyStopping, GenerationConfig, GenerationFile, Group, LogitBias, Meaning, OnContextLimit, PARAMETERS,
+    Parameter, Takes, Word, parameter_meaning, parse_ids,
 };
-pub use processors::Processors;
 pub(crate) use processors::check_choice;
-pub use search::{Sequence, TokenLogprob};
+pub use processors::{Guidance, Processors};
+pub use search::{RawLogprob, Sequence, TokenLogprob};
 pub use stop::{Detokenize, FinishReason, NoText};

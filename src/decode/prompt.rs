@@ -91,7 +91,7 @@ impl Search for PromptSearch {
         let targets = &task.prompt[(self.seen + 1).min(task.prompt.len())..];
         let mut rows: Vec<_> = output.rows().zip(targets).map(|(row, id)| (&*row, *id as usize, None)).collect();
         pool::for_each(work, &mut rows, |(row, id, scored)| {
-            *scored = Some(logits::check_finite(row).map(|()| TokenLogprob::from_logits(row, *id, k)));
+            *scored = Some(logits::check_finite(row).map(|()| TokenLogprob::from_logits(row, *id, k, None)));
         });
         for scored in rows.into_iter().filter_map(|(_, _, scored)| scored) {
             self.scored.push(scored?);
@@ -181,7 +181,7 @@ mod tests {
             for (i, token) in scored.iter().enumerate() {
                 let mut model = scrambled(VOCAB, CONTEXT, 1);
                 let logits = model.forward(&[Input::logits(0, &ids[..=i])]).unwrap().logits;
-                assert_eq!(**token, *TokenLogprob::from_logits(&logits, token.id as usize, 2));
+                assert_eq!(**token, *TokenLogprob::from_logits(&logits, token.id as usize, 2, None));
             }
         }
     }

@@ -7,6 +7,7 @@ mod bench;
 mod browser;
 mod checkpoint;
 mod convert;
+mod decoding;
 mod early;
 mod engines;
 #[cfg(feature = "hub")]

@@ -13,6 +13,7 @@ use gpt2::analysis::score::{self, Progress, ScoreOptions, score};
 use gpt2::analysis::words::WordStarts;
 
 use self::asked::{Around, Asked, Encoder, ROW_KEYS};
+pub use self::asked::{Encoded, after};
 use self::records::{RowScore, Shown};
 use super::load::Loaded;
 use super::progress::TokenBar;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, InferenceCapabilities, TokRxInfo, TokTrie};
 use llguidance::{ParserFactory, regex_to_lark};
-use regex_syntax::hir::{Hir, HirKind};
+use regex_syntax::hir::{Hir, HirKind, Look};
 
 use super::super::stop::Detokenize;
 use super::parser::{Root, guarded};
@@ -17,6 +17,19 @@ pub struct Vocabulary {
     factory: ParserFactory,
     lengths: Arc<[u16]>,
 }
+
+/// What a constraint may take: some tenths of a second for the start and for a token, some hundred megabytes. What llguidance
+/// allows by itself is too little for a schema with thousands of properties.
+const LIMITS: ParserLimits = ParserLimits {
+    max_items_in_row: 200_000,
+    initial_lexer_fuel: 10_000_000,
+    step_lexer_fuel: 3_000_000,
+    step_max_items: 4_000_000,
+    max_lexer_states: 250_000,
+    max_grammar_size: 500_000,
+    precompute_large_lexemes: true,
+    verbose_errors: false,
+};
 
 /// The longest token, in bytes: a limit of the tree.
 const LONGEST_TOKEN: usize = 1000;
@@ -53,10 +66,11 @@ impl Vocabulary {
             let slices = llguidance::earley::SlicedBiasComputer::general_slices();
             let mut factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices)?;
             factory.quiet();
-            *factory.limits_mut() = ParserLimits { verbose_errors: false, ..ParserLimits::default() };
+            *factory.limits_mut() = LIMITS;
             Ok(factory)
         });
-        let factory = factory.map_err(|fault| Error::Usage(format!("constraints cannot use this vocabulary: {fault}")))?;
+        let factory =
+            factory.map_err(|fault| Error::Usage(format!("constraints cannot use this vocabulary: {fault}")))?;
         Ok(Self { factory, lengths })
     }
 
@@ -72,7 +86,12 @@ impl Vocabulary {
         });
         let root = root.unwrap_or_else(|fault| Err(format!("cannot be compiled: {fault}")));
         let root = root.map_err(|fault| Error::parameter(source.name(), crate::printable::line(&fault)))?;
-        Ok(Arc::new(Constraint::new(source.clone(), root)))
+        let constraint = Constraint::new(source.clone(), root);
+        let start = constraint.status(&[])?;
+        match constraint.dead_end(&[]) {
+            Some(error) if !start.is_complete => Err(error),
+            _ => Ok(Arc::new(constraint)),
+        }
     }
 
     /// The parser that starts; or what is wrong, to follow the constraint's name.
@@ -104,22 +123,33 @@ impl Vocabulary {
             parser.start_without_prompt();
             Ok(parser)
         });
-        let parser = parser.map_err(|fault| format!("{what}: {fault}"))?;
+        let parser = parser.map_err(|fault| format!("{what}: {}", plain(&fault)))?;
         Ok(Root::new(parser, Arc::clone(&self.lengths)))
     }
+}
+
+/// A fault in our words.
+fn plain(fault: &str) -> String {
+    fault.replace("Unimplemented keys:", "keywords that are not supported:")
 }
 
 /// The expression, or where and why it is none.
 fn parse(regex: &str) -> Result<Hir, String> {
     check_size(regex)?;
-    regex_syntax::parse(regex).map_err(|error| {
+    let hir = regex_syntax::parse(regex).map_err(|error| {
         let (why, at) = match &error {
             regex_syntax::Error::Parse(error) => (error.kind().to_string(), error.span().start.offset),
             regex_syntax::Error::Translate(error) => (error.kind().to_string(), error.span().start.offset),
             error => return format!("is not a regular expression: {error}"),
         };
         format!("is not a regular expression: {why} (at byte {at})")
-    })
+    })?;
+    if hir.properties().look_set().iter().any(|look| !matches!(look, Look::Start | Look::End)) {
+        return Err(
+            "looks at what is around a place (`\\b`, or line by line `^` and `$`), which is not supported".to_owned()
+        );
+    }
+    Ok(hir)
 }
 
 /// A grammar of one terminal.

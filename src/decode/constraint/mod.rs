@@ -8,13 +8,13 @@
 //!
 //! The work is llguidance's: a parser over bytes, and a walk over the tree of the vocabulary's tokens.
 
-mod source;
 #[cfg(feature = "constraints")]
 mod compile;
 #[cfg(feature = "constraints")]
 mod parser;
 #[cfg(feature = "constraints")]
 mod schema;
+mod source;
 #[cfg(not(feature = "constraints"))]
 mod without;
 
@@ -29,10 +29,11 @@ pub use without::Vocabulary;
 use without::{Parser, Root};
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustc_hash::FxHashMap;
 
+use super::parameters::GenerationConfig;
 use crate::error::{Error, Result};
 
 /// A constraint, compiled for a vocabulary.
@@ -42,17 +43,56 @@ pub struct Constraint {
     states: Mutex<States>,
 }
 
+/// A constraint, and the tokens that end a text.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Constrained {
+    constraint: Arc<Constraint>,
+    ends: Vec<u32>,
+}
+
+impl Constrained {
+    /// That of a configuration, if it has one.
+    pub fn of(config: &GenerationConfig) -> Option<Self> {
+        Some(Self { constraint: Arc::clone(config.constraint.as_ref()?), ends: config.ends().to_vec() })
+    }
+
+    /// Rules out what may not follow the `generated` ids in the scores (V) of the next token: all tokens that cannot lead
+    /// on, and those that end a text unless it is complete.
+    pub fn apply(&self, scores: &mut [f32], generated: &[u32]) -> Result<()> {
+        self.constraint.apply(scores, generated, &self.ends)
+    }
+
+    /// Whether the `generated` ids are complete and nothing may follow. (If that cannot be told, the next step says so.)
+    pub fn ends(&self, generated: &[u32]) -> bool {
+        self.constraint.status(generated).is_ok_and(|status| status.is_complete && !status.goes_on)
+    }
+
+    /// Whether the `generated` ids are complete, with or without an end of text.
+    pub fn is_complete(&self, generated: &[u32]) -> bool {
+        let text = match generated.split_last() {
+            Some((last, text)) if self.ends.contains(last) => text,
+            _ => generated,
+        };
+        self.constraint.status(text).is_ok_and(|status| status.is_complete)
+    }
+
+    /// Why nothing may follow the `generated` ids, if nothing may.
+    pub fn dead_end(&self, generated: &[u32]) -> Option<Error> {
+        self.constraint.dead_end(generated)
+    }
+}
+
 /// What is known after some ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Status {
+struct Status {
     /// Whether the text is complete.
-    pub is_complete: bool,
+    is_complete: bool,
     /// Whether a token can follow.
-    pub goes_on: bool,
+    goes_on: bool,
 }
 
 /// The tokens that may follow, a bit each.
-pub(super) type Mask = Vec<u32>;
+type Mask = Vec<u32>;
 
 /// Parsers by the ids that they have read. They are derived from one another, and can always be derived anew, so that only
 /// recent ones are kept.
@@ -88,9 +128,7 @@ impl Constraint {
         &self.source
     }
 
-    /// Rules out what may not follow the `generated` ids in the scores (V) of the next token: all tokens that cannot lead
-    /// on, and those that end a text, `ends`, unless it is complete.
-    pub(super) fn apply(&self, scores: &mut [f32], generated: &[u32], ends: &[u32]) -> Result<()> {
+    fn apply(&self, scores: &mut [f32], generated: &[u32], ends: &[u32]) -> Result<()> {
         self.with(generated, |state| {
             let mask = state.mask.as_deref().unwrap_or_default();
             let own = ends.iter().filter_map(|&id| Some((id, *scores.get(id as usize)?)));
@@ -106,25 +144,14 @@ impl Constraint {
         })
     }
 
-    /// What there is after the `generated` ids.
-    pub(super) fn status(&self, generated: &[u32]) -> Result<Status> {
+    fn status(&self, generated: &[u32]) -> Result<Status> {
         self.with(generated, |state| Status {
             is_complete: state.is_complete,
             goes_on: state.mask.iter().flatten().any(|bits| *bits != 0),
         })
     }
 
-    /// Whether the `generated` ids are a whole text, with or without one of `ends` after it.
-    pub(super) fn is_complete(&self, generated: &[u32], ends: &[u32]) -> bool {
-        let text = match generated.split_last() {
-            Some((last, text)) if ends.contains(last) => text,
-            _ => generated,
-        };
-        self.status(text).is_ok_and(|status| status.is_complete)
-    }
-
-    /// Why nothing may follow the `generated` ids, if nothing may.
-    pub(super) fn dead_end(&self, generated: &[u32]) -> Option<Error> {
+    fn dead_end(&self, generated: &[u32]) -> Option<Error> {
         let status = self.status(generated).ok()?;
         let place = self.root.bytes(generated);
         let why = match status {
@@ -132,7 +159,10 @@ impl Constraint {
             Status { is_complete: true, goes_on: false } => "the text is complete, and there is no end-of-text token",
             Status { goes_on: true, .. } => return None,
         };
-        Some(Error::parameter(self.source.name(), format!("cannot be followed from byte {place} of the completion on: {why}")))
+        Some(Error::parameter(
+            self.source.name(),
+            format!("cannot be followed from byte {place} of the completion on: {why}"),
+        ))
     }
 
     /// The state after the `generated` ids, complete with its mask.
@@ -206,5 +236,7 @@ impl fmt::Debug for Constraint {
     }
 }
 
+#[cfg(all(test, feature = "constraints"))]
+mod schema_tests;
 #[cfg(all(test, feature = "constraints"))]
 mod tests;

@@ -82,6 +82,10 @@ pub(super) fn guarded<T>(ask: impl FnOnce() -> anyhow::Result<T>) -> Result<T, S
         if fault.starts_with("panic:") {
             return "the parser cannot handle it".to_owned();
         }
-        fault.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+        // Without the excerpts, in which an arrow shows the place.
+        let is_excerpt =
+            |line: &str| line.starts_with('^') || line.split_once(" | ").is_some_and(|(n, _)| n.parse::<u32>().is_ok());
+        let lines = fault.lines().map(str::trim).filter(|line| !line.is_empty() && !is_excerpt(line));
+        lines.collect::<Vec<_>>().join("; ")
     })
 }

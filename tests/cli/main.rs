@@ -6,6 +6,8 @@ mod batch;
 mod bench;
 mod browser;
 mod checkpoint;
+#[cfg(feature = "constraints")]
+mod constraints;
 mod convert;
 mod decoding;
 mod early;

@@ -220,13 +220,7 @@ impl<'a> Distribution<'a> {
 
     /// The distribution of the token after `ids`, of which the last `generated` are no part of the prompt, from the
     /// model's logits (V), and those after the `other` prompt if there is guidance.
-    fn new(
-        logits: &'a mut [f32],
-        other: Option<&[f32]>,
-        query: &Query,
-        ids: &[u32],
-        generated: usize,
-    ) -> Result<Self> {
+    fn new(logits: &'a mut [f32], other: Option<&[f32]>, query: &Query, ids: &[u32], generated: usize) -> Result<Self> {
         if let (Some(guidance), Some(other)) = (query.processors.guidance(), other) {
             guidance.apply(logits, other);
         }

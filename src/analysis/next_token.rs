@@ -1,5 +1,7 @@
 //! The distribution of the next token: the best candidates, ranks of given tokens, entropy, and the tree of continuations.
 
+mod tree;
+
 use std::ops::Range;
 
 use crate::base::math;
@@ -9,11 +11,10 @@ use crate::language_model::{Input, LanguageModel};
 use crate::logits;
 use crate::model::{Gpt2, Session, select_rows, to_host};
 
+pub use tree::{MOST_NODES, Node, node_count, tree, tree_bytes};
+
 /// How many positions' logits are held at once.
 const LOGIT_ROWS: usize = 32;
-
-/// The most nodes of a [`tree`], far more than a person would look through.
-pub const MOST_NODES: u64 = 1_000_000;
 
 /// What to report about each distribution.
 #[derive(Debug, Clone, Default)]
@@ -52,17 +53,6 @@ pub struct Candidate {
     // No options, which would double the size: there may be a vocabulary of candidates at every position.
     logit: f32,
     logprob: f32,
-}
-
-/// A token in the tree of continuations.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Node {
-    /// The token, with its rank and probability after its parent.
-    pub candidate: Candidate,
-    /// The natural logarithm of the probability of the path from the prompt to this token.
-    pub joint_logprob: f64,
-    /// The best continuations after it.
-    pub next: Vec<Node>,
 }
 
 impl Candidate {
@@ -122,8 +112,8 @@ pub fn next_tokens_of(model: &Gpt2, texts: &[(&[u32], Range<usize>)], query: &Qu
         let mut logits = to_host(&model.logits(&model.final_norm(&x)?)?)?;
         let vocab_size = model.config().vocab_size;
         let prompts = places.iter().map(|&(text, position)| &texts[text].0[..=position]);
-        let mut other = after_other_prompts(model, query, prompts.clone())?;
-        let mut others = other.chunks_exact_mut(vocab_size);
+        let other = after_other_prompts(model, query, prompts.clone())?;
+        let mut others = other.chunks_exact(vocab_size);
         for ((row, &(text, position)), ids) in logits.chunks_exact_mut(vocab_size).zip(places).zip(prompts) {
             let distribution = Distribution::new(row, others.next(), query, ids, 0)?;
             found[text].push(distribution.describe(position, query));
@@ -165,36 +155,6 @@ pub fn append_best(model: &Gpt2, prompt: &[u32], steps: usize, query: &Query) ->
     Ok(found)
 }
 
-/// The `k` best continuations of a prompt, each with its own `k` best, to a depth of `depth`, with joint probabilities.
-/// Calls `grown` for each node.
-///
-/// # Errors
-/// [`Error::Usage`] if the tree has more than [`MOST_NODES`] nodes; otherwise as [`next_tokens`].
-pub fn tree(model: &Gpt2, prompt: &[u32], depth: u64, query: &Query, grown: &dyn Fn()) -> Result<Vec<Node>> {
-    check(model, query, prompt, 0)?;
-    let query = Query { k: query.k.min(model.config().vocab_size), ..query.clone() };
-    if node_count(query.k, depth).is_none() {
-        let k = query.k;
-        return Err(Error::Usage(format!(
-            "a tree {depth} levels deep with {k} tokens per node has more than {MOST_NODES} nodes"
-        )));
-    }
-    let (session, path, rows) = (Session::new(model), prompt.to_vec(), depth as usize + 1);
-    let mut tree = Tree { session, query: &query, prompt: prompt.len(), path, rows, grown };
-    let logits = tree.logits_after(0, prompt, query.other(prompt))?;
-    tree.grow(logits, 0.0, depth)
-}
-
-/// The number of nodes of a [`tree`]; none if it exceeds [`MOST_NODES`].
-#[must_use]
-pub fn node_count(k: usize, depth: u64) -> Option<u64> {
-    // The deepest tree is a chain, with one node per level.
-    let depth = u32::try_from(depth).ok().filter(|depth| u64::from(*depth) <= MOST_NODES)?;
-    (1..=depth).try_fold(0u64, |sum, level| {
-        (k as u64).checked_pow(level).and_then(|n| sum.checked_add(n)).filter(|n| *n <= MOST_NODES)
-    })
-}
-
 /// Bytes that [`next_tokens`] takes for the last `positions` of `tokens`.
 #[must_use]
 pub fn bytes(model: &Gpt2, tokens: usize, positions: usize, query: &Query) -> u64 {
@@ -203,16 +163,6 @@ pub fn bytes(model: &Gpt2, tokens: usize, positions: usize, query: &Query) -> u6
     let pass = tokens as u64 * (room.position_bytes + 4 * model.config().n_embd as u64) + room.cache_bytes(tokens);
     let logits = 4 * LOGIT_ROWS.min(positions) * model.config().vocab_size * size_of::<f32>();
     pass + (logits + positions * k * size_of::<Candidate>()) as u64
-}
-
-/// Bytes that a [`tree`] of `nodes` takes, `depth` levels below a prompt of `tokens`.
-#[must_use]
-pub fn tree_bytes(model: &Gpt2, tokens: usize, depth: u64, nodes: u64) -> u64 {
-    let room = model.room();
-    let pass = tokens as u64 * room.position_bytes + room.cache_bytes(tokens);
-    // Each level has a row, which shares its past except for one page.
-    let levels = depth.min((model.config().n_positions.saturating_sub(tokens)) as u64);
-    pass + levels * (room.page_bytes + 4 * model.config().vocab_size as u64) + nodes * size_of::<Node>() as u64
 }
 
 /// Checks whether the model can answer the query after the prompt and `more` tokens.
@@ -255,60 +205,6 @@ impl Query {
     }
 }
 
-/// A tree under construction.
-struct Tree<'m, 'q> {
-    session: Session<'m>,
-    query: &'q Query,
-    grown: &'q dyn Fn(),
-    /// The length of the prompt.
-    prompt: usize,
-    /// The prompt, then the tokens down to the current node.
-    path: Vec<u32>,
-    /// How many rows hold paths. As many others, for guidance, hold the other prompt and the same tokens.
-    rows: usize,
-}
-
-impl Tree<'_, '_> {
-    /// The nodes below the path, `depth` levels deep. `logits` (V) are for the token after the path, `joint` is the path's
-    /// log-probability.
-    ///
-    /// Row 0 holds the prompt, row `d` a path with `d` more levels below it: a child shares its parent's past.
-    fn grow(&mut self, mut logits: Vec<f32>, joint: f64, depth: u64) -> Result<Vec<Node>> {
-        let generated = self.path.len() - self.prompt;
-        let vocab_size = self.session.vocab_size();
-        let distribution = Distribution::of_rows(&mut logits, vocab_size, self.query, &self.path, generated)?;
-        let best = distribution.best(self.query.k);
-        let other = self.query.other(&self.path[..self.prompt]).map_or(0, <[u32]>::len);
-        let full = generated + self.prompt.max(other) >= self.session.n_positions();
-        let mut nodes = Vec::with_capacity(best.len());
-        for candidate in best {
-            let joint_logprob = joint + candidate.logprob().map_or(f64::NEG_INFINITY, f64::from);
-            let mut next = vec![];
-            if depth > 1 && !full {
-                let row = depth as usize;
-                let parent = if self.path.len() == self.session.len(0) { 0 } else { row + 1 };
-                let moves = [(row, parent), (self.rows + row, self.rows + parent)];
-                self.session.assign(if other > 0 { &moves } else { &moves[..1] });
-                let new = [candidate.id];
-                let logits = self.logits_after(row, &new, (other > 0).then_some(&new))?;
-                self.path.push(candidate.id);
-                next = self.grow(logits, joint_logprob, depth - 1)?;
-                self.path.pop();
-            }
-            nodes.push(Node { candidate, joint_logprob, next });
-            (self.grown)();
-        }
-        Ok(nodes)
-    }
-
-    /// The logits (V) after more `ids` in `row`; with guidance, (2, V), with those after `other` in the other row.
-    fn logits_after(&mut self, row: usize, ids: &[u32], other: Option<&[u32]>) -> Result<Vec<f32>> {
-        let inputs = [Some(Input::logits(row, ids)), other.map(|ids| Input::logits(self.rows + row, ids))];
-        let inputs: Vec<_> = inputs.into_iter().flatten().collect();
-        Ok(self.session.forward(&inputs)?.logits)
-    }
-}
-
 /// A distribution over the next token, after the processors.
 struct Distribution<'a> {
     /// Logits, (V).
@@ -323,18 +219,12 @@ impl<'a> Distribution<'a> {
     /// From the logits (V) in `rows`, or (2, V) with guidance.
     fn of_rows(rows: &'a mut [f32], vocab_size: usize, query: &Query, ids: &[u32], generated: usize) -> Result<Self> {
         let (logits, other) = rows.split_at_mut(vocab_size);
-        Self::new(logits, Some(other).filter(|other| !other.is_empty()), query, ids, generated)
+        Self::new(logits, Some(&*other).filter(|other| !other.is_empty()), query, ids, generated)
     }
 
     /// The distribution of the token after `ids`, of which the last `generated` are no part of the prompt, from the
     /// model's logits (V), and those after the `other` prompt if there is guidance.
-    fn new(
-        logits: &'a mut [f32],
-        other: Option<&mut [f32]>,
-        query: &Query,
-        ids: &[u32],
-        generated: usize,
-    ) -> Result<Self> {
+    fn new(logits: &'a mut [f32], other: Option<&[f32]>, query: &Query, ids: &[u32], generated: usize) -> Result<Self> {
         if let (Some(guidance), Some(other)) = (query.processors.guidance(), other) {
             guidance.apply(logits, other);
         }
@@ -424,14 +314,5 @@ mod tests {
         let config = GenerationConfig { bad_words_ids: vec![vec![0], vec![1]], ..GenerationConfig::default() };
         let query = Query { processors: config.processors().unwrap(), ..Query::default() };
         assert!(matches!(Distribution::new(&mut [0.0, 1.0], None, &query, &[0], 0), Err(Error::Numerics(_))));
-    }
-
-    #[test]
-    fn nodes_are_counted_without_overflow() {
-        assert_eq!(node_count(2, 3), Some(14));
-        assert_eq!(node_count(1, 16), Some(16));
-        assert_eq!(node_count(1000, 2), None);
-        assert_eq!(node_count(1000, 9), None);
-        assert_eq!(node_count(usize::MAX, u64::MAX), None);
     }
 }

@@ -23,7 +23,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `parameters` | the table of parameters: names, types, defaults, ranges, descriptions |
-//! | `decoding` | the checked configuration: which parameters can be combined, the strategy |
+//! | `decoding`, `combinations` | the checked configuration; which parameters can be combined, the strategy |
 //! | `processors` | changes to the scores of the next token: guidance, penalties, bans, temperature, truncations |
 //! | `constraint` | what the text has to be: a regular expression, choices, JSON of a schema, a grammar |
 //! | `single` | greedy search and sampling, with or without guesses (`lookup`, or a second model) |
@@ -32,12 +32,13 @@
 //! | `prompt` | log-probabilities of the prompt's own tokens |
 //! | `random` | draws as a pure function of (seed, row, step) |
 //! | `stop` | end-of-sequence tokens, stop strings, which text is shown |
-//! | `engine`, `rows` | many requests over one model |
+//! | `engine`, `request`, `rows` | many requests over one model |
 //! | `room` | the memory that a request takes |
 //!
 //! Reference: transformers 5.23.0, `generation/utils.py` and `generation/logits_process.py`.
 
 mod beam;
+mod combinations;
 mod constraint;
 mod contrastive;
 mod decoding;
@@ -48,6 +49,7 @@ mod parameters;
 mod processors;
 mod prompt;
 mod random;
+mod request;
 mod room;
 mod rows;
 mod search;

@@ -165,6 +165,13 @@ mod tests {
             GenerationConfig { num_beams: 4, num_beam_groups: 2, diversity_penalty: Some(0.5), ..config() },
             GenerationConfig { penalty_alpha: Some(0.6), top_k: Some(3), ..config() },
             GenerationConfig { prompt_lookup: Some(3), ..config() },
+            GenerationConfig { guidance_scale: Some(1.5), raw_logprobs: true, ..config() },
+            GenerationConfig {
+                guidance_scale: Some(1.5),
+                negative_prompt_ids: Some(vec![4, 9, 2]),
+                num_beams: 3,
+                ..config()
+            },
             GenerationConfig { logprobs: None, ..config() },
         ]
     }

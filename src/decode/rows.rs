@@ -1,6 +1,7 @@
 //! The rows of a model, and the pass that answers all active requests at once.
 
-use super::engine::{Request, RequestId};
+use super::engine::RequestId;
+use super::request::Request;
 use super::search::{Plan, Sequence, StepOutput};
 use crate::base::pool;
 use crate::error::Result;
@@ -116,8 +117,7 @@ impl<'p, 'a> Plans<'p, 'a> {
             if let Some(guidance) = request.guidance().filter(|_| others > 0) {
                 let others = logits.split_off_mut(..others).unwrap_or_default();
                 let work = others.len();
-                let mut rows: Vec<_> =
-                    mine.chunks_exact_mut(vocab_size).zip(others.chunks_exact_mut(vocab_size)).collect();
+                let mut rows: Vec<_> = mine.chunks_exact_mut(vocab_size).zip(others.chunks_exact(vocab_size)).collect();
                 pool::for_each(work, &mut rows, |(row, other)| guidance.apply(row, other));
             }
             let output = StepOutput {

@@ -89,8 +89,8 @@ fn distributions_agree() {
             let processors = config(&model, params, None).processors().unwrap();
             if let Some(guidance) = processors.guidance() {
                 let other = [guidance.other(ids), generated].concat();
-                let mut other = session.forward(&[Input::logits(1, &other)]).unwrap().logits;
-                guidance.apply(&mut logits, &mut other);
+                let other = session.forward(&[Input::logits(1, &other)]).unwrap().logits;
+                guidance.apply(&mut logits, &other);
             }
             processors.apply(&mut logits, &all, ids, generated);
             let mut ours = vec![];

@@ -130,7 +130,18 @@ impl Vocabulary {
 
 /// A fault in our words.
 fn plain(fault: &str) -> String {
-    fault.replace("Unimplemented keys:", "keywords that are not supported:")
+    const PLAIN: [(&str, &str); 3] = [
+        ("Unimplemented keys:", "keywords that are not supported:"),
+        (
+            "oneOf constraints are not supported. Enable 'coerce_one_of' option to approximate oneOf with anyOf",
+            "oneOf is supported only if its options exclude each other by their types or constants; use anyOf",
+        ),
+        (
+            "Only absolute $ref's (#/...) are supported without 'referencing' feature; ref",
+            "only references from the root (#/...) are supported, not",
+        ),
+    ];
+    PLAIN.iter().fold(fault.to_owned(), |fault, (theirs, ours)| fault.replace(theirs, ours))
 }
 
 /// The expression, or where and why it is none.

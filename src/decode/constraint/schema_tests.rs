@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::decode::Detokenize;
@@ -35,34 +35,69 @@ fn allows(constraint: &Constraint, text: &str) -> bool {
     constraint.status(&ids).unwrap().is_complete
 }
 
+/// Whether a value that the suite calls valid is one that the constraint never gives: with its properties in another order
+/// than the schema's, or a whole number written with `.0`.
+fn is_written_otherwise(schema: &Value, data: &Value) -> bool {
+    let text = data.to_string();
+    text.contains(".0")
+        || (data.is_object() && schema.to_string().contains("\"properties\"") || schema["const"].is_object())
+}
+
 #[test]
 fn values_are_allowed_as_the_public_test_suite_says() {
     let bytes = Bytes((0..=255).collect());
     let vocabulary = Vocabulary::new(256, &bytes).unwrap();
-    let (mut followed, mut refused, mut stricter) = (0, 0, vec![]);
+    let (mut followed, mut refused, mut stricter) = (0, 0, 0);
     for (file, case) in cases() {
         let schema = &case["schema"];
         let constraint = match vocabulary.compile(&Source::JsonSchema(schema.clone())) {
             Ok(constraint) => constraint,
             Err(error) => {
                 let error = error.to_string();
-                assert!(error.starts_with("`json_schema` ") && !error.contains('\n'), "{error}");
-                println!("refused {file}: {error}");
+                assert!(error.starts_with("`json_schema` is not a schema") && !error.contains('\n'), "{error}");
+                for keyword in ["contains", "dependentRequired", "not", "propertyNames", "uniqueItems"] {
+                    let is_named = error.contains(&format!("not supported: [\"{keyword}\"]"));
+                    assert!(file != keyword || is_named, "{error}");
+                }
                 refused += 1;
                 continue;
             }
         };
         followed += 1;
         for test in case["tests"].as_array().unwrap() {
-            let is_allowed = allows(&constraint, &test["data"].to_string());
-            let what = format!("{file}: {}: {} {}", case["description"], test["description"], test["data"]);
-            match test["valid"].as_bool().unwrap() {
-                true if !is_allowed => stricter.push(what),
-                false => assert!(!is_allowed, "{what}"),
-                true => {}
-            }
+            let (data, is_valid) = (&test["data"], test["valid"].as_bool().unwrap());
+            let is_allowed = allows(&constraint, &data.to_string());
+            let what = format!("{file}: {}: {} {data}", case["description"], test["description"]);
+            assert!(is_valid || !is_allowed, "{what}");
+            assert!(!is_valid || is_allowed || is_written_otherwise(schema, data), "{what}");
+            stricter += u32::from(is_valid && !is_allowed);
         }
     }
-    println!("{followed} {refused}");
-    stricter.iter().for_each(|what| println!("stricter {what}"));
+    assert!(followed >= 130 && refused <= 95 && stricter <= 12, "{followed} {refused} {stricter}");
+}
+
+#[test]
+fn white_space_of_any_amount_is_allowed_between_tokens_and_nowhere_else() {
+    let bytes = Bytes((0..=255).collect());
+    let vocabulary = Vocabulary::new(256, &bytes).unwrap();
+    let allows = |schema: Value, text: &str| {
+        let constraint = vocabulary.compile(&Source::JsonSchema(schema)).unwrap();
+        allows(&constraint, text)
+    };
+    let schema = json!({"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string"}}}});
+    let blank = " \n\t\r".repeat(500);
+    for (text, is_allowed) in [
+        (r#"{"a":["x","y"]}"#, true),
+        (r#"{"a": ["x",   "y"] }"#, true),
+        (&format!("{{{blank}\"a\"{blank}:{blank}[{blank}\"x\"{blank},{blank}\"y\"{blank}]{blank}}}"), true),
+        (" {}", false),
+        ("{} ", false),
+        (&format!(r#"{{"a": ["{}"]}}"#, "long ".repeat(1000)), true),
+        (r#"{"a": ["\n \u0007 \" é"]}"#, true),
+        (r#"{"a": ["\u0041"]}"#, false),
+    ] {
+        assert_eq!(allows(schema.clone(), text), is_allowed, "{text}");
+    }
+    let compact = json!({"type": "array", "x-guidance": {"whitespace_flexible": false}});
+    assert!(allows(compact.clone(), "[1,[]]") && !allows(compact, "[1, []]"));
 }

@@ -1,7 +1,7 @@
 //! Classifier-free guidance: away from the distribution after another prompt.
 
 use crate::decode::parameters::GenerationConfig;
-use crate::logits;
+use crate::logits::LogNormalizer;
 
 /// Scores beyond this are as good as certain, or impossible, and still add up.
 pub(super) const EXTREME: f32 = 1e30;
@@ -27,18 +27,17 @@ impl Guidance {
     }
 
     /// Combines the logits (V) of the token after the prompt and what has been generated with those after the other prompt
-    /// and the same; `other` is overwritten. Logits that are not finite stay so.
+    /// and the same. Unless all are finite, none of the result is a number.
     ///
     /// `UnbatchedClassifierFreeGuidanceLogitsProcessor`; Sanchez et al. 2023, "Stay on Topic with Classifier-Free Guidance".
-    pub fn apply(&self, logits: &mut [f32], other: &mut [f32]) {
-        if logits::check_finite(logits).is_err() || logits::check_finite(other).is_err() {
-            logits.fill(f32::NAN);
-            return;
-        }
-        logits::log_softmax(logits);
-        logits::log_softmax(other);
+    pub fn apply(&self, logits: &mut [f32], other: &[f32]) {
+        let (Ok(own), Ok(others)) = (LogNormalizer::of_finite(logits), LogNormalizer::of_finite(other)) else {
+            return logits.fill(f32::NAN);
+        };
         for (x, other) in logits.iter_mut().zip(other) {
-            *x = (self.scale * (*x - *other) + *other).clamp(-EXTREME, EXTREME);
+            let (conditional, unconditional) = (own.log_prob(*x), others.log_prob(*other));
+            let guided = self.scale * (conditional - unconditional) + unconditional;
+            *x = guided.clamp(-EXTREME, EXTREME);
         }
     }
 }
@@ -49,6 +48,7 @@ mod tests {
     use crate::decode::table::{TableModel, scrambled};
     use crate::decode::{Engine, Event, NoText, OnContextLimit};
     use crate::language_model::LanguageModel;
+    use crate::logits;
 
     fn guidance(scale: f64) -> Guidance {
         let config = GenerationConfig { guidance_scale: Some(scale), ..GenerationConfig::default() };
@@ -61,8 +61,7 @@ mod tests {
         for scale in [0.0, 0.5, 2.0, -1.0] {
             // Logits are log-probabilities up to a constant.
             let mut logits = p.map(|p| p.ln() + 3.0);
-            let mut other = q.map(|q| q.ln() - 1.0);
-            guidance(scale).apply(&mut logits, &mut other);
+            guidance(scale).apply(&mut logits, &q.map(|q| q.ln() - 1.0));
             for ((x, p), q) in logits.into_iter().zip(p).zip(q) {
                 let expected = f64::from(q.ln()) + scale * f64::from(p.ln() - q.ln());
                 assert!((f64::from(x) - expected).abs() < 1e-5, "{scale}: {x}, not {expected}");
@@ -78,8 +77,8 @@ mod tests {
         let model = scrambled(VOCAB, context, 1);
         let window = |ids: &[u32]| ids[ids.len().saturating_sub(context)..].to_vec();
         let other = [guidance.other(&ids[..prompt]), &ids[prompt..]].concat();
-        let (mut logits, mut other) = (model.logits(&window(ids)), model.logits(&window(&other)));
-        guidance.apply(&mut logits, &mut other);
+        let mut logits = model.logits(&window(ids));
+        guidance.apply(&mut logits, &model.logits(&window(&other)));
         logits
     }
 
@@ -175,11 +174,11 @@ mod tests {
 
     #[test]
     fn a_huge_scale_overflows_nothing_and_faults_stay() {
-        let (mut logits, mut other) = ([1.0, 2.0], [5.0, -5.0]);
-        guidance(3e38).apply(&mut logits, &mut other);
+        let mut logits = [1.0, 2.0];
+        guidance(3e38).apply(&mut logits, &[5.0, -5.0]);
         assert_eq!(logits, [-EXTREME, EXTREME]);
-        let (mut logits, mut other) = ([1.0, 2.0], [5.0, f32::NAN]);
-        guidance(2.0).apply(&mut logits, &mut other);
+        let mut logits = [1.0, 2.0];
+        guidance(2.0).apply(&mut logits, &[5.0, f32::NAN]);
         assert!(logits.iter().all(|x| x.is_nan()));
     }
 

@@ -229,6 +229,25 @@ mod tests {
     }
 
     #[test]
+    fn the_best_tokens_share_the_entropy() {
+        // Of 1.21 nats the tokens have 0.35, 0.35, 0.26 and 0.26.
+        let probs = [0.125, 0.5, 0.25, 0.125];
+        for (h, expected) in
+            [(0.1, vec![1]), (0.3, vec![1]), (0.6, vec![1, 2]), (0.8, vec![0, 1, 2]), (1.0, vec![0, 1, 2, 3])]
+        {
+            let mut row = logits(&probs);
+            top_h(&mut row, h);
+            assert_eq!(survivors(&row), expected, "{h}");
+        }
+        let mut row = vec![1.0; 300];
+        top_h(&mut row, 1.0);
+        assert!(survivors(&row).len() <= 100, "nothing beyond the best 100");
+        let mut row = [2.0, OUT, OUT];
+        top_h(&mut row, 0.5);
+        assert_eq!(row, [2.0, OUT, OUT], "a token that is ruled out has no share");
+    }
+
+    #[test]
     fn min_p_is_relative_to_the_best() {
         let mut row = logits(&[0.5, 0.3, 0.15, 0.05]);
         min_p(&mut row, 0.4, 1);

@@ -57,17 +57,15 @@ impl BlockParts {
 pub fn pack(kind: QuantizedType, row_bytes: usize, rows: &[u8], panel: &mut [u8]) {
     let BlockParts { size, fours: (first, fours), half } = BlockParts::of(kind);
     for (i, block) in panel.chunks_exact_mut(size * LANES).enumerate() {
-        let start = i * size;
         let (vectors, halves) = block.split_at_mut(fours * 4 * LANES);
-        for (j, vector) in vectors.chunks_exact_mut(4 * LANES).enumerate() {
-            let at = start + first + 4 * j;
-            for (four, row) in vector.chunks_exact_mut(4).zip(rows.chunks_exact(row_bytes)) {
-                four.copy_from_slice(&row[at..at + 4]);
+        let vectors = vectors.as_chunks_mut::<4>().0.as_chunks_mut::<LANES>().0;
+        for (lane, row) in rows.chunks_exact(row_bytes).enumerate().take(LANES) {
+            let stored = &row[i * size..][..size];
+            for (vector, four) in vectors.iter_mut().zip(stored[first..].as_chunks().0) {
+                vector[lane] = *four;
             }
-        }
-        if let Some(half) = half {
-            for (out, row) in halves.chunks_exact_mut(2).zip(rows.chunks_exact(row_bytes)) {
-                out.copy_from_slice(&row[start + half..][..2]);
+            if let Some(half) = half {
+                halves[2 * lane..][..2].copy_from_slice(&stored[half..][..2]);
             }
         }
     }

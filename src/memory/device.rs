@@ -208,7 +208,8 @@ mod tests {
     /// The loaded model's own count of its matrices and vectors, padded to multiples of `padding`.
     fn loaded(config: &Config, weights: WeightType, backend: Backend, padding: usize) -> u64 {
         let checkpoint = Checkpoint::random(config, WeightType::F32, 0).unwrap();
-        let model = Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, backend }).unwrap();
+        let model = Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, backend, ..LoadOptions::default() })
+            .unwrap();
         let matrices: usize = model.weight_bytes().iter().map(|(_, bytes)| bytes).sum();
         let vectors = checkpoint.tensors().map(|(_, t)| t).filter(|t| t.shape.len() == 1);
         let vectors: usize = vectors.map(|t| 4 * t.shape[0].next_multiple_of(padding)).sum();

@@ -42,7 +42,7 @@ pub use network::{KvCache, Segment};
 pub use session::Session;
 pub use trace::Trace;
 pub(crate) use weights::Placement;
-pub use weights::WeightType;
+pub use weights::{Packing, WeightType};
 
 /// GPT-2 with its weights.
 #[derive(Debug)]

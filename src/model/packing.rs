@@ -2,6 +2,7 @@
 //!
 //! The kernels define the packed layout, the checkpoint supplies the numbers; this is the only place where they meet.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::base::{DType, FloatType, QuantizedType, pool};
@@ -94,8 +95,17 @@ fn rows_as(
         stored.release();
         return Ok(());
     }
-    let mut converted = vec![0; rows.len() * row_bytes];
-    tensor.convert_rows(origin, dtype, transpose, rows, &mut converted)?;
-    f(&converted);
-    Ok(())
+    // Kept between calls, so that the pages stay mapped.
+    thread_local! {
+        static CONVERTED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    CONVERTED.with_borrow_mut(|converted| {
+        let len = rows.len() * row_bytes;
+        if converted.len() < len {
+            converted.resize(len, 0);
+        }
+        tensor.convert_rows(origin, dtype, transpose, rows, &mut converted[..len])?;
+        f(&converted[..len]);
+        Ok(())
+    })
 }

@@ -1,5 +1,6 @@
 //! The numbers of a tensor, as f32 or in another type, row by row or transposed.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -7,7 +8,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::Tensor;
-use crate::base::{DType, QuantizedType, ggml, pool};
+use crate::base::{DType, QuantizedType, ggml, panels, pool};
 use crate::error::{Error, Result};
 
 /// Roughly how many numbers are converted in one step.
@@ -29,28 +30,25 @@ impl Tensor {
     /// # Errors
     /// [`Error::Format`] if the tensor holds no floating-point numbers.
     pub fn read(&self, origin: &str, first: usize, out: &mut [f32]) -> Result<()> {
-        fn each<const SIZE: usize>(bytes: &[u8], first: usize, out: &mut [f32], f: impl Fn([u8; SIZE]) -> f32) {
-            for (y, x) in out.iter_mut().zip(bytes[first * SIZE..].as_chunks().0) {
+        fn each<const SIZE: usize>(bytes: &[u8], out: &mut [f32], f: impl Fn([u8; SIZE]) -> f32) {
+            for (y, x) in out.iter_mut().zip(bytes.as_chunks().0) {
                 *y = f(*x);
             }
         }
-        let bytes = &self.bytes;
+        let block = self.dtype.block_len();
+        let bytes = &*self.blocks(first / block..first / block + out.len() / block);
         match self.dtype {
-            DType::F32 => each(bytes, first, out, f32::from_le_bytes),
+            DType::F32 => each(bytes, out, f32::from_le_bytes),
             DType::F16 => {
                 let mut halves = [f16::ZERO; HALVES];
-                for (y, x) in out.chunks_mut(HALVES).zip(bytes[2 * first..].as_chunks().0.chunks(HALVES)) {
+                for (y, x) in out.chunks_mut(HALVES).zip(bytes.as_chunks().0.chunks(HALVES)) {
                     halves.iter_mut().zip(x).for_each(|(half, bytes)| *half = f16::from_le_bytes(*bytes));
                     halves[..y.len()].convert_to_f32_slice(y);
                 }
             }
-            DType::BF16 => each(bytes, first, out, |b| bf16::from_le_bytes(b).to_f32()),
-            DType::F64 => each(bytes, first, out, |b| f64::from_le_bytes(b) as f32),
-            quantized if quantized.is_quantized() => {
-                let start = first / quantized.block_len() * quantized.block_bytes();
-                let len = out.len() / quantized.block_len() * quantized.block_bytes();
-                ggml::dequantize(quantized, &bytes[start..start + len], out)?;
-            }
+            DType::BF16 => each(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+            DType::F64 => each(bytes, out, |b| f64::from_le_bytes(b) as f32),
+            quantized if quantized.is_quantized() => ggml::dequantize(quantized, bytes, out)?,
             other => {
                 let message = format!(
                     "tensor `{}` is stored as {other}; weights must be F32, F16, BF16, F64 or quantised as in GGUF",
@@ -60,6 +58,29 @@ impl Tensor {
             }
         }
         Ok(())
+    }
+
+    /// The bytes of blocks, in storage order: in place, or unpacked. A packed matrix counts as stored with a quantised
+    /// output's inputs or a floating-point input's outputs adjacent.
+    pub(super) fn blocks(&self, blocks: Range<usize>) -> Cow<'_, [u8]> {
+        let size = self.dtype.block_bytes();
+        if !self.packed {
+            return Cow::Borrowed(&self.bytes[blocks.start * size..blocks.end * size]);
+        }
+        let (rows, columns) = self.stored_dims();
+        let (inputs, outputs) = if self.dtype.is_quantized() { (columns, rows) } else { (rows, columns) };
+        let mut out = vec![0; blocks.len() * size];
+        panels::unpack(self.dtype, inputs, outputs, &self.bytes, blocks.start, &mut out);
+        Cow::Owned(out)
+    }
+
+    /// The same tensor, not packed.
+    pub(super) fn unpacked(&self) -> Self {
+        let blocks = self.shape.iter().product::<usize>() / self.dtype.block_len();
+        match self.packed {
+            true => Self { packed: false, bytes: self.blocks(0..blocks).into_owned().into(), ..self.clone() },
+            false => self.clone(),
+        }
     }
 
     /// The bytes of a tensor of one or two axes as `dtype`; `transpose` swaps the stored axes.
@@ -85,6 +106,15 @@ impl Tensor {
     /// As for [`convert`](Self::convert).
     pub(crate) fn write_as(&self, origin: &str, dtype: DType, transpose: bool, out: &mut [u8]) -> Result<()> {
         if out.is_empty() {
+            return Ok(());
+        }
+        if dtype == self.dtype && !transpose && self.packed {
+            let size = dtype.block_bytes();
+            let mut steps: Vec<_> = out.chunks_mut(COPIED / size * size).enumerate().collect();
+            pool::for_each(self.bytes.len(), &mut steps, |(i, part)| {
+                let first = *i * (COPIED / size);
+                part.copy_from_slice(&self.blocks(first..first + part.len() / size));
+            });
             return Ok(());
         }
         if dtype == self.dtype && !transpose {
@@ -149,7 +179,7 @@ impl Tensor {
     pub(super) fn with_numbers(&self, dtype: DType, numbers: &[f32]) -> Result<Self> {
         let mut bytes = vec![0u8; numbers.len() / dtype.block_len() * dtype.block_bytes()];
         match encode(dtype, numbers, &mut bytes)? {
-            None => Ok(Self { dtype, bytes: bytes.into(), ..self.clone() }),
+            None => Ok(Self { dtype, packed: false, bytes: bytes.into(), ..self.clone() }),
             Some(x) => Err(self.unsupported(format!("holds {x}, too large for {dtype}"))),
         }
     }
@@ -221,7 +251,7 @@ mod tests {
     use super::*;
 
     fn tensor(dtype: DType, shape: &[usize], transposed: bool, bytes: Vec<u8>) -> Tensor {
-        Tensor { name: "t".into(), dtype, shape: shape.into(), transposed, bytes: bytes.into() }
+        Tensor { name: "t".into(), dtype, shape: shape.into(), transposed, packed: false, bytes: bytes.into() }
     }
 
     fn floats(bytes: &[u8]) -> Vec<f32> {

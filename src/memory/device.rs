@@ -75,7 +75,7 @@ impl DeviceFootprint {
             let (outputs, inputs) = if id.is_conv1d() { (columns, rows) } else { (rows, columns) };
             weight_bytes += matrix_bytes(outputs, inputs, dtype) as u64;
             // Sent as stored (except types that are widened on the way), and freed once converted.
-            let sent = Placement::of(id, [rows, columns], stored(id), false, WeightType::F32).dtype;
+            let sent = Placement::of(id, [rows, columns], stored(id), (false, false), WeightType::F32).dtype;
             load_peak = load_peak.max(weight_bytes + bytes(sent, &shape));
         }
         let shape = NetworkShape::new(config, dtype);
@@ -105,7 +105,7 @@ impl DeviceFootprint {
                 weight_bytes += 4 * numbers(&shape);
                 continue;
             };
-            let dtype = Placement::of(id, [rows, columns], stored(id), false, weights).dtype;
+            let dtype = Placement::of(id, [rows, columns], stored(id), (false, false), weights).dtype;
             if id == TensorId::FIRST_MATRIX {
                 first_matrix = dtype;
             }

@@ -9,9 +9,9 @@
 
 use rustc_hash::FxHashMap;
 
-use super::packing::{pack_floats, pack_quantized};
 use crate::base::{Bytes, DType, FloatType, QuantizedType, pages::has_large_pages, pages::large_pages};
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::packing::{pack_floats, pack_quantized};
+use crate::checkpoint::{Checkpoint, Format, Tensor};
 use crate::config::Config;
 use crate::error::Result;
 use crate::inventory::TensorId;
@@ -103,8 +103,10 @@ pub(crate) struct Placement {
     pub dtype: DType,
     /// Its layout in memory.
     pub layout: Layout,
-    /// Its layout in the checkpoint.
+    /// Its layout in the checkpoint, or what a packed one counts as.
     pub stored_layout: Layout,
+    /// Whether it is packed in the checkpoint.
+    pub is_packed: bool,
     /// Whether its bytes are the same as in the file.
     pub as_stored: bool,
     /// Its size in bytes.
@@ -112,8 +114,15 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// For the matrix `id` with this shape and storage, for the CPU's kernels.
-    pub fn of(id: TensorId, [rows, columns]: [usize; 2], stored: DType, transposed: bool, weights: WeightType) -> Self {
+    /// For the matrix `id` with this shape and storage, for the CPU's kernels; `(transposed, is_packed)` as in
+    /// [`Tensor`].
+    pub fn of(
+        id: TensorId,
+        [rows, columns]: [usize; 2],
+        stored: DType,
+        (transposed, is_packed): (bool, bool),
+        weights: WeightType,
+    ) -> Self {
         let is_conv1d = id.is_conv1d();
         let (inputs, outputs) = if is_conv1d { (rows, columns) } else { (columns, rows) };
         let weights = match weights {
@@ -130,8 +139,8 @@ impl Placement {
             (None, Some(float), _) if is_conv1d => (Layout::Panels, panels::packed_bytes(float, inputs, outputs)),
             _ => (stored_layout, dtype.byte_len(&[outputs, inputs])),
         };
-        let as_stored = stored == dtype && layout == stored_layout;
-        Self { dtype, layout, stored_layout, as_stored, bytes: bytes.unwrap_or(usize::MAX) }
+        let as_stored = stored == dtype && layout == if is_packed { Layout::Panels } else { stored_layout };
+        Self { dtype, layout, stored_layout, is_packed, as_stored, bytes: bytes.unwrap_or(usize::MAX) }
     }
 
     /// The same without panels, which only the CPU's kernels use; the matrix has `numbers` elements.
@@ -142,12 +151,13 @@ impl Placement {
         // The rows of quantised matrices run along the inputs.
         let layout = if QuantizedType::of(self.dtype).is_some() { Layout::OutIn } else { self.stored_layout };
         let bytes = self.dtype.byte_len(&[numbers]).unwrap_or(usize::MAX);
-        Self { layout, as_stored: stored == self.dtype && layout == self.stored_layout, bytes, ..self }
+        let as_stored = stored == self.dtype && layout == self.stored_layout && !self.is_packed;
+        Self { layout, as_stored, bytes, ..self }
     }
 
     fn of_tensor(id: TensorId, tensor: &Tensor, weights: WeightType, target: Target) -> Option<Self> {
         let dims @ [rows, columns] = <[usize; 2]>::try_from(tensor.shape.as_slice()).ok()?;
-        let placement = Self::of(id, dims, tensor.dtype, tensor.transposed, weights);
+        let placement = Self::of(id, dims, tensor.dtype, (tensor.transposed, tensor.packed), weights);
         let unpacked = placement.unpacked(tensor.dtype, rows * columns);
         // The kernels read floating-point matrices (in, out) unpacked as well.
         let is_readable = unpacked.layout == Layout::InOut || unpacked.layout == placement.layout;
@@ -202,14 +212,16 @@ impl Weights {
     /// # Errors
     /// Errors of converting numbers, and [`crate::Error::Unsupported`] if there is not enough memory.
     pub fn place(checkpoint: &Checkpoint, config: &Config, weights: WeightType, target: Target) -> Result<Self> {
-        let copy = target == Target::Kernels(Packing::AtOnce) && has_large_pages();
+        // A packed file is there for several processes, which share it where it is mapped.
+        let is_shared = checkpoint.format() == Format::Packed;
+        let copy = target == Target::Kernels(Packing::AtOnce) && has_large_pages() && !is_shared;
         let (mut placed, mut copied, mut total) = (FxHashMap::default(), vec![], 0);
         let mut in_place = false;
         for id in config.tensors().filter(|id| id.is_matrix()) {
             let tensor = checkpoint.expect(id, config)?;
             let Some(placement) = Placement::of_tensor(id, tensor, weights, target) else { continue };
             if placement.as_stored && !(copy && tensor.bytes.is_mapped()) {
-                in_place |= target == Target::Kernels(Packing::Later) && tensor.bytes.is_mapped();
+                in_place |= target == Target::Kernels(Packing::Later) && tensor.bytes.is_mapped() && !is_shared;
                 placed.insert(id, (tensor.bytes.clone(), placement));
             } else {
                 copied.push((id, tensor, placement, total));

@@ -8,11 +8,11 @@
 
 mod dots;
 mod matrix;
-pub mod panels;
 mod tiles;
 
 use std::cell::RefCell;
 
+pub use crate::base::panels::floats as panels;
 pub use matrix::{Layout, Matrix};
 
 use super::product::{self, Epilogue};

@@ -75,10 +75,10 @@ fn nan_of_any_kind_becomes_the_same() {
 #[test]
 fn what_is_quantised_is_near_to_what_was() {
     for (format, most) in [
-        (QuantizedType::Q8_0, 0.004),
-        (QuantizedType::Q6K, 0.02),
-        (QuantizedType::Q5K, 0.04),
-        (QuantizedType::Q4K, 0.08),
+        (QuantizedType::Q8_0, 0.005),
+        (QuantizedType::Q6K, 0.03),
+        (QuantizedType::Q5K, 0.05),
+        (QuantizedType::Q4K, 0.1),
     ] {
         let numbers = test_numbers(4096, 9);
         let mut found = vec![0.0; numbers.len()];

@@ -132,7 +132,7 @@ impl Placement {
         Self { layout, as_stored: stored == self.dtype && layout == self.stored_layout, bytes, ..self }
     }
 
-    fn of_tensor(id: TensorId, tensor: &Tensor, weights: WeightType, for_kernels: bool) -> Option<Self> {
+    pub(super) fn of_tensor(id: TensorId, tensor: &Tensor, weights: WeightType, for_kernels: bool) -> Option<Self> {
         let dims @ [rows, columns] = <[usize; 2]>::try_from(tensor.shape.as_slice()).ok()?;
         let placement = Self::of(id, dims, tensor.dtype, tensor.transposed, weights);
         Some(if for_kernels { placement } else { placement.unpacked(tensor.dtype, rows * columns) })

@@ -156,7 +156,7 @@ impl Job<'_> {
     }
 }
 
-/// `compressed 152089 bytes to 42087: 2.214 bits a byte, 0.051 MB/s`.
+/// `compressed 152089 bytes to 42087: 2.214 bits a byte, 51.3 kB/s`.
 fn summary(record: &CompressRecord, direction: Direction) -> String {
     let CompressRecord { text_bytes: text, compressed_bytes: compressed, .. } = record;
     let done = match direction {
@@ -164,7 +164,10 @@ fn summary(record: &CompressRecord, direction: Direction) -> String {
         Direction::Decompress => format!("decompressed {compressed} bytes to {text}"),
     };
     match record.bits_per_byte {
-        Some(bits) => format!("{done}: {bits:.3} bits a byte, {:.3} MB/s", record.bytes_per_s / 1e6),
+        Some(bits) => {
+            let (per_s, unit) = if record.bytes_per_s < 1e6 { (1e3, "kB/s") } else { (1e6, "MB/s") };
+            format!("{done}: {bits:.3} bits a byte, {:.1} {unit}", record.bytes_per_s / per_s)
+        }
         None => done,
     }
 }

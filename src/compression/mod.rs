@@ -173,3 +173,6 @@ fn identity_of(tokenizer: &Tokenizer, opened: &OpenedModel) -> [u8; 8] {
     }
     *hash.finalize().first_chunk().expect("a SHA-256 has 32 bytes")
 }
+
+#[cfg(test)]
+mod tests;

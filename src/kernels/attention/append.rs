@@ -29,37 +29,53 @@ pub fn append(memory: &mut CacheMemory, layer: usize, batch: &Batch, qkv: &[f32]
             let token = &qkv[(span.first + position - span.past) * 3 * c..][..3 * c];
             let (key, value) = (&token[c + head * d..][..d], &token[2 * c + head * d..][..d]);
             let slot = position - start;
-            // Dimension by dimension, the keys of a page's positions side by side; position by position, values.
-            let write = if shape.half { write_f16 } else { write_f32 };
-            write(key, &mut keys[slot * shape.number_bytes()..], PAGE_POSITIONS);
-            write(value, &mut values[slot * shape.value_dim() * shape.number_bytes()..], 1);
+            let values = &mut values[slot * shape.value_dim() * shape.number_bytes()..];
+            if shape.half {
+                write(key, value, encode_f16, slot, keys, values);
+            } else {
+                write(key, value, encode_f32, slot, keys, values);
+            }
         }
     });
 }
 
-/// Writes numbers to every `step`th place of `out`, from the first on.
-fn write_f32(numbers: &[f32], out: &mut [u8], step: usize) {
-    let places = out.as_chunks_mut().0.iter_mut().step_by(step);
-    places.zip(numbers).for_each(|(place, number)| *place = number.to_le_bytes());
+/// Numbers that are encoded at a time.
+const STEP: usize = 64;
+
+/// Writes a position's key to place `slot` of every dimension of a page's keys, which lie side by side, and its value to
+/// the start of `values`. A number takes `N` bytes.
+fn write<const N: usize>(
+    key: &[f32],
+    value: &[f32],
+    encode: fn(&[f32], &mut [[u8; N]]),
+    slot: usize,
+    keys: &mut [u8],
+    values: &mut [u8],
+) {
+    let dimensions: &mut [[[u8; N]; PAGE_POSITIONS]] = keys.as_chunks_mut().0.as_chunks_mut().0;
+    let mut encoded = [[0; N]; STEP];
+    for (numbers, dimensions) in key.chunks(STEP).zip(dimensions.chunks_mut(STEP)) {
+        encode(numbers, &mut encoded[..numbers.len()]);
+        for (dimension, number) in dimensions.iter_mut().zip(&encoded) {
+            dimension[slot] = *number;
+        }
+    }
+    encode(value, &mut values.as_chunks_mut().0[..value.len()]);
 }
 
-/// Numbers that are rounded at a time.
-const STEP: usize = 16;
+fn encode_f32(numbers: &[f32], out: &mut [[u8; 4]]) {
+    out.iter_mut().zip(numbers).for_each(|(out, number)| *out = number.to_le_bytes());
+}
 
-/// The same, rounded to f16.
-fn write_f16(numbers: &[f32], out: &mut [u8], step: usize) {
+fn encode_f16(numbers: &[f32], out: &mut [[u8; 2]]) {
     let largest = f16::MAX.to_f32();
-    let mut places = out.as_chunks_mut().0.iter_mut().step_by(step);
-    for numbers in numbers.chunks(STEP) {
+    for (numbers, out) in numbers.chunks(STEP).zip(out.chunks_mut(STEP)) {
         let (mut within, mut rounded) = ([0.0; STEP], [f16::ZERO; STEP]);
         for (within, x) in within.iter_mut().zip(numbers) {
             // What is not finite stays so and is found later.
             *within = if x.is_finite() { x.clamp(-largest, largest) } else { *x };
         }
-        rounded.convert_from_f32_slice(&within);
-        // As many places are taken as there are numbers: the other way round a place would be lost.
-        for (number, place) in rounded[..numbers.len()].iter().zip(&mut places) {
-            *place = number.to_le_bytes();
-        }
+        rounded[..numbers.len()].convert_from_f32_slice(&within[..numbers.len()]);
+        out.iter_mut().zip(&rounded).for_each(|(out, number)| *out = number.to_le_bytes());
     }
 }

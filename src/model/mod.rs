@@ -10,7 +10,7 @@
 //! | `host` | the network on this library's CPU kernels |
 //! | `candle` | the network as candle operations, for candle's devices |
 //! | `cuda` | the network on an NVIDIA GPU, with its own kernels |
-//! | `load`, `loader`, `weights`, `packing` | from a checkpoint to a model |
+//! | `load`, `loader`, `weights` | from a checkpoint to a model |
 //! | `paging` | rows in pages, for the caches of `host` and `cuda` |
 //!
 //! Reference: transformers 5.23.0, `models/gpt2/modeling_gpt2.py`.
@@ -24,7 +24,6 @@ mod host;
 mod load;
 mod loader;
 mod network;
-mod packing;
 mod paging;
 mod random;
 mod session;
@@ -42,7 +41,7 @@ pub use network::{KvCache, Segment};
 pub use session::Session;
 pub use trace::Trace;
 pub(crate) use weights::Placement;
-pub use weights::WeightType;
+pub use weights::{Packing, WeightType};
 
 /// GPT-2 with its weights.
 #[derive(Debug)]

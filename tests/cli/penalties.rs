@@ -61,8 +61,8 @@ fn flags_and_keys_of_rows_give_the_same_ids() {
         assert_eq!(json["sequences"][0]["ids"], case["sequences"][0], "{}", case["params"]);
         for (name, value) in case["params"].as_object().unwrap() {
             // Where it is not the default.
-            let is_other = json["settings"][name] != *value && name != "do_sample" && name != "max_length";
-            assert!(!is_other || name == "forced_eos_token_id", "{name} {value}: {}", json["settings"]);
+            let may_differ = ["do_sample", "max_length", "min_length", "forced_eos_token_id"].contains(&name.as_str());
+            assert!(may_differ || json["settings"][name] == *value, "{name} {value}: {}", json["settings"]);
         }
     }
 }
@@ -88,10 +88,12 @@ fn topk_shows_biases_and_only_what_it_appends_is_penalised() {
     let penalties = strings(&["--presence-penalty", "1.5", "--frequency-penalty=-0.5"]);
     let prompt = json!([33, 33, 180, 39]);
     assert_eq!(topk(&prompt, penalties)["positions"], topk(&prompt, vec![])["positions"]);
-    // What ends a text does not end this.
+    // What ends a text does not end this, and it has no length of its own.
     let appended = |case: &&Value| {
         let n = case["sequences"][0].as_array().unwrap().len() as u64;
-        case["scores"].is_null() && case["max_new_tokens"].as_u64() == Some(n) && case["params"]["do_sample"].is_null()
+        let has = |name: &str| !case["params"][name].is_null();
+        let is_whole = case["scores"].is_null() && case["max_new_tokens"].as_u64() == Some(n);
+        is_whole && !has("do_sample") && !has("max_length")
     };
     for case in cases("base", "generate").iter().filter(appended).step_by(2) {
         let steps = strings(&["--append", &case["sequences"][0].as_array().unwrap().len().to_string()]);

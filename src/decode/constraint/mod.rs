@@ -118,6 +118,7 @@ struct State {
 }
 
 impl Constraint {
+    #[cfg(feature = "constraints")]
     fn new(source: Source, root: Root) -> Self {
         Self { source, root, states: Mutex::default() }
     }

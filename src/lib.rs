@@ -7,6 +7,7 @@
 //! | [`pipeline`] | a model with everything it needs: text in, text out |
 //! | [`source`] | hub id, folder, GGUF or demo → an opened model; the only code that uses the network |
 //! | [`analysis`] | scores, perplexity, next-token distributions, logit lens, parameter counts, speed |
+//! | [`compression`] | a text as a code of its tokens' probabilities, and back |
 //! | [`decode`] | parameters, logits processors, every decoding strategy, stop rules |
 //! | [`language_model`] | what decoding and analysis need from a model |
 //! | [`logits`] | arithmetic over one row of logits: softmax, ranks, the best tokens |
@@ -34,6 +35,7 @@
 pub mod analysis;
 pub mod base;
 pub mod checkpoint;
+pub mod compression;
 pub mod config;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod cuda_libraries;

@@ -15,7 +15,7 @@ const BLOCK: usize = 1024;
 ///
 /// Range reduction by powers of two and a polynomial of degree 7 (Cephes, `expf`), without branches or calls.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     const LOWEST: f32 = -87.0;
     // Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
@@ -147,7 +147,12 @@ pub(crate) fn argmax(row: &[f32]) -> usize {
 
 /// Fails unless all logits of the model are finite.
 pub(crate) fn check_finite(row: &[f32]) -> Result<()> {
-    dispatch(LargestFinite(row)).map(|_| ()).ok_or_else(not_finite)
+    largest_finite(row).map(|_| ())
+}
+
+/// The largest of the model's logits. Fails unless all are finite.
+pub(crate) fn largest_finite(row: &[f32]) -> Result<f32> {
+    dispatch(LargestFinite(row)).ok_or_else(not_finite)
 }
 
 /// The error for logits that are not finite.
@@ -180,7 +185,7 @@ impl LogNormalizer {
     /// # Errors
     /// [`Error::Numerics`] unless all are finite.
     pub fn of_finite(row: &[f32]) -> Result<Self> {
-        Ok(Self::with(dispatch(LargestFinite(row)).ok_or_else(not_finite)?, row))
+        Ok(Self::with(largest_finite(row)?, row))
     }
 
     fn with(largest: f32, row: &[f32]) -> Self {

@@ -62,7 +62,7 @@ impl Tensor {
 
     /// The bytes of blocks, in storage order: in place, or unpacked. A packed matrix counts as stored with a quantised
     /// output's inputs or a floating-point input's outputs adjacent.
-    pub(super) fn blocks(&self, blocks: Range<usize>) -> Cow<'_, [u8]> {
+    pub(crate) fn blocks(&self, blocks: Range<usize>) -> Cow<'_, [u8]> {
         let size = self.dtype.block_bytes();
         if !self.packed {
             return Cow::Borrowed(&self.bytes[blocks.start * size..blocks.end * size]);

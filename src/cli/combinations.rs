@@ -53,13 +53,21 @@ const EXCLUDE: [(&str, &str, &str); 9] = [
 
 /// Flags for all subcommands with a model that some have no use for. The help does not show them. Those that would mislead
 /// are refused, with the reason; the others change nothing, and scripts may give them to every subcommand.
-pub const UNUSED: [(&str, &str, Option<&str>); 5] = [
+pub const UNUSED: [(&str, &str, Option<&str>); 7] = [
     ("info", "threads", None),
     ("bench", "tokenizer", None),
     ("convert", "device", Some("gpt2 convert computes on the CPU: leave out --device")),
+    ("compress", "device", Some(SAME_BITS)),
+    ("decompress", "device", Some(SAME_BITS)),
     ("convert", "dtype", Some("gpt2 convert takes the type from --to: leave out --dtype")),
     ("convert", "quantize", Some("gpt2 convert takes the type from --to: leave out --quantize")),
 ];
+
+const SAME_BITS: &str =
+    "compression takes the CPU, whose results are the same bits on every machine: leave out --device";
+
+/// Flags that mean something alone in this subcommand, though elsewhere they are about another.
+const ALONE: [(&str, &str); 1] = [("compress", "window")];
 
 /// What is wrong with the flags that were given, in a sentence.
 pub fn fault(command: &Command, matches: &ArgMatches) -> Option<String> {
@@ -71,7 +79,8 @@ pub fn fault(command: &Command, matches: &ArgMatches) -> Option<String> {
 fn fault_of(subcommand: &str, has: &dyn Fn(&str) -> bool, matches: &ArgMatches) -> Option<String> {
     let given = |flag: &str| has(flag) && matches.value_source(flag) == Some(ValueSource::CommandLine);
     let needs = |(flag, others, _): &&(&str, &[&str], &str)| {
-        given(flag) && others.iter().any(|other| has(other)) && !others.iter().any(|other| given(other))
+        let is_alone = ALONE.contains(&(subcommand, flag));
+        given(flag) && !is_alone && others.iter().any(|other| has(other)) && !others.iter().any(|other| given(other))
     };
     if let Some((.., why)) = NEED.iter().find(needs) {
         return Some((*why).to_owned());

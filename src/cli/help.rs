@@ -90,6 +90,8 @@ const NEEDED: &[(&str, &[&str])] = &[
     ("serve", &["model", "quantize", "threads", "host", "port", "api_key", "batch_size"]),
     ("info", &["model", "config", "tensors", "state_dict", "module", "format"]),
     ("convert", &["model", "to", "output", "format"]),
+    ("compress", &["file", "output", "window", "stride", "model", "quantize", "threads"]),
+    ("decompress", &["file", "output", "model", "threads"]),
     (
         "bench",
         &["model", "random", "device", "dtype", "quantize", "threads", "prompt_tokens", "max_new_tokens", "format"],
@@ -111,6 +113,13 @@ const BRIEF: [(&str, &str); 11] = [
     ("dtype", "f32, f16 or bf16 [default: f32]"),
 ];
 
+/// What has another default in `gpt2 decompress`.
+const OF_THE_FILE: [(&str, &str); 3] = [
+    ("model", "The model, if the file does not tell, or under another name [default: the file's]"),
+    ("dtype", "Type of the weights in memory [default: the file's]"),
+    ("quantize", "Quantise the weights in memory [default: as for the file]"),
+];
+
 /// Lines of the examples that `-h` shows, with their heading.
 const EXAMPLES: usize = 3;
 
@@ -119,6 +128,12 @@ pub fn arranged(command: Command) -> Command {
     let command = command.mut_args(|argument| match argument.get_id().as_str() {
         "quiet" | "verbose" | "version" => argument.hide_short_help(true),
         _ => argument,
+    });
+    let command = command.mut_subcommand("decompress", |subcommand| {
+        subcommand.mut_args(|argument| match OF_THE_FILE.iter().find(|(id, _)| *id == argument.get_id().as_str()) {
+            Some((_, help)) => argument.help(*help).long_help(*help),
+            None => argument,
+        })
     });
     command.mut_subcommands(|subcommand| {
         let name = subcommand.get_name().to_owned();

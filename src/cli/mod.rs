@@ -5,6 +5,7 @@ mod arguments;
 mod bench;
 mod combinations;
 pub mod completions;
+mod compress;
 mod convert;
 mod decoding;
 mod files;
@@ -29,6 +30,7 @@ mod version;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use bench::BenchArgs;
+pub use compress::{CompressArgs, DecompressArgs};
 pub use convert::ConvertArgs;
 pub use decoding::{DecodingArgs, ProcessorArgs};
 pub use generate::GenerateArgs;
@@ -141,6 +143,10 @@ pub enum Command {
     Info(InfoArgs),
     /// Convert a model to GGUF or safetensors and another number type
     Convert(ConvertArgs),
+    /// Compress a file by a model's probabilities, without loss
+    Compress(CompressArgs),
+    /// Get back what was compressed
+    Decompress(DecompressArgs),
     /// Measure how fast a model loads, reads a prompt and decodes
     Bench(BenchArgs),
     /// Write shell completions to stdout
@@ -169,6 +175,8 @@ impl Command {
             Self::Serve(_) => "serve",
             Self::Info(_) => "info",
             Self::Convert(_) => "convert",
+            Self::Compress(_) => "compress",
+            Self::Decompress(_) => "decompress",
             Self::Bench(_) => "bench",
             Self::Completions { .. } => "completions",
         }

@@ -113,7 +113,12 @@ where
 impl ModelArgs {
     /// The model: the flag's, else the environment's, else GPT-2.
     pub fn model(&self) -> String {
-        self.model.clone().or_else(model_by_environment).unwrap_or_else(|| "gpt2".to_owned())
+        self.given().unwrap_or_else(|| "gpt2".to_owned())
+    }
+
+    /// The model: the flag's, else the environment's, else none.
+    pub fn given(&self) -> Option<String> {
+        self.model.clone().or_else(model_by_environment)
     }
 
     /// The same with another model, of which nothing else is known.

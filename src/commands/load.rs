@@ -100,6 +100,19 @@ pub fn network(args: &ModelArgs, opened: &OpenedModel, backend: Backend, verbosi
     Ok(model)
 }
 
+/// Loads a network and its tokenizer in parallel.
+pub fn pipeline(
+    args: &ModelArgs,
+    opened: &OpenedModel,
+    backend: Backend,
+    packing: Packing,
+    verbosity: Verbosity,
+) -> Result<Pipeline> {
+    let pipeline = Pipeline::load(opened, LoadOptions { weights: args.weights(), backend, packing })?;
+    note_fallback(args, &pipeline.model, verbosity);
+    Ok(pipeline)
+}
+
 /// A tokenizer without a model.
 pub struct LoadedTokenizer {
     pub tokenizer: Tokenizer,
@@ -145,9 +158,8 @@ impl Loaded {
         let device = backend.name();
         set_up(args, verbosity)?;
         let opened = open(args, verbosity)?;
-        let pipeline = Pipeline::load(&opened, LoadOptions { weights: args.weights(), backend, packing })?;
+        let pipeline = pipeline(args, &opened, backend, packing, verbosity)?;
         let start_note = pipeline.tokenizer.as_ref().and_then(|tokenizer| start_note(&opened.tokenizer, tokenizer));
-        note_fallback(args, &pipeline.model, verbosity);
         let fingerprint = opened.checkpoint.fingerprint();
         let load_s = start.elapsed().as_secs_f64();
         if verbosity.verbose > 0 {

@@ -1,7 +1,10 @@
 //! One file per subcommand: get the inputs, call the library, hand records to the output.
 
 mod bench;
+mod coding;
+mod compress;
 mod convert;
+mod decompress;
 mod download_bar;
 mod generate;
 mod info;
@@ -69,6 +72,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(&args, verbosity),
         Command::Info(args) => info::run(&args, verbosity),
         Command::Convert(args) => convert::run(&args, verbosity),
+        Command::Compress(args) => compress::run(&args, verbosity),
+        Command::Decompress(args) => decompress::run(&args, verbosity),
         Command::Bench(args) => bench::run(&args, verbosity),
         Command::Completions { shell } => Stdout::lock().text(&completions::script(shell)?),
     }
@@ -84,7 +89,12 @@ fn text_of(command: &Command) -> Option<&TextArgs> {
         Command::Trace(args) => Some(&args.text),
         #[cfg(feature = "serve")]
         Command::Serve(_) => None,
-        Command::Info(_) | Command::Convert(_) | Command::Bench(_) | Command::Completions { .. } => None,
+        Command::Info(_)
+        | Command::Convert(_)
+        | Command::Compress(_)
+        | Command::Decompress(_)
+        | Command::Bench(_)
+        | Command::Completions { .. } => None,
     }
 }
 

@@ -14,6 +14,11 @@ pub fn bar(what: &str, total: u64, quiet: bool) -> Result<ProgressBar> {
     shown(&format!("{{bar:30}} {{human_pos}}/{{human_len}} {what}{{left}}"), total, String::new(), quiet)
 }
 
+/// A progress bar over bytes; hidden unless stderr is a terminal.
+pub fn bytes(total: u64, quiet: bool) -> Result<ProgressBar> {
+    shown("{bar:30} {bytes}/{total_bytes}{left}", total, String::new(), quiet)
+}
+
 /// A bar over tokens, of which some take more work than others: the bar and the time left are about the work.
 pub struct TokenBar {
     bar: ProgressBar,

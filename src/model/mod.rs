@@ -11,6 +11,7 @@
 //! | `candle` | the network as candle operations, for candle's devices |
 //! | `cuda` | the network on an NVIDIA GPU, with its own kernels |
 //! | `load`, `loader`, `weights` | from a checkpoint to a model |
+//! | `identity` | what tells models apart that compute different numbers |
 //! | `paging` | rows in pages, for the caches of `host` and `cuda` |
 //!
 //! Reference: transformers 5.23.0, `models/gpt2/modeling_gpt2.py`.
@@ -21,6 +22,7 @@ mod cuda;
 #[cfg_attr(not(cuda_kernels), expect(dead_code, reason = "only the kernels need these addresses"))]
 pub(crate) mod cuda_shape;
 mod host;
+mod identity;
 mod load;
 mod loader;
 mod network;
@@ -35,6 +37,7 @@ use candle_core::{DType, Tensor};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::language_model::{Input, MOST_TOP, Output, Room};
+pub use identity::identity;
 pub use load::LoadOptions;
 use network::Network;
 pub use network::{KvCache, Segment};

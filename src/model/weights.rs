@@ -155,7 +155,7 @@ impl Placement {
         Self { layout, as_stored, bytes, ..self }
     }
 
-    fn of_tensor(id: TensorId, tensor: &Tensor, weights: WeightType, target: Target) -> Option<Self> {
+    pub(super) fn of_tensor(id: TensorId, tensor: &Tensor, weights: WeightType, target: Target) -> Option<Self> {
         let dims @ [rows, columns] = <[usize; 2]>::try_from(tensor.shape.as_slice()).ok()?;
         let placement = Self::of(id, dims, tensor.dtype, (tensor.transposed, tensor.packed), weights);
         let unpacked = placement.unpacked(tensor.dtype, rows * columns);

@@ -2,6 +2,7 @@
 
 pub mod bench;
 mod closed;
+pub mod compress;
 pub mod convert;
 pub mod generate;
 pub mod html;
@@ -150,6 +151,28 @@ impl Stdout {
         // It fails only if writing does.
         let _ = fmt::write(&mut border, arguments);
         Ok(border.written.map_err(mark)?)
+    }
+}
+
+/// Standard output for bytes of any kind: see [`Stdout::text`].
+pub struct BytesOut(Stdout);
+
+impl BytesOut {
+    /// Locks standard output; a terminal gets the bytes as they are if `is_raw`.
+    pub fn lock(is_raw: bool) -> Self {
+        Self(Stdout::lock().with_raw_text(is_raw))
+    }
+}
+
+impl Write for BytesOut {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.0.text(bytes);
+        written.map_err(|error| error.downcast().unwrap_or_else(io::Error::other))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ mod batch;
 mod bench;
 mod browser;
 mod checkpoint;
+mod compress;
 mod convert;
 mod early;
 mod engines;

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests compare with the platform's mathematics")]
 
 mod bits;
+mod compressed;
 mod decode;
 mod decode_more;
 mod device;

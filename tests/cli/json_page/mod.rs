@@ -108,6 +108,14 @@ const SECTIONS: &[Section] = &[
         &["bench -m demo --prompt-tokens 4,8 -n 2 --repeat 1 --format json"],
     ),
     section("`convert`", "output/convert::ConvertRecord", &["convert -m demo --to f16 demo.gguf --format json"]),
+    section(
+        "`compress` and `decompress`",
+        "output/compress::CompressRecord",
+        &[
+            "compress -m demo texts.txt -o texts.gpt2z --format json",
+            "decompress texts.gpt2z -o again.txt --format json",
+        ],
+    ),
 ];
 
 /// Records that are parts of several: they have sections of their own.

@@ -145,7 +145,7 @@ fn is_text(case: &Case) -> bool {
     let has = |part: &str| case.arguments.iter().any(|argument| argument.starts_with(part));
     let is_json =
         has("--format=json") || has("--input") || case.arguments.iter().any(|value| value.starts_with("json"));
-    !is_json && (has("generate") || has("--decode"))
+    !is_json && (has("generate") || has("--decode") || has("compress") || has("decompress"))
 }
 
 fn is_json(text: &str) -> bool {

@@ -4,6 +4,7 @@
 mod arguments;
 mod case;
 mod check;
+mod compressed;
 mod gguf;
 mod json;
 mod llmc;
@@ -31,7 +32,7 @@ use fastrand::Rng;
 /// A kind of cases: its name, how many of each round are of it, and how one is made.
 type Kind = (&'static str, usize, fn(&mut Rng) -> Case);
 
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     ("safetensors", 2, models::safetensors),
     ("sharded", 1, models::sharded),
     ("pytorch", 2, models::pytorch),
@@ -50,6 +51,7 @@ const KINDS: [Kind; 19] = [
     ("tokenizer-files", 2, tokenizer::files),
     ("rows", 4, rows::jsonl),
     ("stdin", 1, rows::stdin),
+    ("compressed", 2, compressed::compressed),
     ("command-line", 5, arguments::command_line),
 ];
 

@@ -174,7 +174,8 @@ mod tests {
     fn the_model_has_a_try_at_text() {
         let book: Vec<u8> =
             (0..9000u32).flat_map(|i| format!("{} ", i.wrapping_mul(2_654_435_761)).into_bytes()).collect();
-        let noise: Vec<u8> = (0..9000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24 ^ i * i >> 7) as u8).collect();
+        let noise: Vec<u8> =
+            (0..9000u32).map(|i| ((i.wrapping_mul(2_654_435_761) >> 24) ^ ((i * i) >> 7)) as u8).collect();
         assert!(deflated(&book).1);
         assert!(deflated(b"Hello").1);
         assert!(deflated("caf\u{e9}".as_bytes()).1);

@@ -11,7 +11,9 @@ use gpt2::base::ggml::quantize;
 use gpt2::base::{Bytes, FloatType, QuantizedType};
 use gpt2::config::Activation;
 use gpt2::kernels::quantized::QuantizedMatrix;
-use gpt2::kernels::{self, Batch, CacheMemory, CacheShape, Epilogue, Matrix, PAGE_POSITIONS, PageId, Weight, panels};
+use gpt2::kernels::{
+    self, Batch, CacheMemory, CacheShape, Epilogue, Layout, Matrix, PAGE_POSITIONS, PageId, Weight, panels,
+};
 
 const WIDTH: usize = 768;
 const HEADS: usize = 12;
@@ -81,9 +83,9 @@ mod matmul {
                 for part in &mut panels::parts(dtype, inputs, inputs, &mut packed) {
                     panels::pack(dtype, outputs, &bytes, part);
                 }
-                Matrix::new(Bytes::from(packed), dtype, true, inputs, outputs)
+                Matrix::new(Bytes::from(packed), dtype, Layout::Panels, inputs, outputs)
             }
-            Shape::Head => Matrix::new(Bytes::from(bytes), dtype, false, inputs, outputs),
+            Shape::Head => Matrix::new(Bytes::from(bytes), dtype, Layout::OutIn, inputs, outputs),
         };
         product(bencher, &Weight::Float(w), rows);
     }

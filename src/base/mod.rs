@@ -10,6 +10,7 @@ pub mod ggml;
 pub mod math;
 pub(crate) mod memory;
 pub(crate) mod pages;
+pub mod panels;
 pub mod pool;
 pub(crate) mod simd;
 

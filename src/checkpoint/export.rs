@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use super::gguf::{self, Metadata, Value, Vocabulary};
-use super::{Checkpoint, Tensor, TensorSpec, safetensors};
-use crate::base::{DType, QuantizedType};
+use super::{Checkpoint, Tensor, TensorSpec, packed, packing, safetensors};
+use crate::base::{DType, FloatType, QuantizedType, panels};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::inventory::TensorId;
@@ -29,6 +29,18 @@ struct Part<'a> {
     /// Whether the matrix must be transposed.
     transpose: bool,
 }
+
+/// A tensor of a packed file.
+struct PackedPart<'a> {
+    spec: TensorSpec,
+    source: Option<&'a Tensor>,
+    /// The type of its numbers, if they lie in panels.
+    panels: Option<DType>,
+    is_conv1d: bool,
+}
+
+/// Where the data of a packed file begin: a page of memory.
+const PAGE: usize = 4096;
 
 impl<'a> Export<'a> {
     /// Writes a GGUF file, including the tokenizer if there is one. Matrices that `dtype` does not fit get another type
@@ -77,6 +89,65 @@ impl<'a> Export<'a> {
         written.map_err(|error| self.cause(error))
     }
 
+    /// Writes a packed safetensors file: matrices as the CPU's kernels read them, in any type ([`packed`]).
+    ///
+    /// # Errors
+    /// Errors of writing and converting.
+    pub fn to_packed(&self, path: &Path) -> Result<()> {
+        let parts: Vec<PackedPart<'_>> = self.tensors().map(|(id, source)| self.packed_part(id, source)).collect();
+        let specs: Vec<TensorSpec> = parts.iter().map(|part| part.spec.clone()).collect();
+        let mut order: Vec<usize> = (0..parts.len()).collect();
+        // Matrices first, each at a multiple of a cache line.
+        order.sort_by_key(|&place| specs[place].shape.len() == 1);
+        let metadata = [("format", "gpt2 panels")];
+        let written = safetensors::write_in_order(path, &metadata, &specs, &order, PAGE, |place| {
+            let bytes = self.packed_bytes(&parts[place])?;
+            parts[place].source.map_or(Ok(()), |tensor| tensor.bytes.check_unchanged())?;
+            Ok(bytes.into())
+        });
+        written.map_err(|error| self.cause(error))
+    }
+
+    fn packed_part(&self, id: TensorId, source: Option<&'a Tensor>) -> PackedPart<'a> {
+        let shape = id.shape(self.config);
+        let rows = |dtype| TensorSpec { name: packed::name_of_rows(id), dtype, shape: shape.clone() };
+        let (spec, panels) = match shape[..] {
+            [first, second] if id != TensorId::WPE => {
+                let (inputs, outputs) = if id.is_conv1d() { (first, second) } else { (second, first) };
+                let dtype = QuantizedType::of(self.dtype).map_or(self.dtype, |kind| kind.fitting(inputs));
+                // Floating-point embeddings and heads are read where rows lie.
+                match panels::array(dtype, inputs, outputs).filter(|_| id.is_conv1d() || dtype.is_quantized()) {
+                    Some((stored, array)) => {
+                        let name = packed::name_of_panels(id, dtype, [first, second]);
+                        (TensorSpec { name, dtype: stored, shape: array.to_vec() }, Some(dtype))
+                    }
+                    None => (rows(dtype), None),
+                }
+            }
+            _ => (rows(DType::F32), None),
+        };
+        PackedPart { spec, source, panels, is_conv1d: id.is_conv1d() }
+    }
+
+    fn packed_bytes(&self, part: &PackedPart<'_>) -> Result<Vec<u8>> {
+        let (origin, spec) = (self.checkpoint.origin(), &part.spec);
+        let (Some(tensor), Some(dtype)) = (part.source, part.panels) else {
+            return match part.source {
+                Some(tensor) => tensor.convert(origin, spec.dtype, tensor.transposed),
+                None => Ok(vec![0; spec.dtype.byte_len(&spec.shape).unwrap_or_default()]),
+            };
+        };
+        let mut out = vec![0; spec.dtype.byte_len(&spec.shape).unwrap_or_default()];
+        match (QuantizedType::of(dtype), FloatType::of(dtype)) {
+            (Some(kind), _) => {
+                packing::pack_quantized(tensor, origin, kind, part.is_conv1d && !tensor.transposed, &mut out)?;
+            }
+            (_, Some(float)) => packing::pack_floats(tensor, origin, float, tensor.transposed, &mut out)?,
+            _ => return Err(Error::Unsupported(format!("{dtype} cannot be packed"))),
+        }
+        Ok(out)
+    }
+
     /// The most memory that writing takes, in bytes: tensors are read and converted one at a time.
     #[must_use]
     pub fn working_bytes(&self) -> u64 {
@@ -119,7 +190,7 @@ impl<'a> Export<'a> {
         let Some(tensor) = part.source else {
             return Ok(Cow::Owned(vec![0; dtype.byte_len(&part.spec.shape).unwrap_or_default()]));
         };
-        let bytes = match tensor.dtype == dtype && !part.transpose {
+        let bytes = match tensor.dtype == dtype && !part.transpose && !tensor.packed {
             true => Cow::Borrowed(&*tensor.bytes),
             false => Cow::Owned(tensor.convert(&self.checkpoint.origin, dtype, part.transpose)?),
         };

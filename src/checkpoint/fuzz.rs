@@ -8,10 +8,12 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::file::File;
-use super::{ShardIndex, Tensor, gguf, golden, llm_c, pytorch, safetensors, tensorflow};
+use super::{Checkpoint, ShardIndex, Tensor, export, gguf, golden, llm_c, packed, pytorch, safetensors, tensorflow};
 use crate::analysis::parameters::{Costs, Parameters};
+use crate::base::{DType, panels};
 use crate::config::Config;
 use crate::error::Result;
+use crate::model::WeightType;
 
 type Reader = fn(&File) -> Result<Vec<Tensor>>;
 
@@ -25,6 +27,20 @@ fn read_gguf(file: &File) -> Result<Vec<Tensor>> {
     let _ = Config::from_gguf(&gguf);
     let _ = gguf.vocabulary();
     Ok(gguf.tensors)
+}
+
+fn read_packed(file: &File) -> Result<Vec<Tensor>> {
+    packed::read(file, safetensors::read(file)?)
+}
+
+/// A packed file of a small model.
+fn packed_file(dtype: DType) -> Vec<u8> {
+    let config = Config::named("gpt2").unwrap();
+    let config = Config { vocab_size: 9, n_positions: 3, n_embd: 32, n_layer: 1, n_inner: 32, n_head: 2, ..config };
+    let checkpoint = Checkpoint::random(&config, WeightType::F32, 1).unwrap();
+    let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    export::Export { checkpoint: &checkpoint, config: &config, dtype }.to_packed(&path).unwrap();
+    std::fs::read(&path).unwrap()
 }
 
 fn read_llm_c(file: &File) -> Result<Vec<Tensor>> {
@@ -56,11 +72,18 @@ fn check(reader: Reader, bytes: Vec<u8>) {
                 if tensor.transposed {
                     shape.reverse();
                 }
-                assert_eq!(
-                    tensor.dtype.byte_len(&shape),
-                    Some(tensor.bytes.len()),
-                    "{tensor:?} of a file of {len} bytes"
-                );
+                let mut stored = (tensor.dtype, shape.clone());
+                if let (true, &[rows, columns]) = (tensor.packed, &shape[..]) {
+                    let (inputs, outputs) = if tensor.dtype.is_quantized() { (columns, rows) } else { (rows, columns) };
+                    let (dtype, array) = panels::array(tensor.dtype, inputs, outputs).expect("panels of the type");
+                    stored = (dtype, array.to_vec());
+                    let numbers = rows.saturating_mul(columns).min(100_000);
+                    tensor
+                        .read("", 0, &mut vec![0.0; numbers / tensor.dtype.block_len() * tensor.dtype.block_len()])
+                        .unwrap();
+                }
+                let (dtype, shape) = stored;
+                assert_eq!(dtype.byte_len(&shape), Some(tensor.bytes.len()), "{tensor:?} of a file of {len} bytes");
             }
         }
         Err(error) => check_line(&error.to_string()),
@@ -159,6 +182,8 @@ fn seeds() -> Vec<(Reader, Vec<u8>)> {
         (read_pytorch, fixture("compressed.bin")),
         (read_gguf, fixture("tiny.gguf")),
         (read_llm_c, std::fs::read(golden::folder("llmc_fp32").join("model/gpt2_tiny.bin")).unwrap()),
+        (read_packed, packed_file(DType::F32)),
+        (read_packed, packed_file(DType::Q8_0)),
         (read_tensorflow, std::fs::read(golden::folder("openai_tf").join("model/model.ckpt.index")).unwrap()),
     ]
 }

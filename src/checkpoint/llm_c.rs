@@ -129,7 +129,7 @@ fn tensor(file: &File, id: TensorId, dtype: DType, config: &Config, at: usize) -
     let shape = id.shape(config);
     let bytes = dtype.byte_len(&shape).and_then(|len| file.bytes.slice(at..at.checked_add(len)?));
     let bytes = bytes.ok_or_else(|| file.error(format!("tensor `{id}` lies outside the file")))?;
-    Ok(Tensor { name: id.to_string(), dtype, shape, transposed: id.is_conv1d(), bytes })
+    Ok(Tensor { name: id.to_string(), dtype, shape, transposed: id.is_conv1d(), packed: false, bytes })
 }
 
 struct Header {

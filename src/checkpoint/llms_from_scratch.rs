@@ -164,5 +164,5 @@ fn join(origin: &str, layer: usize, parts: [Option<Tensor>; 3]) -> Result<Tensor
         shape.reverse();
     }
     let bytes = all.iter().flat_map(|part| part.bytes.iter().copied()).collect::<Vec<u8>>().into();
-    Ok(Tensor { name: query.name.clone(), dtype: query.dtype, shape, transposed, bytes })
+    Ok(Tensor { name: query.name.clone(), dtype: query.dtype, shape, transposed, packed: false, bytes })
 }

@@ -20,6 +20,8 @@ mod llms_from_scratch;
 pub mod lora;
 mod names;
 mod numbers;
+mod packed;
+pub(crate) mod packing;
 mod pytorch;
 pub mod safetensors;
 mod settle;
@@ -59,6 +61,8 @@ pub struct Tensor {
     /// Whether the bytes follow the transposed shape: GGUF, nanoGPT and others store (out, in) where Hugging Face has
     /// (in, out).
     pub transposed: bool,
+    /// Whether the numbers lie in [panels](crate::base::panels).
+    pub packed: bool,
     /// The numbers, little-endian.
     pub bytes: Bytes,
 }
@@ -91,6 +95,8 @@ pub enum Format {
     LlmC,
     /// TensorFlow, as OpenAI published GPT-2.
     TensorFlow,
+    /// safetensors whose matrices are packed for this program's kernels.
+    Packed,
 }
 
 impl fmt::Display for Format {
@@ -103,6 +109,7 @@ impl fmt::Display for Format {
             Self::LlmsFromScratch => "llms-from-scratch",
             Self::LlmC => "llm.c",
             Self::TensorFlow => "tensorflow",
+            Self::Packed => "packed",
         })
     }
 }
@@ -331,7 +338,11 @@ fn contents(file: &File) -> Result<Contents> {
     if tensorflow::is_index(bytes) {
         tensorflow::read(file)
     } else if safetensors::is_safetensors(bytes) || is_called("safetensors") {
-        Ok(Contents { format: Format::Safetensors, tensors: safetensors::read(file)?, config: None })
+        let tensors = safetensors::read(file)?;
+        Ok(match packed::is_packed(&tensors) {
+            true => Contents { format: Format::Packed, tensors: packed::read(file, tensors)?, config: None },
+            false => Contents { format: Format::Safetensors, tensors, config: None },
+        })
     } else if pytorch::is_pytorch(bytes) {
         pytorch::read(file)
     } else if is_called("gguf") {

@@ -123,7 +123,14 @@ mod tests {
         let mut checkpoint = Checkpoint::empty("here".into(), Format::PyTorch);
         let tensor = |(name, shape): &(&str, &[usize])| {
             let bytes = vec![0; 4 * shape.iter().product::<usize>()].into();
-            Tensor { name: (*name).into(), dtype: DType::F32, shape: shape.to_vec(), transposed: false, bytes }
+            Tensor {
+                name: (*name).into(),
+                dtype: DType::F32,
+                shape: shape.to_vec(),
+                transposed: false,
+                packed: false,
+                bytes,
+            }
         };
         identify(&mut checkpoint, tensors.iter().map(tensor).collect())?;
         Ok(checkpoint)

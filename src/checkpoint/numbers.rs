@@ -1,15 +1,24 @@
 //! The numbers of a tensor, as f32 or in another type, row by row or transposed.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::ops::Range;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::Tensor;
-use crate::base::{DType, QuantizedType, ggml, pool};
+use crate::base::{DType, QuantizedType, ggml, panels, pool};
 use crate::error::{Error, Result};
 
 /// Roughly how many numbers are converted in one step.
 pub(crate) const STEP: usize = 1 << 16;
+
+/// f16 converted together, as the processor can.
+const HALVES: usize = 64;
+
+/// Rows transposed together: their numbers fill a cache line.
+const LINE: usize = 16;
 
 /// Bytes copied in one step.
 const COPIED: usize = 2 << 20;
@@ -21,22 +30,25 @@ impl Tensor {
     /// # Errors
     /// [`Error::Format`] if the tensor holds no floating-point numbers.
     pub fn read(&self, origin: &str, first: usize, out: &mut [f32]) -> Result<()> {
-        fn each<const SIZE: usize>(bytes: &[u8], first: usize, out: &mut [f32], f: impl Fn([u8; SIZE]) -> f32) {
-            for (y, x) in out.iter_mut().zip(bytes[first * SIZE..].chunks_exact(SIZE)) {
-                *y = f(std::array::from_fn(|i| x[i]));
+        fn each<const SIZE: usize>(bytes: &[u8], out: &mut [f32], f: impl Fn([u8; SIZE]) -> f32) {
+            for (y, x) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *y = f(*x);
             }
         }
-        let bytes = &self.bytes;
+        let block = self.dtype.block_len();
+        let bytes = &*self.blocks(first / block..first / block + out.len() / block);
         match self.dtype {
-            DType::F32 => each(bytes, first, out, f32::from_le_bytes),
-            DType::F16 => each(bytes, first, out, |b| f16::from_le_bytes(b).to_f32()),
-            DType::BF16 => each(bytes, first, out, |b| bf16::from_le_bytes(b).to_f32()),
-            DType::F64 => each(bytes, first, out, |b| f64::from_le_bytes(b) as f32),
-            quantized if quantized.is_quantized() => {
-                let start = first / quantized.block_len() * quantized.block_bytes();
-                let len = out.len() / quantized.block_len() * quantized.block_bytes();
-                ggml::dequantize(quantized, &bytes[start..start + len], out)?;
+            DType::F32 => each(bytes, out, f32::from_le_bytes),
+            DType::F16 => {
+                let mut halves = [f16::ZERO; HALVES];
+                for (y, x) in out.chunks_mut(HALVES).zip(bytes.as_chunks().0.chunks(HALVES)) {
+                    halves.iter_mut().zip(x).for_each(|(half, bytes)| *half = f16::from_le_bytes(*bytes));
+                    halves[..y.len()].convert_to_f32_slice(y);
+                }
             }
+            DType::BF16 => each(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+            DType::F64 => each(bytes, out, |b| f64::from_le_bytes(b) as f32),
+            quantized if quantized.is_quantized() => ggml::dequantize(quantized, bytes, out)?,
             other => {
                 let message = format!(
                     "tensor `{}` is stored as {other}; weights must be F32, F16, BF16, F64 or quantised as in GGUF",
@@ -46,6 +58,29 @@ impl Tensor {
             }
         }
         Ok(())
+    }
+
+    /// The bytes of blocks, in storage order: in place, or unpacked. A packed matrix counts as stored with a quantised
+    /// output's inputs or a floating-point input's outputs adjacent.
+    pub(crate) fn blocks(&self, blocks: Range<usize>) -> Cow<'_, [u8]> {
+        let size = self.dtype.block_bytes();
+        if !self.packed {
+            return Cow::Borrowed(&self.bytes[blocks.start * size..blocks.end * size]);
+        }
+        let (rows, columns) = self.stored_dims();
+        let (inputs, outputs) = if self.dtype.is_quantized() { (columns, rows) } else { (rows, columns) };
+        let mut out = vec![0; blocks.len() * size];
+        panels::unpack(self.dtype, inputs, outputs, &self.bytes, blocks.start, &mut out);
+        Cow::Owned(out)
+    }
+
+    /// The same tensor, not packed.
+    pub(super) fn unpacked(&self) -> Self {
+        let blocks = self.shape.iter().product::<usize>() / self.dtype.block_len();
+        match self.packed {
+            true => Self { packed: false, bytes: self.blocks(0..blocks).into_owned().into(), ..self.clone() },
+            false => self.clone(),
+        }
     }
 
     /// The bytes of a tensor of one or two axes as `dtype`; `transpose` swaps the stored axes.
@@ -71,6 +106,15 @@ impl Tensor {
     /// As for [`convert`](Self::convert).
     pub(crate) fn write_as(&self, origin: &str, dtype: DType, transpose: bool, out: &mut [u8]) -> Result<()> {
         if out.is_empty() {
+            return Ok(());
+        }
+        if dtype == self.dtype && !transpose && self.packed {
+            let size = dtype.block_bytes();
+            let mut steps: Vec<_> = out.chunks_mut(COPIED / size * size).enumerate().collect();
+            pool::for_each(self.bytes.len(), &mut steps, |(i, part)| {
+                let first = *i * (COPIED / size);
+                part.copy_from_slice(&self.blocks(first..first + part.len() / size));
+            });
             return Ok(());
         }
         if dtype == self.dtype && !transpose {
@@ -106,16 +150,26 @@ impl Tensor {
     ) -> Result<()> {
         let (stored_rows, stored_columns) = self.stored_dims();
         let width = if transpose { stored_rows } else { stored_columns };
-        let mut numbers = vec![0f32; rows.len() * width];
-        if transpose {
-            self.read_columns(origin, rows, &mut numbers)?;
-        } else {
-            self.read(origin, rows.start * width, &mut numbers)?;
+        let len = rows.len() * width;
+        // Kept between calls, so that the pages stay mapped.
+        thread_local! {
+            static NUMBERS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
         }
-        match encode(dtype, &numbers, out)? {
-            None => Ok(()),
-            Some(x) => Err(self.unsupported(format!("holds {x}, too large for {dtype}"))),
-        }
+        NUMBERS.with_borrow_mut(|numbers| {
+            if numbers.len() < len {
+                numbers.resize(len, 0.0);
+            }
+            let numbers = &mut numbers[..len];
+            if transpose {
+                self.read_columns(origin, rows, numbers)?;
+            } else {
+                self.read(origin, rows.start * width, numbers)?;
+            }
+            match encode(dtype, numbers, out)? {
+                None => Ok(()),
+                Some(x) => Err(self.unsupported(format!("holds {x}, too large for {dtype}"))),
+            }
+        })
     }
 
     /// The same tensor with other numbers, given in storage order and stored as `dtype`.
@@ -125,7 +179,7 @@ impl Tensor {
     pub(super) fn with_numbers(&self, dtype: DType, numbers: &[f32]) -> Result<Self> {
         let mut bytes = vec![0u8; numbers.len() / dtype.block_len() * dtype.block_bytes()];
         match encode(dtype, numbers, &mut bytes)? {
-            None => Ok(Self { dtype, bytes: bytes.into(), ..self.clone() }),
+            None => Ok(Self { dtype, packed: false, bytes: bytes.into(), ..self.clone() }),
             Some(x) => Err(self.unsupported(format!("holds {x}, too large for {dtype}"))),
         }
     }
@@ -144,11 +198,18 @@ impl Tensor {
     /// Reads columns of what is stored, as rows.
     fn read_columns(&self, origin: &str, columns: Range<usize>, out: &mut [f32]) -> Result<()> {
         let (height, width) = self.stored_dims();
-        let mut part = vec![0f32; columns.len()];
-        for row in 0..height {
-            self.read(origin, row * width + columns.start, &mut part)?;
-            for (x, y) in part.iter().zip(out[row..].iter_mut().step_by(height)) {
-                *y = *x;
+        let step = columns.len();
+        let mut part = vec![0f32; LINE * step];
+        for first in (0..height).step_by(LINE) {
+            let rows = LINE.min(height - first);
+            for (row, part) in part.chunks_exact_mut(step).enumerate().take(rows) {
+                self.read(origin, (first + row) * width + columns.start, part)?;
+            }
+            // A column's numbers lie side by side where they go to.
+            for (column, out) in out.chunks_exact_mut(height).enumerate() {
+                for (row, y) in out[first..first + rows].iter_mut().enumerate() {
+                    *y = part[row * step + column];
+                }
             }
         }
         Ok(())
@@ -158,8 +219,8 @@ impl Tensor {
 /// Writes `numbers` to `out` as `dtype`. Returns the first finite number that is too large for that type.
 fn encode(dtype: DType, numbers: &[f32], out: &mut [u8]) -> Result<Option<f32>> {
     fn each<const SIZE: usize>(numbers: &[f32], out: &mut [u8], f: impl Fn(f32) -> [u8; SIZE]) {
-        for (y, x) in out.chunks_exact_mut(SIZE).zip(numbers) {
-            y.copy_from_slice(&f(*x));
+        for (y, x) in out.as_chunks_mut().0.iter_mut().zip(numbers) {
+            *y = f(*x);
         }
     }
     let mut largest = f32::MAX;
@@ -168,14 +229,18 @@ fn encode(dtype: DType, numbers: &[f32], out: &mut [u8]) -> Result<Option<f32>> 
         DType::BF16 => each(numbers, out, |x| bf16::from_f32(x).to_le_bytes()),
         DType::F16 => {
             largest = f16::MAX.to_f32();
-            each(numbers, out, |x| f16::from_f32(x).to_le_bytes());
+            let mut halves = [f16::ZERO; HALVES];
+            for (out, numbers) in out.as_chunks_mut().0.chunks_mut(HALVES).zip(numbers.chunks(HALVES)) {
+                halves[..numbers.len()].convert_from_f32_slice(numbers);
+                out.iter_mut().zip(halves).for_each(|(bytes, half)| *bytes = half.to_le_bytes());
+            }
         }
         other => {
             let kind = QuantizedType::of(other)
                 .ok_or_else(|| Error::Unsupported(format!("numbers cannot be written as {other}")))?;
             // The scale of a block is an f16.
             largest = 127.0 * f16::MAX.to_f32();
-            out.copy_from_slice(&ggml::quantize(kind, numbers)?);
+            ggml::quantize_into(kind, numbers, out)?;
         }
     }
     Ok(numbers.iter().copied().find(|x| x.is_finite() && x.abs() > largest))
@@ -186,7 +251,7 @@ mod tests {
     use super::*;
 
     fn tensor(dtype: DType, shape: &[usize], transposed: bool, bytes: Vec<u8>) -> Tensor {
-        Tensor { name: "t".into(), dtype, shape: shape.into(), transposed, bytes: bytes.into() }
+        Tensor { name: "t".into(), dtype, shape: shape.into(), transposed, packed: false, bytes: bytes.into() }
     }
 
     fn floats(bytes: &[u8]) -> Vec<f32> {

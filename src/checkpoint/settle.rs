@@ -72,9 +72,13 @@ impl Checkpoint {
         for id in [TensorId::WTE, TensorId::LM_HEAD] {
             let Some(tensor) = self.tensor(id) else { continue };
             let [rows, width] = tensor.shape[..] else { continue };
+            if rows <= vocab_size {
+                continue;
+            }
+            let tensor = tensor.unpacked();
             let bytes = tensor.dtype.byte_len(&[vocab_size, width]).and_then(|bytes| tensor.bytes.slice(0..bytes));
-            if let Some(bytes) = bytes.filter(|_| rows > vocab_size) {
-                self.replace(id, Tensor { shape: vec![vocab_size, width], bytes, ..tensor.clone() });
+            if let Some(bytes) = bytes {
+                self.replace(id, Tensor { shape: vec![vocab_size, width], bytes, ..tensor });
             }
         }
         config.vocab_size = vocab_size;

@@ -13,13 +13,20 @@ use super::{Format, ModelArgs};
 #[command(after_help = "Examples:
   gpt2 convert --model gpt2 --to q8_0 gpt2-q8_0.gguf
   gpt2 convert --model ./my-gpt2 --to f16 my-gpt2-f16/model.safetensors
-  gpt2 convert --model gpt2-q8_0.gguf --to f32 restored/model.safetensors")]
+  gpt2 convert --model gpt2-q8_0.gguf --to f32 restored/model.safetensors
+  gpt2 convert --model gpt2 --to q8_0 --packed shared/model.safetensors")]
 pub struct ConvertArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Type of the weight matrices in the file; quantised types are for GGUF only
+    /// Type of the weight matrices in the file; quantised types are for GGUF and --packed
     #[arg(long, value_name = "TYPE", help_heading = "Output", value_parser = target())]
     pub to: DType,
+    /// Write matrices as this program reads them: starts at once, and processes share one copy
+    ///
+    /// The file is *.safetensors, but no other program reads it. Each program that uses a model on the CPU keeps a copy of the
+    /// matrices in its own memory, laid out for its kernels; those that use a packed file share one.
+    #[arg(long, help_heading = "Output")]
+    pub packed: bool,
     /// The file to write: *.gguf for llama.cpp or *.safetensors for transformers
     #[arg(value_name = "OUT", help_heading = None)]
     pub output: PathBuf,

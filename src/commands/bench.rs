@@ -100,7 +100,7 @@ fn model(args: &BenchArgs, backend: Backend, verbosity: Verbosity) -> Result<(St
     memory::require_on(&backend, size.name(), weights, |weights| {
         DeviceFootprint::of_checkpoint(&config, &checkpoint, weights)
     })?;
-    let model = Gpt2::load(config, &checkpoint, LoadOptions { weights, backend })?;
+    let model = Gpt2::load(config, &checkpoint, LoadOptions { weights, backend, ..LoadOptions::default() })?;
     Ok((format!("{} (random weights)", size.name()), model))
 }
 

@@ -13,6 +13,7 @@ use gpt2::Error;
 use gpt2::compression::Totals;
 use gpt2::compression::format::Header;
 use gpt2::device::{Backend, DeviceChoice};
+use gpt2::model::Packing;
 use gpt2::pipeline::Pipeline;
 use gpt2::source::OpenedModel;
 
@@ -66,7 +67,7 @@ pub fn model(args: &ModelArgs, verbosity: Verbosity) -> Result<(OpenedModel, Pip
     let args = ModelArgs { device: DeviceChoice::Cpu, ..args.clone() };
     load::set_up(&args, verbosity)?;
     let opened = load::open(&args, verbosity)?;
-    let pipeline = load::pipeline(&args, &opened, Backend::Kernels, verbosity)?;
+    let pipeline = load::pipeline(&args, &opened, Backend::Kernels, Packing::AtOnce, verbosity)?;
     pipeline.tokenizer().map_err(|fault| {
         Error::Tokenizer(format!("{fault}; --tokenizer takes another (`--tokenizer gpt2` is GPT-2's own)"))
     })?;

@@ -18,9 +18,11 @@ use crate::output::convert::ConvertRecord;
 use crate::output::{Stdout, check_folder, say, say_written, write_file};
 
 /// The kind of file, by its extension.
+#[derive(Clone, Copy)]
 enum Kind {
     Gguf,
     Safetensors,
+    Packed,
 }
 
 pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
@@ -40,11 +42,12 @@ pub fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
     };
     let beside = match kind {
         Kind::Gguf => gguf(export, &opened, &args.output, noted).map(|()| vec![])?,
-        Kind::Safetensors => safetensors(export, &opened, &args.output, noted)?,
+        Kind::Safetensors | Kind::Packed => safetensors(export, kind, &opened, &args.output, noted)?,
     };
     let format = match kind {
         Kind::Gguf => "gguf",
         Kind::Safetensors => "safetensors",
+        Kind::Packed => "packed safetensors",
     };
     let dtype = dtype.to_string().to_lowercase();
     if !verbosity.quiet {
@@ -71,9 +74,11 @@ fn kind(args: &ConvertArgs, dtype: DType) -> Result<Kind> {
     let usage = |message: String| Err(Error::Usage(message).into());
     let extension = args.output.extension().unwrap_or_default().to_ascii_lowercase();
     match extension.to_str() {
+        Some("safetensors") if args.packed => Ok(Kind::Packed),
+        _ if args.packed => usage(format!("--packed: {} must end in .safetensors", args.output.display())),
         Some("gguf") => Ok(Kind::Gguf),
         Some("safetensors") if dtype.block_len() > 1 => {
-            usage(format!("safetensors has no type {dtype}; name the file *.gguf, or use --to f16"))
+            usage(format!("safetensors has no type {dtype}; name the file *.gguf, or use --packed or --to f16"))
         }
         Some("safetensors") => Ok(Kind::Safetensors),
         _ => usage(format!("{} must end in .gguf or .safetensors", args.output.display())),
@@ -141,7 +146,13 @@ fn note_ends(
 type Beside = (PathBuf, &'static str);
 
 /// Writes the weights, and what else a folder for transformers needs, unless it is there already; returns the other files.
-fn safetensors(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl Fn(&str)) -> Result<Vec<Beside>> {
+fn safetensors(
+    export: Export<'_>,
+    kind: Kind,
+    opened: &OpenedModel,
+    path: &Path,
+    note: impl Fn(&str),
+) -> Result<Vec<Beside>> {
     let mut written: Vec<Beside> = vec![];
     let beside = |name: &str| path.with_file_name(name);
     let has_config = check_config(export.config, &beside("config.json"))?;
@@ -152,7 +163,10 @@ fn safetensors(export: Export<'_>, opened: &OpenedModel, path: &Path, note: impl
     if matches!(opened.tokenizer, TokenizerFiles::None) {
         note("note: the model has no tokenizer, so the folder gets none");
     }
-    export.to_safetensors(path)?;
+    match kind {
+        Kind::Packed => export.to_packed(path)?,
+        _ => export.to_safetensors(path)?,
+    }
     if !has_config {
         write_file(&beside("config.json"), export.config.to_json()?.as_bytes())?;
         written.push((beside("config.json"), "the configuration"));

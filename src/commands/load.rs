@@ -12,7 +12,7 @@ use gpt2::base::{FloatType, pool};
 use gpt2::decode::GenerationConfig;
 use gpt2::device::Backend;
 use gpt2::kernels;
-use gpt2::model::{Gpt2, LoadOptions, WeightType};
+use gpt2::model::{Gpt2, LoadOptions, Packing, WeightType};
 use gpt2::pipeline::Pipeline;
 use gpt2::source::{self, OpenedModel, SourceOptions};
 use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
@@ -95,14 +95,20 @@ pub fn open(args: &ModelArgs, verbosity: Verbosity) -> Result<OpenedModel> {
 
 /// Loads a network without its tokenizer.
 pub fn network(args: &ModelArgs, opened: &OpenedModel, backend: Backend, verbosity: Verbosity) -> Result<Gpt2> {
-    let model = opened.load_network(LoadOptions { weights: args.weights(), backend })?;
+    let model = opened.load_network(LoadOptions { weights: args.weights(), backend, ..LoadOptions::default() })?;
     note_fallback(args, &model, verbosity);
     Ok(model)
 }
 
 /// Loads a network and its tokenizer in parallel.
-pub fn pipeline(args: &ModelArgs, opened: &OpenedModel, backend: Backend, verbosity: Verbosity) -> Result<Pipeline> {
-    let pipeline = Pipeline::load(opened, LoadOptions { weights: args.weights(), backend })?;
+pub fn pipeline(
+    args: &ModelArgs,
+    opened: &OpenedModel,
+    backend: Backend,
+    packing: Packing,
+    verbosity: Verbosity,
+) -> Result<Pipeline> {
+    let pipeline = Pipeline::load(opened, LoadOptions { weights: args.weights(), backend, packing })?;
     note_fallback(args, &pipeline.model, verbosity);
     Ok(pipeline)
 }
@@ -146,13 +152,13 @@ fn start_note(files: &TokenizerFiles, tokenizer: &Tokenizer) -> Option<String> {
 
 impl Loaded {
     /// Loads model and tokenizer in parallel.
-    pub fn load(args: &ModelArgs, verbosity: Verbosity) -> Result<Self> {
+    pub fn load(args: &ModelArgs, packing: Packing, verbosity: Verbosity) -> Result<Self> {
         let start = Instant::now();
         let backend = args.device.open()?;
         let device = backend.name();
         set_up(args, verbosity)?;
         let opened = open(args, verbosity)?;
-        let pipeline = pipeline(args, &opened, backend, verbosity)?;
+        let pipeline = pipeline(args, &opened, backend, packing, verbosity)?;
         let start_note = pipeline.tokenizer.as_ref().and_then(|tokenizer| start_note(&opened.tokenizer, tokenizer));
         let fingerprint = opened.checkpoint.fingerprint();
         let load_s = start.elapsed().as_secs_f64();

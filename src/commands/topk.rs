@@ -11,6 +11,7 @@ use gpt2::base::math;
 use gpt2::decode::GenerationConfig;
 use gpt2::error::tokens_text;
 use gpt2::memory;
+use gpt2::model::Packing;
 
 use super::load::Loaded;
 use super::progress::bar;
@@ -37,7 +38,7 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
         None if args.keep_newline => Work::Single(args.text.prompt()?),
         None => Work::Single(args.text.prompt_without_newline()?),
     };
-    let loaded = Loaded::load(&args.model, verbosity)?;
+    let loaded = Loaded::load(&args.model, Packing::Later, verbosity)?;
     let format = args.format.unwrap_or_default();
     match work {
         Work::Single(prompt) if args.shapes => shapes::of_text(&loaded, &prompt, &args.text, format, verbosity),

@@ -9,6 +9,7 @@ use gpt2::analysis::activations::{self, Activations, Hidden};
 use gpt2::analysis::lens::{LensLayer, LensReading, lens_at};
 use gpt2::error::tokens_text;
 use gpt2::memory;
+use gpt2::model::Packing;
 
 use super::load::Loaded;
 use super::rows::{self, Batch, Input, together};
@@ -37,7 +38,7 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
         Some(input) => Work::Batch(input),
         None => Work::Single(args.text.prompt()?),
     };
-    let loaded = Loaded::load(&args.model, verbosity)?;
+    let loaded = Loaded::load(&args.model, Packing::Later, verbosity)?;
     let config = loaded.model.config();
     let layers = selected(args.layer, config.n_layer, "--layer")?;
     let heads = selected(args.head, config.n_head, "--head")?;

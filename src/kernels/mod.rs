@@ -47,7 +47,7 @@ use crate::base::test_numbers;
 pub use activation::activate;
 pub use attention::{Batch, CacheMemory, CacheShape, PAGE_POSITIONS, PageId, append, attend};
 pub use bandwidth::memory_bandwidth;
-pub use float::{Matrix, panels};
+pub use float::{Layout, Matrix, panels};
 pub use norm::layer_norm;
 pub use product::Epilogue;
 pub use simd::{asked_level, level};

@@ -75,7 +75,7 @@ impl DeviceFootprint {
             let (outputs, inputs) = if id.is_conv1d() { (columns, rows) } else { (rows, columns) };
             weight_bytes += matrix_bytes(outputs, inputs, dtype) as u64;
             // Sent as stored (except types that are widened on the way), and freed once converted.
-            let sent = Placement::of(id, [rows, columns], stored(id), false, WeightType::F32).dtype;
+            let sent = Placement::of(id, [rows, columns], stored(id), (false, false), WeightType::F32).dtype;
             load_peak = load_peak.max(weight_bytes + bytes(sent, &shape));
         }
         let shape = NetworkShape::new(config, dtype);
@@ -105,7 +105,7 @@ impl DeviceFootprint {
                 weight_bytes += 4 * numbers(&shape);
                 continue;
             };
-            let dtype = Placement::of(id, [rows, columns], stored(id), false, weights).dtype;
+            let dtype = Placement::of(id, [rows, columns], stored(id), (false, false), weights).dtype;
             if id == TensorId::FIRST_MATRIX {
                 first_matrix = dtype;
             }
@@ -208,7 +208,8 @@ mod tests {
     /// The loaded model's own count of its matrices and vectors, padded to multiples of `padding`.
     fn loaded(config: &Config, weights: WeightType, backend: Backend, padding: usize) -> u64 {
         let checkpoint = Checkpoint::random(config, WeightType::F32, 0).unwrap();
-        let model = Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, backend }).unwrap();
+        let model = Gpt2::load(config.clone(), &checkpoint, LoadOptions { weights, backend, ..LoadOptions::default() })
+            .unwrap();
         let matrices: usize = model.weight_bytes().iter().map(|(_, bytes)| bytes).sum();
         let vectors = checkpoint.tensors().map(|(_, t)| t).filter(|t| t.shape.len() == 1);
         let vectors: usize = vectors.map(|t| 4 * t.shape[0].next_multiple_of(padding)).sum();

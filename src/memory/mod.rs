@@ -42,6 +42,7 @@ struct Stored {
     dtype: DType,
     shape: Vec<usize>,
     transposed: bool,
+    packed: bool,
     bytes: u64,
     /// Whether it is in a mapped file, whose memory can be released after reading.
     mapped: bool,
@@ -56,6 +57,7 @@ impl Footprint {
             dtype: tensor.dtype,
             shape: tensor.shape.clone(),
             transposed: tensor.transposed,
+            packed: tensor.packed,
             bytes: tensor.bytes.len() as u64,
             mapped: tensor.bytes.is_mapped(),
         });
@@ -68,7 +70,7 @@ impl Footprint {
         let stored = config.tensors().map(|id| {
             let shape = id.shape(config);
             let bytes = 4 * numbers(&shape);
-            Stored { id, dtype: DType::F32, shape, transposed: false, bytes, mapped: true }
+            Stored { id, dtype: DType::F32, shape, transposed: false, packed: false, bytes, mapped: true }
         });
         Self::new(config, stored, weights)
     }
@@ -86,7 +88,8 @@ impl Footprint {
             if tensor.id == TensorId::FIRST_MATRIX {
                 first_matrix = Some(tensor.dtype);
             }
-            let place = Placement::of(tensor.id, [outer, width], tensor.dtype, tensor.transposed, weights);
+            let place =
+                Placement::of(tensor.id, [outer, width], tensor.dtype, (tensor.transposed, tensor.packed), weights);
             match (place.as_stored, tensor.mapped) {
                 (true, true) => mapped += tensor.bytes,
                 (true, false) => loaded += tensor.bytes,

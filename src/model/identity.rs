@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 use sha2::{Digest, Sha256};
 
-use super::weights::{Layout, Placement, WeightType};
+use super::weights::{Layout, Packing, Placement, Target, WeightType};
 use crate::base::{DType, QuantizedType, pool};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::config::Config;
@@ -69,7 +69,7 @@ struct Numbers<'a> {
 impl<'a> Numbers<'a> {
     fn new(id: TensorId, tensor: &'a Tensor, origin: &'a str, weights: WeightType) -> Self {
         let (rows, width) = tensor.stored_dims();
-        let (dtype, transpose) = match Placement::of_tensor(id, tensor, weights, true) {
+        let (dtype, transpose) = match Placement::of_tensor(id, tensor, weights, Target::Kernels(Packing::AtOnce)) {
             None => (DType::F32, false),
             Some(placement) => {
                 let by_output = QuantizedType::of(placement.dtype).is_some();
@@ -110,13 +110,14 @@ impl<'a> Numbers<'a> {
     /// Some rows: f32, or blocks.
     fn bytes(&self, rows: Range<usize>) -> Result<Vec<u8>> {
         let dtype = self.dtype;
-        let row_bytes = dtype.byte_len(&[self.width]).unwrap_or_default();
-        let mut bytes = vec![0; rows.len() * row_bytes];
-        let stored = self.tensor.bytes.slice(rows.start * row_bytes..rows.end * row_bytes);
-        match stored.filter(|_| dtype == self.tensor.dtype && !self.transpose) {
-            Some(stored) => bytes.copy_from_slice(&stored),
-            None => self.tensor.convert_rows(self.origin, dtype, self.transpose, rows, &mut bytes)?,
-        }
+        let bytes = if dtype == self.tensor.dtype && !self.transpose {
+            let len = dtype.block_len();
+            self.tensor.blocks(rows.start * self.width / len..rows.end * self.width / len).into_owned()
+        } else {
+            let mut bytes = vec![0; dtype.byte_len(&[rows.len(), self.width]).unwrap_or_default()];
+            self.tensor.convert_rows(self.origin, dtype, self.transpose, rows, &mut bytes)?;
+            bytes
+        };
         let widen = |f: fn([u8; 2]) -> f32| {
             bytes.as_chunks().0.iter().flat_map(|number: &[u8; 2]| f(*number).to_le_bytes()).collect()
         };
@@ -202,6 +203,12 @@ mod tests {
                 std::fs::write(own.join("config.json"), config.to_json().unwrap()).unwrap();
                 assert_eq!(of(&opened(&own), again), loaded, "{weights:?} from safetensors");
             }
+            let own = folder.path().join(format!("packed-{dtype}"));
+            std::fs::create_dir(&own).unwrap();
+            let path = own.join("model.safetensors");
+            export.to_packed(&path).unwrap();
+            std::fs::write(own.join("config.json"), config.to_json().unwrap()).unwrap();
+            assert_eq!(of(&opened(&own), again), loaded, "{weights:?} from a packed file");
         }
     }
 

@@ -7,7 +7,7 @@ use super::cuda;
 use super::host::HostNetwork;
 use super::loader::Loader;
 use super::network::{Network, Stored};
-use super::weights::WeightType;
+use super::weights::{Packing, Target, WeightType};
 use crate::base::DType;
 #[cfg(cuda_kernels)]
 use crate::base::{FloatType, QuantizedType};
@@ -15,7 +15,6 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::device::Backend;
 use crate::error::Result;
-use crate::inventory::TensorId;
 
 /// How to load a model.
 #[derive(Debug, Clone, Default)]
@@ -30,13 +29,15 @@ pub struct LoadOptions {
     pub weights: WeightType,
     /// What computes.
     pub backend: Backend,
+    /// When matrices are packed for the CPU's kernels.
+    pub packing: Packing,
 }
 
 impl Gpt2 {
     /// Builds the model that `config` describes from a checkpoint.
     ///
-    /// For the CPU's kernels, matrices are packed into panels, in large pages if the system has them; for other
-    /// devices, they are sent straight from the mapped file.
+    /// For the CPU's kernels, matrices are packed into panels, in large pages if the system has them, now or later
+    /// ([`Packing`]); for other devices, they are sent straight from the mapped file.
     ///
     /// # Errors
     /// Those of [`Checkpoint::check`]; [`Error::Format`](crate::Error::Format) for a tensor that is not stored as
@@ -74,20 +75,18 @@ impl Gpt2 {
 fn network(config: &Config, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Network>> {
     #[cfg(cuda_kernels)]
     if let Some((gpu, numbers)) = gpu(options, checkpoint)? {
-        let loader = Loader::new(checkpoint, config, WeightType::F32, false)?;
+        let loader = Loader::new(checkpoint, config, WeightType::F32, Target::Device)?;
         return Ok(Box::new(cuda::Network::load(&loader, gpu, numbers)?));
     }
     let device = match &options.backend {
         Backend::Kernels => {
-            let stored = checkpoint.tensor(TensorId::FIRST_MATRIX).map(|tensor| tensor.dtype);
-            let loader = Loader::new(checkpoint, config, options.weights, true)?;
-            return Ok(Box::new(HostNetwork::load(&loader, options.weights.cache_type(stored))?));
+            return Ok(Box::new(HostNetwork::load(checkpoint, config, options.weights, options.packing)?));
         }
         Backend::Candle(device) => device,
         #[cfg(feature = "emulator")]
         Backend::Emulator => &candle_core::Device::Cpu,
     };
-    let loader = Loader::new(checkpoint, config, options.weights, false)?;
+    let loader = Loader::new(checkpoint, config, options.weights, Target::Device)?;
     Ok(Box::new(CandleNetwork::load(&loader, device, options.weights)?))
 }
 

@@ -1,6 +1,6 @@
 //! What networks are built from: the tensors of a checkpoint, in the types that they get in memory.
 
-use super::weights::{MatrixData, WeightType, Weights};
+use super::weights::{MatrixData, Target, WeightType, Weights};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -14,9 +14,14 @@ pub(super) struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    /// Loads the matrices as `weights`; `packed` for the CPU's kernels.
-    pub fn new(checkpoint: &'a Checkpoint, config: &'a Config, weights: WeightType, packed: bool) -> Result<Self> {
-        Ok(Self { config, checkpoint, weights: Weights::place(checkpoint, config, weights, packed)? })
+    /// Loads the matrices as `weights` for `target`.
+    pub fn new(checkpoint: &'a Checkpoint, config: &'a Config, weights: WeightType, target: Target) -> Result<Self> {
+        Ok(Self { config, checkpoint, weights: Weights::place(checkpoint, config, weights, target)? })
+    }
+
+    /// Whether matrices stay in the mapped file that can still be packed.
+    pub fn in_place(&self) -> bool {
+        self.weights.in_place
     }
 
     /// Weight and bias of a layer norm, (C). Adding the zeros of a missing bias changes no number.

@@ -10,7 +10,7 @@
 //! | `host` | the network on this library's CPU kernels |
 //! | `candle` | the network as candle operations, for candle's devices |
 //! | `cuda` | the network on an NVIDIA GPU, with its own kernels |
-//! | `load`, `loader`, `weights`, `packing` | from a checkpoint to a model |
+//! | `load`, `loader`, `weights` | from a checkpoint to a model |
 //! | `identity` | what tells models apart that compute different numbers |
 //! | `paging` | rows in pages, for the caches of `host` and `cuda` |
 //!
@@ -26,7 +26,6 @@ mod identity;
 mod load;
 mod loader;
 mod network;
-mod packing;
 mod paging;
 mod random;
 mod session;
@@ -45,7 +44,7 @@ pub use network::{KvCache, Segment};
 pub use session::Session;
 pub use trace::Trace;
 pub(crate) use weights::Placement;
-pub use weights::WeightType;
+pub use weights::{Packing, WeightType};
 
 /// GPT-2 with its weights.
 #[derive(Debug)]

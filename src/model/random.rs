@@ -31,7 +31,7 @@ impl Checkpoint {
             } else {
                 (DType::F32, constant(if id.is_norm_weight() { 1.0 } else { 0.0 }, len))
             };
-            (id, Tensor { name: id.to_string(), dtype, shape, transposed: false, bytes: bytes.into() })
+            (id, Tensor { name: id.to_string(), dtype, shape, transposed: false, packed: false, bytes: bytes.into() })
         });
         Self::new("random weights".into(), tensors.collect())
     }

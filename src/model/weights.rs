@@ -3,15 +3,19 @@
 //! The CPU's kernels want (in, out) matrices in panels. Besides, decoding reads every weight once per token, and with
 //! pages of 4 KiB, as in a mapped file, address lookups take a quarter of the time. So if the system has pages of 2
 //! MiB, all matrices are copied into them. The file's own pages are released as they are copied and never count twice.
+//!
+//! Packing and copying take as long as a few tokens. For a program that reads the weights only a few times
+//! ([`Packing::Later`]), the kernels use them in the mapped file as far as they can.
 
 use rustc_hash::FxHashMap;
 
-use super::packing::{pack_floats, pack_quantized};
 use crate::base::{Bytes, DType, FloatType, QuantizedType, pages::has_large_pages, pages::large_pages};
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::packing::{pack_floats, pack_quantized};
+use crate::checkpoint::{Checkpoint, Format, Tensor};
 use crate::config::Config;
 use crate::error::Result;
 use crate::inventory::TensorId;
+pub(crate) use crate::kernels::Layout;
 use crate::kernels::panels;
 
 /// The type that weight matrices have in memory.
@@ -59,15 +63,24 @@ impl WeightType {
     }
 }
 
-/// The layout of a matrix in memory.
+/// When matrices are packed for the CPU's kernels. It changes no bit of what a model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Packing {
+    /// When the model is loaded: best for a program that generates.
+    #[default]
+    AtOnce,
+    /// After a few passes: best for a program that may end before. Until then, what a mapped file holds in the right type
+    /// is used there.
+    Later,
+}
+
+/// What matrices are placed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layout {
-    /// (in, out): the outputs of one input are adjacent.
-    InOut,
-    /// (out, in): the inputs of one output are adjacent.
-    OutIn,
-    /// Packed for the CPU's kernels.
-    Panels,
+pub(super) enum Target {
+    /// The CPU's kernels.
+    Kernels(Packing),
+    /// Other devices, which have no panels.
+    Device,
 }
 
 /// The numbers of a matrix (in, out), in their type in memory.
@@ -90,8 +103,10 @@ pub(crate) struct Placement {
     pub dtype: DType,
     /// Its layout in memory.
     pub layout: Layout,
-    /// Its layout in the checkpoint.
+    /// Its layout in the checkpoint, or what a packed one counts as.
     pub stored_layout: Layout,
+    /// Whether it is packed in the checkpoint.
+    pub is_packed: bool,
     /// Whether its bytes are the same as in the file.
     pub as_stored: bool,
     /// Its size in bytes.
@@ -99,8 +114,15 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// For the matrix `id` with this shape and storage, for the CPU's kernels.
-    pub fn of(id: TensorId, [rows, columns]: [usize; 2], stored: DType, transposed: bool, weights: WeightType) -> Self {
+    /// For the matrix `id` with this shape and storage, for the CPU's kernels; `(transposed, is_packed)` as in
+    /// [`Tensor`].
+    pub fn of(
+        id: TensorId,
+        [rows, columns]: [usize; 2],
+        stored: DType,
+        (transposed, is_packed): (bool, bool),
+        weights: WeightType,
+    ) -> Self {
         let is_conv1d = id.is_conv1d();
         let (inputs, outputs) = if is_conv1d { (rows, columns) } else { (columns, rows) };
         let weights = match weights {
@@ -117,8 +139,8 @@ impl Placement {
             (None, Some(float), _) if is_conv1d => (Layout::Panels, panels::packed_bytes(float, inputs, outputs)),
             _ => (stored_layout, dtype.byte_len(&[outputs, inputs])),
         };
-        let as_stored = stored == dtype && layout == stored_layout;
-        Self { dtype, layout, stored_layout, as_stored, bytes: bytes.unwrap_or(usize::MAX) }
+        let as_stored = stored == dtype && layout == if is_packed { Layout::Panels } else { stored_layout };
+        Self { dtype, layout, stored_layout, is_packed, as_stored, bytes: bytes.unwrap_or(usize::MAX) }
     }
 
     /// The same without panels, which only the CPU's kernels use; the matrix has `numbers` elements.
@@ -129,13 +151,23 @@ impl Placement {
         // The rows of quantised matrices run along the inputs.
         let layout = if QuantizedType::of(self.dtype).is_some() { Layout::OutIn } else { self.stored_layout };
         let bytes = self.dtype.byte_len(&[numbers]).unwrap_or(usize::MAX);
-        Self { layout, as_stored: stored == self.dtype && layout == self.stored_layout, bytes, ..self }
+        let as_stored = stored == self.dtype && layout == self.stored_layout && !self.is_packed;
+        Self { layout, as_stored, bytes, ..self }
     }
 
-    pub(super) fn of_tensor(id: TensorId, tensor: &Tensor, weights: WeightType, for_kernels: bool) -> Option<Self> {
+    pub(super) fn of_tensor(id: TensorId, tensor: &Tensor, weights: WeightType, target: Target) -> Option<Self> {
         let dims @ [rows, columns] = <[usize; 2]>::try_from(tensor.shape.as_slice()).ok()?;
-        let placement = Self::of(id, dims, tensor.dtype, tensor.transposed, weights);
-        Some(if for_kernels { placement } else { placement.unpacked(tensor.dtype, rows * columns) })
+        let placement = Self::of(id, dims, tensor.dtype, (tensor.transposed, tensor.packed), weights);
+        let unpacked = placement.unpacked(tensor.dtype, rows * columns);
+        // The kernels read floating-point matrices (in, out) unpacked as well.
+        let is_readable = unpacked.layout == Layout::InOut || unpacked.layout == placement.layout;
+        Some(match target {
+            Target::Device => unpacked,
+            Target::Kernels(Packing::Later) if unpacked.as_stored && is_readable && tensor.bytes.is_mapped() => {
+                unpacked
+            }
+            Target::Kernels(_) => placement,
+        })
     }
 
     /// Writes `tensor` in this type and layout to `out`, which must be zeroed.
@@ -167,7 +199,11 @@ fn wanted(weights: WeightType, stored: DType, inputs: usize) -> DType {
 
 /// The bytes of a model's matrices.
 #[derive(Debug)]
-pub(super) struct Weights(FxHashMap<TensorId, (Bytes, Placement)>);
+pub(super) struct Weights {
+    placed: FxHashMap<TensorId, (Bytes, Placement)>,
+    /// Whether some stay in the mapped file although packing or copying would make the kernels faster.
+    pub in_place: bool,
+}
 
 impl Weights {
     /// The matrices of a checkpoint that [fits](Checkpoint::check) `config`. For the CPU's kernels they are packed, and
@@ -175,13 +211,17 @@ impl Weights {
     ///
     /// # Errors
     /// Errors of converting numbers, and [`crate::Error::Unsupported`] if there is not enough memory.
-    pub fn place(checkpoint: &Checkpoint, config: &Config, weights: WeightType, for_kernels: bool) -> Result<Self> {
-        let copy = for_kernels && has_large_pages();
+    pub fn place(checkpoint: &Checkpoint, config: &Config, weights: WeightType, target: Target) -> Result<Self> {
+        // A packed file is there for several processes, which share it where it is mapped.
+        let is_shared = checkpoint.format() == Format::Packed;
+        let copy = target == Target::Kernels(Packing::AtOnce) && has_large_pages() && !is_shared;
         let (mut placed, mut copied, mut total) = (FxHashMap::default(), vec![], 0);
+        let mut in_place = false;
         for id in config.tensors().filter(|id| id.is_matrix()) {
             let tensor = checkpoint.expect(id, config)?;
-            let Some(placement) = Placement::of_tensor(id, tensor, weights, for_kernels) else { continue };
+            let Some(placement) = Placement::of_tensor(id, tensor, weights, target) else { continue };
             if placement.as_stored && !(copy && tensor.bytes.is_mapped()) {
+                in_place |= target == Target::Kernels(Packing::Later) && tensor.bytes.is_mapped() && !is_shared;
                 placed.insert(id, (tensor.bytes.clone(), placement));
             } else {
                 copied.push((id, tensor, placement, total));
@@ -200,11 +240,11 @@ impl Weights {
                 placed.insert(id, (bytes, placement));
             }
         }
-        Ok(Self(placed))
+        Ok(Self { placed, in_place })
     }
 
     /// A matrix; `None` if the model does not have it.
     pub fn get(&self, id: TensorId) -> Option<&(Bytes, Placement)> {
-        self.0.get(&id)
+        self.placed.get(&id)
     }
 }

@@ -11,7 +11,7 @@ pub struct ConvertRecord {
     pub file: String,
     /// Its size.
     pub bytes: u64,
-    /// `gguf` or `safetensors`.
+    /// `gguf`, `safetensors` or `packed safetensors`.
     pub format: &'static str,
     /// The type of the matrices.
     pub dtype: String,

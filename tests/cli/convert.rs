@@ -115,6 +115,64 @@ fn quantised_in_memory_and_in_a_file_is_the_same_model() {
     }
 }
 
+/// Packed for this program, in every type: every subcommand opens it, and it gives what the model does unpacked.
+#[test]
+fn a_packed_file_is_the_same_model() {
+    let ids = "7454 2402 257 640";
+    for (kind, flags) in [
+        ("f32", &[][..]),
+        ("bf16", &["--dtype", "bf16"]),
+        ("q8_0", &["--quantize", "q8_0"]),
+        ("q4_k", &["--quantize", "q4_k"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.safetensors");
+        let arguments = ["convert", "-m", "demo", "--to", kind, "--packed", file.to_str().unwrap(), "--format", "json"];
+        assert_eq!(gpt2(&arguments).succeeds().json()["format"], "packed safetensors");
+        let packed = folder.path().to_str().unwrap();
+        let same = |arguments: &[&str], key: &str| {
+            let of = |model: &[&str]| {
+                gpt2(&[arguments, model, &["--format", "json"]].concat()).succeeds().json()[key].clone()
+            };
+            let unpacked = of(&[&["-m", "demo"], flags].concat());
+            // 16-bit weights of a file alone ask for keys and values in 32 bits.
+            assert_eq!(of(&[&["-m", packed], flags].concat()), unpacked, "{kind}: {arguments:?}");
+            assert!(!unpacked.is_null());
+        };
+        same(&["topk", "--ids", ids, "-k", "50"], "positions");
+        same(&["generate", "--ids", ids, "-n", "30"], "sequences");
+        same(&["score", "--ids", ids], "tokens");
+        same(&["trace", "--ids", ids, "--lens"], "lens");
+        let info = gpt2(&["info", "-m", packed, "--format", "json"]).succeeds().json();
+        assert_eq!(info["format"], "packed");
+        // Unpacked again, it is the file that was never packed, but for the order of sums where numbers are quantised.
+        let (back, never) =
+            (folder.path().join("back/model.safetensors"), folder.path().join("never/model.safetensors"));
+        for (model, to) in [(packed, &back), ("demo", &never)] {
+            std::fs::create_dir(to.parent().unwrap()).unwrap();
+            if kind == "f32" || kind == "bf16" {
+                convert(model, kind, to);
+            } else {
+                let gguf = to.with_extension("gguf");
+                convert(model, kind, &gguf);
+                convert(gguf.to_str().unwrap(), "f32", to);
+            }
+        }
+        assert!(std::fs::read(back).unwrap() == std::fs::read(never).unwrap(), "{kind}");
+        // A file cut short, and one whose header is not what it was.
+        let whole = std::fs::read(&file).unwrap();
+        std::fs::write(&file, &whole[..whole.len() - 64]).unwrap();
+        gpt2(&["topk", "-m", packed, "--ids", ids]).fails(1, &["model.safetensors", "truncated or damaged"]);
+        let at = whole.windows(7).position(|bytes| bytes == b"panels/").unwrap();
+        let mut other = whole.clone();
+        other[at + 8] ^= 1;
+        std::fs::write(&file, &other).unwrap();
+        gpt2(&["topk", "-m", packed, "--ids", ids]).fails(1, &["model.safetensors", "panels/"]);
+    }
+    gpt2(&["convert", "-m", "demo", "--to", "f32", "--packed", "x.gguf"])
+        .fails(2, &["--packed: x.gguf must end in .safetensors"]);
+}
+
 /// The loss of quality is as expected from the formats: within 0.1% for 8 bits, a few percent for 4.
 #[test]
 fn quantised_models_are_nearly_as_good() {

@@ -9,15 +9,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Once};
 
 use gpt2::base::{FloatType, QuantizedType, pool};
-use gpt2::checkpoint::Checkpoint;
+use gpt2::checkpoint::export::Export;
+use gpt2::checkpoint::{Checkpoint, Format, WeightFiles};
 use gpt2::config::Config;
 use gpt2::decode::{Engine, Event, GenerationConfig, NoText, Sequence};
 use gpt2::language_model::{Input, LanguageModel, Positions};
-use gpt2::model::{Gpt2, LoadOptions, Session, WeightType};
+use gpt2::model::{Gpt2, LoadOptions, Packing, Session, WeightType};
 use gpt2::source::{self, SourceOptions};
 use sha2::{Digest, Sha256};
 
-use crate::golden::{NAMES, fixtures, load};
+use crate::golden::{self, NAMES, fixtures, load};
 
 const TYPES: [(&str, WeightType); 6] = [
     ("f32", WeightType::Float(FloatType::F32)),
@@ -186,6 +187,64 @@ fn the_demo() {
     let model = |weights| opened.load_network(options(weights)).unwrap();
     let of = |(key, weights)| (key, hash(&model(weights), &requests(), &[3, 16], &format!("the demo, {key}")));
     check("demo", TYPES.into_iter().map(of).collect());
+}
+
+/// The bits of the logits of a few ids, alone and beside others.
+fn logit_bits(model: &Gpt2) -> Vec<u32> {
+    let vocab_size = model.config().vocab_size;
+    let others: Vec<Vec<u32>> = (1..4).map(|i| prompt(2 * i, vocab_size)).collect();
+    logits(model, &prompt(20, vocab_size), &others).into_iter().map(f32::to_bits).collect()
+}
+
+/// Checks that a checkpoint gives the same bits packed at once, after some passes, and packed in a file.
+fn check_packing(config: &Config, checkpoint: &Checkpoint, what: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    for (key, weights) in TYPES {
+        let load = |checkpoint: &Checkpoint, packing| {
+            Gpt2::load(config.clone(), checkpoint, LoadOptions { packing, ..options(weights) }).unwrap()
+        };
+        let expected = logit_bits(&load(checkpoint, Packing::AtOnce));
+        let later = load(checkpoint, Packing::Later);
+        for pass in 0..7 {
+            assert!(logit_bits(&later) == expected, "{what}, {key}: pass {pass}");
+        }
+        let dtype = match weights {
+            WeightType::Float(float) => float.dtype(),
+            WeightType::Quantized(kind) => kind.dtype(),
+            WeightType::Stored => unreachable!("not among the types"),
+        };
+        // In one file, whatever the checkpoint has.
+        let plain = folder.path().join("plain.safetensors");
+        let packed = folder.path().join("packed.safetensors");
+        let with_biases = Config { bias: true, qkv_bias: true, ..config.clone() };
+        Export { checkpoint, config, dtype }.to_packed(&packed).unwrap();
+        let packed = Checkpoint::open(&WeightFiles::File(packed)).unwrap();
+        assert_eq!(packed.format(), Format::Packed);
+        packed.check(&with_biases).unwrap();
+        for packing in [Packing::AtOnce, Packing::Later] {
+            let model = Gpt2::load(with_biases.clone(), &packed, LoadOptions { packing, ..options(weights) }).unwrap();
+            assert!(logit_bits(&model) == expected, "{what}, {key}: a packed file");
+        }
+        // And unpacked again, whatever the number type.
+        let export = Export { checkpoint: &packed, config: &with_biases, dtype: FloatType::F32.dtype() };
+        export.to_safetensors(&plain).unwrap();
+        let plain = Checkpoint::open(&WeightFiles::File(plain)).unwrap();
+        let widened = |checkpoint| {
+            let options = LoadOptions { packing: Packing::Later, ..options(WeightType::F32) };
+            logit_bits(&Gpt2::load(with_biases.clone(), checkpoint, options).unwrap())
+        };
+        assert!(widened(&plain) == widened(&packed), "{what}, {key}: an unpacked file");
+    }
+}
+
+#[test]
+fn packing_changes_nothing_whenever_it_happens() {
+    for name in NAMES {
+        let (config, checkpoint) = golden::open(name);
+        check_packing(&config, &checkpoint, name);
+    }
+    let opened = source::open("demo", &SourceOptions::default()).unwrap();
+    check_packing(&opened.config, &opened.checkpoint, "the demo");
 }
 
 /// GPT-2's size with random weights.

@@ -59,7 +59,7 @@ fn open() -> Backend {
 }
 
 fn options(weights: WeightType) -> LoadOptions {
-    LoadOptions { weights, backend: backend() }
+    LoadOptions { weights, backend: backend(), ..LoadOptions::default() }
 }
 
 fn model(name: &str) -> Gpt2 {
@@ -289,7 +289,7 @@ fn the_best_token_matches_the_host() {
 fn promising(weights: WeightType) -> LoadOptions {
     match backend() {
         Backend::Candle(Device::Cpu) => LoadOptions { weights, ..LoadOptions::default() },
-        backend => LoadOptions { weights, backend },
+        backend => LoadOptions { weights, backend, ..LoadOptions::default() },
     }
 }
 

@@ -58,6 +58,12 @@ pub fn model(name: &str) -> Gpt2 {
 
 /// Loads a tiny checkpoint, whatever its layout.
 pub fn load(name: &str, options: LoadOptions) -> Gpt2 {
+    let (config, checkpoint) = open(name);
+    Gpt2::load(config, &checkpoint, options).expect("the model")
+}
+
+/// Opens a tiny checkpoint, whatever its layout.
+pub fn open(name: &str) -> (Config, Checkpoint) {
     let folder = folder(name);
     let weights = match name {
         "untied_f16" => WeightFiles::Sharded(ShardIndex::read(&folder.join("model.safetensors.index.json")).unwrap()),
@@ -65,8 +71,7 @@ pub fn load(name: &str, options: LoadOptions) -> Gpt2 {
         _ => WeightFiles::File(folder.join("model.safetensors")),
     };
     let config = Config::from_file(&folder.join("config.json")).expect("config.json");
-    let checkpoint = Checkpoint::open(&weights).expect("the weights");
-    Gpt2::load(config, &checkpoint, options).expect("the model")
+    (config, Checkpoint::open(&weights).expect("the weights"))
 }
 
 /// Asserts that two rows agree within `tolerance`.

@@ -71,8 +71,13 @@ impl Simd for Avx2 {
         fn sub(self, a: Self::V, b: Self::V) -> Self::V { each!(_mm256_sub_ps, a, b) }
         fn mul(self, a: Self::V, b: Self::V) -> Self::V { each!(_mm256_mul_ps, a, b) }
         fn div(self, a: Self::V, b: Self::V) -> Self::V { each!(_mm256_div_ps, a, b) }
+        fn sqrt(self, a: Self::V) -> Self::V { each!(_mm256_sqrt_ps, a) }
         fn max(self, a: Self::V, b: Self::V) -> Self::V { each!(_mm256_max_ps, a, b) }
         fn min(self, a: Self::V, b: Self::V) -> Self::V { each!(_mm256_min_ps, a, b) }
+        fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V {
+            let less = [_mm256_cmp_ps::<_CMP_LT_OQ>(a[0], b[0]), _mm256_cmp_ps::<_CMP_LT_OQ>(a[1], b[1])];
+            each!(_mm256_blendv_ps, no, yes, less)
+        }
         fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V { each!(_mm256_fmadd_ps, a, b, c) }
         fn round(self, a: Self::V) -> Self::V { [_mm256_round_ps::<8>(a[0]), _mm256_round_ps::<8>(a[1])] }
         fn exp2_whole(self, n: Self::V) -> Self::V {
@@ -136,6 +141,8 @@ impl Simd for Avx2 {
             self.dot(sums, each!(_mm256_abs_epi8, weights), each!(_mm256_sign_epi8, x, weights))
         }
         fn to_float(self, a: Self::I) -> Self::V { each!(_mm256_cvtepi32_ps, a) }
+        fn bits(self, a: Self::V) -> Self::I { each!(_mm256_castps_si256, a) }
+        fn of_bits(self, a: Self::I) -> Self::V { each!(_mm256_castsi256_ps, a) }
         fn half_to_float(self, a: Self::I) -> Self::V {
             let low = _mm256_set1_epi32(0xffff);
             let packed = _mm256_packus_epi32(_mm256_and_si256(a[0], low), _mm256_and_si256(a[1], low));

@@ -49,8 +49,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn sub(self, a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
         fn mul(self, a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
         fn div(self, a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        fn sqrt(self, a: __m512) -> __m512 { _mm512_sqrt_ps(a) }
         fn max(self, a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
         fn min(self, a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        fn if_less(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes)
+        }
         fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
         fn round(self, a: __m512) -> __m512 { _mm512_roundscale_ps::<0>(a) }
         fn exp2_whole(self, n: __m512) -> __m512 {
@@ -116,6 +120,8 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             self.dot(sums, _mm512_abs_epi8(weights), signed)
         }
         fn to_float(self, a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }
+        fn bits(self, a: __m512) -> __m512i { _mm512_castps_si512(a) }
+        fn of_bits(self, a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
         fn half_to_float(self, a: __m512i) -> __m512 { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)) }
     }
 }

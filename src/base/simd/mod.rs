@@ -220,10 +220,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sqrt(self, a: Self::V) -> Self::V;
     /// Where one of the two is NaN: `b`, or NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The same for NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `yes` where `a < b`, else `no`; so `no` where one of the two is NaN.
+    fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     /// `a * b + c`, rounded once.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// To whole numbers, ties to even.
@@ -256,6 +259,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The same for signed weights that were xored with [`FLIP`](Self::FLIP).
     fn dot_signed(self, sums: Self::I, weights: Self::I, x: Self::I) -> Self::I;
     fn to_float(self, a: Self::I) -> Self::V;
+    /// The bits of numbers.
+    fn bits(self, a: Self::V) -> Self::I;
+    /// The numbers that have these bits.
+    fn of_bits(self, a: Self::I) -> Self::V;
     /// The lower half of each lane, an f16, as f32.
     fn half_to_float(self, a: Self::I) -> Self::V;
 

@@ -92,8 +92,13 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
         fn sub(self, a: Self::V, b: Self::V) -> Self::V { each!(vsubq_f32, a, b) }
         fn mul(self, a: Self::V, b: Self::V) -> Self::V { each!(vmulq_f32, a, b) }
         fn div(self, a: Self::V, b: Self::V) -> Self::V { each!(vdivq_f32, a, b) }
+        fn sqrt(self, a: Self::V) -> Self::V { each!(vsqrtq_f32, a) }
         fn max(self, a: Self::V, b: Self::V) -> Self::V { each!(vmaxq_f32, a, b) }
         fn min(self, a: Self::V, b: Self::V) -> Self::V { each!(vminq_f32, a, b) }
+        fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V {
+            let less = each!(vcltq_f32, a, b);
+            each!(vbslq_f32, less, yes, no)
+        }
         fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V { each!(vfmaq_f32, c, a, b) }
         fn round(self, a: Self::V) -> Self::V { each!(vrndnq_f32, a) }
         fn exp2_whole(self, n: Self::V) -> Self::V {
@@ -170,6 +175,8 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
             if DOTPROD { each!(add_dots, sums, weights, x) } else { each!(add_products, sums, weights, x) }
         }
         fn to_float(self, a: Self::I) -> Self::V { each!(vcvtq_f32_s32, a) }
+        fn bits(self, a: Self::V) -> Self::I { each!(vreinterpretq_s32_f32, a) }
+        fn of_bits(self, a: Self::I) -> Self::V { each!(vreinterpretq_f32_s32, a) }
         fn half_to_float(self, a: Self::I) -> Self::V {
             let halves = each!(vmovn_u32, each!(vreinterpretq_u32_s32, a));
             each!(widen, halves)

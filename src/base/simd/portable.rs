@@ -130,12 +130,20 @@ impl<const FUSED: bool> Simd for Portable<FUSED> {
         std::array::from_fn(|i| a[i] / b[i])
     }
     #[inline(always)]
+    fn sqrt(self, a: Self::V) -> Self::V {
+        a.map(f32::sqrt)
+    }
+    #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
     fn min(self, a: Self::V, b: Self::V) -> Self::V {
         std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] < b[i] { yes[i] } else { no[i] })
     }
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
@@ -227,6 +235,14 @@ impl<const FUSED: bool> Simd for Portable<FUSED> {
     #[inline(always)]
     fn to_float(self, a: Self::I) -> Self::V {
         a.map(|x| x as f32)
+    }
+    #[inline(always)]
+    fn bits(self, a: Self::V) -> Self::I {
+        a.map(|x| x.to_bits() as i32)
+    }
+    #[inline(always)]
+    fn of_bits(self, a: Self::I) -> Self::V {
+        a.map(|x| f32::from_bits(x as u32))
     }
     #[inline(always)]
     fn half_to_float(self, a: Self::I) -> Self::V {

@@ -18,6 +18,16 @@ impl Kernel for Compare<'_> {
             assert_eq!(simd.lanes(simd.load_f32(&row.map(f32::to_ne_bytes))), *row);
             assert_eq!(simd.sum(*v).to_bits(), plain.sum(*row).to_bits());
             assert_eq!(simd.largest(*v), plain.largest(*row));
+            let (next, no) = (rows[(row[0].to_bits() as usize + 1) % LANES], simd.splat(7.0));
+            let mut unordered = next;
+            unordered[3] = f32::NAN;
+            unordered[5] = row[5];
+            let found = simd.lanes(simd.if_less(*v, simd.load(&unordered), *v, no));
+            assert_eq!(found, plain.if_less(*row, unordered, *row, [7.0; LANES]));
+            let squares = simd.mul(*v, *v);
+            assert_eq!(simd.lanes(simd.sqrt(squares)), plain.sqrt(simd.lanes(squares)));
+            assert_eq!(simd.lanes(simd.of_bits(simd.bits(*v))), *row);
+            assert_eq!(lanes(simd, simd.bits(*v)), plain.bits(*row));
             let halves = simd.mul(simd.round(simd.mul(*v, simd.splat(20.0))), simd.splat(0.5));
             assert_eq!(simd.lanes(simd.round(halves)), plain.round(simd.lanes(halves)));
             let whole = simd.round(simd.mul(*v, simd.splat(126.0)));

@@ -104,7 +104,7 @@ impl<'f> Entry<'f> {
         }
         let bytes =
             file.bytes.slice(range).ok_or_else(|| file.error(format!("tensor `{name}` lies outside the file")))?;
-        Ok(Tensor { name, dtype: self.dtype, shape, transposed, bytes })
+        Ok(Tensor { name, dtype: self.dtype, shape, transposed, packed: false, bytes })
     }
 }
 

@@ -114,6 +114,7 @@ fn contents<'a>(
             dtype: view.storage.dtype,
             shape: view.shape.clone(),
             transposed: false,
+            packed: false,
             bytes: view_bytes(file, name, view, &bytes, memory)?,
         });
     }

@@ -17,6 +17,7 @@ use super::Tensor;
 use super::file::File;
 use crate::base::DType;
 pub use write::write;
+pub(super) use write::write_in_order;
 
 use crate::error::Result;
 use crate::json;
@@ -53,6 +54,7 @@ pub(super) fn read(file: &File) -> Result<Vec<Tensor>> {
             dtype,
             shape: info.shape.clone(),
             transposed: false,
+            packed: false,
             bytes: bytes.ok_or_else(|| file.error(format!("tensor `{name}` lies outside the file")))?,
         });
     }

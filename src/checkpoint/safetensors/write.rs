@@ -21,15 +21,27 @@ pub fn write<'t>(
     path: &Path,
     metadata: &[(&str, &str)],
     tensors: &[TensorSpec],
-    mut bytes_of: impl FnMut(usize) -> Result<Cow<'t, [u8]>>,
+    bytes_of: impl FnMut(usize) -> Result<Cow<'t, [u8]>>,
 ) -> Result<()> {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&place| std::cmp::Reverse(tensors[place].dtype.block_bytes()));
-    let header = header(path, metadata, tensors, &order)?;
+    write_in_order(path, metadata, tensors, &order, 8, bytes_of)
+}
+
+/// As [`write()`], the tensors in this order and the data from a multiple of `alignment` on.
+pub(in crate::checkpoint) fn write_in_order<'t>(
+    path: &Path,
+    metadata: &[(&str, &str)],
+    tensors: &[TensorSpec],
+    order: &[usize],
+    alignment: usize,
+    mut bytes_of: impl FnMut(usize) -> Result<Cow<'t, [u8]>>,
+) -> Result<()> {
+    let header = header(path, metadata, tensors, order, alignment)?;
     atomically(path, |writer| {
         writer.write_all(&(header.len() as u64).to_le_bytes()).map_err(Error::io("write", path))?;
         writer.write_all(&header).map_err(Error::io("write", path))?;
-        for &place in &order {
+        for &place in order {
             write_tensor(path, writer, &tensors[place], &bytes_of(place)?)?;
         }
         Ok(())
@@ -37,7 +49,13 @@ pub fn write<'t>(
 }
 
 /// The JSON header, padded so that the data is aligned.
-fn header(path: &Path, metadata: &[(&str, &str)], tensors: &[TensorSpec], order: &[usize]) -> Result<Vec<u8>> {
+fn header(
+    path: &Path,
+    metadata: &[(&str, &str)],
+    tensors: &[TensorSpec],
+    order: &[usize],
+    alignment: usize,
+) -> Result<Vec<u8>> {
     check_names(path, tensors)?;
     let mut entries = serde_json::Map::new();
     if !metadata.is_empty() {
@@ -57,6 +75,7 @@ fn header(path: &Path, metadata: &[(&str, &str)], tensors: &[TensorSpec], order:
         offset = end;
     }
     let mut header = serde_json::Value::from(entries).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
+    // Eight bytes come before it.
+    header.resize((8 + header.len()).next_multiple_of(alignment) - 8, b' ');
     Ok(header)
 }

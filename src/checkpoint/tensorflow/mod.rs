@@ -62,7 +62,14 @@ fn variables(index: &File) -> Result<Vec<Tensor>> {
         let entry = Entry::read(index, name, value)?;
         if let Some(dtype) = entry.dtype {
             let bytes = shards.bytes(name, dtype, &entry)?;
-            tensors.push(Tensor { name: name.to_owned(), dtype, shape: entry.shape, transposed: false, bytes });
+            tensors.push(Tensor {
+                name: name.to_owned(),
+                dtype,
+                shape: entry.shape,
+                transposed: false,
+                packed: false,
+                bytes,
+            });
         }
         Ok(())
     })?;

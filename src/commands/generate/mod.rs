@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Error, Result};
 use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, OnContextLimit, Sequence};
-use gpt2::model::{Gpt2, Session};
+use gpt2::model::{Gpt2, Packing, Session};
 use serde_json::{Map, Value};
 
 use super::load::{self, Loaded};
@@ -36,7 +36,7 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
         None if args.keep_newline => Work::Single(args.text.prompt()?),
         None => Work::Single(args.text.prompt_without_newline()?),
     };
-    let loaded = Loaded::load(&args.model, verbosity)?;
+    let loaded = Loaded::load(&args.model, Packing::AtOnce, verbosity)?;
     let defaults = loaded.generation_defaults(args.generation_config, verbosity)?;
     let config = assisted(args.decoding.over(defaults)?);
     if args.batch.rows.input.is_none() {

@@ -11,6 +11,7 @@ use gpt2::Error;
 use gpt2::analysis::perplexity::{Sliding, Windows};
 use gpt2::analysis::score::{self, Progress, ScoreOptions, score};
 use gpt2::analysis::words::WordStarts;
+use gpt2::model::Packing;
 
 use self::asked::{Around, Asked, Encoder, ROW_KEYS};
 use self::records::{RowScore, Shown};
@@ -35,7 +36,7 @@ pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
         None if args.candidate.is_empty() => Work::Single(args.text.prompt()?),
         None => Work::Single(Prompt::Ids(vec![])),
     };
-    let loaded = Loaded::load(&args.model, verbosity)?;
+    let loaded = Loaded::load(&args.model, Packing::Later, verbosity)?;
     let encoder = Encoder { args, loaded: &loaded, verbosity };
     let starts = match args.words {
         true => Some(word_starts(&loaded, encoder.end_of_text())?),

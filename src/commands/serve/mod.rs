@@ -30,6 +30,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use axum::http::StatusCode;
+use gpt2::model::Packing;
 use gpt2::pipeline::Pipeline;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
@@ -153,7 +154,7 @@ pub fn run(args: &ServeArgs, verbosity: Verbosity) -> Result<()> {
     if !is_local && key.is_none() && !verbosity.quiet {
         say("warning: whoever reaches this machine can use the model: set GPT2_API_KEY, or leave out --host");
     }
-    let loaded = Loaded::load(&args.model, verbosity)?;
+    let loaded = Loaded::load(&args.model, Packing::AtOnce, verbosity)?;
     loaded.generation_defaults(false, verbosity)?;
     let pipeline = Arc::new(loaded.into_pipeline());
     let metrics = Arc::new(Metrics::new());

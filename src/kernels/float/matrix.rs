@@ -4,30 +4,40 @@ use super::panels;
 use crate::base::{Bytes, FloatType};
 use crate::kernels::stored::{BF16, F16, F32, Stored};
 
-/// A weight matrix, (out, in) where it is stored or (in, out) in panels.
+/// The layout of a matrix in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// (in, out): the outputs of one input are adjacent.
+    InOut,
+    /// (out, in): the inputs of one output are adjacent.
+    OutIn,
+    /// Packed for the CPU's kernels: [`panels`] of (in, out), or those of quantised numbers.
+    Panels,
+}
+
+/// A weight matrix.
 #[derive(Debug, Clone)]
 pub struct Matrix {
     pub(super) bytes: Bytes,
     dtype: FloatType,
-    pub(super) is_packed: bool,
+    pub(super) layout: Layout,
     inputs: usize,
     outputs: usize,
 }
 
 impl Matrix {
-    /// A matrix over `bytes`, (in, out) in [`panels`] if `is_packed`, or else (out, in). They need no alignment: files align
-    /// nothing.
+    /// A matrix over `bytes`. They need no alignment: files align nothing.
     ///
     /// # Panics
     /// If the length is wrong: loading checks it.
     #[must_use]
-    pub fn new(bytes: Bytes, dtype: FloatType, is_packed: bool, inputs: usize, outputs: usize) -> Self {
-        let len = match is_packed {
-            true => panels::packed_bytes(dtype, inputs, outputs),
-            false => inputs.checked_mul(outputs).and_then(|n| n.checked_mul(dtype.size())),
+    pub fn new(bytes: Bytes, dtype: FloatType, layout: Layout, inputs: usize, outputs: usize) -> Self {
+        let len = match layout {
+            Layout::Panels => panels::packed_bytes(dtype, inputs, outputs),
+            Layout::InOut | Layout::OutIn => inputs.checked_mul(outputs).and_then(|n| n.checked_mul(dtype.size())),
         };
         assert_eq!(Some(bytes.len()), len, "length of a weight matrix");
-        Self { bytes, dtype, is_packed, inputs, outputs }
+        Self { bytes, dtype, layout, inputs, outputs }
     }
 
     /// `K`, the length of an input row.
@@ -57,9 +67,9 @@ impl Matrix {
     /// Copies row `row` of an (out, in) matrix into `out` as f32: an embedding's vector where that is (V, C).
     ///
     /// # Panics
-    /// If the matrix is packed, has no such row, or the length is another.
+    /// If the matrix is not (out, in), has no such row, or the length is another.
     pub fn row(&self, row: usize, out: &mut [f32]) {
-        assert!(!self.is_packed && out.len() == self.inputs, "a row of a matrix in rows");
+        assert!(self.layout == Layout::OutIn && out.len() == self.inputs, "a row of a matrix in rows");
         match self.dtype {
             FloatType::F32 => self.row_as::<F32>(row, out),
             FloatType::F16 => self.row_as::<F16>(row, out),

@@ -6,7 +6,9 @@ use super::super::test_numbers;
 use super::*;
 use crate::base::{Bytes, FloatType};
 
-fn matrix(is_packed: bool, dtype: FloatType, inputs: usize, outputs: usize) -> (Matrix, Tensor) {
+const LAYOUTS: [Layout; 3] = [Layout::Panels, Layout::InOut, Layout::OutIn];
+
+fn matrix(layout: Layout, dtype: FloatType, inputs: usize, outputs: usize) -> (Matrix, Tensor) {
     let numbers = test_numbers(inputs * outputs, 7);
     // One byte too many in front: files align nothing.
     let mut bytes = vec![0u8];
@@ -27,7 +29,7 @@ fn matrix(is_packed: bool, dtype: FloatType, inputs: usize, outputs: usize) -> (
             }
         }
     }
-    if is_packed {
+    if layout == Layout::Panels {
         const STEP: usize = 5;
         let mut packed = vec![0; 1 + panels::packed_bytes(dtype, inputs, outputs).unwrap()];
         let rows = bytes[1..].chunks(STEP * outputs * dtype.size());
@@ -38,10 +40,10 @@ fn matrix(is_packed: bool, dtype: FloatType, inputs: usize, outputs: usize) -> (
     }
     let len = bytes.len();
     let bytes = Bytes::from(bytes).slice(1..len).unwrap();
-    let dims = if is_packed { (inputs, outputs) } else { (outputs, inputs) };
+    let dims = if layout == Layout::OutIn { (outputs, inputs) } else { (inputs, outputs) };
     let reference = Tensor::from_vec(rounded, dims, &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
-    let reference = if is_packed { reference } else { reference.t().unwrap().contiguous().unwrap() };
-    (Matrix::new(bytes, dtype, is_packed, inputs, outputs), reference)
+    let reference = if layout == Layout::OutIn { reference.t().unwrap().contiguous().unwrap() } else { reference };
+    (Matrix::new(bytes, dtype, layout, inputs, outputs), reference)
 }
 
 /// The product in a new vector.
@@ -54,7 +56,7 @@ fn product(x: &[f32], w: &Matrix, bias: Option<&[f32]>, epilogue: Epilogue<'_>) 
 /// Against candle's matmul in f64, on sizes that leave rests everywhere.
 #[test]
 fn products_agree_with_candle() {
-    for is_packed in [true, false] {
+    for layout in LAYOUTS {
         for dtype in [FloatType::F32, FloatType::F16, FloatType::BF16] {
             for (rows, inputs, outputs) in [
                 (1, 1, 1),
@@ -66,7 +68,7 @@ fn products_agree_with_candle() {
                 (13, 100, 50),
                 (70, 21, 300),
             ] {
-                let (w, reference) = matrix(is_packed, dtype, inputs, outputs);
+                let (w, reference) = matrix(layout, dtype, inputs, outputs);
                 let x = test_numbers(rows * inputs, 1);
                 let bias = test_numbers(outputs, 2);
                 let y = product(&x, &w, Some(&bias), Epilogue::None);
@@ -77,7 +79,7 @@ fn products_agree_with_candle() {
                 for (y, e) in y.iter().zip(expected) {
                     assert!(
                         (f64::from(*y) - e).abs() < 1e-5 * (inputs as f64).sqrt(),
-                        "packed {is_packed} {dtype:?} {rows}x{inputs}x{outputs}: {y} {e}"
+                        "{layout:?} {dtype:?} {rows}x{inputs}x{outputs}: {y} {e}"
                     );
                 }
             }
@@ -88,10 +90,10 @@ fn products_agree_with_candle() {
 /// The promise of this module: a row's product does not depend on the rows beside it.
 #[test]
 fn a_row_gives_the_same_bits_alone_and_in_any_batch() {
-    for is_packed in [true, false] {
+    for layout in LAYOUTS {
         for dtype in [FloatType::F32, FloatType::F16, FloatType::BF16] {
             let (rows, inputs, outputs) = (67, 531, 403);
-            let (w, _) = matrix(is_packed, dtype, inputs, outputs);
+            let (w, _) = matrix(layout, dtype, inputs, outputs);
             let x = test_numbers(rows * inputs, 3);
             let residual = test_numbers(rows * outputs, 4);
             let together = product(&x, &w, None, Epilogue::Add(&residual));
@@ -100,13 +102,22 @@ fn a_row_gives_the_same_bits_alone_and_in_any_batch() {
                     let n = batch.min(rows - first);
                     let residual = &residual[first * outputs..(first + n) * outputs];
                     let y = product(&x[first * inputs..(first + n) * inputs], &w, None, Epilogue::Add(residual));
-                    assert_eq!(
-                        y,
-                        together[first * outputs..(first + n) * outputs],
-                        "packed {is_packed} {dtype:?} {batch}"
-                    );
+                    assert_eq!(y, together[first * outputs..(first + n) * outputs], "{layout:?} {dtype:?} {batch}");
                 }
             }
+        }
+    }
+}
+
+/// A matrix gives the same bits packed and where it lies.
+#[test]
+fn packing_changes_no_bit() {
+    for dtype in [FloatType::F32, FloatType::F16, FloatType::BF16] {
+        for (rows, inputs, outputs) in [(1, 129, 47), (1, 700, 300), (5, 128, 48), (17, 300, 145)] {
+            let x = test_numbers(rows * inputs, 3);
+            let [packed, stored] = [Layout::Panels, Layout::InOut]
+                .map(|layout| product(&x, &matrix(layout, dtype, inputs, outputs).0, None, Epilogue::None));
+            assert_eq!(packed, stored, "{dtype:?} {rows} {inputs} {outputs}");
         }
     }
 }
@@ -115,5 +126,5 @@ fn a_row_gives_the_same_bits_alone_and_in_any_batch() {
 #[test]
 #[should_panic(expected = "length of a weight matrix")]
 fn a_matrix_whose_size_overflows_is_refused() {
-    let _ = Matrix::new(Vec::new().into(), FloatType::F32, true, 1 << 32, 1 << 32);
+    let _ = Matrix::new(Vec::new().into(), FloatType::F32, Layout::Panels, 1 << 32, 1 << 32);
 }

@@ -1,7 +1,9 @@
-//! Packed weights: a panel goes past the rows part by part, in tiles of sums in registers.
+//! (in, out) weights: a panel goes past the rows part by part, in tiles of sums in registers.
+
+use std::ops::Range;
 
 use super::panels::PANEL;
-use super::{Product, SCRATCH};
+use super::{Layout, Product, SCRATCH};
 use crate::base::FloatType;
 use crate::kernels::share::{Columns, for_each_columns};
 use crate::kernels::simd::{Kernel, LANES, Simd, dispatch};
@@ -19,7 +21,7 @@ const VECTORS: usize = PANEL / LANES;
 /// An input's weights in a panel.
 type Row<T> = [[<T as Stored>::Number; LANES]; VECTORS];
 
-/// The product of any number of rows with a packed weight.
+/// The product of any number of rows with an (in, out) weight, packed or not.
 pub(super) fn multiply(job: &Product<'_>, y: &mut [f32]) {
     let work = job.rows * job.w.inputs() * job.w.outputs();
     for_each_columns(work, y, job.rows, PANEL, |columns| {
@@ -55,6 +57,14 @@ impl MultiplyPanel<'_> {
     fn multiply<S: Simd, T: Stored>(&mut self, simd: S) {
         let Self { job, columns, widened: scratch } = self;
         let k = job.w.inputs();
+        if job.w.layout == Layout::InOut {
+            let n = job.w.outputs();
+            for (i, rows) in T::numbers(&job.w.bytes).chunks(DEPTH * n).enumerate() {
+                let numbers = gather::<S, T>(simd, rows.chunks_exact(n), columns.range(), scratch);
+                all_rows::<S, F32>(simd, job, columns, i * DEPTH, rows_of::<F32>(widened(numbers)));
+            }
+            return;
+        }
         let panel = &T::numbers(&job.w.bytes)[columns.range().start * k..][..PANEL * k];
         for (i, numbers) in panel.chunks(DEPTH * PANEL).enumerate() {
             let first = i * DEPTH;
@@ -67,6 +77,32 @@ impl MultiplyPanel<'_> {
             }
         }
     }
+}
+
+/// Some columns of rows of an (in, out) matrix as a part of a panel, widened, with zeros beyond the last.
+#[inline(always)]
+fn gather<'a, 'b, S: Simd, T: Stored>(
+    simd: S,
+    rows: impl ExactSizeIterator<Item = &'a [T::Number]>,
+    columns: Range<usize>,
+    scratch: &'b mut Vec<f32>,
+) -> &'b [f32]
+where
+    T::Number: 'a,
+{
+    let len = rows.len() * PANEL;
+    if scratch.len() < len {
+        scratch.resize(len, 0.0);
+    }
+    for (row, out) in rows.zip(scratch.as_chunks_mut::<PANEL>().0) {
+        let mut numbers = &row[columns.clone()];
+        for out in out.as_chunks_mut().0 {
+            let (vector, rest) = numbers.split_at(numbers.len().min(LANES));
+            simd.store(out, T::load_up_to(simd, vector));
+            numbers = rest;
+        }
+    }
+    &scratch[..len]
 }
 
 /// A part of a panel, input by input.

@@ -1,94 +1,11 @@
-//! (out, in) weights in blocks, packed into panels: of 16 outputs at a time, so that four bytes of each are one vector in
-//! memory.
-//!
-//! A block as it is stored is some bytes in fours, and in some formats an f16 that leaves a rest of two: the scale of the
-//! block. A panel has, block by block, the first four bytes of every output, then the next four, and so on, and then the f16
-//! of every output: one run of memory, not a byte longer than the rows themselves. Outputs beyond the last are zeros.
+//! Panels as they are read: their layout is `base`'s.
 
-use crate::base::QuantizedType;
-use crate::kernels::simd::{LANES, Simd};
+pub use crate::base::panels::blocks::{PAIR, PANEL, pack, unpack_row};
 
-/// Outputs of a panel: a vector.
-pub const PANEL: usize = LANES;
-
-/// Outputs of two panels, which many rows are multiplied with together: a matrix is filled up to a multiple.
-pub(super) const PAIR: usize = 2 * PANEL;
+use crate::kernels::simd::Simd;
 
 /// How many bytes ahead weights are asked for.
 const AHEAD: usize = 16 << 10;
-
-impl QuantizedType {
-    /// Where in a stored block the f16 lies that leaves a rest of two bytes.
-    fn lone_half(self) -> Option<usize> {
-        match self {
-            Self::Q8_0 => Some(0),
-            Self::Q6K => Some(208),
-            Self::Q5K | Self::Q4K => None,
-        }
-    }
-
-    /// Bytes that a matrix of `inputs` and `outputs` takes when it is packed; none if its rows are no whole blocks, or if
-    /// the number does not fit a `usize`.
-    #[must_use]
-    pub fn packed_bytes(self, inputs: usize, outputs: usize) -> Option<usize> {
-        self.dtype().byte_len(&[outputs.checked_next_multiple_of(PAIR)?, inputs])
-    }
-}
-
-/// How a stored block lies in a packed one.
-struct BlockParts {
-    /// Bytes of a block.
-    size: usize,
-    /// Where its fours begin, and how many there are.
-    fours: (usize, usize),
-    /// Where the lone f16 lies.
-    half: Option<usize>,
-}
-
-impl BlockParts {
-    fn of(kind: QuantizedType) -> Self {
-        let (size, half) = (kind.dtype().block_bytes(), kind.lone_half());
-        let start = if half == Some(0) { 2 } else { 0 };
-        Self { size, fours: (start, size / 4), half }
-    }
-}
-
-/// Packs up to 16 rows, as they are stored, into a panel, which holds zeros.
-pub fn pack(kind: QuantizedType, row_bytes: usize, rows: &[u8], panel: &mut [u8]) {
-    let BlockParts { size, fours: (first, fours), half } = BlockParts::of(kind);
-    for (i, block) in panel.chunks_exact_mut(size * LANES).enumerate() {
-        let start = i * size;
-        let (vectors, halves) = block.split_at_mut(fours * 4 * LANES);
-        for (j, vector) in vectors.chunks_exact_mut(4 * LANES).enumerate() {
-            let at = start + first + 4 * j;
-            for (four, row) in vector.chunks_exact_mut(4).zip(rows.chunks_exact(row_bytes)) {
-                four.copy_from_slice(&row[at..at + 4]);
-            }
-        }
-        if let Some(half) = half {
-            for (out, row) in halves.chunks_exact_mut(2).zip(rows.chunks_exact(row_bytes)) {
-                out.copy_from_slice(&row[start + half..][..2]);
-            }
-        }
-    }
-}
-
-/// A row of a panel as it was stored.
-pub(super) fn unpack_row(kind: QuantizedType, panel: &[u8], row: usize) -> Vec<u8> {
-    let BlockParts { size, fours: (first, fours), half } = BlockParts::of(kind);
-    let mut out = vec![0; panel.len() / LANES];
-    for (block, out) in panel.chunks_exact(size * LANES).zip(out.chunks_exact_mut(size)) {
-        let (vectors, halves) = block.split_at(fours * 4 * LANES);
-        let vectors = vectors.chunks_exact(4 * LANES);
-        for (vector, out) in vectors.zip(out[first..].chunks_exact_mut(4)) {
-            out.copy_from_slice(&vector[4 * row..][..4]);
-        }
-        if let Some(half) = half {
-            out[half..half + 2].copy_from_slice(&halves[2 * row..][..2]);
-        }
-    }
-    out
-}
 
 /// What will be read some blocks later. The processor's own prefetchers fall behind where there is so much to compute
 /// between one block and the next.

@@ -149,7 +149,7 @@ mod tests {
         let config = Config { n_layer: 2, n_head: 2, ..sizes };
         for weights in [WeightType::F32, WeightType::BF16] {
             let checkpoint = Checkpoint::random(&config, weights, 0).unwrap();
-            let options = LoadOptions { weights, backend: Backend::Emulator };
+            let options = LoadOptions { weights, backend: Backend::Emulator, ..LoadOptions::default() };
             let model = Gpt2::load(config.clone(), &checkpoint, options).unwrap();
             let mut cache = model.new_cache();
             let [logits, best, hidden] = [Positions::None, Positions::Last, Positions::None];

@@ -5,20 +5,23 @@ mod activations;
 mod block;
 mod cache;
 mod layers;
+mod packable;
 
 use candle_core::{Device, Tensor};
 
 use self::activations::Activations;
-use self::block::{Attention, Block, Mlp};
+use self::block::Block;
 use self::cache::{Cache, Pass};
-use self::layers::{LayerNorm, Linear, weight};
-use super::loader::Loader;
+use self::layers::Layers;
+use self::packable::Packable;
 use super::network::{self, KvCache, Network, Stored, last_if_top, tops, wanted};
+use super::weights::{Packing, WeightType};
 use super::{Trace, with_slice};
 use crate::base::{FloatType, memory};
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::Result;
-use crate::inventory::{Part, TensorId};
+use crate::inventory::TensorId;
 use crate::kernels::{Epilogue, PAGE_POSITIONS, Weight};
 use crate::language_model::{Input, Output, Room};
 use crate::logits::{self, Top};
@@ -26,86 +29,53 @@ use crate::logits::{self, Top};
 /// What takes the memory for logits.
 const LOGITS: &str = "the logits of the next tokens";
 
-/// Embeddings, blocks and head. Field names are the checkpoint's.
+/// Embeddings, blocks and head.
 #[derive(Debug)]
 pub(super) struct HostNetwork {
     config: Config,
     /// The type of cached keys and values.
     cache_type: FloatType,
-    wte: Weight,
-    wpe: Weight,
-    h: Vec<Block>,
-    ln_f: LayerNorm,
-    lm_head: Weight,
+    layers: Packable,
 }
 
 impl HostNetwork {
-    /// The network of a checkpoint whose matrices `loader` has packed for the kernels.
-    pub fn load(loader: &Loader<'_>, cache_type: FloatType) -> Result<Self> {
-        let config = loader.config.clone();
-        let linear = |layer, part| {
-            let (data, bias) = loader.linear(layer, part)?;
-            Ok::<_, crate::Error>(Linear { weight: weight(&data), bias })
-        };
-        let norm = |layer, part| {
-            let [weight, bias] = loader.norm(layer, part)?;
-            Ok::<_, crate::Error>(LayerNorm { weight, bias, epsilon: config.layer_norm_epsilon as f32 })
-        };
-        let block = |i| {
-            Ok(Block {
-                ln_1: norm(Some(i), Part::Ln1)?,
-                attn: Attention {
-                    c_attn: linear(i, Part::CAttn)?,
-                    c_proj: linear(i, Part::AttnCProj)?,
-                    scale: config.attention_scale(i),
-                },
-                ln_2: norm(Some(i), Part::Ln2)?,
-                mlp: Mlp {
-                    c_fc: linear(i, Part::CFc)?,
-                    c_proj: linear(i, Part::MlpCProj)?,
-                    act: config.activation_function,
-                },
-            })
-        };
-        let wte = weight(&loader.matrix(TensorId::WTE)?);
-        let wpe = weight(&loader.matrix(TensorId::WPE)?);
-        let h = (0..config.n_layer).map(block).collect::<Result<_>>()?;
-        let ln_f = norm(None, Part::LnF)?;
-        let lm_head = match config.tie_word_embeddings {
-            true => wte.clone(),
-            false => weight(&loader.matrix(TensorId::LM_HEAD)?),
-        };
-        Ok(Self { cache_type, wte, wpe, h, ln_f, lm_head, config })
+    /// The network of a checkpoint, its matrices packed for the kernels at once or later.
+    pub fn load(checkpoint: &Checkpoint, config: &Config, weights: WeightType, packing: Packing) -> Result<Self> {
+        let stored = checkpoint.tensor(TensorId::FIRST_MATRIX).map(|tensor| tensor.dtype);
+        let layers = Packable::load(checkpoint, config, weights, packing)?;
+        Ok(Self { config: config.clone(), cache_type: weights.cache_type(stored), layers })
     }
 
     /// Runs new positions from ids to the residual stream after the last block, which is left in the cache's
     /// activations.
     fn pass(&self, inputs: &[(usize, &[u32])], cache: &mut Cache, mut trace: Option<&mut Trace>) -> Result<()> {
+        let layers = self.layers.for_pass(&self.config)?;
         let mut pass = cache.begin(inputs)?;
-        self.embed(inputs, &mut pass);
+        self.embed(layers, inputs, &mut pass);
         if let Some(trace) = trace.as_deref_mut() {
             trace.embed = Some(self.tensor(&pass.cache.activations.x)?);
         }
-        for (layer, block) in self.h.iter().enumerate() {
+        for (layer, block) in layers.h.iter().enumerate() {
             match trace.as_deref_mut() {
                 None => block.forward(&mut pass, layer, None),
                 Some(trace) => self.traced(block, &mut pass, layer, trace)?,
             }
         }
+        self.layers.check_unchanged()?;
         pass.commit();
         Ok(())
     }
 
     /// Token plus position embeddings, (N, C).
-    fn embed(&self, inputs: &[(usize, &[u32])], pass: &mut Pass<'_>) {
+    fn embed(&self, layers: &Layers, inputs: &[(usize, &[u32])], pass: &mut Pass<'_>) {
         let width = self.config.n_embd;
         let Cache { segments, activations: a, .. } = &mut *pass.cache;
         let ids = inputs.iter().flat_map(|(_, ids)| *ids);
         let positions = segments.iter().flat_map(|s| s.past..s.total());
         let rows = a.x.chunks_exact_mut(width).zip(a.next_x.chunks_exact_mut(width));
         for (((x, p), id), position) in rows.zip(ids).zip(positions) {
-            self.wte.row(*id as usize, x);
-            self.wpe.row(position, p);
+            layers.wte.row(*id as usize, x);
+            layers.wpe.row(position, p);
             x.iter_mut().zip(p).for_each(|(x, p)| *x += *p);
         }
     }
@@ -163,11 +133,12 @@ impl Network for HostNetwork {
 
     fn stored(&self) -> Stored {
         let stored = |weight: &Weight| (weight.dtype(), weight.size());
-        let matrices = self.h.iter().flat_map(|b| [&b.attn.c_attn, &b.attn.c_proj, &b.mlp.c_fc, &b.mlp.c_proj]);
+        let layers = self.layers.get();
+        let matrices = layers.h.iter().flat_map(|b| [&b.attn.c_attn, &b.attn.c_proj, &b.mlp.c_fc, &b.mlp.c_proj]);
         Stored {
             blocks: matrices.map(|linear| stored(&linear.weight)).collect(),
-            embeddings: vec![stored(&self.wte), stored(&self.wpe)],
-            head: stored(&self.lm_head),
+            embeddings: vec![stored(&layers.wte), stored(&layers.wpe)],
+            head: stored(&layers.lm_head),
         }
     }
 
@@ -181,7 +152,7 @@ impl Network for HostNetwork {
         let cache = cache.own::<Cache>()?;
         let rows: Vec<(usize, &[u32])> = inputs.iter().map(|input| (input.row, input.ids)).collect();
         self.pass(&rows, cache, None)?;
-        let (width, vocabulary) = (self.config.n_embd, self.config.vocab_size);
+        let (layers, width, vocabulary) = (self.layers.get(), self.config.n_embd, self.config.vocab_size);
         let a = &mut cache.activations;
         let mut output = Output::default();
         // Norm and head only run over the wanted positions: most of a prompt's logits are never needed.
@@ -190,11 +161,11 @@ impl Network for HostNetwork {
         a.pick(wanted(inputs, |i| i.logits).chain(best_and_top));
         if !a.next_x.is_empty() {
             a.normed.resize(a.next_x.len(), 0.0);
-            self.ln_f.forward(&a.next_x, &mut a.normed);
+            layers.ln_f.forward(&a.next_x, &mut a.normed);
             // Wanted logits are moved to the output.
             let mut all = std::mem::take(&mut a.logits);
             memory::resize(LOGITS, &mut all, a.normed.len() / width * vocabulary)?;
-            self.lm_head.matmul(&a.normed, None, Epilogue::None, &mut all);
+            layers.lm_head.matmul(&a.normed, None, Epilogue::None, &mut all);
             let mut others = all.chunks_exact(vocabulary).skip(logits);
             output.best = others.by_ref().take(best).map(best_token).collect();
             output.top = others.zip(tops(inputs)).map(|(row, k)| Top::of(row, k)).collect();
@@ -208,14 +179,14 @@ impl Network for HostNetwork {
         a.pick(wanted(inputs, |i| i.hidden));
         if !a.next_x.is_empty() {
             output.hidden.resize(a.next_x.len(), 0.0);
-            self.ln_f.forward(&a.next_x, &mut output.hidden);
+            layers.ln_f.forward(&a.next_x, &mut output.hidden);
         }
         Ok(output)
     }
 
     fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
         let mut y = vec![0.0; x.elem_count()];
-        with_slice(x, |x| self.ln_f.forward(x, &mut y))?;
+        with_slice(x, |x| self.layers.get().ln_f.forward(x, &mut y))?;
         self.tensor(&y)
     }
 
@@ -227,7 +198,7 @@ impl Network for HostNetwork {
 
     fn logits_into(&self, hidden: &Tensor, logits: &mut Vec<f32>) -> Result<()> {
         memory::resize(LOGITS, logits, hidden.dim(0)? * self.config.vocab_size)?;
-        with_slice(hidden, |x| self.lm_head.matmul(x, None, Epilogue::None, logits))
+        with_slice(hidden, |x| self.layers.get().lm_head.matmul(x, None, Epilogue::None, logits))
     }
 
     fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>> {

@@ -1,20 +1,19 @@
-//! Packs stored tensors into matrices for the CPU's kernels, step by step, so that no second copy is made.
-//!
-//! The kernels define the packed layout, the checkpoint supplies the numbers; this is the only place where they meet.
+//! Packs stored tensors into panels for the CPU's kernels, step by step, so that no second copy is made.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
+use super::{STEP, Tensor};
+use crate::base::panels::{blocks, floats};
 use crate::base::{DType, FloatType, QuantizedType, pool};
-use crate::checkpoint::{STEP, Tensor};
 use crate::error::Result;
-use crate::kernels::{panels, quantized};
 
-/// Packs a matrix into [`panels`] of `dtype`; `transpose` swaps the stored axes to (in, out). `out` must be zeroed and have
+/// Packs a matrix into [panels](floats) of `dtype`; `transpose` swaps the stored axes to (in, out). `out` must be zeroed and have
 /// the packed length. Releases the parts of a mapped file that it has read.
 ///
 /// # Errors
 /// As for [`convert`](Tensor::convert).
-pub(super) fn pack_floats(
+pub(crate) fn pack_floats(
     tensor: &Tensor,
     origin: &str,
     dtype: FloatType,
@@ -24,18 +23,18 @@ pub(super) fn pack_floats(
     let (rows, columns) = tensor.stored_dims();
     let (inputs, outputs) = if transpose { (columns, rows) } else { (rows, columns) };
     let step = (STEP / outputs.max(1)).max(1);
-    let parts = panels::parts(dtype, inputs, step, out);
+    let parts = floats::parts(dtype, inputs, step, out);
     pack(tensor, origin, dtype.dtype(), transpose, (inputs, outputs), step, parts, |rows, part| {
-        panels::pack(dtype, outputs, rows, part);
+        floats::pack(dtype, outputs, rows, part);
     })
 }
 
-/// [Packs](quantized::pack) a matrix in a quantised format; `transpose` swaps the stored axes to (out, in). `out` must
+/// [Packs](blocks::pack) a matrix in a quantised format; `transpose` swaps the stored axes to (out, in). `out` must
 /// be zeroed and have the packed length. Releases the parts of a mapped file that it has read.
 ///
 /// # Errors
 /// As for [`convert`](Tensor::convert).
-pub(super) fn pack_quantized(
+pub(crate) fn pack_quantized(
     tensor: &Tensor,
     origin: &str,
     kind: QuantizedType,
@@ -45,12 +44,12 @@ pub(super) fn pack_quantized(
     let (rows, columns) = tensor.stored_dims();
     let (outputs, inputs) = if transpose { (columns, rows) } else { (rows, columns) };
     let row_bytes = kind.dtype().byte_len(&[inputs]).unwrap_or_default();
-    let step = (STEP / inputs.max(1)).max(1).next_multiple_of(quantized::PANEL);
+    let step = (STEP / inputs.max(1)).max(1).next_multiple_of(blocks::PANEL);
     let parts = out.chunks_mut((step * row_bytes).max(1)).collect();
     pack(tensor, origin, kind.dtype(), transpose, (outputs, inputs), step, parts, |rows, part| {
-        let panel = quantized::PANEL * row_bytes;
+        let panel = blocks::PANEL * row_bytes;
         for (rows, panel) in rows.chunks(panel).zip(part.chunks_mut(panel)) {
-            quantized::pack(kind, row_bytes, rows, panel);
+            blocks::pack(kind, row_bytes, rows, panel);
         }
     })
 }
@@ -88,14 +87,25 @@ fn rows_as(
     f: impl FnOnce(&[u8]),
 ) -> Result<()> {
     let row_bytes = dtype.byte_len(&[width]).unwrap_or_default();
-    let stored = tensor.bytes.slice(rows.start * row_bytes..rows.end * row_bytes);
-    if let Some(stored) = stored.filter(|_| dtype == tensor.dtype && !transpose) {
-        f(&stored);
-        stored.release();
+    if dtype == tensor.dtype && !transpose {
+        let row_blocks = width / dtype.block_len();
+        f(&tensor.blocks(rows.start * row_blocks..rows.end * row_blocks));
+        if let Some(read) = tensor.bytes.slice(rows.start * row_bytes..rows.end * row_bytes) {
+            read.release();
+        }
         return Ok(());
     }
-    let mut converted = vec![0; rows.len() * row_bytes];
-    tensor.convert_rows(origin, dtype, transpose, rows, &mut converted)?;
-    f(&converted);
-    Ok(())
+    // Kept between calls, so that the pages stay mapped.
+    thread_local! {
+        static CONVERTED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    CONVERTED.with_borrow_mut(|converted| {
+        let len = rows.len() * row_bytes;
+        if converted.len() < len {
+            converted.resize(len, 0);
+        }
+        tensor.convert_rows(origin, dtype, transpose, rows, &mut converted[..len])?;
+        f(&converted[..len]);
+        Ok(())
+    })
 }

@@ -37,3 +37,16 @@ pub fn pack(dtype: FloatType, outputs: usize, rows: &[u8], part: &mut [&mut [u8]
         }
     }
 }
+
+/// Writes numbers of the (in, out) matrix from index `first` on, as many as `out` holds.
+pub(super) fn unpack(dtype: FloatType, inputs: usize, outputs: usize, packed: &[u8], first: usize, mut out: &mut [u8]) {
+    let (size, mut at) = (dtype.size(), first);
+    while !out.is_empty() {
+        let (input, output) = (at / outputs, at % outputs);
+        let len = (PANEL - output % PANEL).min(outputs - output).min(out.len() / size);
+        let start = (output / PANEL * inputs + input) * PANEL + output % PANEL;
+        let (part, rest) = out.split_at_mut(len * size);
+        part.copy_from_slice(&packed[start * size..][..len * size]);
+        (out, at) = (rest, at + len);
+    }
+}

@@ -7,7 +7,7 @@
 //! of threads and the processor. GPUs do not promise it.
 //!
 //! What is no text for the tokenizer goes byte by byte, and a segment that the model should not try, or does not make
-//! shorter, is deflated: see [`format`] for what a file holds.
+//! shorter, is deflated: see [`mod@format`] for what a file holds.
 //!
 //! Reference for the idea: F. Bellard, gpt2tc; the coder is a range coder (G. Martin, 1979).
 

@@ -69,6 +69,8 @@ fn config(name: &str) -> GenerationConfig {
         "typical_p 0.9" => GenerationConfig { typical_p: Some(0.9), ..base },
         "min_p 0.05" => GenerationConfig { min_p: Some(0.05), ..base },
         "eta 0.001" => GenerationConfig { eta_cutoff: Some(0.001), ..base },
+        "top_h 0.5" => GenerationConfig { top_h: Some(0.5), ..base },
+        "guidance" => GenerationConfig { guidance_scale: Some(1.5), ..base },
         "repetition" => GenerationConfig { repetition_penalty: 1.2, no_repeat_ngram_size: 3, ..base },
         "4 beams" => GenerationConfig { num_beams: 4, ..base },
         "4 beams sampled" => GenerationConfig { num_beams: 4, sample: true, ..base },
@@ -81,7 +83,7 @@ fn config(name: &str) -> GenerationConfig {
 
 /// One step of a strategy: everything between two passes of the network, plus copying the logits.
 #[divan::bench(args = ["greedy", "sample", "top_k 50", "top_p 0.9", "min_p 0.05", "typical_p 0.9", "eta 0.001",
-    "repetition", "4 beams", "4 beams sampled", "4 beams in 2 groups"])]
+    "top_h 0.5", "guidance", "repetition", "4 beams", "4 beams sampled", "4 beams in 2 groups"])]
 fn step(bencher: Bencher<'_, '_>, name: &str) {
     let mut model = Instant { logits: logits(), rows: vec![0; 8] };
     let mut engine = Engine::new(&mut model, &NoText);

@@ -49,8 +49,8 @@ pub(super) struct Candidate {
 
 /// The processed scores of the beams. Until the beams differ, they share one row.
 pub(super) enum Scores<'a> {
-    /// Scores of all tokens.
-    Rows(Vec<&'a mut [f32]>),
+    /// Scores of all tokens, and the model's logits if they are wanted.
+    Rows(Vec<&'a mut [f32]>, Vec<&'a [f32]>),
     /// Scores of the best tokens only, when nothing else can be picked.
     Top(Vec<Vec<(u32, f32)>>),
 }
@@ -60,16 +60,20 @@ impl<'a> Scores<'a> {
     pub(super) fn new(
         task: &Task<'_>,
         mut rows: Vec<&'a mut [f32]>,
+        raw: Vec<&'a [f32]>,
         beams: &[Hypothesis],
         adjust: impl Fn(&mut [f32]),
     ) -> Result<Self> {
         for (row, beam) in rows.iter_mut().zip(beams) {
             logits::check_finite(row)?;
-            logits::log_softmax(row);
+            // Guidance makes log-probabilities, which are not normalised again.
+            if task.decoding.processors.guidance().is_none() {
+                logits::log_softmax(row);
+            }
             adjust(row);
             task.process(row, &beam.ids);
         }
-        Ok(Self::Rows(rows))
+        Ok(Self::Rows(rows, raw))
     }
 
     /// Log-probabilities of the best tokens of each beam.
@@ -86,7 +90,7 @@ impl<'a> Scores<'a> {
     /// The index of `beam`'s row.
     pub(super) fn row_of(&self, beam: usize) -> usize {
         let rows = match self {
-            Self::Rows(rows) => rows.len(),
+            Self::Rows(rows, _) => rows.len(),
             Self::Top(rows) => rows.len(),
         };
         beam.min(rows - 1)
@@ -95,15 +99,23 @@ impl<'a> Scores<'a> {
     /// The scores of all tokens after `beam`; empty if only the best are known.
     fn row(&self, beam: usize) -> &[f32] {
         match self {
-            Self::Rows(rows) => rows[self.row_of(beam)],
+            Self::Rows(rows, _) => rows[self.row_of(beam)],
             Self::Top(_) => &[],
+        }
+    }
+
+    /// The model's logits after `beam`, if they are wanted.
+    fn raw(&self, beam: usize) -> Option<&'a [f32]> {
+        match self {
+            Self::Rows(_, raw) => raw.get(self.row_of(beam)).copied(),
+            Self::Top(_) => None,
         }
     }
 
     /// The `k` best tokens after `beam`.
     fn best_tokens(&self, beam: usize, k: usize) -> Vec<(usize, f32)> {
         match self {
-            Self::Rows(_) => logits::top_k(self.row(beam), k),
+            Self::Rows(..) => logits::top_k(self.row(beam), k),
             Self::Top(rows) => rows[self.row_of(beam)].iter().take(k).map(|(id, x)| (*id as usize, *x)).collect(),
         }
     }
@@ -156,7 +168,12 @@ impl<'a> Scores<'a> {
         let Hypothesis { mut ids, mut logprobs, .. } = from[candidate.beam].clone();
         ids.push(candidate.id as u32);
         if let Some(k) = task.decoding.logprobs {
-            logprobs.push(TokenLogprob::from_log_probs(self.row(candidate.beam), candidate.id, k));
+            logprobs.push(TokenLogprob::from_log_probs(
+                self.row(candidate.beam),
+                candidate.id,
+                k,
+                self.raw(candidate.beam),
+            ));
         }
         Hypothesis { ids, score, logprobs }
     }
@@ -181,7 +198,7 @@ impl BeamRows {
             self.started = true;
             return plan.extend(task, 0, &task.prompt, 0);
         }
-        plan.moves.append(&mut self.moves);
+        self.moves.drain(..).for_each(|(to, from)| plan.assign(to, from));
         for (row, beam) in beams {
             plan.extend(task, row, &beam.ids, beam.ids.len() - 1);
         }
@@ -303,7 +320,7 @@ impl Search for BeamSearch {
     }
 
     fn plan(&mut self, task: &Task<'_>, plan: &mut Plan) {
-        plan.truncations.append(&mut self.truncations);
+        self.truncations.drain(..).for_each(|(row, seen)| plan.cut(task, row, seen));
         self.rows.plan(task, self.beams.iter().enumerate(), plan);
         if let Some(k) = self.enough(task) {
             plan.only_top(k);
@@ -317,7 +334,10 @@ impl Search for BeamSearch {
         _: &mut Vec<NewToken>,
     ) -> Result<Option<Vec<Sequence>>> {
         let scores = match output.top {
-            [] => Scores::new(task, output.rows().collect(), &self.beams, |_| ())?,
+            [] => {
+                let raw = output.raw.chunks_exact(output.vocab_size).collect();
+                Scores::new(task, output.rows().collect(), raw, &self.beams, |_| ())?
+            }
             top => Scores::of_top(top)?,
         };
         let k = self.candidates(task);

@@ -165,6 +165,8 @@ impl Search for GroupBeamSearch {
         mut output: StepOutput<'_>,
         _: &mut Vec<NewToken>,
     ) -> Result<Option<Vec<Sequence>>> {
+        let mut raws = output.raw.chunks_exact(output.vocab_size);
+        let prompt_raw = output.raw(0);
         let mut outputs: Vec<&mut [f32]> = output.rows().collect();
         // The tokens that earlier groups picked in this step.
         let mut picked: Vec<u32> = vec![];
@@ -176,18 +178,19 @@ impl Search for GroupBeamSearch {
                 picked.extend(task.decoding.stop.eos_token_id.first().into_iter().cycle().take(size));
                 continue;
             }
-            let (rows, row): (Vec<&mut [f32]>, usize) = if self.generated == 0 {
+            let (rows, raw, row): (Vec<&mut [f32]>, Vec<&[f32]>, usize) = if self.generated == 0 {
                 prompt_row = outputs[0].to_vec();
-                (vec![&mut prompt_row], 0)
+                (vec![&mut prompt_row], prompt_raw.into_iter().collect(), 0)
             } else {
-                (outputs.drain(..size).collect(), group.first_row)
+                (outputs.drain(..size).collect(), raws.by_ref().take(size).collect(), group.first_row)
             };
-            let scores = Scores::new(task, rows, &group.beams, |row| penalise(row, &picked, self.diversity_penalty))?;
+            let adjust = |row: &mut [f32]| penalise(row, &picked, self.diversity_penalty);
+            let scores = Scores::new(task, rows, raw, &group.beams, adjust)?;
             group.step(task, &self.params, &scores, row, &mut self.rows)?;
             picked.extend(group.beams.iter().filter_map(|beam| beam.ids.last()));
         }
         self.generated += 1;
-        let over = self.generated >= task.most_tokens(1) || self.groups.iter().all(|group| group.done);
+        let over = self.generated >= task.most_tokens(1) || task.is_late || self.groups.iter().all(|group| group.done);
         Ok(over.then(|| self.results(task)))
     }
 }

@@ -8,6 +8,7 @@ mod browser;
 mod checkpoint;
 mod compress;
 mod convert;
+mod decoding;
 mod early;
 mod engines;
 #[cfg(feature = "hub")]

@@ -28,7 +28,7 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     let is_complete = args.batch.rows.input.is_none() && !args.generation_config;
     if is_complete { config.check() } else { config.check_values() }?;
     let is_text = args.format == Format::Text && args.batch.rows.input.is_none();
-    args.pieces.check(is_text && config.logprobs.is_some())?;
+    args.pieces.check(is_text && (config.logprobs.is_some() || config.raw_logprobs))?;
     check_page(args, &config)?;
     let work = match Input::open(&args.batch.rows, true)? {
         _ if args.interactive => Work::Interactive,
@@ -103,6 +103,8 @@ struct Request {
     /// The prompt as text, if known.
     prompt: Option<String>,
     prompt_ids: Vec<u32>,
+    /// Whether the ids may be those of another text, since they were healed.
+    is_healed: bool,
     decoding: Arc<Decoding>,
     seed: u64,
     /// The parameters that are not at their defaults.
@@ -185,7 +187,20 @@ impl Generator<'_> {
             Prompt::Text(text) => Some(text.clone()),
             Prompt::Ids(ids) => loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids, false)).transpose()?,
         };
-        self.request_of(text, prompt_ids, config, seed)
+        let healed = if config.token_healing { self.healed(&prompt_ids)? } else { prompt_ids };
+        let request = self.request_of(text, healed, config, seed)?;
+        Ok(Request { is_healed: config.token_healing, ..request })
+    }
+
+    /// The ids of a prompt after token healing.
+    fn healed(&self, ids: &[u32]) -> Result<Vec<u32>> {
+        let (loaded, text) = (self.loaded, &self.args.text);
+        if loaded.tokenizer.is_none() {
+            return Ok(ids.to_vec());
+        }
+        let start = if text.bos { loaded.start_token() } else { None };
+        let healed = loaded.pipeline().heal(ids, start, !text.no_special)?;
+        Ok(if healed.is_empty() { ids.to_vec() } else { healed })
     }
 
     /// The request for a prompt's ids.
@@ -209,7 +224,8 @@ impl Generator<'_> {
             parameters.insert("assistant_model".to_owned(), assistant.clone().into());
         }
         let most_steps = config.max_length.map_or(config.max_new_tokens, |most| most.saturating_sub(prompt_ids.len()));
-        Ok(Request { prompt, prompt_ids, decoding, seed, parameters, most_steps })
+        let is_healed = false;
+        Ok(Request { prompt, prompt_ids, is_healed, decoding, seed, parameters, most_steps })
     }
 
     /// Runs a request to its end, or until it is interrupted; with a bar if it `is_silent` until then. `on_event` gets the

@@ -15,10 +15,14 @@ use crate::output::{Stdout, Style, html, say, say_written};
 impl Generator<'_> {
     /// What of a prompt is written before its continuation.
     pub(super) fn prompt_text(&self, request: &Request) -> String {
-        match (&request.prompt, self.args.completion_only) {
-            (_, true) => String::new(),
-            (Some(prompt), _) => prompt.clone(),
-            (None, _) => join_ids(&request.prompt_ids),
+        if self.args.completion_only {
+            return String::new();
+        }
+        let tokenizer = self.loaded.tokenizer.as_ref().filter(|_| request.is_healed);
+        let healed = tokenizer.and_then(|tokenizer| tokenizer.decode(&request.prompt_ids, true).ok());
+        match healed.as_ref().or(request.prompt.as_ref()) {
+            Some(prompt) => prompt.clone(),
+            None => join_ids(&request.prompt_ids),
         }
     }
 

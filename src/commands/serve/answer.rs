@@ -146,7 +146,7 @@ impl Answer {
 
     /// The beginning of a completion.
     fn begin_choice(&self, number: usize, sample: usize, scored: Option<&[Arc<TokenLogprob>]>) -> Choice {
-        let mut choice = Choice::new(number * self.asked.n + sample);
+        let mut choice = Choice::new(number * self.asked.n + sample, self.asked.is_raw);
         let prompt = &self.asked.prompts[number];
         if self.asked.echo {
             choice.prompt(&prompt.text);

@@ -16,9 +16,9 @@
 //! To choose more, take the steps one by one: [`source::open`] finds the files (revision, tokenizer, offline, download
 //! progress), [`Pipeline::load`] loads them (number type, device).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::decode::{Detokenize, GenerationConfig, GenerationFile, Sequence, generate};
+use crate::decode::{Detokenize, GenerationConfig, GenerationFile, Sequence, Vocabulary, generate};
 use crate::error::{Error, Result};
 use crate::language_model::{Input, LanguageModel};
 use crate::logits;
@@ -44,6 +44,7 @@ pub struct Pipeline {
     pub generation_file: Option<GenerationFile>,
     /// Why `generation_config.json` cannot be used, if so.
     generation_fault: Option<Error>,
+    vocabulary: OnceLock<Vocabulary>,
 }
 
 impl Pipeline {
@@ -89,6 +90,7 @@ impl Pipeline {
             eos_token_id,
             generation_file,
             generation_fault,
+            vocabulary: OnceLock::new(),
         })
     }
 
@@ -187,11 +189,12 @@ impl Pipeline {
         GenerationConfig { eos_token_id: self.eos_token_id.clone(), ..GenerationConfig::default() }
     }
 
-    /// Converts the texts among the parameters to ids: see [`GenerationConfig::encode_texts`]. A negative prompt is made
+    /// Converts the texts among the parameters to ids and compiles the constraint: see [`GenerationConfig::encode_texts`]. A negative prompt is made
     /// ids as any prompt is.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a text that needs a tokenizer if there is none; those of [`ids`](Self::ids).
+    /// [`Error::Parameter`] for a text that needs a tokenizer if there is none; those of [`ids`](Self::ids) and
+    /// [`GenerationConfig::compile`].
     pub fn encode_texts(&self, config: &mut GenerationConfig) -> Result<()> {
         if self.tokenizer.is_some()
             && config.negative_prompt_ids.is_none()
@@ -200,7 +203,35 @@ impl Pipeline {
         {
             config.negative_prompt_ids = Some(self.prompt_or_start(&text)?);
         }
-        config.encode_texts(self.tokenizer.as_ref().map(|_| |text: &str| self.ids(text, true)))
+        config.encode_texts(self.tokenizer.as_ref().map(|_| |text: &str| self.ids(text, true)))?;
+        for choice in &config.choices {
+            let Some(tokenizer) = &self.tokenizer else { break };
+            let is_text = |ids: &Vec<u32>| tokenizer.decode_exactly(ids).is_ok_and(|text| text == choice.as_bytes());
+            if !self.ids(choice, false).is_ok_and(|ids| is_text(&ids)) {
+                return Err(Error::parameter("choices", format!("has {choice:?}, which has no tokens")));
+            }
+        }
+        self.compile(config)
+    }
+
+    /// Compiles the constraint, if there is one: see [`GenerationConfig::compile`].
+    ///
+    /// # Errors
+    /// Those of [`GenerationConfig::compile`].
+    pub fn compile(&self, config: &mut GenerationConfig) -> Result<()> {
+        config.compile(|| self.tokenizer.as_ref().map(|_| self.vocabulary()))
+    }
+
+    /// The bytes of the model's tokens, for constraints. Made when first asked for.
+    ///
+    /// # Errors
+    /// Those of [`Vocabulary::new`].
+    pub fn vocabulary(&self) -> Result<&Vocabulary> {
+        if let Some(vocabulary) = self.vocabulary.get() {
+            return Ok(vocabulary);
+        }
+        let vocabulary = Vocabulary::new(self.model.config().vocab_size, self)?;
+        Ok(self.vocabulary.get_or_init(|| vocabulary))
     }
 
     /// The ids of a prompt; one without a token is the [`start_token`](Self::start_token).

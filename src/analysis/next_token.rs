@@ -5,7 +5,7 @@ mod tree;
 use std::ops::Range;
 
 use crate::base::math;
-use crate::decode::{Processors, check_choice};
+use crate::decode::Processors;
 use crate::error::{Error, Result};
 use crate::language_model::{Input, LanguageModel};
 use crate::logits;
@@ -36,6 +36,8 @@ pub struct NextToken {
     pub entropy: f64,
     /// How many tokens the processors left.
     pub kept: usize,
+    /// The probability of the tokens that the constraint does not allow; none without one.
+    pub removed: Option<f64>,
     /// The best candidates, best first, without those ruled out.
     pub best: Vec<Candidate>,
     /// The requested tokens, in the order of [`Query::tokens`].
@@ -209,6 +211,8 @@ struct Distribution<'a> {
     logits: &'a [f32],
     /// Natural log-probabilities, (V).
     logprobs: Vec<f32>,
+    /// The probability that the constraint removed.
+    removed: Option<f64>,
 }
 
 impl<'a> Distribution<'a> {
@@ -226,11 +230,11 @@ impl<'a> Distribution<'a> {
         }
         logits::check_finite(logits)?;
         let (prompt, generated) = ids.split_at(ids.len() - generated);
-        query.processors.apply(logits, ids, prompt, generated);
-        check_choice(logits::max(logits))?;
+        let removed = query.processors.apply_and_measure(logits, ids, prompt, generated)?;
+        query.processors.check_choice(logits::max(logits), generated)?;
         let mut logprobs = logits.to_vec();
         logits::log_softmax(&mut logprobs);
-        Ok(Self { logits, logprobs })
+        Ok(Self { logits, logprobs, removed })
     }
 
     /// How many tokens the processors left.
@@ -244,6 +248,7 @@ impl<'a> Distribution<'a> {
             position,
             entropy: self.entropy(),
             kept: self.kept(),
+            removed: self.removed,
             best: self.best(query.k),
             tokens: query.tokens.iter().map(|id| self.token(*id)).collect(),
         }

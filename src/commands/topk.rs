@@ -191,6 +191,7 @@ impl<'a> Topk<'a> {
                 token: self.loaded.token_text(id),
                 entropy: next.entropy,
                 kept: Some(next.kept).filter(|kept| *kept < self.loaded.model.config().vocab_size),
+                removed: next.removed,
                 next: self.candidates(next.best),
                 tokens: self.candidates(next.tokens),
             }

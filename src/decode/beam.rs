@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use super::decoding::{Beam, Decoding};
 use super::parameters::EarlyStopping;
-use super::processors::check_choice;
 use super::random::Noise;
 use super::search::{FEW_MORE, NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
 use super::stop::Finish;
@@ -20,6 +19,12 @@ use crate::logits::{self, Top};
 
 /// Added to a score to rank it below all others.
 pub(super) const BEHIND: f32 = -1e9;
+
+/// Whether a beam with this `score` goes on only because there are too few others: one that no token may follow, that has
+/// ended, or that begins like another one.
+pub(super) fn is_lost(score: f32) -> bool {
+    score <= BEHIND / 2.0
+}
 
 /// A candidate sequence.
 #[derive(Clone)]
@@ -71,7 +76,7 @@ impl<'a> Scores<'a> {
                 logits::log_softmax(row);
             }
             adjust(row);
-            task.process(row, &beam.ids);
+            task.process(row, &beam.ids)?;
         }
         Ok(Self::Rows(rows, raw))
     }
@@ -279,6 +284,9 @@ impl BeamSearch {
         // Only the first `num_beams` candidates may end; the others are there to replace them.
         for (&candidate, &end) in candidates.iter().zip(ends).take(self.params.num_beams) {
             let score = candidate.score / divisor;
+            if task.is_constrained() && is_lost(candidate.score) {
+                continue;
+            }
             if end.is_some() && !closed && self.finished.iter().any(|(other, _)| other.score < score) {
                 self.finished.push((scores.extend(task, &self.beams, candidate, score), end));
             }
@@ -352,7 +360,9 @@ impl Search for BeamSearch {
         } else {
             scores.best(&self.beams, k)
         };
-        check_choice(candidates.iter().map(|c| c.score).fold(f32::NEG_INFINITY, f32::max))?;
+        let largest = candidates.iter().map(|c| c.score).fold(f32::NEG_INFINITY, f32::max);
+        let largest = if task.is_constrained() && is_lost(largest) { f32::NEG_INFINITY } else { largest };
+        task.check_choice(largest, &self.beams[0].ids)?;
         let end = |candidate: &Candidate| {
             let mut ids = self.beams[candidate.beam].ids.clone();
             ids.push(candidate.id as u32);
@@ -361,10 +371,15 @@ impl Search for BeamSearch {
         let ends: Vec<Option<Finish>> = candidates.iter().map(end).collect();
         self.set_aside(task, &scores, &candidates, &ends);
         self.go_on(task, &scores, &candidates, &ends);
-        self.improvable = self.improvable && self.can_improve(task);
+        let goes_on = !task.is_constrained() || !is_lost(self.beams[0].score);
+        self.improvable = self.improvable && goes_on && self.can_improve(task);
         let satisfied = self.full() && self.params.early_stopping == EarlyStopping::True;
         if self.improvable && !satisfied && !ends.iter().all(Option::is_some) {
             return Ok(None);
+        }
+        if task.is_constrained() {
+            // There may be fewer texts than beams.
+            self.finished.retain(|(_, finish)| finish.is_some());
         }
         let best = self.finished.iter().take(self.params.num_return_sequences);
         let sequence = |(hypothesis, finish): &(Hypothesis, Option<Finish>)| {

@@ -15,9 +15,12 @@ impl GenerationConfig {
             (self.logit_bias.texts.is_empty(), "logit_bias"),
             (self.negative_prompt.is_none(), "negative_prompt"),
         ];
-        match texts.iter().find(|(is_encoded, _)| !is_encoded) {
-            Some((_, name)) => Err(Error::parameter(name, "must be turned into ids first")),
-            None => Ok(()),
+        if let Some((_, name)) = texts.iter().find(|(is_encoded, _)| !is_encoded) {
+            return Err(Error::parameter(name, "must be turned into ids first"));
+        }
+        match self.constraint_source()? {
+            Some(source) if self.constraint.is_none() => Err(Error::parameter(source.name(), "must be compiled first")),
+            _ => Ok(()),
         }
     }
 
@@ -33,6 +36,7 @@ impl GenerationConfig {
 
     /// Checks which processors can be combined.
     pub(super) fn check_processors(&self) -> Result<()> {
+        self.constraint_source()?;
         let forced = &self.forced_eos_token_id;
         let suppressed: HashSet<u32> = self.suppress_tokens.iter().copied().collect();
         let excluded = [

@@ -10,7 +10,6 @@
 use std::sync::Arc;
 
 use super::parameters::OnContextLimit;
-use super::processors::check_choice;
 use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob, Wanted};
 use super::stop::{Finish, FinishReason, Outflow};
 use crate::error::Result;
@@ -57,8 +56,8 @@ impl ContrastiveSearch {
     /// Picks the next candidates from the logits (V) after the ids.
     fn recall(&mut self, task: &Task<'_>, logits: &mut [f32], raw: Option<&[f32]>) -> Result<()> {
         logits::check_finite(logits)?;
-        task.process(logits, &self.ids);
-        check_choice(logits::max(logits))?;
+        task.process(logits, &self.ids)?;
+        task.check_choice(logits::max(logits), &self.ids)?;
         let mut probs = vec![];
         logits::softmax(logits, &mut probs);
         self.candidates = logits::top_k(&probs, self.top_k);

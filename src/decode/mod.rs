@@ -25,6 +25,7 @@
 //! | `parameters` | the table of parameters: names, types, defaults, ranges, descriptions |
 //! | `decoding`, `combinations` | the checked configuration; which parameters can be combined, the strategy |
 //! | `processors` | changes to the scores of the next token: guidance, penalties, bans, temperature, truncations |
+//! | `constraint` | what the text has to be: a regular expression, choices, JSON of a schema, a grammar |
 //! | `single` | greedy search and sampling, with or without guesses (`lookup`, or a second model) |
 //! | `beam`, `group_beam` | beam search and beam sample, diverse beam search |
 //! | `contrastive` | contrastive search |
@@ -38,6 +39,7 @@
 
 mod beam;
 mod combinations;
+mod constraint;
 mod contrastive;
 mod decoding;
 mod engine;
@@ -58,13 +60,13 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use constraint::{Constraint, Source, Vocabulary};
 pub use decoding::Decoding;
 pub use engine::{Engine, Event, RequestId, generate};
 pub use parameters::{
     Decay, EarlyStopping, GenerationConfig, GenerationFile, Group, LogitBias, Meaning, OnContextLimit, PARAMETERS,
     Parameter, Takes, Word, parameter_meaning, parse_ids,
 };
-pub(crate) use processors::check_choice;
 pub use processors::{Guidance, Processors};
 pub use search::{RawLogprob, Sequence, TokenLogprob};
 pub use stop::{Detokenize, FinishReason, NoText};

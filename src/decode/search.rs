@@ -25,6 +25,8 @@ pub struct Sequence {
     pub score: Option<f32>,
     /// Each id's log-probability after the processors, if asked for.
     pub logprobs: Option<Vec<Arc<TokenLogprob>>>,
+    /// Whether the text is all that the constraint asks for; none without a constraint.
+    pub is_whole: Option<bool>,
 }
 
 /// The log-probability of a generated token, and the best alternatives, after the processors.
@@ -130,7 +132,23 @@ impl Task<'_> {
         let generated = &ids[self.prompt.len()..];
         let is_last = || self.is_late || generated.len() >= self.most_tokens(unseen);
         let limit = || is_last().then(|| self.limit_reason(generated.len()).into());
-        self.decoding.stop.check(generated, self.text).or_else(limit)
+        self.ends(generated).or_else(limit)
+    }
+
+    /// Whether the `generated` tokens end by themselves.
+    pub(super) fn ends(&self, generated: &[u32]) -> Option<Finish> {
+        let whole = || self.decoding.processors.constraint().is_some_and(|constraint| constraint.ends(generated));
+        self.decoding.stop.check(generated, self.text).or_else(|| whole().then(|| FinishReason::Stop.into()))
+    }
+
+    /// Whether there is a constraint, under which a search may have fewer ways to go on than beams.
+    pub(super) fn is_constrained(&self) -> bool {
+        self.decoding.processors.constraint().is_some()
+    }
+
+    /// Fails if `largest`, the best score of the token after `ids`, shows that nothing is left to choose from.
+    pub(super) fn check_choice(&self, largest: f32, ids: &[u32]) -> Result<()> {
+        self.decoding.processors.check_choice(largest, &ids[self.prompt.len()..])
     }
 
     /// The part of `ids` that a step sees: all, or the last `n_positions` if the context is cropped.
@@ -139,9 +157,9 @@ impl Task<'_> {
     }
 
     /// Applies the processors to the scores (V) of the token after `ids`.
-    pub(super) fn process(&self, scores: &mut [f32], ids: &[u32]) {
+    pub(super) fn process(&self, scores: &mut [f32], ids: &[u32]) -> Result<()> {
         let generated = &ids[self.prompt.len()..];
-        self.decoding.processors.apply(scores, self.window(ids), &self.prompt, generated);
+        self.decoding.processors.apply(scores, self.window(ids), &self.prompt, generated)
     }
 
     /// The finished sequence from `ids` (prompt and generated).
@@ -150,7 +168,9 @@ impl Task<'_> {
         let mut text = bytes(&ids, self.text);
         text.truncate(finish.text_end.unwrap_or(text.len()));
         let logprobs = self.decoding.logprobs.map(|_| logprobs.to_vec());
-        Sequence { ids, text, finish_reason: finish.reason, score: None, logprobs }
+        let constraint = self.decoding.processors.constraint();
+        let is_whole = constraint.map(|constraint| finish.text_end.is_none() && constraint.is_complete(&ids));
+        Sequence { ids, text, finish_reason: finish.reason, score: None, logprobs, is_whole }
     }
 }
 

@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use super::decoding::{Draft, Single};
 use super::lookup::lookup;
-use super::processors::check_choice;
 use super::random::Noise;
 use super::search::{FEW_MORE, NewToken, NextToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob, Wanted};
 use super::stop::{Finish, Outflow};
@@ -169,7 +168,7 @@ impl<'a> Scores<'a> {
             NextToken::Logits(logits, own) => {
                 logits::check_finite(logits)?;
                 raw = own.map(Cow::Borrowed);
-                task.process(logits, ids);
+                task.process(logits, ids)?;
                 Cow::Borrowed(&*logits)
             }
             NextToken::Top(top) => {
@@ -179,7 +178,7 @@ impl<'a> Scores<'a> {
                 for (id, x) in known {
                     logits[*id as usize] = *x;
                 }
-                task.process(&mut logits, ids);
+                task.process(&mut logits, ids)?;
                 // If the last known token survives, unknown ones may tie with it.
                 let last = known.last().map_or(f32::NEG_INFINITY, |(id, _)| logits[*id as usize]);
                 if known.len() < logits.len() && last > f32::NEG_INFINITY {
@@ -189,7 +188,7 @@ impl<'a> Scores<'a> {
             }
         };
         let best = logits::argmax(&logits);
-        check_choice(logits[best])?;
+        task.check_choice(logits[best], ids)?;
         Ok(Some(Self { logits, raw, best }))
     }
 }
@@ -292,6 +291,10 @@ impl Search for SingleSearch {
             let line = &mut self.running[i];
             line.guess.push(id);
             line.guessing = !is_doubtful && !task.decoding.stop.eos_token_id.contains(&id);
+            if line.guessing && task.is_constrained() {
+                let generated = [&line.ids[task.prompt.len()..], &line.guess].concat();
+                line.guessing = task.ends(&generated).is_none();
+            }
         }
         Ok(())
     }

@@ -23,12 +23,26 @@ pub struct GenerateRecord<'a> {
     pub prompt_ids: Vec<u32>,
     /// The seed of the draws; null when nothing was drawn.
     pub seed: Option<u64>,
-    /// The sequences; from beam search, best first.
+    /// The sequences; from beam search, best first. With a constraint there may be fewer than were asked for.
     pub sequences: Vec<SequenceRecord<'a>>,
+    /// With `--choices`, each of them in the order given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub choices: Option<Vec<ChoiceRecord>>,
     /// Where the time went.
     pub timings: Timings,
     /// What it was made with.
     pub settings: SettingsRecord,
+}
+
+/// A text of `--choices`, and what the model says of it after the prompt, without the constraint: as `score --candidate`.
+#[derive(Debug, Serialize)]
+pub struct ChoiceRecord {
+    /// The text.
+    pub text: String,
+    /// The sum of its tokens' log-probabilities.
+    pub logprob: f64,
+    /// Its probability.
+    pub prob: f64,
 }
 
 /// One generated sequence.

@@ -7,6 +7,8 @@ mod bench;
 mod browser;
 mod checkpoint;
 mod compress;
+#[cfg(feature = "constraints")]
+mod constraints;
 mod convert;
 mod decoding;
 mod early;

@@ -1,6 +1,7 @@
 //! `gpt2 generate`: continues one text or many.
 
 mod batch;
+mod choices;
 mod interactive;
 mod show;
 
@@ -38,11 +39,12 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     };
     let loaded = Loaded::load(&args.model, Packing::AtOnce, verbosity)?;
     let defaults = loaded.generation_defaults(args.generation_config, verbosity)?;
-    let config = assisted(args.decoding.over(defaults)?);
+    let mut config = assisted(args.decoding.over(defaults)?);
     if args.batch.rows.input.is_none() {
         let blame = |error: gpt2::Error| loaded.blame(error.into(), args.generation_config, &given(args));
         config.check().map_err(blame)?;
     }
+    loaded.compile(&mut config).map_err(|error| loaded.blame(error.into(), args.generation_config, &given(args)))?;
     if args.interactive {
         loaded.tokenizer()?;
     }
@@ -111,6 +113,10 @@ struct Request {
     parameters: Map<String, Value>,
     /// The most tokens that a sequence may get.
     most_steps: usize,
+    /// Whether the prompt was given as text.
+    is_text: bool,
+    /// The texts of which it is one.
+    choices: Vec<String>,
 }
 
 /// The sequences of a request.
@@ -126,7 +132,14 @@ struct Outcome {
 fn add(partial: &mut Vec<Sequence>, sequence: usize, id: u32, text: &[u8]) {
     while partial.len() <= sequence {
         let finish_reason = FinishReason::Interrupted;
-        partial.push(Sequence { ids: vec![], text: vec![], finish_reason, score: None, logprobs: None });
+        partial.push(Sequence {
+            ids: vec![],
+            text: vec![],
+            finish_reason,
+            score: None,
+            logprobs: None,
+            is_whole: None,
+        });
     }
     partial[sequence].ids.push(id);
     partial[sequence].text.extend_from_slice(text);
@@ -156,9 +169,9 @@ impl Generator<'_> {
                 // Of a beam search that was interrupted, nothing is settled.
                 if !sequences.is_empty() {
                     self.write_page(&request, &sequences)?;
-                    out.json(&self.record(&request, &sequences, timings), format)?;
+                    out.json(&self.record(&request, &sequences, timings)?, format)?;
                 }
-                self.warn_of_context(&sequences);
+                self.warn_of_ends(&sequences);
                 ended
             }
         };
@@ -189,7 +202,7 @@ impl Generator<'_> {
         };
         let healed = if config.token_healing { self.healed(&prompt_ids)? } else { prompt_ids };
         let request = self.request_of(text, healed, config, seed)?;
-        Ok(Request { is_healed: config.token_healing, ..request })
+        Ok(Request { is_healed: config.token_healing, is_text: matches!(prompt, Prompt::Text(_)), ..request })
     }
 
     /// The ids of a prompt after token healing.
@@ -225,7 +238,8 @@ impl Generator<'_> {
         }
         let most_steps = config.max_length.map_or(config.max_new_tokens, |most| most.saturating_sub(prompt_ids.len()));
         let is_healed = false;
-        Ok(Request { prompt, prompt_ids, is_healed, decoding, seed, parameters, most_steps })
+        let (is_text, choices) = (false, config.choices);
+        Ok(Request { prompt, prompt_ids, is_healed, is_text, decoding, seed, parameters, most_steps, choices })
     }
 
     /// Runs a request to its end, or until it is interrupted; with a bar if it `is_silent` until then. `on_event` gets the
@@ -280,6 +294,12 @@ impl Generator<'_> {
         };
         Ok(Outcome { sequences, timings, ended })
     }
+}
+
+/// How many of them end before they are all that the constraint asks for.
+fn unfinished(sequences: &[Sequence]) -> usize {
+    let is_cut = |reason| matches!(reason, FinishReason::Length | FinishReason::Context);
+    sequences.iter().filter(|it| it.is_whole == Some(false) && is_cut(it.finish_reason)).count()
 }
 
 /// Whether one of them ends because the context is full.

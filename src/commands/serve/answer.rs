@@ -173,8 +173,14 @@ impl Answer {
         scored: Option<&[Arc<TokenLogprob>]>,
         sequences: Vec<Sequence>,
     ) -> Vec<ChoiceRecord> {
-        let nothing =
-            Sequence { ids: vec![], text: vec![], finish_reason: FinishReason::Length, score: None, logprobs: None };
+        let nothing = Sequence {
+            ids: vec![],
+            text: vec![],
+            finish_reason: FinishReason::Length,
+            score: None,
+            logprobs: None,
+            is_whole: None,
+        };
         let sequences = if self.asked.continues { sequences } else { vec![nothing] };
         let wanted = self.wanted(sequences);
         let choices = wanted.iter().enumerate();

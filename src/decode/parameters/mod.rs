@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 mod biases;
+mod constraint;
 mod decay;
 mod field;
 mod generation_file;
@@ -21,6 +22,7 @@ mod tokens;
 mod transformers;
 
 pub use biases::LogitBias;
+use constraint::CONSTRAINTS;
 pub use decay::Decay;
 use field::Field;
 pub use field::{Takes, Word};
@@ -32,6 +34,7 @@ pub(super) use range::number;
 use serde_json::{Map, Value};
 pub use transformers::{Meaning, parameter_meaning};
 
+use super::constraint::Constraint;
 use crate::error::{Error, Result};
 use crate::json;
 
@@ -68,11 +71,13 @@ macro_rules! parameters {
             /// Values for parameters that are not set, each used only by a strategy that knows it: a temperature does not
             /// turn greedy search into sampling.
             pub suggestions: Option<Arc<GenerationConfig>>,
+            /// `regex`, `choices`, `json_schema` or `grammar` for a vocabulary: [`compile`](Self::compile).
+            pub constraint: Option<Arc<Constraint>>,
         }
 
         impl Default for GenerationConfig {
             fn default() -> Self {
-                Self { $($($name: $default,)+)+ eos_token_id: vec![], assistant: false, suggestions: None }
+                Self { $($($name: $default,)+)+ eos_token_id: vec![], assistant: false, suggestions: None, constraint: None }
             }
         }
 
@@ -203,6 +208,16 @@ parameters! {
         /// Also report the model's own log-probabilities, before all that shapes the distribution
         raw_logprobs: bool = false, "BOOL", Range::ANY;
     }
+    Constraint {
+        /// Generate a text that matches this regular expression as a whole
+        regex: Option<String> = None, "RE", Range::ANY;
+        /// Generate one of these texts (repeatable), and report the probability of each
+        choices: Vec<String> = vec![], "TEXT", Range::ANY;
+        /// Generate JSON of the schema in this file
+        json_schema: Option<Value> = None, "F.json", Range::ANY;
+        /// Generate a text of the grammar in this file, written as for Lark
+        grammar: Option<String> = None, "F.lark", Range::ANY;
+    }
 }
 
 /// When a beam search ends, once it has found as many sequences as it has beams.
@@ -250,6 +265,8 @@ pub enum Group {
     Distribution,
     /// Length, strategy, stop rules and reports.
     Decoding,
+    /// What the text has to be, which shapes the distribution too.
+    Constraint,
 }
 
 impl Parameter {
@@ -351,6 +368,9 @@ impl GenerationConfig {
         let mut config = self.clone();
         let mut given = vec![];
         let mut do_sample = None;
+        if CONSTRAINTS.iter().any(|name| values.get(*name).is_some_and(|value| !value.is_null())) {
+            config.reset_constraints();
+        }
         let wrong = |name, fault| Error::parameter(name, format!("is {fault}"));
         for (key, value) in values {
             match parameter_meaning(key) {

@@ -14,7 +14,9 @@ mod warpers;
 
 pub use guidance::Guidance;
 
+use super::constraint::Constrained;
 use super::parameters::GenerationConfig;
+use crate::base::math;
 use crate::error::{Error, Result};
 use crate::logits;
 
@@ -76,8 +78,11 @@ enum Processor {
 pub struct Processors {
     /// Before the chain.
     guidance: Option<Guidance>,
-    /// What changes scores whether tokens are drawn or not. A mask of the tokens that a constraint allows would follow it.
+    /// What changes scores whether tokens are drawn or not.
     chain: Vec<Processor>,
+    /// What the text has to be. After everything that might force another token, and before the warpers, so that what is
+    /// not allowed takes no place among the best.
+    constraint: Option<Constrained>,
     /// What shapes the distribution for sampling, and what comes last.
     warpers: Vec<Processor>,
     /// The number of tokens that the warpers always leave.
@@ -91,6 +96,7 @@ impl Processors {
         Self {
             guidance: Guidance::of(config),
             chain: chain::chain(config),
+            constraint: Constrained::of(config),
             warpers: chain::warpers(config, warpers, min_tokens_to_keep),
             min_tokens_to_keep,
         }
@@ -154,7 +160,7 @@ impl Processors {
     /// Whether nothing is changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.guidance.is_none() && self.chain.is_empty() && self.warpers.is_empty()
+        self.guidance.is_none() && self.chain.is_empty() && self.constraint.is_none() && self.warpers.is_empty()
     }
 
     /// What the logits are combined with before the chain, if they are.
@@ -165,7 +171,7 @@ impl Processors {
 
     /// The `k` for which only the best `k` tokens are left (more if they tie); none if others may be.
     pub(super) fn keeps_best(&self) -> Option<usize> {
-        if self.guidance.is_some() || !self.chain.is_empty() {
+        if self.guidance.is_some() || !self.chain.is_empty() || self.constraint.is_some() {
             return None;
         }
         match self.warpers[..] {
@@ -177,9 +183,63 @@ impl Processors {
     /// Applies the chain to the logits (V) of the token after `prompt` and what has been `generated` after it, of which a
     /// step sees `ids`: all, or the last of them. Tokens that are ruled out become `-inf`. With [`guidance`](Self::guidance)
     /// the logits are what that makes of them.
-    pub fn apply(&self, logits: &mut [f32], ids: &[u32], prompt: &[u32], generated: &[u32]) {
-        for processor in self.chain.iter().chain(&self.warpers) {
-            self.apply_one(processor, logits, ids, prompt, generated);
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] if the constraint is too complex to be followed on.
+    pub fn apply(&self, logits: &mut [f32], ids: &[u32], prompt: &[u32], generated: &[u32]) -> Result<()> {
+        self.apply_around(logits, ids, prompt, generated, |constraint, logits| constraint.apply(logits, generated))
+    }
+
+    /// As [`apply`](Self::apply), and returns the probability of what the constraint ruled out, if there is one.
+    ///
+    /// # Errors
+    /// Those of [`apply`](Self::apply).
+    pub fn apply_and_measure(
+        &self,
+        logits: &mut [f32],
+        ids: &[u32],
+        prompt: &[u32],
+        generated: &[u32],
+    ) -> Result<Option<f64>> {
+        let mut removed = None;
+        self.apply_around(logits, ids, prompt, generated, |constraint, logits| {
+            let mut probs = logits.to_vec();
+            logits::log_softmax(&mut probs);
+            constraint.apply(logits, generated)?;
+            let ruled_out = probs.iter().zip(&*logits).filter(|(_, logit)| **logit == f32::NEG_INFINITY);
+            removed = Some(ruled_out.map(|(logprob, _)| math::exp(f64::from(*logprob))).sum::<f64>().min(1.0));
+            Ok(())
+        })?;
+        Ok(removed)
+    }
+
+    fn apply_around(
+        &self,
+        logits: &mut [f32],
+        ids: &[u32],
+        prompt: &[u32],
+        generated: &[u32],
+        constrain: impl FnOnce(&Constrained, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        self.chain.iter().for_each(|processor| self.apply_one(processor, logits, ids, prompt, generated));
+        if let Some(constraint) = &self.constraint {
+            constrain(constraint, logits)?;
+        }
+        self.warpers.iter().for_each(|processor| self.apply_one(processor, logits, ids, prompt, generated));
+        Ok(())
+    }
+
+    /// What the text has to be, if that is said.
+    pub(super) fn constraint(&self) -> Option<&Constrained> {
+        self.constraint.as_ref()
+    }
+
+    /// Fails if `largest`, the best score of the token after the `generated` ones, shows that nothing is left to choose from.
+    pub(crate) fn check_choice(&self, largest: f32, generated: &[u32]) -> Result<()> {
+        let dead_end = || self.constraint.as_ref()?.dead_end(generated);
+        match check_choice(largest) {
+            Err(error) if largest == f32::NEG_INFINITY => Err(dead_end().unwrap_or(error)),
+            outcome => outcome,
         }
     }
 
@@ -238,13 +298,13 @@ impl Processors {
 }
 
 /// Fails if `largest`, the best score after the processors, shows that they left nothing to choose from.
-pub(crate) fn check_choice(largest: f32) -> Result<()> {
+fn check_choice(largest: f32) -> Result<()> {
     if largest.is_finite() {
         return Ok(());
     }
     Err(Error::Numerics(if largest == f32::NEG_INFINITY {
         "every token is ruled out: loosen what bans tokens, such as `bad_words`, `no_repeat_ngram_size`, `suppress_tokens` \
-         or `min_new_tokens`"
+         or `min_new_tokens`, or the constraint"
             .into()
     } else {
         "the scores overflow: raise `temperature`, or bring `repetition_penalty` closer to 1".into()

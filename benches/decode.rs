@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use divan::{Bencher, black_box};
 use gpt2::Result;
-use gpt2::decode::{Engine, GenerationConfig, NoText};
+use gpt2::decode::{Detokenize, Engine, GenerationConfig, NoText, Vocabulary, generate};
 use gpt2::language_model::{Input, LanguageModel, Output, Positions};
 use gpt2::logits::{self, Top};
+use gpt2::tokenizer::Tokenizer;
 
 const VOCAB: usize = 50257;
 
@@ -69,6 +70,8 @@ fn config(name: &str) -> GenerationConfig {
         "typical_p 0.9" => GenerationConfig { typical_p: Some(0.9), ..base },
         "min_p 0.05" => GenerationConfig { min_p: Some(0.05), ..base },
         "eta 0.001" => GenerationConfig { eta_cutoff: Some(0.001), ..base },
+        "top_h 0.5" => GenerationConfig { top_h: Some(0.5), ..base },
+        "guidance" => GenerationConfig { guidance_scale: Some(1.5), ..base },
         "repetition" => GenerationConfig { repetition_penalty: 1.2, no_repeat_ngram_size: 3, ..base },
         "4 beams" => GenerationConfig { num_beams: 4, ..base },
         "4 beams sampled" => GenerationConfig { num_beams: 4, sample: true, ..base },
@@ -81,13 +84,80 @@ fn config(name: &str) -> GenerationConfig {
 
 /// One step of a strategy: everything between two passes of the network, plus copying the logits.
 #[divan::bench(args = ["greedy", "sample", "top_k 50", "top_p 0.9", "min_p 0.05", "typical_p 0.9", "eta 0.001",
-    "repetition", "4 beams", "4 beams sampled", "4 beams in 2 groups"])]
+    "top_h 0.5", "guidance", "repetition", "4 beams", "4 beams sampled", "4 beams in 2 groups"])]
 fn step(bencher: Bencher<'_, '_>, name: &str) {
     let mut model = Instant { logits: logits(), rows: vec![0; 8] };
     let mut engine = Engine::new(&mut model, &NoText);
     engine.submit(&[1; 500], &Arc::new(config(name).validate().expect("valid"))).expect("runs");
     engine.step().expect("the prompt");
     bencher.bench_local(|| engine.step().expect("a step"));
+}
+
+/// GPT-2's tokens.
+struct Gpt2(Tokenizer);
+
+impl Detokenize for Gpt2 {
+    fn token_bytes(&self, id: u32) -> &[u8] {
+        if self.0.is_special(id) { &[] } else { self.0.bytes(id).unwrap_or_default() }
+    }
+}
+
+/// What a text has to be, by name; the first says nothing.
+fn constrained(name: &str) -> GenerationConfig {
+    let (regex, json, grammar) = match name {
+        "none" => (None, None, None),
+        "any text" => (Some("(?s).*"), None, None),
+        "words" => (Some("([A-Za-z]+[ ,.;])*"), None, None),
+        "digits" => (Some("[0-9]*"), None, None),
+        "json" => (None, Some(r#"{"type": "array", "items": {"type": "string"}}"#), None),
+        "grammar" => (None, None, Some("start: (word sep)+\nword: /[A-Za-z]+/\nsep: \" \" | \", \" | \". \"")),
+        other => panic!("{other}"),
+    };
+    GenerationConfig {
+        max_new_tokens: CONSTRAINED,
+        sample: true,
+        seed: Some(1),
+        ignore_eos: true,
+        regex: regex.map(str::to_owned),
+        json_schema: json.map(|json| serde_json::from_str(json).expect("JSON")),
+        grammar: grammar.map(str::to_owned),
+        ..GenerationConfig::default()
+    }
+}
+
+/// The tokens that a request with a constraint generates.
+const CONSTRAINED: usize = 200;
+
+/// [`CONSTRAINED`] tokens, drawn, without the time to compile the constraint.
+#[divan::bench(args = ["none", "any text", "words", "digits", "json", "grammar"], max_time = 5)]
+fn constraint(bencher: Bencher<'_, '_>, name: &str) {
+    let text = Gpt2(Tokenizer::gpt2());
+    let vocabulary = Vocabulary::new(VOCAB, &text).expect("GPT-2's");
+    let decoding = || {
+        let mut config = constrained(name);
+        config.compile(|| Some(Ok(&vocabulary))).expect("compiles");
+        Arc::new(config.validate().expect("valid"))
+    };
+    bencher.with_inputs(decoding).bench_local_values(|decoding| {
+        let mut model = Instant { logits: logits(), rows: vec![0; 8] };
+        generate(&mut model, &text, &[1; 500], &decoding, |_| ()).expect("runs")
+    });
+}
+
+/// Compiling a constraint.
+#[divan::bench(args = ["any text", "words", "digits", "json", "grammar"])]
+fn compile(bencher: Bencher<'_, '_>, name: &str) {
+    let vocabulary = Vocabulary::new(VOCAB, &Gpt2(Tokenizer::gpt2())).expect("GPT-2's");
+    bencher.with_inputs(|| constrained(name)).bench_local_values(|mut config| {
+        config.compile(|| Some(Ok(&vocabulary))).expect("compiles");
+    });
+}
+
+/// Preparing a vocabulary for constraints.
+#[divan::bench]
+fn vocabulary(bencher: Bencher<'_, '_>) {
+    let text = Gpt2(Tokenizer::gpt2());
+    bencher.bench_local(|| Vocabulary::new(VOCAB, black_box(&text)).expect("GPT-2's"));
 }
 
 /// Copying one row of logits, which is part of every step above.

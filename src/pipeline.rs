@@ -16,10 +16,12 @@
 //! To choose more, take the steps one by one: [`source::open`] finds the files (revision, tokenizer, offline, download
 //! progress), [`Pipeline::load`] loads them (number type, device).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::decode::{Detokenize, GenerationConfig, GenerationFile, Sequence, generate};
+use crate::decode::{Detokenize, GenerationConfig, GenerationFile, Sequence, Vocabulary, generate};
 use crate::error::{Error, Result};
+use crate::language_model::{Input, LanguageModel};
+use crate::logits;
 use crate::model::{Gpt2, LoadOptions, Session};
 use crate::source::{self, OpenedModel, SourceOptions};
 use crate::tokenizer::Tokenizer;
@@ -42,6 +44,7 @@ pub struct Pipeline {
     pub generation_file: Option<GenerationFile>,
     /// Why `generation_config.json` cannot be used, if so.
     generation_fault: Option<Error>,
+    vocabulary: OnceLock<Vocabulary>,
 }
 
 impl Pipeline {
@@ -87,6 +90,7 @@ impl Pipeline {
             eos_token_id,
             generation_file,
             generation_fault,
+            vocabulary: OnceLock::new(),
         })
     }
 
@@ -185,12 +189,95 @@ impl Pipeline {
         GenerationConfig { eos_token_id: self.eos_token_id.clone(), ..GenerationConfig::default() }
     }
 
-    /// Converts the texts among the parameters to ids: see [`GenerationConfig::encode_texts`].
+    /// Converts the texts among the parameters to ids and compiles the constraint: see [`GenerationConfig::encode_texts`]. A negative prompt is made
+    /// ids as any prompt is.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a text that needs a tokenizer if there is none; those of [`ids`](Self::ids).
+    /// [`Error::Parameter`] for a text that needs a tokenizer if there is none; those of [`ids`](Self::ids) and
+    /// [`GenerationConfig::compile`].
     pub fn encode_texts(&self, config: &mut GenerationConfig) -> Result<()> {
-        config.encode_texts(self.tokenizer.as_ref().map(|_| |text: &str| self.ids(text, true)))
+        if self.tokenizer.is_some()
+            && config.negative_prompt_ids.is_none()
+            && config.guidance_scale.is_some()
+            && let Some(text) = config.negative_prompt.take()
+        {
+            config.negative_prompt_ids = Some(self.prompt_or_start(&text)?);
+        }
+        config.encode_texts(self.tokenizer.as_ref().map(|_| |text: &str| self.ids(text, true)))?;
+        for choice in &config.choices {
+            let Some(tokenizer) = &self.tokenizer else { break };
+            let is_text = |ids: &Vec<u32>| tokenizer.decode_exactly(ids).is_ok_and(|text| text == choice.as_bytes());
+            if !self.ids(choice, false).is_ok_and(|ids| is_text(&ids)) {
+                return Err(Error::parameter("choices", format!("has {choice:?}, which has no tokens")));
+            }
+        }
+        self.compile(config)
+    }
+
+    /// Compiles the constraint, if there is one: see [`GenerationConfig::compile`].
+    ///
+    /// # Errors
+    /// Those of [`GenerationConfig::compile`].
+    pub fn compile(&self, config: &mut GenerationConfig) -> Result<()> {
+        config.compile(|| self.tokenizer.as_ref().map(|_| self.vocabulary()))
+    }
+
+    /// The bytes of the model's tokens, for constraints. Made when first asked for.
+    ///
+    /// # Errors
+    /// Those of [`Vocabulary::new`].
+    pub fn vocabulary(&self) -> Result<&Vocabulary> {
+        if let Some(vocabulary) = self.vocabulary.get() {
+            return Ok(vocabulary);
+        }
+        let vocabulary = Vocabulary::new(self.model.config().vocab_size, self)?;
+        Ok(self.vocabulary.get_or_init(|| vocabulary))
+    }
+
+    /// The ids of a prompt; one without a token is the [`start_token`](Self::start_token).
+    fn prompt_or_start(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.prompt_ids(text, true)?;
+        if !ids.is_empty() {
+            return Ok(ids);
+        }
+        let none = || Error::Usage("the text is empty and the model has no start token".into());
+        Ok(vec![self.start_token().ok_or_else(none)?])
+    }
+
+    /// Heals a prompt that may end inside a word (`token_healing`): white space at its ends and special tokens are left out,
+    /// and its last token is replaced by the best of those that begin with it, if there are others. `start` begins the
+    /// prompt; `special` as in [`ids`](Self::ids). Nothing is left of a prompt of white space.
+    ///
+    /// Reference: transformers 5.23.0, `heal_tokens` in `generation/utils.py`. It never heals a token that begins with a
+    /// space, because it looks for GPT-2's own spelling of a space under a wrong name.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if there is no tokenizer; [`Error::Context`] if the prompt is longer than the context; errors of
+    /// the model.
+    pub fn heal(&self, ids: &[u32], start: Option<u32>, special: bool) -> Result<Vec<u32>> {
+        /// What is added to the logits of tokens that begin with the last one, and to its own.
+        const BIASES: (f32, f32) = (10.0, 11.0);
+        let (tokenizer, vocab_size) = (self.tokenizer()?, self.model.config().vocab_size);
+        let text = tokenizer.decode(ids, true)?;
+        // As Python sees white space.
+        let text = text.trim_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c));
+        let mut ids = self.prompt_ids(text, special)?;
+        if let Some(start) = start.filter(|start| !ids.is_empty() && ids[0] != *start) {
+            ids.insert(0, start);
+        }
+        let Some((tail, head)) = ids.split_last().filter(|(_, head)| !head.is_empty()) else { return Ok(ids) };
+        let Some(bytes) = tokenizer.bytes(*tail).filter(|_| !tokenizer.is_special(*tail)) else { return Ok(ids) };
+        let begins = |id: &u32| tokenizer.bytes(*id).is_some_and(|other| other.starts_with(bytes));
+        let alternatives: Vec<u32> = (0..vocab_size as u32).filter(begins).collect();
+        if alternatives.len() < 2 {
+            return Ok(ids);
+        }
+        let mut logits = Session::new(&self.model).forward(&[Input::logits(0, head)])?.logits;
+        logits::check_finite(&logits)?;
+        for id in alternatives {
+            logits[id as usize] += if id == *tail { BIASES.1 } else { BIASES.0 };
+        }
+        Ok([head, &[logits::argmax(&logits) as u32]].concat())
     }
 
     /// Continues a text; one without a token starts from [`start_token`](Self::start_token). The sequences hold only the
@@ -202,10 +289,10 @@ impl Pipeline {
     pub fn generate(&self, text: &str, mut config: GenerationConfig) -> Result<Vec<Sequence>> {
         self.encode_texts(&mut config)?;
         let decoding = Arc::new(config.validate()?);
-        let mut ids = self.prompt_ids(text, true)?;
-        if ids.is_empty() {
-            let none = || Error::Usage("the text is empty and the model has no start token".into());
-            ids.push(self.start_token().ok_or_else(none)?);
+        let mut ids = self.prompt_or_start(text)?;
+        if config.token_healing {
+            let healed = self.heal(&ids, None, true)?;
+            ids = if healed.is_empty() { ids } else { healed };
         }
         generate(&mut Session::new(&self.model), self, &ids, &decoding, |_| ())
     }

@@ -1,19 +1,20 @@
 //! The distribution of the next token: the best candidates, ranks of given tokens, entropy, and the tree of continuations.
 
+mod tree;
+
 use std::ops::Range;
 
 use crate::base::math;
-use crate::decode::{Processors, check_choice};
+use crate::decode::Processors;
 use crate::error::{Error, Result};
 use crate::language_model::{Input, LanguageModel};
 use crate::logits;
 use crate::model::{Gpt2, Session, select_rows, to_host};
 
+pub use tree::{MOST_NODES, Node, node_count, tree, tree_bytes};
+
 /// How many positions' logits are held at once.
 const LOGIT_ROWS: usize = 32;
-
-/// The most nodes of a [`tree`], far more than a person would look through.
-pub const MOST_NODES: u64 = 1_000_000;
 
 /// What to report about each distribution.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +36,8 @@ pub struct NextToken {
     pub entropy: f64,
     /// How many tokens the processors left.
     pub kept: usize,
+    /// The probability of the tokens that the constraint does not allow; none without one.
+    pub removed: Option<f64>,
     /// The best candidates, best first, without those ruled out.
     pub best: Vec<Candidate>,
     /// The requested tokens, in the order of [`Query::tokens`].
@@ -50,17 +53,6 @@ pub struct Candidate {
     // No options, which would double the size: there may be a vocabulary of candidates at every position.
     logit: f32,
     logprob: f32,
-}
-
-/// A token in the tree of continuations.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Node {
-    /// The token, with its rank and probability after its parent.
-    pub candidate: Candidate,
-    /// The natural logarithm of the probability of the path from the prompt to this token.
-    pub joint_logprob: f64,
-    /// The best continuations after it.
-    pub next: Vec<Node>,
 }
 
 impl Candidate {
@@ -103,7 +95,7 @@ pub fn next_tokens(model: &Gpt2, ids: &[u32], positions: Range<usize>, query: &Q
 /// # Errors
 /// As [`next_tokens`], if any of the texts fails.
 pub fn next_tokens_of(model: &Gpt2, texts: &[(&[u32], Range<usize>)], query: &Query) -> Result<Vec<Vec<NextToken>>> {
-    check(model, query)?;
+    texts.iter().try_for_each(|(ids, positions)| check(model, query, &ids[..positions.end], 0))?;
     let inputs: Vec<(usize, &[u32])> =
         texts.iter().enumerate().map(|(row, (ids, positions))| (row, &ids[..positions.end])).collect();
     let x = model.forward(&inputs, &mut model.new_cache(), None)?;
@@ -118,9 +110,13 @@ pub fn next_tokens_of(model: &Gpt2, texts: &[(&[u32], Range<usize>)], query: &Qu
     for (indices, places) in indices.chunks(LOGIT_ROWS).zip(places.chunks(LOGIT_ROWS)) {
         let x = select_rows(&x, indices)?;
         let mut logits = to_host(&model.logits(&model.final_norm(&x)?)?)?;
-        for (row, &(text, position)) in logits.chunks_exact_mut(model.config().vocab_size).zip(places) {
-            let ids = &texts[text].0[..=position];
-            found[text].push(Distribution::new(row, query, ids, 0)?.describe(position, query));
+        let vocab_size = model.config().vocab_size;
+        let prompts = places.iter().map(|&(text, position)| &texts[text].0[..=position]);
+        let other = after_other_prompts(model, query, prompts.clone())?;
+        let mut others = other.chunks_exact(vocab_size);
+        for ((row, &(text, position)), ids) in logits.chunks_exact_mut(vocab_size).zip(places).zip(prompts) {
+            let distribution = Distribution::new(row, others.next(), query, ids, 0)?;
+            found[text].push(distribution.describe(position, query));
         }
     }
     Ok(found)
@@ -134,7 +130,7 @@ pub fn next_tokens_of(model: &Gpt2, texts: &[(&[u32], Range<usize>)], query: &Qu
 /// [`Error::Context`] if the prompt and all but the last of the appended tokens do not fit the context; otherwise as
 /// [`next_tokens`].
 pub fn append_best(model: &Gpt2, prompt: &[u32], steps: usize, query: &Query) -> Result<Vec<NextToken>> {
-    check(model, query)?;
+    check(model, query, prompt, steps.saturating_sub(1))?;
     let query = Query { k: query.k.max(1), ..query.clone() };
     let (tokens, context) = (prompt.len().saturating_add(steps.saturating_sub(1)), model.config().n_positions);
     if tokens > context {
@@ -144,43 +140,19 @@ pub fn append_best(model: &Gpt2, prompt: &[u32], steps: usize, query: &Query) ->
     let mut ids = prompt.to_vec();
     let mut found: Vec<NextToken> = Vec::with_capacity(steps);
     for step in 0..steps {
-        let new = if step == 0 { prompt } else { &ids[ids.len() - 1..] };
-        let mut logits = session.forward(&[Input::logits(0, new)])?.logits;
-        let next = Distribution::new(&mut logits, &query, &ids, step)?.describe(ids.len() - 1, &query);
+        let newest = &ids[ids.len() - 1..];
+        let (new, other) =
+            if step == 0 { (prompt, query.other(prompt)) } else { (newest, query.other(prompt).map(|_| newest)) };
+        let inputs = [Some(Input::logits(0, new)), other.map(|other| Input::logits(1, other))];
+        let inputs: Vec<_> = inputs.into_iter().flatten().collect();
+        let mut logits = session.forward(&inputs)?.logits;
+        let distribution = Distribution::of_rows(&mut logits, model.config().vocab_size, &query, &ids, step)?;
+        let next = distribution.describe(ids.len() - 1, &query);
         // There is one: a distribution without any is an error.
         ids.extend(next.best.first().map(|best| best.id));
         found.push(next);
     }
     Ok(found)
-}
-
-/// The `k` best continuations of a prompt, each with its own `k` best, to a depth of `depth`, with joint probabilities.
-/// Calls `grown` for each node.
-///
-/// # Errors
-/// [`Error::Usage`] if the tree has more than [`MOST_NODES`] nodes; otherwise as [`next_tokens`].
-pub fn tree(model: &Gpt2, prompt: &[u32], depth: u64, query: &Query, grown: &dyn Fn()) -> Result<Vec<Node>> {
-    check(model, query)?;
-    let query = Query { k: query.k.min(model.config().vocab_size), ..query.clone() };
-    if node_count(query.k, depth).is_none() {
-        let k = query.k;
-        return Err(Error::Usage(format!(
-            "a tree {depth} levels deep with {k} tokens per node has more than {MOST_NODES} nodes"
-        )));
-    }
-    let mut tree = Tree { session: Session::new(model), query: &query, path: prompt.to_vec(), grown };
-    let logits = tree.logits_after(0, prompt)?;
-    tree.grow(logits, 0.0, depth)
-}
-
-/// The number of nodes of a [`tree`]; none if it exceeds [`MOST_NODES`].
-#[must_use]
-pub fn node_count(k: usize, depth: u64) -> Option<u64> {
-    // The deepest tree is a chain, with one node per level.
-    let depth = u32::try_from(depth).ok().filter(|depth| u64::from(*depth) <= MOST_NODES)?;
-    (1..=depth).try_fold(0u64, |sum, level| {
-        (k as u64).checked_pow(level).and_then(|n| sum.checked_add(n)).filter(|n| *n <= MOST_NODES)
-    })
 }
 
 /// Bytes that [`next_tokens`] takes for the last `positions` of `tokens`.
@@ -193,63 +165,43 @@ pub fn bytes(model: &Gpt2, tokens: usize, positions: usize, query: &Query) -> u6
     pass + (logits + positions * k * size_of::<Candidate>()) as u64
 }
 
-/// Bytes that a [`tree`] of `nodes` takes, `depth` levels below a prompt of `tokens`.
-#[must_use]
-pub fn tree_bytes(model: &Gpt2, tokens: usize, depth: u64, nodes: u64) -> u64 {
-    let room = model.room();
-    let pass = tokens as u64 * room.position_bytes + room.cache_bytes(tokens);
-    // Each level has a row, which shares its past except for one page.
-    let levels = depth.min((model.config().n_positions.saturating_sub(tokens)) as u64);
-    pass + levels * (room.page_bytes + 4 * model.config().vocab_size as u64) + nodes * size_of::<Node>() as u64
-}
-
-fn check(model: &Gpt2, query: &Query) -> Result<()> {
-    let vocab_size = model.config().vocab_size;
-    query.processors.check(vocab_size)?;
+/// Checks whether the model can answer the query after the prompt and `more` tokens.
+fn check(model: &Gpt2, query: &Query, prompt: &[u32], more: usize) -> Result<()> {
+    let (vocab_size, context) = (model.config().vocab_size, model.config().n_positions);
+    query.processors.check(vocab_size, prompt.len())?;
+    let tokens = query.other(prompt).map_or(0, |other| other.len().saturating_add(more));
+    if tokens > context {
+        let fault = format!("with what follows has {tokens} tokens, more than the context of {context}; shorten it");
+        return Err(Error::parameter("negative_prompt", fault));
+    }
     match query.tokens.iter().find(|id| **id as usize >= vocab_size) {
         Some(id) => Err(Error::Usage(format!("token id {id} is outside the vocabulary of {vocab_size}"))),
         None => Ok(()),
     }
 }
 
-/// A tree under construction.
-struct Tree<'m, 'q> {
-    session: Session<'m>,
-    query: &'q Query,
-    grown: &'q dyn Fn(),
-    /// The prompt, then the tokens down to the current node.
-    path: Vec<u32>,
+/// The logits (N, V) after the other prompts of guidance; none if there is no guidance.
+fn after_other_prompts<'a>(
+    model: &Gpt2,
+    query: &'a Query,
+    prompts: impl Iterator<Item = &'a [u32]>,
+) -> Result<Vec<f32>> {
+    let others: Vec<&[u32]> = prompts.filter_map(|prompt| query.other(prompt)).collect();
+    // A prompt that was given is the same everywhere.
+    let distinct =
+        if others.windows(2).all(|pair| pair[0] == pair[1]) { &others[..others.len().min(1)] } else { &others };
+    if distinct.is_empty() {
+        return Ok(vec![]);
+    }
+    let inputs: Vec<_> = distinct.iter().enumerate().map(|(row, ids)| Input::logits(row, ids)).collect();
+    let logits = Session::new(model).forward(&inputs)?.logits;
+    Ok(if distinct.len() < others.len() { logits.repeat(others.len()) } else { logits })
 }
 
-impl Tree<'_, '_> {
-    /// The nodes below the path, `depth` levels deep. `logits` (V) are for the token after the path, `joint` is the path's
-    /// log-probability.
-    ///
-    /// Row 0 holds the prompt, row `d` a path with `d` more levels below it: a child shares its parent's past.
-    fn grow(&mut self, mut logits: Vec<f32>, joint: f64, depth: u64) -> Result<Vec<Node>> {
-        let best = Distribution::new(&mut logits, self.query, &self.path, 0)?.best(self.query.k);
-        let full = self.path.len() >= self.session.n_positions();
-        let mut nodes = Vec::with_capacity(best.len());
-        for candidate in best {
-            let joint_logprob = joint + candidate.logprob().map_or(f64::NEG_INFINITY, f64::from);
-            let mut next = vec![];
-            if depth > 1 && !full {
-                let row = depth as usize;
-                let parent = if self.path.len() == self.session.len(0) { 0 } else { row + 1 };
-                self.session.assign(&[(row, parent)]);
-                let logits = self.logits_after(row, &[candidate.id])?;
-                self.path.push(candidate.id);
-                next = self.grow(logits, joint_logprob, depth - 1)?;
-                self.path.pop();
-            }
-            nodes.push(Node { candidate, joint_logprob, next });
-            (self.grown)();
-        }
-        Ok(nodes)
-    }
-
-    fn logits_after(&mut self, row: usize, ids: &[u32]) -> Result<Vec<f32>> {
-        Ok(self.session.forward(&[Input::logits(row, ids)])?.logits)
+impl Query {
+    /// The other prompt of guidance, if there is guidance.
+    fn other<'a>(&'a self, prompt: &'a [u32]) -> Option<&'a [u32]> {
+        self.processors.guidance().map(|guidance| guidance.other(prompt))
     }
 }
 
@@ -259,19 +211,30 @@ struct Distribution<'a> {
     logits: &'a [f32],
     /// Natural log-probabilities, (V).
     logprobs: Vec<f32>,
+    /// The probability that the constraint removed.
+    removed: Option<f64>,
 }
 
 impl<'a> Distribution<'a> {
+    /// From the logits (V) in `rows`, or (2, V) with guidance.
+    fn of_rows(rows: &'a mut [f32], vocab_size: usize, query: &Query, ids: &[u32], generated: usize) -> Result<Self> {
+        let (logits, other) = rows.split_at_mut(vocab_size);
+        Self::new(logits, Some(&*other).filter(|other| !other.is_empty()), query, ids, generated)
+    }
+
     /// The distribution of the token after `ids`, of which the last `generated` are no part of the prompt, from the
-    /// model's logits (V).
-    fn new(logits: &'a mut [f32], query: &Query, ids: &[u32], generated: usize) -> Result<Self> {
+    /// model's logits (V), and those after the `other` prompt if there is guidance.
+    fn new(logits: &'a mut [f32], other: Option<&[f32]>, query: &Query, ids: &[u32], generated: usize) -> Result<Self> {
+        if let (Some(guidance), Some(other)) = (query.processors.guidance(), other) {
+            guidance.apply(logits, other);
+        }
         logits::check_finite(logits)?;
-        let prompt = ids.len() - generated;
-        query.processors.apply(logits, ids, prompt, &ids[prompt..]);
-        check_choice(logits::max(logits))?;
+        let (prompt, generated) = ids.split_at(ids.len() - generated);
+        let removed = query.processors.apply_and_measure(logits, ids, prompt, generated)?;
+        query.processors.check_choice(logits::max(logits), generated)?;
         let mut logprobs = logits.to_vec();
         logits::log_softmax(&mut logprobs);
-        Ok(Self { logits, logprobs })
+        Ok(Self { logits, logprobs, removed })
     }
 
     /// How many tokens the processors left.
@@ -285,6 +248,7 @@ impl<'a> Distribution<'a> {
             position,
             entropy: self.entropy(),
             kept: self.kept(),
+            removed: self.removed,
             best: self.best(query.k),
             tokens: query.tokens.iter().map(|id| self.token(*id)).collect(),
         }
@@ -323,7 +287,7 @@ mod tests {
     fn a_given_token_has_its_rank_in_the_full_list() {
         let query = Query { k: 5, ..Query::default() };
         let mut row = [1.0, 3.0, 2.0, 3.0, -1.0];
-        let distribution = Distribution::new(&mut row, &query, &[0], 0).unwrap();
+        let distribution = Distribution::new(&mut row, None, &query, &[0], 0).unwrap();
         let best = distribution.best(5);
         assert_eq!(best.iter().map(|c| (c.rank(), c.id)).collect::<Vec<_>>(), [(1, 1), (2, 3), (3, 2), (4, 0), (5, 4)]);
         for candidate in best {
@@ -336,7 +300,7 @@ mod tests {
         let config = GenerationConfig { bad_words_ids: vec![vec![1]], ..GenerationConfig::default() };
         let query = Query { k: 5, processors: config.processors().unwrap(), ..Query::default() };
         let mut row = [1.0, 3.0, 1.0];
-        let distribution = Distribution::new(&mut row, &query, &[0], 0).unwrap();
+        let distribution = Distribution::new(&mut row, None, &query, &[0], 0).unwrap();
         assert_eq!(distribution.best(5).iter().map(|c| c.id).collect::<Vec<_>>(), [0, 2]);
         let banned = distribution.token(1);
         assert_eq!((banned.rank(), banned.logit(), banned.logprob(), banned.prob()), (3, None, None, 0.0));
@@ -346,18 +310,9 @@ mod tests {
     #[test]
     fn rows_that_are_not_finite_are_refused() {
         let query = Query::default();
-        assert!(matches!(Distribution::new(&mut [0.0, f32::NAN], &query, &[0], 0), Err(Error::Numerics(_))));
+        assert!(matches!(Distribution::new(&mut [0.0, f32::NAN], None, &query, &[0], 0), Err(Error::Numerics(_))));
         let config = GenerationConfig { bad_words_ids: vec![vec![0], vec![1]], ..GenerationConfig::default() };
         let query = Query { processors: config.processors().unwrap(), ..Query::default() };
-        assert!(matches!(Distribution::new(&mut [0.0, 1.0], &query, &[0], 0), Err(Error::Numerics(_))));
-    }
-
-    #[test]
-    fn nodes_are_counted_without_overflow() {
-        assert_eq!(node_count(2, 3), Some(14));
-        assert_eq!(node_count(1, 16), Some(16));
-        assert_eq!(node_count(1000, 2), None);
-        assert_eq!(node_count(1000, 9), None);
-        assert_eq!(node_count(usize::MAX, u64::MAX), None);
+        assert!(matches!(Distribution::new(&mut [0.0, 1.0], None, &query, &[0], 0), Err(Error::Numerics(_))));
     }
 }

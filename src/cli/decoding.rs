@@ -1,6 +1,8 @@
 //! Flags for the decoding parameters, generated from the library's table.
 
-use clap::builder::{BoolValueParser, PossibleValue, PossibleValuesParser};
+use std::path::Path;
+
+use clap::builder::{BoolValueParser, PossibleValue, PossibleValuesParser, ValueHint};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use gpt2::Error;
@@ -15,6 +17,7 @@ pub struct ProcessorArgs {
     /// As the flags say, with our defaults.
     pub config: GenerationConfig,
     given: Given,
+    typed: Vec<String>,
 }
 
 /// All decoding parameters, for `generate`.
@@ -23,20 +26,69 @@ pub struct DecodingArgs {
     /// As the flags say, with our defaults.
     pub config: GenerationConfig,
     given: Given,
+    typed: Vec<String>,
 }
 
 /// The values of the flags that were given.
 type Given = Vec<(&'static Parameter, Vec<String>)>;
 
+/// A flag that names a file with the value of the parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConstraintFile {
+    JsonSchema,
+    Grammar,
+}
+
+/// The largest such file, in bytes.
+const LARGEST_FILE: u64 = 1 << 20;
+
+impl ConstraintFile {
+    /// That of the parameter, if its value is a file.
+    pub fn named(parameter: &str) -> Option<Self> {
+        match parameter {
+            "json_schema" => Some(Self::JsonSchema),
+            "grammar" => Some(Self::Grammar),
+            _ => None,
+        }
+    }
+
+    /// Whether a text, which a row gives, is the value itself rather than the name of a file.
+    pub fn is_content(self, text: &str) -> bool {
+        match self {
+            Self::JsonSchema => {
+                text.trim_start().starts_with(['{', '[', '"']) || ["true", "false"].contains(&text.trim())
+            }
+            Self::Grammar => text.contains([':', '\n']) || text.trim().is_empty(),
+        }
+    }
+
+    /// The content of the file, or what is wrong, to follow the parameter's name.
+    pub fn read(self, path: &Path) -> Result<String, String> {
+        let shown = gpt2::printable::path(path);
+        let bytes = gpt2::files::read_at_most(path, LARGEST_FILE).map_err(|error| match error {
+            Error::Io { source, .. } => format!("{shown}: cannot be read: {source}"),
+            error => error.to_string(),
+        })?;
+        let text = std::str::from_utf8(gpt2::files::without_byte_order_mark(&bytes));
+        let text = text.map_err(|error| format!("{shown}: not UTF-8 at byte {}", error.valid_up_to()))?;
+        match self {
+            Self::JsonSchema => {
+                gpt2::json::parse(text.as_bytes()).map_err(|fault| format!("{shown}: {fault}"))?;
+            }
+            Self::Grammar => {}
+        }
+        Ok(text.to_owned())
+    }
+}
+
 impl ProcessorArgs {
     fn parameters() -> impl Iterator<Item = &'static Parameter> {
-        PARAMETERS.iter().filter(|parameter| parameter.group == Group::Distribution)
+        PARAMETERS.iter().filter(|parameter| parameter.group != Group::Decoding)
     }
 
     /// The flags that were given, as typed; none if there are none.
     pub fn shown(&self) -> Option<String> {
-        let shown: Vec<String> = self.given.iter().flat_map(shown).collect();
-        (!shown.is_empty()).then(|| shown.join(" "))
+        (!self.typed.is_empty()).then(|| self.typed.join(" "))
     }
 }
 
@@ -81,10 +133,19 @@ macro_rules! arguments {
             }
 
             fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+                let refuse = |fault: String| clap::Error::raw(ErrorKind::ValueValidation, format!("{fault}\n"));
                 self.given = <$type>::parameters().filter_map(|parameter| given(parameter, matches)).collect();
+                self.typed = self.given.iter().flat_map(shown).collect();
+                for (parameter, values) in &mut self.given {
+                    let Some(file) = ConstraintFile::named(parameter.name) else { continue };
+                    for value in values {
+                        let content = file.read(Path::new(value));
+                        *value = content.map_err(|fault| refuse(format!("--{} {fault}", flag_name(parameter.name))))?;
+                    }
+                }
                 // The flags' parsers have already checked the values.
-                let refuse = |fault| clap::Error::raw(ErrorKind::ValueValidation, format!("{fault}\n"));
-                self.config = with(GenerationConfig::default(), &self.given).map_err(refuse)?;
+                let config = with(GenerationConfig::default(), &self.given);
+                self.config = config.map_err(|error| refuse(error.to_string()))?;
                 Ok(())
             }
         }
@@ -125,6 +186,7 @@ fn argument(parameter: &'static Parameter) -> Arg {
     let heading = match parameter.group {
         Group::Distribution => "Distribution",
         Group::Decoding => "Decoding",
+        Group::Constraint => "Constraint",
     };
     let argument = Arg::new(parameter.name)
         .long(flag_name(parameter.name))
@@ -135,6 +197,10 @@ fn argument(parameter: &'static Parameter) -> Arg {
         "max_new_tokens" => argument.short('n'),
         _ => argument,
     };
+    if ConstraintFile::named(parameter.name).is_some() {
+        // Read once all flags are known: it may be a pipe.
+        return argument.value_hint(ValueHint::FilePath);
+    }
     // Checks the value on its own; its company is checked once all flags are known.
     let typed = move |text: &str| {
         let mut config = GenerationConfig::default();

@@ -32,7 +32,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 pub use bench::BenchArgs;
 pub use compress::{CompressArgs, DecompressArgs};
 pub use convert::ConvertArgs;
-pub use decoding::{DecodingArgs, ProcessorArgs};
+pub use decoding::{ConstraintFile, DecodingArgs, ProcessorArgs};
 pub use generate::GenerateArgs;
 pub use info::InfoArgs;
 pub use model::{ModelArgs, TokenizerArgs};

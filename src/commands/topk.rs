@@ -8,7 +8,7 @@ use gpt2::analysis::next_token::{
     self, Candidate, MOST_NODES, NextToken, Node, Query, append_best, next_tokens_of, node_count, tree,
 };
 use gpt2::base::math;
-use gpt2::decode::GenerationConfig;
+use gpt2::decode::{GenerationConfig, Processors};
 use gpt2::error::tokens_text;
 use gpt2::memory;
 use gpt2::model::Packing;
@@ -92,9 +92,9 @@ impl<'a> Topk<'a> {
         let query = Query {
             k: args.k.min(vocab_size),
             tokens: args.token.iter().map(|text| asked_token(text, loaded)).collect::<Result<_>>()?,
-            processors: config.processors().map_err(blame)?,
+            processors: processors(&config, args).map_err(blame)?,
         };
-        query.processors.check(vocab_size).map_err(blame)?;
+        query.processors.check(vocab_size, 0).map_err(blame)?;
         Ok(Self { args, loaded, config, query, settings, verbosity })
     }
 
@@ -191,6 +191,7 @@ impl<'a> Topk<'a> {
                 token: self.loaded.token_text(id),
                 entropy: next.entropy,
                 kept: Some(next.kept).filter(|kept| *kept < self.loaded.model.config().vocab_size),
+                removed: next.removed,
                 next: self.candidates(next.best),
                 tokens: self.candidates(next.tokens),
             }
@@ -284,6 +285,12 @@ impl<'a> Topk<'a> {
             TopkView::Steps(record) => record.write_text(notation, out),
         }
     }
+}
+
+/// The processors. An end is forced on the last of the tokens that are appended.
+fn processors(config: &GenerationConfig, args: &TopkArgs) -> gpt2::Result<Processors> {
+    let max_new_tokens = args.append.unwrap_or(usize::MAX);
+    GenerationConfig { max_new_tokens, max_length: None, ..config.clone() }.processors()
 }
 
 /// The positions that the flags ask for, out of `len`.

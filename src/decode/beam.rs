@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use super::decoding::{Beam, Decoding};
 use super::parameters::EarlyStopping;
-use super::processors::check_choice;
 use super::random::Noise;
 use super::search::{FEW_MORE, NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
 use super::stop::Finish;
@@ -20,6 +19,12 @@ use crate::logits::{self, Top};
 
 /// Added to a score to rank it below all others.
 pub(super) const BEHIND: f32 = -1e9;
+
+/// Whether a beam with this `score` goes on only because there are too few others: one that no token may follow, that has
+/// ended, or that begins like another one.
+pub(super) fn is_lost(score: f32) -> bool {
+    score <= BEHIND / 2.0
+}
 
 /// A candidate sequence.
 #[derive(Clone)]
@@ -49,8 +54,8 @@ pub(super) struct Candidate {
 
 /// The processed scores of the beams. Until the beams differ, they share one row.
 pub(super) enum Scores<'a> {
-    /// Scores of all tokens.
-    Rows(Vec<&'a mut [f32]>),
+    /// Scores of all tokens, and the model's logits if they are wanted.
+    Rows(Vec<&'a mut [f32]>, Vec<&'a [f32]>),
     /// Scores of the best tokens only, when nothing else can be picked.
     Top(Vec<Vec<(u32, f32)>>),
 }
@@ -60,16 +65,20 @@ impl<'a> Scores<'a> {
     pub(super) fn new(
         task: &Task<'_>,
         mut rows: Vec<&'a mut [f32]>,
+        raw: Vec<&'a [f32]>,
         beams: &[Hypothesis],
         adjust: impl Fn(&mut [f32]),
     ) -> Result<Self> {
         for (row, beam) in rows.iter_mut().zip(beams) {
             logits::check_finite(row)?;
-            logits::log_softmax(row);
+            // Guidance makes log-probabilities, which are not normalised again.
+            if task.decoding.processors.guidance().is_none() {
+                logits::log_softmax(row);
+            }
             adjust(row);
-            task.process(row, &beam.ids);
+            task.process(row, &beam.ids)?;
         }
-        Ok(Self::Rows(rows))
+        Ok(Self::Rows(rows, raw))
     }
 
     /// Log-probabilities of the best tokens of each beam.
@@ -86,7 +95,7 @@ impl<'a> Scores<'a> {
     /// The index of `beam`'s row.
     pub(super) fn row_of(&self, beam: usize) -> usize {
         let rows = match self {
-            Self::Rows(rows) => rows.len(),
+            Self::Rows(rows, _) => rows.len(),
             Self::Top(rows) => rows.len(),
         };
         beam.min(rows - 1)
@@ -95,15 +104,23 @@ impl<'a> Scores<'a> {
     /// The scores of all tokens after `beam`; empty if only the best are known.
     fn row(&self, beam: usize) -> &[f32] {
         match self {
-            Self::Rows(rows) => rows[self.row_of(beam)],
+            Self::Rows(rows, _) => rows[self.row_of(beam)],
             Self::Top(_) => &[],
+        }
+    }
+
+    /// The model's logits after `beam`, if they are wanted.
+    fn raw(&self, beam: usize) -> Option<&'a [f32]> {
+        match self {
+            Self::Rows(_, raw) => raw.get(self.row_of(beam)).copied(),
+            Self::Top(_) => None,
         }
     }
 
     /// The `k` best tokens after `beam`.
     fn best_tokens(&self, beam: usize, k: usize) -> Vec<(usize, f32)> {
         match self {
-            Self::Rows(_) => logits::top_k(self.row(beam), k),
+            Self::Rows(..) => logits::top_k(self.row(beam), k),
             Self::Top(rows) => rows[self.row_of(beam)].iter().take(k).map(|(id, x)| (*id as usize, *x)).collect(),
         }
     }
@@ -156,7 +173,12 @@ impl<'a> Scores<'a> {
         let Hypothesis { mut ids, mut logprobs, .. } = from[candidate.beam].clone();
         ids.push(candidate.id as u32);
         if let Some(k) = task.decoding.logprobs {
-            logprobs.push(TokenLogprob::from_log_probs(self.row(candidate.beam), candidate.id, k));
+            logprobs.push(TokenLogprob::from_log_probs(
+                self.row(candidate.beam),
+                candidate.id,
+                k,
+                self.raw(candidate.beam),
+            ));
         }
         Hypothesis { ids, score, logprobs }
     }
@@ -181,7 +203,7 @@ impl BeamRows {
             self.started = true;
             return plan.extend(task, 0, &task.prompt, 0);
         }
-        plan.moves.append(&mut self.moves);
+        self.moves.drain(..).for_each(|(to, from)| plan.assign(to, from));
         for (row, beam) in beams {
             plan.extend(task, row, &beam.ids, beam.ids.len() - 1);
         }
@@ -262,6 +284,9 @@ impl BeamSearch {
         // Only the first `num_beams` candidates may end; the others are there to replace them.
         for (&candidate, &end) in candidates.iter().zip(ends).take(self.params.num_beams) {
             let score = candidate.score / divisor;
+            if task.is_constrained() && is_lost(candidate.score) {
+                continue;
+            }
             if end.is_some() && !closed && self.finished.iter().any(|(other, _)| other.score < score) {
                 self.finished.push((scores.extend(task, &self.beams, candidate, score), end));
             }
@@ -303,7 +328,7 @@ impl Search for BeamSearch {
     }
 
     fn plan(&mut self, task: &Task<'_>, plan: &mut Plan) {
-        plan.truncations.append(&mut self.truncations);
+        self.truncations.drain(..).for_each(|(row, seen)| plan.cut(task, row, seen));
         self.rows.plan(task, self.beams.iter().enumerate(), plan);
         if let Some(k) = self.enough(task) {
             plan.only_top(k);
@@ -317,7 +342,10 @@ impl Search for BeamSearch {
         _: &mut Vec<NewToken>,
     ) -> Result<Option<Vec<Sequence>>> {
         let scores = match output.top {
-            [] => Scores::new(task, output.rows().collect(), &self.beams, |_| ())?,
+            [] => {
+                let raw = output.raw.chunks_exact(output.vocab_size).collect();
+                Scores::new(task, output.rows().collect(), raw, &self.beams, |_| ())?
+            }
             top => Scores::of_top(top)?,
         };
         let k = self.candidates(task);
@@ -332,7 +360,9 @@ impl Search for BeamSearch {
         } else {
             scores.best(&self.beams, k)
         };
-        check_choice(candidates.iter().map(|c| c.score).fold(f32::NEG_INFINITY, f32::max))?;
+        let largest = candidates.iter().map(|c| c.score).fold(f32::NEG_INFINITY, f32::max);
+        let largest = if task.is_constrained() && is_lost(largest) { f32::NEG_INFINITY } else { largest };
+        task.check_choice(largest, &self.beams[0].ids)?;
         let end = |candidate: &Candidate| {
             let mut ids = self.beams[candidate.beam].ids.clone();
             ids.push(candidate.id as u32);
@@ -341,10 +371,15 @@ impl Search for BeamSearch {
         let ends: Vec<Option<Finish>> = candidates.iter().map(end).collect();
         self.set_aside(task, &scores, &candidates, &ends);
         self.go_on(task, &scores, &candidates, &ends);
-        self.improvable = self.improvable && self.can_improve(task);
+        let goes_on = !task.is_constrained() || !is_lost(self.beams[0].score);
+        self.improvable = self.improvable && goes_on && self.can_improve(task);
         let satisfied = self.full() && self.params.early_stopping == EarlyStopping::True;
         if self.improvable && !satisfied && !ends.iter().all(Option::is_some) {
             return Ok(None);
+        }
+        if task.is_constrained() {
+            // There may be fewer texts than beams.
+            self.finished.retain(|(_, finish)| finish.is_some());
         }
         let best = self.finished.iter().take(self.params.num_return_sequences);
         let sequence = |(hypothesis, finish): &(Hypothesis, Option<Finish>)| {

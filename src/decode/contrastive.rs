@@ -10,8 +10,7 @@
 use std::sync::Arc;
 
 use super::parameters::OnContextLimit;
-use super::processors::check_choice;
-use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
+use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob, Wanted};
 use super::stop::{Finish, FinishReason, Outflow};
 use crate::error::Result;
 use crate::language_model::Positions;
@@ -28,8 +27,11 @@ pub(super) struct ContrastiveSearch {
     context: Vec<f32>,
     /// The row that holds the context; none if the context has to be run first.
     row: Option<usize>,
-    /// The processed logits after the context.
+    /// The processed logits after the context, and the model's own if they are wanted.
     logits: Vec<f32>,
+    raw: Option<Vec<f32>>,
+    /// Positions that the longest of its rows holds.
+    positions: usize,
     /// Tokens to choose from, with their probabilities, best first.
     candidates: Vec<(usize, f32)>,
 }
@@ -45,15 +47,17 @@ impl ContrastiveSearch {
             context: vec![],
             row: None,
             logits: vec![],
+            raw: None,
+            positions: 0,
             candidates: vec![],
         }
     }
 
     /// Picks the next candidates from the logits (V) after the ids.
-    fn recall(&mut self, task: &Task<'_>, logits: &mut [f32]) -> Result<()> {
+    fn recall(&mut self, task: &Task<'_>, logits: &mut [f32], raw: Option<&[f32]>) -> Result<()> {
         logits::check_finite(logits)?;
-        task.process(logits, &self.ids);
-        check_choice(logits::max(logits))?;
+        task.process(logits, &self.ids)?;
+        task.check_choice(logits::max(logits), &self.ids)?;
         let mut probs = vec![];
         logits::softmax(logits, &mut probs);
         self.candidates = logits::top_k(&probs, self.top_k);
@@ -61,6 +65,7 @@ impl ContrastiveSearch {
         self.candidates.retain(|&(id, _)| logits[id].is_finite());
         self.logits.clear();
         self.logits.extend_from_slice(logits);
+        self.raw = raw.map(<[f32]>::to_vec);
         Ok(())
     }
 
@@ -116,15 +121,16 @@ impl Search for ContrastiveSearch {
             let crop = task.decoding.on_context_limit == OnContextLimit::Crop;
             // A cropped context leaves a position for the candidate.
             let room = if crop { task.n_positions - 1 } else { task.n_positions };
-            let window = &self.ids[self.ids.len().saturating_sub(room)..];
-            plan.truncations.push((0, 0));
-            return plan.feed(0, window, Positions::Last, Positions::All);
+            self.positions = task.longest(self.ids.len()).min(room);
+            plan.cut(task, 0, 0);
+            let wanted = Wanted { logits: Positions::Last, hidden: Positions::All, room };
+            return plan.run(task, 0, &self.ids, 0, wanted);
         };
         for (row, &(id, _)) in self.candidates.iter().enumerate() {
             if row != context {
-                plan.moves.push((row, context));
+                plan.assign(row, context);
             }
-            plan.feed(row, &[id as u32], Positions::Last, Positions::Last);
+            plan.append(row, id as u32);
         }
     }
 
@@ -143,12 +149,14 @@ impl Search for ContrastiveSearch {
             if task.most_tokens(0) == 0 {
                 return Ok(Some(self.end(task, FinishReason::Context.into())));
             }
-            output.rows().try_for_each(|logits| self.recall(task, logits))?;
+            let raw = output.raw(0);
+            output.rows().try_for_each(|logits| self.recall(task, logits, raw))?;
             return Ok(None);
         }
         let chosen = self.choose(&hidden, n_embd);
         let (id, _) = self.candidates[chosen];
-        let logprob = task.decoding.logprobs.map(|k| TokenLogprob::from_logits(&self.logits, id, k));
+        let logprob =
+            task.decoding.logprobs.map(|k| TokenLogprob::from_logits(&self.logits, id, k, self.raw.as_deref()));
         self.logprobs.extend(logprob.clone());
         let id = id as u32;
         self.ids.push(id);
@@ -160,10 +168,12 @@ impl Search for ContrastiveSearch {
         }
         self.context.extend_from_slice(&hidden[chosen * n_embd..][..n_embd]);
         // A full context has no position left for a candidate, so it starts over, cropped.
-        let full = self.context.len() / n_embd == task.n_positions;
+        self.positions += 1;
+        let full = self.positions == task.n_positions;
         self.row = (!full).then_some(chosen);
         if !full {
-            output.rows().skip(chosen).take(1).try_for_each(|logits| self.recall(task, logits))?;
+            let raw = output.raw(chosen);
+            output.rows().skip(chosen).take(1).try_for_each(|logits| self.recall(task, logits, raw))?;
         }
         Ok(None)
     }

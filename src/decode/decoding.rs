@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use super::parameters::{EarlyStopping, GenerationConfig, MOST_BEAMS, OnContextLimit};
+use super::parameters::{EarlyStopping, GenerationConfig, OnContextLimit};
 use super::processors::Processors;
 use super::stop::StopRules;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A checked configuration: what [`Engine`](super::Engine) runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,8 +20,12 @@ pub struct Decoding {
     pub(super) max_new_tokens: usize,
     /// The most tokens of prompt and continuation together, in place of `max_new_tokens`.
     pub(super) max_length: Option<usize>,
+    /// Seconds after which no more tokens are generated.
+    pub(super) max_time: Option<f64>,
     pub(super) on_context_limit: OnContextLimit,
     pub(super) logprobs: Option<usize>,
+    /// Whether log-probabilities come with the model's own.
+    pub(super) raw_logprobs: bool,
     pub(super) prompt: PromptLogprobs,
     pub(super) seed: u64,
 }
@@ -71,7 +75,12 @@ impl Decoding {
     /// Whether the engine needs a second model.
     #[must_use]
     pub fn needs_assistant(&self) -> bool {
-        matches!(self.strategy, Strategy::Single(Single { draft: Draft::Assistant, .. }))
+        matches!(self.strategy, Strategy::Single(Single { draft: Draft::Assistant { .. }, .. }))
+    }
+
+    /// The prompt that guidance pushes away from, if there is guidance.
+    pub(super) fn other_prompt<'a>(&'a self, prompt: &'a [u32]) -> Option<&'a [u32]> {
+        self.processors.guidance().map(|guidance| guidance.other(prompt))
     }
 }
 
@@ -97,13 +106,37 @@ pub(super) struct Single {
 }
 
 /// Where guesses at the next tokens come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Draft {
     None,
-    /// What followed an earlier occurrence of the last n-gram, up to this many tokens.
-    PromptLookup(usize),
-    /// A second model.
-    Assistant,
+    /// What followed an earlier occurrence of the last n-gram: at most so many tokens, after n-grams of at most `longest`
+    /// tokens.
+    PromptLookup {
+        most: usize,
+        longest: Option<usize>,
+    },
+    /// A second model: how many tokens it guesses at first, and the most; guesses end at one less probable than
+    /// `least_probable`.
+    Assistant {
+        first: usize,
+        most: usize,
+        least_probable: f32,
+    },
+}
+
+impl Draft {
+    /// How many tokens are guessed at first, and the most.
+    pub(super) fn guesses(&self) -> (usize, usize) {
+        match *self {
+            Self::None => (0, 0),
+            Self::PromptLookup { most, .. } => (most, most),
+            Self::Assistant { first, most, .. } => (first, most),
+        }
+    }
+
+    pub(super) fn is_assistant(&self) -> bool {
+        matches!(self, Self::Assistant { .. })
+    }
 }
 
 /// The parameters that all beam searches share.
@@ -135,8 +168,9 @@ impl GenerationConfig {
     pub fn validate(&self) -> Result<Decoding> {
         let config = self.completed();
         config.check_values()?;
-        config.check_encoded()?;
         let strategy = config.strategy()?;
+        config.check_encoded()?;
+        config.check_end()?;
         let eos_token_id = config.ends();
         let (warpers, min_tokens_to_keep) = match &strategy {
             Strategy::Single(single) => (single.sample, 1),
@@ -151,7 +185,9 @@ impl GenerationConfig {
             max_new_tokens: config.max_new_tokens,
             max_length: config.max_length,
             on_context_limit: config.on_context_limit,
-            logprobs: config.logprobs,
+            max_time: config.max_time,
+            logprobs: config.logprobs.or(config.raw_logprobs.then_some(0)),
+            raw_logprobs: config.raw_logprobs,
             prompt: PromptLogprobs::No,
             seed: config.seed.unwrap_or_default(),
         })
@@ -165,119 +201,10 @@ impl GenerationConfig {
     pub fn processors(&self) -> Result<Processors> {
         let config = self.completed();
         config.check_values()?;
+        config.check_processors()?;
         config.check_encoded()?;
+        config.check_end()?;
         Ok(Processors::new(&config, true, 1))
-    }
-
-    /// Fails if a text has not been turned into ids yet.
-    fn check_encoded(&self) -> Result<()> {
-        if self.bad_words.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::parameter("bad_words", "must be turned into ids first"))
-        }
-    }
-
-    /// Whether a parameter is set that only sampling uses. In contrastive search `top_k` is not one of them.
-    fn shapes_distribution(&self) -> bool {
-        let warpers = [self.temperature, self.top_p, self.min_p, self.typical_p, self.epsilon_cutoff, self.eta_cutoff];
-        warpers.iter().any(Option::is_some) || (self.top_k.is_some() && self.penalty_alpha.is_none())
-    }
-
-    /// Whether tokens are drawn.
-    pub(super) fn samples(&self) -> bool {
-        self.sample || self.shapes_distribution()
-    }
-
-    fn strategy(&self) -> Result<Strategy> {
-        let sample = self.samples();
-        let beams = self.num_beams > 1;
-        let assisted = self.assistant || self.prompt_lookup.is_some();
-        let contrastive = self.penalty_alpha.is_some();
-        let groups = self.num_beam_groups > 1;
-        let excluded = [
-            (contrastive && beams, "penalty_alpha", "(contrastive search) cannot be combined with `num_beams`"),
-            (
-                contrastive && sample,
-                "penalty_alpha",
-                "(contrastive search) cannot be combined with sampling (`sample`, or what implies it)",
-            ),
-            (
-                contrastive && assisted,
-                "penalty_alpha",
-                "(contrastive search) cannot be combined with assisted decoding",
-            ),
-            (
-                beams && assisted,
-                "num_beams",
-                "cannot be combined with assisted decoding (`assistant_model`, `prompt_lookup`)",
-            ),
-            (
-                self.assistant && self.prompt_lookup.is_some(),
-                "prompt_lookup",
-                "cannot be combined with `assistant_model`",
-            ),
-            (
-                groups && sample,
-                "num_beam_groups",
-                "(diverse beam search) cannot be combined with sampling (`sample`, or what implies it)",
-            ),
-            (
-                groups && !self.num_beams.is_multiple_of(self.num_beam_groups),
-                "num_beams",
-                "must be a multiple of `num_beam_groups`",
-            ),
-            (
-                groups && self.diversity_penalty.is_none(),
-                "num_beam_groups",
-                "needs `diversity_penalty` above 0, or all groups find the same sequences",
-            ),
-            (!groups && self.diversity_penalty.is_some(), "diversity_penalty", "needs `num_beam_groups` above 1"),
-            (!beams && self.length_penalty.is_some(), "length_penalty", "needs `num_beams` above 1"),
-            (!beams && self.early_stopping.is_some(), "early_stopping", "needs `num_beams` above 1"),
-            (
-                self.num_return_sequences > 1 && !beams && !sample,
-                "num_return_sequences",
-                "above 1 needs `sample` or `num_beams`: there is only one greedy sequence",
-            ),
-            (beams && self.num_return_sequences > self.num_beams, "num_return_sequences", "is larger than `num_beams`"),
-        ];
-        if let Some((_, parameter, problem)) = excluded.iter().find(|(excluded, ..)| *excluded) {
-            return Err(Error::parameter(parameter, problem));
-        }
-        if let Some(alpha) = self.penalty_alpha {
-            return match self.top_k {
-                Some(top_k @ 1..=MOST_BEAMS) => Ok(Strategy::Contrastive { penalty_alpha: alpha as f32, top_k }),
-                Some(k) => Err(Error::parameter(
-                    "top_k",
-                    format!("with `penalty_alpha` takes a whole number from 1 to {MOST_BEAMS}, not {k}"),
-                )),
-                None => Err(Error::parameter("penalty_alpha", "needs `top_k`, the number of candidates")),
-            };
-        }
-        if beams {
-            let beam = Beam {
-                num_beams: self.num_beams,
-                length_penalty: self.length_penalty.unwrap_or(1.0),
-                early_stopping: self.early_stopping.unwrap_or_default(),
-                num_return_sequences: self.num_return_sequences,
-                sample,
-            };
-            return Ok(match self.diversity_penalty {
-                Some(penalty) => Strategy::GroupBeam {
-                    beam,
-                    num_beam_groups: self.num_beam_groups,
-                    diversity_penalty: penalty as f32,
-                },
-                None => Strategy::Beam(beam),
-            });
-        }
-        let draft = match self.prompt_lookup {
-            Some(n) => Draft::PromptLookup(n),
-            None if self.assistant => Draft::Assistant,
-            None => Draft::None,
-        };
-        Ok(Strategy::Single(Single { sample, num_return_sequences: self.num_return_sequences, draft }))
     }
 }
 
@@ -285,6 +212,7 @@ impl GenerationConfig {
 mod tests {
     use super::*;
     use crate::decode::parameters::number;
+    use crate::error::Error;
 
     /// What is wrong with the configuration that `change` makes.
     #[track_caller]
@@ -344,39 +272,6 @@ mod tests {
         assert!(refused(|c| c.prompt_lookup = Some(0)).contains("`prompt_lookup`"));
         assert!(refused(|c| c.stop = vec![String::new()]).contains("`stop`"));
         assert!(refused(|c| c.bad_words_ids = vec![vec![]]).contains("`bad_words_ids`"));
-    }
-
-    #[test]
-    fn conflicting_strategies_are_refused() {
-        assert!(refused(|c| c.num_return_sequences = 2).contains("`num_return_sequences`"));
-        assert!(refused(|c| (c.num_beams, c.num_return_sequences) = (2, 3)).contains("`num_return_sequences`"));
-        assert!(
-            refused(|c| (c.num_beams, c.num_beam_groups, c.diversity_penalty) = (5, 2, Some(1.0))).contains("multiple")
-        );
-        assert!(refused(|c| (c.num_beams, c.num_beam_groups) = (4, 2)).contains("`diversity_penalty`"));
-        assert!(refused(|c| c.num_beam_groups = 2).contains("multiple"));
-        assert!(refused(|c| c.diversity_penalty = Some(1.0)).contains("`num_beam_groups`"));
-        assert!(refused(|c| c.length_penalty = Some(1.0)).contains("`num_beams`"));
-        assert!(refused(|c| c.early_stopping = Some(EarlyStopping::Never)).contains("`num_beams`"));
-        assert!(refused(|c| c.penalty_alpha = Some(0.6)).contains("`top_k`"));
-        assert!(refused(|c| (c.penalty_alpha, c.top_k) = (Some(0.6), Some(0))).contains("`top_k`"));
-        let contrastive = |c: &mut GenerationConfig| (c.penalty_alpha, c.top_k) = (Some(0.6), Some(4));
-        for change in [
-            (|c| c.num_beams = 2) as fn(&mut GenerationConfig),
-            |c| c.sample = true,
-            |c| c.temperature = Some(0.7),
-            |c| c.assistant = true,
-            |c| c.prompt_lookup = Some(3),
-            |c| c.num_return_sequences = 2,
-        ] {
-            refused(|c| {
-                contrastive(c);
-                change(c);
-            });
-        }
-        assert!(refused(|c| (c.num_beams, c.assistant) = (2, true)).contains("`assistant_model`"));
-        assert!(refused(|c| (c.num_beams, c.prompt_lookup) = (2, Some(3))).contains("`prompt_lookup`"));
-        assert!(refused(|c| (c.assistant, c.prompt_lookup) = (true, Some(3))).contains("`assistant_model`"));
     }
 
     #[test]

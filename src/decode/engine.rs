@@ -6,19 +6,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::beam::BeamSearch;
-use super::contrastive::ContrastiveSearch;
-use super::decoding::{Decoding, PromptLogprobs, Strategy};
-use super::group_beam::GroupBeamSearch;
-use super::parameters::OnContextLimit;
-use super::prompt::PromptSearch;
+use super::decoding::Decoding;
+use super::request::{Request, check, search};
 use super::room::Work;
 use super::rows::{Ended, Plans, Rows};
-use super::search::{NewToken, Search, Sequence, Task, TokenLogprob};
-use super::single::SingleSearch;
+use super::search::{NewToken, Plan, Sequence, Task, TokenLogprob};
 use super::stop::Detokenize;
-use crate::error::{Error, Result, tokens_text};
+use crate::error::{Error, Result};
 use crate::language_model::LanguageModel;
 
 /// Identifies a request: a number, counted in order of submission.
@@ -71,22 +67,6 @@ pub struct Engine<'a> {
     active: Vec<Request<'a>>,
     /// How many requests have been started since nothing was kept of earlier ones.
     started: usize,
-}
-
-/// A request with its search.
-pub(super) struct Request<'a> {
-    pub id: RequestId,
-    task: Task<'a>,
-    pub search: Box<dyn Search>,
-    work: Work,
-    /// How many tokens it has reported, and how many of them again since it was started anew.
-    reported: usize,
-    repeated: usize,
-    /// Whether it has reported the log-probabilities of its prompt.
-    told: bool,
-    /// The rows of the model, and of the assistant, reserved for it while it is active.
-    rows: Vec<usize>,
-    assistant_rows: Vec<usize>,
 }
 
 impl<'a> Engine<'a> {
@@ -145,8 +125,9 @@ impl<'a> Engine<'a> {
         let id = self.submitted;
         self.submitted += 1;
         let (rows, assistant_rows) = (vec![], vec![]);
-        let (reported, repeated, told) = (0, 0, false);
-        self.waiting.push_back(Request { id, task, search, work, reported, repeated, told, rows, assistant_rows });
+        let (reported, repeated, told, deadline) = (0, 0, false, None);
+        let request = Request { id, task, search, work, reported, repeated, told, deadline, rows, assistant_rows };
+        self.waiting.push_back(request);
         Ok(id)
     }
 
@@ -168,6 +149,7 @@ impl<'a> Engine<'a> {
             n_positions: self.model.model.n_positions(),
             assistant_positions: self.assistant.as_ref().map_or(0, |assistant| assistant.model.n_positions()),
             text: self.text,
+            is_late: false,
         }
     }
 
@@ -217,17 +199,19 @@ impl<'a> Engine<'a> {
 
     fn run(&mut self, events: &mut Vec<Event>) -> Result<()> {
         while let Some(assistant) = &mut self.assistant {
-            let mut plans =
-                Plans::new(&mut self.active, |r| &r.assistant_rows, |r, plan| r.search.draft(&r.task, plan));
+            let draft = |r: &mut Request<'a>, plan: &mut Plan| r.search.draft(&r.task, plan);
+            let mut plans = Plans::new(&mut self.active, |r| &r.assistant_rows, |_| Plan::default(), draft);
             if plans.is_empty() {
                 break;
             }
             let ended = plans.run(assistant, |r, output| r.search.drafted(&r.task, output).map(|()| None))?;
             self.retire(ended, events);
         }
-        let mut plans = Plans::new(&mut self.active, |r| &r.rows, |r, plan| r.search.plan(&r.task, plan));
+        let new = |r: &Request<'a>| Plan::new(&r.task, r.search.width());
+        let mut plans = Plans::new(&mut self.active, |r| &r.rows, new, |r, plan| r.search.plan(&r.task, plan));
         let mut tokens = vec![];
         let ended = plans.run(&mut self.model, |r, output| {
+            r.task.is_late = r.deadline.is_some_and(|deadline| Instant::now() >= deadline);
             let result = r.search.advance(&r.task, output, &mut tokens);
             if let Some(logprobs) = r.search.prompt_logprobs().filter(|_| !r.told) {
                 r.told = true;
@@ -267,7 +251,8 @@ impl<'a> Engine<'a> {
             }
             (now, all, self.widest) = (now + first, all + later, widest);
             let Some(mut request) = self.waiting.pop_front() else { break };
-            request.rows = self.model.take(request.search.width());
+            request.start_clock();
+            request.rows = self.model.take(request.width());
             if let Some(assistant) = self.assistant.as_mut().filter(|_| request.task.decoding.needs_assistant()) {
                 request.assistant_rows = assistant.take(request.search.width());
             }
@@ -302,7 +287,8 @@ impl<'a> Engine<'a> {
         self.batch_size = (failed.len() / 2).max(1);
         for request in failed.into_iter().rev() {
             let search = search(&request.task);
-            self.waiting.push_front(Request { search, repeated: 0, ..request });
+            let task = Task { is_late: false, ..request.task };
+            self.waiting.push_front(Request { search, task, repeated: 0, ..request });
         }
     }
 
@@ -322,63 +308,6 @@ impl<'a> Engine<'a> {
             }
         }
     }
-}
-
-/// The search that a request asks for.
-fn search(task: &Task<'_>) -> Box<dyn Search> {
-    match task.decoding.prompt {
-        PromptLogprobs::No => continuing(task),
-        PromptLogprobs::First => Box::new(PromptSearch::new(Some(continuing(task)))),
-        PromptLogprobs::Only => Box::new(PromptSearch::new(None)),
-    }
-}
-
-/// The search that continues the prompt.
-fn continuing(task: &Task<'_>) -> Box<dyn Search> {
-    match task.decoding.strategy.clone() {
-        Strategy::Single(single) => Box::new(SingleSearch::new(single)),
-        Strategy::Beam(beam) => Box::new(BeamSearch::new(beam, task)),
-        Strategy::GroupBeam { beam, num_beam_groups, diversity_penalty } => {
-            Box::new(GroupBeamSearch::new(beam, num_beam_groups, diversity_penalty, task))
-        }
-        Strategy::Contrastive { penalty_alpha, top_k } => Box::new(ContrastiveSearch::new(penalty_alpha, top_k, task)),
-    }
-}
-
-/// Whether the model can run the request.
-fn check(task: &Task<'_>) -> Result<()> {
-    let (len, context, vocab_size) = (task.prompt.len(), task.n_positions, task.vocab_size);
-    let outside = |id: u32| id as usize >= vocab_size;
-    let decoding = &task.decoding;
-    if task.prompt.is_empty() {
-        return Err(Error::Usage("the prompt is empty; give at least one token".into()));
-    }
-    if let Some(id) = task.prompt.iter().find(|&&id| outside(id)) {
-        return Err(Error::Usage(format!(
-            "the prompt has token id {id}, but the vocabulary ends at {}",
-            vocab_size - 1
-        )));
-    }
-    decoding.processors.check(vocab_size)?;
-    if let Some(length) = decoding.max_length.filter(|length| *length <= len) {
-        return Err(Error::parameter(
-            "max_length",
-            format!("is {length}, which leaves no room: it counts the prompt, which has {}", tokens_text(len)),
-        ));
-    }
-    let crops = decoding.on_context_limit == OnContextLimit::Crop;
-    let fits = match decoding.prompt {
-        PromptLogprobs::No => crops || len <= context,
-        PromptLogprobs::First => len <= context + usize::from(crops),
-        PromptLogprobs::Only => len <= context + 1,
-    };
-    if !fits {
-        return Err(Error::Context { tokens: len, context });
-    }
-    if context < 2 && matches!(decoding.strategy, Strategy::Contrastive { .. }) {
-        return Err(Error::parameter("penalty_alpha", "(contrastive search) needs a context of at least 2 tokens"));
-    }
-    Ok(())
 }
 
 /// Runs one request to its end and returns its sequences; each token goes to `on_event` as it is generated.

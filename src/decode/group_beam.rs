@@ -4,10 +4,9 @@
 //! Vijayakumar et al. 2016, "Diverse Beam Search". Its bookkeeping differs from that of the later [`beam`](super::beam)
 //! search: finished scores are `f64`, and beams unfinished at the limit compete with finished sequences.
 
-use super::beam::{BEHIND, BeamRows, Candidate, Hypothesis, Scores};
+use super::beam::{BEHIND, BeamRows, Candidate, Hypothesis, Scores, is_lost};
 use super::decoding::Beam;
 use super::parameters::EarlyStopping;
-use super::processors::check_choice;
 use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task};
 use super::stop::{Finish, FinishReason};
 use crate::base::math;
@@ -42,6 +41,9 @@ impl Group {
 
     /// Adds a finished sequence if it is among the best.
     fn add(&mut self, task: &Task<'_>, hypothesis: Hypothesis, finish: Finish, length_penalty: f64) {
+        if task.is_constrained() && is_lost(hypothesis.score) {
+            return;
+        }
         let length = (hypothesis.ids.len() - task.prompt.len()) as f64;
         let score = f64::from(hypothesis.score) / math::pow(length, length_penalty);
         if self.finished.len() < self.beams.len() || score > self.worst {
@@ -71,12 +73,17 @@ impl Group {
         let size = self.beams.len();
         let candidates = scores.best(&self.beams, size * (1 + task.decoding.stop.eos_token_id.len()).max(2));
         let best = candidates.first().map_or(f32::NEG_INFINITY, |candidate| candidate.score);
-        check_choice(best)?;
+        if task.is_constrained() && is_lost(best) {
+            // There may be fewer texts than beams.
+            self.done = !self.finished.is_empty();
+            return if self.done { Ok(()) } else { task.check_choice(f32::NEG_INFINITY, &self.beams[0].ids) };
+        }
+        task.check_choice(best, &self.beams[0].ids)?;
         let mut next: Vec<Candidate> = vec![];
         let mut ended: Vec<Candidate> = vec![];
         for (rank, &candidate) in candidates.iter().enumerate() {
             let mut hypothesis = scores.extend(task, &self.beams, candidate, candidate.score);
-            match task.decoding.stop.check(&hypothesis.ids[task.prompt.len()..], task.text) {
+            match task.ends(&hypothesis.ids[task.prompt.len()..]) {
                 Some(finish) => {
                     ended.push(Candidate { score: candidate.score + BEHIND, ..candidate });
                     if rank < size {
@@ -165,6 +172,8 @@ impl Search for GroupBeamSearch {
         mut output: StepOutput<'_>,
         _: &mut Vec<NewToken>,
     ) -> Result<Option<Vec<Sequence>>> {
+        let mut raws = output.raw.chunks_exact(output.vocab_size);
+        let prompt_raw = output.raw(0);
         let mut outputs: Vec<&mut [f32]> = output.rows().collect();
         // The tokens that earlier groups picked in this step.
         let mut picked: Vec<u32> = vec![];
@@ -176,18 +185,19 @@ impl Search for GroupBeamSearch {
                 picked.extend(task.decoding.stop.eos_token_id.first().into_iter().cycle().take(size));
                 continue;
             }
-            let (rows, row): (Vec<&mut [f32]>, usize) = if self.generated == 0 {
+            let (rows, raw, row): (Vec<&mut [f32]>, Vec<&[f32]>, usize) = if self.generated == 0 {
                 prompt_row = outputs[0].to_vec();
-                (vec![&mut prompt_row], 0)
+                (vec![&mut prompt_row], prompt_raw.into_iter().collect(), 0)
             } else {
-                (outputs.drain(..size).collect(), group.first_row)
+                (outputs.drain(..size).collect(), raws.by_ref().take(size).collect(), group.first_row)
             };
-            let scores = Scores::new(task, rows, &group.beams, |row| penalise(row, &picked, self.diversity_penalty))?;
+            let adjust = |row: &mut [f32]| penalise(row, &picked, self.diversity_penalty);
+            let scores = Scores::new(task, rows, raw, &group.beams, adjust)?;
             group.step(task, &self.params, &scores, row, &mut self.rows)?;
             picked.extend(group.beams.iter().filter_map(|beam| beam.ids.last()));
         }
         self.generated += 1;
-        let over = self.generated >= task.most_tokens(1) || self.groups.iter().all(|group| group.done);
+        let over = self.generated >= task.most_tokens(1) || task.is_late || self.groups.iter().all(|group| group.done);
         Ok(over.then(|| self.results(task)))
     }
 }

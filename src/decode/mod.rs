@@ -23,20 +23,23 @@
 //! | module | holds |
 //! |---|---|
 //! | `parameters` | the table of parameters: names, types, defaults, ranges, descriptions |
-//! | `decoding` | the checked configuration: which parameters can be combined, the strategy |
-//! | `processors` | changes to the scores of the next token: penalties, bans, temperature, truncations |
+//! | `decoding`, `combinations` | the checked configuration; which parameters can be combined, the strategy |
+//! | `processors` | changes to the scores of the next token: guidance, penalties, bans, temperature, truncations |
+//! | `constraint` | what the text has to be: a regular expression, choices, JSON of a schema, a grammar |
 //! | `single` | greedy search and sampling, with or without guesses (`lookup`, or a second model) |
 //! | `beam`, `group_beam` | beam search and beam sample, diverse beam search |
 //! | `contrastive` | contrastive search |
 //! | `prompt` | log-probabilities of the prompt's own tokens |
 //! | `random` | draws as a pure function of (seed, row, step) |
 //! | `stop` | end-of-sequence tokens, stop strings, which text is shown |
-//! | `engine`, `rows` | many requests over one model |
+//! | `engine`, `request`, `rows` | many requests over one model |
 //! | `room` | the memory that a request takes |
 //!
 //! Reference: transformers 5.23.0, `generation/utils.py` and `generation/logits_process.py`.
 
 mod beam;
+mod combinations;
+mod constraint;
 mod contrastive;
 mod decoding;
 mod engine;
@@ -46,6 +49,7 @@ mod parameters;
 mod processors;
 mod prompt;
 mod random;
+mod request;
 mod room;
 mod rows;
 mod search;
@@ -56,13 +60,13 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use constraint::{Constraint, Source, Vocabulary};
 pub use decoding::Decoding;
 pub use engine::{Engine, Event, RequestId, generate};
 pub use parameters::{
-    EarlyStopping, GenerationConfig, GenerationFile, Group, Meaning, OnContextLimit, PARAMETERS, Parameter, Takes,
-    Word, parameter_meaning, parse_ids,
+    Decay, EarlyStopping, GenerationConfig, GenerationFile, Group, LogitBias, Meaning, OnContextLimit, PARAMETERS,
+    Parameter, Takes, Word, parameter_meaning, parse_ids,
 };
-pub use processors::Processors;
-pub(crate) use processors::check_choice;
-pub use search::{Sequence, TokenLogprob};
+pub use processors::{Guidance, Processors};
+pub use search::{RawLogprob, Sequence, TokenLogprob};
 pub use stop::{Detokenize, FinishReason, NoText};

@@ -91,7 +91,7 @@ impl Search for PromptSearch {
         let targets = &task.prompt[(self.seen + 1).min(task.prompt.len())..];
         let mut rows: Vec<_> = output.rows().zip(targets).map(|(row, id)| (&*row, *id as usize, None)).collect();
         pool::for_each(work, &mut rows, |(row, id, scored)| {
-            *scored = Some(logits::check_finite(row).map(|()| TokenLogprob::from_logits(row, *id, k)));
+            *scored = Some(logits::check_finite(row).map(|()| TokenLogprob::from_logits(row, *id, k, None)));
         });
         for scored in rows.into_iter().filter_map(|(_, _, scored)| scored) {
             self.scored.push(scored?);
@@ -165,6 +165,13 @@ mod tests {
             GenerationConfig { num_beams: 4, num_beam_groups: 2, diversity_penalty: Some(0.5), ..config() },
             GenerationConfig { penalty_alpha: Some(0.6), top_k: Some(3), ..config() },
             GenerationConfig { prompt_lookup: Some(3), ..config() },
+            GenerationConfig { guidance_scale: Some(1.5), raw_logprobs: true, ..config() },
+            GenerationConfig {
+                guidance_scale: Some(1.5),
+                negative_prompt_ids: Some(vec![4, 9, 2]),
+                num_beams: 3,
+                ..config()
+            },
             GenerationConfig { logprobs: None, ..config() },
         ]
     }
@@ -181,7 +188,7 @@ mod tests {
             for (i, token) in scored.iter().enumerate() {
                 let mut model = scrambled(VOCAB, CONTEXT, 1);
                 let logits = model.forward(&[Input::logits(0, &ids[..=i])]).unwrap().logits;
-                assert_eq!(**token, *TokenLogprob::from_logits(&logits, token.id as usize, 2));
+                assert_eq!(**token, *TokenLogprob::from_logits(&logits, token.id as usize, 2, None));
             }
         }
     }

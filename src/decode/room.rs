@@ -1,11 +1,11 @@
 //! What a request takes of the memory: what it cannot do without, and what it may come to take. The engine refuses a
 //! request for the one and starts it when there is room for the other.
 
-use super::decoding::{Beam, Draft, PromptLogprobs, Single, Strategy};
+use super::decoding::{Beam, PromptLogprobs, Single, Strategy};
 use super::parameters::OnContextLimit;
 use super::prompt::MOST_SCORED;
 use super::search::Task;
-use super::single::{ASSISTANT_GUESSES, MOST_ROWS};
+use super::single::MOST_ROWS;
 use crate::base::memory::readable;
 use crate::error::{Error, Result};
 use crate::language_model::Room;
@@ -35,8 +35,10 @@ pub(super) struct Work {
     candidates: usize,
     /// The most tokens that are kept with their log-probabilities.
     kept: usize,
-    /// How many alternatives each of them has.
+    /// How many alternatives each of them has, the model's own among them.
     logprobs: Option<usize>,
+    /// Positions of the other prompt, whose rows are as many as the prompt's, if there is guidance.
+    other: usize,
 }
 
 impl Work {
@@ -62,8 +64,14 @@ impl Work {
             scored,
             candidates: 0,
             kept: new,
-            logprobs,
+            logprobs: if task.decoding.raw_logprobs { logprobs.map(|k| k.saturating_mul(2)) } else { logprobs },
+            other: task.decoding.other_prompt(&task.prompt).map_or(0, <[u32]>::len),
         };
+        work.of_strategy(task, strategy).with_others(task)
+    }
+
+    fn of_strategy(self, task: &Task<'_>, strategy: &Strategy) -> Self {
+        let work = self;
         match strategy {
             Strategy::Single(single) => work.of_sequences(single),
             Strategy::Beam(beam) | Strategy::GroupBeam { beam, .. } => work.of_beams(beam),
@@ -72,6 +80,16 @@ impl Work {
                 Self { rows, apart: false, vocabulary_rows: rows, ..work }
             }
         }
+    }
+
+    /// With the rows of the other prompt, and the logits that are kept from before guidance.
+    fn with_others(self, task: &Task<'_>) -> Self {
+        let raw = if task.decoding.raw_logprobs { self.vocabulary_rows } else { 0 };
+        if self.other == 0 {
+            return Self { vocabulary_rows: self.vocabulary_rows + raw, ..self };
+        }
+        let positions = task.longest(self.positions).min(task.n_positions);
+        Self { rows: 2 * self.rows, vocabulary_rows: 2 * self.vocabulary_rows + raw, positions, ..self }
     }
 
     /// Refuses a request that can never run.
@@ -104,14 +122,10 @@ impl Work {
     fn of_sequences(self, single: &Single) -> Self {
         let sequences = single.num_return_sequences;
         let rows = sequences.min(MOST_ROWS) + usize::from(sequences > MOST_ROWS);
-        let guesses = match single.draft {
-            Draft::None => 0,
-            Draft::PromptLookup(most) => most,
-            Draft::Assistant => ASSISTANT_GUESSES.1,
-        };
+        let (_, guesses) = single.draft.guesses();
         Self {
             rows,
-            assistant_rows: if single.draft == Draft::Assistant { rows } else { 0 },
+            assistant_rows: if single.draft.is_assistant() { rows } else { 0 },
             step: self.step.max(1 + guesses),
             vocabulary_rows: rows.saturating_mul(1 + guesses),
             kept: self.kept.saturating_mul(sequences),
@@ -134,7 +148,7 @@ impl Work {
 
     /// Positions in the pass that runs the prompt.
     pub(super) fn first_positions(&self) -> usize {
-        self.prompt
+        self.prompt + self.other
     }
 
     /// The most positions in each of the passes after it.
@@ -144,8 +158,8 @@ impl Work {
 
     /// What the request cannot do without, even if it ends early.
     pub(super) fn least(&self, room: &Room) -> u64 {
-        let pages = room.cache_bytes(self.prompt) + self.branches() * room.page_bytes;
-        let pass = self.prompt.max(self.rows) as u64 * room.position_bytes;
+        let pages = room.cache_bytes(self.prompt) + room.cache_bytes(self.other) + self.branches() * room.page_bytes;
+        let pass = self.first_positions().max(self.rows) as u64 * room.position_bytes;
         pages.saturating_add(pass).saturating_add(self.results())
     }
 
@@ -186,7 +200,7 @@ impl Work {
         let logits = (rows as u64).saturating_mul(4 * self.vocab_size as u64);
         let logits = logits.saturating_add(CANDIDATE * self.candidates as u64);
         let kept = self.logprobs.map_or(0, |k| {
-            let token = TOKEN + ALTERNATIVE * k.min(self.vocab_size) as u64;
+            let token = TOKEN + ALTERNATIVE * k.min(2 * self.vocab_size) as u64;
             (self.kept.saturating_add(self.scored) as u64).saturating_mul(token)
         });
         logits.saturating_add(kept)

@@ -1,7 +1,9 @@
 //! The rows of a model, and the pass that answers all active requests at once.
 
-use super::engine::{Request, RequestId};
+use super::engine::RequestId;
+use super::request::Request;
 use super::search::{Plan, Sequence, StepOutput};
+use crate::base::pool;
 use crate::error::Result;
 use crate::language_model::{Input, LanguageModel, Output, Room};
 
@@ -46,7 +48,7 @@ impl<'a> Rows<'a> {
             plan.truncations.iter().for_each(|&(row, len)| self.model.truncate(rows[row], len));
         }
         let inputs = plans.iter().flat_map(|(rows, plan)| {
-            plan.inputs.iter().map(|input| Input {
+            plan.inputs.iter().chain(&plan.others).map(|input| Input {
                 row: rows[input.row],
                 ids: &input.ids,
                 logits: input.logits,
@@ -74,10 +76,11 @@ impl<'p, 'a> Plans<'p, 'a> {
     pub fn new(
         requests: &'p mut [Request<'a>],
         rows_of: for<'r> fn(&'r Request<'a>) -> &'r [usize],
+        new: impl Fn(&Request<'a>) -> Plan,
         ask: impl Fn(&mut Request<'a>, &mut Plan),
     ) -> Self {
         let plan = |request: &mut Request<'a>| {
-            let mut plan = Plan::default();
+            let mut plan = new(request);
             ask(request, &mut plan);
             plan
         };
@@ -105,11 +108,21 @@ impl<'p, 'a> Plans<'p, 'a> {
         let mut ended = vec![];
         for (request, plan) in self.requests.iter_mut().zip(&self.plans) {
             let mine = plan.positions(|input| input.logits) * vocab_size;
+            let others = if plan.others.is_empty() { 0 } else { mine };
             let tokens = plan.positions(|input| input.best);
             let states = plan.positions(|input| input.hidden) * n_embd;
             let tops = plan.inputs.iter().filter(|input| input.top > 0).count();
+            let mine = logits.split_off_mut(..mine).unwrap_or_default();
+            let raw = if request.wants_raw() { mine.to_vec() } else { vec![] };
+            if let Some(guidance) = request.guidance().filter(|_| others > 0) {
+                let others = logits.split_off_mut(..others).unwrap_or_default();
+                let work = others.len();
+                let mut rows: Vec<_> = mine.chunks_exact_mut(vocab_size).zip(others.chunks_exact(vocab_size)).collect();
+                pool::for_each(work, &mut rows, |(row, other)| guidance.apply(row, other));
+            }
             let output = StepOutput {
-                logits: logits.split_off_mut(..mine).unwrap_or_default(),
+                logits: mine,
+                raw: &raw,
                 best: best.split_off(..tokens).unwrap_or_default(),
                 hidden: hidden.split_off(..states).unwrap_or_default(),
                 top: top.split_off(..tops).unwrap_or_default(),

@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use super::decoding::{Draft, Single};
 use super::lookup::lookup;
-use super::processors::check_choice;
 use super::random::Noise;
-use super::search::{FEW_MORE, NewToken, NextToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
+use super::search::{FEW_MORE, NewToken, NextToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob, Wanted};
 use super::stop::{Finish, Outflow};
+use crate::base::math;
 use crate::error::Result;
 use crate::language_model::{MOST_TOP, Positions};
-use crate::logits;
+use crate::logits::{self, LogNormalizer};
 
 /// How many sequences of one request run at the same time; the others wait.
 pub(super) const MOST_ROWS: usize = 64;
@@ -50,6 +50,8 @@ pub(super) struct SingleSearch {
 struct Scores<'a> {
     /// Logits after the processors (V); empty if only the best token matters.
     logits: Cow<'a, [f32]>,
+    /// The model's own, if they are wanted.
+    raw: Option<Cow<'a, [f32]>>,
     best: usize,
 }
 
@@ -96,10 +98,24 @@ impl SingleSearch {
         !self.params.sample && task.decoding.processors.is_empty() && task.decoding.logprobs.is_none()
     }
 
+    /// The probability below which guesses end.
+    fn least_probable(&self) -> f32 {
+        match self.params.draft {
+            Draft::Assistant { least_probable, .. } => least_probable,
+            _ => 0.0,
+        }
+    }
+
+    /// Whether guesses may be too improbable to go on from.
+    fn doubts(&self) -> bool {
+        self.least_probable() > 0.0
+    }
+
     /// How many of the most probable tokens are enough to choose from; none if all logits are needed.
     fn enough(&self, task: &Task<'_>) -> Option<usize> {
         let k = task.decoding.processors.keeps_best()? + FEW_MORE;
-        (self.params.draft == Draft::None && !self.needs_rows && k <= MOST_TOP).then_some(k.min(task.vocab_size))
+        let is_plain = self.params.draft == Draft::None && !self.needs_rows && !task.decoding.raw_logprobs;
+        (is_plain && k <= MOST_TOP).then_some(k.min(task.vocab_size))
     }
 
     /// The token that `sequence` gets after `generated` others.
@@ -118,7 +134,7 @@ impl SingleSearch {
         {
             let mut line = Line::new(task, self.params.draft, self.next, row);
             let id = self.choose(task, &first, line.sequence, 0);
-            if let Some(finish) = line.push(task, &first.logits, id, tokens) {
+            if let Some(finish) = line.push(task, &first, id, tokens) {
                 self.retire(task, line, finish);
             } else {
                 if row != 0 {
@@ -143,14 +159,16 @@ impl SingleSearch {
 impl<'a> Scores<'a> {
     /// The scores of the token after `ids`, from what the model says about it; none if that is not enough.
     fn new(task: &Task<'_>, next: NextToken<'a>, ids: &[u32]) -> Result<Option<Self>> {
+        let mut raw = None;
         let logits = match next {
             NextToken::Best(id) => {
                 let best = id.ok_or_else(logits::not_finite)? as usize;
-                return Ok(Some(Self { logits: Cow::Borrowed(&[]), best }));
+                return Ok(Some(Self { logits: Cow::Borrowed(&[]), raw: None, best }));
             }
-            NextToken::Logits(logits) => {
+            NextToken::Logits(logits, own) => {
                 logits::check_finite(logits)?;
-                task.process(logits, ids);
+                raw = own.map(Cow::Borrowed);
+                task.process(logits, ids)?;
                 Cow::Borrowed(&*logits)
             }
             NextToken::Top(top) => {
@@ -160,7 +178,7 @@ impl<'a> Scores<'a> {
                 for (id, x) in known {
                     logits[*id as usize] = *x;
                 }
-                task.process(&mut logits, ids);
+                task.process(&mut logits, ids)?;
                 // If the last known token survives, unknown ones may tie with it.
                 let last = known.last().map_or(f32::NEG_INFINITY, |(id, _)| logits[*id as usize]);
                 if known.len() < logits.len() && last > f32::NEG_INFINITY {
@@ -170,19 +188,15 @@ impl<'a> Scores<'a> {
             }
         };
         let best = logits::argmax(&logits);
-        check_choice(logits[best])?;
-        Ok(Some(Self { logits, best }))
+        task.check_choice(logits[best], ids)?;
+        Ok(Some(Self { logits, raw, best }))
     }
 }
 
 impl Line {
     fn new(task: &Task<'_>, draft: Draft, sequence: usize, row: usize) -> Self {
         let prompt = task.prompt.len();
-        let guesses = match draft {
-            Draft::None => (0, 0),
-            Draft::PromptLookup(most) => (most, most),
-            Draft::Assistant => ASSISTANT_GUESSES,
-        };
+        let guesses = draft.guesses();
         Self {
             sequence,
             row,
@@ -197,9 +211,10 @@ impl Line {
         }
     }
 
-    /// Appends the token `id`, chosen from `logits`; returns how the sequence ends, if it ends with this token.
-    fn push(&mut self, task: &Task<'_>, logits: &[f32], id: usize, tokens: &mut Vec<NewToken>) -> Option<Finish> {
-        let logprob = task.decoding.logprobs.map(|k| TokenLogprob::from_logits(logits, id, k));
+    /// Appends the token `id`, chosen from `scores`; returns how the sequence ends, if it ends with this token.
+    fn push(&mut self, task: &Task<'_>, scores: &Scores<'_>, id: usize, tokens: &mut Vec<NewToken>) -> Option<Finish> {
+        let Scores { logits, raw, .. } = scores;
+        let logprob = task.decoding.logprobs.map(|k| TokenLogprob::from_logits(logits, id, k, raw.as_deref()));
         self.logprobs.extend(logprob.clone());
         let id = id as u32;
         self.ids.push(id);
@@ -211,7 +226,7 @@ impl Line {
 
     /// How many tokens may be guessed: the model has to see all of them, and one more is chosen after them.
     fn room(&self, task: &Task<'_>, positions: usize) -> usize {
-        let room = positions.saturating_sub(self.ids.len());
+        let room = positions.saturating_sub(task.longest(self.ids.len()));
         let wanted = task.most_tokens(1).saturating_sub(self.ids.len() - task.prompt.len() + 1);
         self.guesses.0.min(room).min(wanted)
     }
@@ -237,7 +252,7 @@ impl Search for SingleSearch {
     }
 
     fn draft(&mut self, task: &Task<'_>, plan: &mut Plan) {
-        if self.params.draft != Draft::Assistant || task.prompt.len() > task.assistant_positions {
+        if !self.params.draft.is_assistant() || task.prompt.len() > task.assistant_positions {
             return;
         }
         if !self.assistant_ready {
@@ -255,7 +270,7 @@ impl Search for SingleSearch {
                 line.assistant_seen = all.len();
             }
         }
-        if self.takes_best(task) {
+        if self.takes_best(task) && !self.doubts() {
             plan.only_best();
         }
     }
@@ -267,33 +282,45 @@ impl Search for SingleSearch {
             let line = &self.running[i];
             let all = [&line.ids[..], &line.guess].concat();
             let Some(scores) = Scores::new(task, next, &all)? else { continue };
-            let id = self.choose(task, &scores, line.sequence, all.len() - task.prompt.len()) as u32;
+            let id = self.choose(task, &scores, line.sequence, all.len() - task.prompt.len());
+            let is_doubtful = self.doubts() && {
+                let probability = math::exp(f64::from(LogNormalizer::of(&scores.logits).log_prob(scores.logits[id])));
+                probability < f64::from(self.least_probable())
+            };
+            let id = id as u32;
             let line = &mut self.running[i];
             line.guess.push(id);
-            line.guessing = !task.decoding.stop.eos_token_id.contains(&id);
+            line.guessing = !is_doubtful && !task.decoding.stop.eos_token_id.contains(&id);
+            if line.guessing && task.is_constrained() {
+                let generated = [&line.ids[task.prompt.len()..], &line.guess].concat();
+                line.guessing = task.ends(&generated).is_none();
+            }
         }
         Ok(())
     }
 
     fn plan(&mut self, task: &Task<'_>, plan: &mut Plan) {
         if self.first.is_none() && self.next == 0 {
-            plan.truncations.extend(self.needs_rows.then_some((0, 0)));
+            if self.needs_rows {
+                plan.cut(task, 0, 0);
+            }
             plan.extend(task, 0, &task.prompt, 0);
         }
-        plan.moves.extend(self.forks.drain(..).map(|row| (row, 0)));
+        self.forks.drain(..).for_each(|row| plan.assign(row, 0));
         for line in &mut self.running {
-            if let Draft::PromptLookup(_) = self.params.draft {
-                line.guess = lookup(&line.ids, line.room(task, task.n_positions)).to_vec();
+            if let Draft::PromptLookup { longest, .. } = self.params.draft {
+                line.guess = lookup(&line.ids, line.room(task, task.n_positions), longest).to_vec();
             }
             if self.params.draft != Draft::None || self.needs_rows {
                 // The row may still hold wrong guesses of the last step, or the token after which it could not continue.
-                plan.truncations.push((line.row, line.seen));
+                plan.cut(task, line.row, line.seen);
             }
             if line.guess.is_empty() {
                 plan.extend(task, line.row, &line.ids, line.seen);
             } else {
-                let new = [&line.ids[line.seen..], &line.guess].concat();
-                plan.feed(line.row, &new, Positions::All, Positions::None);
+                let all = [&line.ids[..], &line.guess].concat();
+                let (logits, hidden, room) = (Positions::All, Positions::None, task.n_positions);
+                plan.run(task, line.row, &all, line.seen, Wanted { logits, hidden, room });
             }
         }
         if self.takes_best(task) {
@@ -314,8 +341,9 @@ impl Search for SingleSearch {
             && let Some(next) = next_tokens.next()
         {
             match Scores::new(task, next, &task.prompt)? {
-                Some(Scores { logits, best }) => {
-                    self.first = Some(Scores { logits: Cow::Owned(logits.into_owned()), best });
+                Some(Scores { logits, raw, best }) => {
+                    let owned = |row: Cow<'_, [f32]>| Cow::Owned(row.into_owned());
+                    self.first = Some(Scores { logits: owned(logits), raw: raw.map(owned), best });
                 }
                 None => self.needs_rows = true,
             }
@@ -334,7 +362,7 @@ impl Search for SingleSearch {
                     continue;
                 };
                 let id = self.choose(task, &scores, line.sequence, line.ids.len() - task.prompt.len());
-                finish = line.push(task, &scores.logits, id, tokens);
+                finish = line.push(task, &scores, id, tokens);
                 right += usize::from(line.guess.get(checked) == Some(&(id as u32)));
             }
             if goes_on {

@@ -14,7 +14,7 @@ pub enum FinishReason {
     Eos,
     /// The maximum number of tokens was generated.
     Length,
-    /// A stop string was completed.
+    /// A stop string was completed, or the constraint allows nothing more.
     Stop,
     /// The model's context is full.
     Context,

@@ -23,12 +23,26 @@ pub struct GenerateRecord<'a> {
     pub prompt_ids: Vec<u32>,
     /// The seed of the draws; null when nothing was drawn.
     pub seed: Option<u64>,
-    /// The sequences; from beam search, best first.
+    /// The sequences; from beam search, best first. With a constraint there may be fewer than were asked for.
     pub sequences: Vec<SequenceRecord<'a>>,
+    /// With `--choices`, each of them in the order given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub choices: Option<Vec<ChoiceRecord>>,
     /// Where the time went.
     pub timings: Timings,
     /// What it was made with.
     pub settings: SettingsRecord,
+}
+
+/// A text of `--choices`, and what the model says of it after the prompt, without the constraint: as `score --candidate`.
+#[derive(Debug, Serialize)]
+pub struct ChoiceRecord {
+    /// The text.
+    pub text: String,
+    /// The sum of its tokens' log-probabilities.
+    pub logprob: f64,
+    /// Its probability.
+    pub prob: f64,
 }
 
 /// One generated sequence.
@@ -83,6 +97,12 @@ pub struct LogprobRecord {
     pub logprob: f32,
     /// The best candidates, best first.
     pub top: Vec<AlternativeRecord>,
+    /// With `--raw-logprobs`, its log-probability as the model itself has it, before guidance and processors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw_logprob: Option<f32>,
+    /// With `--raw-logprobs`, the model's own best candidates, best first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw_top: Option<Vec<AlternativeRecord>>,
 }
 
 /// A candidate for a generated token.
@@ -114,13 +134,19 @@ pub struct Timings {
 impl LogprobRecord {
     /// `text` gives a token's text.
     fn new(token: &TokenLogprob, text: impl Fn(u32) -> Option<String>) -> Self {
-        let top =
-            token.top.iter().map(|(id, logprob)| AlternativeRecord { id: *id, token: text(*id), logprob: *logprob });
-        Self { id: token.id, token: text(token.id), logprob: token.logprob, top: top.collect() }
+        let record = |(id, logprob): &(u32, f32)| AlternativeRecord { id: *id, token: text(*id), logprob: *logprob };
+        Self {
+            id: token.id,
+            token: text(token.id),
+            logprob: token.logprob,
+            top: token.top.iter().map(record).collect(),
+            raw_logprob: token.raw.as_ref().map(|raw| raw.logprob),
+            raw_top: token.raw.as_ref().map(|raw| raw.top.iter().map(record).collect()),
+        }
     }
 }
 
-/// One line per token: its log-probability and the best candidates.
+/// One line per token: its log-probability and the best candidates; if they are known, a second one with the model's own.
 pub fn write_logprobs(
     sequence: &SequenceRecord<'_>,
     prompt_ids: &[u32],
@@ -131,9 +157,14 @@ pub fn write_logprobs(
     let tokens = sequence.logprobs.iter().flat_map(|logprobs| logprobs.tokens);
     for (token, chosen) in tokens.zip(&labels[prompt_ids.len()..]) {
         let name = |id| if id == token.id { chosen.clone() } else { notation.token(id) };
-        let top: Vec<String> =
-            token.top.iter().map(|(id, logprob)| format!("{} {}", name(*id), decimal(*logprob, 4))).collect();
-        writeln!(out, "{:>9}  {} {}", decimal(token.logprob, 4), padded(chosen, 16), top.join("  "))?;
+        let named = |top: &[(u32, f32)]| {
+            let named = top.iter().map(|(id, logprob)| format!("{} {}", name(*id), decimal(*logprob, 4)));
+            named.collect::<Vec<_>>().join("  ")
+        };
+        writeln!(out, "{:>9}  {} {}", decimal(token.logprob, 4), padded(chosen, 16), named(&token.top))?;
+        if let Some(raw) = &token.raw {
+            writeln!(out, "{:>9}  {} {}", decimal(raw.logprob, 4), padded("  raw", 16), named(&raw.top))?;
+        }
     }
     Ok(())
 }

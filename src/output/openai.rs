@@ -34,7 +34,7 @@ pub struct ChoiceRecord {
     pub finish_reason: Option<&'static str>,
 }
 
-/// The tokens of a completion. The four lists have the same length.
+/// The tokens of a completion. The lists have the same length.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct CompletionLogprobs {
     /// Each token's text; `bytes:\xf0\x9f` for one that is part of a character.
@@ -46,6 +46,12 @@ pub struct CompletionLogprobs {
     pub top_logprobs: Vec<Option<TopLogprobs>>,
     /// Where it begins in the text, in characters.
     pub text_offset: Vec<usize>,
+    /// With `raw_logprobs`, its log-probability as the model itself has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw_token_logprobs: Option<Vec<Option<f32>>>,
+    /// With `raw_logprobs`, the model's own best tokens at its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw_top_logprobs: Option<Vec<Option<TopLogprobs>>>,
 }
 
 /// The best tokens at a place, best first: an object of their texts and log-probabilities.

@@ -54,6 +54,9 @@ pub struct PositionRecord<'a> {
     /// How many tokens the processors left; absent if they removed none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<usize>,
+    /// The probability of the tokens that the constraint does not allow; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub removed: Option<f64>,
     /// The best candidates, best first: `-k` of them.
     pub next: Candidates<'a>,
     /// The tokens asked for with `--token`, in the order given.
@@ -167,6 +170,13 @@ impl TopkRecord<'_> {
         match &*flags {
             "" => Ok(()),
             flags => writeln!(out, "{dim}after {flags}{left}{dim:#}"),
+        }?;
+        let mut removed = self.positions.iter().filter_map(|position| position.removed);
+        match (removed.next(), removed.next()) {
+            (Some(removed), None) => {
+                writeln!(out, "{dim}the constraint removed {}{dim:#}", probability(removed, 3))
+            }
+            _ => Ok(()),
         }
     }
 }

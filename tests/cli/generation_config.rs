@@ -158,15 +158,15 @@ fn flags_and_rows_go_before_the_file() {
 
 #[test]
 fn what_is_not_followed_is_said_once() {
-    let folder = model(&json!({"do_sample": true, "top_p": 0.9, "guidance_scale": 2.0, "eos_token_id": 210}));
+    let folder = model(&json!({"do_sample": true, "top_p": 0.9, "dola_layers": "low", "eos_token_id": 210}));
     let base = ["generate", "-m", folder.path().to_str().unwrap(), "--ids", "1 2", "-n", "2"];
-    let note = "note: generation_config.json sets `do_sample`, `top_p`, `guidance_scale`, which are not followed: \
+    let note = "note: generation_config.json sets `do_sample`, `top_p`, `dola_layers`, which are not followed: \
                 --generation-config follows them\n";
     assert_eq!(gpt2(&base).succeeds().stderr(), note);
     assert_eq!(gpt2(&[&base[..], &["--quiet"]].concat()).succeeds().stderr(), "");
     let followed = gpt2(&[&base[..], &["--generation-config", "--seed", "1"]].concat()).succeeds().stderr();
     let note =
-        "note: generation_config.json sets `guidance_scale`, which is not followed: this program does not have it\n";
+        "note: generation_config.json sets `dola_layers`, which is not followed: this program does not have it\n";
     assert_eq!(followed, note);
     let plain = model(&json!({"_from_model_config": true, "eos_token_id": 210, "transformers_version": "5.23.0"}));
     let base = ["generate", "-m", plain.path().to_str().unwrap(), "--ids", "1 2", "-n", "2"];

@@ -7,7 +7,10 @@ mod bench;
 mod browser;
 mod checkpoint;
 mod compress;
+#[cfg(feature = "constraints")]
+mod constraints;
 mod convert;
+mod decoding;
 mod early;
 mod engines;
 #[cfg(feature = "hub")]

@@ -164,6 +164,12 @@ fn every_step_of_a_course_has_its_command() {
     assert!(check_page("docs/courses.md", |_| true) >= 52);
 }
 
+#[cfg(feature = "constraints")]
+#[test]
+fn constraints_do_what_their_page_shows() {
+    assert!(check_page("docs/constraints.md", |_| true) >= 7);
+}
+
 /// Whether the tools of the recipes are there.
 #[track_caller]
 fn has_tools() -> bool {

@@ -1,4 +1,4 @@
-//! OpenAI's parameters: presence and frequency penalty, logit bias.
+//! The rest of transformers' parameters, and OpenAI's: presence and frequency penalty, logit bias.
 
 use serde_json::{Value, json};
 
@@ -17,6 +17,15 @@ fn flags(params: &Value) -> Vec<String> {
         let flag = format!("--{}", name.replace('_', "-"));
         match value {
             Value::Object(biases) => biases.iter().flat_map(|(id, b)| [flag.clone(), format!("{id}={b}")]).collect(),
+            Value::Array(biases) if name == "sequence_bias" => {
+                biases.iter().flat_map(|pair| [flag.clone(), format!("{}={}", id_text(&pair[0]), pair[1])]).collect()
+            }
+            Value::Array(list) if name == "exponential_decay_length_penalty" => {
+                vec![flag, format!("{},{}", list[0], list[1])]
+            }
+            Value::Array(ids) => vec![flag, id_text(&ids.clone().into())],
+            Value::Bool(true) if name == "do_sample" => vec!["--sample".into()],
+            Value::Bool(true) => vec![flag],
             value => vec![flag, value.to_string()],
         }
     };
@@ -25,10 +34,6 @@ fn flags(params: &Value) -> Vec<String> {
 
 fn strings(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
-}
-
-fn is_openai(case: &Value) -> bool {
-    ["presence_penalty", "frequency_penalty", "logit_bias"].iter().any(|name| case["params"].get(name).is_some())
 }
 
 #[test]
@@ -49,14 +54,15 @@ fn flags_and_keys_of_rows_give_the_same_ids() {
         assert_eq!(record["sequences"][0]["ids"], case["sequences"][0], "{}", case["params"]);
     }
     assert_eq!(done.len(), cases.len());
-    for case in cases.iter().filter(|case| is_openai(case)).step_by(3) {
-        let ids = id_text(&case["ids"]);
-        let n = case["max_new_tokens"].to_string();
-        let base = strings(&["generate", "-m", &model, "--ids", &ids, "-n", &n, "--format", "json"]);
-        let json = gpt2(&[base, flags(&case["params"])].concat()).succeeds().json();
+    for case in cases.iter().step_by(4) {
+        let base = strings(&["generate", "-m", &model, "--ids", &id_text(&case["ids"]), "--format", "json"]);
+        let n = case["max_new_tokens"].as_u64().map(|n| vec!["-n".to_owned(), n.to_string()]);
+        let json = gpt2(&[base, n.unwrap_or_default(), flags(&case["params"])].concat()).succeeds().json();
         assert_eq!(json["sequences"][0]["ids"], case["sequences"][0], "{}", case["params"]);
         for (name, value) in case["params"].as_object().unwrap() {
-            assert_eq!(&json["settings"][name], value, "{name}");
+            // Where it is not the default.
+            let may_differ = ["do_sample", "max_length", "min_length", "forced_eos_token_id"].contains(&name.as_str());
+            assert!(may_differ || json["settings"][name] == *value, "{name} {value}: {}", json["settings"]);
         }
     }
 }
@@ -68,17 +74,28 @@ fn topk_shows_biases_and_only_what_it_appends_is_penalised() {
         let base = strings(&["topk", "-m", &model, "--ids", &id_text(ids), "-k", "300", "--format", "json"]);
         gpt2(&[base, more].concat()).succeeds().json()
     };
-    for case in cases("base", "distribution").iter().filter(|case| case.get("generated").is_none()) {
-        for next in topk(&case["ids"], flags(&case["params"]))["positions"][0]["next"].as_array().unwrap() {
-            let theirs = case["probs"][next["id"].to_string()].as_f64().unwrap_or_default();
-            assert!((next["prob"].as_f64().unwrap() - theirs).abs() < 1e-5, "{}: {next}", case["params"]);
+    for case in cases("base", "distribution").iter().filter(|case| case.get("generated").is_none()).step_by(3) {
+        let found = topk(&case["ids"], flags(&case["params"]));
+        let next = found["positions"][0]["next"].as_array().unwrap();
+        for (id, theirs) in case["probs"].as_object().unwrap() {
+            let ours = next
+                .iter()
+                .find(|next| next["id"].as_u64() == id.parse().ok())
+                .map(|next| next["prob"].as_f64().unwrap());
+            assert!((ours.unwrap_or_default() - theirs.as_f64().unwrap()).abs() < 1e-5, "{}: {id}", case["params"]);
         }
     }
     let penalties = strings(&["--presence-penalty", "1.5", "--frequency-penalty=-0.5"]);
     let prompt = json!([33, 33, 180, 39]);
     assert_eq!(topk(&prompt, penalties)["positions"], topk(&prompt, vec![])["positions"]);
-    let is_appended = |case: &&Value| is_openai(case) && case["scores"].is_null();
-    for case in cases("base", "generate").iter().filter(is_appended) {
+    // What ends a text does not end this, and it has no length of its own.
+    let appended = |case: &&Value| {
+        let n = case["sequences"][0].as_array().unwrap().len() as u64;
+        let has = |name: &str| !case["params"][name].is_null();
+        let is_whole = case["scores"].is_null() && case["max_new_tokens"].as_u64() == Some(n);
+        is_whole && !has("do_sample") && !has("max_length")
+    };
+    for case in cases("base", "generate").iter().filter(appended).step_by(2) {
         let steps = strings(&["--append", &case["sequences"][0].as_array().unwrap().len().to_string()]);
         let json = topk(&case["ids"], [steps, flags(&case["params"])].concat());
         let ids: Vec<&Value> = json["steps"].as_array().unwrap().iter().map(|step| &step["id"]).collect();
@@ -90,7 +107,11 @@ fn topk_shows_biases_and_only_what_it_appends_is_penalised() {
 fn a_row_with_no_such_token_or_bias_says_so() {
     let rows = [
         (json!({"logit_bias": {"50257": 1}}), "`logit_bias` has token id 50257, but the vocabulary ends at 50256"),
-        (json!({"logit_bias": {"x": 1}}), "`logit_bias` is {\"x\":1}, `x` is not a token id"),
+        (json!({"logit_bias": {"-1": 1}}), "`logit_bias` is {\"-1\":1}, `-1` is not a token id"),
+        (
+            json!({"logit_bias": {" time after": 1}}),
+            "`logit_bias` takes the id or the text of one token, and \" time after\" is 2 tokens",
+        ),
         (json!({"logit_bias": {"5": "1"}}), "`logit_bias` is {\"5\":\"1\"}, the bias \"1\" is not a number"),
         (
             json!({"logit_bias": [5]}),

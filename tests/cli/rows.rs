@@ -174,11 +174,8 @@ fn rows_take_the_names_of_transformers() {
     // Null is a value that is not set: the flag's counts.
     assert_eq!(ids(", \"eos_token_id\": null, \"max_new_tokens\": null"), all);
     assert_eq!(ids(", \"max_new_tokens\": 2.0, \"num_beams\": 1.0"), json!([33, 33]));
-    let done = gpt2(&batch).stdin(row(", \"guidance_scale\": 2")).fails(3, &[]).json_lines();
-    assert!(
-        done[0]["error"].as_str().unwrap().starts_with("`guidance_scale` is a parameter of transformers"),
-        "{done:?}"
-    );
+    let done = gpt2(&batch).stdin(row(", \"dola_layers\": \"low\"")).fails(3, &[]).json_lines();
+    assert!(done[0]["error"].as_str().unwrap().starts_with("`dola_layers` is a parameter of transformers"), "{done:?}");
 }
 
 #[test]

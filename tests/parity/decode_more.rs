@@ -1,4 +1,4 @@
-//! Parameters that transformers does not have, beside its own: presence and frequency penalty, logit bias.
+//! The rest of transformers' parameters, beside OpenAI's: presence and frequency penalty, logit bias.
 
 use std::collections::HashMap;
 
@@ -34,7 +34,10 @@ struct Distribution {
     #[serde(default)]
     generated: Vec<u32>,
     params: Map<String, Value>,
+    /// The most probable tokens.
     probs: HashMap<usize, f32>,
+    /// How many tokens there are.
+    kept: usize,
 }
 
 fn cases() -> impl Iterator<Item = (&'static str, Gpt2, Golden)> {
@@ -78,17 +81,27 @@ fn sequences_and_scores_agree() {
 #[test]
 fn distributions_agree() {
     for (name, model, golden) in cases() {
-        for Distribution { ids, generated, params, probs: theirs } in &golden.distribution {
+        for case in &golden.distribution {
+            let Distribution { ids, generated, params, probs: theirs, kept } = case;
             let all = [&ids[..], generated].concat();
-            let mut logits = Session::new(&model).forward(&[Input::logits(0, &all)]).unwrap().logits;
+            let mut session = Session::new(&model);
+            let mut logits = session.forward(&[Input::logits(0, &all)]).unwrap().logits;
             let processors = config(&model, params, None).processors().unwrap();
-            processors.apply(&mut logits, &all, ids.len(), generated);
+            if let Some(guidance) = processors.guidance() {
+                let other = [guidance.other(ids), generated].concat();
+                let other = session.forward(&[Input::logits(1, &other)]).unwrap().logits;
+                guidance.apply(&mut logits, &other);
+            }
+            processors.apply(&mut logits, &all, ids, generated);
             let mut ours = vec![];
             logits::softmax(&logits, &mut ours);
-            for (id, p) in ours.iter().enumerate() {
-                let theirs = theirs.get(&id).copied().unwrap_or(0.0);
+            for (id, theirs) in theirs {
+                let p = ours[*id];
                 assert!((p - theirs).abs() <= 1e-5, "{name}: {params:?}, token {id}: {p}, not {theirs}");
             }
+            // Beside a bias of 100 there are some too improbable for a number.
+            let left = logits.iter().filter(|x| x.is_finite()).count();
+            assert!(left == *kept || params.contains_key("logit_bias"), "{name}: {params:?} leaves {left}, not {kept}");
         }
     }
 }

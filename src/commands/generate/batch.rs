@@ -8,7 +8,7 @@ use gpt2::decode::{Engine, Event, Meaning, RequestId, Sequence, parameter_meanin
 use gpt2::model::Session;
 use serde_json::Value;
 
-use super::{Generator, Request, fills_context, rand_seed};
+use super::{Generator, Request, fills_context, rand_seed, unfinished};
 use crate::cli::SeedBy;
 use crate::commands::rows::{self, Input, Next, Refused, Results, Row, Settings, Written};
 use crate::commands::stop::Stop;
@@ -39,12 +39,13 @@ pub fn run(generator: &Generator<'_>, rows: Input) -> Result<()> {
         results,
         running: HashMap::new(),
         full: 0,
+        unfinished: 0,
         held: args.rows.ordered.then(BTreeMap::new),
         begun: 0,
         next: 0,
     };
     let outcome = batch.run(&mut engine, &stop);
-    let Batch { mut results, rows, full, held, .. } = batch;
+    let Batch { mut results, rows, full, unfinished, held, .. } = batch;
     if stop.is_ending() {
         held.into_iter().flatten().try_for_each(|(_, written)| results.put(written))?;
     }
@@ -53,6 +54,11 @@ pub fn run(generator: &Generator<'_>, rows: Input) -> Result<()> {
         0 => {}
         1 => generator.warn_that("the text of 1 row ends"),
         full => generator.warn_that(format_args!("the texts of {full} rows end")),
+    }
+    match unfinished {
+        0 => {}
+        1 => generator.warn_of_unfinished("the text of 1 row is not complete"),
+        n => generator.warn_of_unfinished(format_args!("the texts of {n} rows are not complete")),
     }
     let end = if is_whole {
         results.finish(&rows)
@@ -94,6 +100,8 @@ struct Batch<'a> {
     running: HashMap<RequestId, Running>,
     /// Rows whose text ends because the context is full.
     full: usize,
+    /// Rows with a text that is not all that the constraint asks for.
+    unfinished: usize,
     /// What was made of rows whose turn has not come, if the order is to be that of the input.
     held: Option<BTreeMap<u64, Written>>,
     /// How many rows have been begun, and how many have had their turn.
@@ -238,7 +246,11 @@ impl Batch<'_> {
             generated_tokens,
         };
         self.full += usize::from(fills_context(sequences));
-        let record = self.generator.record(&running.request, sequences, timings);
+        self.unfinished += usize::from(unfinished(sequences) > 0);
+        let record = match self.generator.record(&running.request, sequences, timings) {
+            Ok(record) => record,
+            Err(error) => return self.fail(running.place, Refused { place: running.row.place, error }),
+        };
         let (identity, row) = (running.row.identity(), &running.row.place);
         if self.held.is_none() {
             return self.results.record(identity, row, &record);

@@ -1,6 +1,7 @@
 //! `gpt2 generate`: continues one text or many.
 
 mod batch;
+mod choices;
 mod interactive;
 mod show;
 
@@ -28,7 +29,7 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     let is_complete = args.batch.rows.input.is_none() && !args.generation_config;
     if is_complete { config.check() } else { config.check_values() }?;
     let is_text = args.format == Format::Text && args.batch.rows.input.is_none();
-    args.pieces.check(is_text && config.logprobs.is_some())?;
+    args.pieces.check(is_text && (config.logprobs.is_some() || config.raw_logprobs))?;
     check_page(args, &config)?;
     let work = match Input::open(&args.batch.rows, true)? {
         _ if args.interactive => Work::Interactive,
@@ -38,11 +39,12 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     };
     let loaded = Loaded::load(&args.model, Packing::AtOnce, verbosity)?;
     let defaults = loaded.generation_defaults(args.generation_config, verbosity)?;
-    let config = assisted(args.decoding.over(defaults)?);
+    let mut config = assisted(args.decoding.over(defaults)?);
     if args.batch.rows.input.is_none() {
         let blame = |error: gpt2::Error| loaded.blame(error.into(), args.generation_config, &given(args));
         config.check().map_err(blame)?;
     }
+    loaded.compile(&mut config).map_err(|error| loaded.blame(error.into(), args.generation_config, &given(args)))?;
     if args.interactive {
         loaded.tokenizer()?;
     }
@@ -103,12 +105,18 @@ struct Request {
     /// The prompt as text, if known.
     prompt: Option<String>,
     prompt_ids: Vec<u32>,
+    /// Whether the ids may be those of another text, since they were healed.
+    is_healed: bool,
     decoding: Arc<Decoding>,
     seed: u64,
     /// The parameters that are not at their defaults.
     parameters: Map<String, Value>,
     /// The most tokens that a sequence may get.
     most_steps: usize,
+    /// Whether the prompt was given as text.
+    is_text: bool,
+    /// The texts of which it is one.
+    choices: Vec<String>,
 }
 
 /// The sequences of a request.
@@ -124,7 +132,14 @@ struct Outcome {
 fn add(partial: &mut Vec<Sequence>, sequence: usize, id: u32, text: &[u8]) {
     while partial.len() <= sequence {
         let finish_reason = FinishReason::Interrupted;
-        partial.push(Sequence { ids: vec![], text: vec![], finish_reason, score: None, logprobs: None });
+        partial.push(Sequence {
+            ids: vec![],
+            text: vec![],
+            finish_reason,
+            score: None,
+            logprobs: None,
+            is_whole: None,
+        });
     }
     partial[sequence].ids.push(id);
     partial[sequence].text.extend_from_slice(text);
@@ -154,9 +169,9 @@ impl Generator<'_> {
                 // Of a beam search that was interrupted, nothing is settled.
                 if !sequences.is_empty() {
                     self.write_page(&request, &sequences)?;
-                    out.json(&self.record(&request, &sequences, timings), format)?;
+                    out.json(&self.record(&request, &sequences, timings)?, format)?;
                 }
-                self.warn_of_context(&sequences);
+                self.warn_of_ends(&sequences);
                 ended
             }
         };
@@ -185,7 +200,20 @@ impl Generator<'_> {
             Prompt::Text(text) => Some(text.clone()),
             Prompt::Ids(ids) => loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids, false)).transpose()?,
         };
-        self.request_of(text, prompt_ids, config, seed)
+        let healed = if config.token_healing { self.healed(&prompt_ids)? } else { prompt_ids };
+        let request = self.request_of(text, healed, config, seed)?;
+        Ok(Request { is_healed: config.token_healing, is_text: matches!(prompt, Prompt::Text(_)), ..request })
+    }
+
+    /// The ids of a prompt after token healing.
+    fn healed(&self, ids: &[u32]) -> Result<Vec<u32>> {
+        let (loaded, text) = (self.loaded, &self.args.text);
+        if loaded.tokenizer.is_none() {
+            return Ok(ids.to_vec());
+        }
+        let start = if text.bos { loaded.start_token() } else { None };
+        let healed = loaded.pipeline().heal(ids, start, !text.no_special)?;
+        Ok(if healed.is_empty() { ids.to_vec() } else { healed })
     }
 
     /// The request for a prompt's ids.
@@ -209,7 +237,9 @@ impl Generator<'_> {
             parameters.insert("assistant_model".to_owned(), assistant.clone().into());
         }
         let most_steps = config.max_length.map_or(config.max_new_tokens, |most| most.saturating_sub(prompt_ids.len()));
-        Ok(Request { prompt, prompt_ids, decoding, seed, parameters, most_steps })
+        let is_healed = false;
+        let (is_text, choices) = (false, config.choices);
+        Ok(Request { prompt, prompt_ids, is_healed, is_text, decoding, seed, parameters, most_steps, choices })
     }
 
     /// Runs a request to its end, or until it is interrupted; with a bar if it `is_silent` until then. `on_event` gets the
@@ -264,6 +294,12 @@ impl Generator<'_> {
         };
         Ok(Outcome { sequences, timings, ended })
     }
+}
+
+/// How many of them end before they are all that the constraint asks for.
+fn unfinished(sequences: &[Sequence]) -> usize {
+    let is_cut = |reason| matches!(reason, FinishReason::Length | FinishReason::Context);
+    sequences.iter().filter(|it| it.is_whole == Some(false) && is_cut(it.finish_reason)).count()
 }
 
 /// Whether one of them ends because the context is full.

@@ -8,17 +8,22 @@ use gpt2::decode::{Event, Sequence};
 use gpt2::error::tokens_text;
 use gpt2::tokenizer::TextStream;
 
-use super::{Generator, Outcome, Request, fills_context, join_ids};
+use super::choices;
+use super::{Generator, Outcome, Request, fills_context, join_ids, unfinished};
 use crate::output::generate::{GenerateRecord, Logprobs, SequenceRecord, Timings, write_logprobs};
 use crate::output::{Stdout, Style, html, say, say_written};
 
 impl Generator<'_> {
     /// What of a prompt is written before its continuation.
     pub(super) fn prompt_text(&self, request: &Request) -> String {
-        match (&request.prompt, self.args.completion_only) {
-            (_, true) => String::new(),
-            (Some(prompt), _) => prompt.clone(),
-            (None, _) => join_ids(&request.prompt_ids),
+        if self.args.completion_only {
+            return String::new();
+        }
+        let tokenizer = self.loaded.tokenizer.as_ref().filter(|_| request.is_healed);
+        let healed = tokenizer.and_then(|tokenizer| tokenizer.decode(&request.prompt_ids, true).ok());
+        match healed.as_ref().or(request.prompt.as_ref()) {
+            Some(prompt) => prompt.clone(),
+            None => join_ids(&request.prompt_ids),
         }
     }
 
@@ -59,6 +64,9 @@ impl Generator<'_> {
                 write_logprobs(&record, &request.prompt_ids, notation, out)?;
             }
         }
+        if let Some(choices) = self.choices(request)? {
+            choices::write(&choices, out)?;
+        }
         self.report(&outcome.sequences, outcome.timings);
         Ok(outcome)
     }
@@ -89,10 +97,22 @@ impl Generator<'_> {
         }
     }
 
-    /// Warns if a text ends where the context is full.
-    pub(super) fn warn_of_context(&self, sequences: &[Sequence]) {
+    /// Warns if a text ends where the context is full, or before it is all that the constraint asks for.
+    pub(super) fn warn_of_ends(&self, sequences: &[Sequence]) {
         if fills_context(sequences) {
             self.warn_that("the text ends");
+        }
+        match (unfinished(sequences), sequences.len()) {
+            (0, _) => {}
+            (_, 1) => self.warn_of_unfinished("the text is not complete"),
+            (n, all) => self.warn_of_unfinished(format_args!("{n} of {all} texts are not complete")),
+        }
+    }
+
+    /// Warns of texts that a constraint would have go on.
+    pub(super) fn warn_of_unfinished(&self, what: impl std::fmt::Display) {
+        if !self.verbosity.quiet {
+            say(format_args!("warning: {what}: the constraint asks for more; raise --max-new-tokens"));
         }
     }
 
@@ -107,7 +127,7 @@ impl Generator<'_> {
     }
 
     fn report(&self, sequences: &[Sequence], timings: Timings) {
-        self.warn_of_context(sequences);
+        self.warn_of_ends(sequences);
         if self.verbosity.verbose > 0 {
             let decoded = timings.generated_tokens.saturating_sub(1);
             say(format_args!(
@@ -131,13 +151,16 @@ impl Generator<'_> {
     }
 
     /// The record of a finished request.
+    ///
+    /// # Errors
+    /// If the probabilities of choices cannot be computed.
     pub(super) fn record<'a>(
         &'a self,
         request: &Request,
         sequences: &'a [Sequence],
         timings: Timings,
-    ) -> GenerateRecord<'a> {
-        GenerateRecord {
+    ) -> Result<GenerateRecord<'a>> {
+        Ok(GenerateRecord {
             model: self.loaded.name.clone(),
             settings: self.loaded.record_settings(request.parameters.clone()),
             prompt: request.prompt.clone(),
@@ -148,8 +171,9 @@ impl Generator<'_> {
                 .enumerate()
                 .map(|(i, sequence)| self.sequence(i, sequence, &request.prompt_ids))
                 .collect(),
+            choices: self.choices(request)?,
             timings,
-        }
+        })
     }
 
     fn sequence<'a>(&'a self, index: usize, sequence: &'a Sequence, prompt: &[u32]) -> SequenceRecord<'a> {

@@ -28,13 +28,18 @@ pub fn meant(other: &str, parameters: bool, own: &[&'static str]) -> Option<(&'s
     let parameters = ours.chain(TRANSFORMERS_NAMES).filter(|_| parameters);
     // Short ones are nearly words of others: `context`, `content`.
     let own = own.iter().copied().filter(|name| name.len() > 7);
-    let mut keys = ["id"].into_iter().chain(PROMPT_KEYS).chain(parameters).chain(own);
-    keys.find(|name| is_nearly(other, name)).map(|name| ("nearly", name))
+    let keys = ["id"].into_iter().chain(PROMPT_KEYS).chain(parameters).chain(own);
+    let near = keys.filter(|name| is_nearly(other, name));
+    near.min_by_key(|name| strsim::osa_distance(&letters(other), &letters(name))).map(|name| ("nearly", name))
+}
+
+/// What counts of a name.
+fn letters(name: &str) -> String {
+    name.replace(['_', '-', ' '], "").to_lowercase()
 }
 
 /// Whether `other` differs from `name` in case, dashes, underscores, an s at its end or, if the name is long, a letter or two.
 fn is_nearly(other: &str, name: &str) -> bool {
-    let letters = |text: &str| text.replace(['_', '-', ' '], "").to_lowercase();
     let (other_letters, name_letters) = (letters(other), letters(name));
     let mistakes = match name_letters.len() {
         0..=4 => 0,

@@ -321,8 +321,8 @@ mod tests {
         assert!(serde_json::to_string(&kept.place).unwrap().ends_with(r#","input":{"note":2}}"#));
         let error = "\"title\" means nothing here, and --strict refuses such keys";
         refused(&Keys { strict: true, ..keys() }, text, error);
-        let error = "`guidance_scale` is a parameter of transformers that this program does not have; to carry it along: --keep guidance_scale";
-        refused(&keys(), r#"{"prompt": "a", "guidance_scale": 2}"#, error);
+        let error = "`dola_layers` is a parameter of transformers that this program does not have; to carry it along: --keep dola_layers";
+        refused(&keys(), r#"{"prompt": "a", "dola_layers": "low"}"#, error);
         let scored = Keys { parameters: false, ..keys() }
             .read(RowRecord::new(1), Ok(r#"{"text": "a", "top_p": 3}"#.into()))
             .unwrap();

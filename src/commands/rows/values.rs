@@ -1,12 +1,14 @@
 //! What the values of a row's keys mean.
 
+use std::path::Path;
+
 use anyhow::{Result, anyhow, bail};
 use gpt2::decode::{GenerationConfig, Meaning, parameter_meaning};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::entries::quoted;
-use crate::cli::Prompt;
+use crate::cli::{ConstraintFile, Prompt};
 
 /// Names of a row's text.
 pub const TEXT_KEYS: [&str; 2] = ["prompt", "text"];
@@ -55,7 +57,13 @@ pub fn parameter((key, value): (&str, &RawValue)) -> Result<(String, Value)> {
         );
     }
     let wrong = |fault: &str| anyhow!("`{key}` is {}, {fault}", quoted(value.get()));
-    let read = serde_json::from_str(value.get()).map_err(|_| wrong("which cannot be used"))?;
+    let mut read: Value = serde_json::from_str(value.get()).map_err(|_| wrong("which cannot be used"))?;
+    if let (Some(file), Value::String(text)) = (ConstraintFile::named(key), &read)
+        && !file.is_content(text)
+    {
+        // As the flag names it.
+        read = file.read(Path::new(text)).map_err(|fault| anyhow!("`{key}` {fault}"))?.into();
+    }
     if let Some(Meaning::Parameter(parameter)) = parameter_meaning(key) {
         // The number that was written: as an `f64`, another one might be shown.
         parameter.read_json(&read, &mut GenerationConfig::default()).map_err(|fault| wrong(&fault))?;

@@ -5,7 +5,7 @@ use gpt2::Error;
 use gpt2::analysis::score::Text;
 use serde_json::value::RawValue;
 
-use crate::cli::{Prompt, ScoreArgs, Verbosity};
+use crate::cli::{Prompt, ScoreArgs, TextArgs, Verbosity};
 use crate::commands::load::Loaded;
 use crate::commands::rows::{Row, quoted, text, token_ids};
 
@@ -135,7 +135,7 @@ impl Encoder<'_> {
 
     fn encode(&self, prompt: &Prompt, context: Option<&Prompt>) -> Result<Encoded> {
         let mut encoded = match context {
-            Some(context) => self.after(context, prompt)?,
+            Some(context) => after(self.loaded, &self.args.text, self.verbosity, context, prompt)?,
             None => {
                 let ids = self.loaded.text_ids(prompt, &self.args.text, self.verbosity)?;
                 let given = self.loaded.added_before(prompt);
@@ -171,64 +171,75 @@ impl Encoder<'_> {
         encoded.context.as_ref().is_some_and(|context| context[..] == self.loaded.start_token().as_slice()[..])
     }
 
-    /// The ids of a text after a context, as lm-evaluation-harness makes them: white space that ends the context goes to
-    /// the text, and the text's ids are those of both together after as many as the context alone has.
-    fn after(&self, context: &Prompt, prompt: &Prompt) -> Result<Encoded> {
-        let (kept, moved) = match context {
-            // Python's idea of white space.
-            Prompt::Text(text) => {
-                let kept = text.trim_end_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c));
-                (Prompt::Text(kept.to_owned()), text[kept.len()..].to_owned())
-            }
-            Prompt::Ids(ids) => (Prompt::Ids(ids.clone()), String::new()),
-        };
-        let (before, mut context_ids, _) = self.parts(&kept)?;
-        let ids = match (&kept, prompt) {
-            (Prompt::Text(kept), Prompt::Text(text)) => {
-                let (_, mut ids, after) = self.parts(&Prompt::Text(format!("{kept}{moved}{text}")))?;
-                ids.drain(..context_ids.len().min(ids.len()));
-                if !text.is_empty() {
-                    ids.extend(after);
-                }
-                ids
-            }
-            (_, prompt) => self.parts(prompt)?.1,
-        };
-        // What is moved to ids has no place there.
-        let moved = if matches!(prompt, Prompt::Text(_)) { moved.len() } else { 0 };
-        if context_ids.is_empty() && before.is_empty() {
-            context_ids
-                .push(self.loaded.start_token().context("the context is empty, and the model has no start token")?);
-        }
-        let ids = if matches!(prompt, Prompt::Text(text) if text.is_empty()) { vec![] } else { ids };
-        let given = before.len() + context_ids.len();
-        let bos = !before.is_empty();
-        Ok(Encoded {
-            ids: [&before[..], &context_ids, &ids].concat(),
-            given,
-            context: Some(if context_ids.is_empty() { before } else { context_ids }),
-            bos,
-            eos: false,
-            moved,
-        })
-    }
-
-    /// The ids of a prompt: those that the tokenizer puts before it, its own, and those after it.
-    fn parts(&self, prompt: &Prompt) -> Result<(Vec<u32>, Vec<u32>, Vec<u32>)> {
-        let mut ids = self.loaded.text_ids(prompt, &self.args.text, self.verbosity)?;
-        let after = match (prompt, &self.loaded.tokenizer) {
-            (Prompt::Text(_), Some(tokenizer)) => tokenizer.after_text().len(),
-            _ => 0,
-        };
-        let own = ids.split_off(self.loaded.added_before(prompt).min(ids.len()));
-        let (own, after) = own.split_at(own.len().saturating_sub(after));
-        Ok((ids, own.to_vec(), after.to_vec()))
-    }
-
     /// `<|endoftext|>`: the tokenizer's, if the model has it; without one, the token that starts a text.
     pub fn end_of_text(&self) -> Option<u32> {
         let vocab_size = self.loaded.model.config().vocab_size;
         let tokenizers = self.loaded.tokenizer.as_ref().and_then(|tokenizer| tokenizer.end_of_text());
         tokenizers.filter(|id| (*id as usize) < vocab_size).or_else(|| self.loaded.start_token())
     }
+}
+
+/// The ids of a text after a context, as lm-evaluation-harness makes them: white space that ends the context goes to
+/// the text, and the text's ids are those of both together after as many as the context alone has.
+pub fn after(
+    loaded: &Loaded,
+    flags: &TextArgs,
+    verbosity: Verbosity,
+    context: &Prompt,
+    prompt: &Prompt,
+) -> Result<Encoded> {
+    let parts = |prompt: &Prompt| parts(loaded, flags, verbosity, prompt);
+    let (kept, moved) = match context {
+        // Python's idea of white space.
+        Prompt::Text(text) => {
+            let kept = text.trim_end_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c));
+            (Prompt::Text(kept.to_owned()), text[kept.len()..].to_owned())
+        }
+        Prompt::Ids(ids) => (Prompt::Ids(ids.clone()), String::new()),
+    };
+    let (before, mut context_ids, _) = parts(&kept)?;
+    let ids = match (&kept, prompt) {
+        (Prompt::Text(kept), Prompt::Text(text)) => {
+            let (_, mut ids, after) = parts(&Prompt::Text(format!("{kept}{moved}{text}")))?;
+            ids.drain(..context_ids.len().min(ids.len()));
+            if !text.is_empty() {
+                ids.extend(after);
+            }
+            ids
+        }
+        (_, prompt) => parts(prompt)?.1,
+    };
+    // What is moved to ids has no place there.
+    let moved = if matches!(prompt, Prompt::Text(_)) { moved.len() } else { 0 };
+    if context_ids.is_empty() && before.is_empty() {
+        context_ids.push(loaded.start_token().context("the context is empty, and the model has no start token")?);
+    }
+    let ids = if matches!(prompt, Prompt::Text(text) if text.is_empty()) { vec![] } else { ids };
+    let given = before.len() + context_ids.len();
+    let bos = !before.is_empty();
+    Ok(Encoded {
+        ids: [&before[..], &context_ids, &ids].concat(),
+        given,
+        context: Some(if context_ids.is_empty() { before } else { context_ids }),
+        bos,
+        eos: false,
+        moved,
+    })
+}
+
+/// The ids of a prompt: those that the tokenizer puts before it, its own, and those after it.
+fn parts(
+    loaded: &Loaded,
+    flags: &TextArgs,
+    verbosity: Verbosity,
+    prompt: &Prompt,
+) -> Result<(Vec<u32>, Vec<u32>, Vec<u32>)> {
+    let mut ids = loaded.text_ids(prompt, flags, verbosity)?;
+    let after = match (prompt, &loaded.tokenizer) {
+        (Prompt::Text(_), Some(tokenizer)) => tokenizer.after_text().len(),
+        _ => 0,
+    };
+    let own = ids.split_off(loaded.added_before(prompt).min(ids.len()));
+    let (own, after) = own.split_at(own.len().saturating_sub(after));
+    Ok((ids, own.to_vec(), after.to_vec()))
 }

@@ -14,6 +14,7 @@ use gpt2::analysis::words::WordStarts;
 use gpt2::model::Packing;
 
 use self::asked::{Around, Asked, Encoder, ROW_KEYS};
+pub use self::asked::{Encoded, after};
 use self::records::{RowScore, Shown};
 use super::load::Loaded;
 use super::progress::TokenBar;

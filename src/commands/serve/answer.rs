@@ -146,7 +146,7 @@ impl Answer {
 
     /// The beginning of a completion.
     fn begin_choice(&self, number: usize, sample: usize, scored: Option<&[Arc<TokenLogprob>]>) -> Choice {
-        let mut choice = Choice::new(number * self.asked.n + sample);
+        let mut choice = Choice::new(number * self.asked.n + sample, self.asked.is_raw);
         let prompt = &self.asked.prompts[number];
         if self.asked.echo {
             choice.prompt(&prompt.text);
@@ -173,8 +173,14 @@ impl Answer {
         scored: Option<&[Arc<TokenLogprob>]>,
         sequences: Vec<Sequence>,
     ) -> Vec<ChoiceRecord> {
-        let nothing =
-            Sequence { ids: vec![], text: vec![], finish_reason: FinishReason::Length, score: None, logprobs: None };
+        let nothing = Sequence {
+            ids: vec![],
+            text: vec![],
+            finish_reason: FinishReason::Length,
+            score: None,
+            logprobs: None,
+            is_whole: None,
+        };
         let sequences = if self.asked.continues { sequences } else { vec![nothing] };
         let wanted = self.wanted(sequences);
         let choices = wanted.iter().enumerate();

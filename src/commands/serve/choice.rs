@@ -18,11 +18,13 @@ pub struct Choice {
     /// The text so far, as far as its tokens say.
     spelled: TextStream,
     characters: usize,
+    /// Whether the model's own log-probabilities are to be told, too.
+    is_raw: bool,
 }
 
 impl Choice {
-    pub fn new(index: usize) -> Self {
-        Self { index, ..Self::default() }
+    pub fn new(index: usize, is_raw: bool) -> Self {
+        Self { index, is_raw, ..Self::default() }
     }
 
     /// Takes the prompt's text.
@@ -53,16 +55,24 @@ impl Choice {
     }
 
     fn place(&mut self, id: u32, text: &[u8], scored: Option<&TokenLogprob>, pipeline: &Pipeline) {
-        let top = |token: &TokenLogprob| {
-            let itself = (token.id, token.logprob);
-            let missing = Some(itself).filter(|_| token.top.iter().all(|(id, _)| *id != token.id));
-            let all = token.top.iter().copied().chain(missing);
+        let top = |logprob: f32, top: &[(u32, f32)]| {
+            let missing = Some((id, logprob)).filter(|_| top.iter().all(|(other, _)| *other != id));
+            let all = top.iter().copied().chain(missing);
             TopLogprobs(all.map(|(id, logprob)| (token_text(id, pipeline), logprob)).collect())
         };
         let tokens = &mut self.tokens;
         tokens.tokens.push(token_text(id, pipeline));
         tokens.token_logprobs.push(scored.map(|token| token.logprob));
-        tokens.top_logprobs.push(scored.map(top));
+        tokens.top_logprobs.push(scored.map(|token| top(token.logprob, &token.top)));
+        if self.is_raw {
+            // Of the prompt's tokens they are the model's own anyway.
+            let raw = scored.map(|token| match &token.raw {
+                Some(raw) => (raw.logprob, &raw.top[..]),
+                None => (token.logprob, &token.top[..]),
+            });
+            tokens.raw_token_logprobs.get_or_insert_default().push(raw.map(|(logprob, _)| logprob));
+            tokens.raw_top_logprobs.get_or_insert_default().push(raw.map(|(logprob, best)| top(logprob, best)));
+        }
         tokens.text_offset.push(self.characters);
         self.characters += self.spelled.push(text).chars().count();
     }

@@ -58,3 +58,15 @@ fn one(prompt: &RawValue, pipeline: &Pipeline, echo: bool) -> Result<Prompt, Fau
     }
     Ok((text, ids))
 }
+
+/// A prompt after token healing.
+pub fn healed(text: String, ids: Vec<u32>, pipeline: &Pipeline, echo: bool) -> Result<Prompt, Fault> {
+    let blame = |error: gpt2::Error| Fault::from(error).about("prompt");
+    let healed = pipeline.heal(&ids, None, true).map_err(blame)?;
+    if healed.is_empty() {
+        return Ok((text, ids));
+    }
+    let shown = pipeline.tokenizer.as_ref().filter(|_| echo);
+    let shown = shown.map(|tokenizer| tokenizer.decode(&healed, false)).transpose().map_err(blame)?;
+    Ok((shown.unwrap_or(text), healed))
+}

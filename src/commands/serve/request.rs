@@ -37,6 +37,8 @@ pub struct Asked {
     pub echo: bool,
     /// How many alternatives it wants of each token, if it wants log-probabilities.
     pub logprobs: Option<usize>,
+    /// Whether it wants the model's own, too.
+    pub is_raw: bool,
     pub stream: bool,
     /// Whether a stream ends with the number of tokens.
     pub include_usage: bool,
@@ -163,6 +165,10 @@ impl Fields {
         let max_tokens = self.count("max_tokens", 0, u64::MAX)?;
         let mut config = self.config(pipeline, max_tokens)?;
         config.logprobs = logprobs.or(is_choice.then_some(0));
+        let is_raw = config.raw_logprobs;
+        if is_raw && logprobs.is_none() {
+            return Err(Fault::parameter("raw_logprobs", "`raw_logprobs` needs `logprobs`"));
+        }
         let scores = echo && logprobs.is_some();
         let continues = max_tokens != Some(0);
         let seed = config.seed.unwrap_or_else(rand_seed);
@@ -171,6 +177,8 @@ impl Fields {
         let mut beyond = None;
         let mut prompts = vec![];
         for ((text, ids), number) in prompt::read(prompt, pipeline, echo)?.into_iter().zip(0..) {
+            let (text, ids) =
+                if config.token_healing { prompt::healed(text, ids, pipeline, echo)? } else { (text, ids) };
             let is_beyond = scores && ids.len() == context + 1;
             if is_beyond && beyond.is_none() {
                 // All of it is scored. What follows can only be said without its first token, and then the context is full.
@@ -183,7 +191,7 @@ impl Fields {
             let decoding = Arc::new(decoding.clone().with_seed(seed.wrapping_add(number)));
             prompts.push(Prompt { ids, text, decoding });
         }
-        Ok(Asked { prompts, n, echo, logprobs, stream, include_usage, continues, is_choice })
+        Ok(Asked { prompts, n, echo, logprobs, is_raw, stream, include_usage, continues, is_choice })
     }
 
     /// The decoding parameters, which is all that is left.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::ids::{nested, parse_ids};
+use super::ids::{ids_of_json, nested, parse_ids};
 use super::range::Kind;
 use super::{EarlyStopping, OnContextLimit, Range};
 
@@ -58,7 +58,7 @@ pub(super) trait Field {
 }
 
 /// A single value.
-trait Scalar: Copy {
+pub(super) trait Scalar: Copy {
     const TAKES: Takes = Takes::One;
     /// The numbers that it is one of; none if it is not a number.
     const KIND: Option<Kind> = None;
@@ -207,7 +207,7 @@ macro_rules! counts {
     )+};
 }
 
-counts!(u64, usize);
+counts!(u32, u64, usize);
 
 const NOT_WHOLE: &str = "not a whole number of 0 or more";
 
@@ -361,12 +361,7 @@ impl Field for Vec<Vec<u32>> {
 
     /// A list of sequences, each a list of ids or a text as a flag takes it.
     fn read_json(&mut self, value: &Value) -> Result<(), Fault> {
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        let ids = |value: &Value| match value {
-            Value::Array(ids) => ids.iter().map(id).collect(),
-            value => value.as_str().and_then(|text| parse_ids(text).ok()),
-        };
-        let sequences = value.as_array().and_then(|sequences| sequences.iter().map(ids).collect());
+        let sequences = value.as_array().and_then(|sequences| sequences.iter().map(ids_of_json).collect());
         *self = sequences.ok_or("not a list of sequences of token ids")?;
         Ok(())
     }

@@ -16,8 +16,9 @@ use crate::json;
 const DEFAULT_TOP_K: usize = 50;
 
 /// Parameters that only some strategies use; to the others they mean nothing.
-const CONDITIONAL: [&str; 12] = [
+const CONDITIONAL: [&str; 16] = [
     "temperature",
+    "top_h",
     "top_k",
     "top_p",
     "min_p",
@@ -29,7 +30,13 @@ const CONDITIONAL: [&str; 12] = [
     "length_penalty",
     "early_stopping",
     "diversity_penalty",
+    "num_assistant_tokens",
+    "assistant_confidence_threshold",
+    "max_matching_ngram_size",
 ];
+
+/// Those of them that change how long it takes, and nothing else.
+const FOR_SPEED: [&str; 3] = ["num_assistant_tokens", "assistant_confidence_threshold", "max_matching_ngram_size"];
 
 /// The content of a `generation_config.json`.
 #[derive(Debug, Clone, Default)]
@@ -63,7 +70,7 @@ impl GenerationFile {
     /// The parameters in it that change what is generated.
     #[must_use]
     pub fn set(&self) -> Vec<&str> {
-        self.effective().map(|(key, _, _)| key).collect()
+        self.effective().map(|(key, _, _)| key).filter(|key| !FOR_SPEED.contains(key)).collect()
     }
 
     /// Those of [`set`](Self::set) that this program does not have.
@@ -148,15 +155,18 @@ impl GenerationFile {
 
 /// Whether a parameter of this name exists here and not in transformers.
 fn is_only_ours(meaning: Meaning, key: &str) -> bool {
-    const OURS: [&str; 11] = [
+    const OURS: [&str; 14] = [
         "bad_words",
         "frequency_penalty",
         "ignore_eos",
         "logit_bias",
         "logprobs",
+        "negative_prompt",
+        "negative_prompt_ids",
         "on_context_limit",
         "presence_penalty",
         "prompt_lookup",
+        "raw_logprobs",
         "sample",
         "seed",
         "stop",
@@ -200,6 +210,7 @@ impl GenerationConfig {
         let Some(suggested) = config.suggestions.take() else { return config };
         if config.samples() {
             config.temperature = config.temperature.or(suggested.temperature);
+            config.top_h = config.top_h.or(suggested.top_h);
             config.top_k = config.top_k.or(suggested.top_k);
             config.top_p = config.top_p.or(suggested.top_p);
             config.min_p = config.min_p.or(suggested.min_p);
@@ -218,6 +229,14 @@ impl GenerationConfig {
             config.early_stopping = config.early_stopping.or(suggested.early_stopping);
         } else if !config.assistant && config.penalty_alpha.is_none() {
             config.prompt_lookup = config.prompt_lookup.or(suggested.prompt_lookup);
+        }
+        if config.prompt_lookup.is_some() {
+            config.max_matching_ngram_size = config.max_matching_ngram_size.or(suggested.max_matching_ngram_size);
+        }
+        if config.assistant {
+            config.num_assistant_tokens = config.num_assistant_tokens.or(suggested.num_assistant_tokens);
+            let suggested = suggested.assistant_confidence_threshold;
+            config.assistant_confidence_threshold = config.assistant_confidence_threshold.or(suggested);
         }
         if config.num_beam_groups > 1 {
             config.diversity_penalty = config.diversity_penalty.or(suggested.diversity_penalty);
@@ -247,10 +266,10 @@ mod tests {
         assert_eq!(file(published).set(), [""; 0]);
         let tuned = file(
             r#"{"do_sample": true, "top_p": 0.9, "stop": 1, "presence_penalty": 1, "guidance_scale": 1.5,
-            "max_length": 20}"#,
+            "num_assistant_tokens": 20, "force_words_ids": [[1]], "max_length": 20}"#,
         );
-        assert_eq!(tuned.set(), ["do_sample", "top_p", "guidance_scale", "max_length"]);
-        assert_eq!(tuned.missing(), ["guidance_scale"]);
+        assert_eq!(tuned.set(), ["do_sample", "top_p", "guidance_scale", "force_words_ids", "max_length"]);
+        assert_eq!(tuned.missing(), ["force_words_ids"]);
     }
 
     #[test]

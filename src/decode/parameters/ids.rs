@@ -1,5 +1,8 @@
 //! Token ids as people write them.
 
+use serde_json::Value;
+
+use super::field::whole;
 use crate::error::{Error, Result};
 
 /// The sequences in a text such as `[[1, 2], [3]]`.
@@ -7,6 +10,14 @@ pub(super) fn nested(text: &str) -> Option<impl Iterator<Item = &str>> {
     let inner = text.trim().strip_prefix('[')?.strip_suffix(']')?.trim();
     let inner = inner.strip_prefix('[')?.strip_suffix(']')?;
     Some(inner.split(']').map(|ids| ids.trim_start_matches(|c: char| c.is_whitespace() || c == ',' || c == '[')))
+}
+
+/// Token ids in JSON: a list of them, or a text as [`parse_ids`] takes it.
+pub(super) fn ids_of_json(value: &Value) -> Option<Vec<u32>> {
+    match value {
+        Value::Array(ids) => ids.iter().map(|id| u32::try_from(whole(id)?).ok()).collect(),
+        value => parse_ids(value.as_str()?).ok(),
+    }
 }
 
 /// Token ids in a text, separated by white space or commas: `464 4583`, or a list of JSON, `[464, 4583]`.

@@ -7,16 +7,23 @@
 //! Reference: transformers 5.23.0, `generation/configuration_utils.py`; group beam and contrastive search 4.49.0; OpenAI's
 //! `/v1/completions` for presence and frequency penalty and logit bias.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod biases;
+mod constraint;
+mod decay;
 mod field;
 mod generation_file;
 mod ids;
 mod range;
+mod sequence_bias;
+mod texts;
+mod tokens;
 mod transformers;
 
+pub use biases::LogitBias;
+use constraint::CONSTRAINTS;
+pub use decay::Decay;
 use field::Field;
 pub use field::{Takes, Word};
 pub use generation_file::GenerationFile;
@@ -27,11 +34,14 @@ pub(super) use range::number;
 use serde_json::{Map, Value};
 pub use transformers::{Meaning, parameter_meaning};
 
+use super::constraint::Constraint;
 use crate::error::{Error, Result};
 use crate::json;
 
 /// The most beams, or candidates of a contrastive search: each is a row of the model.
 pub(super) const MOST_BEAMS: usize = 1024;
+/// The most tokens that a second model guesses at a time.
+const MOST_GUESSES: usize = 1024;
 /// The most samples of one prompt.
 const MOST_SAMPLES: usize = 1 << 16;
 /// Lower temperatures make logits overflow, and amount to greedy search anyway.
@@ -61,11 +71,13 @@ macro_rules! parameters {
             /// Values for parameters that are not set, each used only by a strategy that knows it: a temperature does not
             /// turn greedy search into sampling.
             pub suggestions: Option<Arc<GenerationConfig>>,
+            /// `regex`, `choices`, `json_schema` or `grammar` for a vocabulary: [`compile`](Self::compile).
+            pub constraint: Option<Arc<Constraint>>,
         }
 
         impl Default for GenerationConfig {
             fn default() -> Self {
-                Self { $($($name: $default,)+)+ eos_token_id: vec![], assistant: false, suggestions: None }
+                Self { $($($name: $default,)+)+ eos_token_id: vec![], assistant: false, suggestions: None, constraint: None }
             }
         }
 
@@ -88,6 +100,8 @@ parameters! {
         /// Divide the logits by T > 0: below 1 sharper, above 1 flatter
         temperature: Option<f64> = None, "T",
             Range::from(LEAST_TEMPERATURE).remark("leave it out for greedy decoding, in topk for the model's own distribution");
+        /// Keep the most probable of 100 tokens that together have at most H of their entropy, and the best in any case
+        top_h: Option<f64> = None, "H", Range::above(0.0).to(1.0);
         /// Keep the K most probable tokens
         top_k: Option<usize> = None, "K", Range::ANY;
         /// Keep the most probable tokens that together reach probability P
@@ -107,24 +121,53 @@ parameters! {
         presence_penalty: f64 = 0.0, "P", PENALTY;
         /// Subtract P for each time that a token has been generated; otherwise as `presence_penalty`
         frequency_penalty: f64 = 0.0, "P", PENALTY;
-        /// Add B, from -100 to 100, to the logit of token ID (repeatable)
-        logit_bias: BTreeMap<u32, f64> = BTreeMap::new(), "ID=B", Range::from(-100.0).to(100.0);
+        /// Add B, from -100 to 100, to the logit of a token, named by its id or, if it is not a number, by its text, such as
+        /// " time=5" (repeatable)
+        logit_bias: LogitBias = LogitBias::default(), "ID=B", Range::from(-100.0).to(100.0);
+        /// Add B to the logit of the last of these ids where the others come before it, such as "12 345=-2.5" (repeatable)
+        sequence_bias: Vec<(Vec<u32>, f64)> = vec![], "IDS=B", Range::ANY;
+        /// Make tokens of the prompt more likely (P > 1) or less likely (P < 1)
+        encoder_repetition_penalty: f64 = 1.0, "P", Range::above(0.0).off_at(1.0);
         /// Never repeat a sequence of N tokens; the prompt counts
         no_repeat_ngram_size: usize = 0, "N", Range::ANY;
+        /// Never generate a sequence of N tokens that the prompt has
+        encoder_no_repeat_ngram_size: usize = 0, "N", Range::ANY;
         /// Never generate this text (repeatable)
         bad_words: Vec<String> = vec![], "TEXT", Range::ANY;
         /// Never generate these ids in a row, such as "12 345" (repeatable)
         bad_words_ids: Vec<Vec<u32>> = vec![], "IDS", Range::ANY;
+        /// Generate no end-of-text token before prompt and continuation have N tokens together
+        min_length: usize = 0, "N", Range::ANY;
+        /// Generate at least N tokens before the end-of-text token; takes the place of `min_length`
+        min_new_tokens: usize = 0, "N", Range::ANY;
+        /// Never generate these tokens, such as "12 345"
+        suppress_tokens: Vec<u32> = vec![], "IDS", Range::ANY;
+        /// Do not begin with one of these tokens
+        begin_suppress_tokens: Vec<u32> = vec![], "IDS", Range::ANY;
+        /// Begin with this token if the prompt is a single token
+        forced_bos_token_id: Option<u32> = None, "ID", Range::ANY;
+        /// End with one of these tokens where the most tokens are reached; topk shows no effect until it appends tokens
+        forced_eos_token_id: Vec<u32> = vec![], "IDS", Range::ANY;
+        /// Make the end of text more likely with each token after the first START: its logit x grows by
+        /// |x| (FACTOR^n - 1), n tokens after them
+        exponential_decay_length_penalty: Option<Decay> = None, "START,FACTOR", Range::ANY;
+        /// Push the distribution away from that after another prompt, `negative_prompt` or else the prompt's last token
+        /// alone: u + G (c - u), with the log-probabilities c after the prompt and u after the other; 1 is off
+        guidance_scale: Option<f64> = None, "G", Range::ANY;
+        /// The text that `guidance_scale` pushes away from
+        negative_prompt: Option<String> = None, "TEXT", Range::ANY;
+        /// The same as ids
+        negative_prompt_ids: Option<Vec<u32>> = None, "IDS", Range::ANY;
+        /// Log-probabilities that add up to 1 again after all others; they change the scores of beams
+        renormalize_logits: bool = false, "BOOL", Range::ANY;
     }
     Decoding {
         /// Generate until prompt and continuation have N tokens together; takes the place of `max_new_tokens`
         max_length: Option<usize> = None, "N", Range::from(1.0);
-        /// Generate no end-of-text token before prompt and continuation have N tokens together
-        min_length: usize = 0, "N", Range::ANY;
         /// Generate at most N tokens
         max_new_tokens: usize = 50, "N", Range::from(1.0);
-        /// Generate at least N tokens before the end-of-text token
-        min_new_tokens: usize = 0, "N", Range::ANY;
+        /// Generate no more tokens after S seconds, but at least one
+        max_time: Option<f64> = None, "S", Range::ANY;
         /// Sample from the distribution; implied by `temperature`, `top_k`, `top_p` and the like
         sample: bool = false, "BOOL", Range::ANY;
         /// Seed for sampling
@@ -146,14 +189,34 @@ parameters! {
         penalty_alpha: Option<f64> = None, "A", UNIT;
         /// Guess up to N tokens ahead by looking them up in the text so far; same result, faster where text repeats
         prompt_lookup: Option<usize> = None, "N", Range::from(1.0);
+        /// The longest sequence of tokens that `prompt_lookup` looks for, down to a single one [default: 4, down to 2]
+        max_matching_ngram_size: Option<usize> = None, "N", Range::from(1.0);
+        /// How many tokens `assistant_model` guesses each time [default: 5 at first, up to 20 while it is right]
+        num_assistant_tokens: Option<usize> = None, "N", Range::from(1.0).to(MOST_GUESSES as f64);
+        /// End the guesses of `assistant_model` at one whose probability is below P [default: 0]
+        assistant_confidence_threshold: Option<f64> = None, "P", UNIT;
+        /// Let the model replace the prompt's last token by one that begins with it, for prompts that end inside a word
+        token_healing: bool = false, "BOOL", Range::ANY;
         /// Stop when this text is generated, and leave it out (repeatable)
         stop: Vec<String> = vec![], "TEXT", Range::ANY;
         /// Continue past the end-of-text token
         ignore_eos: bool = false, "BOOL", Range::ANY;
         /// When the context is full: stop, or crop (continue from the last n_positions tokens)
         on_context_limit: OnContextLimit = OnContextLimit::Stop, "WHAT", Range::ANY;
-        /// Report each token's log-probability and its K best alternatives
+        /// Report each token's log-probability and its K best alternatives, after all that shapes the distribution
         logprobs: Option<usize> = None, "K", Range::ANY;
+        /// Also report the model's own log-probabilities, before all that shapes the distribution
+        raw_logprobs: bool = false, "BOOL", Range::ANY;
+    }
+    Constraint {
+        /// Generate a text that matches this regular expression as a whole
+        regex: Option<String> = None, "RE", Range::ANY;
+        /// Generate one of these texts (repeatable), and report the probability of each
+        choices: Vec<String> = vec![], "TEXT", Range::ANY;
+        /// Generate JSON of the schema in this file
+        json_schema: Option<Value> = None, "F.json", Range::ANY;
+        /// Generate a text of the grammar in this file, written as for Lark
+        grammar: Option<String> = None, "F.lark", Range::ANY;
     }
 }
 
@@ -202,6 +265,8 @@ pub enum Group {
     Distribution,
     /// Length, strategy, stop rules and reports.
     Decoding,
+    /// What the text has to be, which shapes the distribution too.
+    Constraint,
 }
 
 impl Parameter {
@@ -249,7 +314,7 @@ impl Parameter {
     /// Whether setting it makes decoding sample. (So does `top_k`, except in contrastive search.)
     #[must_use]
     pub fn samples(&self) -> bool {
-        ["temperature", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"].contains(&self.name)
+        ["temperature", "top_h", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"].contains(&self.name)
     }
 
     /// Checks its value on its own.
@@ -303,6 +368,9 @@ impl GenerationConfig {
         let mut config = self.clone();
         let mut given = vec![];
         let mut do_sample = None;
+        if CONSTRAINTS.iter().any(|name| values.get(*name).is_some_and(|value| !value.is_null())) {
+            config.reset_constraints();
+        }
         let wrong = |name, fault| Error::parameter(name, format!("is {fault}"));
         for (key, value) in values {
             match parameter_meaning(key) {
@@ -359,27 +427,5 @@ impl GenerationConfig {
         PARAMETERS
             .iter()
             .try_for_each(|parameter| parameter.check(self).map_err(|fault| Error::parameter(parameter.name, fault)))
-    }
-
-    /// Turns the bad words into ids, since decoding works on ids: each is banned as written and with a space before it.
-    /// `encode` is the tokenizer, if the model has one.
-    ///
-    /// # Errors
-    /// [`Error::Parameter`] for a text that needs a tokenizer when there is none, and the errors of `encode`.
-    pub fn encode_texts(&mut self, encode: Option<impl Fn(&str) -> Result<Vec<u32>>>) -> Result<()> {
-        let Some(encode) = encode else {
-            return if !self.bad_words.is_empty() {
-                Err(Error::parameter("bad_words", "needs a tokenizer, and the model has none; use `bad_words_ids`"))
-            } else if !self.stop.is_empty() {
-                Err(Error::parameter("stop", "needs a tokenizer, and the model has none"))
-            } else {
-                Ok(())
-            };
-        };
-        for word in std::mem::take(&mut self.bad_words) {
-            self.bad_words_ids.push(encode(&word)?);
-            self.bad_words_ids.push(encode(&format!(" {word}"))?);
-        }
-        Ok(())
     }
 }

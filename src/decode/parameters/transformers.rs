@@ -49,25 +49,7 @@ pub(super) fn transformers_name(name: &str) -> &str {
 }
 
 /// Parameters of transformers that change what is generated. One that has become a parameter of ours may stay here.
-const MISSING: [&str; 17] = [
-    "begin_suppress_tokens",
-    "constraints",
-    "dola_layers",
-    "encoder_no_repeat_ngram_size",
-    "encoder_repetition_penalty",
-    "exponential_decay_length_penalty",
-    "force_words_ids",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "guidance_scale",
-    "max_time",
-    "renormalize_logits",
-    "sequence_bias",
-    "suppress_tokens",
-    "token_healing",
-    "top_h",
-    "watermarking_config",
-];
+const MISSING: [&str; 4] = ["constraints", "dola_layers", "force_words_ids", "watermarking_config"];
 
 /// Token ids that end a text: one, or a list of them; none if it is null. A negative id is that of no token.
 pub(super) fn ends(value: &Value) -> Result<Option<Vec<u32>>, Fault> {
@@ -96,6 +78,7 @@ impl GenerationConfig {
         self.sample = false;
         for warper in [
             &mut self.temperature,
+            &mut self.top_h,
             &mut self.top_p,
             &mut self.min_p,
             &mut self.typical_p,

@@ -3,20 +3,32 @@
 //! Each is a pure function on one row; [`Processors`] is the chain in transformers' order.
 //!
 //! Reference: transformers 5.23.0, `generation/logits_process.py` and, for the order, `_get_logits_processor` in
-//! `generation/utils.py`. OpenAI's logit bias stands where `sequence_bias` does, its two penalties after
-//! `repetition_penalty`.
+//! `generation/utils.py`. OpenAI's logit bias stands beside `sequence_bias`, its two penalties after
+//! `repetition_penalty`. (transformers has the penalty and the bans that look at the prompt for encoders, and gives them
+//! the prompt of a model that has none.)
 
+mod chain;
+mod guidance;
 mod penalties;
 mod warpers;
 
+pub use guidance::Guidance;
+
+use super::constraint::Constrained;
 use super::parameters::GenerationConfig;
+use crate::base::math;
 use crate::error::{Error, Result};
+use crate::logits;
 
 /// One step of the chain, with its parameters.
 #[derive(Debug, Clone, PartialEq)]
 enum Processor {
     /// Added to the scores of tokens.
     LogitBias(Vec<(u32, f32)>),
+    /// Added to the score of the last of a sequence of ids, after the others.
+    SequenceBias(Vec<(Vec<u32>, f32)>),
+    /// A repetition penalty for the prompt's tokens.
+    EncoderRepetitionPenalty(f32),
     RepetitionPenalty(f32),
     /// For what has been generated.
     OccurrencePenalties {
@@ -24,6 +36,7 @@ enum Processor {
         frequency: f32,
     },
     NoRepeatNgram(usize),
+    EncoderNoRepeatNgram(usize),
     BadWords(Vec<Vec<u32>>),
     /// No end of text among the first `min_new_tokens`, nor before prompt and continuation have `min_length`.
     MinTokens {
@@ -31,19 +44,47 @@ enum Processor {
         min_length: usize,
         eos_token_id: Vec<u32>,
     },
+    ForcedBos(u32),
+    /// The last token of as many as there may be.
+    ForcedEos {
+        ids: Vec<u32>,
+        max_new_tokens: usize,
+        max_length: Option<usize>,
+    },
+    Decay {
+        start: i64,
+        factor: f64,
+        eos_token_id: Vec<u32>,
+    },
+    Suppress(Vec<u32>),
+    /// At the first token that is not forced.
+    BeginSuppress {
+        ids: Vec<u32>,
+        forced_bos: bool,
+    },
     Temperature(f32),
+    TopH(f32),
     TopK(usize),
     TopP(f64),
     MinP(f32),
     TypicalP(f32),
     EpsilonCutoff(f32),
     EtaCutoff(f32),
+    Renormalize,
 }
 
 /// The processors of a configuration, in transformers' order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Processors {
+    /// Before the chain.
+    guidance: Option<Guidance>,
+    /// What changes scores whether tokens are drawn or not.
     chain: Vec<Processor>,
+    /// What the text has to be. After everything that might force another token, and before the warpers, so that what is
+    /// not allowed takes no place among the best.
+    constraint: Option<Constrained>,
+    /// What shapes the distribution for sampling, and what comes last.
+    warpers: Vec<Processor>,
     /// The number of tokens that the warpers always leave.
     min_tokens_to_keep: usize,
 }
@@ -52,121 +93,219 @@ impl Processors {
     /// The chain of a checked configuration. `warpers` says whether it includes the processors that shape the
     /// distribution for sampling; each of those keeps at least the best `min_tokens_to_keep` tokens.
     pub(super) fn new(config: &GenerationConfig, warpers: bool, min_tokens_to_keep: usize) -> Self {
-        let mut chain = vec![];
-        let biases: Vec<_> = config.logit_bias.iter().map(|(id, bias)| (*id, *bias as f32)).collect();
-        if biases.iter().any(|(_, bias)| *bias != 0.0) {
-            chain.push(Processor::LogitBias(biases));
+        Self {
+            guidance: Guidance::of(config),
+            chain: chain::chain(config),
+            constraint: Constrained::of(config),
+            warpers: chain::warpers(config, warpers, min_tokens_to_keep),
+            min_tokens_to_keep,
         }
-        if config.repetition_penalty != 1.0 {
-            chain.push(Processor::RepetitionPenalty(config.repetition_penalty as f32));
-        }
-        let (presence, frequency) = (config.presence_penalty as f32, config.frequency_penalty as f32);
-        if presence != 0.0 || frequency != 0.0 {
-            chain.push(Processor::OccurrencePenalties { presence, frequency });
-        }
-        if config.no_repeat_ngram_size > 0 {
-            chain.push(Processor::NoRepeatNgram(config.no_repeat_ngram_size));
-        }
-        let ends = |word: &Vec<u32>| matches!(word[..], [id] if config.ends().contains(&id));
-        let bad_words: Vec<_> = config.bad_words_ids.iter().filter(|word| !ends(word)).cloned().collect();
-        if !bad_words.is_empty() {
-            chain.push(Processor::BadWords(bad_words));
-        }
-        if config.min_new_tokens > 0 || config.min_length > 0 {
-            chain.push(Processor::MinTokens {
-                min_new_tokens: config.min_new_tokens,
-                min_length: if config.min_new_tokens > 0 { 0 } else { config.min_length },
-                eos_token_id: config.ends().to_vec(),
-            });
-        }
-        if warpers {
-            let given = |value: Option<f64>, off: f64| value.filter(|&x| x != off).map(|x| x as f32);
-            chain.extend(given(config.temperature, 1.0).map(Processor::Temperature));
-            chain.extend(config.top_k.filter(|&k| k != 0).map(|k| Processor::TopK(k.max(min_tokens_to_keep))));
-            chain.extend(config.top_p.filter(|&p| p != 1.0).map(Processor::TopP));
-            chain.extend(config.min_p.map(|p| Processor::MinP(p as f32)));
-            chain.extend(given(config.typical_p, 1.0).map(Processor::TypicalP));
-            chain.extend(given(config.epsilon_cutoff, 0.0).map(Processor::EpsilonCutoff));
-            chain.extend(given(config.eta_cutoff, 0.0).map(Processor::EtaCutoff));
-        }
-        Self { chain, min_tokens_to_keep }
     }
 
-    /// Checks that all ids in the chain are tokens of a model with this vocabulary.
+    /// Checks that all ids in the chain are tokens of a model with this vocabulary, after a prompt of `prompt` tokens (0 if
+    /// that is not known yet).
     ///
     /// # Errors
-    /// [`Error::Parameter`] with the parameter that has an id outside the vocabulary.
-    pub fn check(&self, vocab_size: usize) -> Result<()> {
-        let is_outside = |id: &u32| *id as usize >= vocab_size;
-        let outside = |processor: &Processor| match processor {
-            Processor::LogitBias(biases) => {
-                biases.iter().map(|(id, _)| *id).find(is_outside).map(|id| ("logit_bias", id))
+    /// [`Error::Parameter`] with the parameter that has an id outside the vocabulary, or that leaves no token.
+    pub fn check(&self, vocab_size: usize, prompt: usize) -> Result<()> {
+        let last = vocab_size - 1;
+        let outside = |name, ids: &[u32]| match ids.iter().find(|id| **id as usize > last) {
+            Some(id) => Err(Error::parameter(name, format!("has token id {id}, but the vocabulary ends at {last}"))),
+            None => Ok(()),
+        };
+        if let Some(ids) = self.guidance.as_ref().and_then(|guidance| guidance.negative_prompt_ids.as_ref()) {
+            outside("negative_prompt_ids", ids)?;
+        }
+        let mut suppressed: &[u32] = &[];
+        for processor in &self.chain {
+            match processor {
+                Processor::LogitBias(biases) => {
+                    biases.iter().try_for_each(|(id, _)| outside("logit_bias", &[*id]))?;
+                }
+                Processor::SequenceBias(biases) => {
+                    biases.iter().try_for_each(|(ids, _)| outside("sequence_bias", ids))?;
+                }
+                Processor::BadWords(words) => words.iter().try_for_each(|word| outside("bad_words_ids", word))?,
+                Processor::ForcedEos { ids, .. } => outside("forced_eos_token_id", ids)?,
+                // Elsewhere it does nothing.
+                Processor::ForcedBos(id) if prompt == 1 => outside("forced_bos_token_id", &[*id])?,
+                Processor::Decay { eos_token_id, .. } => {
+                    if let Some(id) = eos_token_id.iter().find(|id| **id as usize > last) {
+                        let fault = format!(
+                            "needs an end-of-text token, and the vocabulary, which ends at {last}, has no {id}"
+                        );
+                        return Err(Error::parameter("exponential_decay_length_penalty", fault));
+                    }
+                }
+                Processor::Suppress(ids) => suppressed = ids,
+                _ => {}
             }
-            Processor::BadWords(words) => {
-                words.iter().flatten().copied().find(is_outside).map(|id| ("bad_words_ids", id))
-            }
+        }
+        let forced = |processor: &Processor| match processor {
+            Processor::ForcedBos(id) if prompt == 1 => suppressed.contains(id).then_some("forced_bos_token_id"),
             _ => None,
         };
-        match self.chain.iter().find_map(outside) {
-            Some((name, id)) => {
-                let last = vocab_size - 1;
-                Err(Error::parameter(name, format!("has token id {id}, but the vocabulary ends at {last}")))
-            }
-            None => Ok(()),
+        if let Some(name) = self.chain.iter().find_map(forced) {
+            return Err(Error::parameter(name, "is among `suppress_tokens`: leave one of them out"));
+        }
+        let mut kept = vec![true; if suppressed.len() < vocab_size { 0 } else { vocab_size }];
+        suppressed.iter().for_each(|id| kept.get_mut(*id as usize).into_iter().for_each(|kept| *kept = false));
+        if kept.is_empty() || kept.contains(&true) {
+            Ok(())
+        } else {
+            Err(Error::parameter("suppress_tokens", "has every token of the vocabulary, which leaves none"))
         }
     }
 
-    /// Whether the chain changes nothing.
+    /// Whether nothing is changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.chain.is_empty()
+        self.guidance.is_none() && self.chain.is_empty() && self.constraint.is_none() && self.warpers.is_empty()
     }
 
-    /// The `k` for which the chain leaves only the best `k` tokens (more if they tie); none if it may leave others.
+    /// What the logits are combined with before the chain, if they are.
+    #[must_use]
+    pub fn guidance(&self) -> Option<&Guidance> {
+        self.guidance.as_ref()
+    }
+
+    /// The `k` for which only the best `k` tokens are left (more if they tie); none if others may be.
     pub(super) fn keeps_best(&self) -> Option<usize> {
-        match self.chain[..] {
+        if self.guidance.is_some() || !self.chain.is_empty() || self.constraint.is_some() {
+            return None;
+        }
+        match self.warpers[..] {
             [Processor::TopK(k), ..] | [Processor::Temperature(_), Processor::TopK(k), ..] => Some(k),
             _ => None,
         }
     }
 
-    /// Applies the chain to the logits (V) of the token after `ids`, the end of a prompt of `prompt` tokens and of what has
-    /// been `generated` after it. Tokens that are ruled out become `-inf`.
-    pub fn apply(&self, logits: &mut [f32], ids: &[u32], prompt: usize, generated: &[u32]) {
+    /// Applies the chain to the logits (V) of the token after `prompt` and what has been `generated` after it, of which a
+    /// step sees `ids`: all, or the last of them. Tokens that are ruled out become `-inf`. With [`guidance`](Self::guidance)
+    /// the logits are what that makes of them.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] if the constraint is too complex to be followed on.
+    pub fn apply(&self, logits: &mut [f32], ids: &[u32], prompt: &[u32], generated: &[u32]) -> Result<()> {
+        self.apply_around(logits, ids, prompt, generated, |constraint, logits| constraint.apply(logits, generated))
+    }
+
+    /// As [`apply`](Self::apply), and returns the probability of what the constraint ruled out, if there is one.
+    ///
+    /// # Errors
+    /// Those of [`apply`](Self::apply).
+    pub fn apply_and_measure(
+        &self,
+        logits: &mut [f32],
+        ids: &[u32],
+        prompt: &[u32],
+        generated: &[u32],
+    ) -> Result<Option<f64>> {
+        let mut removed = None;
+        self.apply_around(logits, ids, prompt, generated, |constraint, logits| {
+            let mut probs = logits.to_vec();
+            logits::log_softmax(&mut probs);
+            constraint.apply(logits, generated)?;
+            let ruled_out = probs.iter().zip(&*logits).filter(|(_, logit)| **logit == f32::NEG_INFINITY);
+            removed = Some(ruled_out.map(|(logprob, _)| math::exp(f64::from(*logprob))).sum::<f64>().min(1.0));
+            Ok(())
+        })?;
+        Ok(removed)
+    }
+
+    fn apply_around(
+        &self,
+        logits: &mut [f32],
+        ids: &[u32],
+        prompt: &[u32],
+        generated: &[u32],
+        constrain: impl FnOnce(&Constrained, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        self.chain.iter().for_each(|processor| self.apply_one(processor, logits, ids, prompt, generated));
+        if let Some(constraint) = &self.constraint {
+            constrain(constraint, logits)?;
+        }
+        self.warpers.iter().for_each(|processor| self.apply_one(processor, logits, ids, prompt, generated));
+        Ok(())
+    }
+
+    /// What the text has to be, if that is said.
+    pub(super) fn constraint(&self) -> Option<&Constrained> {
+        self.constraint.as_ref()
+    }
+
+    /// Fails if `largest`, the best score of the token after the `generated` ones, shows that nothing is left to choose from.
+    pub(crate) fn check_choice(&self, largest: f32, generated: &[u32]) -> Result<()> {
+        let dead_end = || self.constraint.as_ref()?.dead_end(generated);
+        match check_choice(largest) {
+            Err(error) if largest == f32::NEG_INFINITY => Err(dead_end().unwrap_or(error)),
+            outcome => outcome,
+        }
+    }
+
+    fn apply_one(&self, processor: &Processor, logits: &mut [f32], ids: &[u32], prompt: &[u32], generated: &[u32]) {
         let keep = self.min_tokens_to_keep;
-        for processor in &self.chain {
-            match processor {
-                Processor::LogitBias(biases) => penalties::logit_bias(logits, biases),
-                Processor::RepetitionPenalty(penalty) => penalties::repetition_penalty(logits, ids, *penalty),
-                Processor::OccurrencePenalties { presence, frequency } => {
-                    penalties::occurrence_penalties(logits, generated, *presence, *frequency);
-                }
-                Processor::NoRepeatNgram(n) => penalties::no_repeat_ngram(logits, ids, *n),
-                Processor::BadWords(words) => penalties::bad_words(logits, ids, words),
-                Processor::MinTokens { min_new_tokens, min_length, eos_token_id } => {
-                    if generated.len() < *min_new_tokens || prompt + generated.len() < *min_length {
-                        penalties::ban(logits, eos_token_id);
-                    }
-                }
-                Processor::Temperature(temperature) => warpers::temperature(logits, *temperature),
-                Processor::TopK(k) => warpers::top_k(logits, *k),
-                Processor::TopP(p) => warpers::top_p(logits, *p, keep),
-                Processor::MinP(p) => warpers::min_p(logits, *p, keep),
-                Processor::TypicalP(mass) => warpers::typical_p(logits, *mass, keep),
-                Processor::EpsilonCutoff(epsilon) => warpers::epsilon_cutoff(logits, *epsilon, keep),
-                Processor::EtaCutoff(epsilon) => warpers::eta_cutoff(logits, *epsilon, keep),
+        match processor {
+            Processor::LogitBias(biases) => penalties::logit_bias(logits, biases),
+            Processor::SequenceBias(biases) => penalties::sequence_bias(logits, ids, biases),
+            Processor::EncoderRepetitionPenalty(inverse) => penalties::repetition_penalty(logits, prompt, *inverse),
+            Processor::RepetitionPenalty(penalty) => penalties::repetition_penalty(logits, ids, *penalty),
+            Processor::OccurrencePenalties { presence, frequency } => {
+                penalties::occurrence_penalties(logits, generated, *presence, *frequency);
             }
+            Processor::NoRepeatNgram(n) => penalties::no_repeat_ngram(logits, ids, ids, *n),
+            Processor::EncoderNoRepeatNgram(n) => penalties::no_repeat_ngram(logits, ids, prompt, *n),
+            Processor::BadWords(words) => penalties::bad_words(logits, ids, words),
+            Processor::MinTokens { min_new_tokens, min_length, eos_token_id } => {
+                if generated.len() < *min_new_tokens || prompt.len() + generated.len() < *min_length {
+                    penalties::ban(logits, eos_token_id);
+                }
+            }
+            Processor::ForcedBos(id) => {
+                if prompt.len() == 1 && generated.is_empty() {
+                    penalties::force(logits, &[*id]);
+                }
+            }
+            Processor::ForcedEos { ids: forced, max_new_tokens, max_length } => {
+                let most = max_length.unwrap_or_else(|| prompt.len().saturating_add(*max_new_tokens));
+                if prompt.len() + generated.len() + 1 == most {
+                    penalties::force(logits, forced);
+                }
+            }
+            Processor::Decay { start, factor, eos_token_id } => {
+                let steps = generated.len() as i64 - start;
+                penalties::decay(logits, eos_token_id, steps, *factor);
+            }
+            Processor::Suppress(tokens) => penalties::ban(logits, tokens),
+            Processor::BeginSuppress { ids: tokens, forced_bos } => {
+                if generated.len() == usize::from(*forced_bos && prompt.len() == 1) {
+                    penalties::ban(logits, tokens);
+                }
+            }
+            Processor::Temperature(temperature) => warpers::temperature(logits, *temperature),
+            Processor::TopH(h) => warpers::top_h(logits, *h),
+            Processor::TopK(k) => warpers::top_k(logits, *k),
+            Processor::TopP(p) => warpers::top_p(logits, *p, keep),
+            Processor::MinP(p) => warpers::min_p(logits, *p, keep),
+            Processor::TypicalP(mass) => warpers::typical_p(logits, *mass, keep),
+            Processor::EpsilonCutoff(epsilon) => warpers::epsilon_cutoff(logits, *epsilon, keep),
+            Processor::EtaCutoff(epsilon) => warpers::eta_cutoff(logits, *epsilon, keep),
+            // Where nothing is left, that is said later.
+            Processor::Renormalize if logits::max(logits) == f32::NEG_INFINITY => {}
+            Processor::Renormalize => logits::log_softmax(logits),
         }
     }
 }
 
 /// Fails if `largest`, the best score after the processors, shows that they left nothing to choose from.
-pub(crate) fn check_choice(largest: f32) -> Result<()> {
+fn check_choice(largest: f32) -> Result<()> {
     if largest.is_finite() {
         return Ok(());
     }
     Err(Error::Numerics(if largest == f32::NEG_INFINITY {
-        "every token is ruled out: loosen `bad_words`, `no_repeat_ngram_size` or `min_new_tokens`".into()
+        "every token is ruled out: loosen what bans tokens, such as `bad_words`, `no_repeat_ngram_size`, `suppress_tokens` \
+         or `min_new_tokens`, or the constraint"
+            .into()
     } else {
         "the scores overflow: raise `temperature`, or bring `repetition_penalty` closer to 1".into()
     }))

@@ -15,6 +15,32 @@ pub fn temperature(logits: &mut [f32], temperature: f32) {
     }
 }
 
+/// Keeps the most probable of the best 100 tokens that together have at most `h` of the entropy of those 100, and the best
+/// in any case.
+///
+/// `TopHLogitsWarper`; Potraghloo et al. 2025, "Top-H Decoding".
+pub fn top_h(logits: &mut [f32], h: f32) {
+    /// How many tokens are looked at.
+    const BEST: usize = 100;
+    let best = logits::top_k(logits, BEST);
+    let scores: Vec<f32> = best.iter().map(|(_, score)| *score).collect();
+    let mut probs = vec![];
+    logits::softmax(&scores, &mut probs);
+    let shares: Vec<f32> =
+        probs.iter().map(|p| if *p > 0.0 { -p * math::ln(f64::from(*p)) as f32 } else { 0.0 }).collect();
+    let most = shares.iter().map(|share| f64::from(*share)).sum::<f64>() as f32 * h;
+    let mut sum = 0.0;
+    let mut kept = vec![];
+    for ((id, score), share) in best.into_iter().zip(shares) {
+        sum += f64::from(share);
+        if score == f32::NEG_INFINITY || (sum as f32 > most && !kept.is_empty()) {
+            break;
+        }
+        kept.push(id);
+    }
+    keep_only(logits, &kept);
+}
+
 /// Removes tokens that score lower than the `k`-th best; ties with it stay.
 ///
 /// `TopKLogitsWarper`; Fan et al. 2018, "Hierarchical Neural Story Generation".
@@ -200,6 +226,25 @@ mod tests {
         let mut row = logits(&[0.25; 4]);
         top_p(&mut row, 0.3, 1);
         assert_eq!(survivors(&row), [2, 3], "the later ones among ties");
+    }
+
+    #[test]
+    fn the_best_tokens_share_the_entropy() {
+        // Of 1.21 nats the tokens have 0.35, 0.35, 0.26 and 0.26.
+        let probs = [0.125, 0.5, 0.25, 0.125];
+        for (h, expected) in
+            [(0.1, vec![1]), (0.3, vec![1]), (0.6, vec![1, 2]), (0.8, vec![0, 1, 2]), (1.0, vec![0, 1, 2, 3])]
+        {
+            let mut row = logits(&probs);
+            top_h(&mut row, h);
+            assert_eq!(survivors(&row), expected, "{h}");
+        }
+        let mut row = vec![1.0; 300];
+        top_h(&mut row, 1.0);
+        assert!(survivors(&row).len() <= 100, "nothing beyond the best 100");
+        let mut row = [2.0, OUT, OUT];
+        top_h(&mut row, 0.5);
+        assert_eq!(row, [2.0, OUT, OUT], "a token that is ruled out has no share");
     }
 
     #[test]

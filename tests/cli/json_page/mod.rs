@@ -37,6 +37,7 @@ const SECTIONS: &[Section] = &[
         "output/generate::GenerateRecord",
         &[
             "generate -m demo \"Once upon a\" -n 3 --logprobs 2 --format json",
+            "generate -m demo \"Once upon a\" -n 3 --logprobs 2 --raw-logprobs --top-k 5 --seed 1 --format json",
             "generate -m demo \"Once upon a\" --num-beams 3 --num-return-sequences 2 --format json",
         ],
     ),

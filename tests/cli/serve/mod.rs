@@ -43,6 +43,23 @@ fn completions_are_those_of_the_command_line() {
             json!({"temperature": 0, "presence_penalty": 1.5, "frequency_penalty": 0.5, "logit_bias": {"262": -100}}),
             "--presence-penalty 1.5 --frequency-penalty 0.5 --logit-bias 262=-100",
         ),
+        (
+            json!({"temperature": 0, "guidance_scale": 1.6, "negative_prompt": "The", "suppress_tokens": [612, 373]}),
+            "--guidance-scale 1.6 --negative-prompt The --suppress-tokens 612,373",
+        ),
+        (
+            json!({"temperature": 0, "sequence_bias": [[[257, 582], -9], [[5822], 3]], "encoder_repetition_penalty": 0.8}),
+            "--sequence-bias 257,582=-9 --sequence-bias 5822=3 --encoder-repetition-penalty 0.8",
+        ),
+        (
+            json!({"num_beams": 3, "exponential_decay_length_penalty": [3, 1.4], "renormalize_logits": true, "min_length": 9}),
+            "--num-beams 3 --exponential-decay-length-penalty 3,1.4 --renormalize-logits --min-length 9",
+        ),
+        (json!({"temperature": 0, "max_time": 0}), "--max-time 0"),
+        (
+            json!({"temperature": 0, "max_length": 9, "forced_eos_token_id": 50256}),
+            "--max-length 9 --forced-eos-token-id 50256",
+        ),
         (json!({"num_beams": 4, "n": 2}), "--num-beams 4 --num-return-sequences 2"),
         (json!({"penalty_alpha": 0.6, "top_k": 4}), "--penalty-alpha 0.6 --top-k 4"),
         (
@@ -52,7 +69,7 @@ fn completions_are_those_of_the_command_line() {
     ] {
         let flags: Vec<String> = flags.split_whitespace().map(|flag| flag.replace('\u{1}', " ")).collect();
         let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        if !flags.contains(&"-n") {
+        if !flags.contains(&"-n") && !flags.contains(&"--max-length") {
             // OpenAI's default.
             flags.extend(["-n", "16"]);
         }
@@ -70,6 +87,32 @@ fn completions_are_those_of_the_command_line() {
         assert_eq!(answer["usage"], usage, "{body}");
         check_record(&answer, "output/openai::CompletionRecord");
     }
+}
+
+#[test]
+fn a_prompt_is_healed_and_raw_log_probabilities_stand_beside() {
+    let server = Server::demo();
+    let body =
+        json!({"prompt": "Once upon a ti", "token_healing": true, "temperature": 0, "max_tokens": 3, "echo": true});
+    assert_eq!(texts(&server.complete(&body)), ["Once upon a time there was a"]);
+    let body = json!({
+        "prompt": "Once upon a", "temperature": 0, "max_tokens": 3, "logprobs": 2, "raw_logprobs": true,
+        "repetition_penalty": 1.5,
+    });
+    let answer = server.complete(&body);
+    check_record(&answer, "output/openai::CompletionRecord");
+    let flags = ["-n", "3", "--logprobs", "2", "--raw-logprobs", "--repetition-penalty", "1.5"];
+    let tokens = generated("Once upon a", &flags)[0]["logprobs"].clone();
+    let told = &answer["choices"][0]["logprobs"];
+    for (i, token) in tokens.as_array().unwrap().iter().enumerate() {
+        assert_eq!(told["token_logprobs"][i], token["logprob"]);
+        assert_eq!(told["raw_token_logprobs"][i], token["raw_logprob"]);
+        assert_eq!(
+            told["raw_top_logprobs"][i][token["raw_top"][1]["token"].as_str().unwrap()],
+            token["raw_top"][1]["logprob"]
+        );
+    }
+    assert_eq!(told["raw_token_logprobs"].as_array().unwrap().len(), 3);
 }
 
 #[test]

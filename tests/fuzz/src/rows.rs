@@ -14,7 +14,8 @@ pub const PARAMETERS: &str = "\
     min_new_tokens min_length max_length bad_words bad_words_ids stop ignore_eos logprobs sequence_bias \
     logit_bias suppress_tokens begin_suppress_tokens forced_bos_token_id forced_eos_token_id \
     exponential_decay_length_penalty guidance_scale negative_prompt renormalize_logits token_healing \
-    presence_penalty frequency_penalty prompt_lookup regex choices";
+    presence_penalty frequency_penalty prompt_lookup max_matching_ngram_size num_assistant_tokens \
+    assistant_confidence_threshold negative_prompt_ids max_time raw_logprobs regex choices";
 
 const KEYS: &str = "\
     id line prompt text prompt_ids ids context context_ids candidates input error ok temperatur top-k meta";

@@ -1,0 +1,194 @@
+//! From what a constraint says to a parser over the tokens of a vocabulary.
+
+use std::sync::Arc;
+
+use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, InferenceCapabilities, TokRxInfo, TokTrie};
+use llguidance::{ParserFactory, regex_to_lark};
+use regex_syntax::hir::{Hir, HirKind, Look};
+
+use super::super::stop::Detokenize;
+use super::parser::{Root, guarded};
+use super::{Constraint, Source, schema};
+use crate::error::{Error, Result};
+
+/// The bytes of a model's tokens, as a tree.
+pub struct Vocabulary {
+    factory: ParserFactory,
+    lengths: Arc<[u16]>,
+}
+
+/// What a constraint may take: some tenths of a second for the start and for a token, some hundred megabytes. What llguidance
+/// allows by itself is too little for a schema with thousands of properties.
+const LIMITS: ParserLimits = ParserLimits {
+    max_items_in_row: 200_000,
+    initial_lexer_fuel: 10_000_000,
+    step_lexer_fuel: 3_000_000,
+    step_max_items: 4_000_000,
+    max_lexer_states: 250_000,
+    max_grammar_size: 500_000,
+    precompute_large_lexemes: true,
+    verbose_errors: false,
+};
+
+/// The longest token, in bytes: a limit of the tree.
+const LONGEST_TOKEN: usize = 1000;
+/// The longest text of a constraint, in bytes.
+const LONGEST_SOURCE: usize = 1 << 20;
+/// How deep brackets may lie in one another.
+const DEEPEST: usize = 200;
+/// The stack of a thread that compiles: some of what it does calls itself, as deep as the constraint is nested.
+const STACK: usize = 256 << 20;
+
+impl Vocabulary {
+    /// That of a model with `vocab_size` tokens. A token without text, as special ones are, never matches.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a token that is too long.
+    pub fn new(vocab_size: usize, text: &dyn Detokenize) -> Result<Self> {
+        let tokens: Vec<Vec<u8>> = (0..vocab_size as u32).map(|id| text.token_bytes(id).to_vec()).collect();
+        if let Some((id, token)) = tokens.iter().enumerate().find(|(_, token)| token.len() > LONGEST_TOKEN) {
+            return Err(Error::Usage(format!(
+                "token {id} has {} bytes; with a constraint the most are {LONGEST_TOKEN}",
+                token.len()
+            )));
+        }
+        // Where a token has this byte first, the tree takes it for a special one; no text has it.
+        let tokens: Vec<Vec<u8>> = tokens
+            .into_iter()
+            .map(|token| if token.first() == Some(&TokTrie::SPECIAL_TOKEN_MARKER) { vec![] } else { token })
+            .collect();
+        let lengths = tokens.iter().map(|token| token.len() as u16).collect();
+        let factory = guarded(|| {
+            let trie = TokTrie::from(&TokRxInfo::new(vocab_size as u32, INVALID_TOKEN), &tokens);
+            // One that does not know how a text is split into tokens, so that no way is preferred to another.
+            let environment: llguidance::toktrie::TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+            let slices = llguidance::earley::SlicedBiasComputer::general_slices();
+            let mut factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices)?;
+            factory.quiet();
+            *factory.limits_mut() = LIMITS;
+            Ok(factory)
+        });
+        let factory =
+            factory.map_err(|fault| Error::Usage(format!("constraints cannot use this vocabulary: {fault}")))?;
+        Ok(Self { factory, lengths })
+    }
+
+    /// Compiles a constraint.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] if it is malformed or too complex.
+    pub fn compile(&self, source: &Source) -> Result<Arc<Constraint>> {
+        let root = std::thread::scope(|scope| {
+            let compile = || self.root(source);
+            let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, compile);
+            thread.map(|thread| thread.join().unwrap_or_else(|_| Err("cannot be compiled".to_owned())))
+        });
+        let root = root.unwrap_or_else(|fault| Err(format!("cannot be compiled: {fault}")));
+        let root = root.map_err(|fault| Error::parameter(source.name(), crate::printable::line(&fault)))?;
+        let constraint = Constraint::new(source.clone(), root);
+        let start = constraint.status(&[])?;
+        match constraint.dead_end(&[]) {
+            Some(error) if !start.is_complete => Err(error),
+            _ => Ok(Arc::new(constraint)),
+        }
+    }
+
+    /// The parser that starts; or what is wrong, to follow the constraint's name.
+    fn root(&self, source: &Source) -> Result<Root, String> {
+        let grammar = match source {
+            Source::Regex(regex) => of_regex(&parse(regex)?)?,
+            Source::Choices(choices) => {
+                let literals = choices.iter().map(|choice| Hir::literal(choice.as_bytes())).collect();
+                of_regex(&Hir::alternation(literals))?
+            }
+            Source::JsonSchema(value) => {
+                schema::check(value).map_err(|fault| format!("is not a schema that can be followed: {fault}"))?;
+                TopLevelGrammar::from_json_schema(value.clone())
+            }
+            Source::Grammar(lark) => {
+                check_size(lark)?;
+                TopLevelGrammar::from_lark(lark.clone())
+            }
+        };
+        let what = match source {
+            Source::Regex(_) | Source::Choices(_) => "cannot be followed",
+            Source::JsonSchema(_) => "is not a schema that can be followed",
+            Source::Grammar(_) => "is not a grammar that can be followed",
+        };
+        let parser = guarded(|| {
+            let mut parser = self.factory.create_parser(grammar)?;
+            let warnings = parser.grammar_warnings();
+            anyhow::ensure!(warnings.is_empty(), "{}", warnings.join("; "));
+            parser.start_without_prompt();
+            Ok(parser)
+        });
+        let parser = parser.map_err(|fault| format!("{what}: {}", plain(&fault)))?;
+        Ok(Root::new(parser, Arc::clone(&self.lengths)))
+    }
+}
+
+/// A fault in our words.
+fn plain(fault: &str) -> String {
+    const PLAIN: [(&str, &str); 3] = [
+        ("Unimplemented keys:", "keywords that are not supported:"),
+        (
+            "oneOf constraints are not supported. Enable 'coerce_one_of' option to approximate oneOf with anyOf",
+            "oneOf is supported only if its options exclude each other by their types or constants; use anyOf",
+        ),
+        (
+            "Only absolute $ref's (#/...) are supported without 'referencing' feature; ref",
+            "only references from the root (#/...) are supported, not",
+        ),
+    ];
+    PLAIN.iter().fold(fault.to_owned(), |fault, (theirs, ours)| fault.replace(theirs, ours))
+}
+
+/// The expression, or where and why it is none.
+fn parse(regex: &str) -> Result<Hir, String> {
+    check_size(regex)?;
+    let hir = regex_syntax::parse(regex).map_err(|error| {
+        let (why, at) = match &error {
+            regex_syntax::Error::Parse(error) => (error.kind().to_string(), error.span().start.offset),
+            regex_syntax::Error::Translate(error) => (error.kind().to_string(), error.span().start.offset),
+            error => return format!("is not a regular expression: {error}"),
+        };
+        format!("is not a regular expression: {why} (at byte {at})")
+    })?;
+    if hir.properties().look_set().iter().any(|look| !matches!(look, Look::Start | Look::End)) {
+        return Err(
+            "looks at what is around a place (`\\b`, or line by line `^` and `$`), which is not supported".to_owned()
+        );
+    }
+    Ok(hir)
+}
+
+/// A grammar of one terminal.
+fn of_regex(hir: &Hir) -> Result<TopLevelGrammar, String> {
+    // Written anew, it means the same without flags. A group of this name would be a lookahead to llguidance.
+    let regex = hir.to_string().replace("(?P<stop>", "(?:");
+    if *hir.kind() == HirKind::Empty {
+        return Ok(TopLevelGrammar::from_lark("start: \"\"".to_owned()));
+    }
+    let grammar = format!("start: /{}/", regex_to_lark(&regex, ""));
+    Ok(TopLevelGrammar::from_lark(grammar))
+}
+
+fn check_size(text: &str) -> Result<(), String> {
+    if text.len() > LONGEST_SOURCE {
+        return Err(format!("has {} bytes, and the most are {LONGEST_SOURCE}", text.len()));
+    }
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    if deepest > DEEPEST {
+        return Err(format!("is nested too deeply: {deepest} brackets, and the most are {DEEPEST}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! llguidance's parser as a value: what it has read decides what it says, and nothing it is given makes it panic.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use llguidance::TokenParser;
+use llguidance::api::StopReason;
+use llguidance::panic_utils::catch_unwind;
+
+use super::Mask;
+
+/// Where all parsers of a constraint start.
+pub(super) struct Root {
+    parser: TokenParser,
+    /// The number of bytes of each token; 0 for those that have no text.
+    lengths: Arc<[u16]>,
+}
+
+/// A parser that has read some tokens.
+#[derive(Clone)]
+pub(super) struct Parser(TokenParser);
+
+impl Root {
+    pub fn new(parser: TokenParser, lengths: Arc<[u16]>) -> Self {
+        Self { parser, lengths }
+    }
+
+    /// A parser that shares nothing with earlier ones.
+    pub fn start(&self) -> Parser {
+        Parser(self.parser.deep_clone())
+    }
+
+    /// The number of bytes of `ids`.
+    pub fn bytes(&self, ids: &[u32]) -> usize {
+        ids.iter().map(|&id| self.length(id)).sum()
+    }
+
+    fn length(&self, id: u32) -> usize {
+        self.lengths.get(id as usize).copied().unwrap_or_default().into()
+    }
+}
+
+impl Parser {
+    /// The parser after one token more; none if the token may not follow.
+    pub fn after(mut self, id: u32, root: &Root) -> Result<Option<Self>, String> {
+        if root.length(id) == 0 {
+            return Ok(None);
+        }
+        guarded(|| {
+            let goes_on = self.0.validate_token(id)?;
+            if goes_on {
+                self.0.consume_token(id)?;
+            }
+            Ok(goes_on.then_some(self))
+        })
+    }
+
+    /// Whether what it has read matches as it is.
+    pub fn is_complete(&mut self) -> bool {
+        guarded(|| Ok(self.0.is_accepting())).unwrap_or_default()
+    }
+
+    /// The tokens that may follow. To be asked last: a parser that nothing may follow reads no more.
+    pub fn mask(&mut self) -> Result<Mask, String> {
+        guarded(|| {
+            let mask = match self.0.compute_mask() {
+                Ok(mask) => mask.as_slice().to_vec(),
+                Err(_) if self.0.stop_reason() == StopReason::NoExtensionBias => vec![],
+                Err(fault) => return Err(fault),
+            };
+            // It keeps a copy, which would be copied on.
+            self.0.invalidate_bias_cache();
+            Ok(mask)
+        })
+    }
+}
+
+/// What llguidance answers, or what it says is wrong, on one line.
+pub(super) fn guarded<T>(ask: impl FnOnce() -> anyhow::Result<T>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(ask)).map_err(|fault| {
+        let fault = format!("{fault:#}");
+        if fault.starts_with("panic:") {
+            return "the parser cannot handle it".to_owned();
+        }
+        // Without the excerpts, in which an arrow shows the place.
+        let is_excerpt =
+            |line: &str| line.starts_with('^') || line.split_once(" | ").is_some_and(|(n, _)| n.parse::<u32>().is_ok());
+        let lines = fault.lines().map(str::trim).filter(|line| !line.is_empty() && !is_excerpt(line));
+        lines.collect::<Vec<_>>().join("; ")
+    })
+}

@@ -1,0 +1,217 @@
+//! Constraints: a regular expression, choices, JSON of a schema, a grammar.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::harness::{gpt2, tiny};
+
+const DEMO: [&str; 3] = ["generate", "-m", "demo"];
+
+fn demo(more: &[&str]) -> crate::harness::Run {
+    gpt2(&[&DEMO, more].concat())
+}
+
+fn text(record: &Value, sequence: usize) -> String {
+    record["sequences"][sequence]["text"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_completion_matches_and_ends_where_nothing_can_follow() {
+    let found = demo(&["--prompt", "Once upon a time", "--regex", r" there was a (cat|dog)\.", "--format", "json"]);
+    let found = found.succeeds().json();
+    assert!([" there was a cat.", " there was a dog."].contains(&&*text(&found, 0)), "{found}");
+    assert_eq!(found["sequences"][0]["finish_reason"], "stop");
+    for more in [
+        &["--sample", "--seed", "1", "--num-return-sequences", "5"][..],
+        &["--temperature", "2", "--top-k", "2", "--seed", "4"],
+        &["--num-beams", "3", "--num-return-sequences", "3"],
+        &["--num-beams", "4", "--num-beam-groups", "2", "--diversity-penalty", "1"],
+        &["--penalty-alpha", "0.6", "--top-k", "4"],
+        &["--prompt-lookup", "3"],
+        &["--assistant-model", "demo"],
+        &["--guidance-scale", "1.5"],
+    ] {
+        let base = ["--prompt", "The number is", "--regex", r" [1-9][0-9]{2,4}(, [0-9]+){0,2}\.", "--format", "json"];
+        let found = demo(&[&base, more].concat()).succeeds().json();
+        let regex = regex::Regex::new(r"^ [1-9][0-9]{2,4}(, [0-9]+){0,2}\.$").unwrap();
+        for (i, sequence) in found["sequences"].as_array().unwrap().iter().enumerate() {
+            assert!(regex.is_match(&text(&found, i)) && sequence["finish_reason"] == "stop", "{more:?}: {sequence}");
+        }
+    }
+    // Tokens that are half a character.
+    let emoji = demo(&["--prompt", "Once", "--regex", "[😀-😎]{3}é", "--completion-only"]).succeeds().stdout();
+    assert!(emoji.chars().count() == 5 && emoji.ends_with("é\n"), "{emoji:?}");
+    // Ids alone are enough for the prompt.
+    let ids = demo(&["--ids", "464 4583", "--regex", "[0-9]", "--format", "json"]).succeeds().json();
+    assert_eq!(text(&ids, 0).len(), 1);
+}
+
+#[test]
+fn what_breaks_off_is_said() {
+    let base = ["--prompt", "Once", "--regex", "[a-z ]{200}", "-n", "5"];
+    let done = demo(&base).succeeds();
+    let warning = "warning: the text is not complete: the constraint asks for more; raise --max-new-tokens\n";
+    assert_eq!(done.stderr(), warning);
+    let found = demo(&[&base[..], &["--format", "json"]].concat()).succeeds();
+    assert_eq!(found.json()["sequences"][0]["finish_reason"], "length");
+    assert_eq!(found.stderr(), warning);
+    // Complete at any length.
+    assert_eq!(demo(&["--prompt", "Once", "--regex", "[a-z ]*", "-n", "5"]).succeeds().stderr(), "");
+    let rows = "{\"prompt\": \"Once\"}\n".repeat(3);
+    let done = demo(&["--input", "-", "--regex", "[a-z ]{200}", "-n", "5"]).stdin(rows).succeeds();
+    assert!(done.stderr().contains("warning: the texts of 3 rows are not complete"), "{}", done.stderr());
+}
+
+#[test]
+fn choices_have_the_probabilities_of_candidates() {
+    let choices = [" time", " house", " time ago"];
+    let flags = |flag: &'static str| choices.iter().flat_map(move |choice| [flag, *choice]);
+    let base = ["--prompt", "Once upon a"];
+    let all: Vec<&str> = base.into_iter().chain(flags("--choices")).chain(["--format", "json"]).collect();
+    let found = demo(&all).succeeds().json();
+    assert!(choices.contains(&&*text(&found, 0)), "one of which begins another");
+    let score = ["score", "-m", "demo", "--context", "Once upon a", "--format", "json"];
+    let scores = gpt2(&score.into_iter().chain(flags("--candidate")).collect::<Vec<_>>()).succeeds().json();
+    for (i, choice) in choices.iter().enumerate() {
+        let (ours, theirs) = (&found["choices"][i], &scores["candidates"][i]["sum_logprob"]);
+        assert_eq!((&ours["text"], &ours["logprob"]), (&json!(choice), theirs));
+        assert!((ours["prob"].as_f64().unwrap() - theirs.as_f64().unwrap().exp()).abs() < 1e-12);
+    }
+    let shown: Vec<&str> = base.into_iter().chain(flags("--choices")).collect();
+    let shown = demo(&shown).succeeds().stdout();
+    assert_eq!(shown.lines().filter(|line| line.starts_with('"')).count(), 3, "{shown}");
+    // There are fewer texts than beams only if there are fewer tokens.
+    let beams = ["--num-beams", "3", "--num-return-sequences", "3", "--length-penalty", "0"];
+    let found = demo(&[&all[..], &beams].concat()).succeeds().json();
+    assert_eq!((found["sequences"].as_array().unwrap().len(), &*text(&found, 0)), (3, " time"));
+}
+
+#[test]
+fn topk_says_how_much_was_removed() {
+    let topk = |more: &[&str]| {
+        let base = ["topk", "-m", "demo", "--prompt", "Once upon a", "-k", "50257", "--format", "json"];
+        gpt2(&[&base, more].concat()).succeeds().json()["positions"][0].clone()
+    };
+    let (plain, found) = (topk(&[]), topk(&["--regex", " [a-h].*"]));
+    let token = |next: &Value| next["token"].as_str().unwrap().to_owned();
+    let starts = |token: &str| token == " " || (token.starts_with(' ') && matches!(token.as_bytes()[1], b'a'..=b'h'));
+    let allowed = |token: &str| starts(token) && !token.contains('\n');
+    let all = plain["next"].as_array().unwrap();
+    let left: f64 = all.iter().filter(|next| allowed(&token(next))).map(|next| next["prob"].as_f64().unwrap()).sum();
+    assert!((found["removed"].as_f64().unwrap() - (1.0 - left)).abs() < 1e-6, "{} {left}", found["removed"]);
+    for next in found["next"].as_array().unwrap().iter().take(50) {
+        assert!(allowed(&token(next)), "{next}");
+        let own = all.iter().find(|own| own["id"] == next["id"]).unwrap()["prob"].as_f64().unwrap();
+        assert!((next["prob"].as_f64().unwrap() - own / left).abs() < 1e-6);
+    }
+    assert!(plain.get("removed").is_none());
+    // What is not allowed takes no place among the best.
+    assert_eq!(topk(&["--regex", " [a-h].*", "--top-k", "5"])["next"].as_array().unwrap().len(), 5);
+}
+
+#[test]
+fn rows_and_files_say_what_flags_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let (schema, grammar) = (folder.path().join("s.json"), folder.path().join("g.lark"));
+    let content = json!({"type": "object", "properties": {"name": {"enum": ["Tom", "Ann"]}, "age": {"type": "integer",
+        "minimum": 10, "maximum": 99}}, "required": ["name", "age"], "additionalProperties": false});
+    fs::write(&schema, content.to_string()).unwrap();
+    fs::write(&grammar, "start: \" a\" (\" cat\" | \" dog\")+ end\nend: \".\" | \"!\"\n").unwrap();
+    let (schema, grammar) = (schema.to_str().unwrap(), grammar.to_str().unwrap());
+    let rows = [
+        json!({"prompt": "A", "json_schema": content}),
+        json!({"prompt": "A", "json_schema": content.to_string()}),
+        json!({"prompt": "A", "json_schema": schema}),
+        json!({"prompt": "A", "grammar": fs::read_to_string(grammar).unwrap()}),
+        json!({"prompt": "A", "grammar": grammar}),
+        json!({"prompt": "A", "regex": " [0-9]{3}"}),
+        json!({"prompt": "A", "choices": [" x", " y"]}),
+        json!({"prompt": "A"}),
+    ];
+    let rows: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    let done = demo(&["--input", "-", "--ordered", "--regex", " b{3}", "--top-k", "5", "--seed", "2"]).stdin(&rows);
+    let records = done.succeeds().json_lines();
+    let value: Value = serde_json::from_str(&text(&records[0], 0)).unwrap();
+    assert!(["Tom", "Ann"].contains(&value["name"].as_str().unwrap()) && value["age"].is_u64());
+    assert_eq!((text(&records[1], 0), text(&records[2], 0)), (text(&records[0], 0), text(&records[0], 0)));
+    assert_eq!(text(&records[3], 0), text(&records[4], 0));
+    assert!(text(&records[3], 0).starts_with(" a "));
+    assert!(text(&records[5], 0)[1..].parse::<u16>().is_ok());
+    assert_eq!(records[6]["choices"].as_array().unwrap().len(), 2);
+    assert_eq!(text(&records[7], 0), " bbb", "that of all rows");
+    // A row is the same alone, and in a batch.
+    let alone =
+        demo(&["--input", "-", "--ordered", "--regex", " b{3}", "--top-k", "5", "--seed", "2", "--batch-size", "1"]);
+    let alone = alone.stdin(&rows).succeeds().json_lines();
+    assert!(alone.iter().zip(&records).all(|(a, b)| a["sequences"] == b["sequences"]));
+    for (flag, file, row) in [("--json-schema", schema, 0), ("--grammar", grammar, 3)] {
+        let found = demo(&["--prompt", "A", flag, file, "--top-k", "5", "--seed", "2", "--format", "json"]);
+        assert_eq!(text(&found.succeeds().json(), 0), text(&records[row], 0));
+    }
+}
+
+#[test]
+fn bad_constraints_are_usage_errors_that_name_the_flag() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let cases = [
+        ("--regex", String::new(), "--regex is empty"),
+        ("--regex", "(".into(), "--regex is not a regular expression: unclosed group (at byte 0)"),
+        ("--regex", r"a\b".into(), "--regex looks at what is around a place"),
+        ("--regex", "[a&&b]".into(), "--regex cannot be followed from byte 0 of the completion on"),
+        ("--choices", String::new(), "--choices is an empty text"),
+        ("--json-schema", "/no/such.json".into(), "--json-schema /no/such.json: cannot be read"),
+        ("--json-schema", file("a", "[1"), "a: not JSON"),
+        ("--json-schema", file("b", "[1]"), "--json-schema is [1], and a schema is an object or a boolean"),
+        ("--json-schema", file("c", "{\"type\": \"objekt\"}"), "Invalid type: objekt"),
+        ("--json-schema", file("d", "{\"uniqueItems\": true}"), "keywords that are not supported: [\"uniqueItems\"]"),
+        ("--json-schema", file("e", "false"), "Unsatisfiable schema"),
+        ("--grammar", file("f", "start: start \"a\""), "--grammar cannot be followed from byte 0"),
+        ("--grammar", file("g", "start: x"), "unknown name: \"x\""),
+        ("--grammar", file("h", ""), "--grammar is empty"),
+    ];
+    for (flag, value, fault) in &cases {
+        let failed = demo(&["--prompt", "A", flag, value]).fails(2, &[]);
+        assert!(failed.stderr().contains(fault), "{flag} {value}: {}", failed.stderr());
+        assert!(failed.stderr().starts_with(&format!("error: {flag}")), "{}", failed.stderr());
+        assert_eq!(failed.stderr().lines().count(), 1, "{}", failed.stderr());
+    }
+    let both = demo(&["--prompt", "A", "--regex", "a", "--choices", "b"]).fails(2, &[]);
+    assert_eq!(both.stderr(), "error: --choices cannot be combined with --regex: leave one of them out\n");
+    let model = tiny("base").to_string_lossy().into_owned();
+    let without = gpt2(&["generate", "-m", &model, "--ids", "1 2", "--regex", "a"]).fails(2, &[]);
+    assert!(without.stderr().contains("--regex needs a tokenizer"), "{}", without.stderr());
+    // In a row it is an error of the row.
+    let rows = "{\"prompt\": \"A\", \"regex\": \"(\"}\n{\"prompt\": \"A\", \"regex\": \"b\", \"choices\": [\"a\"]}\n";
+    let records = demo(&["--input", "-", "--ordered"]).stdin(rows).fails(3, &[]).json_lines();
+    assert_eq!(records[0]["error"], "`regex` is not a regular expression: unclosed group (at byte 0)");
+    assert_eq!(records[1]["error"], "`choices` cannot be combined with `regex`: leave one of them out");
+    assert!(records.iter().all(|record| record["error_kind"] == "usage"));
+}
+
+#[test]
+fn samples_of_a_schema_all_parse() {
+    let schema = json!({"type": "object", "properties": {
+        "name": {"type": "string", "maxLength": 12}, "tags": {"type": "array", "items": {"type": "string", "maxLength": 5},
+        "maxItems": 2}, "size": {"type": "number"}, "is": {"anyOf": [{"type": "boolean"}, {"type": "null"}]}},
+        "required": ["name", "tags", "is"], "additionalProperties": false, "x-guidance": {"whitespace_flexible": false}});
+    let row = json!({"prompt": "A box: ", "json_schema": schema, "num_return_sequences": 300});
+    let run = demo(&["--input", "-", "--sample", "--temperature", "1.5", "--seed", "7", "-n", "300"]);
+    let record = run.stdin(format!("{row}\n")).succeeds().json_lines().remove(0);
+    let mut whole = 0;
+    for sequence in record["sequences"].as_array().unwrap() {
+        if sequence["finish_reason"] == "length" {
+            continue;
+        }
+        let value: Value = serde_json::from_str(sequence["text"].as_str().unwrap()).unwrap();
+        assert!(value["name"].as_str().unwrap().chars().count() <= 12 && value["tags"].as_array().unwrap().len() <= 2);
+        assert!(value["is"].is_null() || value["is"].is_boolean());
+        whole += 1;
+    }
+    assert!(whole > 250, "{whole} of 300");
+}

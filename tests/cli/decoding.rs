@@ -1,0 +1,309 @@
+//! What decoding parameters do beyond the ids that transformers generates: token healing, the model's own
+//! log-probabilities, lengths and times, and what is refused.
+
+use serde_json::{Value, json};
+
+use crate::harness::{gpt2, id_text, tiny};
+
+fn strings(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// The record of `gpt2 generate` on the demo with these arguments.
+fn generated(arguments: &[&str]) -> Value {
+    gpt2(&[&["generate", "-m", "demo", "--format", "json"], arguments].concat()).succeeds().json()
+}
+
+#[test]
+fn a_prompt_is_healed_as_in_transformers() {
+    let file = tiny("base").join("../../decode/healing.json");
+    let cases: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let mut rows = String::new();
+    for case in cases.as_array().unwrap() {
+        let prompt = case["prompt"].as_str().unwrap();
+        let found = generated(&["--prompt", prompt, "--token-healing", "-n", "5"]);
+        assert_eq!(found["prompt_ids"], case["healed"], "{prompt:?}");
+        assert_eq!(found["sequences"][0]["ids"], case["generated"], "{prompt:?}");
+        let ids = generated(&["--ids", &id_text(&case["ids"]), "--token-healing", "-n", "5"]);
+        assert_eq!(ids["prompt_ids"], case["healed"], "{prompt:?}");
+        rows += &format!("{}\n", json!({"prompt": prompt, "token_healing": true, "max_new_tokens": 5}));
+    }
+    let done = gpt2(&["generate", "-m", "demo", "--input", "-", "--ordered"]).stdin(rows).succeeds().json_lines();
+    for (record, case) in done.iter().zip(cases.as_array().unwrap()) {
+        assert_eq!((&record["prompt_ids"], &record["sequences"][0]["ids"]), (&case["healed"], &case["generated"]));
+    }
+    let text = gpt2(&["generate", "-m", "demo", "Once upon a ti", "--token-healing", "-n", "3"]).succeeds();
+    assert_eq!(text.stdout(), "Once upon a time there was a\n", "the text is that of the healed ids");
+    assert_eq!(
+        generated(&["--prompt", " ", "--token-healing", "-n", "1"])["prompt_ids"],
+        json!([220]),
+        "nothing is left"
+    );
+}
+
+#[test]
+fn raw_log_probabilities_are_the_models_own() {
+    let base = ["Once upon a", "-n", "4", "--logprobs", "3", "--repetition-penalty", "1.8", "--suppress-tokens", "640"];
+    for more in [
+        &[][..],
+        &["--num-beams", "3"],
+        &["--num-beams", "4", "--num-beam-groups", "2", "--diversity-penalty", "0.5"],
+        &["--guidance-scale", "1.5"],
+        &["--guidance-scale", "1.5", "--negative-prompt", "The king", "--num-beams", "2"],
+        &["--top-k", "5", "--seed", "1"],
+        &["--penalty-alpha", "0.5", "--top-k", "4"],
+        &["--prompt-lookup", "3"],
+    ] {
+        let plain = generated(&[&base[..], more].concat());
+        let found = generated(&[&base[..], &["--raw-logprobs"], more].concat());
+        let ids = id_text(&found["sequences"][0]["all_ids"]);
+        let of_ids = |words: &[&str]| {
+            gpt2(&[words, &["-m", "demo", "--ids", &ids, "--format", "json"]].concat()).succeeds().json()
+        };
+        let (best, scored) = (of_ids(&["topk", "--all", "-k", "3"]), of_ids(&["score"]));
+        let tokens = found["sequences"][0]["logprobs"].as_array().unwrap();
+        assert_eq!(tokens.len(), 4);
+        for (i, token) in tokens.iter().enumerate() {
+            let next = best["positions"][i + 2]["next"].as_array().unwrap();
+            assert_eq!(token["raw_logprob"], scored["logprobs"][i + 3], "{more:?}");
+            let top = token["raw_top"].as_array().unwrap();
+            assert_eq!(top.len(), 3);
+            for (ours, own) in top.iter().zip(next) {
+                assert_eq!(
+                    (&ours["id"], &ours["logprob"], &ours["token"]),
+                    (&own["id"], &own["logprob"], &own["token"])
+                );
+            }
+            let mut rest = token.clone();
+            rest.as_object_mut().unwrap().retain(|key, _| !key.starts_with("raw_"));
+            assert_eq!(rest, plain["sequences"][0]["logprobs"][i], "{more:?}: the others stay");
+        }
+    }
+    let alone = generated(&["Once upon a", "-n", "1", "--raw-logprobs"]);
+    let token = &alone["sequences"][0]["logprobs"][0];
+    assert_eq!((&token["logprob"], &token["top"], &token["raw_top"]), (&token["raw_logprob"], &json!([]), &json!([])));
+    let arguments = "generate -m demo -n 1 --logprobs 1 --raw-logprobs --repetition-penalty 1.5 --prompt";
+    let arguments: Vec<&str> = arguments.split(' ').chain(["Once upon a"]).collect();
+    let text = gpt2(&arguments).succeeds().stdout();
+    assert!(text.contains("\n  -0.4321    raw            \" time\" -0.4321\n"), "{text}");
+}
+
+#[test]
+fn lengths_and_times_end_a_text() {
+    let reason = |arguments: &[&str]| {
+        let found = generated(&[&["--ids", "7454 2402 257"], arguments].concat());
+        let sequence = &found["sequences"][0];
+        (sequence["ids"].as_array().unwrap().len(), sequence["finish_reason"].as_str().unwrap().to_owned())
+    };
+    let length = |n| (n, "length".to_owned());
+    assert_eq!(reason(&["--max-length", "10"]), length(7));
+    assert_eq!(reason(&["--max-length", "10", "-n", "2"]), length(2));
+    for time in ["0", "-1", "1e-300"] {
+        assert_eq!(reason(&["--max-time", time]), length(1), "{time}");
+    }
+    for strategy in [
+        &["--num-beams", "3"][..],
+        &["--num-beams", "4", "--num-beam-groups", "2", "--diversity-penalty", "0.5"],
+        &["--penalty-alpha", "0.5", "--top-k", "4"],
+        &["--prompt-lookup", "3"],
+        &["--assistant-model", "demo"],
+        &["--sample", "--seed", "1"],
+    ] {
+        assert_eq!(reason(&[strategy, &["--max-time", "0"]].concat()), length(1), "{strategy:?}");
+    }
+    assert_eq!(reason(&["--max-time", "1e30", "-n", "3"]), length(3));
+    // A forced end is one if it is the model's.
+    assert_eq!(reason(&["-n", "3", "--forced-eos-token-id", "50256"]), (3, "eos".to_owned()));
+    assert_eq!(reason(&["-n", "3", "--forced-eos-token-id", "640"]), length(3));
+}
+
+#[test]
+fn assistance_is_tuned_and_changes_nothing() {
+    let base = ["Once upon a time there was a king. Once upon a time", "-n", "30"];
+    let plain = &generated(&base)["sequences"];
+    for more in [
+        &["--assistant-model", "demo", "--num-assistant-tokens", "1"][..],
+        &["--assistant-model", "demo", "--num-assistant-tokens", "7"],
+        &["--assistant-model", "demo", "--assistant-confidence-threshold", "0.4"],
+        &["--assistant-model", "demo", "--assistant-confidence-threshold", "1", "--quantize", "q8_0"],
+        &["--prompt-lookup", "5", "--max-matching-ngram-size", "1"],
+        &["--prompt-lookup", "5", "--max-matching-ngram-size", "18446744073709551615"],
+    ] {
+        let found = generated(&[&base[..], more].concat());
+        if !more.contains(&"--quantize") {
+            assert_eq!(found["sequences"], *plain, "{more:?}");
+        }
+    }
+    let sample = [&base[..], &["--temperature", "0.8", "--seed", "7"]].concat();
+    let expected = generated(&sample);
+    let assisted = ["--assistant-model", "demo", "--assistant-confidence-threshold", "0.3"];
+    assert_eq!(generated(&[&sample[..], &assisted].concat())["sequences"], expected["sequences"]);
+}
+
+#[test]
+fn a_bias_may_name_its_token_by_its_text() {
+    let biased =
+        |token: &str| generated(&["Once upon a", "-n", "1", "--logit-bias", token])["sequences"][0]["text"].clone();
+    assert_eq!(biased(" king=100"), " king");
+    assert_eq!(biased("5822=100"), " king", "the same by its id");
+    assert_eq!(biased("==100"), "=");
+}
+
+#[test]
+fn an_empty_negative_prompt_is_the_start_of_a_text() {
+    let guided = |flag: &str, value: &str| {
+        generated(&["Once upon a", "-n", "8", "--guidance-scale", "2", flag, value])["sequences"].clone()
+    };
+    assert_eq!(guided("--negative-prompt", ""), guided("--negative-prompt-ids", "50256"));
+    assert_eq!(guided("--negative-prompt", "The king"), guided("--negative-prompt-ids", "464 5822"));
+    assert_ne!(guided("--negative-prompt", ""), guided("--negative-prompt", "The king"));
+    let off =
+        generated(&["Once upon a", "-n", "8", "--guidance-scale", "1", "--negative-prompt", "x"])["sequences"].clone();
+    assert_eq!(off, generated(&["Once upon a", "-n", "8"])["sequences"], "1 is off");
+}
+
+#[test]
+fn guidance_shows_in_topk_at_every_place() {
+    let guidance = ["--guidance-scale", "1.7", "--negative-prompt", "The king"];
+    let base = strings(&["topk", "-m", "demo", "--ids", "7454 2402 257", "-k", "3", "--format", "json"]);
+    let topk = |more: &[&str]| gpt2(&[base.clone(), strings(&guidance), strings(more)].concat()).succeeds().json();
+    let last = topk(&[])["positions"][0]["next"].clone();
+    assert_eq!(topk(&["--all"])["positions"][2]["next"], last);
+    let steps = topk(&["--append", "3"])["steps"].clone();
+    assert_eq!(steps[0]["next"], last);
+    let generated =
+        generated(&[&["--ids", "7454 2402 257", "-n", "3"], &guidance[..]].concat())["sequences"][0]["ids"].clone();
+    let appended: Vec<&Value> = steps.as_array().unwrap().iter().map(|step| &step["id"]).collect();
+    assert_eq!(appended, generated.as_array().unwrap().iter().collect::<Vec<_>>());
+    let tree = topk(&["--tree", "2"])["tree"].clone();
+    assert_eq!(tree[0]["id"], steps[0]["id"]);
+    for (node, next) in tree[0]["next"].as_array().unwrap().iter().zip(steps[1]["next"].as_array().unwrap()) {
+        assert_eq!((&node["id"], &node["prob"]), (&next["id"], &next["prob"]), "below a token as after it");
+    }
+}
+
+/// Each value is refused as a flag with exit code 2, and as a key of a row with an error of that row, in a line that names it.
+#[test]
+fn what_is_out_of_range_is_refused_by_name() {
+    for (name, values) in [
+        ("max_length", &["0", "-1", "1.5", "x", "3", "99999999999999999999999"][..]),
+        ("min_length", &["-1", "1.5", "nan"]),
+        ("max_time", &["nan", "inf", "1e39", "x", ""]),
+        ("encoder_repetition_penalty", &["0", "-1", "nan", "inf", "1e39"]),
+        ("encoder_no_repeat_ngram_size", &["-1", "0.5", "x"]),
+        ("sequence_bias", &["5", "=1", "5=", "5=x", "x=1", "50257=1", "-1=1", "5=nan", "5=1e300", "5=inf 5"]),
+        ("logit_bias", &["5", "=1", "5=", "50257=1", " time after=1", "5=101", "5=nan"]),
+        ("suppress_tokens", &["x", "-1", "1.5", "4294967296"]),
+        ("begin_suppress_tokens", &["x", "-1"]),
+        ("forced_bos_token_id", &["x", "-1", "1.5", "4294967296"]),
+        ("forced_eos_token_id", &["50257", "x", "-1"]),
+        ("exponential_decay_length_penalty", &["5", "5,", "x,2", "1.5,2", "5,nan", "5,inf", "5,1e300", "1,2,3"]),
+        ("guidance_scale", &["nan", "inf", "-inf", "1e39", "x"]),
+        ("negative_prompt_ids", &["", "x", "-1", "50257", "1 2"]),
+        ("negative_prompt", &["x"]),
+        ("top_h", &["0", "-0.1", "1.01", "nan", "1e-300"]),
+        ("num_assistant_tokens", &["0", "-1", "1025", "5"]),
+        ("assistant_confidence_threshold", &["-0.1", "1.1", "nan", "0.5"]),
+        ("max_matching_ngram_size", &["0", "-1", "2"]),
+    ] {
+        let flag = format!("--{}", name.replace('_', "-"));
+        for value in values {
+            let flag_value = format!("{flag}={value}");
+            let done = gpt2(&["generate", "-m", "demo", "--ids", "7454 2402 257", "-n", "2", &flag_value]).output();
+            let (code, error) = (done.output.status.code(), done.stderr());
+            // A value after its limit: it leaves no room after the prompt, and -n goes before it.
+            if name == "max_length" && *value == "3" {
+                assert_eq!(code, Some(0));
+                continue;
+            }
+            assert_eq!(code, Some(2), "{flag_value}: {error}");
+            let lines: Vec<&str> = error.lines().collect();
+            assert!(
+                lines.len() == 1 && lines[0].starts_with("error: ") && lines[0].contains(&flag),
+                "{flag_value}: {error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_row_with_a_wrong_value_says_so() {
+    let rows = [
+        (
+            json!({"sequence_bias": {"5": 1}}),
+            "`sequence_bias` is {\"5\":1}, not a list of ids with their bias, such as [[[12, 345], -2.5]]",
+        ),
+        (
+            json!({"sequence_bias": [[[5]]]}),
+            "`sequence_bias` is [[[5]]], [[5]] is not a pair of ids and their bias, such as [[12, 345], -2.5]",
+        ),
+        (
+            json!({"sequence_bias": [[[50257], 1]]}),
+            "`sequence_bias` has token id 50257, but the vocabulary ends at 50256",
+        ),
+        (json!({"sequence_bias": [[[], 1]]}), "`sequence_bias` has an empty sequence; give at least one id"),
+        (json!({"suppress_tokens": "x"}), "`suppress_tokens` is \"x\", not a list of token ids"),
+        (
+            json!({"suppress_tokens": (0..50257).collect::<Vec<_>>()}),
+            "`suppress_tokens` has every token of the vocabulary, which leaves none",
+        ),
+        (
+            json!({"forced_eos_token_id": [5, 50257]}),
+            "`forced_eos_token_id` has token id 50257, but the vocabulary ends at 50256",
+        ),
+        (
+            json!({"forced_eos_token_id": [5], "suppress_tokens": [5]}),
+            "`forced_eos_token_id` has no token that `suppress_tokens` does not ban: leave one of them out",
+        ),
+        (
+            json!({"forced_bos_token_id": 50257}),
+            "`forced_bos_token_id` has token id 50257, but the vocabulary ends at 50256",
+        ),
+        (
+            json!({"forced_bos_token_id": 5, "suppress_tokens": [5]}),
+            "`forced_bos_token_id` is among `suppress_tokens`: leave one of them out",
+        ),
+        (
+            json!({"exponential_decay_length_penalty": 5}),
+            "`exponential_decay_length_penalty` is 5, not a list of a start and a factor, such as [20, 1.05]",
+        ),
+        (
+            json!({"exponential_decay_length_penalty": [1, 2], "ignore_eos": true}),
+            "`exponential_decay_length_penalty` needs an end-of-text token, and `ignore_eos` leaves none",
+        ),
+        (json!({"guidance_scale": "2"}), "`guidance_scale` is \"2\", not a number"),
+        (json!({"guidance_scale": 2, "negative_prompt": 5}), "`negative_prompt` is 5, not a text"),
+        (
+            json!({"guidance_scale": 2, "negative_prompt_ids": []}),
+            "`negative_prompt_ids` is empty; give at least one id",
+        ),
+        (
+            json!({"negative_prompt": "x"}),
+            "`negative_prompt` needs `guidance_scale`, which says how far to push away from it",
+        ),
+        (
+            json!({"guidance_scale": 2, "negative_prompt": "x", "negative_prompt_ids": [1]}),
+            "`negative_prompt` and `negative_prompt_ids` say the same: leave one of them out",
+        ),
+        (
+            json!({"guidance_scale": 2, "negative_prompt_ids": [50257]}),
+            "`negative_prompt_ids` has token id 50257, but the vocabulary ends at 50256",
+        ),
+        (json!({"max_time": "x"}), "`max_time` is \"x\", not a number"),
+        (json!({"top_h": 2}), "`top_h` takes a number above 0, up to 1, not 2"),
+        (json!({"token_healing": 1}), "`token_healing` is 1, neither true nor false"),
+        (json!({"num_assistant_tokens": 5}), "`num_assistant_tokens` needs `assistant_model`"),
+        (json!({"max_matching_ngram_size": 5}), "`max_matching_ngram_size` needs `prompt_lookup`"),
+        (json!({"max_length": 1}), "`max_length` is 1, which leaves no room: it counts the prompt, which has 1 token"),
+    ];
+    let mut input = String::new();
+    for (row, _) in &rows {
+        let mut row = row.clone();
+        row["prompt"] = "Once".into();
+        input += &format!("{row}\n");
+    }
+    let run = gpt2(&["generate", "-m", "demo", "--input", "-", "--ordered"]).stdin(input).fails(3, &[]);
+    for (record, (_, error)) in run.json_lines().iter().zip(rows) {
+        assert_eq!((&record["error"], &record["error_kind"]), (&error.into(), &"usage".into()));
+    }
+}

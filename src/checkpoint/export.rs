@@ -89,7 +89,7 @@ impl<'a> Export<'a> {
         written.map_err(|error| self.cause(error))
     }
 
-    /// Writes a packed safetensors file: matrices as the CPU's kernels read them, in any type ([`packed`]).
+    /// Writes a packed safetensors file: matrices as the CPU's kernels read them, in any type (`packed.rs`).
     ///
     /// # Errors
     /// Errors of writing and converting.

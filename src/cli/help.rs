@@ -115,7 +115,7 @@ const BRIEF: [(&str, &str); 11] = [
 
 /// What has another default in `gpt2 decompress`.
 const OF_THE_FILE: [(&str, &str); 3] = [
-    ("model", "The model, if the file does not tell, or under another name [default: the file's]"),
+    ("model", "The same model, under any name [default: the file's]"),
     ("dtype", "Type of the weights in memory [default: the file's]"),
     ("quantize", "Quantise the weights in memory [default: as for the file]"),
 ];

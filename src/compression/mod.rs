@@ -3,11 +3,11 @@
 //! A text is cut into segments that are coded apart, so that many are read back side by side, a token of each in a
 //! pass. The windows of a segment are those of [`Sliding`], as `gpt2 score --bos --stride` uses them, and its code is as
 //! long as the sum of their surprisals but for a few bytes. Compression runs whole windows, several in a pass;
-//! decompression goes token by token. Both see the same bits, as our CPU kernels promise: whatever the batch, the number of threads
-//! and the processor. GPUs do not promise it.
+//! decompression goes token by token. Both see the same bits, as our CPU kernels promise: whatever the batch, the number
+//! of threads and the processor. GPUs do not promise it.
 //!
 //! What is no text for the tokenizer goes byte by byte, and a segment that the model should not try, or does not make
-//! shorter, is deflated: see [`format`] for what a file holds.
+//! shorter, is deflated: see [`mod@format`] for what a file holds.
 //!
 //! Reference for the idea: F. Bellard, gpt2tc; the coder is a range coder (G. Martin, 1979).
 

@@ -102,8 +102,9 @@ impl Job<'_> {
         let Self { mut input, output, is_raw, format, verbosity, direction } = self;
         let start = Instant::now();
         let interrupted = interrupt_flag()?;
-        let is_quiet = verbosity.quiet || input.len.is_none();
-        let bar = progress::bytes(input.len.unwrap_or_default(), is_quiet)?;
+        // Where the text itself appears, a bar would be drawn over it, and a report would follow it on its last line.
+        let is_quiet = verbosity.quiet || (output.is_none() && Stdout::is_terminal());
+        let bar = progress::bytes(input.len.unwrap_or_default(), is_quiet || input.len.is_none())?;
         let mut progress = |bytes: u64| {
             bar.set_position(bytes);
             if interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -150,7 +151,7 @@ impl Job<'_> {
             out.json(&record, format)?;
             return out.finish();
         }
-        if !verbosity.quiet {
+        if !is_quiet {
             say(summary(&record, direction));
         }
         Ok(())

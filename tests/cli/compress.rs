@@ -284,6 +284,11 @@ fn a_terminal_gets_no_code_and_no_control_characters() {
     let (_, shown) = decompress(&file, &["-q", "--raw-text"]).on_terminal();
     assert_eq!(shown, "\x1b[31mred\n");
     let folder = tempfile::tempdir().unwrap();
+    // From a file, whose length is known: no bar is drawn over the text, and no report follows it.
+    let path = folder.path().join("one.gpt2z");
+    std::fs::write(&path, compress("without an end of line", &[])).unwrap();
+    let (code, shown) = gpt2(&["decompress", path.to_str().unwrap()]).on_terminal();
+    assert_eq!((code, &*shown), (Some(0), "without an end of line"));
     let path = folder.path().join("text");
     std::fs::write(&path, book()).unwrap();
     let out = folder.path().join("text.gpt2z");

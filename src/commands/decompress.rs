@@ -37,9 +37,12 @@ fn model(args: &ModelArgs, header: &Header, path: &Path) -> Result<ModelArgs> {
         None => return Err(fault(format!("made with weights of an unknown type, {:?}", header.weights)).into()),
     };
     let named = || Some(header.name.clone()).filter(|name| is_known(name));
-    let model = args.model.clone().or_else(named).or_else(|| args.given());
-    let unknown = || fault(format!("made with the model {:?}, which is not here: give it with --model", header.name));
-    Ok(ModelArgs { model: Some(model.ok_or_else(unknown)?), dtype, quantize, ..args.clone() })
+    let unknown = || match header.is_local() {
+        true => fault(format!("made with a local model, {:?}: give it with --model", header.name)),
+        false => fault(format!("made with the model {:?}, which is not here: give it with --model", header.name)),
+    };
+    let model = args.given().or_else(named).ok_or_else(unknown)?;
+    Ok(ModelArgs { model: Some(model), dtype, quantize, ..args.clone() })
 }
 
 /// Whether a file may choose a model of this name: one that is built in, published, or in the cache. It cannot make the

@@ -21,7 +21,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use self::format::{Header, LONGEST_NAME, name_of};
+use self::format::{Header, LOCAL, LONGEST_NAME, name_of};
 use self::text::Tokens;
 use crate::analysis::perplexity::Sliding;
 use crate::base::QuantizedType;
@@ -149,11 +149,15 @@ fn described(header: &Header) -> String {
     format!("{:?} ({}, {hash})", header.name, header.weights)
 }
 
-/// The model's name without the folders where it lies, which are nobody else's business.
+/// The model's name. Of a path there is only the last part, since the folders where it lies are nobody else's business,
+/// after `./`, so that it is not taken for a model of the hub or the demo.
 fn public_name(opened: &OpenedModel) -> String {
-    let is_path = opened.revision.is_none();
-    let name = Path::new(&opened.name).file_name().filter(|_| is_path);
-    let mut name = name.map_or_else(|| opened.name.clone(), |name| name.to_string_lossy().into_owned());
+    let is_path = opened.revision.is_none() && opened.name != "demo";
+    let path = is_path.then(|| std::path::absolute(&opened.name).ok()).flatten();
+    let mut name = match path.as_ref().and_then(|path| path.file_name()) {
+        Some(name) => format!("{LOCAL}{}", name.to_string_lossy()),
+        None => opened.name.clone(),
+    };
     let end = (0..=LONGEST_NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
     name.truncate(end.unwrap_or_default());
     name

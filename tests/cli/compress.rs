@@ -210,7 +210,7 @@ fn another_model_is_refused_and_named() {
     assert_eq!(decompress(&small, &["-m", quantized]).succeeds().stdout(), TEXT);
     assert_eq!(decompress(&small, &[]).succeeds().stdout(), TEXT);
     let other = gpt2(&["compress", "-m", quantized]).stdin(TEXT).succeeds().output.stdout;
-    decompress(&other, &[]).fails(1, &["made with the model \"q8.gguf\"", "--model"]);
+    decompress(&other, &[]).fails(1, &["made with a local model, \"./q8.gguf\"", "--model"]);
     assert_eq!(decompress(&other, &["-m", quantized]).succeeds().stdout(), TEXT);
     assert_eq!(decompress(&other, &["-m", "demo", "--quantize", "q8_0"]).succeeds().stdout(), TEXT);
     decompress(&file, &["-m", quantized]).fails(1, &["made with the model \"demo\" (f32", "q8.gguf"]);
@@ -222,6 +222,35 @@ fn another_model_is_refused_and_named() {
         decompress(&file, flags).fails(1, &["stdin: made with the model \"demo\" (f32"]);
     }
     decompress(&small, &["--dtype", "f32"]).fails(1, &["(q8_0, ", "(f32, "]);
+}
+
+/// The name in the file is only for those who name no model, and never that of something else.
+#[test]
+fn what_the_user_names_comes_before_the_name_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for name in ["demo", "gpt2", "distilgpt2", "openai-community/gpt2"] {
+        let model = folder.join(name);
+        std::fs::create_dir_all(&model).unwrap();
+        gpt2(&["convert", "-m", "demo", model.join("model.safetensors").to_str().unwrap()]).succeeds();
+        // Another model than the demo.
+        let config = model.join("config.json");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        json["layer_norm_epsilon"] = 1e-6.into();
+        std::fs::write(&config, json.to_string()).unwrap();
+        let model = model.to_str().unwrap();
+        let file = gpt2(&["compress", "-m", model]).stdin(TEXT).succeeds().output.stdout;
+        assert_eq!(decompress(&file, &[]).env("GPT2_MODEL", model).succeeds().stdout(), TEXT, "{name}");
+        assert_eq!(decompress(&file, &["-m", model]).env("GPT2_MODEL", "demo").succeeds().stdout(), TEXT, "{name}");
+        let last = format!("\"./{}\"", name.rsplit('/').next().unwrap());
+        decompress(&file, &[]).fails(1, &["made with a local model", &last, "--model"]);
+        // Given as a path that looks like a name.
+        let by_name = gpt2(&["compress", "-m", &format!("./{name}")]).current_dir(folder).stdin(TEXT);
+        assert_eq!(by_name.succeeds().output.stdout, file, "{name}");
+        // None of its folders is in the file.
+        assert!(!file.windows(folder.as_os_str().len()).any(|part| part == folder.as_os_str().as_encoded_bytes()));
+    }
 }
 
 #[test]

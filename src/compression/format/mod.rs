@@ -45,6 +45,9 @@ const LONGEST_HEADER: u64 = 1 << 10;
 /// The longest name of a model, in bytes.
 pub(super) const LONGEST_NAME: usize = 256;
 
+/// What the name of a model begins with that is neither on the hub nor built in.
+pub(super) const LOCAL: &str = "./";
+
 /// Kinds of segments.
 const END: u8 = 0;
 const CODED: u8 = 1;
@@ -66,11 +69,17 @@ pub struct Header {
     pub stride: usize,
     /// The token before each segment.
     pub start: u32,
-    /// The model's name, for people: the same model may have several.
+    /// The model's name, for people: the same model may have several. See [`is_local`](Self::is_local).
     pub name: String,
 }
 
 impl Header {
+    /// Whether the model was a folder or file of the one who made this.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.name.starts_with(LOCAL)
+    }
+
     /// The type of the weights as a choice for loading; none if this program does not know it.
     #[must_use]
     pub fn weights(&self) -> Option<WeightType> {

@@ -43,7 +43,7 @@ pub struct CompressArgs {
   gpt2 decompress book.gpt2z | less
   gpt2 decompress --model ./my-model book.gpt2z > book.txt
 
-The file tells the model; one that is not built in, published or in the cache has to be given.")]
+The file tells the model; one that is not built in or in the cache has to be given.")]
 pub struct DecompressArgs {
     /// The file to decompress; - or nothing: stdin
     #[arg(value_name = "F.gpt2z", help_heading = None)]

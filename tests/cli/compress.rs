@@ -232,7 +232,7 @@ fn what_the_user_names_comes_before_the_name_in_the_file() {
     for name in ["demo", "gpt2", "distilgpt2", "openai-community/gpt2"] {
         let model = folder.join(name);
         std::fs::create_dir_all(&model).unwrap();
-        gpt2(&["convert", "-m", "demo", model.join("model.safetensors").to_str().unwrap()]).succeeds();
+        gpt2(&["convert", "-m", "demo", "--to", "f16", model.join("model.safetensors").to_str().unwrap()]).succeeds();
         // Another model than the demo.
         let config = model.join("config.json");
         let text = std::fs::read_to_string(&config).unwrap();
@@ -251,6 +251,46 @@ fn what_the_user_names_comes_before_the_name_in_the_file() {
         // None of its folders is in the file.
         assert!(!file.windows(folder.as_os_str().len()).any(|part| part == folder.as_os_str().as_encoded_bytes()));
     }
+}
+
+/// A file with another name of its model.
+fn renamed(file: &[u8], name: &str) -> Vec<u8> {
+    const START: usize = 6;
+    let old_end = START + usize::from(file[START - 1]);
+    let old_name = b"\x04demo";
+    let body = file[START..old_end].strip_suffix(old_name).expect("a file of the demo");
+    let mut other = [&file[..START], body, &[name.len() as u8], name.as_bytes()].concat();
+    other[START - 1] = (other.len() - START) as u8;
+    other.extend(crc32fast::hash(&other).to_le_bytes());
+    [&other, &file[old_end + 4..]].concat()
+}
+
+/// Whoever sends a file chooses the name in it.
+#[test]
+fn a_file_starts_no_download_and_opens_no_folder() {
+    let file = compress(TEXT, &[]);
+    assert_eq!(decompress(renamed(&file, "demo"), &[]).succeeds().stdout(), TEXT);
+    for name in ["gpt2-xl", "openai-community/gpt2-xl", "https://huggingface.co/openai-community/gpt2", "a/b", "/", ""] {
+        let done = decompress(renamed(&file, name), &[]).fails(1, &["made with the model", "--model NAME"]);
+        assert!(!done.stderr().contains("reach"), "{}", done.stderr());
+    }
+    // A folder here, and a model in the cache of that name.
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let snapshot = cache.join("hub/models--some--one/snapshots/0123456789012345678901234567890123456789");
+    std::fs::create_dir_all(folder.path().join("some/one")).unwrap();
+    std::fs::create_dir_all(&snapshot).unwrap();
+    let weights = snapshot.join("model.safetensors");
+    gpt2(&["convert", "-m", "demo", "--to", "f32", weights.to_str().unwrap()]).succeeds();
+    let run = || decompress(renamed(&file, "some/one"), &[]).current_dir(folder.path());
+    run().fails(1, &["made with the model \"some/one\"", "--model NAME"]);
+    // Not whole, as after a download that was broken off.
+    let run = || run().env("HF_HOME", &cache);
+    run().fails(1, &["`some/one`", "--model NAME"]);
+    let branch = cache.join("hub/models--some--one/refs/main");
+    std::fs::create_dir_all(branch.parent().unwrap()).unwrap();
+    std::fs::write(branch, "0123456789012345678901234567890123456789").unwrap();
+    assert_eq!(run().succeeds().stdout(), TEXT);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Format, ModelArgs, RawTextArg, number};
+use super::{Format, ModelArgs, RawTextArg, files, number};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -18,7 +18,7 @@ pub struct CompressArgs {
     #[arg(value_name = "F", help_heading = None)]
     pub file: Option<PathBuf>,
     /// The file to write [default: stdout]
-    #[arg(short, long, value_name = "F.gpt2z", help_heading = "Output")]
+    #[arg(short, long, value_name = "F.gpt2z", help_heading = "Output", value_parser = files::output())]
     pub output: Option<PathBuf>,
     /// Tokens that the model sees at most [default: its context]
     #[arg(long, value_name = "C", help_heading = "Protocol", value_parser = number::whole::<usize>(2..))]
@@ -49,7 +49,7 @@ pub struct DecompressArgs {
     #[arg(value_name = "F.gpt2z", help_heading = None)]
     pub file: Option<PathBuf>,
     /// The file to write [default: stdout]
-    #[arg(short, long, value_name = "F", help_heading = "Output")]
+    #[arg(short, long, value_name = "F", help_heading = "Output", value_parser = files::output())]
     pub output: Option<PathBuf>,
     #[command(flatten)]
     pub model: ModelArgs,

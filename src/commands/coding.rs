@@ -146,15 +146,18 @@ impl Job<'_> {
             seconds,
             bytes_per_s: totals.text as f64 / seconds.max(1e-9),
         };
-        if format != Format::Text {
-            let mut out = Stdout::lock();
-            out.json(&record, format)?;
-            return out.finish();
-        }
         if !is_quiet {
-            say(summary(&record, direction));
+            match output {
+                Some(path) => say(format_args!("wrote {}: {}", path.display(), summary(&record, direction))),
+                None => say(summary(&record, direction)),
+            }
         }
-        Ok(())
+        if format == Format::Text {
+            return Ok(());
+        }
+        let mut out = Stdout::lock();
+        out.json(&record, format)?;
+        out.finish()
     }
 }
 

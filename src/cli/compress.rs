@@ -32,7 +32,7 @@ pub struct CompressArgs {
     pub model: ModelArgs,
     /// text, json or jsonl
     ///
-    /// How to write the report: a line on stderr, and with --output JSON on stdout.
+    /// The report is a line on stderr; json or jsonl, beside --output, writes it to stdout as well.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
 }
@@ -57,7 +57,7 @@ pub struct DecompressArgs {
     pub raw_text: RawTextArg,
     /// text, json or jsonl
     ///
-    /// How to write the report: a line on stderr, and with --output JSON on stdout.
+    /// The report is a line on stderr; json or jsonl, beside --output, writes it to stdout as well.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
 }

@@ -68,10 +68,18 @@ pub fn model(args: &ModelArgs, verbosity: Verbosity) -> Result<(OpenedModel, Pip
     load::set_up(&args, verbosity)?;
     let opened = load::open(&args, verbosity)?;
     let pipeline = load::pipeline(&args, &opened, Backend::Kernels, Packing::AtOnce, verbosity)?;
-    pipeline.tokenizer().map_err(|fault| {
-        Error::Tokenizer(format!("{fault}; --tokenizer takes another (`--tokenizer gpt2` is GPT-2's own)"))
-    })?;
+    pipeline.tokenizer().map_err(with_tokenizer)?;
     Ok((opened, pipeline))
+}
+
+/// An error about a tokenizer with what to do about it.
+pub fn with_tokenizer(fault: Error) -> Error {
+    match fault {
+        Error::Tokenizer(fault) => {
+            Error::Tokenizer(format!("{fault}; --tokenizer takes another (`--tokenizer gpt2` is GPT-2's own)"))
+        }
+        fault => fault,
+    }
 }
 
 /// The output and what is said about it.

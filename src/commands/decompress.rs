@@ -26,7 +26,8 @@ pub fn run(args: &DecompressArgs, verbosity: Verbosity) -> Result<()> {
         Ok(fault) => fault.into(),
         Err(fault) => fault,
     })?;
-    let codec = Codec::of_file(&header, &path, &opened, &pipeline, model.weights())?;
+    let codec = Codec::of_file(&header, &path, &opened, &pipeline, model.weights());
+    let codec = codec.map_err(coding::with_tokenizer)?;
     let is_raw = args.raw_text.raw_text;
     let job = Job { input, output, is_raw, format: args.format, verbosity, direction: Direction::Decompress };
     job.run(&opened.name, &header, &mut |_, out, to, progress| codec.decompress(&mut reader, (out, to), progress))

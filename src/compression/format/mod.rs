@@ -91,14 +91,13 @@ impl Header {
     }
 }
 
-/// The type of weights that are quantised in the model's file.
+/// The type of weights that are quantised in the model's file, in several types.
 const AS_STORED: &str = "as stored";
 
-/// The name of a type of weights; `is_quantized` says whether those of the checkpoint are.
-pub(super) fn name_of(weights: WeightType, is_quantized: bool) -> String {
+/// The name of a [settled](crate::model::settled) type of weights.
+pub(super) fn name_of(weights: WeightType) -> String {
     match weights {
-        WeightType::Stored if is_quantized => AS_STORED.to_owned(),
-        WeightType::Stored => FloatType::F32.name().to_owned(),
+        WeightType::Stored => AS_STORED.to_owned(),
         WeightType::Float(float) => float.name().to_owned(),
         WeightType::Quantized(kind) => kind.dtype().to_string().to_lowercase(),
     }
@@ -236,9 +235,8 @@ mod tests {
     fn types_of_weights_have_names() {
         for weights in ["f32", "f16", "bf16", "q8_0", "q6_k", "q4_k", "as stored"] {
             let known = Header { weights: weights.into(), ..header() }.weights().unwrap();
-            assert_eq!(name_of(known, true), weights);
+            assert_eq!(name_of(known), weights);
         }
-        assert_eq!(name_of(WeightType::Stored, false), "f32");
         assert_eq!(Header { weights: "i8".into(), ..header() }.weights(), None);
     }
 

@@ -135,7 +135,7 @@ impl<'a> Run<'a> {
         let place = self.added;
         self.added += 1;
         if self.start(place, segment).is_none() {
-            self.fail(place, reader.fault(&format!("segment {} is damaged", place + 1)));
+            self.fail(place, damaged(place, reader));
         }
     }
 
@@ -210,14 +210,16 @@ impl<'a> Run<'a> {
         }
         let is_done = |row: &mut Row| row.ids.len() == row.len;
         for row in self.rows.extract_if(.., is_done) {
-            match row.text(self.codec) {
-                Some(text) => drop(self.texts.insert(row.place, text)),
-                None => faults.push((row.place, other_bytes(row.place, reader))),
-            }
+            let place = row.place;
             self.session.truncate(row.row, 0);
             self.free.push(row.row);
             totals.coded += 1;
             totals.tokens += row.len as u64 - 1;
+            match row.text(self.codec) {
+                None => faults.push((place, other_bytes(place, reader))),
+                Some(_) if !row.has_used_its_code() => faults.push((place, damaged(place, reader))),
+                Some(text) => drop(self.texts.insert(place, text)),
+            }
         }
         faults.into_iter().for_each(|(place, fault)| self.fail(place, fault));
         Ok(())
@@ -242,6 +244,17 @@ impl Row {
         let text = codec.tokens.bytes(&self.ids[1..])?;
         (text.len() == self.segment.len && crc32fast::hash(&text) == self.segment.checksum).then_some(text)
     }
+
+    /// Whether the code says nothing else after the tokens.
+    fn has_used_its_code(self) -> bool {
+        let Content::Coded { code, .. } = self.segment.content else { return true };
+        self.code.is_all_of(&code)
+    }
+}
+
+/// A segment is no segment, although its checksum is right.
+fn damaged<R: Read>(place: u64, reader: &Reader<R>) -> Error {
+    reader.fault(&format!("segment {} is damaged", place + 1))
 }
 
 /// A segment is whole, but what it gives is not what was compressed.

@@ -217,7 +217,7 @@ impl<'a> Run<'a> {
             totals.tokens += row.len as u64 - 1;
             match row.text(self.codec) {
                 None => faults.push((place, other_bytes(place, reader))),
-                Some(_) if !row.has_used_its_code() => faults.push((place, damaged(place, reader))),
+                Some(_) if !row.uses_all_code() => faults.push((place, damaged(place, reader))),
                 Some(text) => drop(self.texts.insert(place, text)),
             }
         }
@@ -246,9 +246,9 @@ impl Row {
     }
 
     /// Whether the code says nothing else after the tokens.
-    fn has_used_its_code(self) -> bool {
+    fn uses_all_code(self) -> bool {
         let Content::Coded { code, .. } = self.segment.content else { return true };
-        self.code.is_all_of(&code)
+        self.code.used() == code
     }
 }
 

@@ -307,3 +307,28 @@ fn a_row_with_a_wrong_value_says_so() {
         assert_eq!((&record["error"], &record["error_kind"]), (&error.into(), &"usage".into()));
     }
 }
+
+/// transformers gives each of them as well, with the score -1e9 of a beam that begins like another one, and fills the last
+/// place with padding.
+#[test]
+fn beams_that_find_the_same_text_give_it_each() {
+    for more in [
+        &["--forced-eos-token-id", "640"][..],
+        &["--forced-eos-token-id", "640", "--length-penalty", "-1"],
+        &["--forced-eos-token-id", "50256", "--early-stopping", "true"],
+    ] {
+        let base = ["--ids", "7454 2402", "-n", "1", "--num-beams", "3", "--num-return-sequences", "3"];
+        let id: u32 = more[1].parse().unwrap();
+        let done = gpt2(&[&["generate", "-m", "demo", "--format", "json"], &base[..], more].concat()).succeeds();
+        assert_eq!(done.stderr(), "", "{more:?}");
+        let found = done.json();
+        let scores = [0.0, -1e9, -1e9];
+        for (sequence, score) in found["sequences"].as_array().unwrap().iter().zip(scores) {
+            assert_eq!((&sequence["ids"], &sequence["score"]), (&json!([id]), &json!(score)), "{more:?}");
+            assert_eq!(sequence["finish_reason"], if id == 640 { "length" } else { "eos" }, "{more:?}");
+        }
+    }
+    let bos = ["--ids", "7454", "--max-length", "2", "--num-beams", "2", "--num-return-sequences", "2"];
+    let found = generated(&[&bos[..], &["--forced-bos-token-id", "15"]].concat());
+    assert!(found["sequences"].as_array().unwrap().iter().all(|sequence| sequence["ids"] == json!([15])));
+}

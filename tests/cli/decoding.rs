@@ -332,3 +332,41 @@ fn beams_that_find_the_same_text_give_it_each() {
     let found = generated(&[&bos[..], &["--forced-bos-token-id", "15"]].concat());
     assert!(found["sequences"].as_array().unwrap().iter().all(|sequence| sequence["ids"] == json!([15])));
 }
+
+#[test]
+fn rows_of_topk_have_the_parameters_of_its_flags() {
+    let base = ["topk", "-m", "demo", "-k", "4", "--format", "jsonl"];
+    let cases = [
+        (json!({}), &[][..]),
+        (json!({"guidance_scale": 3, "negative_prompt": "The king"}), &["--guidance-scale=3", "--negative-prompt=The king"]),
+        (json!({"temperature": 0.5, "top_k": 3}), &["--temperature=0.5", "--top-k=3"]),
+        (json!({"suppress_tokens": [640], "top_p": null}), &["--suppress-tokens=640"]),
+        (json!({"logit_bias": {" king": 5}}), &["--logit-bias= king=5"]),
+        (json!({"min_length": 9, "eos_token_id": 640}), &["--suppress-tokens=640"]),
+        (json!({"choices": [" time"]}), &["--choices= time"]),
+        // Those that shape no distribution are other keys.
+        (json!({"max_new_tokens": 5, "do_sample": true, "max_tokens": 5}), &[]),
+    ];
+    let row = |parameters: &Value| {
+        let mut row = parameters.clone();
+        row["prompt"] = "Once upon a".into();
+        format!("{row}\n")
+    };
+    let input: String = cases.iter().map(|(parameters, _)| row(parameters)).collect();
+    let done = gpt2(&[&base[..], &["--input", "-"]].concat()).stdin(input).succeeds().json_lines();
+    for (record, (parameters, flags)) in done.iter().zip(cases) {
+        let alone = gpt2(&[&base[..], &["Once upon a"], flags].concat()).succeeds().json();
+        assert_eq!(record["positions"], alone["positions"], "{parameters}");
+    }
+    let over = gpt2(&[&base[..], &["--input", "-", "--top-k", "2"]].concat());
+    let over = over.stdin(row(&json!({"top_k": 3})) + &row(&json!({}))).succeeds().json_lines();
+    assert_eq!(over.iter().map(|record| record["positions"][0]["kept"].clone()).collect::<Vec<_>>(), [3, 2]);
+    let wrong = row(&json!({"top_p": 2})) + &row(&json!({})) + &row(&json!({"top_pp": 0.5}));
+    let wrong = gpt2(&[&base[..], &["--input", "-"]].concat()).stdin(wrong).fails(3, &[]).json_lines();
+    let errors: Vec<&Value> = wrong.iter().map(|record| &record["error"]).collect();
+    assert_eq!(errors[0], "`top_p` takes a number above 0, up to 1 (off), not 2");
+    assert!(errors[1].is_null() && errors[2].as_str().unwrap().contains("`top_p`"), "{errors:?}");
+    let text = gpt2(&["topk", "-m", "demo", "-k", "1", "--input", "-", "--format", "text"]);
+    let text = text.stdin(row(&json!({"top_k": 3}))).succeeds().stdout();
+    assert!(text.contains("after top_k 3: renormalised over 3 tokens"), "{text}");
+}

@@ -31,7 +31,7 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     let is_text = args.format == Format::Text && args.batch.rows.input.is_none();
     args.pieces.check(is_text && (config.logprobs.is_some() || config.raw_logprobs))?;
     check_page(args, &config)?;
-    let work = match Input::open(&args.batch.rows, true)? {
+    let work = match Input::open(&args.batch.rows)? {
         _ if args.interactive => Work::Interactive,
         Some(input) => Work::Batch(input),
         None if args.keep_newline => Work::Single(args.text.prompt()?),

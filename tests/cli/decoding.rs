@@ -118,6 +118,30 @@ fn lengths_and_times_end_a_text() {
 }
 
 #[test]
+fn lengths_without_effect_are_named() {
+    for (arguments, note) in [
+        (&["-n", "2", "--max-length", "9"][..], "note: --max-new-tokens (-n) takes the place of --max-length"),
+        (
+            &["--max-length", "5", "--min-length", "9"],
+            "warning: --min-length 9 is more than --max-length 5: no text gets so long",
+        ),
+        (
+            &["-n", "2", "--min-new-tokens", "3"],
+            "warning: --min-new-tokens 3 is more than --max-new-tokens 2: no text gets so long",
+        ),
+        (&["-n", "2", "--min-length", "1", "--min-new-tokens", "1"], "note: --min-new-tokens takes the place of --min-length"),
+        (&["--max-length", "5", "--min-length", "5"], ""),
+    ] {
+        let base = ["generate", "-m", "demo", "--ids", "7454 2402 257"];
+        assert_eq!(gpt2(&[&base[..], arguments].concat()).succeeds().stderr().trim_end(), note, "{arguments:?}");
+        assert_eq!(gpt2(&[&base[..], arguments, &["--quiet"]].concat()).succeeds().stderr(), "");
+    }
+    let help = gpt2(&["generate", "--help"]).succeeds().stdout();
+    let help: Vec<&str> = help.split_whitespace().collect();
+    assert!(help.join(" ").contains("N tokens together; --max-new-tokens takes its place"));
+}
+
+#[test]
 fn assistance_is_tuned_and_changes_nothing() {
     let base = ["Once upon a time there was a king. Once upon a time", "-n", "30"];
     let plain = &generated(&base)["sequences"];

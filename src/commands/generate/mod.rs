@@ -37,6 +37,7 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
         None if args.keep_newline => Work::Single(args.text.prompt()?),
         None => Work::Single(args.text.prompt_without_newline()?),
     };
+    note_lengths(args, verbosity);
     let loaded = Loaded::load(&args.model, Packing::AtOnce, verbosity)?;
     let defaults = loaded.generation_defaults(args.generation_config, verbosity)?;
     let mut config = assisted(args.decoding.over(defaults)?);
@@ -67,6 +68,29 @@ fn check_page(args: &GenerateArgs, config: &GenerationConfig) -> Result<()> {
         return Err(gpt2::Error::Usage(message.into()).into());
     }
     check_folder(args.html.as_deref())
+}
+
+/// Says which of the flags about the length have no effect, as transformers does.
+fn note_lengths(args: &GenerateArgs, verbosity: Verbosity) {
+    let (given, config) = (args.decoding.given(), &args.decoding.config);
+    if verbosity.quiet {
+        return;
+    }
+    if given.contains(&"max_length") && given.contains(&"max_new_tokens") {
+        say("note: --max-new-tokens (-n) takes the place of --max-length");
+    }
+    if given.contains(&"min_length") && given.contains(&"min_new_tokens") {
+        say("note: --min-new-tokens takes the place of --min-length");
+    }
+    let lengths = [
+        ("length", config.min_length, config.max_length),
+        ("new-tokens", config.min_new_tokens, Some(config.max_new_tokens).filter(|_| config.max_length.is_none())),
+    ];
+    for (what, least, most) in lengths {
+        if let Some(most) = most.filter(|most| *most < least) {
+            say(format_args!("warning: --min-{what} {least} is more than --max-{what} {most}: no text gets so long"));
+        }
+    }
 }
 
 /// What to continue.

@@ -162,7 +162,7 @@ parameters! {
         renormalize_logits: bool = false, "BOOL", Range::ANY;
     }
     Decoding {
-        /// Generate until prompt and continuation have N tokens together; takes the place of `max_new_tokens`
+        /// Generate until prompt and continuation have N tokens together; `max_new_tokens` takes its place
         max_length: Option<usize> = None, "N", Range::from(1.0);
         /// Generate at most N tokens
         max_new_tokens: usize = 50, "N", Range::from(1.0);

@@ -142,6 +142,46 @@ fn lengths_without_effect_are_named() {
 }
 
 #[test]
+fn the_settings_of_a_row_make_its_result_again() {
+    let ids = json!([7454, 2402, 257]);
+    let cases = [
+        (json!({"max_length": 10}), &["-n", "3"][..], 7),
+        (json!({"max_new_tokens": 2}), &["--max-length", "9"], 2),
+        (json!({"min_length": 4, "max_new_tokens": 4, "eos_token_id": [640]}), &["--min-new-tokens", "4"], 2),
+    ];
+    for (parameters, flags, length) in cases {
+        let run = |parameters: &Value, flags: &[&str]| {
+            let mut row = parameters.clone();
+            row["ids"] = ids.clone();
+            let base = ["generate", "-m", "demo", "--input", "-", "--no-timings"];
+            gpt2(&[&base[..], flags].concat()).stdin(format!("{row}\n")).succeeds().json()
+        };
+        let found = run(&parameters, flags);
+        assert_eq!(found["sequences"][0]["ids"].as_array().unwrap().len(), length, "{parameters}");
+        let mut settings = found["settings"]["parameters"].clone();
+        if let Some(end) = parameters.get("eos_token_id") {
+            settings["eos_token_id"] = end.clone();
+        }
+        assert_eq!(run(&settings, &[])["sequences"], found["sequences"], "{parameters}: {settings}");
+    }
+}
+
+#[test]
+fn a_row_replaces_the_other_way_to_say_the_same() {
+    let run = |row: Value, flags: &[&str]| {
+        let mut row = row;
+        row["prompt"] = "Once upon a".into();
+        let base = ["generate", "-m", "demo", "-n", "6", "--guidance-scale", "2", "--input", "-", "--no-timings"];
+        gpt2(&[&base[..], flags].concat()).stdin(format!("{row}\n")).succeeds().json()["sequences"].clone()
+    };
+    let (text, ids) = (json!({"negative_prompt": "The king"}), json!({"negative_prompt_ids": [464, 5822]}));
+    let expected = run(text.clone(), &[]);
+    assert_eq!(run(ids.clone(), &["--negative-prompt", "A tale"]), expected);
+    assert_eq!(run(text, &["--negative-prompt-ids", "5"]), expected);
+    assert_eq!(run(json!({}), &["--negative-prompt", "The king"]), expected);
+}
+
+#[test]
 fn assistance_is_tuned_and_changes_nothing() {
     let base = ["Once upon a time there was a king. Once upon a time", "-n", "30"];
     let plain = &generated(&base)["sequences"];

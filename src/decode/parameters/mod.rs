@@ -384,6 +384,7 @@ impl GenerationConfig {
                 _ => return Err(Error::Usage(format!("`{key}` is not a decoding parameter"))),
             }
         }
+        config.make_way(|name| given.iter().any(|(parameter, value)| parameter.name == name && !value.is_null()));
         // In the order of the table, whatever the order of the keys: some parameters prevail over earlier ones.
         given.sort_by_key(|(parameter, _)| PARAMETERS.iter().position(|other| other.name == parameter.name));
         for (parameter, value) in &given {
@@ -405,13 +406,26 @@ impl GenerationConfig {
         Ok(config)
     }
 
+    /// Resets what the parameters that are `given` replace: the other way to say the same, unless that is given too.
+    fn make_way(&mut self, given: impl Fn(&str) -> bool) {
+        if given("min_length") {
+            self.min_new_tokens = 0;
+        }
+        if given("negative_prompt") != given("negative_prompt_ids") {
+            (self.negative_prompt, self.negative_prompt_ids) = (None, None);
+        }
+    }
+
     /// The parameters that are not at their defaults, by name.
     #[must_use]
     pub fn changed(&self) -> Map<String, Value> {
         let defaults = Self::default();
         let values =
             PARAMETERS.iter().map(|parameter| (parameter.name, parameter.json(self), parameter.json(&defaults)));
-        values.filter(|(_, value, default)| value != default).map(|(name, value, _)| (name.to_owned(), value)).collect()
+        // The one that prevails where both are read would not be the one that is in force.
+        let is_idle = |name: &str| name == "max_new_tokens" && self.max_length.is_some();
+        let changed = values.filter(|(name, value, default)| value != default && !is_idle(name));
+        changed.map(|(name, value, _)| (name.to_owned(), value)).collect()
     }
 
     /// The tokens that end a sequence, if any may.

@@ -12,7 +12,7 @@ impl GenerationConfig {
     pub(super) fn check_encoded(&self) -> Result<()> {
         let texts = [
             (self.bad_words.is_empty(), "bad_words"),
-            (self.logit_bias.texts.is_empty(), "logit_bias"),
+            (!self.logit_bias.has_texts(), "logit_bias"),
             (self.negative_prompt.is_none(), "negative_prompt"),
         ];
         if let Some((_, name)) = texts.iter().find(|(is_encoded, _)| !is_encoded) {

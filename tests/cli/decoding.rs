@@ -211,6 +211,14 @@ fn a_bias_may_name_its_token_by_its_text() {
     assert_eq!(biased(" king=100"), " king");
     assert_eq!(biased("5822=100"), " king", "the same by its id");
     assert_eq!(biased("==100"), "=");
+    assert_eq!(biased(" 5=100"), " 5", "not the token 5");
+    let both = |first: &str, last: &str| {
+        let flags = ["Once upon a", "-n", "1", "--logit-bias", first, "--logit-bias", last];
+        generated(&flags)["sequences"][0]["text"].clone()
+    };
+    assert_eq!(both(" king=-100", "5822=100"), " king", "the last one counts");
+    assert_eq!(both("5822=-100", " king=100"), " king");
+    assert_eq!(both(" king=100", "5822=-100"), " time");
 }
 
 #[test]

@@ -21,7 +21,7 @@ mod texts;
 mod tokens;
 mod transformers;
 
-pub use biases::LogitBias;
+pub use biases::{BiasedToken, LogitBias};
 use constraint::CONSTRAINTS;
 pub use decay::Decay;
 use field::Field;

@@ -1,6 +1,6 @@
 //! Which key was meant by one that means nothing.
 
-use gpt2::decode::{PARAMETERS, Parameter};
+use gpt2::decode::{PARAMETERS, Parameter, parameter_meaning};
 
 use super::row::Allowed;
 use super::values::PROMPT_KEYS;
@@ -21,6 +21,10 @@ const TRANSFORMERS_NAMES: [&str; 4] = ["do_sample", "stop_strings", "prompt_look
 /// The key that was meant by `other`, which means nothing: how that is called, and the key. Of the parameters,
 /// only those that are allowed may be meant; `own` are keys of the subcommand's own.
 pub fn meant(other: &str, allowed: Allowed, own: &[&'static str]) -> Option<(&'static str, &'static str)> {
+    // One of another subcommand.
+    if parameter_meaning(other).is_some() {
+        return None;
+    }
     let is_ours = |ours: &str| Parameter::named(ours).is_some_and(|parameter| allowed.has(parameter));
     let known = OTHER_NAMES.iter().find(|(name, ours)| *name == other && is_ours(ours));
     if let Some((_, ours)) = known {

@@ -119,6 +119,7 @@ impl<'a> Topk<'a> {
     fn single(&self, prompt: &Prompt, format: Format) -> Result<()> {
         let ids = self.loaded.prompt_ids(prompt, None, &self.args.text, self.verbosity)?;
         self.loaded.note_space(prompt, &ids, self.verbosity);
+        self.loaded.note_negative(&self.config, None, self.verbosity);
         if self.args.html.is_some() {
             html::topk::check(wanted_positions(self.args, ids.len())?.len(), self.query.k)?;
         }
@@ -160,7 +161,9 @@ impl<'a> Topk<'a> {
                 let asked = rows.iter().map(|row| {
                     let line = Some(row.place.line);
                     let ids = self.loaded.prompt_ids(&row.prompt, line, &args.text, self.verbosity)?;
-                    Ok((self.of_row(row)?, ids))
+                    let topk = self.of_row(row)?;
+                    self.loaded.note_negative(&topk.as_ref().unwrap_or(self).config, line, self.verbosity);
+                    Ok((topk, ids))
                 });
                 rows::of_those_that_can(asked.collect(), |asked| {
                     *tokens += asked.iter().map(|(_, ids)| ids.len()).sum::<usize>();

@@ -129,7 +129,10 @@ fn lengths_without_effect_are_named() {
             &["-n", "2", "--min-new-tokens", "3"],
             "warning: --min-new-tokens 3 is more than --max-new-tokens 2: no text gets so long",
         ),
-        (&["-n", "2", "--min-length", "1", "--min-new-tokens", "1"], "note: --min-new-tokens takes the place of --min-length"),
+        (
+            &["-n", "2", "--min-length", "1", "--min-new-tokens", "1"],
+            "note: --min-new-tokens takes the place of --min-length",
+        ),
         (&["--max-length", "5", "--min-length", "5"], ""),
     ] {
         let base = ["generate", "-m", "demo", "--ids", "7454 2402 257"];
@@ -158,7 +161,8 @@ fn the_settings_of_a_row_make_its_result_again() {
         };
         let found = run(&parameters, flags);
         assert_eq!(found["sequences"][0]["ids"].as_array().unwrap().len(), length, "{parameters}");
-        let mut settings = found["settings"]["parameters"].clone();
+        let mut settings = found["settings"].clone();
+        settings.as_object_mut().unwrap().retain(|key, _| key.starts_with("max_") || key.starts_with("min_"));
         if let Some(end) = parameters.get("eos_token_id") {
             settings["eos_token_id"] = end.clone();
         }
@@ -298,16 +302,89 @@ fn what_is_out_of_range_is_refused_by_name() {
     }
 }
 
+/// Errors that name what is to be done, and notes on stderr.
+#[test]
+fn odd_values_are_taken_or_refused_in_words() {
+    let ids: Vec<String> = (0..50257).map(|id| id.to_string()).collect();
+    let all = ids.join(" ");
+    let long = ids[..1025].join(" ");
+    for (arguments, error) in [
+        (&["--forced-eos-token-id", ""][..], "--forced-eos-token-id is empty; give at least one id"),
+        (
+            &["--sequence-bias", "640=inf", "--bad-words-ids", "640"],
+            "--sequence-bias forces token 640 with inf, and --bad-words-ids bans it: leave one of them out",
+        ),
+        (
+            &["--sequence-bias", "1=1e400"],
+            "--sequence-bias takes a number from -3.4e38 to 3.4e38, or inf or -inf, as a bias",
+        ),
+        (
+            &["--guidance-scale", "1", "--negative-prompt-ids", "50257"],
+            "--negative-prompt-ids has token id 50257, but the vocabulary ends at 50256",
+        ),
+        (
+            &["--begin-suppress-tokens", &all],
+            "--begin-suppress-tokens has every token that may be generated, which leaves none to begin with",
+        ),
+        (&["--guidance-scale", "-inf"], "--guidance-scale takes a number from -3.4e38 to 3.4e38, not -inf"),
+        (&["--max-length", ""], "--max-length takes a whole number from 1, not an empty text"),
+        (
+            &["--guidance-scale", "2", "--negative-prompt-ids", &long],
+            "the negative prompt has 1025 tokens, more than the context of 1024; shorten it, or use --on-context-limit crop",
+        ),
+    ] {
+        let base = ["generate", "-m", "demo", "--ids", "7454 2402 257", "-n", "2"];
+        let done = gpt2(&[&base[..], arguments].concat()).fails(2, &[]);
+        assert_eq!(done.stderr(), format!("error: {error}\n"), "{}", arguments[0]);
+    }
+    let huge = ["generate", "-m", "demo", "--ids", "7454 2402 257", "--encoder-repetition-penalty", "3e38"];
+    let error = gpt2(&huge).fails(1, &[]).stderr();
+    assert_eq!(error, "error: the scores overflow: bring --encoder-repetition-penalty closer to 1\n");
+
+    let early = ["Once upon a time", "-n", "3", "--exponential-decay-length-penalty=-9223372036854775808,1.5"];
+    assert_eq!(generated(&early)["sequences"][0]["ids"], json!([50256]), "it begins at once");
+
+    let note = "note: the negative prompt is empty: starting from token \"<|endoftext|>\" (50256)";
+    for command in ["generate", "topk"] {
+        let empty = [command, "-m", "demo", "Once", "--guidance-scale", "2", "--negative-prompt", ""];
+        let stderr = gpt2(&empty).succeeds().stderr();
+        assert!(stderr.starts_with("note: the negative prompt is empty: starting from token "), "{stderr}, not {note}");
+        let off = [command, "-m", "demo", "Once", "--guidance-scale", "1", "--negative-prompt", ""];
+        assert_eq!(gpt2(&off).succeeds().stderr(), "");
+    }
+    let most = ids[..1023].join(" ");
+    let full = ["generate", "-m", "demo", "Once", "--guidance-scale", "2", "--negative-prompt-ids", &most];
+    assert_eq!(
+        gpt2(&full).succeeds().stderr(),
+        "warning: the text ends because that after the negative prompt is at the full context of 1024 tokens; \
+         to continue, use --on-context-limit crop\n"
+    );
+    let forced = gpt2(&["topk", "-m", "demo", "Once", "-k", "2", "--sequence-bias", "640=inf"]).succeeds().stdout();
+    assert!(!forced.contains("e-4342944"), "{forced}");
+    let help = gpt2(&["generate", "--help"]).succeeds().stdout();
+    assert!(help.contains("--assistant-model guesses") && !help.contains("assistant_model"), "{help}");
+}
+
 #[test]
 fn a_row_with_a_wrong_value_says_so() {
     let rows = [
+        (
+            json!({"forced_eos_token_id": []}),
+            "`forced_eos_token_id` is [], an empty list; give at least one, or leave it out",
+        ),
+        (json!({"sequence_bias": []}), "`sequence_bias` is [], an empty list; give at least one, or leave it out"),
+        (json!({"do_sample": false, "top_h": 0.5}), "`do_sample` is false, and `top_h` samples"),
+        (
+            json!({"exponential_decay_length_penalty": [1e19, 1.1]}),
+            "`exponential_decay_length_penalty` is [1e19,1.1], the start has to be from -9223372036854775808 to 9223372036854775807",
+        ),
         (
             json!({"sequence_bias": {"5": 1}}),
             "`sequence_bias` is {\"5\":1}, not a list of ids with their bias, such as [[[12, 345], -2.5]]",
         ),
         (
             json!({"sequence_bias": [[[5]]]}),
-            "`sequence_bias` is [[[5]]], [[5]] is not a pair of ids and their bias, such as [[12, 345], -2.5]",
+            "`sequence_bias` is [[[5]]], of which [[5]] is not a pair of ids and their bias, such as [[12, 345], -2.5]",
         ),
         (
             json!({"sequence_bias": [[[50257], 1]]}),
@@ -410,7 +487,10 @@ fn rows_of_topk_have_the_parameters_of_its_flags() {
     let base = ["topk", "-m", "demo", "-k", "4", "--format", "jsonl"];
     let cases = [
         (json!({}), &[][..]),
-        (json!({"guidance_scale": 3, "negative_prompt": "The king"}), &["--guidance-scale=3", "--negative-prompt=The king"]),
+        (
+            json!({"guidance_scale": 3, "negative_prompt": "The king"}),
+            &["--guidance-scale=3", "--negative-prompt=The king"],
+        ),
         (json!({"temperature": 0.5, "top_k": 3}), &["--temperature=0.5", "--top-k=3"]),
         (json!({"suppress_tokens": [640], "top_p": null}), &["--suppress-tokens=640"]),
         (json!({"logit_bias": {" king": 5}}), &["--logit-bias= king=5"]),

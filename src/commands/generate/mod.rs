@@ -195,7 +195,7 @@ impl Generator<'_> {
                     self.write_page(&request, &sequences)?;
                     out.json(&self.record(&request, &sequences, timings)?, format)?;
                 }
-                self.warn_of_ends(&sequences);
+                self.warn_of_ends(&sequences, request.prompt_ids.len());
                 ended
             }
         };
@@ -220,6 +220,7 @@ impl Generator<'_> {
     fn request(&self, prompt: &Prompt, line: Option<usize>, config: &GenerationConfig, seed: u64) -> Result<Request> {
         let loaded = self.loaded;
         let prompt_ids = loaded.prompt_ids(prompt, line, &self.args.text, self.verbosity)?;
+        loaded.note_negative(config, line, self.verbosity);
         let text = match prompt {
             Prompt::Text(text) => Some(text.clone()),
             Prompt::Ids(ids) => loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids, false)).transpose()?,
@@ -326,9 +327,10 @@ fn unfinished(sequences: &[Sequence]) -> usize {
     sequences.iter().filter(|it| it.is_whole == Some(false) && is_cut(it.finish_reason)).count()
 }
 
-/// Whether one of them ends because the context is full.
-fn fills_context(sequences: &[Sequence]) -> bool {
-    sequences.iter().any(|sequence| sequence.finish_reason == FinishReason::Context)
+/// The tokens of the longest text that ends because the context is full, after a prompt of so many; none if none does.
+fn fills_context(sequences: &[Sequence], prompt: usize) -> Option<usize> {
+    let full = sequences.iter().filter(|sequence| sequence.finish_reason == FinishReason::Context);
+    full.map(|sequence| prompt + sequence.ids.len()).max()
 }
 
 fn join_ids(ids: &[u32]) -> String {

@@ -90,11 +90,7 @@ impl Input {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn of_texts_with(
-        args: &TextsArgs,
-        parameters: Allowed,
-        own: &'static [&'static str],
-    ) -> Result<Option<Self>> {
+    pub fn of_texts_with(args: &TextsArgs, parameters: Allowed, own: &'static [&'static str]) -> Result<Option<Self>> {
         let TextsArgs { rows, lines } = args;
         let keys = || Keys { parameters, own, keep: rows.keep.clone(), strict: rows.strict };
         match (lines, &rows.input) {

@@ -149,7 +149,7 @@ parameters! {
         /// End with one of these tokens where the most tokens are reached; topk shows no effect until it appends tokens
         forced_eos_token_id: Vec<u32> = vec![], "IDS", Range::ANY;
         /// Make the end of text more likely with each token after the first START: its logit x grows by
-        /// |x| (FACTOR^n - 1), n tokens after them
+        /// |x| (FACTOR^n - 1), n tokens after them; topk shows that only of tokens that it appends, or below 0 of START
         exponential_decay_length_penalty: Option<Decay> = None, "START,FACTOR", Range::ANY;
         /// Push the distribution away from that after another prompt, `negative_prompt` or else the prompt's last token
         /// alone: u + G (c - u), with the log-probabilities c after the prompt and u after the other; 1 is off
@@ -303,10 +303,14 @@ impl Parameter {
         let field = (self.field_mut)(config);
         field.read(text).map_err(|fault| match field.kind() {
             // Of a number that has too many digits, the fault names the largest.
+            Some(kind) if text.is_empty() => self.range.refusal(kind, "an empty text"),
             Some(kind) if !text.bytes().all(|b| b.is_ascii_digit()) => self.range.refusal(kind, text),
             Some(_) => format!("is {text}, {fault}"),
             None => fault,
         })?;
+        if self.needs_one(config) {
+            return Err("is empty; give at least one id".into());
+        }
         self.prevail(config);
         Ok(())
     }
@@ -315,6 +319,15 @@ impl Parameter {
     #[must_use]
     pub fn samples(&self) -> bool {
         ["temperature", "top_h", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"].contains(&self.name)
+    }
+
+    /// Whether it has been set to a list of nothing, which transformers refuses.
+    fn needs_one(&self, config: &GenerationConfig) -> bool {
+        match self.name {
+            "forced_eos_token_id" => config.forced_eos_token_id.is_empty(),
+            "sequence_bias" => config.sequence_bias.is_empty(),
+            _ => false,
+        }
     }
 
     /// Checks its value on its own.
@@ -352,6 +365,9 @@ impl Parameter {
     pub fn read_json(&self, value: &Value, config: &mut GenerationConfig) -> Result<(), String> {
         if !value.is_null() {
             (self.field_mut)(config).read_json(value)?;
+            if self.needs_one(config) {
+                return Err("an empty list; give at least one, or leave it out".into());
+            }
             self.prevail(config);
         }
         Ok(())
@@ -391,8 +407,8 @@ impl GenerationConfig {
             let read = parameter.read_json(value, &mut config);
             read.map_err(|fault| wrong(parameter.name, format!("{}, {fault}", json::shown(value))))?;
         }
+        let samples = |(parameter, value): &&(&Parameter, &Value)| parameter.samples() && !value.is_null();
         if given.iter().any(|(parameter, value)| parameter.name == "sample" && **value == Value::Bool(false)) {
-            let samples = |(parameter, value): &&(&Parameter, &Value)| parameter.samples() && !value.is_null();
             if let Some((parameter, _)) = given.iter().find(samples) {
                 return Err(Error::parameter("sample", format!("is false, and `{}` samples", parameter.name)));
             }
@@ -400,7 +416,12 @@ impl GenerationConfig {
         }
         match do_sample.flatten() {
             Some(true) => config.sample = true,
-            Some(false) => config.set_greedy(),
+            Some(false) => {
+                if let Some((parameter, _)) = given.iter().find(samples) {
+                    return Err(Error::parameter("do_sample", format!("is false, and `{}` samples", parameter.name)));
+                }
+                config.set_greedy();
+            }
             None => {}
         }
         Ok(config)

@@ -142,7 +142,7 @@ fn values_out_of_range_are_usage_errors_that_name_the_flag() {
         (&["--logit-bias", "50257=1"], "--logit-bias has token id 50257, but the vocabulary ends at 50256"),
         (&["--logit-bias", "5=101"], "--logit-bias takes a number from -100 to 100, not 101 (token 5)"),
         (&["--logit-bias=-5=1"], "--logit-bias: `-5` is not a token id"),
-        (&["--logit-bias", "5"], "--logit-bias: `5` is not a token id and its bias, such as 50256=-100"),
+        (&["--logit-bias", "5"], "--logit-bias: `5` is not a token and its bias, such as 50256=-100"),
         (&["--stop", ""], "--stop"),
     ] {
         gpt2(&[&generate[..], flags].concat()).fails(2, &[word]);

@@ -6,9 +6,9 @@ mod content;
 mod planted;
 mod settings;
 
-use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{ID, Scene, WEIGHTS, fixture};
@@ -107,6 +107,13 @@ fn check_one(number: usize, case: &Case) {
     }
 }
 
+/// The peak memory of a process, while it runs.
+fn peak_megabytes(status: &str) -> u64 {
+    let status = std::fs::read_to_string(status).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    peak.map_or(0, |peak| peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10)
+}
+
 /// A run that has ended within bounds.
 struct Ended {
     code: Option<i32>,
@@ -115,21 +122,25 @@ struct Ended {
 }
 
 /// Runs to the end, and checks what it took: time, memory and disk.
-#[expect(clippy::zombie_processes, reason = "wait4 waits, and tells how much memory it was")]
 fn bounded(scene: &Scene, run: Run, name: &str) -> Ended {
     let start = Instant::now();
-    let mut child =
-        run.into_command().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let (mut stdout, mut stderr) = (String::new(), String::new());
-    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
-    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
-    // SAFETY: the child has not been waited for, so the id is its own; both pointers are valid, and zeros are a rusage.
-    let usage = unsafe {
-        assert_eq!(libc::wait4(child.id() as i32, &mut status, 0, usage.as_mut_ptr()), child.id() as i32);
-        usage.assume_init()
-    };
-    let megabytes = usage.ru_maxrss >> 10;
+    let child = run.into_command().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (memory, is_done) = (format!("/proc/{}/status", child.id()), AtomicBool::new(false));
+    let (output, megabytes) = std::thread::scope(|scope| {
+        // Not what waiting for a process tells: that counts the memory of its parent, which had a moment as its own.
+        let peak = scope.spawn(|| {
+            let mut peak = 0;
+            while !is_done.load(Ordering::Relaxed) {
+                peak = peak.max(peak_megabytes(&memory));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            peak
+        });
+        let output = child.wait_with_output().unwrap();
+        is_done.store(true, Ordering::Relaxed);
+        (output, peak.join().unwrap())
+    });
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
     assert!(start.elapsed() < Duration::from_secs(60), "{name} took {:?}\n{stderr}", start.elapsed());
     assert!(megabytes < 200, "{name} took {megabytes} MB of memory\n{stderr}");
     let disk = bytes_in(scene.home.path());
@@ -139,7 +150,7 @@ fn bounded(scene: &Scene, run: Run, name: &str) -> Ended {
         assert!(!stderr.contains(secret) && !stdout.contains(secret), "{name}\n{stderr}\n{stdout}");
     }
     assert!(!stderr.contains(|c: char| c.is_control() && c != '\n'), "{name}\n{stderr:?}");
-    Ended { code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)), stdout, stderr }
+    Ended { code: output.status.code(), stdout, stderr }
 }
 
 /// The size of all files in a folder, not counting what links lead to.

@@ -171,8 +171,10 @@ fn check(model: &Gpt2, query: &Query, prompt: &[u32], more: usize) -> Result<()>
     query.processors.check(vocab_size, prompt.len())?;
     let tokens = query.other(prompt).map_or(0, |other| other.len().saturating_add(more));
     if tokens > context {
-        let fault = format!("with what follows has {tokens} tokens, more than the context of {context}; shorten it");
-        return Err(Error::parameter("negative_prompt", fault));
+        let fault = format!(
+            "the negative prompt with what follows has {tokens} tokens, more than the context of {context}; shorten it"
+        );
+        return Err(Error::Usage(fault));
     }
     match query.tokens.iter().find(|id| **id as usize >= vocab_size) {
         Some(id) => Err(Error::Usage(format!("token id {id} is outside the vocabulary of {vocab_size}"))),

@@ -225,7 +225,9 @@ fn argument(parameter: &'static Parameter) -> Arg {
 
 /// The parameter's description with its default, naming other parameters by their flags.
 fn help(parameter: &Parameter) -> String {
-    let doc = with_names(parameter.doc(), |name| Parameter::named(name).map(|p| format!("--{}", flag_name(p.name))));
+    // A flag of `generate`, not a parameter.
+    let is_flag = |name: &str| name == "assistant_model" || Parameter::named(name).is_some();
+    let doc = with_names(parameter.doc(), |name| is_flag(name).then(|| format!("--{}", flag_name(name))));
     match parameter.default_text() {
         // Done by this program, not by the library.
         None if parameter.name == "seed" => format!("{doc} [default: drawn and reported]"),

@@ -17,7 +17,7 @@ pub struct RowArgs {
     /// Many texts: {"id", "prompt"} a line; - for stdin
     ///
     /// Rows, one JSON object a line: {"id", "prompt"} or {"id", "prompt_ids"} (`text` and `ids` are the same), and, for
-    /// generate, any decoding parameter in snake_case. Of several files, each result names its own.
+    /// generate, any decoding parameter in snake_case, for topk those that shape the distribution. Of several files, each result names its own.
     #[arg(long, value_name = "F.jsonl", num_args = 1.., group = MANY)]
     #[arg(conflicts_with_all = ["positional", "prompt", "file", "ids"])]
     pub input: Option<Vec<PathBuf>>,

@@ -237,6 +237,18 @@ impl Loaded {
         Ok(ids)
     }
 
+    /// Says that an empty negative prompt, which may be that of the row on a `line`, starts from `<|endoftext|>` as well.
+    pub fn note_negative(&self, config: &GenerationConfig, line: Option<usize>, verbosity: Verbosity) {
+        let is_on = config.guidance_scale.is_some_and(|scale| scale != 1.0);
+        if let (Some(""), Some(start), true) = (config.negative_prompt.as_deref(), self.start_token(), is_on)
+            && !verbosity.quiet
+        {
+            let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+            let start = self.notation(false).token(start);
+            say(format_args!("note: {line}the negative prompt is empty: starting from token {start}"));
+        }
+    }
+
     /// Says that a prompt ends in a space, which is most often a mistake: the next token would bring its own.
     pub fn note_space(&self, prompt: &Prompt, ids: &[u32], verbosity: Verbosity) {
         let Prompt::Text(text) = prompt else { return };
@@ -271,7 +283,12 @@ impl Loaded {
                 say(format_args!("note: {fault}; without it, texts end as config.json says"));
             }
         }
-        let Some(file) = &self.generation_file else { return Ok(ends) };
+        let Some(file) = &self.generation_file else {
+            if asked && !verbosity.quiet {
+                say("note: the model has no generation_config.json to follow");
+            }
+            return Ok(ends);
+        };
         let (ignored, advice) = match asked {
             true => (file.missing(), "this program does not have"),
             false => (file.set(), "--generation-config follows"),

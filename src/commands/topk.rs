@@ -10,12 +10,14 @@ use gpt2::analysis::next_token::{
 use gpt2::base::math;
 use gpt2::decode::{GenerationConfig, Processors};
 use gpt2::error::tokens_text;
+use gpt2::json;
 use gpt2::memory;
 use gpt2::model::Packing;
+use serde_json::Value;
 
 use super::load::Loaded;
 use super::progress::bar;
-use super::rows::{self, Batch, Input, together};
+use super::rows::{self, Allowed, Batch, Input, Row, together};
 use super::{check_context, require_memory, shapes};
 use crate::cli::{Format, Prompt, TopkArgs, Verbosity};
 use crate::output::settings::SettingsRecord;
@@ -33,7 +35,7 @@ const GENERATION_CONFIG: &str = "generation_config.json";
 
 pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
     check(args)?;
-    let work = match Input::of_texts(&args.texts)? {
+    let work = match Input::of_texts_with(&args.texts, Allowed::Processors, &[])? {
         Some(input) => Work::Batch(input),
         None if args.keep_newline => Work::Single(args.text.prompt()?),
         None => Work::Single(args.text.prompt_without_newline()?),
@@ -83,24 +85,41 @@ struct Topk<'a> {
 
 impl<'a> Topk<'a> {
     fn new(args: &'a TopkArgs, loaded: &'a Loaded, verbosity: Verbosity) -> Result<Self> {
-        let mut config = args.processors.over(loaded.generation_defaults(args.generation_config, verbosity)?)?;
-        let given = args.processors.given();
-        let blame = |error: Error| loaded.blame(error.into(), args.generation_config, &given);
-        let settings = loaded.record_settings(config.changed());
-        loaded.encode_texts(&mut config).map_err(blame)?;
+        let config = args.processors.over(loaded.generation_defaults(args.generation_config, verbosity)?)?;
+        let topk = Self::of(args, loaded, config, verbosity);
+        topk.map_err(|error| loaded.blame(error, args.generation_config, &args.processors.given()))
+    }
+
+    fn of(args: &'a TopkArgs, loaded: &'a Loaded, config: GenerationConfig, verbosity: Verbosity) -> Result<Self> {
         let vocab_size = loaded.model.config().vocab_size;
+        let settings = loaded.record_settings(config.changed());
+        let mut encoded = config.clone();
+        loaded.encode_texts(&mut encoded)?;
         let query = Query {
             k: args.k.min(vocab_size),
             tokens: args.token.iter().map(|text| asked_token(text, loaded)).collect::<Result<_>>()?,
-            processors: processors(&config, args).map_err(blame)?,
+            processors: processors(&encoded, args)?,
         };
-        query.processors.check(vocab_size, 0).map_err(blame)?;
+        query.processors.check(vocab_size, 0)?;
         Ok(Self { args, loaded, config, query, settings, verbosity })
+    }
+
+    /// The same with the parameters of a row; none if it has none.
+    fn of_row(&self, row: &Row) -> Result<Option<Self>> {
+        if row.parameters.values().all(Value::is_null) {
+            return Ok(None);
+        }
+        let config = self.config.with_json(&row.parameters).map_err(anyhow::Error::from);
+        let topk = config.and_then(|config| Self::of(self.args, self.loaded, config, self.verbosity));
+        let keys = row.parameters.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key.as_str());
+        let given: Vec<&str> = self.args.processors.given().into_iter().chain(keys).collect();
+        topk.map(Some).map_err(|error| self.loaded.blame(error, self.args.generation_config, &given))
     }
 
     fn single(&self, prompt: &Prompt, format: Format) -> Result<()> {
         let ids = self.loaded.prompt_ids(prompt, None, &self.args.text, self.verbosity)?;
         self.loaded.note_space(prompt, &ids, self.verbosity);
+        self.loaded.note_negative(&self.config, None, self.verbosity);
         if self.args.html.is_some() {
             html::topk::check(wanted_positions(self.args, ids.len())?.len(), self.query.k)?;
         }
@@ -114,7 +133,7 @@ impl<'a> Topk<'a> {
         }
         let mut out = Stdout::lock();
         match format {
-            Format::Text => self.write_text(&view, &mut out)?,
+            Format::Text => self.write_text(&view, vec![], &mut out)?,
             format => out.json(&view, format)?,
         }
         out.finish()
@@ -139,20 +158,36 @@ impl<'a> Topk<'a> {
         batch.run(
             &empty,
             |rows, tokens| {
-                let ids = rows
-                    .iter()
-                    .map(|row| self.loaded.prompt_ids(&row.prompt, Some(row.place.line), &args.text, self.verbosity));
-                rows::of_those_that_can(ids.collect(), |ids| {
-                    *tokens += ids.iter().map(Vec::len).sum::<usize>();
-                    together(ids, &|ids| self.views(ids))
+                let asked = rows.iter().map(|row| {
+                    let line = Some(row.place.line);
+                    let ids = self.loaded.prompt_ids(&row.prompt, line, &args.text, self.verbosity)?;
+                    let topk = self.of_row(row)?;
+                    self.loaded.note_negative(&topk.as_ref().unwrap_or(self).config, line, self.verbosity);
+                    Ok((topk, ids))
+                });
+                rows::of_those_that_can(asked.collect(), |asked| {
+                    *tokens += asked.iter().map(|(_, ids)| ids.len()).sum::<usize>();
+                    together(asked, &|asked| self.views_of_rows(asked))
                 })
             },
             |row, view, out| {
                 row.write_heading(out)?;
-                self.write_text(view, out)?;
+                let given = row.parameters.iter().filter(|(_, value)| !value.is_null());
+                let given = given.map(|(key, value)| format!("{key} {}", json::shown(value)));
+                self.write_text(view, given.collect(), out)?;
                 Ok(writeln!(out)?)
             },
         )
+    }
+
+    /// What is shown of each row: together of those in turn that have no parameters of their own.
+    fn views_of_rows(&self, rows: &[(Option<Self>, Vec<u32>)]) -> Result<Vec<TopkView<'a>>> {
+        let mut views = vec![];
+        for alike in rows.chunk_by(|(a, _), (b, _)| a.is_none() && b.is_none()) {
+            let ids: Vec<Vec<u32>> = alike.iter().map(|(_, ids)| ids.clone()).collect();
+            views.extend(alike[0].0.as_ref().unwrap_or(self).views(&ids)?);
+        }
+        Ok(views)
     }
 
     /// What is shown of each text.
@@ -272,13 +307,14 @@ impl<'a> Topk<'a> {
         }
     }
 
-    fn write_text(&self, view: &TopkView<'_>, out: &mut Stdout) -> Result<()> {
+    /// Writes it for people; `parameters` are those of a row.
+    fn write_text(&self, view: &TopkView<'_>, parameters: Vec<String>, out: &mut Stdout) -> Result<()> {
         let args = self.args;
         let notation = self.loaded.notation(args.pieces.pieces);
         match view {
             TopkView::Positions(record) => {
                 let flags = [args.generation_config.then(|| GENERATION_CONFIG.to_owned()), args.processors.shown()];
-                let flags: Vec<String> = flags.into_iter().flatten().collect();
+                let flags: Vec<String> = flags.into_iter().flatten().chain(parameters).collect();
                 record.write_text(notation, args.all, &flags.join(" and "), out)
             }
             TopkView::Tree(record) => record.write_text(notation, out),

@@ -234,6 +234,8 @@ pub(super) struct BeamSearch {
     beams: Vec<Hypothesis>,
     /// The best finished sequences; an unfinished one is only a placeholder.
     finished: Vec<(Hypothesis, Option<Finish>)>,
+    /// Finished sequences of lost beams: results if there are too few others.
+    spare: Vec<(Hypothesis, Option<Finish>)>,
     /// Whether a running beam may still beat a finished one.
     improvable: bool,
     /// Whether too many tokens tied to continue with only the most probable ones.
@@ -249,6 +251,7 @@ impl BeamSearch {
         Self {
             rows: BeamRows::default(),
             finished: vec![(place, None); params.num_beams],
+            spare: vec![],
             beams,
             improvable: true,
             needs_rows: false,
@@ -287,8 +290,14 @@ impl BeamSearch {
             if task.is_constrained() && is_lost(candidate.score) {
                 continue;
             }
-            if end.is_some() && !closed && self.finished.iter().any(|(other, _)| other.score < score) {
-                self.finished.push((scores.extend(task, &self.beams, candidate, score), end));
+            if end.is_none() || closed || score == f32::NEG_INFINITY {
+                continue;
+            }
+            let hypothesis = scores.extend(task, &self.beams, candidate, score);
+            if self.finished.iter().any(|(other, _)| other.score < score) {
+                self.finished.push((hypothesis, end));
+            } else if is_lost(candidate.score) && self.spare.len() < self.params.num_beams {
+                self.spare.push((hypothesis, end));
             }
         }
         self.finished.sort_by(|(a, _), (b, _)| b.score.total_cmp(&a.score));
@@ -377,15 +386,16 @@ impl Search for BeamSearch {
         if self.improvable && !satisfied && !ends.iter().all(Option::is_some) {
             return Ok(None);
         }
-        if task.is_constrained() {
-            // There may be fewer texts than beams.
-            self.finished.retain(|(_, finish)| finish.is_some());
-        }
-        let best = self.finished.iter().take(self.params.num_return_sequences);
+        let best = self.finished.iter().chain(&self.spare);
         let sequence = |(hypothesis, finish): &(Hypothesis, Option<Finish>)| {
-            let finish = finish.unwrap_or_else(|| task.limit_reason(hypothesis.ids.len() - task.prompt.len()).into());
-            Sequence { score: Some(hypothesis.score), ..task.sequence(&hypothesis.ids, finish, &hypothesis.logprobs) }
+            let sequence = task.sequence(&hypothesis.ids, (*finish)?, &hypothesis.logprobs);
+            Some(Sequence { score: Some(hypothesis.score), ..sequence })
         };
-        Ok(Some(best.map(sequence).collect()))
+        // There may be fewer texts than beams.
+        let found: Vec<_> = best.filter_map(sequence).take(self.params.num_return_sequences).collect();
+        if found.is_empty() {
+            task.check_choice(f32::NEG_INFINITY, &self.beams[0].ids)?;
+        }
+        Ok(Some(found))
     }
 }

@@ -12,7 +12,7 @@ impl GenerationConfig {
     pub(super) fn check_encoded(&self) -> Result<()> {
         let texts = [
             (self.bad_words.is_empty(), "bad_words"),
-            (self.logit_bias.texts.is_empty(), "logit_bias"),
+            (!self.logit_bias.has_texts(), "logit_bias"),
             (self.negative_prompt.is_none(), "negative_prompt"),
         ];
         if let Some((_, name)) = texts.iter().find(|(is_encoded, _)| !is_encoded) {
@@ -61,8 +61,16 @@ impl GenerationConfig {
                 "has no token that `suppress_tokens` does not ban: leave one of them out",
             ),
         ];
-        match excluded.iter().find(|(excluded, ..)| *excluded) {
-            Some((_, parameter, problem)) => Err(Error::parameter(parameter, *problem)),
+        if let Some((_, parameter, problem)) = excluded.iter().find(|(excluded, ..)| *excluded) {
+            return Err(Error::parameter(parameter, *problem));
+        }
+        let banned: HashSet<u32> = self.bad_words_ids.iter().filter_map(|word| word.last().copied()).collect();
+        let forced = self.sequence_bias.iter().filter(|(_, bias)| *bias == f64::INFINITY);
+        match forced.filter_map(|(ids, _)| ids.last()).find(|id| banned.contains(id)) {
+            Some(id) => {
+                let fault = format!("forces token {id} with inf, and `bad_words_ids` bans it: leave one of them out");
+                Err(Error::parameter("sequence_bias", fault))
+            }
             None => Ok(()),
         }
     }

@@ -64,8 +64,8 @@ pub use constraint::{Constraint, Source, Vocabulary};
 pub use decoding::Decoding;
 pub use engine::{Engine, Event, RequestId, generate};
 pub use parameters::{
-    Decay, EarlyStopping, GenerationConfig, GenerationFile, Group, LogitBias, Meaning, OnContextLimit, PARAMETERS,
-    Parameter, Takes, Word, parameter_meaning, parse_ids,
+    BiasedToken, Decay, EarlyStopping, GenerationConfig, GenerationFile, Group, LogitBias, Meaning, OnContextLimit,
+    PARAMETERS, Parameter, Takes, Word, parameter_meaning, parse_ids,
 };
 pub use processors::{Guidance, Processors};
 pub use search::{RawLogprob, Sequence, TokenLogprob};

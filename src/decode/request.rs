@@ -102,9 +102,9 @@ pub(super) fn check(task: &Task<'_>) -> Result<()> {
     let other = decoding.other_prompt(&task.prompt).map_or(0, <[u32]>::len);
     if !crops && other > context {
         let fault = format!(
-            "has {other} tokens, more than the context of {context}; shorten it, or use `on_context_limit` crop"
+            "the negative prompt has {other} tokens, more than the context of {context}; shorten it, or use `on_context_limit` crop"
         );
-        return Err(Error::parameter("negative_prompt", fault));
+        return Err(Error::Usage(fault));
     }
     let fits = match decoding.prompt {
         PromptLogprobs::No => crops || len <= context,

@@ -14,9 +14,14 @@ pub fn probability(prob: impl Into<f64>, places: usize) -> String {
 
 /// The probability with this natural logarithm, as [`probability`]; it may be too small for a number.
 pub fn probability_of(logprob: f64, places: usize) -> String {
+    /// Below it, an exponent says no more than that it is 0: a bias may have put it there.
+    const LEAST: f64 = -1e15;
     let prob = math::exp(logprob);
     if prob >= f64::MIN_POSITIVE || !logprob.is_finite() {
         return probability(prob, places);
+    }
+    if logprob < LEAST {
+        return "0".to_owned();
     }
     let power = logprob / std::f64::consts::LN_10;
     let exponent = power.floor();

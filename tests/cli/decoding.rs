@@ -118,6 +118,74 @@ fn lengths_and_times_end_a_text() {
 }
 
 #[test]
+fn lengths_without_effect_are_named() {
+    for (arguments, note) in [
+        (&["-n", "2", "--max-length", "9"][..], "note: --max-new-tokens (-n) takes the place of --max-length"),
+        (
+            &["--max-length", "5", "--min-length", "9"],
+            "warning: --min-length 9 is more than --max-length 5: no text gets so long",
+        ),
+        (
+            &["-n", "2", "--min-new-tokens", "3"],
+            "warning: --min-new-tokens 3 is more than --max-new-tokens 2: no text gets so long",
+        ),
+        (
+            &["-n", "2", "--min-length", "1", "--min-new-tokens", "1"],
+            "note: --min-new-tokens takes the place of --min-length",
+        ),
+        (&["--max-length", "5", "--min-length", "5"], ""),
+    ] {
+        let base = ["generate", "-m", "demo", "--ids", "7454 2402 257"];
+        assert_eq!(gpt2(&[&base[..], arguments].concat()).succeeds().stderr().trim_end(), note, "{arguments:?}");
+        assert_eq!(gpt2(&[&base[..], arguments, &["--quiet"]].concat()).succeeds().stderr(), "");
+    }
+    let help = gpt2(&["generate", "--help"]).succeeds().stdout();
+    let help: Vec<&str> = help.split_whitespace().collect();
+    assert!(help.join(" ").contains("N tokens together; --max-new-tokens takes its place"));
+}
+
+#[test]
+fn the_settings_of_a_row_make_its_result_again() {
+    let ids = json!([7454, 2402, 257]);
+    let cases = [
+        (json!({"max_length": 10}), &["-n", "3"][..], 7),
+        (json!({"max_new_tokens": 2}), &["--max-length", "9"], 2),
+        (json!({"min_length": 4, "max_new_tokens": 4, "eos_token_id": [640]}), &["--min-new-tokens", "4"], 2),
+    ];
+    for (parameters, flags, length) in cases {
+        let run = |parameters: &Value, flags: &[&str]| {
+            let mut row = parameters.clone();
+            row["ids"] = ids.clone();
+            let base = ["generate", "-m", "demo", "--input", "-", "--no-timings"];
+            gpt2(&[&base[..], flags].concat()).stdin(format!("{row}\n")).succeeds().json()
+        };
+        let found = run(&parameters, flags);
+        assert_eq!(found["sequences"][0]["ids"].as_array().unwrap().len(), length, "{parameters}");
+        let mut settings = found["settings"].clone();
+        settings.as_object_mut().unwrap().retain(|key, _| key.starts_with("max_") || key.starts_with("min_"));
+        if let Some(end) = parameters.get("eos_token_id") {
+            settings["eos_token_id"] = end.clone();
+        }
+        assert_eq!(run(&settings, &[])["sequences"], found["sequences"], "{parameters}: {settings}");
+    }
+}
+
+#[test]
+fn a_row_replaces_the_other_way_to_say_the_same() {
+    let run = |row: Value, flags: &[&str]| {
+        let mut row = row;
+        row["prompt"] = "Once upon a".into();
+        let base = ["generate", "-m", "demo", "-n", "6", "--guidance-scale", "2", "--input", "-", "--no-timings"];
+        gpt2(&[&base[..], flags].concat()).stdin(format!("{row}\n")).succeeds().json()["sequences"].clone()
+    };
+    let (text, ids) = (json!({"negative_prompt": "The king"}), json!({"negative_prompt_ids": [464, 5822]}));
+    let expected = run(text.clone(), &[]);
+    assert_eq!(run(ids.clone(), &["--negative-prompt", "A tale"]), expected);
+    assert_eq!(run(text, &["--negative-prompt-ids", "5"]), expected);
+    assert_eq!(run(json!({}), &["--negative-prompt", "The king"]), expected);
+}
+
+#[test]
 fn assistance_is_tuned_and_changes_nothing() {
     let base = ["Once upon a time there was a king. Once upon a time", "-n", "30"];
     let plain = &generated(&base)["sequences"];
@@ -147,6 +215,14 @@ fn a_bias_may_name_its_token_by_its_text() {
     assert_eq!(biased(" king=100"), " king");
     assert_eq!(biased("5822=100"), " king", "the same by its id");
     assert_eq!(biased("==100"), "=");
+    assert_eq!(biased(" 5=100"), " 5", "not the token 5");
+    let both = |first: &str, last: &str| {
+        let flags = ["Once upon a", "-n", "1", "--logit-bias", first, "--logit-bias", last];
+        generated(&flags)["sequences"][0]["text"].clone()
+    };
+    assert_eq!(both(" king=-100", "5822=100"), " king", "the last one counts");
+    assert_eq!(both("5822=-100", " king=100"), " king");
+    assert_eq!(both(" king=100", "5822=-100"), " time");
 }
 
 #[test]
@@ -226,16 +302,89 @@ fn what_is_out_of_range_is_refused_by_name() {
     }
 }
 
+/// Errors that name what is to be done, and notes on stderr.
+#[test]
+fn odd_values_are_taken_or_refused_in_words() {
+    let ids: Vec<String> = (0..50257).map(|id| id.to_string()).collect();
+    let all = ids.join(" ");
+    let long = ids[..1025].join(" ");
+    for (arguments, error) in [
+        (&["--forced-eos-token-id", ""][..], "--forced-eos-token-id is empty; give at least one id"),
+        (
+            &["--sequence-bias", "640=inf", "--bad-words-ids", "640"],
+            "--sequence-bias forces token 640 with inf, and --bad-words-ids bans it: leave one of them out",
+        ),
+        (
+            &["--sequence-bias", "1=1e400"],
+            "--sequence-bias takes a number from -3.4e38 to 3.4e38, or inf or -inf, as a bias",
+        ),
+        (
+            &["--guidance-scale", "1", "--negative-prompt-ids", "50257"],
+            "--negative-prompt-ids has token id 50257, but the vocabulary ends at 50256",
+        ),
+        (
+            &["--begin-suppress-tokens", &all],
+            "--begin-suppress-tokens has every token that may be generated, which leaves none to begin with",
+        ),
+        (&["--guidance-scale", "-inf"], "--guidance-scale takes a number from -3.4e38 to 3.4e38, not -inf"),
+        (&["--max-length", ""], "--max-length takes a whole number from 1, not an empty text"),
+        (
+            &["--guidance-scale", "2", "--negative-prompt-ids", &long],
+            "the negative prompt has 1025 tokens, more than the context of 1024; shorten it, or use --on-context-limit crop",
+        ),
+    ] {
+        let base = ["generate", "-m", "demo", "--ids", "7454 2402 257", "-n", "2"];
+        let done = gpt2(&[&base[..], arguments].concat()).fails(2, &[]);
+        assert_eq!(done.stderr(), format!("error: {error}\n"), "{}", arguments[0]);
+    }
+    let huge = ["generate", "-m", "demo", "--ids", "7454 2402 257", "--encoder-repetition-penalty", "3e38"];
+    let error = gpt2(&huge).fails(1, &[]).stderr();
+    assert_eq!(error, "error: the scores overflow: bring --encoder-repetition-penalty closer to 1\n");
+
+    let early = ["Once upon a time", "-n", "3", "--exponential-decay-length-penalty=-9223372036854775808,1.5"];
+    assert_eq!(generated(&early)["sequences"][0]["ids"], json!([50256]), "it begins at once");
+
+    let note = "note: the negative prompt is empty: starting from token \"<|endoftext|>\" (50256)";
+    for command in ["generate", "topk"] {
+        let empty = [command, "-m", "demo", "Once", "--guidance-scale", "2", "--negative-prompt", ""];
+        let stderr = gpt2(&empty).succeeds().stderr();
+        assert!(stderr.starts_with("note: the negative prompt is empty: starting from token "), "{stderr}, not {note}");
+        let off = [command, "-m", "demo", "Once", "--guidance-scale", "1", "--negative-prompt", ""];
+        assert_eq!(gpt2(&off).succeeds().stderr(), "");
+    }
+    let most = ids[..1023].join(" ");
+    let full = ["generate", "-m", "demo", "Once", "--guidance-scale", "2", "--negative-prompt-ids", &most];
+    assert_eq!(
+        gpt2(&full).succeeds().stderr(),
+        "warning: the text ends because that after the negative prompt is at the full context of 1024 tokens; \
+         to continue, use --on-context-limit crop\n"
+    );
+    let forced = gpt2(&["topk", "-m", "demo", "Once", "-k", "2", "--sequence-bias", "640=inf"]).succeeds().stdout();
+    assert!(!forced.contains("e-4342944"), "{forced}");
+    let help = gpt2(&["generate", "--help"]).succeeds().stdout();
+    assert!(help.contains("--assistant-model guesses") && !help.contains("assistant_model"), "{help}");
+}
+
 #[test]
 fn a_row_with_a_wrong_value_says_so() {
     let rows = [
+        (
+            json!({"forced_eos_token_id": []}),
+            "`forced_eos_token_id` is [], an empty list; give at least one, or leave it out",
+        ),
+        (json!({"sequence_bias": []}), "`sequence_bias` is [], an empty list; give at least one, or leave it out"),
+        (json!({"do_sample": false, "top_h": 0.5}), "`do_sample` is false, and `top_h` samples"),
+        (
+            json!({"exponential_decay_length_penalty": [1e19, 1.1]}),
+            "`exponential_decay_length_penalty` is [1e19,1.1], the start has to be from -9223372036854775808 to 9223372036854775807",
+        ),
         (
             json!({"sequence_bias": {"5": 1}}),
             "`sequence_bias` is {\"5\":1}, not a list of ids with their bias, such as [[[12, 345], -2.5]]",
         ),
         (
             json!({"sequence_bias": [[[5]]]}),
-            "`sequence_bias` is [[[5]]], [[5]] is not a pair of ids and their bias, such as [[12, 345], -2.5]",
+            "`sequence_bias` is [[[5]]], of which [[5]] is not a pair of ids and their bias, such as [[12, 345], -2.5]",
         ),
         (
             json!({"sequence_bias": [[[50257], 1]]}),
@@ -306,4 +455,70 @@ fn a_row_with_a_wrong_value_says_so() {
     for (record, (_, error)) in run.json_lines().iter().zip(rows) {
         assert_eq!((&record["error"], &record["error_kind"]), (&error.into(), &"usage".into()));
     }
+}
+
+/// transformers gives each of them as well, with the score -1e9 of a beam that begins like another one, and fills the last
+/// place with padding.
+#[test]
+fn beams_that_find_the_same_text_give_it_each() {
+    for more in [
+        &["--forced-eos-token-id", "640"][..],
+        &["--forced-eos-token-id", "640", "--length-penalty", "-1"],
+        &["--forced-eos-token-id", "50256", "--early-stopping", "true"],
+    ] {
+        let base = ["--ids", "7454 2402", "-n", "1", "--num-beams", "3", "--num-return-sequences", "3"];
+        let id: u32 = more[1].parse().unwrap();
+        let done = gpt2(&[&["generate", "-m", "demo", "--format", "json"], &base[..], more].concat()).succeeds();
+        assert_eq!(done.stderr(), "", "{more:?}");
+        let found = done.json();
+        let scores = [0.0, -1e9, -1e9];
+        for (sequence, score) in found["sequences"].as_array().unwrap().iter().zip(scores) {
+            assert_eq!((&sequence["ids"], &sequence["score"]), (&json!([id]), &json!(score)), "{more:?}");
+            assert_eq!(sequence["finish_reason"], if id == 640 { "length" } else { "eos" }, "{more:?}");
+        }
+    }
+    let bos = ["--ids", "7454", "--max-length", "2", "--num-beams", "2", "--num-return-sequences", "2"];
+    let found = generated(&[&bos[..], &["--forced-bos-token-id", "15"]].concat());
+    assert!(found["sequences"].as_array().unwrap().iter().all(|sequence| sequence["ids"] == json!([15])));
+}
+
+#[test]
+fn rows_of_topk_have_the_parameters_of_its_flags() {
+    let base = ["topk", "-m", "demo", "-k", "4", "--format", "jsonl"];
+    let cases = [
+        (json!({}), &[][..]),
+        (
+            json!({"guidance_scale": 3, "negative_prompt": "The king"}),
+            &["--guidance-scale=3", "--negative-prompt=The king"],
+        ),
+        (json!({"temperature": 0.5, "top_k": 3}), &["--temperature=0.5", "--top-k=3"]),
+        (json!({"suppress_tokens": [640], "top_p": null}), &["--suppress-tokens=640"]),
+        (json!({"logit_bias": {" king": 5}}), &["--logit-bias= king=5"]),
+        (json!({"min_length": 9, "eos_token_id": 640}), &["--suppress-tokens=640"]),
+        (json!({"choices": [" time"]}), &["--choices= time"]),
+        // Those that shape no distribution are other keys.
+        (json!({"max_new_tokens": 5, "do_sample": true, "max_tokens": 5}), &[]),
+    ];
+    let row = |parameters: &Value| {
+        let mut row = parameters.clone();
+        row["prompt"] = "Once upon a".into();
+        format!("{row}\n")
+    };
+    let input: String = cases.iter().map(|(parameters, _)| row(parameters)).collect();
+    let done = gpt2(&[&base[..], &["--input", "-"]].concat()).stdin(input).succeeds().json_lines();
+    for (record, (parameters, flags)) in done.iter().zip(cases) {
+        let alone = gpt2(&[&base[..], &["Once upon a"], flags].concat()).succeeds().json();
+        assert_eq!(record["positions"], alone["positions"], "{parameters}");
+    }
+    let over = gpt2(&[&base[..], &["--input", "-", "--top-k", "2"]].concat());
+    let over = over.stdin(row(&json!({"top_k": 3})) + &row(&json!({}))).succeeds().json_lines();
+    assert_eq!(over.iter().map(|record| record["positions"][0]["kept"].clone()).collect::<Vec<_>>(), [3, 2]);
+    let wrong = row(&json!({"top_p": 2})) + &row(&json!({})) + &row(&json!({"top_pp": 0.5}));
+    let wrong = gpt2(&[&base[..], &["--input", "-"]].concat()).stdin(wrong).fails(3, &[]).json_lines();
+    let errors: Vec<&Value> = wrong.iter().map(|record| &record["error"]).collect();
+    assert_eq!(errors[0], "`top_p` takes a number above 0, up to 1 (off), not 2");
+    assert!(errors[1].is_null() && errors[2].as_str().unwrap().contains("`top_p`"), "{errors:?}");
+    let text = gpt2(&["topk", "-m", "demo", "-k", "1", "--input", "-", "--format", "text"]);
+    let text = text.stdin(row(&json!({"top_k": 3}))).succeeds().stdout();
+    assert!(text.contains("after top_k 3: renormalised over 3 tokens"), "{text}");
 }

@@ -245,7 +245,7 @@ impl Batch<'_> {
             prompt_tokens: running.request.prompt_ids.len(),
             generated_tokens,
         };
-        self.full += usize::from(fills_context(sequences));
+        self.full += usize::from(fills_context(sequences, 0).is_some());
         self.unfinished += usize::from(unfinished(sequences) > 0);
         let record = match self.generator.record(&running.request, sequences, timings) {
             Ok(record) => record,

@@ -31,12 +31,13 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
     let is_text = args.format == Format::Text && args.batch.rows.input.is_none();
     args.pieces.check(is_text && (config.logprobs.is_some() || config.raw_logprobs))?;
     check_page(args, &config)?;
-    let work = match Input::open(&args.batch.rows, true)? {
+    let work = match Input::open(&args.batch.rows)? {
         _ if args.interactive => Work::Interactive,
         Some(input) => Work::Batch(input),
         None if args.keep_newline => Work::Single(args.text.prompt()?),
         None => Work::Single(args.text.prompt_without_newline()?),
     };
+    note_lengths(args, verbosity);
     let loaded = Loaded::load(&args.model, Packing::AtOnce, verbosity)?;
     let defaults = loaded.generation_defaults(args.generation_config, verbosity)?;
     let mut config = assisted(args.decoding.over(defaults)?);
@@ -67,6 +68,29 @@ fn check_page(args: &GenerateArgs, config: &GenerationConfig) -> Result<()> {
         return Err(gpt2::Error::Usage(message.into()).into());
     }
     check_folder(args.html.as_deref())
+}
+
+/// Says which of the flags about the length have no effect, as transformers does.
+fn note_lengths(args: &GenerateArgs, verbosity: Verbosity) {
+    let (given, config) = (args.decoding.given(), &args.decoding.config);
+    if verbosity.quiet {
+        return;
+    }
+    if given.contains(&"max_length") && given.contains(&"max_new_tokens") {
+        say("note: --max-new-tokens (-n) takes the place of --max-length");
+    }
+    if given.contains(&"min_length") && given.contains(&"min_new_tokens") {
+        say("note: --min-new-tokens takes the place of --min-length");
+    }
+    let lengths = [
+        ("length", config.min_length, config.max_length),
+        ("new-tokens", config.min_new_tokens, Some(config.max_new_tokens).filter(|_| config.max_length.is_none())),
+    ];
+    for (what, least, most) in lengths {
+        if let Some(most) = most.filter(|most| *most < least) {
+            say(format_args!("warning: --min-{what} {least} is more than --max-{what} {most}: no text gets so long"));
+        }
+    }
 }
 
 /// What to continue.
@@ -171,7 +195,7 @@ impl Generator<'_> {
                     self.write_page(&request, &sequences)?;
                     out.json(&self.record(&request, &sequences, timings)?, format)?;
                 }
-                self.warn_of_ends(&sequences);
+                self.warn_of_ends(&sequences, request.prompt_ids.len());
                 ended
             }
         };
@@ -196,6 +220,7 @@ impl Generator<'_> {
     fn request(&self, prompt: &Prompt, line: Option<usize>, config: &GenerationConfig, seed: u64) -> Result<Request> {
         let loaded = self.loaded;
         let prompt_ids = loaded.prompt_ids(prompt, line, &self.args.text, self.verbosity)?;
+        loaded.note_negative(config, line, self.verbosity);
         let text = match prompt {
             Prompt::Text(text) => Some(text.clone()),
             Prompt::Ids(ids) => loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids, false)).transpose()?,
@@ -302,9 +327,10 @@ fn unfinished(sequences: &[Sequence]) -> usize {
     sequences.iter().filter(|it| it.is_whole == Some(false) && is_cut(it.finish_reason)).count()
 }
 
-/// Whether one of them ends because the context is full.
-fn fills_context(sequences: &[Sequence]) -> bool {
-    sequences.iter().any(|sequence| sequence.finish_reason == FinishReason::Context)
+/// The tokens of the longest text that ends because the context is full, after a prompt of so many; none if none does.
+fn fills_context(sequences: &[Sequence], prompt: usize) -> Option<usize> {
+    let full = sequences.iter().filter(|sequence| sequence.finish_reason == FinishReason::Context);
+    full.map(|sequence| prompt + sequence.ids.len()).max()
 }
 
 fn join_ids(ids: &[u32]) -> String {

@@ -97,10 +97,15 @@ impl Generator<'_> {
         }
     }
 
-    /// Warns if a text ends where the context is full, or before it is all that the constraint asks for.
-    pub(super) fn warn_of_ends(&self, sequences: &[Sequence]) {
-        if fills_context(sequences) {
-            self.warn_that("the text ends");
+    /// Warns if a text, after a prompt of so many tokens, ends where the context is full, or before it is all that the constraint asks for.
+    pub(super) fn warn_of_ends(&self, sequences: &[Sequence], prompt: usize) {
+        match fills_context(sequences, prompt) {
+            // With guidance, another row is longer.
+            Some(tokens) if tokens < self.loaded.model.config().n_positions => {
+                self.warn_that("the text ends because that after the negative prompt is");
+            }
+            Some(_) => self.warn_that("the text ends"),
+            None => {}
         }
         match (unfinished(sequences), sequences.len()) {
             (0, _) => {}
@@ -127,7 +132,7 @@ impl Generator<'_> {
     }
 
     fn report(&self, sequences: &[Sequence], timings: Timings) {
-        self.warn_of_ends(sequences);
+        self.warn_of_ends(sequences, timings.prompt_tokens);
         if self.verbosity.verbose > 0 {
             let decoded = timings.generated_tokens.saturating_sub(1);
             say(format_args!(

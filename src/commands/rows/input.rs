@@ -12,7 +12,7 @@ use gpt2::Error;
 use sha2::{Digest, Sha256};
 
 use super::lines::{Line, Lines, Unreadable, Utf16, other_format};
-use super::row::{self, Form, Keys, Refused, Row};
+use super::row::{self, Allowed, Form, Keys, Refused, Row};
 use super::{Hash, short, sink};
 use crate::cli::{RowArgs, Shard, TextsArgs, is_stdin};
 use crate::output::RowRecord;
@@ -67,14 +67,14 @@ pub enum Next {
 
 impl Input {
     /// Opens the rows that the flags name, if any. If they are in files, everything that is wrong with those as a whole is
-    /// found now, before a model is loaded or an earlier output touched. `parameters` says whether rows may set decoding
-    /// parameters.
+    /// found now, before a model is loaded or an earlier output touched. They may set all
+    /// decoding parameters.
     ///
     /// # Errors
     /// If one cannot be read, is the output, is not one JSON object a line, or an id is there twice.
-    pub fn open(args: &RowArgs, parameters: bool) -> Result<Option<Self>> {
+    pub fn open(args: &RowArgs) -> Result<Option<Self>> {
         let Some(paths) = &args.input else { return Ok(None) };
-        let keys = Keys { parameters, own: &[], keep: args.keep.clone(), strict: args.strict };
+        let keys = Keys { parameters: Allowed::All, own: &[], keep: args.keep.clone(), strict: args.strict };
         Self::of(paths, Form::Objects(keys), args).map(Some)
     }
 
@@ -83,16 +83,16 @@ impl Input {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn of_texts(args: &TextsArgs) -> Result<Option<Self>> {
-        Self::of_texts_with(args, &[])
+        Self::of_texts_with(args, Allowed::None, &[])
     }
 
-    /// As [`of_texts`](Self::of_texts); rows have keys of the subcommand's `own`, too.
+    /// As [`of_texts`](Self::of_texts); rows have these parameters and keys of the subcommand's `own`, too.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn of_texts_with(args: &TextsArgs, own: &'static [&'static str]) -> Result<Option<Self>> {
+    pub fn of_texts_with(args: &TextsArgs, parameters: Allowed, own: &'static [&'static str]) -> Result<Option<Self>> {
         let TextsArgs { rows, lines } = args;
-        let keys = || Keys { parameters: false, own, keep: rows.keep.clone(), strict: rows.strict };
+        let keys = || Keys { parameters, own, keep: rows.keep.clone(), strict: rows.strict };
         match (lines, &rows.input) {
             (Some(path), _) => Self::of(std::slice::from_ref(path), Form::Texts, rows).map(Some),
             (None, Some(paths)) => Self::of(paths, Form::Objects(keys()), rows).map(Some),

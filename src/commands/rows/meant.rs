@@ -1,7 +1,8 @@
 //! Which key was meant by one that means nothing.
 
-use gpt2::decode::PARAMETERS;
+use gpt2::decode::{PARAMETERS, Parameter, parameter_meaning};
 
+use super::row::Allowed;
 use super::values::PROMPT_KEYS;
 
 /// Names that other programs have for parameters: OpenAI's, llama.cpp's, vLLM's, those of other interfaces.
@@ -17,15 +18,20 @@ const OTHER_NAMES: [(&str, &str); 6] = [
 /// transformers' names that differ from ours, and that rows may have.
 const TRANSFORMERS_NAMES: [&str; 4] = ["do_sample", "stop_strings", "prompt_lookup_num_tokens", "eos_token_id"];
 
-/// The key that was meant by `other`, which means nothing: how that is called, and the key. Parameters may be meant only
-/// where there are `parameters`; `own` are keys of the subcommand's own.
-pub fn meant(other: &str, parameters: bool, own: &[&'static str]) -> Option<(&'static str, &'static str)> {
-    let known = OTHER_NAMES.iter().filter(|_| parameters).find(|(name, _)| *name == other);
+/// The key that was meant by `other`, which means nothing: how that is called, and the key. Of the parameters,
+/// only those that are allowed may be meant; `own` are keys of the subcommand's own.
+pub fn meant(other: &str, allowed: Allowed, own: &[&'static str]) -> Option<(&'static str, &'static str)> {
+    // One of another subcommand.
+    if parameter_meaning(other).is_some() {
+        return None;
+    }
+    let is_ours = |ours: &str| Parameter::named(ours).is_some_and(|parameter| allowed.has(parameter));
+    let known = OTHER_NAMES.iter().find(|(name, ours)| *name == other && is_ours(ours));
     if let Some((_, ours)) = known {
         return Some(("another name of", ours));
     }
-    let ours = PARAMETERS.iter().map(|parameter| parameter.name);
-    let parameters = ours.chain(TRANSFORMERS_NAMES).filter(|_| parameters);
+    let ours = PARAMETERS.iter().filter(|parameter| allowed.has(parameter)).map(|parameter| parameter.name);
+    let parameters = ours.chain(TRANSFORMERS_NAMES.into_iter().filter(|_| allowed == Allowed::All));
     // Short ones are nearly words of others: `context`, `content`.
     let own = own.iter().copied().filter(|name| name.len() > 7);
     let keys = ["id"].into_iter().chain(PROMPT_KEYS).chain(parameters).chain(own);

@@ -29,7 +29,7 @@ pub use input::{Input, Next};
 pub use ledger::{Settings, parameters};
 pub use lines::Lines;
 pub use results::{Results, RowsFailed, Written};
-pub use row::{Refused, Row};
+pub use row::{Allowed, Refused, Row};
 pub use sink::{Sink, whole_lines};
 pub use values::{text, token_ids};
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use anyhow::{Error, Result, anyhow, bail};
-use gpt2::decode::{Meaning, parameter_meaning};
+use gpt2::decode::{Group, Meaning, Parameter, parameter_meaning};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -17,14 +17,34 @@ use crate::output::{Carried, ErrorKind, RowRecord};
 /// Which keys mean something to a subcommand, and what becomes of the others.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    /// Whether a row may set decoding parameters.
-    pub parameters: bool,
+    /// Which decoding parameters a row may set.
+    pub parameters: Allowed,
     /// Keys of the subcommand's own, some of which may take the place of a text.
     pub own: &'static [&'static str],
     /// The other keys that are carried into the result; all if none.
     pub keep: Option<Vec<String>>,
     /// Whether other keys are refused.
     pub strict: bool,
+}
+
+/// Which decoding parameters rows may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allowed {
+    None,
+    /// Those that shape the distribution.
+    Processors,
+    All,
+}
+
+impl Allowed {
+    /// Whether the parameter is one of them.
+    pub fn has(self, parameter: &Parameter) -> bool {
+        match self {
+            Self::None => false,
+            Self::Processors => parameter.group != Group::Decoding,
+            Self::All => true,
+        }
+    }
 }
 
 /// Keys of a subcommand's own, with their values.
@@ -190,8 +210,11 @@ impl Keys {
     /// Whether the key is a parameter. One that we do not have is an error, unless it is to be carried along.
     fn is_parameter(&self, key: &str, is_kept: bool) -> bool {
         match parameter_meaning(key) {
-            Some(Meaning::Missing) => self.parameters && !is_kept,
-            meaning => self.parameters && meaning.is_some(),
+            Some(Meaning::Parameter(parameter)) => self.parameters.has(parameter),
+            Some(Meaning::EndOfText) => self.parameters != Allowed::None,
+            Some(Meaning::DoSample) => self.parameters == Allowed::All,
+            Some(Meaning::Missing) => self.parameters == Allowed::All && !is_kept,
+            None => false,
         }
     }
 }
@@ -209,7 +232,7 @@ mod tests {
     use super::*;
 
     fn keys() -> Keys {
-        Keys { parameters: true, own: &[], keep: None, strict: false }
+        Keys { parameters: Allowed::All, own: &[], keep: None, strict: false }
     }
 
     fn row(text: &str) -> Row {
@@ -323,7 +346,7 @@ mod tests {
         refused(&Keys { strict: true, ..keys() }, text, error);
         let error = "`dola_layers` is a parameter of transformers that this program does not have; to carry it along: --keep dola_layers";
         refused(&keys(), r#"{"prompt": "a", "dola_layers": "low"}"#, error);
-        let scored = Keys { parameters: false, ..keys() }
+        let scored = Keys { parameters: Allowed::None, ..keys() }
             .read(RowRecord::new(1), Ok(r#"{"text": "a", "top_p": 3}"#.into()))
             .unwrap();
         assert!(scored.place.input.is_some(), "not a parameter of score");

@@ -18,7 +18,7 @@ pub use self::asked::{Encoded, after};
 use self::records::{RowScore, Shown};
 use super::load::Loaded;
 use super::progress::TokenBar;
-use super::rows::{self, Batch, Input, Row, together};
+use super::rows::{self, Allowed, Batch, Input, Row, together};
 use super::{Interrupted, interrupt_flag};
 use crate::cli::{Prompt, ScoreArgs, ScoreFormat, Verbosity, WordCorrection};
 use crate::output::score as output;
@@ -32,7 +32,7 @@ const LONG: usize = 4096;
 
 pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
     check(args)?;
-    let work = match Input::of_texts_with(&args.batch.texts, &ROW_KEYS)? {
+    let work = match Input::of_texts_with(&args.batch.texts, Allowed::None, &ROW_KEYS)? {
         Some(input) => Work::Batch(Box::new(input)),
         None if args.candidate.is_empty() => Work::Single(args.text.prompt()?),
         None => Work::Single(Prompt::Ids(vec![])),

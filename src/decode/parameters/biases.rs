@@ -1,40 +1,70 @@
 //! The biases of single tokens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value};
 
 use super::Range;
 use super::field::{Fault, Field, Takes};
 use super::range::{Kind, number};
+use crate::error::Result;
 use crate::json;
 
-/// Biases of tokens, named by their ids or, until [`GenerationConfig::encode_texts`](super::GenerationConfig::encode_texts)
-/// finds their ids, by their texts.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct LogitBias {
+/// A token, named by its id or, until [`GenerationConfig::encode_texts`](super::GenerationConfig::encode_texts) finds that,
+/// by its text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BiasedToken {
     /// By id.
-    pub ids: BTreeMap<u32, f64>,
+    Id(u32),
     /// By text.
-    pub texts: BTreeMap<String, f64>,
+    Text(String),
 }
+
+/// Biases of tokens, in the order given: the last one of a token counts.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LogitBias(pub Vec<(BiasedToken, f64)>);
 
 impl<const N: usize> From<[(u32, f64); N]> for LogitBias {
     fn from(ids: [(u32, f64); N]) -> Self {
-        Self { ids: ids.into(), texts: BTreeMap::new() }
+        Self(ids.map(|(id, bias)| (BiasedToken::Id(id), bias)).into())
     }
 }
 
 impl LogitBias {
-    /// Adds the bias of a token, in place of an earlier one. What is a number is an id.
+    /// Adds the bias of a token. What is a number is an id, but a text may begin with white space.
     fn insert(&mut self, token: &str, bias: f64) -> Result<(), Fault> {
-        let number = token.trim();
-        if let Ok(id) = number.parse() {
-            self.ids.insert(id, bias);
+        let number = token.trim_end();
+        let named = if let Ok(id) = number.parse() {
+            BiasedToken::Id(id)
         } else if token.is_empty() || number.parse::<f64>().is_ok() {
             return Err(format!("`{}` is not a token id", token.escape_debug()));
         } else {
-            self.texts.insert(token.to_owned(), bias);
+            BiasedToken::Text(token.to_owned())
+        };
+        self.0.push((named, bias));
+        Ok(())
+    }
+
+    /// The biases by id.
+    pub(in crate::decode) fn ids(&self) -> BTreeMap<u32, f64> {
+        let id = |(token, bias): &(BiasedToken, f64)| match token {
+            BiasedToken::Id(id) => Some((*id, *bias)),
+            BiasedToken::Text(_) => None,
+        };
+        self.0.iter().filter_map(id).collect()
+    }
+
+    /// Whether a token is named by its text.
+    pub(in crate::decode) fn has_texts(&self) -> bool {
+        self.0.iter().any(|(token, _)| matches!(token, BiasedToken::Text(_)))
+    }
+
+    /// Names each token by its id, which `encode` finds.
+    pub(super) fn encode(&mut self, encode: impl Fn(&str) -> Result<u32>) -> Result<()> {
+        for (token, _) in &mut self.0 {
+            if let BiasedToken::Text(text) = token {
+                *token = BiasedToken::Id(encode(text)?);
+            }
         }
         Ok(())
     }
@@ -67,12 +97,12 @@ impl Field for LogitBias {
     }
 
     fn check(&self, range: &Range) -> Result<(), Fault> {
-        let ids = self.ids.iter().map(|(id, bias)| (id.to_string(), bias));
-        let texts = self.texts.iter().map(|(text, bias)| (format!("{text:?}"), bias));
-        match ids.chain(texts).find(|(_, bias)| !range.contains(**bias)) {
-            Some((token, bias)) => Err(format!("{} (token {token})", range.refusal(Kind::Real, &number(*bias)))),
-            None => Ok(()),
-        }
+        let Some((token, bias)) = self.0.iter().find(|(_, bias)| !range.contains(*bias)) else { return Ok(()) };
+        let token = match token {
+            BiasedToken::Id(id) => id.to_string(),
+            BiasedToken::Text(text) => format!("{text:?}"),
+        };
+        Err(format!("{} (token {token})", range.refusal(Kind::Real, &number(*bias))))
     }
 
     fn shown(&self) -> Option<String> {
@@ -80,9 +110,14 @@ impl Field for LogitBias {
     }
 
     fn json(&self) -> Value {
-        let ids = self.ids.iter().map(|(id, bias)| (id.to_string(), Value::from(*bias)));
-        let texts = self.texts.iter().map(|(text, bias)| (text.clone(), Value::from(*bias)));
-        ids.chain(texts).collect::<Map<_, _>>().into()
+        let mut seen = HashSet::new();
+        let mut last: Vec<_> = self.0.iter().rev().filter(|entry| seen.insert(&entry.0)).collect();
+        last.reverse();
+        let entry = |(token, bias): &(BiasedToken, f64)| match token {
+            BiasedToken::Id(id) => (id.to_string(), Value::from(*bias)),
+            BiasedToken::Text(text) => (text.clone(), Value::from(*bias)),
+        };
+        last.into_iter().map(entry).collect::<Map<_, _>>().into()
     }
 }
 
@@ -98,12 +133,34 @@ mod tests {
         for text in ["5=-100", "7 = 2.5", "5=1e1", " time=3", "a=b=-1"] {
             flags.read(text).unwrap();
         }
-        assert_eq!(flags.ids, BTreeMap::from([(5, 10.0), (7, 2.5)]), "the last one counts");
-        assert_eq!(flags.texts, BTreeMap::from([(" time".to_owned(), 3.0), ("a=b".to_owned(), -1.0)]));
+        assert_eq!(flags.ids(), BTreeMap::from([(5, 10.0), (7, 2.5)]), "the last one counts");
         let mut keys = LogitBias::from([(1, 1.0)]);
-        keys.read_json(&json!({"7": 2.5, "5": 10, "a=b": -1, " time": 3})).unwrap();
-        assert_eq!(keys, flags);
-        assert_eq!(keys.json(), json!({"5": 10.0, "7": 2.5, " time": 3.0, "a=b": -1.0}));
+        keys.read_json(&json!({"7": 2.5, "5": 10, " time": 3, "a=b": -1})).unwrap();
+        assert_eq!(keys.0, flags.0[1..]);
+        assert_eq!(keys.json().to_string(), flags.json().to_string(), "in the same order");
+    }
+
+    /// A token may be named by its id and by its text.
+    #[test]
+    fn the_last_name_of_a_token_counts() {
+        for (texts, bias) in [([" king=5", "5=1"], 1.0), (["5=1", " king=5"], 5.0)] {
+            let mut biases = LogitBias::default();
+            texts.iter().for_each(|text| biases.read(text).unwrap());
+            let mut again = LogitBias::default();
+            again.read_json(&biases.json()).unwrap();
+            for mut biases in [biases, again] {
+                biases.encode(|_| Ok(5)).unwrap();
+                assert_eq!(biases.ids(), BTreeMap::from([(5, bias)]));
+            }
+        }
+    }
+
+    #[test]
+    fn white_space_begins_a_text() {
+        let mut biases = LogitBias::default();
+        biases.read(" 5=1").unwrap();
+        biases.read_json(&json!({" 5": 1})).unwrap();
+        assert_eq!(biases.0, [(BiasedToken::Text(" 5".into()), 1.0)]);
     }
 
     #[test]

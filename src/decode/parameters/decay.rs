@@ -35,8 +35,10 @@ impl Scalar for Decay {
         let start = |value: &Value| value.as_i64().or_else(|| whole(value).and_then(|start| start.try_into().ok()));
         match value.as_array().map(Vec::as_slice) {
             Some([first, factor]) => {
-                let start =
-                    start(first).ok_or_else(|| format!("the start {} is not a whole number", json::shown(first)))?;
+                let start = start(first).ok_or_else(|| match first.as_f64() {
+                    Some(x) if x.fract() == 0.0 => format!("the start has to be from {} to {}", i64::MIN, i64::MAX),
+                    _ => format!("the start {} is not a whole number", json::shown(first)),
+                })?;
                 let factor =
                     factor.as_f64().ok_or_else(|| format!("the factor {} is not a number", json::shown(factor)))?;
                 Self::new(start, factor)

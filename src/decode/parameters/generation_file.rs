@@ -176,6 +176,8 @@ fn is_only_ours(meaning: Meaning, key: &str) -> bool {
 
 /// Whether the value changes nothing.
 fn is_neutral(key: &str, value: &Value) -> bool {
+    /// Those of which transformers ignores a negative one.
+    const COUNTS: [&str; 4] = ["min_length", "min_new_tokens", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"];
     let off = match key {
         "temperature"
         | "top_p"
@@ -199,6 +201,7 @@ fn is_neutral(key: &str, value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Array(values) => values.is_empty(),
+        value if COUNTS.contains(&key) => value.as_i64().is_some_and(|n| n <= 0),
         value => value.as_f64() == Some(off),
     }
 }
@@ -262,7 +265,7 @@ mod tests {
     fn only_what_changes_something_is_set() {
         let published = r#"{"_from_model_config": true, "bos_token_id": 50256, "eos_token_id": 50256,
             "transformers_version": "4.26.0.dev0", "temperature": 1.0, "do_sample": false, "use_cache": true,
-            "bad_words_ids": null, "suppress_tokens": []}"#;
+            "bad_words_ids": null, "suppress_tokens": [], "min_length": -1, "encoder_no_repeat_ngram_size": -3}"#;
         assert_eq!(file(published).set(), [""; 0]);
         let tuned = file(
             r#"{"do_sample": true, "top_p": 0.9, "stop": 1, "presence_penalty": 1, "guidance_scale": 1.5,

@@ -21,7 +21,7 @@ mod texts;
 mod tokens;
 mod transformers;
 
-pub use biases::LogitBias;
+pub use biases::{BiasedToken, LogitBias};
 use constraint::CONSTRAINTS;
 pub use decay::Decay;
 use field::Field;
@@ -149,7 +149,7 @@ parameters! {
         /// End with one of these tokens where the most tokens are reached; topk shows no effect until it appends tokens
         forced_eos_token_id: Vec<u32> = vec![], "IDS", Range::ANY;
         /// Make the end of text more likely with each token after the first START: its logit x grows by
-        /// |x| (FACTOR^n - 1), n tokens after them
+        /// |x| (FACTOR^n - 1), n tokens after them; topk shows that only of tokens that it appends, or below 0 of START
         exponential_decay_length_penalty: Option<Decay> = None, "START,FACTOR", Range::ANY;
         /// Push the distribution away from that after another prompt, `negative_prompt` or else the prompt's last token
         /// alone: u + G (c - u), with the log-probabilities c after the prompt and u after the other; 1 is off
@@ -162,7 +162,7 @@ parameters! {
         renormalize_logits: bool = false, "BOOL", Range::ANY;
     }
     Decoding {
-        /// Generate until prompt and continuation have N tokens together; takes the place of `max_new_tokens`
+        /// Generate until prompt and continuation have N tokens together; `max_new_tokens` takes its place
         max_length: Option<usize> = None, "N", Range::from(1.0);
         /// Generate at most N tokens
         max_new_tokens: usize = 50, "N", Range::from(1.0);
@@ -303,10 +303,14 @@ impl Parameter {
         let field = (self.field_mut)(config);
         field.read(text).map_err(|fault| match field.kind() {
             // Of a number that has too many digits, the fault names the largest.
+            Some(kind) if text.is_empty() => self.range.refusal(kind, "an empty text"),
             Some(kind) if !text.bytes().all(|b| b.is_ascii_digit()) => self.range.refusal(kind, text),
             Some(_) => format!("is {text}, {fault}"),
             None => fault,
         })?;
+        if self.needs_one(config) {
+            return Err("is empty; give at least one id".into());
+        }
         self.prevail(config);
         Ok(())
     }
@@ -315,6 +319,15 @@ impl Parameter {
     #[must_use]
     pub fn samples(&self) -> bool {
         ["temperature", "top_h", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"].contains(&self.name)
+    }
+
+    /// Whether it has been set to a list of nothing, which transformers refuses.
+    fn needs_one(&self, config: &GenerationConfig) -> bool {
+        match self.name {
+            "forced_eos_token_id" => config.forced_eos_token_id.is_empty(),
+            "sequence_bias" => config.sequence_bias.is_empty(),
+            _ => false,
+        }
     }
 
     /// Checks its value on its own.
@@ -352,6 +365,9 @@ impl Parameter {
     pub fn read_json(&self, value: &Value, config: &mut GenerationConfig) -> Result<(), String> {
         if !value.is_null() {
             (self.field_mut)(config).read_json(value)?;
+            if self.needs_one(config) {
+                return Err("an empty list; give at least one, or leave it out".into());
+            }
             self.prevail(config);
         }
         Ok(())
@@ -384,14 +400,15 @@ impl GenerationConfig {
                 _ => return Err(Error::Usage(format!("`{key}` is not a decoding parameter"))),
             }
         }
+        config.make_way(|name| given.iter().any(|(parameter, value)| parameter.name == name && !value.is_null()));
         // In the order of the table, whatever the order of the keys: some parameters prevail over earlier ones.
         given.sort_by_key(|(parameter, _)| PARAMETERS.iter().position(|other| other.name == parameter.name));
         for (parameter, value) in &given {
             let read = parameter.read_json(value, &mut config);
             read.map_err(|fault| wrong(parameter.name, format!("{}, {fault}", json::shown(value))))?;
         }
+        let samples = |(parameter, value): &&(&Parameter, &Value)| parameter.samples() && !value.is_null();
         if given.iter().any(|(parameter, value)| parameter.name == "sample" && **value == Value::Bool(false)) {
-            let samples = |(parameter, value): &&(&Parameter, &Value)| parameter.samples() && !value.is_null();
             if let Some((parameter, _)) = given.iter().find(samples) {
                 return Err(Error::parameter("sample", format!("is false, and `{}` samples", parameter.name)));
             }
@@ -399,10 +416,25 @@ impl GenerationConfig {
         }
         match do_sample.flatten() {
             Some(true) => config.sample = true,
-            Some(false) => config.set_greedy(),
+            Some(false) => {
+                if let Some((parameter, _)) = given.iter().find(samples) {
+                    return Err(Error::parameter("do_sample", format!("is false, and `{}` samples", parameter.name)));
+                }
+                config.set_greedy();
+            }
             None => {}
         }
         Ok(config)
+    }
+
+    /// Resets what the parameters that are `given` replace: the other way to say the same, unless that is given too.
+    fn make_way(&mut self, given: impl Fn(&str) -> bool) {
+        if given("min_length") {
+            self.min_new_tokens = 0;
+        }
+        if given("negative_prompt") != given("negative_prompt_ids") {
+            (self.negative_prompt, self.negative_prompt_ids) = (None, None);
+        }
     }
 
     /// The parameters that are not at their defaults, by name.
@@ -411,7 +443,10 @@ impl GenerationConfig {
         let defaults = Self::default();
         let values =
             PARAMETERS.iter().map(|parameter| (parameter.name, parameter.json(self), parameter.json(&defaults)));
-        values.filter(|(_, value, default)| value != default).map(|(name, value, _)| (name.to_owned(), value)).collect()
+        // The one that prevails where both are read would not be the one that is in force.
+        let is_idle = |name: &str| name == "max_new_tokens" && self.max_length.is_some();
+        let changed = values.filter(|(name, value, default)| value != default && !is_idle(name));
+        changed.map(|(name, value, _)| (name.to_owned(), value)).collect()
     }
 
     /// The tokens that end a sequence, if any may.

@@ -9,6 +9,8 @@ use super::field::{Fault, Field, Takes};
 use super::ids::{ids_of_json, parse_ids};
 use crate::json;
 
+const BEYOND: &str = "takes a number from -3.4e38 to 3.4e38, or inf or -inf, as a bias";
+
 /// Sequences of ids, none of them empty or twice, with their biases.
 impl Field for Vec<(Vec<u32>, f64)> {
     fn takes(&self) -> Takes {
@@ -21,7 +23,11 @@ impl Field for Vec<(Vec<u32>, f64)> {
             .split_once('=')
             .ok_or_else(|| format!("`{}` is not ids and their bias, such as 12 345=-2.5", text.escape_debug()))?;
         let ids = parse_ids(ids).map_err(|error| error.to_string())?;
-        let bias = bias.trim().parse().map_err(|_| format!("the bias `{}` is not a number", bias.escape_debug()))?;
+        let written = bias.trim();
+        let bias: f64 = written.parse().map_err(|_| format!("the bias `{}` is not a number", bias.escape_debug()))?;
+        if bias.is_infinite() && written.contains(|c: char| c.is_ascii_digit()) {
+            return Err(BEYOND.into());
+        }
         match self.iter_mut().find(|(other, _)| *other == ids) {
             Some((_, other)) => *other = bias,
             None => self.push((ids, bias)),
@@ -34,8 +40,9 @@ impl Field for Vec<(Vec<u32>, f64)> {
         let pairs = value.as_array().ok_or("not a list of ids with their bias, such as [[[12, 345], -2.5]]")?;
         let mut biases: Self = vec![];
         for pair in pairs {
-            let fault =
-                || format!("{} is not a pair of ids and their bias, such as [[12, 345], -2.5]", json::shown(pair));
+            let fault = || {
+                format!("of which {} is not a pair of ids and their bias, such as [[12, 345], -2.5]", json::shown(pair))
+            };
             let [ids, bias] = pair.as_array().ok_or_else(fault)?.as_slice() else { return Err(fault()) };
             let ids = ids_of_json(ids).ok_or_else(fault)?;
             biases.push((ids, bias.as_f64().ok_or_else(fault)?));
@@ -61,7 +68,7 @@ impl Field for Vec<(Vec<u32>, f64)> {
             return Err("has an empty sequence; give at least one id".into());
         }
         if self.iter().any(|(_, bias)| bias.is_nan() || (bias.is_finite() && (*bias as f32).is_infinite())) {
-            return Err("takes a number from -3.4e38 to 3.4e38, or inf or -inf, as a bias".into());
+            return Err(BEYOND.into());
         }
         let infinite = |sign: f64| self.iter().filter(move |(_, bias)| *bias == sign * f64::INFINITY);
         let banned: HashSet<_> = infinite(-1.0).map(|(ids, _)| ids.last()).collect();
@@ -111,6 +118,7 @@ mod tests {
             ("1 x=5", "`x` is not a token id"),
             ("-1=5", "`-1` is not a token id"),
             ("5=", "the bias `` is not a number"),
+            ("5=1e400", BEYOND),
             ("5=\u{1b}", "the bias `\\u{1b}` is not a number"),
         ] {
             assert_eq!(Biases::new().read(text).unwrap_err(), fault, "{text:?}");
@@ -121,7 +129,10 @@ mod tests {
         }
         for pair in [json!(5), json!([[5]]), json!([[5], "1"]), json!([[-5], 1]), json!([[1.5], 1]), json!([5, 1])] {
             let fault = Biases::new().read_json(&json!([pair])).unwrap_err();
-            assert_eq!(fault, format!("{pair} is not a pair of ids and their bias, such as [[12, 345], -2.5]"));
+            assert_eq!(
+                fault,
+                format!("of which {pair} is not a pair of ids and their bias, such as [[12, 345], -2.5]")
+            );
         }
         for (text, fault) in [
             (&["=5"][..], "has an empty sequence; give at least one id"),

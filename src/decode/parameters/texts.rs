@@ -20,7 +20,7 @@ impl GenerationConfig {
                 needs("bad_words", "; use `bad_words_ids`")
             } else if !self.stop.is_empty() {
                 needs("stop", "")
-            } else if !self.logit_bias.texts.is_empty() {
+            } else if self.logit_bias.has_texts() {
                 needs("logit_bias", "; name tokens by their ids")
             } else if self.negative_prompt.is_some() {
                 needs("negative_prompt", "; use `negative_prompt_ids`")
@@ -34,16 +34,14 @@ impl GenerationConfig {
             self.bad_words_ids.push(encode(&word)?);
             self.bad_words_ids.push(encode(&format!(" {word}"))?);
         }
-        for (text, bias) in std::mem::take(&mut self.logit_bias.texts) {
-            match encode(&text)?[..] {
-                [id] => self.logit_bias.ids.insert(id, bias),
-                ref ids => {
-                    let tokens = tokens_text(ids.len());
-                    let fault = format!("takes the id or the text of one token, and {text:?} is {tokens}");
-                    return Err(Error::parameter("logit_bias", fault));
-                }
-            };
-        }
+        self.logit_bias.encode(|text| match encode(text)?[..] {
+            [id] => Ok(id),
+            ref ids => {
+                let tokens = tokens_text(ids.len());
+                let fault = format!("takes the id or the text of one token, and {text:?} is {tokens}");
+                Err(Error::parameter("logit_bias", fault))
+            }
+        })?;
         // In other company it is an error, which names it.
         if self.guidance_scale.is_some() && self.negative_prompt_ids.is_none() {
             self.negative_prompt_ids = self.negative_prompt.take().map(|text| encode(&text)).transpose()?;

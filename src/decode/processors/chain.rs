@@ -8,7 +8,7 @@ use crate::decode::parameters::GenerationConfig;
 /// What comes before the warpers, each in its place if it changes anything.
 pub(super) fn chain(config: &GenerationConfig) -> Vec<Processor> {
     let mut chain = vec![];
-    let biases: Vec<_> = config.logit_bias.ids.iter().map(|(id, bias)| (*id, *bias as f32)).collect();
+    let biases: Vec<_> = config.logit_bias.ids().into_iter().map(|(id, bias)| (id, bias as f32)).collect();
     if biases.iter().any(|(_, bias)| *bias != 0.0) {
         chain.push(Processor::LogitBias(biases));
     }

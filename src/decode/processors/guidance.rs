@@ -167,7 +167,7 @@ mod tests {
         let decoding = long.validate().unwrap().into();
         let error = Engine::new(&mut scrambled(VOCAB, CONTEXT, 1), &NoText).submit(&[5], &decoding).unwrap_err();
         assert!(
-            error.to_string().starts_with("`negative_prompt` has 65 tokens, more than the context of 64"),
+            error.to_string().starts_with("the negative prompt has 65 tokens, more than the context of 64"),
             "{error}"
         );
     }

@@ -87,6 +87,8 @@ pub struct Processors {
     warpers: Vec<Processor>,
     /// The number of tokens that the warpers always leave.
     min_tokens_to_keep: usize,
+    /// The negative prompt, which has to be one even where it is not used.
+    negative_prompt_ids: Option<Vec<u32>>,
 }
 
 impl Processors {
@@ -99,6 +101,7 @@ impl Processors {
             constraint: Constrained::of(config),
             warpers: chain::warpers(config, warpers, min_tokens_to_keep),
             min_tokens_to_keep,
+            negative_prompt_ids: config.negative_prompt_ids.clone(),
         }
     }
 
@@ -113,10 +116,10 @@ impl Processors {
             Some(id) => Err(Error::parameter(name, format!("has token id {id}, but the vocabulary ends at {last}"))),
             None => Ok(()),
         };
-        if let Some(ids) = self.guidance.as_ref().and_then(|guidance| guidance.negative_prompt_ids.as_ref()) {
+        if let Some(ids) = &self.negative_prompt_ids {
             outside("negative_prompt_ids", ids)?;
         }
-        let mut suppressed: &[u32] = &[];
+        let (mut suppressed, mut at_first): (&[u32], &[u32]) = (&[], &[]);
         for processor in &self.chain {
             match processor {
                 Processor::LogitBias(biases) => {
@@ -138,6 +141,7 @@ impl Processors {
                     }
                 }
                 Processor::Suppress(ids) => suppressed = ids,
+                Processor::BeginSuppress { ids, .. } => at_first = ids,
                 _ => {}
             }
         }
@@ -148,13 +152,20 @@ impl Processors {
         if let Some(name) = self.chain.iter().find_map(forced) {
             return Err(Error::parameter(name, "is among `suppress_tokens`: leave one of them out"));
         }
-        let mut kept = vec![true; if suppressed.len() < vocab_size { 0 } else { vocab_size }];
-        suppressed.iter().for_each(|id| kept.get_mut(*id as usize).into_iter().for_each(|kept| *kept = false));
-        if kept.is_empty() || kept.contains(&true) {
-            Ok(())
-        } else {
-            Err(Error::parameter("suppress_tokens", "has every token of the vocabulary, which leaves none"))
+        let leaves_none = |ids: &mut dyn Iterator<Item = &u32>| {
+            let mut kept = vec![true; vocab_size];
+            ids.for_each(|id| kept.get_mut(*id as usize).into_iter().for_each(|kept| *kept = false));
+            !kept.contains(&true)
+        };
+        if suppressed.len() >= vocab_size && leaves_none(&mut suppressed.iter()) {
+            return Err(Error::parameter("suppress_tokens", "has every token of the vocabulary, which leaves none"));
         }
+        let both = suppressed.len() + at_first.len();
+        if !at_first.is_empty() && both >= vocab_size && leaves_none(&mut suppressed.iter().chain(at_first)) {
+            let fault = "has every token that may be generated, which leaves none to begin with";
+            return Err(Error::parameter("begin_suppress_tokens", fault));
+        }
+        Ok(())
     }
 
     /// Whether nothing is changed.
@@ -239,8 +250,22 @@ impl Processors {
         let dead_end = || self.constraint.as_ref()?.dead_end(generated);
         match check_choice(largest) {
             Err(error) if largest == f32::NEG_INFINITY => Err(dead_end().unwrap_or(error)),
+            Err(error) => Err(self.overflow().unwrap_or(error)),
             outcome => outcome,
         }
+    }
+
+    /// That the scores overflow, and what makes them that large.
+    fn overflow(&self) -> Option<Error> {
+        let advice = |processor: &Processor| match processor {
+            Processor::EncoderRepetitionPenalty(_) => Some("bring `encoder_repetition_penalty` closer to 1"),
+            Processor::RepetitionPenalty(_) => Some("bring `repetition_penalty` closer to 1"),
+            Processor::Temperature(_) => Some("raise `temperature`"),
+            _ => None,
+        };
+        let advice: Vec<&str> = self.chain.iter().chain(&self.warpers).filter_map(advice).collect();
+        let fault = format!("the scores overflow: {}", advice.join(", or "));
+        (!advice.is_empty()).then(|| Error::Numerics(fault))
     }
 
     fn apply_one(&self, processor: &Processor, logits: &mut [f32], ids: &[u32], prompt: &[u32], generated: &[u32]) {
@@ -273,7 +298,7 @@ impl Processors {
                 }
             }
             Processor::Decay { start, factor, eos_token_id } => {
-                let steps = generated.len() as i64 - start;
+                let steps = (generated.len() as i64).saturating_sub(*start);
                 penalties::decay(logits, eos_token_id, steps, *factor);
             }
             Processor::Suppress(tokens) => penalties::ban(logits, tokens),
@@ -307,7 +332,7 @@ fn check_choice(largest: f32) -> Result<()> {
          or `min_new_tokens`, or the constraint"
             .into()
     } else {
-        "the scores overflow: raise `temperature`, or bring `repetition_penalty` closer to 1".into()
+        "the scores overflow".into()
     }))
 }
 

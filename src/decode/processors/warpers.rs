@@ -31,9 +31,10 @@ pub fn top_h(logits: &mut [f32], h: f32) {
     let most = shares.iter().map(|share| f64::from(*share)).sum::<f64>() as f32 * h;
     let mut sum = 0.0;
     let mut kept = vec![];
-    for ((id, score), share) in best.into_iter().zip(shares) {
+    for (((id, _), share), prob) in best.into_iter().zip(shares).zip(probs) {
         sum += f64::from(share);
-        if score == f32::NEG_INFINITY || (sum as f32 > most && !kept.is_empty()) {
+        // A probability of 0 ends it in the reference, where its share of the entropy is no number.
+        if (prob == 0.0 || sum as f32 > most) && !kept.is_empty() {
             break;
         }
         kept.push(id);
@@ -245,6 +246,9 @@ mod tests {
         let mut row = [2.0, OUT, OUT];
         top_h(&mut row, 0.5);
         assert_eq!(row, [2.0, OUT, OUT], "a token that is ruled out has no share");
+        let mut row = [200.0, 1.0, 0.0];
+        top_h(&mut row, 0.5);
+        assert_eq!(row, [200.0, OUT, OUT], "all but certain");
     }
 
     #[test]

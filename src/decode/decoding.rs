@@ -153,7 +153,7 @@ impl GenerationConfig {
     /// Checks every value and every combination. Needs no model.
     ///
     /// # Errors
-    /// [`Error::Parameter`] with the parameter, its value and what is allowed.
+    /// [`Error::Parameter`](crate::Error::Parameter) with the parameter, its value and what is allowed.
     pub fn check(&self) -> Result<()> {
         let config = self.completed();
         config.check_values()?;
@@ -163,7 +163,7 @@ impl GenerationConfig {
     /// Checks every value and every combination, and returns the resulting [`Decoding`].
     ///
     /// # Errors
-    /// [`Error::Parameter`] with the parameter, its value and what is allowed; also if `bad_words` has not been turned
+    /// [`Error::Parameter`](crate::Error::Parameter) with the parameter, its value and what is allowed; also if `bad_words` has not been turned
     /// into ids with [`encode_texts`](Self::encode_texts).
     pub fn validate(&self) -> Result<Decoding> {
         let config = self.completed();

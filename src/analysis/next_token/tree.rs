@@ -23,7 +23,7 @@ pub struct Node {
 /// Calls `grown` for each node.
 ///
 /// # Errors
-/// [`Error::Usage`] if the tree has more than [`MOST_NODES`] nodes; otherwise as [`next_tokens`].
+/// [`Error::Usage`] if the tree has more than [`MOST_NODES`] nodes; otherwise as [`next_tokens`](super::next_tokens).
 pub fn tree(model: &Gpt2, prompt: &[u32], depth: u64, query: &Query, grown: &dyn Fn()) -> Result<Vec<Node>> {
     check(model, query, prompt, 0)?;
     let query = Query { k: query.k.min(model.config().vocab_size), ..query.clone() };

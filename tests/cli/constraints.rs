@@ -84,7 +84,8 @@ fn choices_have_the_probabilities_of_candidates() {
     // There are fewer texts than beams only if there are fewer tokens.
     let beams = ["--num-beams", "3", "--num-return-sequences", "3", "--length-penalty", "0"];
     let found = demo(&[&all[..], &beams].concat()).succeeds().json();
-    assert_eq!((found["sequences"].as_array().unwrap().len(), &*text(&found, 0)), (3, " time"));
+    let texts: Vec<String> = (0..found["sequences"].as_array().unwrap().len()).map(|i| text(&found, i)).collect();
+    assert!(texts.len() == 3 && texts.iter().all(|text| choices.contains(&&**text)), "{texts:?}");
 }
 
 #[test]
@@ -115,7 +116,7 @@ fn rows_and_files_say_what_flags_say() {
     let folder = tempfile::tempdir().unwrap();
     let (schema, grammar) = (folder.path().join("s.json"), folder.path().join("g.lark"));
     let content = json!({"type": "object", "properties": {"name": {"enum": ["Tom", "Ann"]}, "age": {"type": "integer",
-        "minimum": 10, "maximum": 99}}, "required": ["name", "age"], "additionalProperties": false});
+        "minimum": 10, "maximum": 99}}, "required": ["name", "age"], "additionalProperties": false, "x-guidance": {"whitespace_flexible": false}});
     fs::write(&schema, content.to_string()).unwrap();
     fs::write(&grammar, "start: \" a\" (\" cat\" | \" dog\")+ end\nend: \".\" | \"!\"\n").unwrap();
     let (schema, grammar) = (schema.to_str().unwrap(), grammar.to_str().unwrap());
@@ -198,7 +199,7 @@ fn bad_constraints_are_usage_errors_that_name_the_flag() {
 fn samples_of_a_schema_all_parse() {
     let schema = json!({"type": "object", "properties": {
         "name": {"type": "string", "maxLength": 12}, "tags": {"type": "array", "items": {"type": "string", "maxLength": 5},
-        "maxItems": 2}, "size": {"type": "number"}, "is": {"anyOf": [{"type": "boolean"}, {"type": "null"}]}},
+        "maxItems": 2}, "size": {"type": "integer", "minimum": -99, "maximum": 99}, "is": {"anyOf": [{"type": "boolean"}, {"type": "null"}]}},
         "required": ["name", "tags", "is"], "additionalProperties": false, "x-guidance": {"whitespace_flexible": false}});
     let row = json!({"prompt": "A box: ", "json_schema": schema, "num_return_sequences": 300});
     let run = demo(&["--input", "-", "--sample", "--temperature", "1.5", "--seed", "7", "-n", "300"]);

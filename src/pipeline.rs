@@ -206,7 +206,9 @@ impl Pipeline {
         config.encode_texts(self.tokenizer.as_ref().map(|_| |text: &str| self.ids(text, true)))?;
         for choice in &config.choices {
             let Some(tokenizer) = &self.tokenizer else { break };
-            let is_text = |ids: &Vec<u32>| tokenizer.decode_exactly(ids).is_ok_and(|text| text == choice.as_bytes());
+            // Some tokenizers put a space before a text.
+            let is_text =
+                |ids: &Vec<u32>| tokenizer.decode_exactly(ids).is_ok_and(|text| text.ends_with(choice.as_bytes()));
             if !self.ids(choice, false).is_ok_and(|ids| is_text(&ids)) {
                 return Err(Error::parameter("choices", format!("has {choice:?}, which has no tokens")));
             }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Format, ModelArgs, RawTextArg, number};
+use super::{Format, ModelArgs, RawTextArg, files, number};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -18,7 +18,7 @@ pub struct CompressArgs {
     #[arg(value_name = "F", help_heading = None)]
     pub file: Option<PathBuf>,
     /// The file to write [default: stdout]
-    #[arg(short, long, value_name = "F.gpt2z", help_heading = "Output")]
+    #[arg(short, long, value_name = "F.gpt2z", help_heading = "Output", value_parser = files::output())]
     pub output: Option<PathBuf>,
     /// Tokens that the model sees at most [default: its context]
     #[arg(long, value_name = "C", help_heading = "Protocol", value_parser = number::whole::<usize>(2..))]
@@ -32,7 +32,7 @@ pub struct CompressArgs {
     pub model: ModelArgs,
     /// text, json or jsonl
     ///
-    /// How to write the report: a line on stderr, or JSON on stdout, beside --output.
+    /// The report is a line on stderr; json or jsonl, beside --output, writes it to stdout as well.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
 }
@@ -43,13 +43,13 @@ pub struct CompressArgs {
   gpt2 decompress book.gpt2z | less
   gpt2 decompress --model ./my-model book.gpt2z > book.txt
 
-The file tells the model; one that is not built in, published or in the cache has to be given.")]
+The file tells the model; one that is not built in or in the cache has to be given.")]
 pub struct DecompressArgs {
     /// The file to decompress; - or nothing: stdin
     #[arg(value_name = "F.gpt2z", help_heading = None)]
     pub file: Option<PathBuf>,
     /// The file to write [default: stdout]
-    #[arg(short, long, value_name = "F", help_heading = "Output")]
+    #[arg(short, long, value_name = "F", help_heading = "Output", value_parser = files::output())]
     pub output: Option<PathBuf>,
     #[command(flatten)]
     pub model: ModelArgs,
@@ -57,7 +57,7 @@ pub struct DecompressArgs {
     pub raw_text: RawTextArg,
     /// text, json or jsonl
     ///
-    /// How to write the report: a line on stderr, or JSON on stdout, beside --output.
+    /// The report is a line on stderr; json or jsonl, beside --output, writes it to stdout as well.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: Format,
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 
 /// What a flag of a subcommand can write, by the extension of the file's name.
 struct Written {
@@ -32,6 +33,14 @@ pub fn fault(subcommand: &str, has: &dyn Fn(&str) -> bool, matches: &ArgMatches)
         }
         let path = matches.try_get_one::<PathBuf>(written.id).ok()??;
         written.refuses(path).then(|| written.advice(path))
+    })
+}
+
+/// Parses the name of a file to write, which stdout is not.
+pub fn output() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| match path == Path::new("-") {
+        true => Err("takes a file, not -; leave it out for stdout"),
+        false => Ok(path),
     })
 }
 

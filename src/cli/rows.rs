@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use gpt2::Error;
 
-use super::{Format, number};
+use super::{Format, files, number};
 
 /// The id of the group of flags that name an input of many rows.
 pub const MANY: &str = "many";
@@ -24,7 +24,7 @@ pub struct RowArgs {
     /// Their results, an object a line [default: stdout]
     ///
     /// They are written as they finish. F.jsonl.gpt2 beside it says what they were made with, for --resume.
-    #[arg(long, value_name = "F.jsonl", value_parser = file)]
+    #[arg(long, value_name = "F.jsonl", value_parser = files::output())]
     pub output: Option<PathBuf>,
     /// Continue the output of an earlier run: skip rows that are complete in it. Model and parameters must be the same
     #[arg(long)]
@@ -61,7 +61,7 @@ pub struct RowArgs {
     #[arg(long, value_name = "TIME", value_parser = Progress::parse)]
     pub progress: Option<Progress>,
     /// Write how the run went, once it is whole: rows, ok, failed, tokens, seconds, fingerprint
-    #[arg(long, value_name = "F.json", value_parser = file)]
+    #[arg(long, value_name = "F.json", value_parser = files::output())]
     pub summary: Option<PathBuf>,
 }
 
@@ -241,14 +241,6 @@ impl TextsArgs {
             )),
             _ => Ok(()),
         }
-    }
-}
-
-/// A file to write, which stdout is not.
-fn file(path: &str) -> Result<PathBuf, String> {
-    match path {
-        "-" => Err("takes a file, not -; leave it out for stdout".to_owned()),
-        path => Ok(path.into()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What `gpt2 compress` and `gpt2 decompress` have in common: bytes from a file or stdin, to a file or stdout, and a
 //! report.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufReader, IsTerminal, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use gpt2::source::OpenedModel;
 use super::{Interrupted, interrupt_flag, load, progress};
 use crate::cli::{Format, ModelArgs, Verbosity, is_stdin};
 use crate::output::compress::CompressRecord;
-use crate::output::{BytesOut, Stdout, check_folder, say};
+use crate::output::{BytesOut, ForTerminal, Stdout, check_folder, check_stdin, is_terminal, say};
 
 /// Where bytes come from.
 pub struct Input {
@@ -29,6 +29,8 @@ pub struct Input {
     pub path: PathBuf,
     /// How many there are, if that is known.
     len: Option<u64>,
+    /// Who may read them.
+    permissions: Option<Permissions>,
 }
 
 impl Input {
@@ -51,14 +53,27 @@ impl Input {
         if let Some(path) = file.filter(|file| !is_stdin(file)) {
             let open = File::open(path).map_err(Error::io("read", path))?;
             gpt2::files::protect(&open);
-            let len = open.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
-            return Ok(Self { from: Box::new(BufReader::new(open)), path: path.to_owned(), len });
+            let metadata = open.metadata().ok().filter(std::fs::Metadata::is_file);
+            let (len, permissions) = metadata.map(|metadata| (metadata.len(), metadata.permissions())).unzip();
+            return Ok(Self { from: Box::new(BufReader::new(open)), path: path.to_owned(), len, permissions });
         }
+        let path = PathBuf::from("stdin");
+        check_stdin().map_err(Error::io("read", &path))?;
         let stdin = std::io::stdin().lock();
         if file.is_none() && stdin.is_terminal() {
             return Err(Error::Usage("no file: give one, or bytes on stdin".into()).into());
         }
-        Ok(Self { from: Box::new(stdin), path: "stdin".into(), len: None })
+        Ok(Self { from: Box::new(stdin), path, len: None, permissions: None })
+    }
+
+    /// Lets nobody read an output who may not read the input, where the file system knows such choices.
+    fn restrict(&self, output: &File) {
+        #[cfg(unix)]
+        if let (Some(input), Ok(created)) = (&self.permissions, output.metadata()) {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = created.permissions().mode() & input.mode();
+            let _ = output.set_permissions(Permissions::from_mode(mode));
+        }
     }
 }
 
@@ -68,10 +83,18 @@ pub fn model(args: &ModelArgs, verbosity: Verbosity) -> Result<(OpenedModel, Pip
     load::set_up(&args, verbosity)?;
     let opened = load::open(&args, verbosity)?;
     let pipeline = load::pipeline(&args, &opened, Backend::Kernels, Packing::AtOnce, verbosity)?;
-    pipeline.tokenizer().map_err(|fault| {
-        Error::Tokenizer(format!("{fault}; --tokenizer takes another (`--tokenizer gpt2` is GPT-2's own)"))
-    })?;
+    pipeline.tokenizer().map_err(with_tokenizer)?;
     Ok((opened, pipeline))
+}
+
+/// An error about a tokenizer with what to do about it.
+pub fn with_tokenizer(fault: Error) -> Error {
+    match fault {
+        Error::Tokenizer(fault) => {
+            Error::Tokenizer(format!("{fault}; --tokenizer takes another (`--tokenizer gpt2` is GPT-2's own)"))
+        }
+        fault => fault,
+    }
 }
 
 /// The output and what is said about it.
@@ -102,8 +125,10 @@ impl Job<'_> {
         let Self { mut input, output, is_raw, format, verbosity, direction } = self;
         let start = Instant::now();
         let interrupted = interrupt_flag()?;
-        let is_quiet = verbosity.quiet || input.len.is_none();
-        let bar = progress::bytes(input.len.unwrap_or_default(), is_quiet)?;
+        // Where the text itself appears, a bar would be drawn over it, and a report would follow it on its last line.
+        let is_shown = is_terminal(output);
+        let is_quiet = verbosity.quiet || is_shown;
+        let bar = progress::bytes(input.len.unwrap_or_default(), is_quiet || input.len.is_none())?;
         let mut progress = |bytes: u64| {
             bar.set_position(bytes);
             if interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -112,7 +137,19 @@ impl Job<'_> {
         let mut totals = Totals::default();
         let written: Result<()> = match output {
             Some(path) => {
+                // A file that is there keeps its own.
+                let is_new = std::fs::metadata(path).is_err();
                 let written = gpt2::files::atomically(path, |out| {
+                    if is_new {
+                        input.restrict(out.get_ref());
+                    }
+                    let mut escaped;
+                    let out: &mut dyn Write = if is_shown && !is_raw {
+                        escaped = ForTerminal(out);
+                        &mut escaped
+                    } else {
+                        out
+                    };
                     totals = work(&mut input.from, out, path, &mut progress)?.ok_or_else(broken_off)?;
                     Ok(())
                 });
@@ -145,15 +182,18 @@ impl Job<'_> {
             seconds,
             bytes_per_s: totals.text as f64 / seconds.max(1e-9),
         };
-        if format != Format::Text {
-            let mut out = Stdout::lock();
-            out.json(&record, format)?;
-            return out.finish();
+        if !is_quiet {
+            match output {
+                Some(path) => say(format_args!("wrote {}: {}", path.display(), summary(&record, direction))),
+                None => say(summary(&record, direction)),
+            }
         }
-        if !verbosity.quiet {
-            say(summary(&record, direction));
+        if format == Format::Text {
+            return Ok(());
         }
-        Ok(())
+        let mut out = Stdout::lock();
+        out.json(&record, format)?;
+        out.finish()
     }
 }
 

@@ -6,11 +6,11 @@ use gpt2::compression::Codec;
 
 use super::coding::{self, Direction, Input, Job};
 use crate::cli::{CompressArgs, Verbosity};
-use crate::output::Stdout;
+use crate::output::is_terminal;
 
 pub fn run(args: &CompressArgs, verbosity: Verbosity) -> Result<()> {
     let output = args.output.as_deref();
-    if output.is_none() && Stdout::is_terminal() {
+    if is_terminal(output) {
         let problem = "the result is not for a terminal: name a file with -o, or send stdout to one (> F.gpt2z)";
         return Err(Error::Usage(problem.into()).into());
     }

@@ -18,17 +18,26 @@ pub fn run(args: &DecompressArgs, verbosity: Verbosity) -> Result<()> {
     let mut reader = Reader::new(std::mem::replace(&mut input.from, Box::new(std::io::empty())), &path)?;
     let header = reader.header().clone();
     let model = model(&args.model, &header, &path)?;
-    let (opened, pipeline) = coding::model(&model, verbosity)?;
-    let codec = Codec::of_file(&header, &path, &opened, &pipeline, model.weights())?;
+    let (opened, pipeline) = coding::model(&model, verbosity).map_err(|fault| match fault.downcast() {
+        // The cache has not all of what the file names.
+        Ok(Error::Hub(fault) | Error::Source(fault)) if args.model.given().is_none() => {
+            Error::Source(format!("{fault}, or give the model with --model NAME")).into()
+        }
+        Ok(fault) => fault.into(),
+        Err(fault) => fault,
+    })?;
+    let codec = Codec::of_file(&header, &path, &opened, &pipeline, model.weights());
+    let codec = codec.map_err(coding::with_tokenizer)?;
     let is_raw = args.raw_text.raw_text;
     let job = Job { input, output, is_raw, format: args.format, verbosity, direction: Direction::Decompress };
     job.run(&opened.name, &header, &mut |_, out, to, progress| codec.decompress(&mut reader, (out, to), progress))
 }
 
-/// The model that the flags name, with what they leave open as the file has it.
+/// The model that the flags or the environment name, else the one that the file names, if it is built in or in the cache:
+/// a file cannot make the program download anything, or open files. What they leave open is as the file has it.
 fn model(args: &ModelArgs, header: &Header, path: &Path) -> Result<ModelArgs> {
     let is_given = args.dtype.is_some() || args.quantize.is_some();
-    let fault = |problem: String| Error::format(path, problem);
+    let (name, fault) = (&header.name, |problem: String| Error::format(path, problem));
     let (dtype, quantize) = match header.weights() {
         _ if is_given => (args.dtype, args.quantize),
         Some(WeightType::Stored) => (None, None),
@@ -36,14 +45,26 @@ fn model(args: &ModelArgs, header: &Header, path: &Path) -> Result<ModelArgs> {
         Some(WeightType::Quantized(kind)) => (None, Some(kind)),
         None => return Err(fault(format!("made with weights of an unknown type, {:?}", header.weights)).into()),
     };
-    let named = || Some(header.name.clone()).filter(|name| is_known(name));
-    let model = args.model.clone().or_else(named).or_else(|| args.given());
-    let unknown = || fault(format!("made with the model {:?}, which is not here: give it with --model", header.name));
-    Ok(ModelArgs { model: Some(model.ok_or_else(unknown)?), dtype, quantize, ..args.clone() })
+    let args = ModelArgs { dtype, quantize, ..args.clone() };
+    if args.given().is_some() {
+        return Ok(args);
+    }
+    if name == "demo" {
+        return Ok(ModelArgs { model: Some(name.clone()), ..args });
+    }
+    if is_cached(name) {
+        // By its address, since a folder may have the same name.
+        return Ok(ModelArgs { model: Some(format!("https://huggingface.co/{name}")), offline: true, ..args });
+    }
+    let problem = match header.is_local() {
+        true => format!("made with a local model, {name:?}: give it with --model"),
+        false => format!("made with the model {name:?}, which is not in the cache: give it with --model NAME"),
+    };
+    Err(fault(problem).into())
 }
 
-/// Whether a file may choose a model of this name: one that is built in, published, or in the cache. It cannot make the
-/// program download anything else, or open files.
-fn is_known(name: &str) -> bool {
-    name == "demo" || source::published(name).is_some() || source::cached_models().iter().any(|cached| cached == name)
+/// Whether the cache has files of this model of the hub.
+fn is_cached(name: &str) -> bool {
+    let name = source::published(name).unwrap_or(name);
+    source::cached_models().iter().any(|cached| cached == name)
 }

@@ -23,7 +23,7 @@ const AHEAD: u64 = 4 * MOST_ROWS as u64;
 
 impl Codec<'_> {
     /// Decompresses a file for which it is [made](Self::of_file); `to` names the output in errors. Each segment is
-    /// written when its checksum is right. `progress` is told how many bytes of the file are done, and may break it off:
+    /// written when its checksum is right, and those before a fault are written before it is returned. `progress` is told how many bytes of the file are done, and may break it off:
     /// then there is no result.
     ///
     /// # Errors
@@ -40,10 +40,12 @@ impl Codec<'_> {
         let mut is_over = false;
         loop {
             while !is_over && run.has_room() {
-                match reader.next()? {
-                    None => is_over = true,
-                    Some(segment) => run.add(segment, reader)?,
+                match reader.next() {
+                    Ok(None) => is_over = true,
+                    Ok(Some(segment)) => run.add(segment, reader),
+                    Err(fault) => run.fail(run.added, fault),
                 }
+                is_over |= run.fault.is_some();
             }
             while let Some(text) = run.next_text() {
                 reader.hash(&text);
@@ -56,6 +58,10 @@ impl Codec<'_> {
                 break;
             }
             run.step(&mut totals, reader)?;
+            is_over |= run.fault.is_some();
+        }
+        if let Some((_, fault)) = run.fault {
+            return Err(fault);
         }
         let text = reader.finish()?;
         Ok(Some(Totals { text, file: reader.position(), segments: run.added, ..totals }))
@@ -92,6 +98,8 @@ struct Run<'a> {
     written: u64,
     /// Texts of segments whose turn has not come.
     texts: BTreeMap<u64, Vec<u8>>,
+    /// The first segment that cannot be read, and why.
+    fault: Option<(u64, Error)>,
 }
 
 /// A segment whose tokens are decoded one by one.
@@ -115,7 +123,7 @@ impl<'a> Run<'a> {
     fn new(codec: &'a Codec<'a>) -> Self {
         let free = (0..codec.rows()).rev().collect();
         let (rows, texts) = (vec![], BTreeMap::new());
-        Self { codec, session: Session::new(codec.model), rows, free, added: 0, written: 0, texts }
+        Self { codec, session: Session::new(codec.model), rows, free, added: 0, written: 0, texts, fault: None }
     }
 
     fn has_room(&self) -> bool {
@@ -123,20 +131,34 @@ impl<'a> Run<'a> {
     }
 
     /// Takes a segment in turn.
-    fn add<R: Read>(&mut self, segment: Segment, reader: &Reader<R>) -> Result<()> {
+    fn add<R: Read>(&mut self, segment: Segment, reader: &Reader<R>) {
         let place = self.added;
         self.added += 1;
-        let damaged = || reader.fault(&format!("segment {} is damaged", place + 1));
+        if self.start(place, segment).is_none() {
+            self.fail(place, damaged(place, reader));
+        }
+    }
+
+    /// Begins to read a segment; none if it is damaged.
+    fn start(&mut self, place: u64, segment: Segment) -> Option<()> {
         let Content::Coded { tokens, code } = &segment.content else {
-            self.texts.insert(place, Codec::plain(&segment).ok_or_else(damaged)?);
-            return Ok(());
+            self.texts.insert(place, Codec::plain(&segment)?);
+            return Some(());
         };
-        let (len, code) = (tokens + 1, Decoder::new(code).ok_or_else(damaged)?);
+        let (len, code) = (tokens + 1, Decoder::new(code)?);
         let mut windows = self.codec.windows.windows(len);
-        let (Some(window), Some(row)) = (windows.next(), self.free.pop()) else { return Err(damaged()) };
+        let (window, row) = (windows.next()?, self.free.pop()?);
         let (ids, later) = (vec![self.codec.header.start], Box::new(windows));
         self.rows.push(Row { row, place, segment, len, code, ids, window, later, unseen: window.begin });
-        Ok(())
+        Some(())
+    }
+
+    /// Gives up a segment and those after it: only those before it will be written.
+    fn fail(&mut self, place: u64, fault: Error) {
+        if self.fault.as_ref().is_none_or(|(first, _)| place < *first) {
+            self.rows.retain(|row| row.place < place);
+            self.fault = Some((place, fault));
+        }
     }
 
     /// The text of the segment whose turn it is to be written, if it is there.
@@ -157,6 +179,7 @@ impl<'a> Run<'a> {
 
     /// Decodes the next token of each row.
     fn step<R: Read>(&mut self, totals: &mut Totals, reader: &Reader<R>) -> Result<()> {
+        let mut faults = vec![];
         let mut rows = &mut self.rows[..];
         while !rows.is_empty() {
             let mut tokens = 0;
@@ -176,37 +199,68 @@ impl<'a> Run<'a> {
                 *id = Distribution::new(logits).map(|distribution| row.code.next(&distribution));
             });
             for ((row, _), id) in found {
-                row.unseen = row.ids.len();
-                row.ids.push(id?.ok_or_else(|| other_bytes(row, reader))? as u32);
-                if row.ids.len() == row.window.end && row.ids.len() < row.len {
-                    row.window = row.later.next().ok_or_else(|| other_bytes(row, reader))?;
-                    row.unseen = row.window.begin;
-                    self.session.truncate(row.row, 0);
+                match id.map(|id| row.push(id)) {
+                    Ok(Some(true)) => self.session.truncate(row.row, 0),
+                    Ok(Some(false)) => {}
+                    Ok(None) => faults.push((row.place, other_bytes(row.place, reader))),
+                    Err(fault) => faults.push((row.place, fault)),
                 }
             }
             rows = later;
         }
         let is_done = |row: &mut Row| row.ids.len() == row.len;
         for row in self.rows.extract_if(.., is_done) {
-            let text = self
-                .codec
-                .tokens
-                .bytes(&row.ids[1..])
-                .filter(|text| text.len() == row.segment.len && crc32fast::hash(text) == row.segment.checksum);
-            self.texts.insert(row.place, text.ok_or_else(|| other_bytes(&row, reader))?);
+            let place = row.place;
             self.session.truncate(row.row, 0);
             self.free.push(row.row);
             totals.coded += 1;
             totals.tokens += row.len as u64 - 1;
+            match row.text(self.codec) {
+                None => faults.push((place, other_bytes(place, reader))),
+                Some(_) if !row.uses_all_code() => faults.push((place, damaged(place, reader))),
+                Some(text) => drop(self.texts.insert(place, text)),
+            }
         }
+        faults.into_iter().for_each(|(place, fault)| self.fail(place, fault));
         Ok(())
     }
 }
 
+impl Row {
+    /// Takes the next token, if there is one, and says whether a new window begins after it.
+    fn push(&mut self, id: Option<usize>) -> Option<bool> {
+        self.unseen = self.ids.len();
+        self.ids.push(id? as u32);
+        let is_full = self.ids.len() == self.window.end && self.ids.len() < self.len;
+        if is_full {
+            self.window = self.later.next()?;
+            self.unseen = self.window.begin;
+        }
+        Some(is_full)
+    }
+
+    /// The text of all tokens, if it is what was compressed.
+    fn text(&self, codec: &Codec<'_>) -> Option<Vec<u8>> {
+        let text = codec.tokens.bytes(&self.ids[1..])?;
+        (text.len() == self.segment.len && crc32fast::hash(&text) == self.segment.checksum).then_some(text)
+    }
+
+    /// Whether the code says nothing else after the tokens.
+    fn uses_all_code(self) -> bool {
+        let Content::Coded { code, .. } = self.segment.content else { return true };
+        self.code.used() == code
+    }
+}
+
+/// A segment is no segment, although its checksum is right.
+fn damaged<R: Read>(place: u64, reader: &Reader<R>) -> Error {
+    reader.fault(&format!("segment {} is damaged", place + 1))
+}
+
 /// A segment is whole, but what it gives is not what was compressed.
-fn other_bytes<R: Read>(row: &Row, reader: &Reader<R>) -> Error {
+fn other_bytes<R: Read>(place: u64, reader: &Reader<R>) -> Error {
     reader.fault(&format!(
         "segment {} does not give back what was compressed: what made it computes other numbers than this program here",
-        row.place + 1
+        place + 1
     ))
 }

@@ -168,14 +168,14 @@ impl EncoderModel<PRECISION> for Slot {
 }
 
 impl EntropyModel<PRECISION> for Distribution<'_> {
-    type Symbol = usize;
+    type Symbol = (usize, Slot);
     type Probability = u32;
 }
 
 impl DecoderModel<PRECISION> for Distribution<'_> {
-    fn quantile_function(&self, point: u32) -> (usize, u32, NonZeroU32) {
-        let (id, Slot { left, width }) = self.find(point);
-        (id, left, width)
+    fn quantile_function(&self, point: u32) -> ((usize, Slot), u32, NonZeroU32) {
+        let (id, slot) = self.find(point);
+        ((id, slot), slot.left, slot.width)
     }
 }
 
@@ -204,19 +204,31 @@ impl Encoder {
 }
 
 /// Gives the tokens of a code, one by one.
-pub struct Decoder(RangeDecoder<u32, u128, Cursor<u32, Vec<u32>>>);
+pub struct Decoder {
+    code: RangeDecoder<u32, u128, Cursor<u32, Vec<u32>>>,
+    /// Codes them again.
+    again: Encoder,
+}
 
 impl Decoder {
     /// None if there is no whole number of words.
     pub fn new(code: &[u8]) -> Option<Self> {
         let (words, []) = code.as_chunks() else { return None };
         let words: Vec<u32> = words.iter().map(|word| u32::from_be_bytes(*word)).collect();
-        Some(Self(RangeDecoder::from_compressed(words).unwrap_or_else(|never: Infallible| match never {})))
+        let code = RangeDecoder::from_compressed(words).unwrap_or_else(|never: Infallible| match never {});
+        Some(Self { code, again: Encoder::new() })
     }
 
     /// The next token; none if this is no code of it.
     pub fn next(&mut self, distribution: &Distribution<'_>) -> Option<usize> {
-        self.0.decode_symbol(distribution).ok()
+        let (id, slot) = self.code.decode_symbol(distribution).ok()?;
+        self.again.push(slot);
+        Some(id)
+    }
+
+    /// The code of the tokens so far, which may be the beginning of what they come from.
+    pub fn used(self) -> Vec<u8> {
+        self.again.finish()
     }
 }
 
@@ -272,6 +284,7 @@ mod tests {
             for id in ids {
                 prop_assert_eq!(decoder.next(&distribution), Some(id));
             }
+            prop_assert_eq!(decoder.used(), code);
         }
 
         #[test]

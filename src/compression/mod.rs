@@ -21,13 +21,11 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use self::format::{Header, LONGEST_NAME, name_of};
+use self::format::{Header, LOCAL, LONGEST_NAME, name_of};
 use self::text::Tokens;
 use crate::analysis::perplexity::Sliding;
-use crate::base::QuantizedType;
 use crate::error::{Error, Result};
-use crate::inventory::TensorId;
-use crate::model::{Gpt2, WeightType, identity};
+use crate::model::{Gpt2, WeightType, identity, settled};
 use crate::pipeline::Pipeline;
 use crate::source::OpenedModel;
 use crate::tokenizer::Tokenizer;
@@ -76,13 +74,11 @@ impl<'a> Codec<'a> {
         let window = window.unwrap_or(config.n_positions);
         let stride = stride.unwrap_or((window / 2).max(1));
         let windows = sliding(window, stride, config.n_positions)?;
-        let stored = opened.checkpoint.tensor(TensorId::FIRST_MATRIX).map(|tensor| tensor.dtype);
-        let is_quantized = stored.is_some_and(|stored| QuantizedType::of(stored).is_some());
         let tokenizer = pipeline.tokenizer()?;
         let header = Header {
             model: identity(&opened.config, &opened.checkpoint, weights)?,
             tokenizer: identity_of(tokenizer, opened),
-            weights: name_of(weights, is_quantized),
+            weights: name_of(settled(&opened.config, &opened.checkpoint, weights)?),
             window,
             stride,
             start: pipeline.start_token().unwrap_or(0),
@@ -95,7 +91,8 @@ impl<'a> Codec<'a> {
     /// For a file with this header, which `path` names in errors.
     ///
     /// # Errors
-    /// [`Error::Format`] if the file was made with another model, type of weights or tokenizer; those of [`new`](Self::new).
+    /// [`Error::Format`] if the file was made with another model or type of weights, [`Error::Tokenizer`] if with another
+    /// tokenizer; those of [`new`](Self::new).
     pub fn of_file(
         header: &Header,
         path: &Path,
@@ -108,10 +105,12 @@ impl<'a> Codec<'a> {
         let (own, other) = (header, &found.header);
         if own.model != other.model {
             let given = Header { name: opened.name.clone(), ..other.clone() };
-            return differs(format!("made with the model {}, not with {}", described(own), described(&given)));
+            let hint = if own.weights == other.weights { "; an adapter, too, makes another model" } else { "" };
+            return differs(format!("made with the model {}, not with {}{hint}", described(own), described(&given)));
         }
         if own.tokenizer != other.tokenizer {
-            return differs(format!("made with another tokenizer than that of {}", opened.name));
+            let problem = format!("{}: made with another tokenizer than that of {}", path.display(), opened.name);
+            return Err(Error::Tokenizer(problem));
         }
         let config = pipeline.model.config();
         let windows = sliding(own.window, own.stride, config.n_positions);
@@ -149,11 +148,15 @@ fn described(header: &Header) -> String {
     format!("{:?} ({}, {hash})", header.name, header.weights)
 }
 
-/// The model's name without the folders where it lies, which are nobody else's business.
+/// The model's name. Of a path there is only the last part, since the folders where it lies are nobody else's business,
+/// after `./`, so that it is not taken for a model of the hub or the demo.
 fn public_name(opened: &OpenedModel) -> String {
-    let is_path = opened.revision.is_none();
-    let name = Path::new(&opened.name).file_name().filter(|_| is_path);
-    let mut name = name.map_or_else(|| opened.name.clone(), |name| name.to_string_lossy().into_owned());
+    let is_path = opened.revision.is_none() && opened.name != "demo";
+    let path = is_path.then(|| std::path::absolute(&opened.name).ok()).flatten();
+    let mut name = match path.as_ref().and_then(|path| path.file_name()) {
+        Some(name) => format!("{LOCAL}{}", name.to_string_lossy()),
+        None => opened.name.clone(),
+    };
     let end = (0..=LONGEST_NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
     name.truncate(end.unwrap_or_default());
     name

@@ -55,6 +55,29 @@ pub fn identity(config: &Config, checkpoint: &Checkpoint, weights: WeightType) -
     Ok(*hash.finalize().first_chunk().expect("a SHA-256 has 32 bytes"))
 }
 
+/// The type that the weights of a checkpoint have when they are loaded as [`WeightType::Stored`]: one that gives the same
+/// [`identity`], from other forms of the model as well. They stay `Stored` if they are of several quantised types.
+///
+/// # Errors
+/// Those of [`identity`].
+pub fn settled(config: &Config, checkpoint: &Checkpoint, weights: WeightType) -> Result<WeightType> {
+    checkpoint.check(config)?;
+    let stored = checkpoint.tensor(TensorId::FIRST_MATRIX).and_then(|tensor| QuantizedType::of(tensor.dtype));
+    let settled = match (weights, stored) {
+        (WeightType::Stored, None) => return Ok(WeightType::F32),
+        (WeightType::Stored, Some(kind)) => WeightType::Quantized(kind),
+        (weights, _) => return Ok(weights),
+    };
+    for id in config.tensors() {
+        let tensor = checkpoint.expect(id, config)?;
+        let kind = |weights| Numbers::new(id, tensor, checkpoint.origin(), weights).kind();
+        if kind(settled) != kind(WeightType::Stored) {
+            return Ok(WeightType::Stored);
+        }
+    }
+    Ok(settled)
+}
+
 /// The numbers of a tensor as they are multiplied, in an order that does not depend on how they are stored: row by row,
 /// those of a `Conv1D` (in, out), or (out, in) if quantised.
 struct Numbers<'a> {
@@ -195,6 +218,13 @@ mod tests {
             assert_eq!(of(&opened(&gguf), again), loaded, "{weights:?} from GGUF");
             // Whoever asks for what it is gets the same.
             assert_eq!(of(&opened(&gguf), weights), loaded, "{weights:?} from GGUF");
+            let mut stored = opened(&gguf).checkpoint;
+            assert_eq!(settled(&config, &stored, again).unwrap(), weights, "{weights:?} from GGUF");
+            if again == WeightType::Stored {
+                // No type does the same as several.
+                stored.replace(TensorId::WTE, checkpoint.expect(TensorId::WTE, &config).unwrap().clone());
+                assert_eq!(settled(&config, &stored, again).unwrap(), WeightType::Stored);
+            }
             if FloatType::of(dtype).is_some() {
                 let own = folder.path().join(dtype.to_string());
                 std::fs::create_dir(&own).unwrap();

@@ -37,7 +37,7 @@ use candle_core::{DType, Tensor};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::language_model::{Input, MOST_TOP, Output, Room};
-pub use identity::identity;
+pub use identity::{identity, settled};
 pub use load::LoadOptions;
 use network::Network;
 pub use network::{KvCache, Segment};

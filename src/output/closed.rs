@@ -1,5 +1,5 @@
-//! Whether standard output was closed before the program began (`>&-`). Rust's library then opens `/dev/null` in its place,
-//! so that what is written is lost without an error.
+//! Whether standard input or output was closed before the program began (`<&-`, `>&-`). Rust's library then opens `/dev/null`
+//! in its place, so that nothing is read, or what is written is lost, without an error.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use std::io;
 mod at_start {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    static WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+    static WAS_CLOSED: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
 
     /// Runs before Rust's library has opened anything.
     #[used]
@@ -16,21 +16,31 @@ mod at_start {
     static LOOK: extern "C" fn() = look;
 
     extern "C" fn look() {
-        // SAFETY: any number may be asked about, and nothing is changed.
-        let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
-        WAS_CLOSED.store(flags == -1, Ordering::Relaxed);
+        for stream in [libc::STDIN_FILENO, libc::STDOUT_FILENO] {
+            // SAFETY: any number may be asked about, and nothing is changed.
+            let flags = unsafe { libc::fcntl(stream, libc::F_GETFD) };
+            WAS_CLOSED[stream as usize].store(flags == -1, Ordering::Relaxed);
+        }
     }
 
-    pub fn was_closed() -> bool {
-        WAS_CLOSED.load(Ordering::Relaxed)
+    pub fn check(stream: i32) -> std::io::Result<()> {
+        match WAS_CLOSED[stream as usize].load(Ordering::Relaxed) {
+            true => Err(std::io::Error::other("it is closed")),
+            false => Ok(()),
+        }
     }
 }
 
 /// Fails if there is nowhere to write to.
 pub fn check() -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "macos"))]
-    if at_start::was_closed() {
-        return Err(io::Error::other("it is closed"));
-    }
+    at_start::check(libc::STDOUT_FILENO)?;
+    Ok(())
+}
+
+/// Fails if there is nowhere to read from.
+pub fn check_stdin() -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    at_start::check(libc::STDIN_FILENO)?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 pub struct CompressRecord {
     /// The model's name.
     pub model: String,
-    /// The type of the weights: `f32`, `q8_0`; `as stored` if the model's file has quantised ones.
+    /// The type of the weights: `f32`, `q8_0`; `as stored` if the model's file has several quantised ones.
     pub weights: String,
     /// The most tokens that the model sees.
     pub window: usize,

@@ -30,7 +30,7 @@ use anyhow::{Context, Result};
 use gpt2::{json, printable};
 use serde::Serialize;
 
-pub use self::closed::check as check_stdout;
+pub use self::closed::{check as check_stdout, check_stdin};
 pub use self::row::{Carried, ErrorKind, RowRecord, SummaryRecord};
 pub use self::stderr::{say, say_error, say_written};
 pub use self::style::Style;
@@ -174,6 +174,32 @@ impl Write for BytesOut {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Lets no bytes drive a terminal: they are written as [`printable::text`]. A character must not be split over two calls.
+pub struct ForTerminal<W>(pub W);
+
+impl<W: Write> Write for ForTerminal<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_all(printable::text(bytes).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Whether an output is a terminal: stdout, or the file of one, such as `/dev/stdout` or `/dev/tty`.
+pub fn is_terminal(output: Option<&Path>) -> bool {
+    let Some(path) = output else { return Stdout::is_terminal() };
+    // Opening something else may wait for a reader.
+    #[cfg(unix)]
+    let may_be =
+        std::fs::metadata(path).is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_char_device(&found.file_type()));
+    #[cfg(not(unix))]
+    let may_be = false;
+    may_be && std::fs::File::options().append(true).open(path).is_ok_and(|file| file.is_terminal())
 }
 
 fn mark(error: io::Error) -> io::Error {

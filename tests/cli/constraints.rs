@@ -22,6 +22,7 @@ fn the_completion_matches_and_ends_where_nothing_can_follow() {
     let found = found.succeeds().json();
     assert!([" there was a cat.", " there was a dog."].contains(&&*text(&found, 0)), "{found}");
     assert_eq!(found["sequences"][0]["finish_reason"], "stop");
+    let regex = regex::Regex::new(r"^ [1-9][0-9]{2,4}(, [0-9]+){0,2}\.$").unwrap();
     for more in [
         &["--sample", "--seed", "1", "--num-return-sequences", "5"][..],
         &["--temperature", "2", "--top-k", "2", "--seed", "4"],
@@ -34,7 +35,6 @@ fn the_completion_matches_and_ends_where_nothing_can_follow() {
     ] {
         let base = ["--prompt", "The number is", "--regex", r" [1-9][0-9]{2,4}(, [0-9]+){0,2}\.", "--format", "json"];
         let found = demo(&[&base, more].concat()).succeeds().json();
-        let regex = regex::Regex::new(r"^ [1-9][0-9]{2,4}(, [0-9]+){0,2}\.$").unwrap();
         for (i, sequence) in found["sequences"].as_array().unwrap().iter().enumerate() {
             assert!(regex.is_match(&text(&found, i)) && sequence["finish_reason"] == "stop", "{more:?}: {sequence}");
         }

@@ -187,7 +187,7 @@ fn distributions_after_the_processors_agree() {
             let input = Input::logits(0, &case.ids);
             let mut logits = Session::new(&model).forward(&[input]).unwrap().logits;
             let config = case.params.config(&model.config().eos_token_id, 1);
-            config.processors().unwrap().apply(&mut logits, &case.ids, &case.ids, &[]);
+            config.processors().unwrap().apply(&mut logits, &case.ids, &case.ids, &[]).unwrap();
             let mut probs = vec![];
             logits::softmax(&logits, &mut probs);
             for (id, (&p, logit)) in probs.iter().zip(&logits).enumerate() {

@@ -92,7 +92,7 @@ fn distributions_agree() {
                 let other = session.forward(&[Input::logits(1, &other)]).unwrap().logits;
                 guidance.apply(&mut logits, &other);
             }
-            processors.apply(&mut logits, &all, ids, generated);
+            processors.apply(&mut logits, &all, ids, generated).unwrap();
             let mut ours = vec![];
             logits::softmax(&logits, &mut ours);
             for (id, theirs) in theirs {

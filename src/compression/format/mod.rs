@@ -45,6 +45,9 @@ const LONGEST_HEADER: u64 = 1 << 10;
 /// The longest name of a model, in bytes.
 pub(super) const LONGEST_NAME: usize = 256;
 
+/// What the name of a model begins with that is neither on the hub nor built in.
+pub(super) const LOCAL: &str = "./";
+
 /// Kinds of segments.
 const END: u8 = 0;
 const CODED: u8 = 1;
@@ -66,11 +69,17 @@ pub struct Header {
     pub stride: usize,
     /// The token before each segment.
     pub start: u32,
-    /// The model's name, for people: the same model may have several.
+    /// The model's name, for people: the same model may have several. See [`is_local`](Self::is_local).
     pub name: String,
 }
 
 impl Header {
+    /// Whether the model was a folder or file of the one who made this.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.name.starts_with(LOCAL)
+    }
+
     /// The type of the weights as a choice for loading; none if this program does not know it.
     #[must_use]
     pub fn weights(&self) -> Option<WeightType> {
@@ -82,14 +91,13 @@ impl Header {
     }
 }
 
-/// The type of weights that are quantised in the model's file.
+/// The type of weights that are quantised in the model's file, in several types.
 const AS_STORED: &str = "as stored";
 
-/// The name of a type of weights; `is_quantized` says whether those of the checkpoint are.
-pub(super) fn name_of(weights: WeightType, is_quantized: bool) -> String {
+/// The name of a [settled](crate::model::settled) type of weights.
+pub(super) fn name_of(weights: WeightType) -> String {
     match weights {
-        WeightType::Stored if is_quantized => AS_STORED.to_owned(),
-        WeightType::Stored => FloatType::F32.name().to_owned(),
+        WeightType::Stored => AS_STORED.to_owned(),
         WeightType::Float(float) => float.name().to_owned(),
         WeightType::Quantized(kind) => kind.dtype().to_string().to_lowercase(),
     }
@@ -194,7 +202,9 @@ mod tests {
     fn what_is_changed_cut_off_or_added_is_found() {
         let whole = file(&segments());
         let texts: Vec<_> = segments().into_iter().map(|(text, _)| text).collect();
-        for end in 0..whole.len() {
+        let fault = read(b"", &[]).unwrap_err().to_string();
+        assert_eq!(fault, "f: empty: not a file of gpt2 compress");
+        for end in 1..whole.len() {
             let fault = read(&whole[..end], &texts).unwrap_err().to_string();
             assert!(fault.starts_with("f: ") && fault.contains("truncated"), "{end}: {fault}");
         }
@@ -227,9 +237,8 @@ mod tests {
     fn types_of_weights_have_names() {
         for weights in ["f32", "f16", "bf16", "q8_0", "q6_k", "q4_k", "as stored"] {
             let known = Header { weights: weights.into(), ..header() }.weights().unwrap();
-            assert_eq!(name_of(known, true), weights);
+            assert_eq!(name_of(known), weights);
         }
-        assert_eq!(name_of(WeightType::Stored, false), "f32");
         assert_eq!(Header { weights: "i8".into(), ..header() }.weights(), None);
     }
 

@@ -142,6 +142,7 @@ impl<R: Read> Input<R> {
 
     fn read(&mut self, out: &mut [u8]) -> Result<()> {
         self.from.read_exact(out).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof if self.at == 0 => self.fault("empty: not a file of gpt2 compress"),
             ErrorKind::UnexpectedEof => self.fault("truncated: it ends before its end"),
             _ => Error::io("read", &self.path)(error),
         })?;

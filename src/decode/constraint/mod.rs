@@ -118,6 +118,7 @@ struct State {
 }
 
 impl Constraint {
+    #[cfg(feature = "constraints")]
     fn new(source: Source, root: Root) -> Self {
         Self { source, root, states: Mutex::default() }
     }
@@ -168,7 +169,7 @@ impl Constraint {
     /// The state after the `generated` ids, complete with its mask.
     fn with<T>(&self, generated: &[u32], use_it: impl FnOnce(&State) -> T) -> Result<T> {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = self.derive(&mut states, generated).map(|state| use_it(state));
+        let found = self.derive(&mut states, generated).map(use_it);
         found.map_err(|fault| {
             // What they share is past use, though not for others.
             *states = States::default();

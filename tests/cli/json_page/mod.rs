@@ -39,6 +39,7 @@ const SECTIONS: &[Section] = &[
             "generate -m demo \"Once upon a\" -n 3 --logprobs 2 --format json",
             "generate -m demo \"Once upon a\" -n 3 --logprobs 2 --raw-logprobs --top-k 5 --seed 1 --format json",
             "generate -m demo \"Once upon a\" --num-beams 3 --num-return-sequences 2 --format json",
+            "generate -m demo \"Once upon a\" --choices \" time\" --choices \" house\" --format json",
         ],
     ),
     section(
@@ -47,6 +48,7 @@ const SECTIONS: &[Section] = &[
         &[
             "topk -m demo \"Once upon a\" --top-p 0.9 --token \" king\" --format json",
             "topk -m demo \"Once upon a\" --all --format json",
+            "topk -m demo \"Once upon a\" --regex \" [a-z]+\" --format json",
         ],
     ),
     section("`topk --tree`", "output/topk::TreeRecord", &["topk -m demo \"Once upon a\" --tree 3 -k 2 --format json"]),

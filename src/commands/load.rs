@@ -108,7 +108,7 @@ pub fn pipeline(
     packing: Packing,
     verbosity: Verbosity,
 ) -> Result<Pipeline> {
-    let pipeline = Pipeline::load(opened, LoadOptions { weights: args.weights(), backend, packing })?;
+    let pipeline = Pipeline::load(opened, LoadOptions { weights: args.weights(), backend, packing, hooks: false })?;
     note_fallback(args, &pipeline.model, verbosity);
     Ok(pipeline)
 }

@@ -4,6 +4,7 @@
 pub mod activations;
 pub mod alternatives;
 pub mod bench;
+pub mod interventions;
 pub mod lens;
 pub mod next_token;
 mod npz;

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DecodingArgs, Format, ModelArgs, PiecesArg, RawTextArg, RowArgs, SeedByArg, TextArgs, number};
+use super::{
+    DecodingArgs, Format, InterventionArgs, ModelArgs, PiecesArg, RawTextArg, RowArgs, SeedByArg, TextArgs, number,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -30,6 +32,8 @@ pub struct GenerateArgs {
     /// top_k 50 unless it says otherwise)
     #[arg(long, help_heading = "Decoding")]
     pub generation_config: bool,
+    #[command(flatten)]
+    pub interventions: InterventionArgs,
     #[command(flatten)]
     pub model: ModelArgs,
     /// Leave the prompt out of the output

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{BatchSizeArg, Format, MANY, ModelArgs, PiecesArg, ProcessorArgs, TextArgs, TextsArgs, number};
+use super::{
+    BatchSizeArg, Format, InterventionArgs, MANY, ModelArgs, PiecesArg, ProcessorArgs, TextArgs, TextsArgs, number,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -48,6 +50,8 @@ pub struct TopkArgs {
     /// Show only the shapes of a batch: ids, hidden states, attention, logits
     #[arg(help_heading = "View", long, conflicts_with_all = ["pieces", "all", "position", "tree", "append", "token", "html", "output"])]
     pub shapes: bool,
+    #[command(flatten)]
+    pub interventions: InterventionArgs,
     #[command(flatten)]
     pub model: ModelArgs,
     /// Also write a page for the browser; needs --all

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{BatchSizeArg, Format, MANY, ModelArgs, PiecesArg, TextArgs, TextsArgs, number};
+use super::{BatchSizeArg, Format, InterventionArgs, MANY, ModelArgs, PiecesArg, TextArgs, TextsArgs, number};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -43,6 +43,8 @@ pub struct TraceArgs {
     /// Those of all activations and logits.
     #[arg(long, value_name = "N", value_parser = number::whole::<usize>(1..=1000), help_heading = "View")]
     pub repeat: Option<usize>,
+    #[command(flatten)]
+    pub interventions: InterventionArgs,
     #[command(flatten)]
     pub model: ModelArgs,
     /// Draw the view as a picture, SVG or PNG

@@ -11,6 +11,7 @@ use gpt2::error::tokens_text;
 use gpt2::memory;
 use gpt2::model::Packing;
 
+use super::interventions::Changes;
 use super::load::Loaded;
 use super::rows::{self, Batch, Input, together};
 use super::{check_context, require_memory, shapes};
@@ -38,7 +39,10 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
         Some(input) => Work::Batch(input),
         None => Work::Single(args.text.prompt()?),
     };
-    let loaded = Loaded::load(&args.model, Packing::Later, verbosity)?;
+    let changes = Changes::read(&args.interventions)?;
+    let loaded = Loaded::load_with(&args.model, Packing::Later, changes.are_any(), verbosity)?;
+    let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
+    let loaded = loaded.with_changes(changes, &args.text, is_said)?;
     let config = loaded.model.config();
     let layers = selected(args.layer, config.n_layer, "--layer")?;
     let heads = selected(args.head, config.n_head, "--head")?;
@@ -250,7 +254,13 @@ impl Tracer<'_> {
             }
             _ => memory::require_bytes("tracing", texts.iter().map(|ids| bytes(ids.len())).sum())?,
         }
-        let pass = || Activations::record_all(model, texts, recorded.clone());
+        let pass = || match self.loaded.is_changed_by_text() {
+            false => Ok(Activations::record_all(model, texts, recorded.clone())?),
+            true => {
+                let one = |ids: &&[u32]| Ok(Activations::record(&self.loaded.model_for(ids)?, ids, recorded.clone())?);
+                texts.iter().map(one).collect::<Result<Vec<_>>>()
+            }
+        };
         let first = pass()?;
         let Some(runs) = self.args.repeat else {
             return Ok(first.into_iter().map(|activations| (activations, None)).collect());

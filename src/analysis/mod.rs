@@ -1,5 +1,6 @@
 //! Analysis of models and texts: next-token distributions, scores, perplexity, activations, the logit lens, speed,
-//! parameter and memory counts, how PyTorch shows a model. Nothing here changes what the network computes.
+//! parameter and memory counts, how PyTorch shows a model. Nothing here changes what the network computes, unless asked to:
+//! [`interventions`].
 
 pub mod activations;
 pub mod alternatives;

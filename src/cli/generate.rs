@@ -14,6 +14,7 @@ use super::{
   gpt2 generate \"I enjoy walking\" --temperature 0.8 --top-k 50 --seed 1
   gpt2 generate \"The theory is\" --num-beams 4 --num-return-sequences 2
   gpt2 generate \"Once upon a time\" --temperature 0.8 --html choices.html
+  gpt2 generate --model demo \"The wolf\" --steer-from \"a good king\" --steer-against \"a bad king\"@3
   gpt2 generate --ids \"464 4583 286\" --format json
   gpt2 generate --input prompts.jsonl --output results.jsonl --resume
   echo \"Once upon a\" | gpt2 generate --model demo")]

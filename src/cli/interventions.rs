@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use gpt2::analysis::interventions::Ablation;
 
 /// Interventions, for all that a subcommand runs.
@@ -20,7 +20,7 @@ pub struct InterventionArgs {
     ///
     /// Repeatable. F is a safetensors file with one vector; or a GGUF of llama.cpp's control vectors, which are added after
     /// their own blocks, or with @L only that of block L. Blocks count from 0; without *SCALE it is 1.
-    #[arg(long, value_name = "F[@L][*SCALE]")]
+    #[arg(long, value_name = "F[@L][*SCALE]", value_hint = ValueHint::FilePath)]
     pub steer: Vec<SteerFile>,
     /// Steer from texts instead of a file: towards this one
     ///

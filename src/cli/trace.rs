@@ -36,7 +36,7 @@ pub struct TraceArgs {
     pub head: Option<usize>,
     /// Show only the shapes of a batch: ids, hidden states, attention, logits
     #[arg(long, help_heading = "View")]
-    #[arg(conflicts_with_all = ["pieces", "hidden", "attention", "lens", "layer", "head", "svg", "html", "save", "repeat", "output"])]
+    #[arg(conflicts_with_all = ["pieces", "hidden", "attention", "lens", "layer", "head", "svg", "html", "save", "repeat", "output", "ablate", "steer", "steer_from"])]
     pub shapes: bool,
     /// Run N times and say whether every bit is the same
     ///

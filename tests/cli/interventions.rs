@@ -125,15 +125,17 @@ fn every_command_gives_what_hooks_over_transformers_give() {
             assert!(json["settings"].get("ablate").is_some() || json["settings"].get("steer").is_some());
 
             let json = run("score", checkpoint, ids, &flags, &[]);
-            let tokens = json["tokens"].as_array().unwrap()[1..].iter().map(|token| token["logprob"].clone());
-            assert_near(&floats(tokens), &floats(case["logprobs"].as_array().unwrap().iter().cloned()), &what);
+            let logprobs = json["logprobs"].as_array().unwrap()[1..].iter().cloned();
+            assert_near(&floats(logprobs), &floats(case["logprobs"].as_array().unwrap().iter().cloned()), &what);
 
             let json = run("generate", checkpoint, ids, &flags, &["-n", "8"]);
             assert_eq!(json["sequences"][0]["ids"], case["generated"], "{what}");
 
             let json = run("trace", checkpoint, ids, &flags, &["--lens"]);
-            let last = json["lens"].as_array().unwrap().last().unwrap()["positions"].as_array().unwrap().last().unwrap();
-            let ids: Vec<&Value> = last["top"].as_array().unwrap().iter().take(best.len()).map(|it| &it["id"]).collect();
+            let last =
+                json["lens"].as_array().unwrap().last().unwrap()["positions"].as_array().unwrap().last().unwrap();
+            let ids: Vec<&Value> =
+                last["top"].as_array().unwrap().iter().take(best.len()).map(|it| &it["id"]).collect();
             assert_eq!(ids, best, "{what}");
         }
     }
@@ -165,13 +167,12 @@ fn rows_have_the_results_that_they_have_alone() {
             ("generate", &["-n", "5", "--prompt-lookup", "3"]),
         ] {
             let what = format!("{command} {more:?} {flags:?}");
-            let alone: Vec<Value> = texts
-                .iter()
-                .map(|ids| without_timings(run(command, checkpoint, ids, &flags, more)))
-                .collect();
+            let alone: Vec<Value> =
+                texts.iter().map(|ids| without_timings(run(command, checkpoint, ids, &flags, more))).collect();
             for size in ["1", "4"] {
                 let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-                let call = [&[command, "-m", &model, "--input", &rows, "--batch-size", size, "--ordered"], more, &flags];
+                let call =
+                    [&[command, "-m", &model, "--input", &rows, "--batch-size", size, "--ordered"], more, &flags];
                 let found = gpt2(&call.concat()).succeeds().json_lines();
                 let found: Vec<Value> = found.into_iter().map(|row| without_timings(without_row(row))).collect();
                 assert!(found == alone, "{what}, {size} together:\n{found:#?}\n{alone:#?}");
@@ -198,8 +199,7 @@ fn what_is_said_first_is_what_was_changed() {
     let line = "changed: head 0.1 ablated (zero); attention of layer 1 ablated (mean); MLP of layer 2 ablated (zero); \
                 +1.5 x v.safetensors after block 2; -2 x v.gguf after blocks 1 to 2; +1 x v.gguf after block 1\n";
     for command in ["trace", "topk", "score", "generate"] {
-        let call: Vec<&str> =
-            [command, "-m", &model, "--ids", "1 2 3"].into_iter().chain(steer.split(' ')).collect();
+        let call: Vec<&str> = [command, "-m", &model, "--ids", "1 2 3"].into_iter().chain(steer.split(' ')).collect();
         let done = gpt2(&call).current_dir(folder.path()).succeeds();
         assert!(done.stderr().starts_with(line), "{command}: {}", done.stderr());
         let quiet = gpt2(&[&call[..], &["-q"]].concat()).current_dir(folder.path()).succeeds();
@@ -219,14 +219,14 @@ fn what_is_said_first_is_what_was_changed() {
 #[test]
 fn texts_steer_without_a_file() {
     let best = |text: &str, more: &[&str]| {
-        let json = gpt2(&[&["topk", "-m", "demo", "-k", "3", "--format", "json", text], more].concat()).succeeds().json();
+        let json =
+            gpt2(&[&["topk", "-m", "demo", "-k", "3", "--format", "json", text], more].concat()).succeeds().json();
         (json["positions"][0]["next"].clone(), json["settings"]["steer"].clone())
     };
     let layers = gpt2(&["info", "-m", "demo", "--format", "json"]).succeeds().json()["config"]["n_layer"].clone();
     let last = layers.as_u64().unwrap() - 1;
     let against = format!("The little girl@{last}");
-    let (steered, settings) =
-        best("The little girl", &["--steer-from", "Once upon a", "--steer-against", &against]);
+    let (steered, settings) = best("The little girl", &["--steer-from", "Once upon a", "--steer-against", &against]);
     let (expected, _) = best("Once upon a", &[]);
     for (found, expected) in steered.as_array().unwrap().iter().zip(expected.as_array().unwrap()) {
         assert_eq!(found["id"], expected["id"]);

@@ -38,11 +38,11 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
         None if args.keep_newline => Work::Single(args.text.prompt()?),
         None => Work::Single(args.text.prompt_without_newline()?),
     };
-    note_lengths(args, verbosity);
     let changes = Changes::read(&args.interventions)?;
     let loaded = Loaded::load_with(&args.model, Packing::AtOnce, changes.are_any(), verbosity)?;
     let is_said = args.format == Format::Text && args.batch.rows.input.is_none() && !verbosity.quiet;
     let loaded = loaded.with_changes(changes, &args.text, is_said)?;
+    note_lengths(args, verbosity);
     let defaults = loaded.generation_defaults(args.generation_config, verbosity)?;
     let mut config = assisted(args.decoding.over(defaults)?);
     if args.batch.rows.input.is_none() {

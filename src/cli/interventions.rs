@@ -67,9 +67,10 @@ impl FromStr for SteerAgainst {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (own, end) = text.rsplit_once('@').ok_or_else(|| format!("needs its block at the end: {text}@3"))?;
+        let expected = |example: &str| format!("takes a text with its block at the end, as in {example}");
+        let (own, end) = text.rsplit_once('@').ok_or_else(|| expected(&format!("{text}@3")))?;
         let (layer, scale) = with_scale(end)?;
-        let layer = layer.parse().map_err(|_| format!("needs its block at the end, as in @3 or @3*1.5, not @{end}"))?;
+        let layer = layer.parse().map_err(|_| expected(&format!("@3 or @3*1.5, not @{end}")))?;
         Ok(Self { text: own.to_owned(), layer, scale })
     }
 }
@@ -131,7 +132,7 @@ mod tests {
         let against: SteerAgainst = "a@b * c@3*-1.5".parse().unwrap();
         assert_eq!(against, SteerAgainst { text: "a@b * c".into(), layer: 3, scale: -1.5 });
         for text in ["Hate", "Hate@", "Hate@x", "Hate@1.0", "a@b.c"] {
-            assert!(text.parse::<SteerAgainst>().unwrap_err().starts_with("needs its block"), "{text}");
+            assert!(text.parse::<SteerAgainst>().unwrap_err().starts_with("takes a text with its block"), "{text}");
         }
         assert!("Hate@1*x".parse::<SteerAgainst>().is_err());
     }

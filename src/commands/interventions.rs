@@ -110,11 +110,7 @@ impl Changes {
             self.steering.push(Steering::new(name.clone(), block, &vector, *scale)?);
         }
         let hash: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let mut record = json!({"file": name, "scale": scale, "hash": hash});
-        if let Some(layer) = layer {
-            record["layer"] = (*layer).into();
-        }
-        Ok(record)
+        Ok(json!({"file": name, "layer": layer, "scale": scale, "hash": hash}))
     }
 
     /// Whether there are any.

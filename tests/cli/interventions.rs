@@ -211,7 +211,7 @@ fn what_is_said_first_is_what_was_changed() {
         let said = (&one["file"], &one["layer"], &one["scale"]);
         assert_eq!(said, (&json!("v.safetensors"), &json!(2), &json!(1.5)), "{command}");
         assert_eq!(one["hash"].as_str().unwrap().len(), 16);
-        assert_eq!(settings["steer"][1].get("layer"), None);
+        assert_eq!(settings["steer"][1]["layer"], Value::Null);
     }
 }
 
@@ -292,7 +292,10 @@ fn what_cannot_be_changed_is_refused_in_one_line() {
         (&["--steer", "zero.gguf"], &["zero.gguf", "`direction.0`"]),
         (&["--steer", "model.gguf"], &["model.gguf", "architecture is \"gpt2\""]),
         (&["--steer-from", "Love"], &["1 --steer-from and 0 --steer-against"]),
-        (&["--steer-from", "Love", "--steer-against", "Hate"], &["--steer-against needs its block at the end"]),
+        (
+            &["--steer-from", "Love", "--steer-against", "Hate"],
+            &["--steer-against takes a text with its block at the end, as in Hate@3"],
+        ),
         (&["--steer-from", "", "--steer-against", "Hate@1"], &["--steer-from is empty"]),
         (&["--steer-from", "Love", "--steer-against", "@1"], &["--steer-against is empty"]),
         (&["--steer-from", "Love", "--steer-against", "Hate@1"], &["--steer-from needs a tokenizer"]),

@@ -1,5 +1,7 @@
 //! `gpt2 patch`: activation patching.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use gpt2::Error;
 use gpt2::analysis::patching::{self, Question, sweep};
@@ -11,10 +13,11 @@ use super::token::token_id;
 use super::{check_context, progress, require_memory};
 use crate::cli::{Format, PatchArgs, Verbosity};
 use crate::output::patch::PatchRecord;
-use crate::output::{Stdout, check_folder};
+use crate::output::{Stdout, check_folder, html, say_written, svg};
 
 pub fn run(args: &PatchArgs, verbosity: Verbosity) -> Result<()> {
     let [clean, corrupt] = args.prompts()?;
+    svg::check_theme(args.svg.as_deref(), args.theme)?;
     args.pieces.check(args.format == Format::Text)?;
     [&args.svg, &args.html].into_iter().try_for_each(|path| check_folder(path.as_deref()))?;
     let loaded = Loaded::load_with_hooks(&args.model, Packing::AtOnce, verbosity)?;
@@ -57,8 +60,23 @@ pub fn run(args: &PatchArgs, verbosity: Verbosity) -> Result<()> {
         corrupt_ids: corrupt,
         settings: loaded.record_settings([]),
     };
+    let say_unless_quiet = |path: &Path, what: &str| {
+        if !verbosity.quiet {
+            say_written(path, what);
+        }
+    };
+    if let Some(path) = &args.svg {
+        svg::write_patch(path, &record, notation, args.theme)?;
+        say_unless_quiet(path, "a picture of the patched runs");
+    }
+    if let Some(path) = &args.html {
+        html::patch::write(path, &record, notation)?;
+        say_unless_quiet(path, "a page of the patched runs");
+    }
     let mut out = Stdout::lock();
     match args.format {
+        // The user asked for files.
+        Format::Text if args.svg.is_some() || args.html.is_some() => {}
         Format::Text => record.write_text(notation, &mut out)?,
         format => out.json(&record, format)?,
     }

@@ -16,6 +16,7 @@ mod interventions;
 mod model;
 mod number;
 mod parse;
+mod patch;
 mod pieces;
 mod rows;
 mod score;
@@ -39,6 +40,7 @@ pub use info::InfoArgs;
 pub use interventions::{InterventionArgs, SteerAgainst, SteerFile};
 pub use model::{ModelArgs, TokenizerArgs};
 pub use parse::{command, parse};
+pub use patch::PatchArgs;
 pub use pieces::PiecesArg;
 pub use rows::{BatchSizeArg, MANY, OnRowError, Progress, RowArgs, SeedBy, SeedByArg, Shard, TextsArgs};
 pub use score::{ScoreArgs, ScoreFormat, WordCorrection};
@@ -138,6 +140,8 @@ pub enum Command {
     Score(Box<ScoreArgs>),
     /// Look inside: hidden states, attention, logit lens
     Trace(Box<TraceArgs>),
+    /// Find where an answer comes from: activations of one prompt put into another
+    Patch(PatchArgs),
     /// Answer OpenAI's clients over HTTP
     #[cfg(feature = "serve")]
     Serve(ServeArgs),
@@ -173,6 +177,7 @@ impl Command {
             Self::Topk(_) => "topk",
             Self::Score(_) => "score",
             Self::Trace(_) => "trace",
+            Self::Patch(_) => "patch",
             #[cfg(feature = "serve")]
             Self::Serve(_) => "serve",
             Self::Info(_) => "info",

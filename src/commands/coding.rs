@@ -13,7 +13,7 @@ use gpt2::Error;
 use gpt2::compression::Totals;
 use gpt2::compression::format::Header;
 use gpt2::device::{Backend, DeviceChoice};
-use gpt2::model::{LoadOptions, Packing};
+use gpt2::model::Packing;
 use gpt2::pipeline::Pipeline;
 use gpt2::source::OpenedModel;
 
@@ -82,8 +82,7 @@ pub fn model(args: &ModelArgs, verbosity: Verbosity) -> Result<(OpenedModel, Pip
     let args = ModelArgs { device: DeviceChoice::Cpu, ..args.clone() };
     load::set_up(&args, verbosity)?;
     let opened = load::open(&args, verbosity)?;
-    let options = LoadOptions { packing: Packing::AtOnce, backend: Backend::Kernels, ..LoadOptions::default() };
-    let pipeline = load::pipeline(&args, &opened, options, verbosity)?;
+    let pipeline = load::pipeline(&args, &opened, Backend::Kernels, (Packing::AtOnce, false), verbosity)?;
     pipeline.tokenizer().map_err(with_tokenizer)?;
     Ok((opened, pipeline))
 }

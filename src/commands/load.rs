@@ -103,14 +103,15 @@ pub fn network(args: &ModelArgs, opened: &OpenedModel, backend: Backend, verbosi
     Ok(model)
 }
 
-/// Loads a network, with weights as the flags say, and its tokenizer in parallel.
+/// Loads a network and its tokenizer in parallel; with `hooks` as in [`LoadOptions`].
 pub fn pipeline(
     args: &ModelArgs,
     opened: &OpenedModel,
-    options: LoadOptions,
+    backend: Backend,
+    (packing, hooks): (Packing, bool),
     verbosity: Verbosity,
 ) -> Result<Pipeline> {
-    let pipeline = Pipeline::load(opened, LoadOptions { weights: args.weights(), ..options })?;
+    let pipeline = Pipeline::load(opened, LoadOptions { weights: args.weights(), backend, packing, hooks })?;
     note_fallback(args, &pipeline.model, verbosity);
     Ok(pipeline)
 }
@@ -155,18 +156,22 @@ fn start_note(files: &TokenizerFiles, tokenizer: &Tokenizer) -> Option<String> {
 impl Loaded {
     /// Loads model and tokenizer in parallel.
     pub fn load(args: &ModelArgs, packing: Packing, verbosity: Verbosity) -> Result<Self> {
-        Self::load_with(args, packing, false, verbosity)
+        Self::load_for(args, packing, false, verbosity)
     }
 
-    /// The same; with `hooks` what happens inside the network can be changed and recorded.
-    pub fn load_with(args: &ModelArgs, packing: Packing, hooks: bool, verbosity: Verbosity) -> Result<Self> {
+    /// The same for a model whose activations are to be changed, or recorded inside its blocks.
+    pub fn load_with_hooks(args: &ModelArgs, packing: Packing, verbosity: Verbosity) -> Result<Self> {
+        Self::load_for(args, packing, true, verbosity)
+    }
+
+    /// The same with or without those `hooks`.
+    pub fn load_for(args: &ModelArgs, packing: Packing, hooks: bool, verbosity: Verbosity) -> Result<Self> {
         let start = Instant::now();
         let backend = args.device.open()?;
         let device = backend.name();
         set_up(args, verbosity)?;
         let opened = open(args, verbosity)?;
-        let options = LoadOptions { backend, packing, hooks, ..LoadOptions::default() };
-        let pipeline = pipeline(args, &opened, options, verbosity)?;
+        let pipeline = pipeline(args, &opened, backend, (packing, hooks), verbosity)?;
         let start_note = pipeline.tokenizer.as_ref().and_then(|tokenizer| start_note(&opened.tokenizer, tokenizer));
         let fingerprint = opened.checkpoint.fingerprint();
         let load_s = start.elapsed().as_secs_f64();

@@ -10,6 +10,7 @@ mod generate;
 mod info;
 mod interventions;
 mod load;
+mod patch;
 mod progress;
 mod rows;
 mod score;
@@ -18,6 +19,7 @@ mod serve;
 mod settings;
 mod shapes;
 mod stop;
+mod token;
 mod tokenize;
 mod topk;
 mod trace;
@@ -69,6 +71,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Topk(args) => topk::run(&args, verbosity),
         Command::Score(args) => score::run(&args, verbosity),
         Command::Trace(args) => trace::run(&args, verbosity),
+        Command::Patch(args) => patch::run(&args, verbosity),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(&args, verbosity),
         Command::Info(args) => info::run(&args, verbosity),
@@ -91,6 +94,7 @@ fn text_of(command: &Command) -> Option<&TextArgs> {
         #[cfg(feature = "serve")]
         Command::Serve(_) => None,
         Command::Info(_)
+        | Command::Patch(_)
         | Command::Convert(_)
         | Command::Compress(_)
         | Command::Decompress(_)

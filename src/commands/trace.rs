@@ -15,7 +15,7 @@ use super::interventions::Changes;
 use super::load::Loaded;
 use super::rows::{self, Batch, Input, together};
 use super::{check_context, require_memory, shapes};
-use crate::cli::{Format, Prompt, Theme, TraceArgs, Verbosity};
+use crate::cli::{Format, Prompt, TraceArgs, Verbosity};
 use crate::output::trace::{
     BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, RepeatRecord, TraceRecord,
 };
@@ -40,7 +40,7 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
         None => Work::Single(args.text.prompt()?),
     };
     let changes = Changes::read(&args.interventions)?;
-    let loaded = Loaded::load_with(&args.model, Packing::Later, changes.are_any(), verbosity)?;
+    let loaded = Loaded::load_for(&args.model, Packing::Later, changes.are_any(), verbosity)?;
     let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
     let loaded = loaded.with_changes(changes, &args.text, is_said)?;
     let config = loaded.model.config();
@@ -99,10 +99,7 @@ impl Views {
             let message = "--svg draws one view: choose one of --hidden, --attention and --lens";
             return Err(Error::Usage(message.into()).into());
         }
-        if args.theme == Theme::Auto && args.svg.as_deref().is_some_and(svg::is_png) {
-            let message = "--theme auto: a PNG cannot follow the viewer; choose light or dark, or write .svg";
-            return Err(Error::Usage(message.into()).into());
-        }
+        svg::check_theme(args.svg.as_deref(), args.theme)?;
         Ok(Self { hidden, attention, lens: args.lens, are_chosen, is_overview: false })
     }
 

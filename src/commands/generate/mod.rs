@@ -39,7 +39,7 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
         None => Work::Single(args.text.prompt_without_newline()?),
     };
     let changes = Changes::read(&args.interventions)?;
-    let loaded = Loaded::load_with(&args.model, Packing::AtOnce, changes.are_any(), verbosity)?;
+    let loaded = Loaded::load_for(&args.model, Packing::AtOnce, changes.are_any(), verbosity)?;
     let is_said = args.format == Format::Text && args.batch.rows.input.is_none() && !verbosity.quiet;
     let loaded = loaded.with_changes(changes, &args.text, is_said)?;
     note_lengths(args, verbosity);

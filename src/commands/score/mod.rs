@@ -39,7 +39,7 @@ pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
         None => Work::Single(Prompt::Ids(vec![])),
     };
     let changes = Changes::read(&args.interventions)?;
-    let loaded = Loaded::load_with(&args.model, Packing::Later, changes.are_any(), verbosity)?;
+    let loaded = Loaded::load_for(&args.model, Packing::Later, changes.are_any(), verbosity)?;
     let loaded = loaded.with_changes(changes, &args.text, is_for_people(args) && !verbosity.quiet)?;
     let encoder = Encoder { args, loaded: &loaded, verbosity };
     let starts = match args.words {

@@ -33,6 +33,7 @@ mod memory;
 mod newcomer;
 #[cfg(unix)]
 mod pages;
+mod patch;
 mod penalties;
 mod pictures;
 mod rows;

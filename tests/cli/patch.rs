@@ -120,5 +120,5 @@ fn bad_input_is_one_line() {
         .fails(2, &["--theme auto: a PNG cannot follow"]);
     demo(&[&both[..], &["--svg", "/nowhere/a.svg"]].concat()).fails(1, &["there is no folder /nowhere"]);
     let long = "word ".repeat(1100);
-    demo(&["--clean", &long, "--corrupt", &long]).fails(1, &["context"]);
+    demo(&["--clean", &long, "--corrupt", &long]).fails(2, &["context"]);
 }

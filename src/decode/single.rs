@@ -13,8 +13,10 @@ use std::sync::Arc;
 
 use super::decoding::{Draft, Single};
 use super::lookup::lookup;
+use super::plan::{FEW_MORE, Plan, Wanted};
 use super::random::Noise;
-use super::search::{FEW_MORE, NewToken, NextToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob, Wanted};
+use super::search::{NewToken, NextToken, Search, StepOutput, Task};
+use super::sequence::{Guesses, Sequence, TokenLogprob};
 use super::stop::{Finish, Outflow};
 use crate::base::math;
 use crate::error::Result;
@@ -72,6 +74,8 @@ struct Line {
     assistant_seen: usize,
     /// Whether the second model is still guessing in this step.
     guessing: bool,
+    /// How that went so far.
+    counts: Guesses,
 }
 
 impl SingleSearch {
@@ -152,7 +156,8 @@ impl SingleSearch {
 
     fn retire(&mut self, task: &Task<'_>, line: Line, finish: Finish) {
         self.free.push(line.row);
-        self.finished[line.sequence] = Some(task.sequence(&line.ids, finish, &line.logprobs));
+        let guesses = (self.params.draft != Draft::None).then_some(line.counts);
+        self.finished[line.sequence] = Some(Sequence { guesses, ..task.sequence(&line.ids, finish, &line.logprobs) });
     }
 }
 
@@ -208,6 +213,7 @@ impl Line {
             guesses,
             assistant_seen: prompt,
             guessing: true,
+            counts: Guesses { passes: 1, ..Guesses::default() },
         }
     }
 
@@ -365,6 +371,9 @@ impl Search for SingleSearch {
                 finish = line.push(task, &scores, id, tokens);
                 right += usize::from(line.guess.get(checked) == Some(&(id as u32)));
             }
+            line.counts.passes += usize::from(line.ids.len() > before);
+            line.counts.drafted += line.guess.len();
+            line.counts.accepted += right;
             if goes_on {
                 line.settle(before, right);
             }

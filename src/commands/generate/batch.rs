@@ -234,16 +234,16 @@ impl Batch<'_> {
     fn finish(&mut self, running: Running, sequences: &[Sequence]) -> Result<()> {
         let total = running.since.elapsed().as_secs_f64();
         let prefill_s = running.first_token.unwrap_or(total);
-        let generated_tokens = sequences.iter().map(|sequence| sequence.ids.len()).sum();
+        let counts = Timings::of(sequences);
         if running.first_token.is_none() {
-            self.results.shown.tokens(generated_tokens);
+            self.results.shown.tokens(counts.generated_tokens);
         }
         let timings = Timings {
             load_s: self.generator.loaded.load_s,
             prefill_s,
             decode_s: total - prefill_s,
             prompt_tokens: running.request.prompt_ids.len(),
-            generated_tokens,
+            ..counts
         };
         self.full += usize::from(fills_context(sequences, 0).is_some());
         self.unfinished += usize::from(unfinished(sequences) > 0);

@@ -163,6 +163,7 @@ fn add(partial: &mut Vec<Sequence>, sequence: usize, id: u32, text: &[u8]) {
             score: None,
             logprobs: None,
             is_whole: None,
+            guesses: None,
         });
     }
     partial[sequence].ids.push(id);
@@ -315,7 +316,7 @@ impl Generator<'_> {
             prefill_s,
             decode_s: total - prefill_s,
             prompt_tokens: request.prompt_ids.len(),
-            generated_tokens: sequences.iter().map(|sequence| sequence.ids.len()).sum(),
+            ..Timings::of(&sequences)
         };
         Ok(Outcome { sequences, timings, ended })
     }

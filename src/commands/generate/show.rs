@@ -144,6 +144,15 @@ impl Generator<'_> {
                 timings.decode_s,
                 decoded as f64 / timings.decode_s.max(1e-9),
             ));
+            if let (Some(passes), Some(drafted), Some(accepted)) =
+                (timings.passes, timings.drafted_tokens, timings.accepted_tokens)
+            {
+                let per_pass = timings.generated_tokens as f64 / passes as f64;
+                say(format_args!(
+                    "{} in {passes} passes ({per_pass:.2} tokens a pass): {accepted} of {drafted} guesses were right",
+                    tokens_text(timings.generated_tokens),
+                ));
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use llguidance::{ParserFactory, regex_to_lark};
 use regex_syntax::hir::{Hir, HirKind, Look};
 
 use super::super::stop::Detokenize;
+use super::automaton::Automaton;
 use super::parser::{Root, guarded};
 use super::{Constraint, Source, schema};
 use crate::error::{Error, Result};
@@ -31,6 +32,8 @@ const LIMITS: ParserLimits = ParserLimits {
     verbose_errors: false,
 };
 
+/// Of llguidance's sets of tokens, the one of short texts without quotation marks.
+const SLICE: usize = 1;
 /// The longest token, in bytes: a limit of the tree.
 const LONGEST_TOKEN: usize = 1000;
 /// The longest text of a constraint, in bytes.
@@ -87,7 +90,7 @@ impl Vocabulary {
         let root = root.unwrap_or_else(|fault| Err(format!("cannot be compiled: {fault}")));
         let root = root.map_err(|fault| Error::parameter(source.name(), crate::printable::line(&fault)))?;
         let constraint = Constraint::new(source.clone(), root);
-        let start = constraint.status(&[])?;
+        let start = constraint.next(&[])?;
         match constraint.dead_end(&[]) {
             Some(error) if !start.is_complete => Err(error),
             _ => Ok(Arc::new(constraint)),
@@ -116,15 +119,20 @@ impl Vocabulary {
             Source::JsonSchema(_) => "is not a schema that can be followed",
             Source::Grammar(_) => "is not a grammar that can be followed",
         };
+        let is_regex = matches!(source, Source::Regex(_) | Source::Choices(_));
         let parser = guarded(|| {
             let mut parser = self.factory.create_parser(grammar)?;
             let warnings = parser.grammar_warnings();
             anyhow::ensure!(warnings.is_empty(), "{}", warnings.join("; "));
             parser.start_without_prompt();
+            if is_regex {
+                let slices = Arc::clone(&parser.bias_computer);
+                parser.bias_computer = Arc::new(Automaton { slices, slice: SLICE });
+            }
             Ok(parser)
         });
         let parser = parser.map_err(|fault| format!("{what}: {}", plain(&fault)))?;
-        Ok(Root::new(parser, Arc::clone(&self.lengths)))
+        Ok(Root::new(parser, Arc::clone(&self.lengths), is_regex))
     }
 }
 

@@ -9,6 +9,8 @@
 //! The work is llguidance's: a parser over bytes, and a walk over the tree of the vocabulary's tokens.
 
 #[cfg(feature = "constraints")]
+mod automaton;
+#[cfg(feature = "constraints")]
 mod compile;
 #[cfg(feature = "constraints")]
 mod parser;
@@ -21,12 +23,12 @@ mod without;
 #[cfg(feature = "constraints")]
 pub use compile::Vocabulary;
 #[cfg(feature = "constraints")]
-use parser::{Parser, Root};
+use parser::{Parser, Place, Root};
 pub use source::Source;
 #[cfg(not(feature = "constraints"))]
 pub use without::Vocabulary;
 #[cfg(not(feature = "constraints"))]
-use without::{Parser, Root};
+use without::{Parser, Place, Root};
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +37,7 @@ use rustc_hash::FxHashMap;
 
 use super::parameters::GenerationConfig;
 use crate::error::{Error, Result};
+use crate::logits;
 
 /// A constraint, compiled for a vocabulary.
 pub struct Constraint {
@@ -64,7 +67,7 @@ impl Constrained {
 
     /// Whether the `generated` ids are complete and nothing may follow. (If that cannot be told, the next step says so.)
     pub fn ends(&self, generated: &[u32]) -> bool {
-        self.constraint.status(generated).is_ok_and(|status| status.is_complete && !status.goes_on)
+        self.constraint.next(generated).is_ok_and(|next| next.is_complete && !next.goes_on)
     }
 
     /// Whether the `generated` ids are complete, with or without an end of text.
@@ -73,7 +76,7 @@ impl Constrained {
             Some((last, text)) if self.ends.contains(last) => text,
             _ => generated,
         };
-        self.constraint.status(text).is_ok_and(|status| status.is_complete)
+        self.constraint.next(text).is_ok_and(|next| next.is_complete)
     }
 
     /// Why nothing may follow the `generated` ids, if nothing may.
@@ -82,17 +85,15 @@ impl Constrained {
     }
 }
 
-/// What is known after some ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Status {
+/// What may follow some ids.
+struct Next {
     /// Whether the text is complete.
     is_complete: bool,
     /// Whether a token can follow.
     goes_on: bool,
+    /// The tokens that may follow, a bit each.
+    mask: Vec<u32>,
 }
-
-/// The tokens that may follow, a bit each.
-type Mask = Vec<u32>;
 
 /// Parsers by the ids that they have read. They are derived from one another, and can always be derived anew, so that only
 /// recent ones are kept.
@@ -104,17 +105,21 @@ struct States {
     older: FxHashMap<Box<[u32]>, State>,
     /// The ids of the recent ones.
     ids: usize,
+    /// What may follow at a place of the constraint's automaton, if it is one. A text comes to few places, but often.
+    known: FxHashMap<Place, Arc<Next>>,
 }
 
 /// How many ids recent states may have before they become older ones: each keeps all that it has read.
 const MOST_IDS: usize = 1 << 15;
+/// For how many places it is kept what may follow: a bit for each token.
+const MOST_PLACES: usize = 1 << 10;
 
-#[derive(Clone)]
+#[derive(Default)]
 struct State {
     /// None where the ids do not match.
     parser: Option<Parser>,
-    is_complete: bool,
-    mask: Option<Mask>,
+    /// None until it is asked for.
+    next: Option<Arc<Next>>,
 }
 
 impl Constraint {
@@ -130,35 +135,21 @@ impl Constraint {
     }
 
     fn apply(&self, scores: &mut [f32], generated: &[u32], ends: &[u32]) -> Result<()> {
-        self.with(generated, |state| {
-            let mask = state.mask.as_deref().unwrap_or_default();
-            let own = ends.iter().filter_map(|&id| Some((id, *scores.get(id as usize)?)));
-            let own: Vec<_> = if state.is_complete { own.collect() } else { vec![] };
-            for (word, scores) in scores.chunks_mut(u32::BITS as usize).enumerate() {
-                let bits = mask.get(word).copied().unwrap_or_default();
-                if bits != u32::MAX {
-                    let ruled_out = scores.iter_mut().enumerate().filter(|(bit, _)| bits >> bit & 1 == 0);
-                    ruled_out.for_each(|(_, score)| *score = f32::NEG_INFINITY);
-                }
-            }
-            own.into_iter().for_each(|(id, score)| scores[id as usize] = score);
-        })
-    }
-
-    fn status(&self, generated: &[u32]) -> Result<Status> {
-        self.with(generated, |state| Status {
-            is_complete: state.is_complete,
-            goes_on: state.mask.iter().flatten().any(|bits| *bits != 0),
-        })
+        let next = self.next(generated)?;
+        let own = ends.iter().filter_map(|&id| Some((id, *scores.get(id as usize)?)));
+        let own: Vec<_> = if next.is_complete { own.collect() } else { vec![] };
+        logits::keep(scores, &next.mask);
+        own.into_iter().for_each(|(id, score)| scores[id as usize] = score);
+        Ok(())
     }
 
     fn dead_end(&self, generated: &[u32]) -> Option<Error> {
-        let status = self.status(generated).ok()?;
+        let next = self.next(generated).ok()?;
         let place = self.root.bytes(generated);
-        let why = match status {
-            Status { is_complete: false, goes_on: false } => "no token of the vocabulary leads on",
-            Status { is_complete: true, goes_on: false } => "the text is complete, and there is no end-of-text token",
-            Status { goes_on: true, .. } => return None,
+        let why = match *next {
+            Next { is_complete: false, goes_on: false, .. } => "no token of the vocabulary leads on",
+            Next { is_complete: true, goes_on: false, .. } => "the text is complete, and there is no end-of-text token",
+            Next { goes_on: true, .. } => return None,
         };
         Some(Error::parameter(
             self.source.name(),
@@ -166,11 +157,10 @@ impl Constraint {
         ))
     }
 
-    /// The state after the `generated` ids, complete with its mask.
-    fn with<T>(&self, generated: &[u32], use_it: impl FnOnce(&State) -> T) -> Result<T> {
+    /// What may follow the `generated` ids.
+    fn next(&self, generated: &[u32]) -> Result<Arc<Next>> {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = self.derive(&mut states, generated).map(use_it);
-        found.map_err(|fault| {
+        self.derive(&mut states, generated).map_err(|fault| {
             // What they share is past use, though not for others.
             *states = States::default();
             let place = self.root.bytes(generated);
@@ -179,7 +169,7 @@ impl Constraint {
         })
     }
 
-    fn derive<'s>(&self, states: &'s mut States, generated: &[u32]) -> Result<&'s State, String> {
+    fn derive(&self, states: &mut States, generated: &[u32]) -> Result<Arc<Next>, String> {
         if !states.holds(generated) {
             let (from, new) = match generated.split_last() {
                 Some((_, before)) if states.holds(before) => (states.get(before).parser.clone(), before.len()),
@@ -190,14 +180,38 @@ impl Constraint {
                 let Some(before) = parser else { break };
                 parser = before.after(*id, &self.root)?;
             }
-            let is_complete = parser.as_mut().is_some_and(Parser::is_complete);
-            states.insert(generated, State { parser, is_complete, mask: None });
+            states.insert(generated, State { parser, next: None });
         }
         let state = states.get(generated);
-        if state.mask.is_none() {
-            state.mask = Some(state.parser.as_mut().map_or(Ok(vec![]), Parser::mask)?);
+        if let Some(next) = &state.next {
+            return Ok(Arc::clone(next));
         }
-        Ok(state)
+        let place = state.parser.as_mut().and_then(|parser| parser.place(&self.root));
+        let known = place.and_then(|place| states.known.get(&place).cloned());
+        let state = states.get(generated);
+        let next = match known {
+            Some(next) => next,
+            None => Arc::new(Next::after(state.parser.as_mut())?),
+        };
+        state.next = Some(Arc::clone(&next));
+        if let Some(place) = place {
+            if states.known.len() >= MOST_PLACES {
+                states.known.clear();
+            }
+            states.known.insert(place, Arc::clone(&next));
+        }
+        Ok(next)
+    }
+}
+
+impl Next {
+    /// What may follow what a parser has read; without one, nothing.
+    fn after(parser: Option<&mut Parser>) -> Result<Self, String> {
+        let (is_complete, mask) = match parser {
+            Some(parser) => (parser.is_complete(), parser.mask()?),
+            None => (false, vec![]),
+        };
+        Ok(Self { is_complete, goes_on: mask.iter().any(|bits| *bits != 0), mask })
     }
 }
 
@@ -211,7 +225,7 @@ impl States {
         if let Some(state) = self.older.remove(ids) {
             self.insert(ids, state);
         }
-        self.recent.entry(ids.into()).or_insert(State { parser: None, is_complete: false, mask: None })
+        self.recent.entry(ids.into()).or_default()
     }
 
     fn insert(&mut self, ids: &[u32], state: State) {

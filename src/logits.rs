@@ -115,6 +115,7 @@ impl Kernel for Weight<'_> {
 /// Probabilities up to a common factor.
 struct Weights<'a> {
     row: &'a [f32],
+    largest: f32,
     into: &'a mut [f32],
 }
 
@@ -123,9 +124,8 @@ impl Kernel for Weights<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let largest = max(self.row);
         for (weight, x) in self.into.iter_mut().zip(self.row) {
-            *weight = exp(x - largest);
+            *weight = exp(x - self.largest);
         }
     }
 }
@@ -261,17 +261,17 @@ pub fn log_softmax(row: &mut [f32]) {
 
 /// Writes the probabilities of `row` to `into`, which takes the row's length.
 pub fn softmax(row: &[f32], into: &mut Vec<f32>) {
-    weights(row, into);
+    weights(row, max(row), into);
     let scale = (1.0 / sum(into, |x| x)) as f32;
     for x in into {
         *x *= scale;
     }
 }
 
-/// Probabilities up to a common factor: `e^(x - max)`, so the largest is 1.
-pub(crate) fn weights(row: &[f32], into: &mut Vec<f32>) {
+/// Probabilities up to a common factor: `e^(x - largest)`, where none is larger than `largest`.
+pub(crate) fn weights(row: &[f32], largest: f32, into: &mut Vec<f32>) {
     into.resize(row.len(), 0.0);
-    dispatch(Weights { row, into });
+    dispatch(Weights { row, largest, into });
 }
 
 /// The sum of `e^((x - largest) / temperature)` over the logits `x` of a row, none of which is larger than `largest`.

@@ -138,7 +138,7 @@ impl<'a> Scores<'a> {
             scores.extend(self.row(b).iter().map(|x| x + beam.score));
         }
         let mut weights = vec![];
-        logits::weights(&scores, &mut weights);
+        logits::weights(&scores, logits::max(&scores), &mut weights);
         let mut places = noise.race(&weights, k);
         if places.len() < k {
             let others = logits::top_k(&scores, 2 * k).into_iter().map(|(place, _)| place);

@@ -44,10 +44,34 @@ impl Noise {
     }
 
     /// Draws a token from these `logits`; at least one of them is finite.
+    #[cfg(test)]
     pub(crate) fn draw(self, logits: &[f32]) -> usize {
+        self.draw_beside(logits, f32::NEG_INFINITY)
+    }
+
+    /// Draws a token from these `logits`, at least one of which is finite. What is ruled out may have been the `largest`;
+    /// unless that is [far](Self::is_far) from all others, it counts, so that their weights are the same to the last bit
+    /// whatever is ruled out.
+    pub(crate) fn draw_beside(self, logits: &[f32], largest: f32) -> usize {
+        let own = logits::max(logits);
         let mut weights = vec![];
-        logits::weights(logits, &mut weights);
+        logits::weights(logits, if Self::is_far(own, largest) { own } else { largest.max(own) }, &mut weights);
         self.race(&weights, 1).first().copied().unwrap_or_else(|| logits::argmax(logits))
+    }
+
+    /// Draws a few tokens, in order, from the `logits` of a row without replacement: if one that is not ruled out later is
+    /// among them, and not far from the largest, the first such is what [`draw_beside`](Self::draw_beside) draws then.
+    pub(crate) fn first_of(self, logits: &[f32], k: usize) -> impl Iterator<Item = usize> {
+        let largest = logits::max(logits);
+        let mut weights = vec![];
+        logits::weights(logits, largest, &mut weights);
+        self.race(&weights, k).into_iter().take_while(move |id| !Self::is_far(logits[*id], largest))
+    }
+
+    /// Whether a logit is so far from the largest that 32 bits hold too little of what lies below it: of weights from 1 on,
+    /// those below `e^-87` are 0.
+    fn is_far(logit: f32, largest: f32) -> bool {
+        logit < largest - 20.0
     }
 
     /// The first `k` tokens in the race over `weights` (probabilities up to a factor); fewer if fewer weights are above 0.

@@ -88,6 +88,30 @@ impl Task<'_> {
         self.decoding.processors.apply(scores, self.window(ids), &self.prompt, generated)
     }
 
+    /// The same without the constraint, which may wait until a token is chosen.
+    pub(super) fn process_freely(&self, scores: &mut [f32], ids: &[u32]) -> Result<()> {
+        let generated = &ids[self.prompt.len()..];
+        self.decoding.processors.apply_freely(scores, self.window(ids), &self.prompt, generated)
+    }
+
+    /// Rules out what may not follow `ids` by the constraint.
+    pub(super) fn constrain(&self, scores: &mut [f32], ids: &[u32]) -> Result<()> {
+        let constraint = self.decoding.processors.constraint();
+        constraint.map_or(Ok(()), |constraint| constraint.apply(scores, &ids[self.prompt.len()..]))
+    }
+
+    /// Whether `id` may follow `ids` by the constraint.
+    pub(super) fn allows(&self, ids: &[u32], id: usize) -> Result<bool> {
+        let constraint = self.decoding.processors.constraint();
+        constraint.map_or(Ok(true), |constraint| constraint.allows(&ids[self.prompt.len()..], id as u32))
+    }
+
+    /// Whether it is known all that may follow `ids` by the constraint.
+    pub(super) fn knows_constraint(&self, ids: &[u32]) -> Result<bool> {
+        let constraint = self.decoding.processors.constraint();
+        constraint.map_or(Ok(true), |constraint| constraint.is_known(&ids[self.prompt.len()..]))
+    }
+
     /// The finished sequence from `ids` (prompt and generated).
     pub(super) fn sequence(&self, ids: &[u32], finish: Finish, logprobs: &[Arc<TokenLogprob>]) -> Sequence {
         let ids = ids[self.prompt.len()..].to_vec();

@@ -1,6 +1,8 @@
 //! All strategies over a model without a network: their invariants and what callers rely on.
 
 mod beams;
+#[cfg(feature = "constraints")]
+mod constrained;
 mod guesses;
 
 use std::sync::Arc;

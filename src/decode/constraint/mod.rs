@@ -65,9 +65,19 @@ impl Constrained {
         self.constraint.apply(scores, generated, &self.ends)
     }
 
+    /// Whether `id` may follow the `generated` ids, without working out which others may.
+    pub fn allows(&self, generated: &[u32], id: u32) -> Result<bool> {
+        self.constraint.allows(generated, id, &self.ends)
+    }
+
+    /// Whether all that may follow the `generated` ids has been worked out.
+    pub fn is_known(&self, generated: &[u32]) -> Result<bool> {
+        self.constraint.ask(generated, |states| Ok(self.constraint.state(states, generated)?.next.is_some()))
+    }
+
     /// Whether the `generated` ids are complete and nothing may follow. (If that cannot be told, the next step says so.)
     pub fn ends(&self, generated: &[u32]) -> bool {
-        self.constraint.next(generated).is_ok_and(|next| next.is_complete && !next.goes_on)
+        self.constraint.ends(generated).is_ok_and(|ends| ends)
     }
 
     /// Whether the `generated` ids are complete, with or without an end of text.
@@ -107,6 +117,8 @@ struct States {
     ids: usize,
     /// What may follow at a place of the constraint's automaton, if it is one. A text comes to few places, but often.
     known: FxHashMap<Place, Arc<Next>>,
+    /// A token that could follow a complete text, and so may follow the next one.
+    witness: Option<u32>,
 }
 
 /// How many ids recent states may have before they become older ones: each keeps all that it has read.
@@ -118,8 +130,27 @@ const MOST_PLACES: usize = 1 << 10;
 struct State {
     /// None where the ids do not match.
     parser: Option<Parser>,
+    place: Option<Place>,
     /// None until it is asked for.
     next: Option<Arc<Next>>,
+}
+
+impl State {
+    /// Whether `id` may follow, without working out which others may.
+    fn allows(&mut self, id: u32, root: &Root) -> Result<bool, String> {
+        match (&self.next, &mut self.parser) {
+            (Some(next), _) => Ok(next.allows(id)),
+            (None, Some(parser)) => parser.allows(id, root),
+            (None, None) => Ok(false),
+        }
+    }
+
+    fn is_complete(&mut self) -> bool {
+        match &self.next {
+            Some(next) => next.is_complete,
+            None => self.parser.as_mut().is_some_and(Parser::is_complete),
+        }
+    }
 }
 
 impl Constraint {
@@ -157,10 +188,40 @@ impl Constraint {
         ))
     }
 
+    fn allows(&self, generated: &[u32], id: u32, ends: &[u32]) -> Result<bool> {
+        self.ask(generated, |states| {
+            let state = self.state(states, generated)?;
+            Ok(state.allows(id, &self.root)? || (ends.contains(&id) && state.is_complete()))
+        })
+    }
+
+    fn ends(&self, generated: &[u32]) -> Result<bool> {
+        self.ask(generated, |states| {
+            let witness = states.witness;
+            let state = self.state(states, generated)?;
+            if !state.is_complete() {
+                return Ok(false);
+            }
+            // Most texts go on as they did before.
+            for id in witness.iter().chain(generated.last()) {
+                if state.allows(*id, &self.root)? {
+                    return Ok(false);
+                }
+            }
+            let next = self.derive(states, generated)?;
+            states.witness = next.first().or(witness);
+            Ok(!next.goes_on)
+        })
+    }
+
     /// What may follow the `generated` ids.
     fn next(&self, generated: &[u32]) -> Result<Arc<Next>> {
+        self.ask(generated, |states| self.derive(states, generated))
+    }
+
+    fn ask<T>(&self, generated: &[u32], ask: impl FnOnce(&mut States) -> Result<T, String>) -> Result<T> {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        self.derive(&mut states, generated).map_err(|fault| {
+        ask(&mut states).map_err(|fault| {
             // What they share is past use, though not for others.
             *states = States::default();
             let place = self.root.bytes(generated);
@@ -169,7 +230,8 @@ impl Constraint {
         })
     }
 
-    fn derive(&self, states: &mut States, generated: &[u32]) -> Result<Arc<Next>, String> {
+    /// The state after the `generated` ids. At a known place, it knows what may follow.
+    fn state<'s>(&self, states: &'s mut States, generated: &[u32]) -> Result<&'s mut State, String> {
         if !states.holds(generated) {
             let (from, new) = match generated.split_last() {
                 Some((_, before)) if states.holds(before) => (states.get(before).parser.clone(), before.len()),
@@ -180,21 +242,21 @@ impl Constraint {
                 let Some(before) = parser else { break };
                 parser = before.after(*id, &self.root)?;
             }
-            states.insert(generated, State { parser, next: None });
+            let place = parser.as_mut().and_then(|parser| parser.place(&self.root));
+            let next = place.and_then(|place| states.known.get(&place).cloned());
+            states.insert(generated, State { parser, place, next });
         }
-        let state = states.get(generated);
+        Ok(states.get(generated))
+    }
+
+    fn derive(&self, states: &mut States, generated: &[u32]) -> Result<Arc<Next>, String> {
+        let state = self.state(states, generated)?;
         if let Some(next) = &state.next {
             return Ok(Arc::clone(next));
         }
-        let place = state.parser.as_mut().and_then(|parser| parser.place(&self.root));
-        let known = place.and_then(|place| states.known.get(&place).cloned());
-        let state = states.get(generated);
-        let next = match known {
-            Some(next) => next,
-            None => Arc::new(Next::after(state.parser.as_mut())?),
-        };
+        let next = Arc::new(Next::after(state.parser.as_mut())?);
         state.next = Some(Arc::clone(&next));
-        if let Some(place) = place {
+        if let Some(place) = state.place {
             if states.known.len() >= MOST_PLACES {
                 states.known.clear();
             }
@@ -212,6 +274,16 @@ impl Next {
             None => (false, vec![]),
         };
         Ok(Self { is_complete, goes_on: mask.iter().any(|bits| *bits != 0), mask })
+    }
+
+    fn allows(&self, id: u32) -> bool {
+        self.mask.get((id / u32::BITS) as usize).is_some_and(|bits| bits >> (id % u32::BITS) & 1 == 1)
+    }
+
+    /// The first token that may follow.
+    fn first(&self) -> Option<u32> {
+        let (word, bits) = (0..).zip(&self.mask).find(|(_, bits)| **bits != 0)?;
+        Some(word * u32::BITS + bits.trailing_zeros())
     }
 }
 

@@ -59,6 +59,14 @@ impl Parser {
         })
     }
 
+    /// Whether a token may follow.
+    pub fn allows(&mut self, id: u32, root: &Root) -> Result<bool, String> {
+        if root.length(id) == 0 {
+            return Ok(false);
+        }
+        guarded(|| self.0.validate_token(id))
+    }
+
     /// Whether what it has read matches as it is.
     pub fn is_complete(&mut self) -> bool {
         guarded(|| Ok(self.0.is_accepting())).unwrap_or_default()

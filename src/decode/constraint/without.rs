@@ -50,6 +50,10 @@ impl Parser {
         match self.0 {}
     }
 
+    pub fn allows(&mut self, _: u32, _: &Root) -> Result<bool, String> {
+        match self.0 {}
+    }
+
     pub fn is_complete(&mut self) -> bool {
         match self.0 {}
     }

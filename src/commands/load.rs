@@ -106,9 +106,12 @@ pub fn pipeline(
     opened: &OpenedModel,
     backend: Backend,
     packing: Packing,
+    is_constrained: bool,
     verbosity: Verbosity,
 ) -> Result<Pipeline> {
-    let pipeline = Pipeline::load(opened, LoadOptions { weights: args.weights(), backend, packing })?;
+    let options = LoadOptions { weights: args.weights(), backend, packing };
+    let load = if is_constrained { Pipeline::load_for_constraints } else { Pipeline::load };
+    let pipeline = load(opened, options)?;
     note_fallback(args, &pipeline.model, verbosity);
     Ok(pipeline)
 }
@@ -153,12 +156,22 @@ fn start_note(files: &TokenizerFiles, tokenizer: &Tokenizer) -> Option<String> {
 impl Loaded {
     /// Loads model and tokenizer in parallel.
     pub fn load(args: &ModelArgs, packing: Packing, verbosity: Verbosity) -> Result<Self> {
+        Self::load_for(&GenerationConfig::default(), args, packing, verbosity)
+    }
+
+    /// The same, with what the constraint of these parameters takes, if they have one.
+    pub fn load_for(
+        config: &GenerationConfig,
+        args: &ModelArgs,
+        packing: Packing,
+        verbosity: Verbosity,
+    ) -> Result<Self> {
         let start = Instant::now();
         let backend = args.device.open()?;
         let device = backend.name();
         set_up(args, verbosity)?;
         let opened = open(args, verbosity)?;
-        let pipeline = pipeline(args, &opened, backend, packing, verbosity)?;
+        let pipeline = pipeline(args, &opened, backend, packing, config.is_constrained(), verbosity)?;
         let start_note = pipeline.tokenizer.as_ref().and_then(|tokenizer| start_note(&opened.tokenizer, tokenizer));
         let fingerprint = opened.checkpoint.fingerprint();
         let load_s = start.elapsed().as_secs_f64();

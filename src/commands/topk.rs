@@ -40,7 +40,7 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
         None if args.keep_newline => Work::Single(args.text.prompt()?),
         None => Work::Single(args.text.prompt_without_newline()?),
     };
-    let loaded = Loaded::load(&args.model, Packing::Later, verbosity)?;
+    let loaded = Loaded::load_for(&args.processors.config, &args.model, Packing::Later, verbosity)?;
     let format = args.format.unwrap_or_default();
     match work {
         Work::Single(prompt) if args.shapes => shapes::of_text(&loaded, &prompt, &args.text, format, verbosity),

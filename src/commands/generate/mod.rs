@@ -38,7 +38,7 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
         None => Work::Single(args.text.prompt_without_newline()?),
     };
     note_lengths(args, verbosity);
-    let loaded = Loaded::load(&args.model, Packing::AtOnce, verbosity)?;
+    let loaded = Loaded::load_for(&config, &args.model, Packing::AtOnce, verbosity)?;
     let defaults = loaded.generation_defaults(args.generation_config, verbosity)?;
     let mut config = assisted(args.decoding.over(defaults)?);
     if args.batch.rows.input.is_none() {

@@ -50,6 +50,12 @@ impl Field for Option<Value> {
 }
 
 impl GenerationConfig {
+    /// Whether they say what the text has to be.
+    #[must_use]
+    pub fn is_constrained(&self) -> bool {
+        self.regex.is_some() || !self.choices.is_empty() || self.json_schema.is_some() || self.grammar.is_some()
+    }
+
     /// What the text has to be, if it is said.
     ///
     /// # Errors

@@ -100,18 +100,17 @@ pub fn network(args: &ModelArgs, opened: &OpenedModel, backend: Backend, verbosi
     Ok(model)
 }
 
-/// Loads a network and its tokenizer in parallel.
+/// Loads a network and its tokenizer in parallel; with `hooks` as in [`LoadOptions`].
 pub fn pipeline(
     args: &ModelArgs,
     opened: &OpenedModel,
     backend: Backend,
-    packing: Packing,
-    is_constrained: bool,
+    purpose: Purpose,
     verbosity: Verbosity,
 ) -> Result<Pipeline> {
-    let options = LoadOptions { weights: args.weights(), backend, packing };
-    let load = if is_constrained { Pipeline::load_for_constraints } else { Pipeline::load };
-    let pipeline = load(opened, options)?;
+    let Purpose { packing, hooks, constraint } = purpose;
+    let load = if constraint { Pipeline::load_for_constraints } else { Pipeline::load };
+    let pipeline = load(opened, LoadOptions { weights: args.weights(), backend, packing, hooks })?;
     note_fallback(args, &pipeline.model, verbosity);
     Ok(pipeline)
 }
@@ -156,22 +155,22 @@ fn start_note(files: &TokenizerFiles, tokenizer: &Tokenizer) -> Option<String> {
 impl Loaded {
     /// Loads model and tokenizer in parallel.
     pub fn load(args: &ModelArgs, packing: Packing, verbosity: Verbosity) -> Result<Self> {
-        Self::load_for(&GenerationConfig::default(), args, packing, verbosity)
+        Self::load_for(args, packing.into(), verbosity)
     }
 
-    /// The same, with what the constraint of these parameters takes, if they have one.
-    pub fn load_for(
-        config: &GenerationConfig,
-        args: &ModelArgs,
-        packing: Packing,
-        verbosity: Verbosity,
-    ) -> Result<Self> {
+    /// The same for a model whose activations are to be changed, or recorded inside its blocks.
+    pub fn load_with_hooks(args: &ModelArgs, packing: Packing, verbosity: Verbosity) -> Result<Self> {
+        Self::load_for(args, Purpose { hooks: true, ..packing.into() }, verbosity)
+    }
+
+    /// The same for any purpose.
+    pub fn load_for(args: &ModelArgs, purpose: Purpose, verbosity: Verbosity) -> Result<Self> {
         let start = Instant::now();
         let backend = args.device.open()?;
         let device = backend.name();
         set_up(args, verbosity)?;
         let opened = open(args, verbosity)?;
-        let pipeline = pipeline(args, &opened, backend, packing, config.is_constrained(), verbosity)?;
+        let pipeline = pipeline(args, &opened, backend, purpose, verbosity)?;
         let start_note = pipeline.tokenizer.as_ref().and_then(|tokenizer| start_note(&opened.tokenizer, tokenizer));
         let fingerprint = opened.checkpoint.fingerprint();
         let load_s = start.elapsed().as_secs_f64();

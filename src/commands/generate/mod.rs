@@ -14,7 +14,7 @@ use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, OnCo
 use gpt2::model::{Gpt2, Packing, Session};
 use serde_json::{Map, Value};
 
-use super::load::{self, Loaded};
+use super::load::{self, Loaded, Purpose};
 use super::progress::bar;
 use super::rows::Input;
 use super::{Interrupted, interrupt_flag};
@@ -38,7 +38,8 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
         None => Work::Single(args.text.prompt_without_newline()?),
     };
     note_lengths(args, verbosity);
-    let loaded = Loaded::load_for(&config, &args.model, Packing::AtOnce, verbosity)?;
+    let purpose = Purpose { constraint: config.is_constrained(), ..Packing::AtOnce.into() };
+    let loaded = Loaded::load_for(&args.model, purpose, verbosity)?;
     let defaults = loaded.generation_defaults(args.generation_config, verbosity)?;
     let mut config = assisted(args.decoding.over(defaults)?);
     if args.batch.rows.input.is_none() {

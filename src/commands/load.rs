@@ -100,7 +100,23 @@ pub fn network(args: &ModelArgs, opened: &OpenedModel, backend: Backend, verbosi
     Ok(model)
 }
 
-/// Loads a network and its tokenizer in parallel; with `hooks` as in [`LoadOptions`].
+/// What a model is loaded for.
+#[derive(Debug, Clone, Copy)]
+pub struct Purpose {
+    pub packing: Packing,
+    /// Whether its activations are to be changed, or recorded inside its blocks.
+    pub hooks: bool,
+    /// Whether a constraint is to say what its texts have to be.
+    pub constraint: bool,
+}
+
+impl From<Packing> for Purpose {
+    fn from(packing: Packing) -> Self {
+        Self { packing, hooks: false, constraint: false }
+    }
+}
+
+/// Loads a network and its tokenizer in parallel.
 pub fn pipeline(
     args: &ModelArgs,
     opened: &OpenedModel,

@@ -172,7 +172,7 @@ fn guesses_keep_the_distribution_of_each_step() {
                 let guesses: Vec<_> = found.iter().filter_map(|sequence| sequence.guesses).collect();
                 let (drafted, accepted) =
                     guesses.iter().fold((0, 0), |(d, a), guesses| (d + guesses.drafted, a + guesses.accepted));
-                assert!(accepted > 1000 && drafted - accepted > 1000, "{name}: {accepted} of {drafted}");
+                assert!(accepted > 200 && drafted - accepted > 200, "{name}: {accepted} of {drafted}");
                 let found = ids(&found);
                 for steps in 1..=STEPS {
                     let probs = exact(&logits, prompt, steps);

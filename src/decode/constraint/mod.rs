@@ -115,16 +115,17 @@ struct States {
     older: FxHashMap<Box<[u32]>, State>,
     /// The ids of the recent ones.
     ids: usize,
-    /// What may follow at a place of the constraint's automaton, if it is one. A text comes to few places, but often.
-    known: FxHashMap<Place, Arc<Next>>,
+    /// The parser that came to a place of the constraint's automaton first, if it is one, and what may follow there, once it
+    /// is asked for. A text comes to few places, but often, and that parser has read less of it.
+    known: FxHashMap<Place, (Parser, Option<Arc<Next>>)>,
     /// A token that could follow a complete text, and so may follow the next one.
     witness: Option<u32>,
 }
 
 /// How many ids recent states may have before they become older ones: each keeps all that it has read.
 const MOST_IDS: usize = 1 << 15;
-/// For how many places it is kept what may follow: a bit for each token.
-const MOST_PLACES: usize = 1 << 10;
+/// For how many places a parser is kept, and what may follow: a bit for each token.
+const MOST_PLACES: usize = 1 << 8;
 
 #[derive(Default)]
 struct State {
@@ -243,8 +244,19 @@ impl Constraint {
                 parser = before.after(*id, &self.root)?;
             }
             let place = parser.as_mut().and_then(|parser| parser.place(&self.root));
-            let next = place.and_then(|place| states.known.get(&place).cloned());
-            states.insert(generated, State { parser, place, next });
+            let known = place.and_then(|place| states.known.get(&place).cloned());
+            let state = match (known, place, parser) {
+                (Some((parser, next)), ..) => State { parser: Some(parser), place, next },
+                (None, Some(place), Some(parser)) => {
+                    if states.known.len() >= MOST_PLACES {
+                        states.known.clear();
+                    }
+                    states.known.insert(place, (parser.clone(), None));
+                    State { parser: Some(parser), place: Some(place), next: None }
+                }
+                (None, _, parser) => State { parser, place: None, next: None },
+            };
+            states.insert(generated, state);
         }
         Ok(states.get(generated))
     }
@@ -254,13 +266,10 @@ impl Constraint {
         if let Some(next) = &state.next {
             return Ok(Arc::clone(next));
         }
-        let next = Arc::new(Next::after(state.parser.as_mut())?);
+        let (place, next) = (state.place, Arc::new(Next::after(state.parser.as_mut())?));
         state.next = Some(Arc::clone(&next));
-        if let Some(place) = state.place {
-            if states.known.len() >= MOST_PLACES {
-                states.known.clear();
-            }
-            states.known.insert(place, Arc::clone(&next));
+        if let Some(known) = place.and_then(|place| states.known.get_mut(&place)) {
+            known.1 = Some(Arc::clone(&next));
         }
         Ok(next)
     }

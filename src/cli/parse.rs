@@ -68,6 +68,7 @@ fn better(error: &clap::Error, command: &Command, arguments: &[OsString]) -> Opt
     match error.kind() {
         ErrorKind::ArgumentConflict => unknown::unquoted(error, command, arguments),
         ErrorKind::ValueValidation => in_words(error, command, arguments),
+        ErrorKind::InvalidValue => none_of(error, command, arguments),
         _ => None,
     }
 }
@@ -109,12 +110,30 @@ fn not_unicode(arguments: &[OsString]) -> Option<(usize, usize)> {
 /// A refused value as one sentence about the flag, as it was given: `-n takes a whole number from 1, not 0`.
 fn in_words(error: &clap::Error, command: &Command, arguments: &[OsString]) -> Option<clap::Error> {
     let fault = error.source()?.to_string();
-    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return None };
-    let long = argument.split([' ', '=', '[']).next()?;
-    let flag = short_as_given(long, command, arguments).unwrap_or_else(|| long.to_owned());
+    let flag = flag(error, command, arguments)?;
     let is_sentence = ["takes ", "is ", "has "].iter().any(|verb| fault.starts_with(verb));
     let between = if is_sentence { " " } else { ": " };
     Some(in_one_line(&format!("{flag}{between}{fault}")))
+}
+
+/// A value that is none of the words that a flag takes: `--sample takes true or false, not maybe`.
+fn none_of(error: &clap::Error, command: &Command, arguments: &[OsString]) -> Option<clap::Error> {
+    let Some(ContextValue::Strings(words)) = error.get(ContextKind::ValidValue) else { return None };
+    let (last, others) = words.split_last()?;
+    let words = if others.is_empty() { last.clone() } else { format!("{} or {last}", others.join(", ")) };
+    let not = match error.get(ContextKind::InvalidValue) {
+        Some(ContextValue::String(value)) if value.is_empty() => ", not an empty text".to_owned(),
+        Some(ContextValue::String(value)) => format!(", not {value}"),
+        _ => String::new(),
+    };
+    Some(in_one_line(&format!("{} takes {words}{not}", flag(error, command, arguments)?)))
+}
+
+/// The flag that an error is about, as it was given.
+fn flag(error: &clap::Error, command: &Command, arguments: &[OsString]) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return None };
+    let long = argument.split([' ', '=', '[']).next()?;
+    Some(short_as_given(long, command, arguments).unwrap_or_else(|| long.to_owned()))
 }
 
 /// A usage error that says all in one line.

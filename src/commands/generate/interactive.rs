@@ -120,7 +120,7 @@ impl Session<'_> {
         }
         let text = prompt.as_ref().map(|prompt| format!("{prompt}{}", String::from_utf8_lossy(&last.completion.text)));
         let ids = [&prompt_ids[..], &ids].concat();
-        let request = self.generator.request_of(text, ids, &self.generator.config, rand_seed())?;
+        let request = self.generator.request_of(text, ids, false, &self.generator.config, rand_seed())?;
         self.complete(request, String::new(), out)
     }
 
@@ -128,7 +128,7 @@ impl Session<'_> {
         let last = self.turns.pop().context("there is nothing to try again yet")?;
         let config = GenerationConfig { seed: None, ..self.generator.config.clone() };
         let Request { prompt, prompt_ids, .. } = &last.request;
-        let request = self.generator.request_of(prompt.clone(), prompt_ids.clone(), &config, rand_seed());
+        let request = self.generator.request_of(prompt.clone(), prompt_ids.clone(), false, &config, rand_seed());
         let outcome = request.and_then(|request| {
             if request.seed().is_none() {
                 say("note: nothing is drawn, so the completion is the same; /set temperature 0.8 draws");

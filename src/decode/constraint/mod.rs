@@ -11,7 +11,11 @@
 #[cfg(feature = "constraints")]
 mod compile;
 #[cfg(feature = "constraints")]
+mod fault;
+#[cfg(feature = "constraints")]
 mod parser;
+#[cfg(feature = "constraints")]
+mod rules;
 #[cfg(feature = "constraints")]
 mod schema;
 mod source;

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{gpt2, tiny};
+use crate::harness::gpt2;
 
 const DEMO: [&str; 3] = ["generate", "-m", "demo"];
 
@@ -61,6 +61,52 @@ fn what_breaks_off_is_said() {
     let rows = "{\"prompt\": \"Once\"}\n".repeat(3);
     let done = demo(&["--input", "-", "--regex", "[a-z ]{200}", "-n", "5"]).stdin(rows).succeeds();
     assert!(done.stderr().contains("warning: the texts of 3 rows are not complete"), "{}", done.stderr());
+}
+
+/// The advice is about what ended the text.
+#[test]
+fn what_ended_the_text_is_named() {
+    let base = ["--ids", "7454", "--regex", "[a-z ]{2000}", "--completion-only"];
+    let stderr = |more: &[&str]| demo(&[&base, more].concat()).succeeds().stderr();
+    let unfinished = "warning: the text is not complete: the constraint asks for more";
+    assert_eq!(stderr(&["--max-length", "5"]), format!("{unfinished}; raise --max-length\n"));
+    assert_eq!(stderr(&["--max-time", "0"]), format!("{unfinished}; raise --max-new-tokens or --max-time\n"));
+    let full = stderr(&["-n", "600"]);
+    let lines: Vec<&str> = full.lines().collect();
+    assert!(lines.len() == 2 && lines[0].contains("at the full context of 512 tokens"), "{full}");
+    assert_eq!(lines[1], unfinished, "more tokens would not help");
+}
+
+#[test]
+fn white_space_alone_is_an_expression() {
+    assert_eq!(demo(&["--prompt", "Once", "--regex", " ", "--completion-only"]).succeeds().stdout(), " \n");
+    let topk = ["topk", "-m", "demo", "--prompt", "Once", "-k", "3", "--regex", "\n"];
+    let shown = gpt2(&topk).succeeds().stdout();
+    assert!(shown.contains("\nafter --regex '\\n': renormalised over 1 token\n"), "{shown}");
+}
+
+/// A parser of Earley's kind, as Lark's: directly, mutually, behind a rule that may be empty.
+#[test]
+fn left_recursion_that_ends_is_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    for (grammar, language) in [
+        ("start: start \"a\" | \"b\"", "^ba*$"),
+        ("start: x\nx: y \"x\" | \"s\"\ny: x \"y\"", "^s(yx)*$"),
+        ("start: empty start \"a\" | \"b\"\nempty: \"\" | \"c\"", "^c*ba*$"),
+        ("start: start start | \"b\"", "^b+$"),
+        ("start: empty start | \"b\"\nempty:", "^b$"),
+    ] {
+        let file = folder.path().join("g.lark");
+        fs::write(&file, grammar).unwrap();
+        let whole = regex::Regex::new(language).unwrap();
+        let sample = ["--sample", "--seed", "1", "--num-return-sequences", "20", "-n", "9", "--format", "json"];
+        let found = demo(&[&["--prompt", "A", "--grammar", file.to_str().unwrap()], &sample[..]].concat());
+        let found = found.succeeds().json();
+        for (i, sequence) in found["sequences"].as_array().unwrap().iter().enumerate() {
+            let text = text(&found, i);
+            assert!(sequence["finish_reason"] == "length" || whole.is_match(&text), "{grammar}: {text}");
+        }
+    }
 }
 
 #[test]
@@ -150,49 +196,6 @@ fn rows_and_files_say_what_flags_say() {
         let found = demo(&["--prompt", "A", flag, file, "--top-k", "5", "--seed", "2", "--format", "json"]);
         assert_eq!(text(&found.succeeds().json(), 0), text(&records[row], 0));
     }
-}
-
-#[test]
-fn bad_constraints_are_usage_errors_that_name_the_flag() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, content: &str| {
-        let path = folder.path().join(name);
-        fs::write(&path, content).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let cases = [
-        ("--regex", String::new(), "--regex is empty"),
-        ("--regex", "(".into(), "--regex is not a regular expression: unclosed group (at byte 0)"),
-        ("--regex", r"a\b".into(), "--regex looks at what is around a place"),
-        ("--regex", "[a&&b]".into(), "--regex cannot be followed from byte 0 of the completion on"),
-        ("--choices", String::new(), "--choices is an empty text"),
-        ("--json-schema", "/no/such.json".into(), "--json-schema /no/such.json: cannot be read"),
-        ("--json-schema", file("a", "[1"), "a: not JSON"),
-        ("--json-schema", file("b", "[1]"), "--json-schema is [1], and a schema is an object or a boolean"),
-        ("--json-schema", file("c", "{\"type\": \"objekt\"}"), "Invalid type: objekt"),
-        ("--json-schema", file("d", "{\"uniqueItems\": true}"), "keywords that are not supported: [\"uniqueItems\"]"),
-        ("--json-schema", file("e", "false"), "Unsatisfiable schema"),
-        ("--grammar", file("f", "start: start \"a\""), "--grammar cannot be followed from byte 0"),
-        ("--grammar", file("g", "start: x"), "unknown name: \"x\""),
-        ("--grammar", file("h", ""), "--grammar is empty"),
-    ];
-    for (flag, value, fault) in &cases {
-        let failed = demo(&["--prompt", "A", flag, value]).fails(2, &[]);
-        assert!(failed.stderr().contains(fault), "{flag} {value}: {}", failed.stderr());
-        assert!(failed.stderr().starts_with(&format!("error: {flag}")), "{}", failed.stderr());
-        assert_eq!(failed.stderr().lines().count(), 1, "{}", failed.stderr());
-    }
-    let both = demo(&["--prompt", "A", "--regex", "a", "--choices", "b"]).fails(2, &[]);
-    assert_eq!(both.stderr(), "error: --choices cannot be combined with --regex: leave one of them out\n");
-    let model = tiny("base").to_string_lossy().into_owned();
-    let without = gpt2(&["generate", "-m", &model, "--ids", "1 2", "--regex", "a"]).fails(2, &[]);
-    assert!(without.stderr().contains("--regex needs a tokenizer"), "{}", without.stderr());
-    // In a row it is an error of the row.
-    let rows = "{\"prompt\": \"A\", \"regex\": \"(\"}\n{\"prompt\": \"A\", \"regex\": \"b\", \"choices\": [\"a\"]}\n";
-    let records = demo(&["--input", "-", "--ordered"]).stdin(rows).fails(3, &[]).json_lines();
-    assert_eq!(records[0]["error"], "`regex` is not a regular expression: unclosed group (at byte 0)");
-    assert_eq!(records[1]["error"], "`choices` cannot be combined with `regex`: leave one of them out");
-    assert!(records.iter().all(|record| record["error_kind"] == "usage"));
 }
 
 #[test]

@@ -242,6 +242,4 @@ impl fmt::Debug for Constraint {
 }
 
 #[cfg(all(test, feature = "constraints"))]
-mod schema_tests;
-#[cfg(all(test, feature = "constraints"))]
 mod tests;

@@ -18,7 +18,7 @@ impl Field for Option<Value> {
     }
 
     fn read(&mut self, text: &str) -> Result<(), Fault> {
-        *self = Some(json::parse(text.as_bytes()).map_err(|fault| format!("is not JSON: {fault}"))?);
+        *self = Some(json::parse(text.as_bytes())?);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use super::npz;
 use crate::base::DType;
 use crate::checkpoint::{TensorSpec, safetensors};
 use crate::error::{Error, Result};
-use crate::model::{Gpt2, Trace, with_slice};
+use crate::model::{Gpt2, Hook, HookPoint, Trace, with_slice};
 
 /// The activations of one text of `T` tokens.
 #[derive(Debug)]
@@ -93,18 +93,26 @@ impl Activations {
     /// # Errors
     /// As [`record`](Self::record), if any of the texts fails.
     pub fn record_all(model: &Gpt2, texts: &[&[u32]], attention: Range<usize>) -> Result<Vec<Self>> {
-        let mut trace = Trace { attention_layers: attention.clone(), ..Trace::default() };
+        let layers = model.config().n_layer;
+        let states = std::iter::once(HookPoint { layer: 0, hook: Hook::ResidPre });
+        let states = states.chain((0..layers).map(|layer| HookPoint { layer, hook: Hook::ResidPost }));
+        let mut trace =
+            Trace::of(states.chain(attention.clone().map(|layer| HookPoint { layer, hook: Hook::Pattern })));
         let inputs: Vec<(usize, &[u32])> = texts.iter().copied().enumerate().collect();
         let x = model.forward(&inputs, &mut model.new_cache(), Some(&mut trace))?;
         // The states of all texts, (N, C), in the order of the network.
         let mut states: Vec<(String, Tensor)> =
-            trace.embed.into_iter().map(|tensor| ("embed".to_owned(), tensor)).collect();
-        let blocks = trace.hidden.into_iter().enumerate();
-        states.extend(blocks.map(|(i, tensor)| (format!("blocks.{i}.hidden"), tensor)));
+            trace.take(0, Hook::ResidPre).into_iter().map(|tensor| ("embed".to_owned(), tensor)).collect();
+        for layer in 0..layers {
+            let after = trace.take(layer, Hook::ResidPost).into_iter();
+            states.extend(after.map(|tensor| (format!("blocks.{layer}.hidden"), tensor)));
+        }
         states.push(("final".to_owned(), model.final_norm(&x)?));
+        let mut weights: Vec<_> =
+            attention.map(|layer| (layer, trace.take(layer, Hook::Pattern).into_iter())).collect();
         let mut before = 0;
         let mut all = Vec::with_capacity(texts.len());
-        for (row, ids) in texts.iter().enumerate() {
+        for ids in texts {
             let own = |(name, tensor): &(String, Tensor)| -> Result<Hidden> {
                 let tensor = match texts.len() {
                     1 => tensor.clone(),
@@ -114,9 +122,8 @@ impl Activations {
             };
             let hidden = states.iter().map(own).collect::<Result<_>>()?;
             // For each layer, one for each text.
-            let own = trace.attention.iter().skip(row).step_by(texts.len());
-            let attention: Vec<_> =
-                attention.clone().zip(own).map(|(layer, tensor)| Attention { layer, tensor: tensor.clone() }).collect();
+            let own = weights.iter_mut().filter_map(|(layer, of_texts)| Some((*layer, of_texts.next()?)));
+            let attention: Vec<_> = own.map(|(layer, tensor)| Attention { layer, tensor }).collect();
             attention.iter().try_for_each(Attention::check)?;
             all.push(Self { hidden, attention });
             before += ids.len();

@@ -19,7 +19,7 @@ pub(super) fn activate_slice(f: Activation, x: &mut [f32]) {
 }
 
 /// `y += x`, on the calling thread.
-pub(super) fn add_slice(y: &mut [f32], x: &[f32]) {
+pub fn add(y: &mut [f32], x: &[f32]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y += x;
     }

@@ -44,7 +44,7 @@ use crate::base::simd;
 #[cfg(test)]
 use crate::base::test_numbers;
 
-pub use activation::activate;
+pub use activation::{activate, add};
 pub use attention::{Batch, CacheMemory, CacheShape, PAGE_POSITIONS, PageId, append, attend};
 pub use bandwidth::memory_bandwidth;
 pub use float::{Layout, Matrix, panels};

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::activation::{activate_slice, add_slice};
+use super::activation::{activate_slice, add};
 use super::share::Columns;
 use crate::config::Activation;
 
@@ -22,12 +22,12 @@ impl Epilogue<'_> {
     #[inline]
     fn finish(self, bias: Option<&[f32]>, place: Range<usize>, y: &mut [f32]) {
         if let Some(bias) = bias {
-            add_slice(y, bias);
+            add(y, bias);
         }
         match self {
             Self::None => {}
             Self::Activate(f) => activate_slice(f, y),
-            Self::Add(residual) => add_slice(y, &residual[place]),
+            Self::Add(residual) => add(y, &residual[place]),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! From a checkpoint to a model: chooses the backend, which gets its tensors from a [`Loader`].
 
+use std::sync::Arc;
+
 use super::Gpt2;
 use super::candle::CandleNetwork;
 #[cfg(cuda_kernels)]
 use super::cuda;
+use super::edits::Edits;
 use super::host::HostNetwork;
 use super::loader::Loader;
 use super::network::{Network, Stored};
@@ -31,6 +34,9 @@ pub struct LoadOptions {
     pub backend: Backend,
     /// When matrices are packed for the CPU's kernels.
     pub packing: Packing,
+    /// Whether activations inside the blocks are to be changed or recorded ([`Edits`], [`Trace`](super::Trace)). On an
+    /// NVIDIA GPU candle's operations then take the place of our kernels, which do not let anyone in between.
+    pub hooks: bool,
 }
 
 impl Gpt2 {
@@ -46,7 +52,7 @@ impl Gpt2 {
         checkpoint.check(&config)?;
         let network = network(&config, checkpoint, &options)?;
         checkpoint.tensors().try_for_each(|(_, tensor)| tensor.bytes.check_unchanged())?;
-        Ok(Self { config, network })
+        Ok(Self { config, network, edits: Edits::default() })
     }
 
     /// The bytes of the weight matrices, in memory or in the mapped file, by type; a tied head counts once.
@@ -72,22 +78,22 @@ impl Gpt2 {
     }
 }
 
-fn network(config: &Config, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Network>> {
+fn network(config: &Config, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Arc<dyn Network>> {
     #[cfg(cuda_kernels)]
     if let Some((gpu, numbers)) = gpu(options, checkpoint)? {
         let loader = Loader::new(checkpoint, config, WeightType::F32, Target::Device)?;
-        return Ok(Box::new(cuda::Network::load(&loader, gpu, numbers)?));
+        return Ok(Arc::new(cuda::Network::load(&loader, gpu, numbers)?));
     }
     let device = match &options.backend {
         Backend::Kernels => {
-            return Ok(Box::new(HostNetwork::load(checkpoint, config, options.weights, options.packing)?));
+            return Ok(Arc::new(HostNetwork::load(checkpoint, config, options.weights, options.packing)?));
         }
         Backend::Candle(device) => device,
         #[cfg(feature = "emulator")]
         Backend::Emulator => &candle_core::Device::Cpu,
     };
     let loader = Loader::new(checkpoint, config, options.weights, Target::Device)?;
-    Ok(Box::new(CandleNetwork::load(&loader, device, options.weights)?))
+    Ok(Arc::new(CandleNetwork::load(&loader, device, options.weights)?))
 }
 
 /// The GPU that runs the network, and its number type; `None` if candle or the CPU does. Quantised weights have no
@@ -95,7 +101,7 @@ fn network(config: &Config, checkpoint: &Checkpoint, options: &LoadOptions) -> R
 #[cfg(cuda_kernels)]
 fn gpu(options: &LoadOptions, checkpoint: &Checkpoint) -> Result<Option<(cuda::Gpu, FloatType)>> {
     let quantized = checkpoint.tensors().any(|(_, tensor)| QuantizedType::of(tensor.dtype).is_some());
-    let Some(numbers) = options.weights.on_gpu(quantized) else { return Ok(None) };
+    let Some(numbers) = options.weights.on_gpu(quantized).filter(|_| !options.hooks) else { return Ok(None) };
     let gpu = match &options.backend {
         Backend::Kernels => None,
         #[cfg(feature = "cuda")]

@@ -10,6 +10,7 @@
 //! | `host` | the network on this library's CPU kernels |
 //! | `candle` | the network as candle operations, for candle's devices |
 //! | `cuda` | the network on an NVIDIA GPU, with its own kernels |
+//! | `edits`, `trace` | changes of activations on the way, and records of them |
 //! | `load`, `loader`, `weights` | from a checkpoint to a model |
 //! | `identity` | what tells models apart that compute different numbers |
 //! | `paging` | rows in pages, for the caches of `host` and `cuda` |
@@ -21,6 +22,7 @@ mod candle;
 mod cuda;
 #[cfg_attr(not(cuda_kernels), expect(dead_code, reason = "only the kernels need these addresses"))]
 pub(crate) mod cuda_shape;
+mod edits;
 mod host;
 mod identity;
 mod load;
@@ -32,25 +34,30 @@ mod session;
 mod trace;
 mod weights;
 
+use std::sync::Arc;
+
 use candle_core::{DType, Tensor};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::language_model::{Input, MOST_TOP, Output, Room};
+pub use edits::{Change, Edit, Edits};
+use edits::{Hooks, Start};
 pub use identity::{identity, settled};
 pub use load::LoadOptions;
 use network::Network;
 pub use network::{KvCache, Segment};
 pub use session::Session;
-pub use trace::Trace;
+pub use trace::{Hook, HookPoint, Trace};
 pub(crate) use weights::Placement;
 pub use weights::{Packing, WeightType};
 
-/// GPT-2 with its weights.
-#[derive(Debug)]
+/// GPT-2 with its weights, which clones share.
+#[derive(Debug, Clone)]
 pub struct Gpt2 {
     config: Config,
-    network: Box<dyn Network>,
+    network: Arc<dyn Network>,
+    edits: Edits,
 }
 
 impl Gpt2 {
@@ -94,7 +101,68 @@ impl Gpt2 {
         trace: Option<&mut Trace>,
     ) -> Result<Tensor> {
         self.check(inputs.iter().copied(), cache)?;
-        self.network.forward(inputs, cache, trace)
+        self.network.forward(inputs, cache, Hooks { edits: &self.edits, trace }, None)
+    }
+
+    /// Runs the blocks from `layer` on over new tokens, given the residual stream before that block, `residual` (N, C),
+    /// instead of their embeddings: what changes of that layer and later ones lead to, without the layers below. The
+    /// `edits` take the place of the model's own. Returns what [`forward`](Self::forward) does; the rows stay as they
+    /// were.
+    ///
+    /// # Errors
+    /// Those of [`forward`](Self::forward); [`Error::Usage`] for a layer or a residual stream that does not fit.
+    pub fn forward_from(
+        &self,
+        (layer, residual): (usize, &Tensor),
+        inputs: &[(usize, &[u32])],
+        cache: &mut KvCache,
+        edits: &Edits,
+    ) -> Result<Tensor> {
+        self.check(inputs.iter().copied(), cache)?;
+        let positions: usize = inputs.iter().map(|(_, ids)| ids.len()).sum();
+        if layer >= self.config.n_layer || residual.dims() != [positions, self.config.n_embd] {
+            return Err(Error::Usage(format!(
+                "{:?} numbers cannot be the residual stream of {positions} positions before layer {layer}",
+                residual.dims()
+            )));
+        }
+        let before: Vec<(usize, usize)> = inputs.iter().map(|(row, _)| (*row, cache.len(*row))).collect();
+        let x = self.network.forward(inputs, cache, Hooks { edits, trace: None }, Some(Start { layer, residual }))?;
+        before.into_iter().for_each(|(row, len)| cache.truncate(row, len));
+        Ok(x)
+    }
+
+    /// The same model with its activations changed as it runs; these changes replace earlier ones.
+    #[must_use]
+    pub fn with_edits(&self, edits: Edits) -> Self {
+        Self { edits, ..self.clone() }
+    }
+
+    /// The embeddings of tokens and of their positions, from `first` on: (N, C) each. Their sum is where the residual
+    /// stream begins.
+    ///
+    /// # Errors
+    /// If the device fails, or has kernels that do not keep the two apart.
+    pub fn embeddings(&self, ids: &[u32], first: usize) -> Result<[Tensor; 2]> {
+        self.check(std::iter::once((0, ids)), &self.new_cache())?;
+        self.network.embeddings(ids, first)
+    }
+
+    /// What attention adds to the residual stream for values `z` mixed by its heads: `c_proj` of a layer, (N, C) -> (N, C),
+    /// bias included.
+    ///
+    /// # Errors
+    /// If the device fails, or has kernels that do not do this alone.
+    pub fn attention_output(&self, layer: usize, z: &Tensor) -> Result<Tensor> {
+        self.network.attention_output(layer, z)
+    }
+
+    /// Weight and bias of the final norm, (C) each.
+    ///
+    /// # Errors
+    /// If they cannot be copied from the device.
+    pub fn final_norm_weights(&self) -> Result<[Vec<f32>; 2]> {
+        self.network.final_norm_weights()
     }
 
     /// Runs the whole network over new tokens and returns the outputs that each input asks for.
@@ -109,7 +177,7 @@ impl Gpt2 {
             )));
         }
         self.check(inputs.iter().map(|input| (input.row, input.ids)), cache)?;
-        self.network.run(inputs, cache)
+        self.network.run(inputs, cache, &self.edits)
     }
 
     /// The final norm: (N, C) -> (N, C).

@@ -6,7 +6,8 @@ use std::fmt::Debug;
 
 use candle_core::Tensor;
 
-use super::{Trace, select_rows, to_host, with_slice};
+use super::edits::{Edits, Hooks, Start};
+use super::{select_rows, to_host, with_slice};
 use crate::base::DType;
 use crate::error::{Error, Result};
 use crate::language_model::{Input, Output, Positions, Room};
@@ -28,8 +29,23 @@ pub(super) trait Network: Debug + Send + Sync {
     /// Type and size of the matrices.
     fn stored(&self) -> Stored;
 
-    /// As [`Gpt2::forward`](super::Gpt2::forward), with inputs that it has checked.
-    fn forward(&self, inputs: &[(usize, &[u32])], cache: &mut KvCache, trace: Option<&mut Trace>) -> Result<Tensor>;
+    /// As [`Gpt2::forward`](super::Gpt2::forward), with inputs that it has checked, from the embeddings or from `start`.
+    fn forward(
+        &self,
+        inputs: &[(usize, &[u32])],
+        cache: &mut KvCache,
+        hooks: Hooks<'_>,
+        start: Option<Start<'_>>,
+    ) -> Result<Tensor>;
+
+    /// As [`Gpt2::embeddings`](super::Gpt2::embeddings).
+    fn embeddings(&self, ids: &[u32], first: usize) -> Result<[Tensor; 2]>;
+
+    /// As [`Gpt2::attention_output`](super::Gpt2::attention_output).
+    fn attention_output(&self, layer: usize, z: &Tensor) -> Result<Tensor>;
+
+    /// As [`Gpt2::final_norm_weights`](super::Gpt2::final_norm_weights).
+    fn final_norm_weights(&self) -> Result<[Vec<f32>; 2]>;
 
     /// The final norm: (N, C) -> (N, C).
     fn final_norm(&self, x: &Tensor) -> Result<Tensor>;
@@ -47,14 +63,14 @@ pub(super) trait Network: Debug + Send + Sync {
     fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>>;
 
     /// Runs the whole network, from ids to the outputs that each input asks for; inputs are already checked.
-    fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache) -> Result<Output> {
-        self.run_from_logits(inputs, cache)
+    fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache, edits: &Edits) -> Result<Output> {
+        self.run_from_logits(inputs, cache, edits)
     }
 
     /// The same by way of logits as tensors, from which all other outputs are found.
-    fn run_from_logits(&self, inputs: &[Input<'_>], cache: &mut KvCache) -> Result<Output> {
+    fn run_from_logits(&self, inputs: &[Input<'_>], cache: &mut KvCache, edits: &Edits) -> Result<Output> {
         let rows: Vec<(usize, &[u32])> = inputs.iter().map(|input| (input.row, input.ids)).collect();
-        let x = self.forward(&rows, cache, None)?;
+        let x = self.forward(&rows, cache, Hooks { edits, trace: None }, None)?;
         // Norm and head only run over the wanted positions: most of a prompt's logits are never needed.
         let project = |positions: &[u32]| self.logits(&self.final_norm(&select(&x, positions)?)?);
         let mut output = Output::default();

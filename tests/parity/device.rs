@@ -19,10 +19,10 @@ use gpt2::decode::{Engine, GenerationConfig, NoText};
 use gpt2::device::{Backend, DeviceChoice};
 use gpt2::inventory::TensorId;
 use gpt2::language_model::{Input, LanguageModel, Positions};
-use gpt2::model::{Gpt2, LoadOptions, Session, Trace, WeightType, to_host};
+use gpt2::model::{Gpt2, Hook, HookPoint, LoadOptions, Session, Trace, WeightType, to_host};
 
 use crate::golden::{self, Golden, NAMES, assert_close};
-use crate::{decode, forward};
+use crate::{decode, forward, inside};
 
 thread_local! {
     /// Each test has its own thread and so its own device. It lives until the process ends, because a driver must not be
@@ -207,15 +207,26 @@ fn rows_are_traced_in_the_order_of_the_batch() {
     let models = [golden::model("inverse"), model("inverse")];
     let inputs: [(usize, &[u32]); 3] = [(2, &[1, 2, 3]), (0, &[4]), (1, &[5, 6, 7])];
     let [ours, theirs] = models.each_ref().map(|model| {
-        let mut trace = Trace { attention_layers: 0..1, ..Trace::default() };
+        let mut trace = Trace::of([HookPoint { layer: 0, hook: Hook::Pattern }]);
         model.forward(&inputs, &mut model.new_cache(), Some(&mut trace)).unwrap();
-        trace.attention.iter().map(|weights| (weights.dims().to_vec(), to_host(weights).unwrap())).collect::<Vec<_>>()
+        trace
+            .take(0, Hook::Pattern)
+            .iter()
+            .map(|weights| (weights.dims().to_vec(), to_host(weights).unwrap()))
+            .collect::<Vec<_>>()
     });
     assert_eq!(ours.len(), inputs.len());
     for ((dims, ours), (expected, theirs)) in ours.iter().zip(&theirs) {
         assert_eq!(dims, expected);
         assert_close(ours, theirs, forward::TOLERANCE, "attention");
     }
+}
+
+#[test]
+fn in_f32_what_happens_inside_agrees() {
+    let model = |name: &str| golden::load(name, LoadOptions { hooks: true, ..options(WeightType::F32) });
+    inside::check_activations(model);
+    inside::check_patching(model);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use gpt2::language_model::{Input, LanguageModel, Positions};
 use gpt2::logits::log_softmax;
-use gpt2::model::{Gpt2, Session, Trace, to_host};
+use gpt2::model::{Gpt2, Hook, HookPoint, Session, Trace, to_host};
 
 use crate::golden::{self, Forward, Golden, NAMES, assert_close};
 
@@ -44,19 +44,20 @@ fn hidden_states_and_attention_agree() {
 
 pub fn check_activations(name: &str, model: &Gpt2, golden: &Golden) {
     for case in &golden.forward {
-        let mut trace = Trace { attention_layers: 0..model.config().n_layer, ..Trace::default() };
+        let points = |layer| [Hook::ResidPre, Hook::ResidPost, Hook::Pattern].map(|hook| HookPoint { layer, hook });
+        let mut trace = Trace::of((0..model.config().n_layer).flat_map(points));
         let last = model.forward(&[(0, &case.ids)], &mut model.new_cache(), Some(&mut trace)).unwrap();
-        check_hidden(name, model, &trace, &last, case);
-        let weights = to_host(&trace.attention[0].get(0).unwrap()).unwrap();
+        check_hidden(name, model, &mut trace, &last, case);
+        let weights = to_host(&trace.take(0, Hook::Pattern)[0].get(0).unwrap()).unwrap();
         assert_close(&weights, &case.attention_l0_h0.concat(), TOLERANCE, name);
     }
 }
 
 /// transformers' hidden states are the embedding, every block except the last, and the last block after the final norm.
-fn check_hidden(name: &str, model: &Gpt2, trace: &Trace, last: &candle_core::Tensor, case: &Forward) {
+fn check_hidden(name: &str, model: &Gpt2, trace: &mut Trace, last: &candle_core::Tensor, case: &Forward) {
     let (c, t) = (model.config().n_embd, case.ids.len());
-    let mut states = vec![trace.embed.clone().unwrap()];
-    states.extend(trace.hidden[..trace.hidden.len() - 1].iter().cloned());
+    let mut states = trace.take(0, Hook::ResidPre);
+    states.extend((0..model.config().n_layer - 1).flat_map(|layer| trace.take(layer, Hook::ResidPost)));
     states.push(model.final_norm(last).unwrap());
     assert_eq!(states.len(), case.hidden_mean.len(), "{name}");
     for (i, state) in states.iter().enumerate() {

@@ -9,4 +9,5 @@ mod decode_more;
 mod device;
 mod forward;
 mod golden;
+mod inside;
 mod real;

@@ -7,7 +7,9 @@ use super::layers::{LayerNorm, Linear, activate};
 use super::pass::Pass;
 use crate::config::Activation;
 use crate::error::Result;
-use crate::model::Trace;
+use crate::model::edits::Hooks;
+use crate::model::to_host;
+use crate::model::trace::Hook;
 
 /// `x + attn(ln_1(x))`, then `x + mlp(ln_2(x))`. Field names are the checkpoint's.
 #[derive(Debug)]
@@ -37,24 +39,46 @@ pub struct Mlp {
 
 impl Block {
     /// (N, C) -> (N, C); the keys and values of the new positions go into layer `layer` of the cache.
-    pub fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass<'_>, trace: Option<&mut Trace>) -> Result<Tensor> {
-        let traced = trace.as_ref().is_some_and(|trace| trace.attention_layers.contains(&layer));
-        let (attended, weights) = self.attn.forward(&self.ln_1.forward(x)?, layer, pass, traced)?;
-        let x = (x + attended)?;
-        let x = (&x + self.mlp.forward(&self.ln_2.forward(&x)?)?)?;
-        if let Some(trace) = trace {
-            trace.attention.extend(weights);
-            trace.hidden.push(x.clone());
-        }
-        Ok(x)
+    pub fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass<'_>, hooks: &mut Hooks<'_>) -> Result<Tensor> {
+        let x = see(hooks, layer, Hook::ResidPre, pass, x.clone())?;
+        let z = self.attn.mix(&self.ln_1.forward(&x)?, layer, pass, hooks)?;
+        let z = see(hooks, layer, Hook::Z, pass, z)?;
+        let x = (x + see(hooks, layer, Hook::AttnOut, pass, self.attn.c_proj.forward(&z)?)?)?;
+        let x = see(hooks, layer, Hook::ResidMid, pass, x)?;
+        let inner = see(hooks, layer, Hook::MlpPre, pass, self.mlp.c_fc.forward(&self.ln_2.forward(&x)?)?)?;
+        let inner = see(hooks, layer, Hook::MlpPost, pass, activate(self.mlp.act, &inner)?)?;
+        let x = (x + see(hooks, layer, Hook::MlpOut, pass, self.mlp.c_proj.forward(&inner)?)?)?;
+        see(hooks, layer, Hook::ResidPost, pass, x)
     }
 }
 
+/// Changes and records the activations `x` (N, width) at a point.
+fn see(hooks: &mut Hooks<'_>, layer: usize, hook: Hook, pass: &Pass<'_>, mut x: Tensor) -> Result<Tensor> {
+    if hooks.edits.at(layer, hook).next().is_some() {
+        let (dtype, shape, device) = (x.dtype(), x.shape().clone(), x.device().clone());
+        let mut numbers = to_host(&x)?;
+        hooks.edits.apply(layer, hook, pass.segments(), &mut numbers);
+        x = Tensor::from_vec(numbers, shape, &device)?.to_dtype(dtype)?;
+    }
+    if hooks.record(layer, hook) {
+        hooks.keep(layer, hook, vec![x.clone()]);
+    }
+    Ok(x)
+}
+
 impl Attention {
-    /// (N, C) -> (N, C), and if `traced` the probabilities (H, T, S) of each segment.
-    fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass<'_>, traced: bool) -> Result<(Tensor, Vec<Tensor>)> {
+    /// The values mixed by each head, (N, C).
+    fn mix(&self, x: &Tensor, layer: usize, pass: &mut Pass<'_>, hooks: &mut Hooks<'_>) -> Result<Tensor> {
         // Queries, keys and values of the new positions side by side, (N, 3C).
-        let qkv = pass.by_row(&self.c_attn.forward(x)?)?;
+        let qkv = self.c_attn.forward(x)?;
+        let width = x.dim(1)?;
+        for (part, hook) in [Hook::Q, Hook::K, Hook::V].into_iter().enumerate() {
+            if hooks.record(layer, hook) {
+                hooks.keep(layer, hook, vec![qkv.narrow(1, part * width, width)?.contiguous()?]);
+            }
+        }
+        let qkv = pass.by_row(&qkv)?;
+        let wants_pattern = hooks.record(layer, Hook::Pattern);
         let (mut mixed, mut weights) = (vec![], vec![]);
         for run in pass.runs() {
             let [queries, keys, values] = pass.split(run, &qkv)?;
@@ -62,20 +86,16 @@ impl Attention {
             let scores = (queries * f64::from(self.scale))?.matmul(&keys.t()?)?;
             let probabilities = softmax(&run.masked(scores)?)?;
             mixed.push(pass.join(&probabilities.matmul(&values)?)?);
-            if traced {
+            if wants_pattern {
                 run.split_weights(&probabilities, &mut weights)?;
             }
         }
         let mixed = if mixed.len() == 1 { mixed.remove(0) } else { Tensor::cat(&mixed, 0)? };
         let (mixed, weights) = pass.by_input(mixed, weights)?;
-        Ok((self.c_proj.forward(&mixed)?, weights))
-    }
-}
-
-impl Mlp {
-    /// (N, C) -> (N, C).
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.c_proj.forward(&activate(self.act, &self.c_fc.forward(x)?)?)
+        if wants_pattern {
+            hooks.keep(layer, Hook::Pattern, weights);
+        }
+        Ok(mixed)
     }
 }
 

@@ -11,6 +11,7 @@ use super::{Place, stored};
 use crate::base::{self, Bytes, FloatType, QuantizedType, ggml};
 use crate::config::Activation;
 use crate::error::Result;
+use crate::model::to_host;
 use crate::model::weights::{Layout, MatrixData};
 
 /// `y = x W + b`.
@@ -94,6 +95,11 @@ pub struct LayerNorm {
 impl LayerNorm {
     pub fn new(weight: Vec<f32>, bias: Vec<f32>, epsilon: f32, place: &Place) -> Result<Self> {
         Ok(Self { weight: place.vector(weight)?, bias: place.vector(bias)?, epsilon })
+    }
+
+    /// Weight and bias, (C) each.
+    pub fn weights(&self) -> Result<[Vec<f32>; 2]> {
+        Ok([to_host(&self.weight)?, to_host(&self.bias)?])
     }
 
     /// (N, C) -> (N, C).

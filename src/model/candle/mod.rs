@@ -15,9 +15,10 @@ use self::block::{Attention, Block, Mlp};
 use self::cache::Cache;
 use self::layers::{Embedding, LayerNorm, Linear};
 use self::pass::Pass;
+use super::WeightType;
+use super::edits::{Hooks, Start};
 use super::loader::Loader;
 use super::network::{self, KvCache, Network, Stored};
-use super::{Trace, WeightType};
 use crate::base::{self, FloatType};
 use crate::config::Config;
 use crate::error::Result;
@@ -103,21 +104,36 @@ impl Network for CandleNetwork {
         &self,
         inputs: &[(usize, &[u32])],
         cache: &mut KvCache,
-        mut trace: Option<&mut Trace>,
+        mut hooks: Hooks<'_>,
+        start: Option<Start<'_>>,
     ) -> Result<Tensor> {
         let mut pass = Pass::begin(cache.own()?, inputs)?;
-        let ids: Vec<u32> = inputs.iter().flat_map(|(_, ids)| *ids).copied().collect();
-        let positions = pass.segments().iter().flat_map(|s| s.past..s.total()).map(|at| at as u32);
-        let positions: Vec<u32> = positions.collect();
-        let mut x = (self.wte.forward(&ids)? + self.wpe.forward(&positions)?)?;
-        if let Some(trace) = trace.as_deref_mut() {
-            trace.embed = Some(x.clone());
-        }
-        for (layer, block) in self.h.iter().enumerate() {
-            x = block.forward(&x, layer, &mut pass, trace.as_deref_mut())?;
+        let mut x = match start {
+            Some(start) => start.residual.to_device(&self.place.device)?.to_dtype(self.place.dtype)?,
+            None => {
+                let ids: Vec<u32> = inputs.iter().flat_map(|(_, ids)| *ids).copied().collect();
+                let positions = pass.segments().iter().flat_map(|s| s.past..s.total()).map(|at| at as u32);
+                (self.wte.forward(&ids)? + self.wpe.forward(&positions.collect::<Vec<_>>())?)?
+            }
+        };
+        for (layer, block) in self.h.iter().enumerate().skip(start.map_or(0, |start| start.layer)) {
+            x = block.forward(&x, layer, &mut pass, &mut hooks)?;
         }
         pass.commit();
         Ok(x)
+    }
+
+    fn embeddings(&self, ids: &[u32], first: usize) -> Result<[Tensor; 2]> {
+        let positions: Vec<u32> = (first..first + ids.len()).map(|at| at as u32).collect();
+        Ok([self.wte.forward(ids)?, self.wpe.forward(&positions)?])
+    }
+
+    fn attention_output(&self, layer: usize, z: &Tensor) -> Result<Tensor> {
+        self.h[layer].attn.c_proj.forward(z)
+    }
+
+    fn final_norm_weights(&self) -> Result<[Vec<f32>; 2]> {
+        self.ln_f.weights()
     }
 
     fn final_norm(&self, x: &Tensor) -> Result<Tensor> {

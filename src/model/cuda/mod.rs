@@ -37,8 +37,8 @@ use nvidia as gpu;
 
 use candle_core::Tensor;
 
-use super::Trace;
 use super::cuda_shape as shape;
+use super::edits::{Edits, Hooks, Start};
 use super::loader::Loader;
 use super::network::{self, KvCache, Stored};
 
@@ -252,12 +252,36 @@ impl network::Network for Network {
         }
     }
 
-    fn forward(&self, inputs: &[(usize, &[u32])], cache: &mut KvCache, trace: Option<&mut Trace>) -> Result<Tensor> {
-        self.residual_stream(inputs, cache.own()?, trace)
+    fn forward(
+        &self,
+        inputs: &[(usize, &[u32])],
+        cache: &mut KvCache,
+        hooks: Hooks<'_>,
+        start: Option<Start<'_>>,
+    ) -> Result<Tensor> {
+        if !hooks.edits.is_empty() || start.is_some() {
+            return Err(no_hooks("change activations"));
+        }
+        self.residual_stream(inputs, cache.own()?, hooks.trace)
     }
 
-    fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache) -> Result<Output> {
-        if self.finds_all(inputs) { self.outputs(inputs, cache.own()?) } else { self.run_from_logits(inputs, cache) }
+    fn embeddings(&self, _: &[u32], _: usize) -> Result<[Tensor; 2]> {
+        Err(no_hooks("keep the embeddings apart"))
+    }
+
+    fn attention_output(&self, _: usize, _: &Tensor) -> Result<Tensor> {
+        Err(no_hooks("project attention alone"))
+    }
+
+    fn final_norm_weights(&self) -> Result<[Vec<f32>; 2]> {
+        Err(no_hooks("give out the final norm"))
+    }
+
+    fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache, edits: &Edits) -> Result<Output> {
+        match edits.is_empty() && self.finds_all(inputs) {
+            true => self.outputs(inputs, cache.own()?),
+            false => self.run_from_logits(inputs, cache, edits),
+        }
     }
 
     fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
@@ -294,4 +318,9 @@ impl network::Network for Network {
         self.gpu.download(&best, 0, &mut bytes)?;
         Ok(pass::ids(&bytes).collect())
     }
+}
+
+/// What only candle's operations do.
+fn no_hooks(what: &str) -> Error {
+    Error::Unsupported(format!("the kernels for NVIDIA's GPUs cannot {what}; candle's can (`LoadOptions::hooks`)"))
 }

@@ -1,9 +1,9 @@
 //! What a pass records for inspection.
 
-use super::Network;
 use super::gpu::Memory;
+use super::{Network, no_hooks};
 use crate::error::Result;
-use crate::model::{Segment, Trace};
+use crate::model::{Hook, HookPoint, Segment, Trace};
 
 const FLOAT: usize = size_of::<f32>();
 
@@ -13,9 +13,8 @@ pub struct Record {
     pub embed: Memory,
     /// (N, C) after each block.
     pub hidden: Vec<Memory>,
-    /// For each traced layer, (H, T, S) of each segment.
-    pub attention: Vec<Memory>,
-    pub first_layer: usize,
+    /// For each layer whose probabilities are wanted, (H, T, S) of each segment.
+    pub attention: Vec<Option<Memory>>,
     /// Where each segment's probabilities begin, counted in numbers.
     pub starts: Vec<(usize, Segment)>,
 }
@@ -27,7 +26,17 @@ impl Network {
     }
 
     /// Allocates what a trace wants for the segments.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for what is inside a block, except attention's probabilities.
     pub fn record(&self, trace: &Trace, segments: &[Segment]) -> Result<Record> {
+        let is_kept = |point: &HookPoint| match point.hook {
+            Hook::ResidPre => point.layer == 0,
+            hook => matches!(hook, Hook::Pattern | Hook::ResidPost),
+        };
+        if let Some(point) = trace.points().find(|point| !is_kept(point)) {
+            return Err(no_hooks(&format!("record {point}")));
+        }
         let tokens: usize = segments.iter().map(|s| s.len).sum();
         let rows = || self.gpu.zeros(tokens * self.shape.width * FLOAT);
         let mut starts = vec![];
@@ -36,13 +45,14 @@ impl Network {
             starts.push((numbers, *s));
             numbers += self.shape.heads * s.len * s.total();
         }
-        let traced =
-            trace.attention_layers.start.min(self.shape.layers)..trace.attention_layers.end.min(self.shape.layers);
+        let attention = |layer| {
+            let wanted = trace.wants(layer, Hook::Pattern);
+            wanted.then(|| self.gpu.zeros(numbers * FLOAT)).transpose()
+        };
         Ok(Record {
             embed: rows()?,
             hidden: (0..self.shape.layers).map(|_| rows()).collect::<Result<_>>()?,
-            first_layer: traced.start,
-            attention: traced.map(|_| self.gpu.zeros(numbers * FLOAT)).collect::<Result<_>>()?,
+            attention: (0..self.shape.layers).map(attention).collect::<Result<_>>()?,
             starts,
         })
     }
@@ -50,18 +60,24 @@ impl Network {
     /// Moves the recording into the trace.
     pub fn keep(&self, trace: &mut Trace, record: Record, tokens: usize) -> Result<()> {
         let shape = (tokens, self.shape.width);
-        trace.embed = Some(self.gpu.tensor(record.embed, shape)?);
-        for hidden in record.hidden {
-            trace.hidden.push(self.gpu.tensor(hidden, shape)?);
+        if trace.wants(0, Hook::ResidPre) {
+            trace.keep(0, Hook::ResidPre, vec![self.gpu.tensor(record.embed, shape)?]);
         }
-        for layer in record.attention {
-            for (start, s) in &record.starts {
+        for (layer, hidden) in record.hidden.into_iter().enumerate() {
+            if trace.wants(layer, Hook::ResidPost) {
+                trace.keep(layer, Hook::ResidPost, vec![self.gpu.tensor(hidden, shape)?]);
+            }
+        }
+        for (layer, weights) in record.attention.into_iter().enumerate() {
+            let Some(weights) = weights else { continue };
+            let of_segment = |(start, s): &(usize, Segment)| {
                 let shape = (self.shape.heads, s.len, s.total());
                 let bytes = shape.0 * shape.1 * shape.2 * FLOAT;
                 let own = self.gpu.zeros(bytes)?;
-                self.gpu.copy((&layer, start * FLOAT), (&own, 0), bytes)?;
-                trace.attention.push(self.gpu.tensor(own, shape)?);
-            }
+                self.gpu.copy((&weights, start * FLOAT), (&own, 0), bytes)?;
+                self.gpu.tensor(own, shape)
+            };
+            trace.keep(layer, Hook::Pattern, record.starts.iter().map(of_segment).collect::<Result<_>>()?);
         }
         Ok(())
     }
@@ -77,6 +93,6 @@ impl Record {
 
     /// Where the probabilities of a layer go; 0 if they are not wanted.
     pub fn weights(&self, layer: usize) -> u64 {
-        layer.checked_sub(self.first_layer).and_then(|i| self.attention.get(i)).map_or(0, Memory::address)
+        self.attention[layer].as_ref().map_or(0, Memory::address)
     }
 }

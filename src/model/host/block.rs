@@ -32,12 +32,11 @@ pub struct Mlp {
 }
 
 impl Block {
-    /// Runs the residual stream of a pass, (N, C), through the block, which is layer `layer`. If wanted, attention's
-    /// probabilities go to `weights`, in the order of [`Batch::weights`](crate::kernels::Batch::weights).
-    pub fn forward(&self, pass: &mut Pass<'_>, layer: usize, weights: Option<&mut [f32]>) {
+    /// Runs the residual stream of a pass, (N, C), through the block, which is layer `layer`.
+    pub fn forward(&self, pass: &mut Pass<'_>, layer: usize) {
         let a = &mut pass.cache.activations;
         self.ln_1.forward(&a.x, &mut a.normed);
-        self.attn.forward(pass, layer, weights);
+        self.attn.forward(pass, layer);
         let a = &mut pass.cache.activations;
         self.ln_2.forward(&a.x, &mut a.normed);
         self.mlp.forward(pass);
@@ -45,7 +44,16 @@ impl Block {
 }
 
 impl Attention {
-    fn forward(&self, pass: &mut Pass<'_>, layer: usize, weights: Option<&mut [f32]>) {
+    fn forward(&self, pass: &mut Pass<'_>, layer: usize) {
+        self.mix(pass, layer, None);
+        let a = &mut pass.cache.activations;
+        self.c_proj.forward_add(&a.mixed, &a.x, &mut a.next_x);
+        a.step();
+    }
+
+    /// Mixes the values. If wanted, the probabilities go to `weights`, in the order of
+    /// [`Batch::weights`](crate::kernels::Batch::weights).
+    pub fn mix(&self, pass: &mut Pass<'_>, layer: usize, weights: Option<&mut [f32]>) {
         let Cache { rows, batch, activations: a, .. } = &mut *pass.cache;
         // Queries, keys and values of the new positions, side by side.
         self.c_attn.forward(&a.normed, &mut a.qkv);
@@ -53,8 +61,6 @@ impl Attention {
         kernels::append(&mut rows.memory, layer, batch, &a.qkv);
         // scores = queries · keys * scale, for the positions up to each query's own; mixed = softmax(scores) · values.
         kernels::attend(&rows.memory, layer, batch, self.scale, &a.qkv, weights, &mut a.mixed);
-        self.c_proj.forward_add(&a.mixed, &a.x, &mut a.next_x);
-        a.step();
     }
 }
 

@@ -4,19 +4,20 @@
 mod activations;
 mod block;
 mod cache;
+mod hooked;
 mod layers;
 mod packable;
 
 use candle_core::{Device, Tensor};
 
 use self::activations::Activations;
-use self::block::Block;
 use self::cache::{Cache, Pass};
 use self::layers::Layers;
 use self::packable::Packable;
+use super::edits::{Edits, Hooks, Start};
 use super::network::{self, KvCache, Network, Stored, last_if_top, tops, wanted};
 use super::weights::{Packing, WeightType};
-use super::{Trace, with_slice};
+use super::with_slice;
 use crate::base::{FloatType, memory};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
@@ -48,17 +49,23 @@ impl HostNetwork {
 
     /// Runs new positions from ids to the residual stream after the last block, which is left in the cache's
     /// activations.
-    fn pass(&self, inputs: &[(usize, &[u32])], cache: &mut Cache, mut trace: Option<&mut Trace>) -> Result<()> {
+    fn pass(
+        &self,
+        inputs: &[(usize, &[u32])],
+        cache: &mut Cache,
+        mut hooks: Hooks<'_>,
+        start: Option<Start<'_>>,
+    ) -> Result<()> {
         let layers = self.layers.for_pass(&self.config)?;
         let mut pass = cache.begin(inputs)?;
-        self.embed(layers, inputs, &mut pass);
-        if let Some(trace) = trace.as_deref_mut() {
-            trace.embed = Some(self.tensor(&pass.cache.activations.x)?);
+        match start {
+            None => self.embed(layers, inputs, &mut pass),
+            Some(start) => with_slice(start.residual, |x| pass.cache.activations.x.copy_from_slice(x))?,
         }
-        for (layer, block) in layers.h.iter().enumerate() {
-            match trace.as_deref_mut() {
-                None => block.forward(&mut pass, layer, None),
-                Some(trace) => self.traced(block, &mut pass, layer, trace)?,
+        for (layer, block) in layers.h.iter().enumerate().skip(start.map_or(0, |start| start.layer)) {
+            match hooks.touch(layer) {
+                false => block.forward(&mut pass, layer),
+                true => block.forward_hooked(&mut pass, layer, self.config.n_head, &mut hooks)?,
             }
         }
         self.layers.check_unchanged()?;
@@ -78,25 +85,6 @@ impl HostNetwork {
             layers.wpe.row(position, p);
             x.iter_mut().zip(p).for_each(|(x, p)| *x += *p);
         }
-    }
-
-    /// Runs a block and records what it did.
-    fn traced(&self, block: &Block, pass: &mut Pass<'_>, layer: usize, trace: &mut Trace) -> Result<()> {
-        if trace.attention_layers.contains(&layer) {
-            let heads = self.config.n_head;
-            let places: Vec<_> = pass.cache.batch.weights(heads).collect();
-            let mut weights = vec![];
-            memory::resize("attention's weights", &mut weights, places.last().map_or(0, |last| last.end))?;
-            block.forward(pass, layer, Some(&mut weights));
-            for (s, place) in pass.cache.segments.iter().zip(places) {
-                let shape = (heads, s.len, s.total());
-                trace.attention.push(Tensor::from_slice(&weights[place], shape, &Device::Cpu)?);
-            }
-        } else {
-            block.forward(pass, layer, None);
-        }
-        trace.hidden.push(self.tensor(&pass.cache.activations.x)?);
-        Ok(())
     }
 
     /// Activations, (N, C), as a tensor.
@@ -142,16 +130,44 @@ impl Network for HostNetwork {
         }
     }
 
-    fn forward(&self, inputs: &[(usize, &[u32])], cache: &mut KvCache, trace: Option<&mut Trace>) -> Result<Tensor> {
+    fn forward(
+        &self,
+        inputs: &[(usize, &[u32])],
+        cache: &mut KvCache,
+        hooks: Hooks<'_>,
+        start: Option<Start<'_>>,
+    ) -> Result<Tensor> {
         let cache = cache.own::<Cache>()?;
-        self.pass(inputs, cache, trace)?;
+        self.pass(inputs, cache, hooks, start)?;
         self.tensor(&cache.activations.x)
     }
 
-    fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache) -> Result<Output> {
+    fn embeddings(&self, ids: &[u32], first: usize) -> Result<[Tensor; 2]> {
+        let (layers, width) = (self.layers.get(), self.config.n_embd);
+        let [mut tokens, mut positions] = [vec![0.0; ids.len() * width], vec![0.0; ids.len() * width]];
+        let rows = tokens.chunks_exact_mut(width).zip(positions.chunks_exact_mut(width));
+        for ((at, id), (token, position)) in (first..).zip(ids).zip(rows) {
+            layers.wte.row(*id as usize, token);
+            layers.wpe.row(at, position);
+        }
+        Ok([self.tensor(&tokens)?, self.tensor(&positions)?])
+    }
+
+    fn attention_output(&self, layer: usize, z: &Tensor) -> Result<Tensor> {
+        let mut y = vec![0.0; z.elem_count()];
+        with_slice(z, |z| self.layers.get().h[layer].attn.c_proj.forward(z, &mut y))?;
+        self.tensor(&y)
+    }
+
+    fn final_norm_weights(&self) -> Result<[Vec<f32>; 2]> {
+        let norm = &self.layers.get().ln_f;
+        Ok([norm.weight.clone(), norm.bias.clone()])
+    }
+
+    fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache, edits: &Edits) -> Result<Output> {
         let cache = cache.own::<Cache>()?;
         let rows: Vec<(usize, &[u32])> = inputs.iter().map(|input| (input.row, input.ids)).collect();
-        self.pass(&rows, cache, None)?;
+        self.pass(&rows, cache, Hooks { edits, trace: None }, None)?;
         let (layers, width, vocabulary) = (self.layers.get(), self.config.n_embd, self.config.vocab_size);
         let a = &mut cache.activations;
         let mut output = Output::default();

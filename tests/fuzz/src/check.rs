@@ -58,6 +58,7 @@ pub fn run(case: &Case, folder: &Path, program: &Path) -> io::Result<Outcome> {
 pub fn fault(case: &Case, outcome: &Outcome, folder: &Path) -> Option<String> {
     let has = |flag: &str| case.arguments.iter().any(|argument| argument == flag);
     let is_batch = case.arguments.iter().any(|argument| argument.starts_with("--input"));
+    let has_lines = case.arguments.iter().any(|argument| argument.starts_with("--lines"));
     let Ok(stderr) = str::from_utf8(&outcome.stderr) else { return Some("stderr is not UTF-8".into()) };
     // Colour that was asked for is the program's own.
     let is_coloured = has("--color") || case.arguments.iter().any(|argument| argument.starts_with("--color="));
@@ -105,7 +106,7 @@ pub fn fault(case: &Case, outcome: &Outcome, folder: &Path) -> Option<String> {
         }
     }
     let formatted = case.arguments.windows(2).any(|pair| pair == ["--format", "json"]) || has("--format=json");
-    if code == 0 && is_batch && !has("--output") {
+    if code == 0 && (is_batch || has_lines && formatted) && !has("--output") {
         if stdout.lines().any(|line| !is_json(line)) {
             return Some("a line of stdout is not JSON".into());
         }

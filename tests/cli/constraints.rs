@@ -126,7 +126,14 @@ fn choices_have_the_probabilities_of_candidates() {
     }
     let shown: Vec<&str> = base.into_iter().chain(flags("--choices")).collect();
     let shown = demo(&shown).succeeds().stdout();
-    assert_eq!(shown.lines().filter(|line| line.starts_with('"')).count(), 3, "{shown}");
+    let lines: Vec<Vec<&str>> = shown.lines().skip(1).map(|line| line.splitn(2, '"').collect()).collect();
+    assert_eq!(lines.len(), 3, "{shown}");
+    for ((line, choice), score) in lines.iter().zip(choices).zip(scores["candidates"].as_array().unwrap()) {
+        assert_eq!(line[1], format!("{choice}\""));
+        let (columns, logprob) = (line[0].split_whitespace(), score["sum_logprob"].as_f64().unwrap());
+        let columns: Vec<&str> = columns.collect();
+        assert_eq!(columns, [format!("{:.3}%", logprob.exp() * 100.0), format!("{logprob:.4}")]);
+    }
     // There are fewer texts than beams only if there are fewer tokens.
     let beams = ["--num-beams", "3", "--num-return-sequences", "3", "--length-penalty", "0"];
     let found = demo(&[&all[..], &beams].concat()).succeeds().json();
@@ -218,4 +225,24 @@ fn samples_of_a_schema_all_parse() {
         whole += 1;
     }
     assert!(whole > 250, "{whole} of 300");
+}
+
+#[test]
+fn a_session_sets_one_constraint_after_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (schema, grammar) = (folder.path().join("s.json"), folder.path().join("g.lark"));
+    fs::write(&schema, "{\"const\": 7}").unwrap();
+    fs::write(&grammar, "start: \" cat\"").unwrap();
+    let (schema, grammar) = (schema.display(), grammar.display());
+    let input = format!(
+        "A\n/set regex [0-9]{{3}}\nA\n/set json_schema {schema}\nA\n/set json-schema nowhere.json\n/set grammar {grammar}\nA\n\
+         /set grammar default\n/set regex (\nA\n"
+    );
+    let done = demo(&["--interactive", "--choices", " x", "-n", "4"]).stdin(input).succeeds();
+    let (shown, said) = (done.stdout(), done.stderr());
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!((lines[0], lines[3], lines[4]), ("A x", "A7", "A cat"), "{shown}");
+    assert!(lines[2][1..].parse::<u16>().is_ok_and(|n| n < 1000), "{shown}");
+    assert!(said.contains("json-schema nowhere.json: cannot be read"), "{said}");
+    assert!(said.contains("regex is not a regular expression"), "{said}");
 }

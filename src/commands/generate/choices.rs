@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use anyhow::Result;
 use gpt2::analysis::score::{ScoreOptions, score};
 use gpt2::base::math;
-use unicode_width::UnicodeWidthStr;
 
 use super::{Generator, Request};
 use crate::cli::{Prompt, Verbosity};
@@ -14,9 +13,6 @@ use crate::output::generate::ChoiceRecord;
 use crate::output::numbers::probability_of;
 use crate::output::tokens::quoted;
 use crate::output::{Stdout, Style};
-
-/// The longest choice that is shown whole, in columns.
-const WIDEST: usize = 40;
 
 /// A text of `--choices`, and its ids after the prompt.
 pub struct Choice {
@@ -84,13 +80,10 @@ impl Generator<'_> {
 pub fn write(choices: &[ChoiceRecord], out: &mut Stdout) -> Result<()> {
     let (dim, bold) = (Style::new().dimmed(), Style::new().bold());
     let best = choices.iter().map(|choice| choice.logprob).fold(f64::NEG_INFINITY, f64::max);
-    let texts: Vec<String> = choices.iter().map(|choice| quoted(choice.text.as_bytes())).collect();
-    let widest = texts.iter().map(|text| text.width()).max().unwrap_or(0).min(WIDEST);
-    for (choice, text) in choices.iter().zip(&texts) {
+    for choice in choices {
         let style = if choice.logprob == best { bold } else { Style::new() };
-        let padding = " ".repeat(widest.saturating_sub(text.width()));
-        let probability = probability_of(choice.logprob, 3);
-        writeln!(out, "{style}{text}{style:#}{padding}  {probability:>9}  {dim}{:.4}{dim:#}", choice.logprob)?;
+        let (probability, text) = (probability_of(choice.logprob, 3), quoted(choice.text.as_bytes()));
+        writeln!(out, "{probability:>9}  {dim}{:>9.4}{dim:#}  {style}{text}{style:#}", choice.logprob)?;
     }
     Ok(())
 }

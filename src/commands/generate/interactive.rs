@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail};
-use gpt2::decode::{FinishReason, GenerationConfig, PARAMETERS, Parameter, Sequence};
+use gpt2::decode::{FinishReason, GenerationConfig, Group, PARAMETERS, Parameter, Sequence};
 
 use self::line::{Input, Reader};
 use super::show::write_in;
 use super::{Generator, Request, interrupt_flag, rand_seed};
-use crate::cli::Prompt;
 use crate::cli::advice::{self, Spelling};
+use crate::cli::{ConstraintFile, Prompt};
 use crate::output::{Stdout, Style, check_folder, say, say_written, write_file};
 
 /// The commands of a session, and what they do.
@@ -169,7 +169,18 @@ impl Session<'_> {
                 parameter.reset(&mut config);
             }
             if !matches!(value, "" | "default") {
-                parameter.read(value, &mut config).map_err(|fault| {
+                if parameter.group == Group::Constraint {
+                    // A text has one.
+                    let others = PARAMETERS.iter().filter(|other| other.group == Group::Constraint);
+                    others.for_each(|other| other.reset(&mut config));
+                }
+                let content = match ConstraintFile::named(parameter.name) {
+                    Some(file) if !file.is_content(value) => {
+                        file.read(Path::new(value)).map_err(|fault| anyhow!("{name} {fault}"))?
+                    }
+                    _ => value.to_owned(),
+                };
+                parameter.read(&content, &mut config).map_err(|fault| {
                     let is_sentence = ["takes ", "is ", "has "].iter().any(|verb| fault.starts_with(verb));
                     anyhow!("{name}{} {fault}", if is_sentence { "" } else { ":" })
                 })?;

@@ -43,7 +43,7 @@ fn what_is_no_constraint_is_refused_by_name() {
     }
     for (grammar, fault) in [
         ("start: b", "unknown name: \"b\""),
-        ("a: \"b\"", "no start rule"),
+        ("a: \"b\"", "there is no rule \"start\""),
         ("start: start \"a\"", "`grammar` has a rule that never ends: \"start\""),
         ("start: <|endoftext|>", "`grammar` has a special token"),
         ("start: (((", "`grammar` is not a grammar"),

@@ -66,7 +66,7 @@ fn what_breaks_off_is_said() {
 /// The advice is about what ended the text.
 #[test]
 fn what_ended_the_text_is_named() {
-    let base = ["--ids", "7454", "--regex", "[a-z ]{2000}", "--completion-only"];
+    let base = ["--ids", "7454", "--regex", "[a-z ]{9000}", "--completion-only"];
     let stderr = |more: &[&str]| demo(&[&base, more].concat()).succeeds().stderr();
     let unfinished = "warning: the text is not complete: the constraint asks for more";
     assert_eq!(stderr(&["--max-length", "5"]), format!("{unfinished}; raise --max-length\n"));

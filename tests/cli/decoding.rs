@@ -163,7 +163,7 @@ fn lengths_of_rows_without_effect_are_counted() {
         "note: `max_new_tokens` takes the place of `max_length` in 2 rows\n\
          warning: `min_length` is more than `max_length` in 1 row: no text gets so long\n"
     );
-    let least = json!({"prompt": "Once", "min_new_tokens": 5, "min_length": 2, "max_tokens": null});
+    let least = json!({"prompt": "Once", "min_new_tokens": 5, "min_length": 2});
     assert_eq!(
         run(&[least, none], &["-n", "2"]),
         "note: `min_new_tokens` takes the place of `min_length` in 1 row\n\

@@ -34,6 +34,7 @@ mod newcomer;
 mod odd_decoding;
 #[cfg(unix)]
 mod pages;
+mod patch;
 mod penalties;
 mod pictures;
 #[cfg(feature = "constraints")]

@@ -32,11 +32,14 @@ mod json_page;
 mod links;
 mod memory;
 mod newcomer;
+mod odd_decoding;
 #[cfg(unix)]
 mod pages;
 mod patch;
 mod penalties;
 mod pictures;
+#[cfg(feature = "constraints")]
+mod refused_constraints;
 mod rows;
 mod score;
 mod score_more;

@@ -1,5 +1,6 @@
 //! From what a constraint says to a parser over the tokens of a vocabulary.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
@@ -9,8 +10,8 @@ use regex_syntax::hir::{Hir, HirKind, Look};
 
 use super::super::stop::Detokenize;
 use super::automaton::Automaton;
-use super::parser::{Root, guarded};
-use super::{Constraint, Source, schema};
+use super::parser::{BEYOND, Root, guarded};
+use super::{Constraint, Source, fault, rules, schema};
 use crate::error::{Error, Result};
 
 /// The bytes of a model's tokens, as a tree.
@@ -114,6 +115,7 @@ impl Vocabulary {
             }
             Source::Grammar(lark) => {
                 check_size(lark)?;
+                check_depth(lark)?;
                 TopLevelGrammar::from_lark(lark.clone())
             }
         };
@@ -134,25 +136,49 @@ impl Vocabulary {
             }
             Ok(parser)
         });
-        let parser = parser.map_err(|fault| format!("{what}: {}", plain(&fault)))?;
+        let parser = parser.map_err(|fault| match source {
+            // The grammar around it is not the user's.
+            Source::Regex(_) | Source::Choices(_) if fault.contains(fault::LOOKS_AROUND) => {
+                "has `^` or `$` where the text can neither begin nor end".to_owned()
+            }
+            Source::Grammar(lark) if lark.contains("<|") && fault == BEYOND => {
+                "has a special token (<|...|>), and those are no text".to_owned()
+            }
+            Source::Grammar(lark) if lark.contains("::=") => {
+                format!("{what}: {fault} (Lark has `name: ...` for `name ::= ...`)")
+            }
+            _ => format!("{what}: {fault}"),
+        })?;
+        let grammar = parser.parser.grammar();
+        if let Some(cycle) = rules::endless(grammar) {
+            return Err(match source {
+                Source::Grammar(lark) => never_ends(lark, &cycle),
+                _ => "never ends: each value of it would have to contain another one".to_owned(),
+            });
+        }
+        if rules::sets_temperature(grammar) {
+            return Err("has a temperature=, which would not be followed: use `temperature`".to_owned());
+        }
         Ok(Root::new(parser, Arc::clone(&self.lengths), is_regex))
     }
 }
 
-/// A fault in our words.
-fn plain(fault: &str) -> String {
-    const PLAIN: [(&str, &str); 3] = [
-        ("Unimplemented keys:", "keywords that are not supported:"),
-        (
-            "oneOf constraints are not supported. Enable 'coerce_one_of' option to approximate oneOf with anyOf",
-            "oneOf is supported only if its options exclude each other by their types or constants; use anyOf",
-        ),
-        (
-            "Only absolute $ref's (#/...) are supported without 'referencing' feature; ref",
-            "only references from the root (#/...) are supported, not",
-        ),
-    ];
-    PLAIN.iter().fold(fault.to_owned(), |fault, (theirs, ours)| fault.replace(theirs, ours))
+/// That rules need each other without end; the parser's own symbols are among them.
+fn never_ends(lark: &str, cycle: &[&str]) -> String {
+    let words: HashSet<&str> = lark.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    // The symbol of `a` may be called `a_`, `a#2` or `a_#2`.
+    let mut rules: Vec<&str> = vec![];
+    for name in cycle {
+        let name = name.split('#').next().unwrap_or_default();
+        let names = [name, name.strip_suffix('_').unwrap_or(name)];
+        rules.extend(names.iter().find(|name| words.contains(*name)));
+    }
+    rules.dedup();
+    match rules[..] {
+        [] => "has a rule that never ends".to_owned(),
+        [rule] => format!("has a rule that never ends: {rule:?} always needs {rule:?} again"),
+        [rule, .., last] => format!("has rules that never end: {rule:?} needs {last:?}, which needs {rule:?} again"),
+    }
 }
 
 /// The expression, or where and why it is none.
@@ -189,9 +215,26 @@ fn check_size(text: &str) -> Result<(), String> {
     if text.len() > LONGEST_SOURCE {
         return Err(format!("has {} bytes, and the most are {LONGEST_SOURCE}", text.len()));
     }
+    Ok(())
+}
+
+/// Refuses a grammar of brackets within brackets within brackets; those of texts, expressions and remarks do not count.
+fn check_depth(lark: &str) -> Result<(), String> {
     let (mut depth, mut deepest) = (0_usize, 0);
-    for byte in text.bytes() {
+    let mut bytes = lark.bytes().peekable();
+    while let Some(byte) = bytes.next() {
         match byte {
+            b'#' => while bytes.next_if(|byte| *byte != b'\n').is_some() {},
+            b'/' if bytes.next_if_eq(&b'/').is_some() => while bytes.next_if(|byte| *byte != b'\n').is_some() {},
+            b'"' | b'/' => {
+                while let Some(inner) = bytes.next_if(|inner| *inner != b'\n') {
+                    match inner {
+                        b'\\' => drop(bytes.next()),
+                        inner if inner == byte => break,
+                        _ => {}
+                    }
+                }
+            }
             b'(' | b'[' | b'{' => depth += 1,
             b')' | b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}

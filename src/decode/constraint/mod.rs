@@ -13,7 +13,11 @@ mod automaton;
 #[cfg(feature = "constraints")]
 mod compile;
 #[cfg(feature = "constraints")]
+mod fault;
+#[cfg(feature = "constraints")]
 mod parser;
+#[cfg(feature = "constraints")]
+mod rules;
 #[cfg(feature = "constraints")]
 mod schema;
 mod source;
@@ -332,7 +336,5 @@ impl fmt::Debug for Constraint {
     }
 }
 
-#[cfg(all(test, feature = "constraints"))]
-mod schema_tests;
 #[cfg(all(test, feature = "constraints"))]
 mod tests;

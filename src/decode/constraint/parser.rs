@@ -98,15 +98,11 @@ impl Parser {
 
 /// What llguidance answers, or what it says is wrong, on one line.
 pub(super) fn guarded<T>(ask: impl FnOnce() -> anyhow::Result<T>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(ask)).map_err(|fault| {
-        let fault = format!("{fault:#}");
-        if fault.starts_with("panic:") {
-            return "the parser cannot handle it".to_owned();
-        }
-        // Without the excerpts, in which an arrow shows the place.
-        let is_excerpt =
-            |line: &str| line.starts_with('^') || line.split_once(" | ").is_some_and(|(n, _)| n.parse::<u32>().is_ok());
-        let lines = fault.lines().map(str::trim).filter(|line| !line.is_empty() && !is_excerpt(line));
-        lines.collect::<Vec<_>>().join("; ")
+    catch_unwind(AssertUnwindSafe(ask)).map_err(|fault| match format!("{fault:#}") {
+        fault if fault.starts_with("panic:") => BEYOND.to_owned(),
+        fault => super::fault::plain(&fault),
     })
 }
+
+/// What is said of a panic of llguidance's.
+pub(super) const BEYOND: &str = "it is more than the parser can handle";

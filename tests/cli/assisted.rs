@@ -26,7 +26,9 @@ fn tokens_a_pass_are_told_and_the_tokens_are_the_same() {
             let found = generated(&[mode, kind].concat());
             assert_eq!(found["sequences"], plain["sequences"], "{mode:?} {kind:?}");
             let [passes, drafted, accepted] = keys.map(|key| found["timings"][key].as_u64().unwrap());
-            assert!(accepted > 0 && accepted <= drafted, "{mode:?} {kind:?}: {}", found["timings"]);
+            // A text that is drawn need not repeat itself.
+            let is_right = accepted > 0 || (kind[0] == "--prompt-lookup" && !mode.is_empty());
+            assert!(is_right && accepted <= drafted, "{mode:?} {kind:?}: {}", found["timings"]);
             assert_eq!(passes + accepted, 40, "each pass gives the guesses that are right, and a token more");
         }
     }

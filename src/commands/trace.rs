@@ -12,7 +12,7 @@ use gpt2::memory;
 use gpt2::model::Packing;
 
 use super::interventions::Changes;
-use super::load::Loaded;
+use super::load::{Loaded, Purpose};
 use super::rows::{self, Batch, Input, together};
 use super::{check_context, require_memory, shapes};
 use crate::cli::{Format, Prompt, TraceArgs, Verbosity};
@@ -40,7 +40,8 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
         None => Work::Single(args.text.prompt()?),
     };
     let changes = Changes::read(&args.interventions)?;
-    let loaded = Loaded::load_for(&args.model, Packing::Later, changes.are_any(), verbosity)?;
+    let loaded =
+        Loaded::load_for(&args.model, Purpose { hooks: changes.are_any(), ..Packing::Later.into() }, verbosity)?;
     let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
     let loaded = loaded.with_changes(changes, &args.text, is_said)?;
     let config = loaded.model.config();

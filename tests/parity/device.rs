@@ -224,7 +224,9 @@ fn rows_are_traced_in_the_order_of_the_batch() {
 
 #[test]
 fn in_f32_what_happens_inside_agrees() {
-    inside::check_activations(|name| golden::load(name, LoadOptions { hooks: true, ..options(WeightType::F32) }));
+    let model = |name: &str| golden::load(name, LoadOptions { hooks: true, ..options(WeightType::F32) });
+    inside::check_activations(model);
+    inside::check_patching(model);
 }
 
 #[test]

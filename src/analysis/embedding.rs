@@ -17,6 +17,21 @@ pub enum Pool {
     None,
 }
 
+impl Pool {
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Mean, Self::Last, Self::None];
+
+    /// As flags and records spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Last => "last",
+            Self::None => "none",
+        }
+    }
+}
+
 /// The most tokens in a forward pass, unless a single text is longer: enough for full speed.
 const PASS_TOKENS: usize = 1024;
 

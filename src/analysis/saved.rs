@@ -23,6 +23,20 @@ pub enum Names {
     TransformerLens,
 }
 
+impl Names {
+    /// All.
+    pub const ALL: [Self; 2] = [Self::Gpt2, Self::TransformerLens];
+
+    /// As flags and records spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gpt2 => "gpt2",
+            Self::TransformerLens => "transformer-lens",
+        }
+    }
+}
+
 /// The activations that are saved, in the order of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection(Vec<Item>);
@@ -105,6 +119,12 @@ impl Selection {
         }
         let is_kept = |item: &Item| patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, item));
         Ok(Self(all.into_iter().filter(is_kept).collect()))
+    }
+
+    /// How many there are for each text.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// Names and shapes for `tokens` tokens.

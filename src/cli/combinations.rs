@@ -15,7 +15,11 @@ const NEED: [(&str, &[&str], &str); 15] = [
         "--output takes the results of rows, from --input; that of one text goes to stdout (> F)",
     ),
     ("resume", &["output"], "--resume continues the file that --output names"),
-    ("keep", &["input"], "--keep is about the rows of --input"),
+    (
+        "keep",
+        &["input", "save"],
+        "--keep is about the rows of --input, and in gpt2 trace about the activations of --save",
+    ),
     ("strict", &["input"], "--strict is about the rows of --input"),
     ("batch_size", &["input", "lines"], "--batch-size is about the rows of --input"),
     ("shard", &["input", "lines"], "--shard is about the rows of --input"),
@@ -31,7 +35,8 @@ const NEED: [(&str, &[&str], &str); 15] = [
 ];
 
 /// Flags that exclude each other, and why.
-const EXCLUDE: [(&str, &str, &str); 9] = [
+const EXCLUDE: [(&str, &str, &str); 10] = [
+    ("resume", "save", "--resume continues --output, and the file of --save is written whole: leave one of them out"),
     ("token", "tree", "--token asks about one distribution, and --tree shows many: leave one of them out"),
     ("tokenizer", "model", "--tokenizer takes the place of the tokenizer of --model: leave one of them out"),
     (

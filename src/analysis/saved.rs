@@ -105,17 +105,19 @@ impl Selection {
     /// # Errors
     /// [`Error::Usage`] for a pattern that matches none, with some names.
     pub fn new(names: Names, patterns: &[String], config: &Config) -> Result<Self> {
-        let all = match names {
-            Names::Gpt2 => ours(config.n_layer),
-            Names::TransformerLens => transformer_lens(config.n_layer),
-        };
+        let all = items(names, config.n_layer);
         let matches = |pattern: &str, item: &Item| is_match(pattern.as_bytes(), item.name.as_bytes());
         if let Some(pattern) = patterns.iter().find(|pattern| !all.iter().any(|item| matches(pattern, item))) {
             let last = format!("blocks.{}.", config.n_layer - 1);
             // One layer stands for all of them.
             let some = all.iter().filter(|item| !item.name.starts_with("blocks.") || item.name.starts_with(&last));
             let some: Vec<&str> = some.map(|item| item.name.as_str()).collect();
-            return Err(Error::Usage(format!("no activation is called {pattern:?}; there are {}", some.join(", "))));
+            let mut others = Names::ALL.into_iter().filter(|other| *other != names);
+            let other = others.find(|other| items(*other, config.n_layer).iter().any(|item| matches(pattern, item)));
+            let whose =
+                other.map(|other| format!(" (among the names of {} there is)", other.name())).unwrap_or_default();
+            let some = some.join(", ");
+            return Err(Error::Usage(format!("no activation is called {pattern:?}{whose}; there are {some}")));
         }
         let is_kept = |item: &Item| patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, item));
         Ok(Self(all.into_iter().filter(is_kept).collect()))
@@ -154,6 +156,14 @@ impl Selection {
 
     fn has_logits(&self) -> bool {
         self.0.iter().any(|item| item.what == What::Logits)
+    }
+}
+
+/// All activations of so many layers.
+fn items(names: Names, layers: usize) -> Vec<Item> {
+    match names {
+        Names::Gpt2 => ours(layers),
+        Names::TransformerLens => transformer_lens(layers),
     }
 }
 

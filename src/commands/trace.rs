@@ -205,6 +205,8 @@ impl Tracer<'_> {
         });
         settings.parameters.extend(shown.as_object().cloned().unwrap_or_default());
         let is_text = texts.is_text(args.format.map(|format| format == Format::Text));
+        // Without a chosen view there is only the file.
+        let is_shown = self.views.are_chosen || self.saving.is_none();
         let batch = Batch::open(&texts.rows, input, is_text, args.batch.batch_size, &mut settings, self.verbosity)?;
         batch.run_then(
             &TraceRecord::default(),
@@ -216,6 +218,9 @@ impl Tracer<'_> {
                 })
             },
             |row, record, out| {
+                if !is_shown {
+                    return Ok(());
+                }
                 row.write_heading(out)?;
                 record.write_text(self.loaded.notation(self.args.pieces.pieces), out)
             },

@@ -12,6 +12,7 @@ mod constraints;
 mod convert;
 mod decoding;
 mod early;
+mod embed;
 mod engines;
 #[cfg(feature = "hub")]
 mod fake_hub;
@@ -36,6 +37,7 @@ mod pages;
 mod penalties;
 mod pictures;
 mod rows;
+mod saved;
 mod score;
 mod score_more;
 #[cfg(all(unix, feature = "serve"))]

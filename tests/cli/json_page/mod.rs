@@ -90,6 +90,14 @@ const SECTIONS: &[Section] = &[
             "trace -m demo \"Once upon a time\" --hidden --repeat 2 --format json",
         ],
     ),
+    section(
+        "`embed`",
+        "output/embed::EmbedRecord",
+        &[
+            "embed -m demo \"Once upon a time\" --format json",
+            "embed -m demo \"Once upon a time\" --layer 3 --pool none --format json",
+        ],
+    ),
     section("`tokenize`", "output/tokenize::TokenizeRecord", &["tokenize \"Once upon a time\" --format json"]),
     section(
         "`tokenize --merges`",

@@ -58,26 +58,55 @@ impl PatchRecord {
         (whole != 0.0).then(|| (f64::from(value) - f64::from(self.corrupt)) / whole)
     }
 
-    /// A row for each layer; a column for each position, or each head.
-    pub fn write_text(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
-        let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
-        let [answer, against] = [self.answer_id, self.against_id].map(|id| notation.token(id));
-        let what = match self.over {
+    /// Whether its columns are heads, not positions.
+    pub fn is_over_heads(&self) -> bool {
+        self.over == "heads"
+    }
+
+    /// What was done, in words.
+    pub fn what(&self) -> &'static str {
+        match self.over {
             "heads" => "the output of each head, at all positions",
             "attn_out" => "attention's output at each position",
             "mlp_out" => "the MLP's output at each position",
             _ => "the residual stream before each block",
-        };
-        writeln!(out, "{bold}Patching{bold:#} {what}, from the clean prompt into the corrupt one")?;
+        }
+    }
+
+    /// The question and its answers by the two runs.
+    pub fn question(&self, notation: Notation<'_>) -> String {
+        let [answer, against] = [self.answer_id, self.against_id].map(|id| notation.token(id));
         let [clean, corrupt] = [self.clean, self.corrupt].map(|value| decimal(value, 3));
-        writeln!(out, "logit of {answer} minus that of {against}: clean {clean}, corrupt {corrupt}")?;
+        format!("logit of {answer} minus that of {against}: clean {clean}, corrupt {corrupt}")
+    }
+
+    /// The tokens of the positions: both where the prompts differ.
+    pub fn columns(&self, notation: Notation<'_>) -> Vec<String> {
+        let labels = notation.tokens(&self.clean_ids).into_iter().zip(notation.tokens(&self.corrupt_ids));
+        labels.map(|(clean, corrupt)| if clean == corrupt { clean } else { format!("{clean} → {corrupt}") }).collect()
+    }
+
+    /// A value in a cell: how far towards the clean run, in percent; or as it is, where the runs do not differ.
+    pub fn shown(&self, value: f32) -> String {
+        match self.normalised(value) {
+            // Adding 0 makes -0 positive.
+            Some(share) => format!("{:.0}%", (100.0 * share).round() + 0.0),
+            None => decimal(value, 2),
+        }
+    }
+
+    /// A row for each layer; a column for each position, or each head.
+    pub fn write_text(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
+        let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
+        writeln!(out, "{bold}Patching{bold:#} {}, from the clean prompt into the corrupt one", self.what())?;
+        writeln!(out, "{}", self.question(notation))?;
         let together = (Stdout::width().saturating_sub(SIDE) / (CELL + 1)).max(1);
         let columns = self.values.first().map_or(0, Vec::len);
         let tokens = [&self.clean_ids, &self.corrupt_ids].map(|ids| notation.tokens(ids));
         for from in (0..columns).step_by(together) {
             let shown = from..columns.min(from + together);
             writeln!(out)?;
-            if self.over == "heads" {
+            if self.is_over_heads() {
                 write!(out, "{dim}{}", padded("head", SIDE))?;
                 shown.clone().try_for_each(|head| write!(out, " {head:>CELL$}"))?;
                 writeln!(out, "{dim:#}")?;
@@ -111,13 +140,13 @@ impl PatchRecord {
 
     /// A value as text, and its style.
     fn cell(&self, value: f32) -> (String, Style) {
-        let Some(share) = self.normalised(value) else { return (decimal(value, 2), Style::new()) };
+        let share = self.normalised(value).unwrap_or(0.0);
         let strength = [0.05, 0.2, 0.45, 0.75].iter().filter(|least| share.abs() >= **least).count();
         let style = match (strength, share > 0.0) {
             (0, _) => Style::new().dimmed(),
             (n, true) => Style::on_light(TOWARDS[n - 1]),
             (n, false) => Style::on_light(AWAY[n - 1]),
         };
-        (format!("{:.0}%", 100.0 * share), style)
+        (self.shown(value), style)
     }
 }

@@ -126,7 +126,7 @@ fn patterns_choose_what_is_kept() {
     let npz = folder.path().join("some.npz");
     save("base", "1 2 3 4", &npz, &["--keep", "blocks.?.hidden", "--keep", "final"]);
     let mut archive = zip::ZipArchive::new(std::fs::File::open(&npz).unwrap()).unwrap();
-    let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
+    let names: Vec<String> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
     assert!(
         names.contains(&"final.npy".to_owned())
             && names.iter().all(|name| name.contains("hidden") || name == "final.npy")

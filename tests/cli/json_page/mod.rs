@@ -98,6 +98,13 @@ const SECTIONS: &[Section] = &[
             "embed -m demo \"Once upon a time\" --layer 3 --pool none --format json",
         ],
     ),
+    section(
+        "`patch`",
+        "output/patch::PatchRecord",
+        &[
+            "patch -m demo --clean \"The queen said\" --corrupt \"The king said\" --answer \" she\" --against \" he\" --format json",
+        ],
+    ),
     section("`tokenize`", "output/tokenize::TokenizeRecord", &["tokenize \"Once upon a time\" --format json"]),
     section(
         "`tokenize --merges`",

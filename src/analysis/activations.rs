@@ -79,16 +79,24 @@ impl Activations {
     /// # Errors
     /// As [`Gpt2::forward`]; [`Error::Numerics`] if attention is no distribution, because queries or keys are not finite.
     pub fn record(model: &Gpt2, ids: &[u32], attention: Range<usize>) -> Result<Self> {
-        let mut all = Self::record_all(model, &[ids], attention, None)?;
+        let mut all = Self::record_all(model, &[ids], attention)?;
         all.pop().ok_or_else(|| candle_core::Error::msg("a pass without a text").into())
     }
 
-    /// Runs several texts through the model in one pass, and saves what is to be saved of it. Each text's activations are
-    /// those that [`record`](Self::record) gives, to the bit.
+    /// Runs several texts through the model in one pass. Each text's activations are those that
+    /// [`record`](Self::record) gives, to the bit.
     ///
     /// # Errors
-    /// As [`record`](Self::record), if any of the texts fails; those of what they are saved to.
-    pub fn record_all<'a>(
+    /// As [`record`](Self::record), if any of the texts fails.
+    pub fn record_all(model: &Gpt2, texts: &[&[u32]], attention: Range<usize>) -> Result<Vec<Self>> {
+        Self::record_and_save(model, texts, attention, None)
+    }
+
+    /// The same, and what is to be saved of the pass is saved on the way.
+    ///
+    /// # Errors
+    /// As [`record_all`](Self::record_all); those of what the activations are saved to.
+    pub fn record_and_save<'a>(
         model: &'a Gpt2,
         texts: &'a [&'a [u32]],
         attention: Range<usize>,

@@ -276,7 +276,7 @@ impl Tracer<'_> {
             }
             _ => memory::require_bytes("tracing", texts.iter().map(|ids| bytes(ids.len())).sum())?,
         }
-        let pass = || Activations::record_all(model, texts, recorded.clone(), None);
+        let pass = || Activations::record_all(model, texts, recorded.clone());
         let first = match &self.saving {
             Some(saving) => saving.record(model, texts, names, recorded.clone())?,
             None => pass()?,

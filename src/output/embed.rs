@@ -67,7 +67,8 @@ impl EmbedRecord {
         writeln!(out, "{dim}{token}{:>NUMBER$}   the first {shown}{dim:#}", "norm")?;
         let labels = notation.tokens(&self.ids);
         for (vector, token) in self.embedding.vectors.iter().zip(&labels) {
-            let norm = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() as f32;
+            let squares = vector.iter().map(|x| f64::from(*x) * f64::from(*x));
+            let norm = squares.sum::<f64>().sqrt() as f32;
             let token = if are_several { padded(&cut(token, LABEL), label) } else { String::new() };
             let numbers: String = vector[..shown].iter().map(|x| short(*x)).collect();
             let more = if shown < width { " …" } else { "" };

@@ -49,7 +49,7 @@ impl<'a> Saving<'a> {
             let tokens = texts.iter().map(|ids| ids.len()).sum();
             tensor_file::write(self.path, &selection.tensors(model.config(), tokens), |sink| {
                 let saving = saved::Saving { selection, sink, prefixes: &[] };
-                found = Activations::record_all(model, texts, attention, Some(saving))?;
+                found = Activations::record_and_save(model, texts, attention, Some(saving))?;
                 Ok(())
             })?;
             return Ok(found);
@@ -58,7 +58,7 @@ impl<'a> Saving<'a> {
         let prefixes: Vec<String> = names.iter().map(|name| format!("{name}/")).collect();
         let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
         let saving = saved::Saving { selection, sink: rows, prefixes: &prefixes };
-        let found = Activations::record_all(model, texts, attention, Some(saving));
+        let found = Activations::record_and_save(model, texts, attention, Some(saving));
         if found.is_err() {
             rows.truncate(before)?;
         }

@@ -1,10 +1,12 @@
 //! Analysis of models and texts: next-token distributions, scores, perplexity, activations, vectors, the logit lens, speed,
-//! parameter and memory counts, how PyTorch shows a model. Nothing here changes what the network computes.
+//! parameter and memory counts, how PyTorch shows a model. Nothing here changes what the network computes, unless asked to:
+//! [`interventions`].
 
 pub mod activations;
 pub mod alternatives;
 pub mod bench;
 pub mod embedding;
+pub mod interventions;
 pub mod lens;
 pub mod next_token;
 mod npz;

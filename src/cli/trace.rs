@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use gpt2::analysis::saved::Names;
 
 use super::model::one_of;
-use super::{BatchSizeArg, Format, MANY, ModelArgs, PiecesArg, TextArgs, TextsArgs, number};
+use super::{BatchSizeArg, Format, InterventionArgs, MANY, ModelArgs, PiecesArg, TextArgs, TextsArgs, number};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -40,13 +40,15 @@ pub struct TraceArgs {
     pub head: Option<usize>,
     /// Show only the shapes of a batch: ids, hidden states, attention, logits
     #[arg(long, help_heading = "View")]
-    #[arg(conflicts_with_all = ["pieces", "hidden", "attention", "lens", "layer", "head", "svg", "html", "save", "repeat", "output"])]
+    #[arg(conflicts_with_all = ["pieces", "hidden", "attention", "lens", "layer", "head", "svg", "html", "save", "repeat", "output", "ablate", "steer", "steer_from"])]
     pub shapes: bool,
     /// Run N times and say whether every bit is the same
     ///
     /// Those of all activations and logits.
     #[arg(long, value_name = "N", value_parser = number::whole::<usize>(1..=1000), help_heading = "View")]
     pub repeat: Option<usize>,
+    #[command(flatten)]
+    pub interventions: InterventionArgs,
     #[command(flatten)]
     pub model: ModelArgs,
     /// Draw the view as a picture, SVG or PNG

@@ -9,6 +9,7 @@ mod download_bar;
 mod embed;
 mod generate;
 mod info;
+mod interventions;
 mod load;
 mod patch;
 mod progress;

@@ -12,9 +12,10 @@ use gpt2::analysis::lens::{LensLayer, LensReading, lens_at};
 use gpt2::analysis::saved::Names;
 use gpt2::error::tokens_text;
 use gpt2::memory;
-use gpt2::model::Packing;
+use gpt2::model::{Gpt2, Packing};
 
 use self::saving::Saving;
+use super::interventions::Changes;
 use super::load::Loaded;
 use super::rows::{self, Batch, Input, together};
 use super::{check_context, require_memory, shapes};
@@ -44,10 +45,11 @@ pub fn run(mut args: TraceArgs, verbosity: Verbosity) -> Result<()> {
         Some(input) => Work::Batch(input),
         None => Work::Single(args.text.prompt()?),
     };
-    let loaded = match args.names {
-        Names::TransformerLens => Loaded::load_with_hooks(&args.model, Packing::Later, verbosity)?,
-        Names::Gpt2 => Loaded::load(&args.model, Packing::Later, verbosity)?,
-    };
+    let changes = Changes::read(&args.interventions)?;
+    let hooks = changes.are_any() || args.names == Names::TransformerLens;
+    let loaded = Loaded::load_for(&args.model, Packing::Later, hooks, verbosity)?;
+    let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
+    let loaded = loaded.with_changes(changes, &args.text, is_said)?;
     let config = loaded.model.config();
     let layers = selected(args.layer, config.n_layer, "--layer")?;
     let heads = selected(args.head, config.n_head, "--head")?;
@@ -276,10 +278,24 @@ impl Tracer<'_> {
             }
             _ => memory::require_bytes("tracing", texts.iter().map(|ids| bytes(ids.len())).sum())?,
         }
-        let pass = || Activations::record_all(model, texts, recorded.clone());
+        let pass = |saving: Option<&Saving<'_>>| {
+            let record = |model: &Gpt2, texts: &[&[u32]], names: &[String]| match saving {
+                Some(saving) => saving.record(model, texts, names, recorded.clone()),
+                None => Activations::record_all(model, texts, recorded.clone()),
+            };
+            if !self.loaded.is_changed_by_text() {
+                return Ok(record(model, texts, names)?);
+            }
+            let mut found = vec![];
+            for (text, ids) in texts.iter().enumerate() {
+                let name = names.get(text).map(std::slice::from_ref).unwrap_or_default();
+                found.extend(record(&self.loaded.model_for(ids)?, &[*ids], name)?);
+            }
+            Ok(found)
+        };
         let first = match &self.saving {
-            Some(saving) => saving.record(model, texts, names, recorded.clone())?,
-            None => pass()?,
+            Some(saving) => saving.all_or_none(|| pass(Some(saving)))?,
+            None => pass(None)?,
         };
         let Some(runs) = self.args.repeat else {
             return Ok(first.into_iter().map(|activations| (activations, None)).collect());
@@ -287,7 +303,7 @@ impl Tracer<'_> {
         let hashes = |all: &[Activations]| all.iter().map(|one| one.fingerprint(model)).collect::<gpt2::Result<_>>();
         let mut found: Vec<Vec<String>> = vec![hashes(&first)?];
         for _ in 1..runs {
-            found.push(hashes(&pass()?)?);
+            found.push(hashes(&pass(None)?)?);
         }
         let of_text = |text: usize| RepeatRecord::new(found.iter().map(|run| run[text].clone()).collect());
         Ok(first.into_iter().enumerate().map(|(text, one)| (one, Some(of_text(text)))).collect())

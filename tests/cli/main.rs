@@ -26,6 +26,7 @@ mod html;
 mod hub;
 mod info;
 mod inputs;
+mod interventions;
 #[cfg(unix)]
 mod json_page;
 #[cfg(target_os = "linux")]

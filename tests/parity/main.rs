@@ -10,4 +10,5 @@ mod device;
 mod forward;
 mod golden;
 mod inside;
+mod interventions;
 mod real;

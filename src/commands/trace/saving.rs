@@ -54,12 +54,17 @@ impl<'a> Saving<'a> {
             })?;
             return Ok(found);
         };
-        let before = rows.len();
         let prefixes: Vec<String> = names.iter().map(|name| format!("{name}/")).collect();
         let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
         let saving = saved::Saving { selection, sink: rows, prefixes: &prefixes };
-        let found = Activations::record_and_save(model, texts, attention, Some(saving));
-        if found.is_err() {
+        Activations::record_and_save(model, texts, attention, Some(saving))
+    }
+
+    /// Runs rows; if that fails, nothing of them is saved.
+    pub fn all_or_none<T>(&self, run: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let before = self.rows.borrow().as_ref().map_or(0, Spool::len);
+        let found = run();
+        if let (Err(_), Some(rows)) = (&found, &mut *self.rows.borrow_mut()) {
             rows.truncate(before)?;
         }
         found

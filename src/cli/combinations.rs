@@ -72,7 +72,7 @@ const SAME_BITS: &str =
     "compression takes the CPU, whose results are the same bits on every machine: leave out --device";
 
 /// Flags that mean something alone in this subcommand, though elsewhere they are about another.
-const ALONE: [(&str, &str); 1] = [("compress", "window")];
+const ALONE: [(&str, &str); 2] = [("compress", "window"), ("embed", "output")];
 
 /// What is wrong with the flags that were given, in a sentence.
 pub fn fault(command: &Command, matches: &ArgMatches) -> Option<String> {

@@ -17,7 +17,8 @@ use super::{BatchSizeArg, Format, InterventionArgs, MANY, ModelArgs, PiecesArg, 
   gpt2 trace --model demo \"Once upon a time\" --attention --layer 2 --svg heads.svg
   gpt2 trace --model demo \"Once upon a time\" --html inside.html
   gpt2 trace --model demo \"Once upon a time\" --save activations.npz
-  gpt2 trace --model demo \"Once upon a time\" --save z.safetensors --names transformer-lens --keep 'blocks.*.attn.hook_z'
+  gpt2 trace --model demo \"Once upon\" --save a.npz --names transformer-lens
+  gpt2 trace --model demo \"Once upon\" --save a.npz --keep 'blocks.*.hidden'
   gpt2 trace --model demo --lines texts.txt --shapes
   gpt2 trace --model demo \"Once upon a time\" --repeat 3")]
 pub struct TraceArgs {

@@ -2,8 +2,9 @@
 //!
 //! A thin layer over [`gpt2::pipeline`] that turns flags into options and adds advice that names flags to errors.
 
+mod notes;
+
 use std::cell::Cell;
-use std::sync::Once;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -11,8 +12,7 @@ use gpt2::Error;
 use gpt2::base::{FloatType, pool};
 use gpt2::decode::GenerationConfig;
 use gpt2::device::Backend;
-use gpt2::kernels;
-use gpt2::model::{Gpt2, LoadOptions, Packing, WeightType};
+use gpt2::model::{Gpt2, LoadOptions, Packing};
 use gpt2::pipeline::Pipeline;
 use gpt2::source::{self, OpenedModel, SourceOptions};
 use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
@@ -66,7 +66,7 @@ impl std::ops::Deref for Loaded {
 
 /// Sets the number of threads, and checks the instruction set and the device.
 pub fn set_up(args: &ModelArgs, verbosity: Verbosity) -> Result<()> {
-    note_level(verbosity)?;
+    notes::level(verbosity)?;
     if let Some(threads) = args.threads {
         let (threads, cores) = (usize::from(threads), pool::cores());
         // Threads that wait for a core make the others wait.
@@ -99,20 +99,38 @@ pub fn open(args: &ModelArgs, verbosity: Verbosity) -> Result<OpenedModel> {
 /// Loads a network without its tokenizer.
 pub fn network(args: &ModelArgs, opened: &OpenedModel, backend: Backend, verbosity: Verbosity) -> Result<Gpt2> {
     let model = opened.load_network(LoadOptions { weights: args.weights(), backend, ..LoadOptions::default() })?;
-    note_fallback(args, &model, verbosity);
+    notes::fallback(args, &model, verbosity);
     Ok(model)
 }
 
-/// Loads a network and its tokenizer in parallel; with `hooks` as in [`LoadOptions`].
+/// What a model is loaded for.
+#[derive(Debug, Clone, Copy)]
+pub struct Purpose {
+    pub packing: Packing,
+    /// Whether its activations are to be changed, or recorded inside its blocks.
+    pub hooks: bool,
+    /// Whether a constraint is to say what its texts have to be.
+    pub constraint: bool,
+}
+
+impl From<Packing> for Purpose {
+    fn from(packing: Packing) -> Self {
+        Self { packing, hooks: false, constraint: false }
+    }
+}
+
+/// Loads a network and its tokenizer in parallel.
 pub fn pipeline(
     args: &ModelArgs,
     opened: &OpenedModel,
     backend: Backend,
-    (packing, hooks): (Packing, bool),
+    purpose: Purpose,
     verbosity: Verbosity,
 ) -> Result<Pipeline> {
-    let pipeline = Pipeline::load(opened, LoadOptions { weights: args.weights(), backend, packing, hooks })?;
-    note_fallback(args, &pipeline.model, verbosity);
+    let Purpose { packing, hooks, constraint } = purpose;
+    let load = if constraint { Pipeline::load_for_constraints } else { Pipeline::load };
+    let pipeline = load(opened, LoadOptions { weights: args.weights(), backend, packing, hooks })?;
+    notes::fallback(args, &pipeline.model, verbosity);
     Ok(pipeline)
 }
 
@@ -156,22 +174,22 @@ fn start_note(files: &TokenizerFiles, tokenizer: &Tokenizer) -> Option<String> {
 impl Loaded {
     /// Loads model and tokenizer in parallel.
     pub fn load(args: &ModelArgs, packing: Packing, verbosity: Verbosity) -> Result<Self> {
-        Self::load_for(args, packing, false, verbosity)
+        Self::load_for(args, packing.into(), verbosity)
     }
 
     /// The same for a model whose activations are to be changed, or recorded inside its blocks.
     pub fn load_with_hooks(args: &ModelArgs, packing: Packing, verbosity: Verbosity) -> Result<Self> {
-        Self::load_for(args, packing, true, verbosity)
+        Self::load_for(args, Purpose { hooks: true, ..packing.into() }, verbosity)
     }
 
-    /// The same with or without those `hooks`.
-    pub fn load_for(args: &ModelArgs, packing: Packing, hooks: bool, verbosity: Verbosity) -> Result<Self> {
+    /// The same for any purpose.
+    pub fn load_for(args: &ModelArgs, purpose: Purpose, verbosity: Verbosity) -> Result<Self> {
         let start = Instant::now();
         let backend = args.device.open()?;
         let device = backend.name();
         set_up(args, verbosity)?;
         let opened = open(args, verbosity)?;
-        let pipeline = pipeline(args, &opened, backend, (packing, hooks), verbosity)?;
+        let pipeline = pipeline(args, &opened, backend, purpose, verbosity)?;
         let start_note = pipeline.tokenizer.as_ref().and_then(|tokenizer| start_note(&opened.tokenizer, tokenizer));
         let fingerprint = opened.checkpoint.fingerprint();
         let load_s = start.elapsed().as_secs_f64();
@@ -362,35 +380,5 @@ impl Loaded {
             ))
         };
         Ok(self.pipeline.tokenizer().map_err(advise)?)
-    }
-}
-
-/// Checks `GPT2_SIMD`, and notes on stderr, once, if this processor lacks what it asks for.
-fn note_level(verbosity: Verbosity) -> Result<()> {
-    static NOTED: Once = Once::new();
-    let Some(asked) = kernels::asked_level()? else { return Ok(()) };
-    let used = kernels::level().name();
-    if asked != used && !verbosity.quiet {
-        NOTED
-            .call_once(|| say(format_args!("note: GPT2_SIMD={asked}: using {used}, the best that this processor has")));
-    }
-    Ok(())
-}
-
-/// Notes on stderr if the matrices' widths do not allow the requested format.
-fn note_fallback(args: &ModelArgs, model: &Gpt2, verbosity: Verbosity) {
-    let WeightType::Quantized(wanted) = args.weights() else { return };
-    if verbosity.quiet {
-        return;
-    }
-    let config = model.config();
-    let mut widths = vec![config.n_embd, config.n_inner];
-    widths.dedup();
-    for width in widths {
-        let (wanted, found) = (wanted.dtype(), wanted.fitting(width));
-        if found != wanted {
-            let block = wanted.block_len();
-            say(format_args!("note: matrices with {width} inputs are {found}: {wanted} needs a multiple of {block}"));
-        }
     }
 }

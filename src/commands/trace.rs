@@ -16,7 +16,7 @@ use gpt2::model::{Gpt2, Packing};
 
 use self::saving::Saving;
 use super::interventions::Changes;
-use super::load::Loaded;
+use super::load::{Loaded, Purpose};
 use super::rows::{self, Batch, Input, together};
 use super::{check_context, require_memory, shapes};
 use crate::cli::{Format, Prompt, TraceArgs, Verbosity};
@@ -47,7 +47,8 @@ pub fn run(mut args: TraceArgs, verbosity: Verbosity) -> Result<()> {
     };
     let changes = Changes::read(&args.interventions)?;
     let hooks = changes.are_any() || args.names == Names::TransformerLens;
-    let loaded = Loaded::load_for(&args.model, Packing::Later, hooks, verbosity)?;
+    let purpose = Purpose { hooks, ..Packing::Later.into() };
+    let loaded = Loaded::load_for(&args.model, purpose, verbosity)?;
     let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
     let loaded = loaded.with_changes(changes, &args.text, is_said)?;
     let config = loaded.model.config();

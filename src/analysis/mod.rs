@@ -1,10 +1,11 @@
-//! Analysis of models and texts: next-token distributions, scores, perplexity, activations, the logit lens, speed,
+//! Analysis of models and texts: next-token distributions, scores, perplexity, activations, vectors, the logit lens, speed,
 //! parameter and memory counts, how PyTorch shows a model. Nothing here changes what the network computes, unless asked to:
 //! [`interventions`].
 
 pub mod activations;
 pub mod alternatives;
 pub mod bench;
+pub mod embedding;
 pub mod interventions;
 pub mod lens;
 pub mod next_token;
@@ -13,5 +14,7 @@ pub mod parameters;
 pub mod patching;
 pub mod perplexity;
 pub mod pytorch;
+pub mod saved;
 pub mod score;
+pub mod tensor_file;
 pub mod words;

@@ -4,6 +4,7 @@ pub mod bench;
 mod closed;
 pub mod compress;
 pub mod convert;
+pub mod embed;
 pub mod generate;
 pub mod html;
 pub mod info;

@@ -22,7 +22,7 @@ use gpt2::language_model::{Input, LanguageModel, Positions};
 use gpt2::model::{Gpt2, Hook, HookPoint, LoadOptions, Session, Trace, WeightType, to_host};
 
 use crate::golden::{self, Golden, NAMES, assert_close};
-use crate::{decode, forward, inside};
+use crate::{attribution, decode, forward, inside};
 
 thread_local! {
     /// Each test has its own thread and so its own device. It lives until the process ends, because a driver must not be
@@ -224,7 +224,9 @@ fn rows_are_traced_in_the_order_of_the_batch() {
 
 #[test]
 fn in_f32_what_happens_inside_agrees() {
-    inside::check_activations(|name| golden::load(name, LoadOptions { hooks: true, ..options(WeightType::F32) }));
+    let model = |name: &str| golden::load(name, LoadOptions { hooks: true, ..options(WeightType::F32) });
+    inside::check_activations(model);
+    attribution::check(model);
 }
 
 #[test]

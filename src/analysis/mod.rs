@@ -10,6 +10,7 @@ pub mod lens;
 pub mod next_token;
 mod npz;
 pub mod parameters;
+pub mod patching;
 pub mod perplexity;
 pub mod pytorch;
 pub mod score;

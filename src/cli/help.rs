@@ -86,6 +86,7 @@ const NEEDED: &[(&str, &[&str])] = &[
             "lines",
         ],
     ),
+    ("patch", &["clean", "corrupt", "answer", "against", "over", "model", "quantize", "svg", "html", "format"]),
     #[cfg(feature = "serve")]
     ("serve", &["model", "quantize", "threads", "host", "port", "api_key", "batch_size"]),
     ("info", &["model", "config", "tensors", "state_dict", "module", "format"]),

@@ -15,6 +15,7 @@ mod info;
 mod model;
 mod number;
 mod parse;
+mod patch;
 mod pieces;
 mod rows;
 mod score;
@@ -37,6 +38,7 @@ pub use generate::GenerateArgs;
 pub use info::InfoArgs;
 pub use model::{ModelArgs, TokenizerArgs};
 pub use parse::{command, parse};
+pub use patch::PatchArgs;
 pub use pieces::PiecesArg;
 pub use rows::{BatchSizeArg, MANY, OnRowError, Progress, RowArgs, SeedBy, SeedByArg, Shard, TextsArgs};
 pub use score::{ScoreArgs, ScoreFormat, WordCorrection};
@@ -136,6 +138,8 @@ pub enum Command {
     Score(Box<ScoreArgs>),
     /// Look inside: hidden states, attention, logit lens
     Trace(Box<TraceArgs>),
+    /// Find where an answer comes from: activations of one prompt put into another
+    Patch(PatchArgs),
     /// Answer OpenAI's clients over HTTP
     #[cfg(feature = "serve")]
     Serve(ServeArgs),
@@ -171,6 +175,7 @@ impl Command {
             Self::Topk(_) => "topk",
             Self::Score(_) => "score",
             Self::Trace(_) => "trace",
+            Self::Patch(_) => "patch",
             #[cfg(feature = "serve")]
             Self::Serve(_) => "serve",
             Self::Info(_) => "info",

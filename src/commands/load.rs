@@ -100,15 +100,15 @@ pub fn network(args: &ModelArgs, opened: &OpenedModel, backend: Backend, verbosi
     Ok(model)
 }
 
-/// Loads a network and its tokenizer in parallel.
+/// Loads a network and its tokenizer in parallel; with `hooks` as in [`LoadOptions`].
 pub fn pipeline(
     args: &ModelArgs,
     opened: &OpenedModel,
     backend: Backend,
-    packing: Packing,
+    (packing, hooks): (Packing, bool),
     verbosity: Verbosity,
 ) -> Result<Pipeline> {
-    let pipeline = Pipeline::load(opened, LoadOptions { weights: args.weights(), backend, packing, hooks: false })?;
+    let pipeline = Pipeline::load(opened, LoadOptions { weights: args.weights(), backend, packing, hooks })?;
     note_fallback(args, &pipeline.model, verbosity);
     Ok(pipeline)
 }
@@ -153,12 +153,21 @@ fn start_note(files: &TokenizerFiles, tokenizer: &Tokenizer) -> Option<String> {
 impl Loaded {
     /// Loads model and tokenizer in parallel.
     pub fn load(args: &ModelArgs, packing: Packing, verbosity: Verbosity) -> Result<Self> {
+        Self::load_for(args, packing, false, verbosity)
+    }
+
+    /// The same for a model whose activations are to be changed, or recorded inside its blocks.
+    pub fn load_with_hooks(args: &ModelArgs, packing: Packing, verbosity: Verbosity) -> Result<Self> {
+        Self::load_for(args, packing, true, verbosity)
+    }
+
+    fn load_for(args: &ModelArgs, packing: Packing, hooks: bool, verbosity: Verbosity) -> Result<Self> {
         let start = Instant::now();
         let backend = args.device.open()?;
         let device = backend.name();
         set_up(args, verbosity)?;
         let opened = open(args, verbosity)?;
-        let pipeline = pipeline(args, &opened, backend, packing, verbosity)?;
+        let pipeline = pipeline(args, &opened, backend, (packing, hooks), verbosity)?;
         let start_note = pipeline.tokenizer.as_ref().and_then(|tokenizer| start_note(&opened.tokenizer, tokenizer));
         let fingerprint = opened.checkpoint.fingerprint();
         let load_s = start.elapsed().as_secs_f64();

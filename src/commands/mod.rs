@@ -9,6 +9,7 @@ mod download_bar;
 mod generate;
 mod info;
 mod load;
+mod patch;
 mod progress;
 mod rows;
 mod score;
@@ -17,6 +18,7 @@ mod serve;
 mod settings;
 mod shapes;
 mod stop;
+mod token;
 mod tokenize;
 mod topk;
 mod trace;
@@ -68,6 +70,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Topk(args) => topk::run(&args, verbosity),
         Command::Score(args) => score::run(&args, verbosity),
         Command::Trace(args) => trace::run(&args, verbosity),
+        Command::Patch(args) => patch::run(&args, verbosity),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(&args, verbosity),
         Command::Info(args) => info::run(&args, verbosity),
@@ -90,6 +93,7 @@ fn text_of(command: &Command) -> Option<&TextArgs> {
         #[cfg(feature = "serve")]
         Command::Serve(_) => None,
         Command::Info(_)
+        | Command::Patch(_)
         | Command::Convert(_)
         | Command::Compress(_)
         | Command::Decompress(_)

@@ -18,10 +18,10 @@ use serde_json::Value;
 use super::load::Loaded;
 use super::progress::bar;
 use super::rows::{self, Allowed, Batch, Input, Row, together};
+use super::token::token_id;
 use super::{check_context, require_memory, shapes};
 use crate::cli::{Format, Prompt, TopkArgs, Verbosity};
 use crate::output::settings::SettingsRecord;
-use crate::output::tokens::quoted;
 use crate::output::topk::{
     CandidateRecord, Candidates, NodeRecord, PositionRecord, StepRecord, StepsRecord, TopkRecord, TopkView, TreeRecord,
 };
@@ -97,7 +97,7 @@ impl<'a> Topk<'a> {
         loaded.encode_texts(&mut encoded)?;
         let query = Query {
             k: args.k.min(vocab_size),
-            tokens: args.token.iter().map(|text| asked_token(text, loaded)).collect::<Result<_>>()?,
+            tokens: args.token.iter().map(|text| token_id(loaded, "--token", text)).collect::<Result<_>>()?,
             processors: processors(&encoded, args)?,
         };
         query.processors.check(vocab_size, 0)?;
@@ -341,17 +341,5 @@ fn wanted_positions(args: &TopkArgs, len: usize) -> Result<Range<usize>> {
             let (tokens, last) = (tokens_text(len), len - 1);
             bail!(Error::Usage(format!("--position {position}: the prompt has {tokens}, 0 to {last}")))
         }
-    }
-}
-
-/// The id of a token given with `--token`.
-fn asked_token(text: &str, loaded: &Loaded) -> Result<u32> {
-    match loaded.tokenizer()?.encode(text, true)?.as_slice() {
-        [token] => Ok(token.id),
-        tokens => bail!(Error::Usage(format!(
-            "--token {} is {}; name one (a word within a sentence begins with a space: \" word\")",
-            quoted(text.as_bytes()),
-            tokens_text(tokens.len())
-        ))),
     }
 }

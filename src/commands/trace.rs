@@ -14,7 +14,7 @@ use gpt2::model::Packing;
 use super::load::Loaded;
 use super::rows::{self, Batch, Input, together};
 use super::{check_context, require_memory, shapes};
-use crate::cli::{Format, Prompt, Theme, TraceArgs, Verbosity};
+use crate::cli::{Format, Prompt, TraceArgs, Verbosity};
 use crate::output::trace::{
     BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, RepeatRecord, TraceRecord,
 };
@@ -95,10 +95,7 @@ impl Views {
             let message = "--svg draws one view: choose one of --hidden, --attention and --lens";
             return Err(Error::Usage(message.into()).into());
         }
-        if args.theme == Theme::Auto && args.svg.as_deref().is_some_and(svg::is_png) {
-            let message = "--theme auto: a PNG cannot follow the viewer; choose light or dark, or write .svg";
-            return Err(Error::Usage(message.into()).into());
-        }
+        svg::check_theme(args.svg.as_deref(), args.theme)?;
         Ok(Self { hidden, attention, lens: args.lens, are_chosen, is_overview: false })
     }
 

@@ -10,6 +10,7 @@ pub mod info;
 pub mod numbers;
 #[cfg(feature = "serve")]
 pub mod openai;
+pub mod patch;
 mod row;
 pub mod score;
 pub mod settings;

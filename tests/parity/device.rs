@@ -226,6 +226,7 @@ fn rows_are_traced_in_the_order_of_the_batch() {
 fn in_f32_what_happens_inside_agrees() {
     let model = |name: &str| golden::load(name, LoadOptions { hooks: true, ..options(WeightType::F32) });
     inside::check_activations(model);
+    inside::check_patching(model);
     attribution::check(model);
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use gpt2::analysis::activations::Activations;
+use gpt2::analysis::patching::{Over, Question, sweep};
 use gpt2::language_model::{Input, LanguageModel};
 use gpt2::model::{Change, Edit, Edits, Gpt2, Hook, HookPoint, Session, Trace, to_host};
 use serde::Deserialize;
@@ -38,8 +39,8 @@ struct Numbers {
 struct Patch {
     clean_ids: Vec<u32>,
     corrupt_ids: Vec<u32>,
-    answer_id: usize,
-    against_id: usize,
+    answer_id: u32,
+    against_id: u32,
     over: String,
     clean: f32,
     corrupt: f32,
@@ -152,53 +153,48 @@ fn edits_do_what_they_say() {
     }
 }
 
-/// Patching, run by run: each sets one activation of the corrupt run to that of the clean one.
+pub fn check_patching(model: impl Fn(&str) -> Gpt2) {
+    for (name, golden) in cases() {
+        let model = model(name);
+        for case in golden.patch {
+            let over = Over::ALL.into_iter().find(|over| over.name() == case.over).expect("a known name");
+            let Patch { clean_ids, corrupt_ids, answer_id, against_id, .. } = &case;
+            let question =
+                Question { clean: clean_ids, corrupt: corrupt_ids, answer: *answer_id, against: *against_id };
+            let found = sweep(&model, &question, over, &mut |_| ()).unwrap();
+            let what = format!("{name}, {}", case.over);
+            assert_close(&[found.clean, found.corrupt], &[case.clean, case.corrupt], TOLERANCE, &what);
+            assert_close(&found.values.concat(), &case.values.concat(), TOLERANCE, &what);
+        }
+    }
+}
+
 #[test]
-fn edits_of_single_positions_agree_with_patching() {
+fn patching_agrees() {
+    check_patching(golden::model);
+}
+
+/// What a sweep takes from the cache and from the residual stream has the bits of a whole run.
+#[test]
+fn a_sweep_gives_the_bits_of_whole_runs() {
     for (name, golden) in cases() {
         let model = golden::model(name);
-        let config = model.config();
-        for case in golden.patch {
-            let hook = match &*case.over {
-                "resid_pre" => Hook::ResidPre,
-                "attn_out" => Hook::AttnOut,
-                "mlp_out" => Hook::MlpOut,
-                _ => Hook::Z,
-            };
-            let difference = |logits: &[f32]| {
-                let last = &logits[logits.len() - config.vocab_size..];
-                last[case.answer_id] - last[case.against_id]
-            };
-            let (clean, clean_logits) = record(&model, &case.clean_ids);
-            let (corrupt, corrupt_logits) = record(&model, &case.corrupt_ids);
-            assert_close(&[difference(&clean_logits)], &[case.clean], TOLERANCE, name);
-            assert_close(&[difference(&corrupt_logits)], &[case.corrupt], TOLERANCE, name);
-            for (layer, expected) in case.values.iter().enumerate() {
-                let point = HookPoint { layer, hook };
+        let (config, width) = (model.config(), model.config().n_embd);
+        for case in golden.patch.iter().filter(|case| case.over == "mlp_out") {
+            let Patch { clean_ids, corrupt_ids, answer_id, against_id, .. } = case;
+            let question =
+                Question { clean: clean_ids, corrupt: corrupt_ids, answer: *answer_id, against: *against_id };
+            let found = sweep(&model, &question, Over::MlpOut, &mut |_| ()).unwrap();
+            let (clean, _) = record(&model, clean_ids);
+            for (layer, values) in found.values.iter().enumerate() {
+                let point = HookPoint { layer, hook: Hook::MlpOut };
                 let numbers = to_host(&clean[&point.to_string()]).unwrap();
-                let residual = &corrupt[&HookPoint { layer, hook: Hook::ResidPre }.to_string()];
-                for (column, expected) in expected.iter().enumerate() {
-                    let (width, head) = (config.n_embd, config.head_dim());
-                    let at = |position: usize, columns: std::ops::Range<usize>| Edit {
-                        point,
-                        row: Some(3),
-                        position: Some(position),
-                        change: Change::Set(numbers[position * width..][columns.clone()].into()),
-                        columns,
-                    };
-                    let edits = match hook {
-                        Hook::Z => {
-                            (0..case.clean_ids.len()).map(|i| at(i, column * head..(column + 1) * head)).collect()
-                        }
-                        _ => vec![at(column, 0..width)],
-                    };
-                    let edits = Edits::new(edits, config).unwrap();
-                    // From this layer on: those below are as they were.
-                    let mut cache = model.new_cache();
-                    let x = model.forward_from((layer, residual), &[(3, &case.corrupt_ids)], &mut cache, &edits);
-                    let from = to_host(&model.logits(&model.final_norm(&x.unwrap()).unwrap()).unwrap()).unwrap();
-                    assert_close(&[difference(&from)], &[*expected], TOLERANCE, &format!("{name}, {point}, {column}"));
-                    assert_eq!(cache.len(3), 0);
+                for (position, value) in values.iter().enumerate() {
+                    let change = Change::Set(numbers[position * width..][..width].into());
+                    let edit = Edit { point, row: None, position: Some(position), columns: 0..width, change };
+                    let all = logits(&model.with_edits(Edits::new(vec![edit], config).unwrap()), corrupt_ids);
+                    let last = &all[all.len() - config.vocab_size..];
+                    assert_eq!(*value, last[*answer_id as usize] - last[*against_id as usize], "{name}, {point}");
                 }
             }
         }

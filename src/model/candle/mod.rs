@@ -109,7 +109,7 @@ impl Network for CandleNetwork {
     ) -> Result<Tensor> {
         let mut pass = Pass::begin(cache.own()?, inputs)?;
         let mut x = match start {
-            Some(start) => start.residual.clone(),
+            Some(start) => start.residual.to_device(&self.place.device)?.to_dtype(self.place.dtype)?,
             None => {
                 let ids: Vec<u32> = inputs.iter().flat_map(|(_, ids)| *ids).copied().collect();
                 let positions = pass.segments().iter().flat_map(|s| s.past..s.total()).map(|at| at as u32);

@@ -6,6 +6,7 @@
 
 pub mod generate;
 mod packed;
+pub mod patch;
 pub mod score;
 #[cfg(feature = "serve")]
 pub mod serve;

@@ -56,7 +56,7 @@ fn one(model: &str, head: &HeadRecord, labels: &[String]) -> Picture {
     let mut picture = Picture::new(&title, &subtitle, left + n * cell + MARGIN, top + n * cell + FOOT);
     let scale = Scale::of(std::slice::from_ref(head));
     let shades = scale.shades(head);
-    picture.cells(left, top, cell, cell, &shades);
+    picture.cells("cell", (left, top), (cell, cell), &shades);
     picture.beside(left, top, cell, labels, ticks);
     if lying {
         for (i, label) in labels.iter().enumerate() {
@@ -100,7 +100,7 @@ fn layer(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
         let above = if i < across { side } else { 0.0 };
         picture.label(x, y - above - 11.0, &format!("head {}", head.head), "muted", 12.0, Anchor::Start);
         picture.outline("frame", x, y, panel, panel);
-        picture.cells(x, y, cell, cell, &scale.shades(head));
+        picture.cells("cell", (x, y), (cell, cell), &scale.shades(head));
         if i < across {
             picture.above(x, y, cell, labels, ticks);
         }
@@ -144,7 +144,7 @@ fn all(model: &str, heads: &[HeadRecord], labels: &[String]) -> Picture {
             picture.beside(x, y, cell, labels, ticks);
         }
         picture.outline("frame", x, y, panel, panel);
-        picture.cells(x, y, cell, cell, &scale.shades(head));
+        picture.cells("cell", (x, y), (cell, cell), &scale.shades(head));
     }
     scale.key(&mut picture);
     picture

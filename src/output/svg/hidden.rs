@@ -28,7 +28,7 @@ pub fn draw(model: &str, states: &[HiddenRecord], labels: &[String]) -> Picture 
     let scale = Scale::of(states);
     let shades: Vec<Vec<f32>> =
         states.iter().map(|state| state.norms.iter().map(|norm| scale.shade(*norm)).collect()).collect();
-    picture.cells(left, top, width, height, &shades);
+    picture.cells("cell", (left, top), (width, height), &shades);
     if few {
         for (i, label) in labels.iter().enumerate() {
             picture.label(left + (i as f64 + 0.5) * width, top - 16.0, label, "ink", size, Anchor::Middle);

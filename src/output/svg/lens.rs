@@ -65,7 +65,7 @@ impl Grid<'_> {
         }
         let probs = |layer: &LensRecord| layer.positions[positions.clone()].iter().map(|p| p.top[0].prob).collect();
         let shades: Vec<Vec<f32>> = self.layers.iter().map(probs).collect();
-        picture.cells(left, top, self.width, ROW, &shades);
+        picture.cells("cell", (left, top), (self.width, ROW), &shades);
         for (y, (layer, said)) in self.layers.iter().zip(&self.said).enumerate() {
             let at = top + y as f64 * ROW;
             picture.label(left - 10.0, at + ROW / 2.0, &state_name(&layer.name), "muted", 12.0, Anchor::End);

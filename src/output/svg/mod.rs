@@ -5,7 +5,9 @@
 mod attention;
 mod hidden;
 mod lens;
+mod patch;
 mod png;
+mod signed;
 mod style;
 
 use std::fmt::Write;
@@ -18,6 +20,7 @@ use svg::node::element;
 use unicode_width::UnicodeWidthStr;
 
 pub use self::attention::check as check_attention;
+pub use self::patch::write as write_patch;
 use super::tokens::Notation;
 use super::trace::TraceRecord;
 use crate::cli::Theme;
@@ -31,6 +34,11 @@ pub fn write(path: &Path, record: &TraceRecord, notation: Notation<'_>, theme: T
         TraceRecord { hidden: Some(states), .. } => hidden::draw(&record.model, states, &labels),
         _ => return Err(Error::Usage("--svg has no view to draw".into()).into()),
     };
+    save(path, picture, theme)
+}
+
+/// Writes a picture.
+fn save(path: &Path, picture: Picture, theme: Theme) -> Result<()> {
     let picture = picture.finish(theme);
     match is_png(path) {
         true => super::write_file(path, &png::rendered(&picture)?),
@@ -38,8 +46,20 @@ pub fn write(path: &Path, record: &TraceRecord, notation: Notation<'_>, theme: T
     }
 }
 
+/// Checks that the picture can have its colours.
+///
+/// # Errors
+/// If pixels are to follow the viewer.
+pub fn check_theme(path: Option<&Path>, theme: Theme) -> Result<()> {
+    if theme == Theme::Auto && path.is_some_and(is_png) {
+        let message = "--theme auto: a PNG cannot follow the viewer; choose light or dark, or write .svg";
+        return Err(Error::Usage(message.into()).into());
+    }
+    Ok(())
+}
+
 /// Whether a picture of this name is made of pixels.
-pub fn is_png(path: &Path) -> bool {
+fn is_png(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
 }
 
@@ -146,7 +166,7 @@ impl Picture {
 
     /// Cells of equal size, each with a shade from 0 to 1. Cells of equal shade share a path, and neighbours in a row a
     /// rectangle, so that even a map of a hundred thousand cells can be opened.
-    fn cells(&mut self, left: f64, top: f64, width: f64, height: f64, rows: &[Vec<f32>]) {
+    fn cells(&mut self, class: &str, (left, top): (f64, f64), (width, height): (f64, f64), rows: &[Vec<f32>]) {
         const STEPS: usize = 50;
         let step = |shade: f32| (shade.clamp(0.0, 1.0) * STEPS as f32).round() as usize;
         let mut paths = vec![String::new(); STEPS + 1];
@@ -169,16 +189,28 @@ impl Picture {
         }
         for (step, path) in paths.into_iter().enumerate().skip(1).filter(|(_, path)| !path.is_empty()) {
             let opacity = step as f64 / STEPS as f64;
-            self.add(element::Path::new().set("class", "cell").set("fill-opacity", opacity).set("d", path));
+            self.add(element::Path::new().set("class", class).set("fill-opacity", opacity).set("d", path));
         }
     }
 
     /// The key at the bottom of the picture: a ramp of shades with the meaning of some of them, and a remark.
     fn key(&mut self, ticks: &[(f32, String)], remark: &str) {
+        self.ramp(&[("shade", 0.0, 0.0), ("shade", 1.0, 1.0)], ticks, remark);
+    }
+
+    /// The key of a grid of both signs: what shades of -1, 0 and 1 mean.
+    fn signed_key(&mut self, [least, none, most]: &[String; 3], remark: &str) {
+        let stops =
+            [("shade against", 0.0, 1.0), ("shade against", 0.5, 0.0), ("shade", 0.5, 0.0), ("shade", 1.0, 1.0)];
+        self.ramp(&stops, &[(0.0, least.clone()), (0.5, none.clone()), (1.0, most.clone())], remark);
+    }
+
+    /// A ramp of shades through `stops`: class, offset and opacity.
+    fn ramp(&mut self, stops: &[(&str, f64, f64)], ticks: &[(f32, String)], remark: &str) {
         let (x, y, width, height) = (MARGIN + 14.0, self.height - MARGIN - 32.0, 240.0, 12.0);
-        let stop =
-            |offset: f64| element::Stop::new().set("class", "shade").set("offset", offset).set("stop-opacity", offset);
-        let ramp = element::LinearGradient::new().set("id", "ramp").add(stop(0.0)).add(stop(1.0));
+        let ramp = stops.iter().fold(element::LinearGradient::new().set("id", "ramp"), |ramp, (class, at, opacity)| {
+            ramp.add(element::Stop::new().set("class", *class).set("offset", *at).set("stop-opacity", *opacity))
+        });
         self.add(element::Definitions::new().add(ramp));
         let bar = element::Rectangle::new()
             .set("fill", "url(#ramp)")

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{BatchSizeArg, Format, MANY, ModelArgs, PiecesArg, TextArgs, TextsArgs, number};
+use super::{
+    AttributionArgs, BatchSizeArg, Format, HeadsArgs, MANY, ModelArgs, PiecesArg, TextArgs, TextsArgs, number,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -15,7 +17,9 @@ use super::{BatchSizeArg, Format, MANY, ModelArgs, PiecesArg, TextArgs, TextsArg
   gpt2 trace --model demo \"Once upon a time\" --html inside.html
   gpt2 trace --model demo \"Once upon a time\" --save activations.npz
   gpt2 trace --model demo --lines texts.txt --shapes
-  gpt2 trace --model demo \"Once upon a time\" --repeat 3")]
+  gpt2 trace --model demo \"Once upon a time\" --repeat 3
+  gpt2 trace --model demo \"Once upon a\" --attribute \" time\" --against \" king\"
+  gpt2 trace --model demo --heads")]
 pub struct TraceArgs {
     #[command(flatten)]
     pub text: TextArgs,
@@ -36,13 +40,17 @@ pub struct TraceArgs {
     pub head: Option<usize>,
     /// Show only the shapes of a batch: ids, hidden states, attention, logits
     #[arg(long, help_heading = "View")]
-    #[arg(conflicts_with_all = ["pieces", "hidden", "attention", "lens", "layer", "head", "svg", "html", "save", "repeat", "output"])]
+    #[arg(conflicts_with_all = ["pieces", "hidden", "attention", "lens", "layer", "head", "svg", "html", "save", "repeat", "attribute", "output"])]
     pub shapes: bool,
     /// Run N times and say whether every bit is the same
     ///
     /// Those of all activations and logits.
     #[arg(long, value_name = "N", value_parser = number::whole::<usize>(1..=1000), help_heading = "View")]
     pub repeat: Option<usize>,
+    #[command(flatten)]
+    pub attribution: AttributionArgs,
+    #[command(flatten)]
+    pub heads: HeadsArgs,
     #[command(flatten)]
     pub model: ModelArgs,
     /// Draw the view as a picture, SVG or PNG

@@ -1,5 +1,8 @@
 //! `gpt2 trace`: what happens inside the network.
 
+mod attribution;
+mod heads;
+
 use std::ops::Range;
 use std::path::Path;
 
@@ -11,10 +14,12 @@ use gpt2::error::tokens_text;
 use gpt2::memory;
 use gpt2::model::Packing;
 
+use self::attribution::Question;
 use super::load::Loaded;
 use super::rows::{self, Batch, Input, together};
 use super::{check_context, require_memory, shapes};
 use crate::cli::{Format, Prompt, TraceArgs, Verbosity};
+use crate::output::attribution::AttributionRecord;
 use crate::output::trace::{
     BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, RepeatRecord, TraceRecord,
 };
@@ -30,6 +35,9 @@ const LENS_TOP: usize = 5;
 const MOST_WEIGHTS: usize = 16_000_000;
 
 pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
+    if args.heads.heads {
+        return heads::run(args, verbosity);
+    }
     let views = Views::of(args)?;
     args.pieces.check(args.texts.is_for_people(args.format))?;
     [&args.svg, &args.html, &args.save].into_iter().try_for_each(|path| check_folder(path.as_deref()))?;
@@ -38,12 +46,16 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
         Some(input) => Work::Batch(input),
         None => Work::Single(args.text.prompt()?),
     };
-    let loaded = Loaded::load(&args.model, Packing::Later, verbosity)?;
+    let loaded = match args.attribution.attribute {
+        Some(_) => Loaded::load_with_hooks(&args.model, Packing::Later, verbosity)?,
+        None => Loaded::load(&args.model, Packing::Later, verbosity)?,
+    };
     let config = loaded.model.config();
     let layers = selected(args.layer, config.n_layer, "--layer")?;
     let heads = selected(args.head, config.n_head, "--head")?;
     let format = args.format.unwrap_or_default();
-    let tracer = Tracer { args, loaded: &loaded, views, layers, heads, verbosity };
+    let question = Question::of(&args.attribution, &loaded)?;
+    let tracer = Tracer { args, loaded: &loaded, views, layers, heads, question, verbosity };
     match work {
         Work::Single(prompt) if args.shapes => shapes::of_text(&loaded, &prompt, &args.text, format, verbosity),
         Work::Batch(input) if args.shapes => shapes::of_rows(&loaded, input, &args.text, format, verbosity),
@@ -64,6 +76,7 @@ struct Views {
     hidden: bool,
     attention: bool,
     lens: bool,
+    attribution: bool,
     /// Whether the flags name them, so that they are no default.
     are_chosen: bool,
     /// Whether the lens is about the last position only.
@@ -71,7 +84,10 @@ struct Views {
 }
 
 impl Views {
-    const ALL: Self = Self { hidden: true, attention: true, lens: true, are_chosen: true, is_overview: false };
+    /// Those of a page.
+    fn of_page(self) -> Self {
+        Self { hidden: true, attention: true, lens: true, are_chosen: true, is_overview: false, ..self }
+    }
 
     /// What a picture of the one view shows, with this many heads.
     fn picture(self, heads: usize) -> String {
@@ -79,24 +95,28 @@ impl Views {
             Self { attention: true, .. } if heads == 1 => "a picture of the attention of one head".to_owned(),
             Self { attention: true, .. } => format!("a picture of the attention of {heads} heads"),
             Self { lens: true, .. } => "a picture of the logit lens".to_owned(),
+            Self { attribution: true, .. } => "a picture of what made the logit".to_owned(),
             _ => "a picture of the hidden states".to_owned(),
         }
     }
 
     fn of(args: &TraceArgs) -> Result<Self> {
         let attention = args.attention || ((args.layer.is_some() || args.head.is_some()) && args.html.is_none());
-        let are_chosen = args.hidden || attention || args.lens || args.repeat.is_some();
+        let attribution = args.attribution.attribute.is_some();
+        let are_chosen = args.hidden || attention || args.lens || attribution || args.repeat.is_some();
         if !are_chosen && args.texts.is_for_people(args.format) && args.svg.is_none() {
             let is_shown = args.save.is_none() && args.html.is_none();
-            return Ok(Self { hidden: false, attention: is_shown, lens: is_shown, are_chosen, is_overview: true });
+            let lens = is_shown;
+            return Ok(Self { hidden: false, attention: is_shown, lens, attribution, are_chosen, is_overview: true });
         }
-        let hidden = args.hidden || !(attention || args.lens || args.repeat.is_some());
-        if args.svg.is_some() && [hidden, attention, args.lens].into_iter().filter(|view| *view).count() > 1 {
-            let message = "--svg draws one view: choose one of --hidden, --attention and --lens";
+        let hidden = args.hidden || !(attention || args.lens || attribution || args.repeat.is_some());
+        let views = [hidden, attention, args.lens, attribution];
+        if args.svg.is_some() && views.into_iter().filter(|view| *view).count() > 1 {
+            let message = "--svg draws one view: choose one of --hidden, --attention, --lens and --attribute";
             return Err(Error::Usage(message.into()).into());
         }
         svg::check_theme(args.svg.as_deref(), args.theme)?;
-        Ok(Self { hidden, attention, lens: args.lens, are_chosen, is_overview: false })
+        Ok(Self { hidden, attention, lens: args.lens, attribution, are_chosen, is_overview: false })
     }
 
     /// Drops the other views of a record.
@@ -133,6 +153,7 @@ struct Tracer<'a> {
     views: Views,
     layers: Range<usize>,
     heads: Range<usize>,
+    question: Option<Question>,
     verbosity: Verbosity,
 }
 
@@ -159,8 +180,10 @@ impl Tracer<'_> {
         }
         let tokenizer = self.loaded.tokenizer.as_ref();
         let notation = self.loaded.notation(self.args.pieces.pieces);
-        let views = if self.args.html.is_some() { Views::ALL } else { self.views_of(ids.len()) };
+        let views = self.views_of(ids.len());
+        let views = if self.args.html.is_some() { views.of_page() } else { views };
         let mut record = self.record(&ids, activations, views, repeat)?;
+        record.attribution = self.attributions(&[&ids])?.pop();
         if let Some(path) = &self.args.html {
             html::trace::write(path, &record, tokenizer)?;
             self.views.keep(&mut record);
@@ -187,7 +210,8 @@ impl Tracer<'_> {
         let Views { hidden, attention, lens, .. } = self.views;
         let shown = serde_json::json!({
             "hidden": hidden, "attention": attention, "lens": lens, "layer": args.layer, "head": args.head,
-            "repeat": args.repeat,
+            "repeat": args.repeat, "attribute": args.attribution.attribute, "against": args.attribution.against,
+            "position": args.attribution.position,
         });
         settings.parameters.extend(shown.as_object().cloned().unwrap_or_default());
         let is_text = texts.is_text(args.format.map(|format| format == Format::Text));
@@ -222,12 +246,29 @@ impl Tracer<'_> {
     fn records(&self, texts: &[Vec<u32>]) -> Result<Vec<TraceRecord>> {
         let ids: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
         let runs = self.run(&ids)?.into_iter().zip(texts);
-        runs.map(|((activations, repeat), ids)| self.record(ids, activations, self.views_of(ids.len()), repeat))
-            .collect()
+        let record = |((activations, repeat), ids): ((_, _), &Vec<u32>)| {
+            self.record(ids, activations, self.views_of(ids.len()), repeat)
+        };
+        let mut records = runs.map(record).collect::<Result<Vec<_>>>()?;
+        for (record, attribution) in records.iter_mut().zip(self.attributions(&ids)?) {
+            record.attribution = Some(attribution);
+        }
+        Ok(records)
+    }
+
+    /// What made the logit that is asked about, in each of the texts; nothing if none is.
+    fn attributions(&self, texts: &[&[u32]]) -> Result<Vec<AttributionRecord>> {
+        self.question.as_ref().map_or(Ok(vec![]), |question| question.answer(self.loaded, texts))
     }
 
     /// Runs the texts, as often as is asked for; what comes of each text is that of the first run.
     fn run(&self, texts: &[&[u32]]) -> Result<Vec<(Activations, Option<RepeatRecord>)>> {
+        let Views { hidden, attention, lens, .. } = self.views;
+        let args = self.args;
+        if !(hidden || attention || lens || args.html.is_some() || args.save.is_some() || args.repeat.is_some()) {
+            // What made a logit is found in a pass of its own.
+            return Ok(texts.iter().map(|_| (Activations::default(), None)).collect());
+        }
         let all = 0..self.loaded.model.config().n_layer;
         let recorded = match () {
             () if self.args.save.is_some() || self.args.repeat.is_some() => all,
@@ -272,14 +313,11 @@ impl Tracer<'_> {
         let from = if views.is_overview { ids.len() - 1 } else { 0 };
         let lens = || lens_at(&self.loaded.model, &activations, from..ids.len(), LENS_TOP);
         Ok(TraceRecord {
-            model: self.loaded.name.clone(),
-            settings: self.loaded.record_settings([]),
-            ids: ids.to_vec(),
-            tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
             repeat,
             hidden: views.hidden.then(|| hidden(&activations)).transpose()?,
             attention,
             lens: if views.lens { Some(lens()?.iter().map(|layer| self.lens(layer, from)).collect()) } else { None },
+            ..bare_record(ids, self.loaded)
         })
     }
 
@@ -305,6 +343,17 @@ impl Tracer<'_> {
             outcome_prob: reading.outcome,
         };
         LensRecord { name: layer.name.clone(), positions: layer.positions.iter().enumerate().map(reading).collect() }
+    }
+}
+
+/// A record without any view.
+fn bare_record(ids: &[u32], loaded: &Loaded) -> TraceRecord {
+    TraceRecord {
+        model: loaded.name.clone(),
+        settings: loaded.record_settings([]),
+        ids: ids.to_vec(),
+        tokens: ids.iter().map(|id| loaded.token_text(*id)).collect(),
+        ..TraceRecord::default()
     }
 }
 

@@ -25,6 +25,7 @@ mod html;
 mod hub;
 mod info;
 mod inputs;
+mod inside;
 #[cfg(unix)]
 mod json_page;
 #[cfg(target_os = "linux")]

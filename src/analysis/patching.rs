@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::{Change, Edit, Edits, Gpt2, Hook, HookPoint, KvCache, Trace, select_rows, to_host};
 
@@ -44,6 +45,12 @@ impl Over {
             Self::MlpOut => "mlp_out",
             Self::Heads => "heads",
         }
+    }
+
+    /// How many runs a sweep over prompts of `tokens` tokens is.
+    #[must_use]
+    pub fn runs(self, config: &Config, tokens: usize) -> usize {
+        config.n_layer * if self == Self::Heads { config.n_head } else { tokens }
     }
 
     fn hook(self) -> Hook {
@@ -91,7 +98,7 @@ pub fn bytes(model: &Gpt2, tokens: usize) -> u64 {
     numbers * size_of::<f32>() as u64 + pass + rows * config.vocab_size as u64 * size_of::<f32>() as u64
 }
 
-/// Patches every layer at every position (or every head). `progress` is told the number of finished layers.
+/// Patches every layer at every position (or every head). `progress` is told how many more runs are finished.
 ///
 /// # Errors
 /// [`Error::Usage`] for prompts of unequal length, and prompts or tokens that the model cannot take; those of
@@ -117,7 +124,7 @@ pub fn sweep(model: &Gpt2, question: &Question<'_>, over: Over, progress: &mut d
     let x = model.forward(&[(0, corrupt)], &mut cache, Some(&mut of_corrupt))?;
     let corrupt_value = differences(model, question, &x, &[corrupt.len() as u32 - 1])?[0];
 
-    let mut patcher = Patcher { model, question, over, cache };
+    let mut patcher = Patcher { model, question, over, cache, progress };
     let mut values = vec![];
     for layer in layers {
         let take = |trace: &mut Trace, hook| match trace.take(layer, hook).pop() {
@@ -128,7 +135,6 @@ pub fn sweep(model: &Gpt2, question: &Question<'_>, over: Over, progress: &mut d
         let residual = take(&mut of_corrupt, Hook::ResidPre)?;
         let corrupt = if over == Over::ResidPre { residual.clone() } else { take(&mut of_corrupt, over.hook())? };
         values.push(patcher.layer(layer, &Activations { clean, corrupt, residual }, corrupt_value)?);
-        progress(layer + 1);
     }
     Ok(Sweep { clean: clean_value, corrupt: corrupt_value, values })
 }
@@ -148,6 +154,7 @@ struct Patcher<'a> {
     over: Over,
     /// Row 0 holds the corrupt prompt.
     cache: KvCache,
+    progress: &'a mut dyn FnMut(usize),
 }
 
 /// A run: the positions from `start` on, with what is put into them.
@@ -180,6 +187,7 @@ impl Patcher<'_> {
                 changed.push((i, run));
             }
         }
+        (self.progress)(values.len() - changed.len());
         let mut rest = &changed[..];
         while !rest.is_empty() {
             let mut positions = 0;
@@ -192,6 +200,7 @@ impl Patcher<'_> {
             for ((i, _), value) in now.iter().zip(self.run(layer, activations, now)?) {
                 values[*i] = value;
             }
+            (self.progress)(now.len());
             rest = later;
         }
         Ok(values)

@@ -41,8 +41,9 @@ pub fn run(args: &PatchArgs, verbosity: Verbosity) -> Result<()> {
     let fitting = |tokens| format!("prompts of {}", tokens_text(tokens));
     require_memory(&what, clean.len(), |tokens| patching::bytes(&loaded.model, tokens), fitting)?;
 
-    let bar = progress::bar("layers", loaded.model.config().n_layer as u64, verbosity.quiet)?;
-    let found = sweep(&loaded.model, &question, args.over, &mut |layers| bar.set_position(layers as u64))?;
+    let runs = args.over.runs(loaded.model.config(), clean.len());
+    let bar = progress::bar("runs", runs as u64, verbosity.quiet)?;
+    let found = sweep(&loaded.model, &question, args.over, &mut |runs| bar.inc(runs as u64))?;
     bar.finish_and_clear();
     let record = PatchRecord {
         model: loaded.name.clone(),

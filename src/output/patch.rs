@@ -89,7 +89,8 @@ impl PatchRecord {
     /// A value in a cell: how far towards the clean run, in percent; or as it is, where the runs do not differ.
     pub fn shown(&self, value: f32) -> String {
         match self.normalised(value) {
-            Some(share) => format!("{:.0}%", 100.0 * share),
+            // Adding 0 makes -0 positive.
+            Some(share) => format!("{:.0}%", (100.0 * share).round() + 0.0),
             None => decimal(value, 2),
         }
     }

@@ -34,6 +34,7 @@ mod memory;
 mod newcomer;
 #[cfg(unix)]
 mod pages;
+mod patch;
 mod penalties;
 mod pictures;
 mod rows;

@@ -170,6 +170,11 @@ fn constraints_do_what_their_page_shows() {
     assert!(check_page("docs/constraints.md", |_| true) >= 7);
 }
 
+#[test]
+fn a_look_inside_shows_what_its_page_says() {
+    assert!(check_page("docs/inside.md", |_| true) >= 2);
+}
+
 /// Whether the tools of the recipes are there.
 #[track_caller]
 fn has_tools() -> bool {

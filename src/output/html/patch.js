@@ -4,7 +4,7 @@ function start(data) {
   page.append(element("p", { class: "muted" },
     "Each cell is a run of the corrupt prompt with one activation of the clean one: 0% is as the corrupt run, 100% as the clean one. Point at a cell, or move with the arrow keys."));
   const columns = data.values[0]?.length ?? 0;
-  const shown = (layer, i) => (data.shares[layer][i] === null ? data.values[layer][i].toFixed(2) : (100 * data.shares[layer][i]).toFixed(0) + "%");
+  const shown = (layer, i) => (data.shares[layer][i] === null ? data.values[layer][i].toFixed(2) : (Math.round(100 * data.shares[layer][i]) || 0) + "%");
   const table = element("table", { class: "patch", "aria-label": "patched runs: a row for each layer" });
   const head = (name, labels, other) => table.append(element("tr", {}, element("th", { scope: "row" }, name),
     ...labels.map((label, i) => element("th", { scope: "col", class: "mono" + (other && label !== other[i] ? " differs" : "") }, label))));

@@ -92,6 +92,13 @@ const SECTIONS: &[Section] = &[
             "trace -m demo --heads --length 8 --format json",
         ],
     ),
+    section(
+        "`patch`",
+        "output/patch::PatchRecord",
+        &[
+            "patch -m demo --clean \"The queen said\" --corrupt \"The king said\" --answer \" she\" --against \" he\" --format json",
+        ],
+    ),
     section("`tokenize`", "output/tokenize::TokenizeRecord", &["tokenize \"Once upon a time\" --format json"]),
     section(
         "`tokenize --merges`",

@@ -257,6 +257,14 @@ impl Pipeline {
     /// [`Error::Tokenizer`] if there is no tokenizer; [`Error::Context`] if the prompt is longer than the context; errors of
     /// the model.
     pub fn heal(&self, ids: &[u32], start: Option<u32>, special: bool) -> Result<Vec<u32>> {
+        self.heal_with(&self.model, ids, start, special)
+    }
+
+    /// As [`heal`](Self::heal), by a model that is this one with changes.
+    ///
+    /// # Errors
+    /// As [`heal`](Self::heal).
+    pub fn heal_with(&self, model: &Gpt2, ids: &[u32], start: Option<u32>, special: bool) -> Result<Vec<u32>> {
         /// What is added to the logits of tokens that begin with the last one, and to its own.
         const BIASES: (f32, f32) = (10.0, 11.0);
         let (tokenizer, vocab_size) = (self.tokenizer()?, self.model.config().vocab_size);
@@ -274,7 +282,7 @@ impl Pipeline {
         if alternatives.len() < 2 {
             return Ok(ids);
         }
-        let mut logits = Session::new(&self.model).forward(&[Input::logits(0, head)])?.logits;
+        let mut logits = Session::new(model).forward(&[Input::logits(0, head)])?.logits;
         logits::check_finite(&logits)?;
         for id in alternatives {
             logits[id as usize] += if id == *tail { BIASES.1 } else { BIASES.0 };

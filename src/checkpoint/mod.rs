@@ -26,6 +26,7 @@ mod pytorch;
 pub mod safetensors;
 mod settle;
 mod shards;
+mod steering;
 mod tensorflow;
 mod write;
 
@@ -37,6 +38,7 @@ use rustc_hash::FxHashMap;
 
 pub use settle::{Notice, PADDED_VOCABULARY};
 pub use shards::ShardIndex;
+pub use steering::SteeringVectors;
 pub use write::TensorSpec;
 
 use crate::base::{Bytes, DType};

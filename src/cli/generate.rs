@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DecodingArgs, Format, ModelArgs, PiecesArg, RawTextArg, RowArgs, SeedByArg, TextArgs, number};
+use super::{
+    DecodingArgs, Format, InterventionArgs, ModelArgs, PiecesArg, RawTextArg, RowArgs, SeedByArg, TextArgs, number,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -12,6 +14,7 @@ use super::{DecodingArgs, Format, ModelArgs, PiecesArg, RawTextArg, RowArgs, See
   gpt2 generate \"I enjoy walking\" --temperature 0.8 --top-k 50 --seed 1
   gpt2 generate \"The theory is\" --num-beams 4 --num-return-sequences 2
   gpt2 generate \"Once upon a time\" --temperature 0.8 --html choices.html
+  gpt2 generate --model demo \"The wolf\" --steer-from \"a good king\" --steer-against \"a bad king\"@3
   gpt2 generate --ids \"464 4583 286\" --format json
   gpt2 generate --input prompts.jsonl --output results.jsonl --resume
   echo \"Once upon a\" | gpt2 generate --model demo")]
@@ -30,6 +33,8 @@ pub struct GenerateArgs {
     /// top_k 50 unless it says otherwise)
     #[arg(long, help_heading = "Decoding")]
     pub generation_config: bool,
+    #[command(flatten)]
+    pub interventions: InterventionArgs,
     #[command(flatten)]
     pub model: ModelArgs,
     /// Leave the prompt out of the output

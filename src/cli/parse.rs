@@ -89,7 +89,8 @@ fn with_any_value(argument: Arg) -> Arg {
         return argument;
     }
     let kind = argument.get_value_names().and_then(|names| names.first().cloned());
-    let is_text = matches!(kind.as_deref(), Some("TEXT" | "IDS" | "IDS=B" | "ID=B" | "RE" | "START,FACTOR" | "G"));
+    let is_text =
+        matches!(kind.as_deref(), Some("TEXT" | "TEXT@L" | "IDS" | "IDS=B" | "ID=B" | "RE" | "START,FACTOR" | "G"));
     let needs_value = argument.get_num_args().is_none_or(|values| values.min_values() > 0);
     if is_text && needs_value && !argument.is_positional() {
         // What follows a flag for text is text: a script with `--prompt "$X"` must not depend on what X begins with.

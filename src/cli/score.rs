@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Format, MANY, ModelArgs, PiecesArg, TextArgs, TextsArgs, number};
+use super::{Format, InterventionArgs, MANY, ModelArgs, PiecesArg, TextArgs, TextsArgs, number};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -46,6 +46,8 @@ pub struct ScoreArgs {
     /// Tokens in a window of --stride or --rolling [default: the model's context]
     #[arg(long, value_name = "C", help_heading = "Protocol", value_parser = number::whole::<usize>(1..))]
     pub window: Option<usize>,
+    #[command(flatten)]
+    pub interventions: InterventionArgs,
     #[command(flatten)]
     pub model: ModelArgs,
     #[command(flatten)]

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{BatchSizeArg, Format, MANY, ModelArgs, PiecesArg, ProcessorArgs, TextArgs, TextsArgs, number};
+use super::{
+    BatchSizeArg, Format, InterventionArgs, MANY, ModelArgs, PiecesArg, ProcessorArgs, TextArgs, TextsArgs, number,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -14,6 +16,7 @@ use super::{BatchSizeArg, Format, MANY, ModelArgs, PiecesArg, ProcessorArgs, Tex
   gpt2 topk --model demo \"Once upon a\" -k 3 --tree 3
   gpt2 topk --model demo \"Once upon a\" --append 5
   gpt2 topk --model demo --lines texts.txt --shapes
+  gpt2 topk --model demo \"The king and the queen\" --ablate 0.1 --ablate 2.mlp=mean
   gpt2 topk \"The theory of relativity is\" --temperature 0.7 --top-p 0.9
   gpt2 topk \"The capital of France is\" --token \" Paris\" --token \" London\"")]
 pub struct TopkArgs {
@@ -46,8 +49,10 @@ pub struct TopkArgs {
     #[arg(help_heading = "View", long, value_name = "N", conflicts_with_all = ["all", "position", "tree"], value_parser = number::whole::<usize>(1..))]
     pub append: Option<usize>,
     /// Show only the shapes of a batch: ids, hidden states, attention, logits
-    #[arg(help_heading = "View", long, conflicts_with_all = ["pieces", "all", "position", "tree", "append", "token", "html", "output"])]
+    #[arg(help_heading = "View", long, conflicts_with_all = ["pieces", "all", "position", "tree", "append", "token", "html", "output", "ablate", "steer", "steer_from"])]
     pub shapes: bool,
+    #[command(flatten)]
+    pub interventions: InterventionArgs,
     #[command(flatten)]
     pub model: ModelArgs,
     /// Also write a page for the browser; needs --all

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{
-    AttributionArgs, BatchSizeArg, Format, HeadsArgs, MANY, ModelArgs, PiecesArg, TextArgs, TextsArgs, number,
+    AttributionArgs, BatchSizeArg, Format, HeadsArgs, InterventionArgs, MANY, ModelArgs, PiecesArg, TextArgs,
+    TextsArgs, number,
 };
 
 #[derive(Debug, Args)]
@@ -40,7 +41,7 @@ pub struct TraceArgs {
     pub head: Option<usize>,
     /// Show only the shapes of a batch: ids, hidden states, attention, logits
     #[arg(long, help_heading = "View")]
-    #[arg(conflicts_with_all = ["pieces", "hidden", "attention", "lens", "layer", "head", "svg", "html", "save", "repeat", "attribute", "output"])]
+    #[arg(conflicts_with_all = ["pieces", "hidden", "attention", "lens", "layer", "head", "svg", "html", "save", "repeat", "attribute", "output", "ablate", "steer", "steer_from"])]
     pub shapes: bool,
     /// Run N times and say whether every bit is the same
     ///
@@ -51,6 +52,8 @@ pub struct TraceArgs {
     pub attribution: AttributionArgs,
     #[command(flatten)]
     pub heads: HeadsArgs,
+    #[command(flatten)]
+    pub interventions: InterventionArgs,
     #[command(flatten)]
     pub model: ModelArgs,
     /// Draw the view as a picture, SVG or PNG

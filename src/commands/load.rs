@@ -19,6 +19,7 @@ use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
 use serde_json::Value;
 
 use super::download_bar::DownloadBar;
+use super::interventions::Changed;
 use super::rows::Settings;
 use super::settings;
 use crate::cli::{ModelArgs, Prompt, RowArgs, TextArgs, TokenizerArgs, Verbosity};
@@ -28,7 +29,7 @@ use crate::output::tokens::Notation;
 
 /// A model ready to run.
 pub struct Loaded {
-    pipeline: Pipeline,
+    pub(super) pipeline: Pipeline,
     /// What to say about the start of texts, once.
     start_note: Cell<Option<String>>,
     /// Seconds from the command line to here.
@@ -37,7 +38,9 @@ pub struct Loaded {
     fingerprint: String,
     tokenizer_files: TokenizerFiles,
     /// What every record says about itself.
-    settings: SettingsRecord,
+    pub(super) settings: SettingsRecord,
+    /// What is changed inside the network.
+    pub(super) changed: Changed,
 }
 
 impl Loaded {
@@ -161,7 +164,8 @@ impl Loaded {
         Self::load_for(args, packing, true, verbosity)
     }
 
-    fn load_for(args: &ModelArgs, packing: Packing, hooks: bool, verbosity: Verbosity) -> Result<Self> {
+    /// The same with or without those `hooks`.
+    pub fn load_for(args: &ModelArgs, packing: Packing, hooks: bool, verbosity: Verbosity) -> Result<Self> {
         let start = Instant::now();
         let backend = args.device.open()?;
         let device = backend.name();
@@ -176,7 +180,8 @@ impl Loaded {
         }
         let settings = settings::of(args, &opened, &pipeline.model, device, &fingerprint);
         let tokenizer_files = opened.tokenizer;
-        Ok(Self { pipeline, start_note: Cell::new(start_note), load_s, fingerprint, tokenizer_files, settings })
+        let (start_note, changed) = (Cell::new(start_note), Changed::default());
+        Ok(Self { pipeline, start_note, load_s, fingerprint, tokenizer_files, settings, changed })
     }
 
     /// What a result is made with, including `parameters`. Flags about its text show in its ids.
@@ -326,13 +331,15 @@ impl Loaded {
 
     /// What the results of a run over rows depend on, besides the rows and `parameters`.
     pub fn settings(&self, subcommand: &str, model: &ModelArgs, text: &TextArgs, rows: &RowArgs) -> Settings {
-        let parameters = serde_json::json!({
+        let flags = serde_json::json!({
             "dtype": model.dtype.map(FloatType::name),
             "quantize": model.quantize.map(|format| format.dtype().to_string().to_lowercase()),
             "bos": text.bos,
             "no_special": text.no_special,
             "keep": rows.keep,
         });
+        let mut parameters = flags.as_object().cloned().unwrap_or_default();
+        parameters.extend(self.changed.parameters.clone());
         Settings {
             subcommand: subcommand.to_owned(),
             model: self.name.clone(),
@@ -340,7 +347,7 @@ impl Loaded {
             weights: self.fingerprint.clone(),
             tokenizer: self.tokenizer_files.fingerprint(),
             seed: 0,
-            parameters: parameters.as_object().cloned().unwrap_or_default(),
+            parameters,
         }
     }
 

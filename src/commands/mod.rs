@@ -8,6 +8,7 @@ mod decompress;
 mod download_bar;
 mod generate;
 mod info;
+mod interventions;
 mod load;
 mod patch;
 mod progress;

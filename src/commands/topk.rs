@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::{Result, bail};
 use gpt2::Error;
 use gpt2::analysis::next_token::{
-    self, Candidate, MOST_NODES, NextToken, Node, Query, append_best, next_tokens_of, node_count, tree,
+    self, Candidate, MOST_NODES, NextToken, Node, Query, append_best, next_tokens, next_tokens_of, node_count, tree,
 };
 use gpt2::base::math;
 use gpt2::decode::{GenerationConfig, Processors};
@@ -15,6 +15,7 @@ use gpt2::memory;
 use gpt2::model::Packing;
 use serde_json::Value;
 
+use super::interventions::Changes;
 use super::load::Loaded;
 use super::progress::bar;
 use super::rows::{self, Allowed, Batch, Input, Row, together};
@@ -40,7 +41,10 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
         None if args.keep_newline => Work::Single(args.text.prompt()?),
         None => Work::Single(args.text.prompt_without_newline()?),
     };
-    let loaded = Loaded::load(&args.model, Packing::Later, verbosity)?;
+    let changes = Changes::read(&args.interventions)?;
+    let loaded = Loaded::load_for(&args.model, Packing::Later, changes.are_any(), verbosity)?;
+    let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
+    let loaded = loaded.with_changes(changes, &args.text, is_said)?;
     let format = args.format.unwrap_or_default();
     match work {
         Work::Single(prompt) if args.shapes => shapes::of_text(&loaded, &prompt, &args.text, format, verbosity),
@@ -200,7 +204,15 @@ impl<'a> Topk<'a> {
                 let wanted = texts.iter().map(|ids| Ok((&ids[..], wanted_positions(self.args, ids.len())?)));
                 let wanted = wanted.collect::<Result<Vec<_>>>()?;
                 self.require(wanted.iter().map(|(_, positions)| (positions.end, positions.len())))?;
-                let found = next_tokens_of(&self.loaded.model, &wanted, &self.query)?;
+                let found = match self.loaded.is_changed_by_text() {
+                    false => next_tokens_of(&self.loaded.model, &wanted, &self.query)?,
+                    true => {
+                        let of_text = |(text, (ids, positions)): (&Vec<u32>, &(&[u32], Range<usize>))| {
+                            Ok(next_tokens(&self.loaded.model_for(text)?, ids, positions.clone(), &self.query)?)
+                        };
+                        texts.iter().zip(&wanted).map(of_text).collect::<Result<_>>()?
+                    }
+                };
                 Ok(found.into_iter().zip(texts).map(|(found, ids)| self.positions(found, ids)).collect())
             }
         }
@@ -246,7 +258,7 @@ impl<'a> Topk<'a> {
         let bytes = next_token::tree_bytes(&self.loaded.model, ids.len(), depth, nodes) + records;
         memory::require_bytes(&format!("a tree {depth} levels deep"), bytes)?;
         let bar = bar("nodes", nodes, self.verbosity.quiet || nodes < MANY)?;
-        let nodes = tree(&self.loaded.model, ids, depth, &self.query, &|| bar.inc(1))?;
+        let nodes = tree(&self.loaded.model_for(ids)?, ids, depth, &self.query, &|| bar.inc(1))?;
         bar.finish_and_clear();
         let tree = nodes.into_iter().map(|node| self.node(node)).collect();
         Ok(TopkView::Tree(TreeRecord {
@@ -267,7 +279,7 @@ impl<'a> Topk<'a> {
             )));
         }
         self.require([(ids.len() + count, count)].into_iter())?;
-        let found = append_best(&self.loaded.model, ids, count, &self.query)?;
+        let found = append_best(&self.loaded.model_for(ids)?, ids, count, &self.query)?;
         let mut all_ids = ids.to_vec();
         all_ids.extend(found.iter().filter_map(|next| next.best.first()).map(|best| best.id));
         let step = |(i, next): (usize, NextToken)| {

@@ -15,6 +15,7 @@ use gpt2::memory;
 use gpt2::model::Packing;
 
 use self::attribution::Question;
+use super::interventions::Changes;
 use super::load::Loaded;
 use super::rows::{self, Batch, Input, together};
 use super::{check_context, require_memory, shapes};
@@ -46,10 +47,11 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
         Some(input) => Work::Batch(input),
         None => Work::Single(args.text.prompt()?),
     };
-    let loaded = match args.attribution.attribute {
-        Some(_) => Loaded::load_with_hooks(&args.model, Packing::Later, verbosity)?,
-        None => Loaded::load(&args.model, Packing::Later, verbosity)?,
-    };
+    let changes = Changes::read(&args.interventions)?;
+    let has_hooks = changes.are_any() || args.attribution.attribute.is_some();
+    let loaded = Loaded::load_for(&args.model, Packing::Later, has_hooks, verbosity)?;
+    let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
+    let loaded = loaded.with_changes(changes, &args.text, is_said)?;
     let config = loaded.model.config();
     let layers = selected(args.layer, config.n_layer, "--layer")?;
     let heads = selected(args.head, config.n_head, "--head")?;
@@ -288,7 +290,13 @@ impl Tracer<'_> {
             }
             _ => memory::require_bytes("tracing", texts.iter().map(|ids| bytes(ids.len())).sum())?,
         }
-        let pass = || Activations::record_all(model, texts, recorded.clone());
+        let pass = || match self.loaded.is_changed_by_text() {
+            false => Ok(Activations::record_all(model, texts, recorded.clone())?),
+            true => {
+                let one = |ids: &&[u32]| Ok(Activations::record(&self.loaded.model_for(ids)?, ids, recorded.clone())?);
+                texts.iter().map(one).collect::<Result<Vec<_>>>()
+            }
+        };
         let first = pass()?;
         let Some(runs) = self.args.repeat else {
             return Ok(first.into_iter().map(|activations| (activations, None)).collect());

@@ -24,7 +24,8 @@ pub struct SettingsRecord {
     /// The instruction set in use, as in `bench`.
     pub simd: &'static str,
     /// The parameters that are not at their defaults, under the names that rows give them; the seed, if something was
-    /// drawn; and what else the model is run with: an adapter, another tokenizer, an assistant model.
+    /// drawn; and what else the model is run with: an adapter, another tokenizer, an assistant model, and interventions
+    /// (`ablate`: parts with what replaces them; `steer`: files with a hash of their numbers, or texts, with layer and scale).
     #[serde(flatten)]
     pub parameters: Map<String, Value>,
 }

@@ -127,6 +127,36 @@ fn heads_need_no_text() {
     }
 }
 
+/// The parts of a run that was changed add up to its own logit.
+#[test]
+fn what_was_changed_is_a_part_of_its_own() {
+    let run = |more: &[&str]| {
+        let line = ["trace", "-m", "demo", "Once upon a", "--attribute", " time", "--format", "json"];
+        let json = gpt2(&[&line[..], more].concat()).succeeds().json();
+        let made = &json["attribution"];
+        let (sum, value) = (number(&made["sum"]), number(&made["value"]));
+        assert!((sum - value).abs() <= 1e-3 * value.abs().max(1.0), "{more:?}: {sum} is not {value}");
+        made.clone()
+    };
+    let value = |made: &Value, name: &str| {
+        let parts = made["components"].as_array().unwrap();
+        parts.iter().find(|part| part["name"] == name).map(|part| number(&part["value"]))
+    };
+    let plain = run(&[]);
+    assert!(value(&plain, "steer.3").is_none() && value(&plain, "blocks.1.attn").is_none());
+    let made = run(&["--steer-from", "king", "--steer-against", "wolf@3*0.5"]);
+    assert!(value(&made, "steer.3").is_some_and(|value| value != 0.0));
+    let made = run(&["--ablate", "1.attn", "--ablate", "0.0", "--ablate", "2.mlp"]);
+    for name in ["blocks.0.attn.head.0", "blocks.1.attn.head.1", "blocks.1.attn.bias", "blocks.1.attn", "blocks.2.mlp"]
+    {
+        assert_eq!(value(&made, name), Some(0.0), "{name}");
+    }
+    let made = run(&["--ablate", "1.attn=mean", "--ablate", "0.0=mean"]);
+    for name in ["blocks.0.attn.head.0", "blocks.1.attn"] {
+        assert!(value(&made, name).is_some_and(|value| value != 0.0), "{name}");
+    }
+}
+
 #[test]
 fn the_map_fits_the_terminal() {
     use unicode_width::UnicodeWidthStr;

@@ -26,6 +26,7 @@ mod hub;
 mod info;
 mod inputs;
 mod inside;
+mod interventions;
 #[cfg(unix)]
 mod json_page;
 #[cfg(target_os = "linux")]

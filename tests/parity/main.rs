@@ -11,4 +11,5 @@ mod device;
 mod forward;
 mod golden;
 mod inside;
+mod interventions;
 mod real;

@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 
 pub use self::place::TokenScore;
 use self::run::Run;
+use super::interventions::Interventions;
 use super::perplexity::{Window, Windows};
 use super::words::{Border, WordStarts};
 use crate::error::{Error, Result};
@@ -28,6 +29,8 @@ pub struct ScoreOptions<'w> {
     pub entropy: bool,
     /// Which tokens begin words, to report the borders of words.
     pub words: Option<&'w WordStarts>,
+    /// Changes of the model that depend on what it reads: each window then runs alone, with those for its own tokens.
+    pub interventions: Option<&'w Interventions>,
 }
 
 /// A text to score.
@@ -125,10 +128,20 @@ pub fn score(
 ) -> Result<Vec<Score>> {
     texts.iter().try_for_each(|text| check(model, *text, options))?;
     let parts: Vec<Part> = texts.iter().enumerate().flat_map(|(i, text)| parts(i, *text, options)).collect();
-    let mut run = Run::new(model, texts, options, &parts);
+    let mut scores: Vec<Score> = texts.iter().map(|text| Score::without(text.ids.len(), options)).collect();
     // What is broken off leaves tokens without scores.
-    let _ = run.all(&mut progress)?;
-    let mut scores = run.scores;
+    match options.interventions {
+        None => _ = Run::new(model, texts, options, &parts).all(&mut scores, &mut progress)?,
+        Some(interventions) => {
+            for part in &parts {
+                let model = interventions.apply(model, part.tokens(texts, model.config().n_positions))?;
+                let mut run = Run::new(&model, texts, options, std::slice::from_ref(part));
+                if run.all(&mut scores, &mut progress)?.is_break() {
+                    break;
+                }
+            }
+        }
+    }
     for (score, text) in scores.iter_mut().zip(texts) {
         let logprob = |i: usize| score.tokens[i].map(|token| f64::from(token.logprob));
         score.perplexity = options.windows.perplexity(text.ids.len(), text.given, logprob);
@@ -154,6 +167,14 @@ struct Part {
     text: usize,
     /// If it reaches one past the end of the text, the border there is wanted.
     window: Window,
+}
+
+impl Part {
+    /// The tokens of the window, of which a last one beyond the context is only scored.
+    fn tokens<'t>(&self, texts: &[Text<'t>], context: usize) -> &'t [u32] {
+        let (ids, Window { begin, end, .. }) = (texts[self.text].ids, self.window);
+        &ids[begin..end.min(ids.len()).min(begin + context)]
+    }
 }
 
 /// The windows over a text that score something.

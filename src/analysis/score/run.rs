@@ -50,7 +50,6 @@ pub(super) struct Run<'a> {
     rows: Vec<usize>,
     free: Vec<usize>,
     used: usize,
-    pub scores: Vec<Score>,
 }
 
 impl<'a> Run<'a> {
@@ -77,18 +76,21 @@ impl<'a> Run<'a> {
             free: vec![],
             used: 0,
             tree,
-            scores: texts.iter().map(|text| Score::without(text.ids.len(), options)).collect(),
         }
     }
 
-    /// Runs all windows, unless `progress` breaks it off.
-    pub fn all(&mut self, progress: &mut impl FnMut(Progress) -> ControlFlow<()>) -> Result<ControlFlow<()>> {
+    /// Runs all windows, unless `progress` breaks it off; what they tell goes to the `scores` of the texts.
+    pub fn all(
+        &mut self,
+        scores: &mut [Score],
+        progress: &mut impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
         let room = self.model.room();
         // Half of what is left: activations and logits need some, too.
         let pages = room.left.and_then(|left| (left / 2).checked_div(room.page_bytes));
         let most = pages.map_or(HELD_POSITIONS, |pages| (pages as usize).saturating_mul(self.page));
         let roots = std::mem::take(&mut self.tree.roots);
-        self.below(&roots, most.min(HELD_POSITIONS), progress)
+        self.below(&roots, most.min(HELD_POSITIONS), scores, progress)
     }
 
     /// Runs nodes whose parents are held, and all that is below them, holding no more than about `limit` positions.
@@ -96,6 +98,7 @@ impl<'a> Run<'a> {
         &mut self,
         mut nodes: &[usize],
         limit: usize,
+        scores: &mut [Score],
         progress: &mut impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         while !nodes.is_empty() {
@@ -107,7 +110,7 @@ impl<'a> Run<'a> {
                 if pass.is_empty() {
                     break;
                 }
-                self.pass(pass)?;
+                self.pass(pass, scores)?;
                 let (inner, leaves): (Vec<usize>, Vec<usize>) =
                     pass.iter().partition(|node| !self.tree.nodes[**node].children.is_empty());
                 self.release(&leaves);
@@ -119,7 +122,7 @@ impl<'a> Run<'a> {
             }
             let children: Vec<usize> =
                 held.iter().flat_map(|node| std::mem::take(&mut self.tree.nodes[*node].children)).collect();
-            if self.below(&children, left.max(limit / 4), progress)?.is_break() {
+            if self.below(&children, left.max(limit / 4), scores, progress)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
             self.release(&held);
@@ -166,7 +169,7 @@ impl<'a> Run<'a> {
     }
 
     /// Runs nodes through the network in one pass and records the scores of their tokens.
-    fn pass(&mut self, nodes: &[usize]) -> Result<()> {
+    fn pass(&mut self, nodes: &[usize], scores: &mut [Score]) -> Result<()> {
         let mut moves = vec![];
         for node in nodes {
             let row = self.free.pop().unwrap_or(self.used);
@@ -194,11 +197,11 @@ impl<'a> Run<'a> {
         // Stable: those of one distribution keep their order.
         targets.sort_by_key(|target| target.at);
         let places: Vec<&[Target]> = targets.chunk_by(|one, other| one.at == other.at).collect();
-        places.chunks(LOGIT_ROWS).try_for_each(|places| self.read(&x, places))
+        places.chunks(LOGIT_ROWS).try_for_each(|places| self.read(&x, places, scores))
     }
 
     /// Reads distributions, each in a place of `x` (N, C), and records what they say.
-    fn read(&mut self, x: &Tensor, places: &[&[Target]]) -> Result<()> {
+    fn read(&mut self, x: &Tensor, places: &[&[Target]], scores: &mut [Score]) -> Result<()> {
         let rows: Vec<u32> = places.iter().map(|targets| targets[0].at as u32).collect();
         self.model.logits_into(&self.model.final_norm(&select_rows(x, &rows)?)?, &mut self.logits)?;
         let (texts, options, logits) = (self.texts, self.options, &self.logits);
@@ -212,7 +215,7 @@ impl<'a> Run<'a> {
             let Some(place) = place.transpose()? else { continue };
             let mut tokens = place.tokens.into_iter();
             for Target { text, position, .. } in targets {
-                let score = &mut self.scores[*text];
+                let score = &mut scores[*text];
                 if let Some(border) = score.borders.get_mut(*position) {
                     *border = place.border;
                 }

@@ -61,6 +61,11 @@ impl Gguf {
 
     /// One file, which may be a part of a split model.
     pub(super) fn parse(file: &File) -> Result<Self> {
+        Self::parse_as(file, ARCHITECTURE)
+    }
+
+    /// One file of this architecture, as its metadata names it.
+    pub(super) fn parse_as(file: &File, architecture: &str) -> Result<Self> {
         if !file.bytes.starts_with(MAGIC) {
             return Err(file.not_a("a GGUF file"));
         }
@@ -75,7 +80,7 @@ impl Gguf {
         let tensor_count = cursor.u64()?;
         let key_count = cursor.u64()?;
         let metadata = Metadata::read(&mut cursor, key_count)?;
-        check_architecture(file, &metadata)?;
+        check_architecture(file, &metadata, architecture)?;
         let alignment = alignment(file, &metadata)?;
         let tensors = tensors::read(&mut cursor, tensor_count, alignment)?;
         Ok(Self { path: file.path.clone(), metadata, tensors })
@@ -92,9 +97,12 @@ impl Gguf {
     }
 }
 
-fn check_architecture(file: &File, metadata: &Metadata) -> Result<()> {
+fn check_architecture(file: &File, metadata: &Metadata, expected: &str) -> Result<()> {
     match metadata.get("general.architecture") {
-        Some(Value::String(name)) if name == ARCHITECTURE => {}
+        Some(Value::String(name)) if name == expected => {}
+        Some(Value::String(name)) if expected != ARCHITECTURE => {
+            return Err(file.error(format!("its architecture is {name:?}, not `{expected}`")));
+        }
         Some(Value::String(name)) => {
             return Err(file.error(format!("its architecture is {name:?}; this program runs `{ARCHITECTURE}`")));
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use gpt2::decode::{Engine, Event, Meaning, RequestId, Sequence, parameter_meaning};
-use gpt2::model::Session;
+use gpt2::model::{Gpt2, Session};
 use serde_json::Value;
 
 use super::{Generator, Request, fills_context, rand_seed, unfinished};
@@ -26,12 +26,6 @@ pub fn run(generator: &Generator<'_>, rows: Input) -> Result<()> {
     let mut results = Results::open(&args.rows, false, &rows, &mut settings, generator.verbosity)?;
     results.with_records_as(&GenerateRecord::default());
     let stop = Stop::on_signals()?;
-    let mut session = Session::new(&generator.loaded.model);
-    let mut assistant = generator.assistant.map(Session::new);
-    let mut engine = Engine::new(&mut session, generator.loaded.pipeline()).with_batch_size(args.batch_size);
-    if let Some(assistant) = &mut assistant {
-        engine = engine.with_assistant(assistant)?;
-    }
     let mut batch = Batch {
         generator,
         seed: settings.seed,
@@ -44,7 +38,10 @@ pub fn run(generator: &Generator<'_>, rows: Input) -> Result<()> {
         begun: 0,
         next: 0,
     };
-    let outcome = batch.run(&mut engine, &stop);
+    let outcome = match generator.loaded.is_changed_by_text() {
+        true => batch.run_apart(&stop),
+        false => with_engine(generator, &generator.loaded.model, |engine| batch.run(engine, &stop, true)),
+    };
     let Batch { mut results, rows, full, unfinished, held, .. } = batch;
     if stop.is_ending() {
         held.into_iter().flatten().try_for_each(|(_, written)| results.put(written))?;
@@ -67,6 +64,22 @@ pub fn run(generator: &Generator<'_>, rows: Input) -> Result<()> {
         Ok(())
     };
     if stop.is_ending() { Err(stop.reason()) } else { end }
+}
+
+/// Calls `run` with an engine for a model, which the assistant may help.
+fn with_engine<T>(
+    generator: &Generator<'_>,
+    model: &Gpt2,
+    run: impl FnOnce(&mut Engine<'_>) -> Result<T>,
+) -> Result<T> {
+    let mut session = Session::new(model);
+    let mut assistant = generator.assistant.map(Session::new);
+    let engine = Engine::new(&mut session, generator.loaded.pipeline());
+    let mut engine = engine.with_batch_size(generator.args.batch.batch_size);
+    if let Some(assistant) = &mut assistant {
+        engine = engine.with_assistant(assistant)?;
+    }
+    run(&mut engine)
 }
 
 /// What the results depend on, besides the rows.
@@ -119,9 +132,9 @@ struct Running {
 }
 
 impl Batch<'_> {
-    /// Runs the rows; returns whether that was all of them.
-    fn run(&mut self, engine: &mut Engine<'_>, stop: &Stop) -> Result<bool> {
-        let (mut more, mut ending) = (true, None);
+    /// Runs what the engine has been given and, if `more` is wanted, the rows; returns whether that was all.
+    fn run(&mut self, engine: &mut Engine<'_>, stop: &Stop, mut more: bool) -> Result<bool> {
+        let mut ending = None;
         while more || !engine.is_idle() {
             if stop.is_interrupted() {
                 return Ok(false);
@@ -155,6 +168,33 @@ impl Batch<'_> {
         Ok(true)
     }
 
+    /// Runs the rows one after the other, each with the model for its prompt; returns whether that was all of them.
+    fn run_apart(&mut self, stop: &Stop) -> Result<bool> {
+        while !stop.is_ending() {
+            match self.rows.next(true)? {
+                Next::Row(row) => {
+                    let (generator, request) = (self.generator, self.wanted(&row));
+                    let own = request.as_ref().ok().and_then(|request| Some(request.as_ref()?.model.clone()));
+                    let model = own.as_ref().unwrap_or(&generator.loaded.model);
+                    let is_whole = with_engine(generator, model, |engine| {
+                        self.start(engine, row, request)?;
+                        self.run(engine, stop, false)
+                    })?;
+                    if !is_whole {
+                        return Ok(false);
+                    }
+                }
+                Next::Refused(refused) => {
+                    let place = self.begin();
+                    self.fail(place, *refused)?;
+                }
+                Next::Later => {}
+                Next::End => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
     /// Whether another row may begin: of those that are done, not too many wait for others.
     fn may_begin(&self) -> bool {
         let most = HELD * self.generator.args.batch.batch_size as u64;
@@ -169,11 +209,19 @@ impl Batch<'_> {
 
     /// Starts a row, or reports why it cannot be started.
     fn admit(&mut self, engine: &mut Engine<'_>, row: Box<Row>) -> Result<()> {
-        let started = self.results.has(&row).and_then(|done| {
-            if done {
-                return Ok(None);
-            }
-            let request = self.request(&row)?;
+        let request = self.wanted(&row);
+        self.start(engine, row, request)
+    }
+
+    /// What a row asks; nothing if it is done.
+    fn wanted(&self, row: &Row) -> Result<Option<Request>> {
+        if self.results.has(row)? { Ok(None) } else { self.request(row).map(Some) }
+    }
+
+    /// Starts a row with what it asks, or reports why it cannot be started.
+    fn start(&mut self, engine: &mut Engine<'_>, row: Box<Row>, request: Result<Option<Request>>) -> Result<()> {
+        let started = request.and_then(|request| {
+            let Some(request) = request else { return Ok(None) };
             let number = engine.submit(&request.prompt_ids, &request.decoding)?;
             Ok(Some((number, request)))
         });

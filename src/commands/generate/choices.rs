@@ -41,7 +41,7 @@ impl Generator<'_> {
         };
         let encoded: Vec<Encoded> = request.choices.iter().map(encode).collect::<Result<_>>()?;
         let texts: Vec<_> = encoded.iter().map(Encoded::text).collect();
-        let scores = score(&self.loaded.model, &texts, &ScoreOptions::default(), |_| ControlFlow::Continue(()))?;
+        let scores = score(&request.model, &texts, &ScoreOptions::default(), |_| ControlFlow::Continue(()))?;
         let record =
             |(text, logprob): (&String, f64)| ChoiceRecord { text: text.clone(), logprob, prob: math::exp(logprob) };
         Ok(Some(request.choices.iter().zip(scores.iter().map(|score| score.sum_logprob())).map(record).collect()))

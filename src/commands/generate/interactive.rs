@@ -120,7 +120,10 @@ impl Session<'_> {
         }
         let text = prompt.as_ref().map(|prompt| format!("{prompt}{}", String::from_utf8_lossy(&last.completion.text)));
         let ids = [&prompt_ids[..], &ids].concat();
+        // What was completed stays changed by the same means.
+        let model = last.request.model.clone();
         let request = self.generator.request_of(text, ids, &self.generator.config, rand_seed())?;
+        let request = Request { model, ..request };
         self.complete(request, String::new(), out)
     }
 

@@ -14,6 +14,7 @@ use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, OnCo
 use gpt2::model::{Gpt2, Packing, Session};
 use serde_json::{Map, Value};
 
+use super::interventions::Changes;
 use super::load::{self, Loaded};
 use super::progress::bar;
 use super::rows::Input;
@@ -37,8 +38,11 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
         None if args.keep_newline => Work::Single(args.text.prompt()?),
         None => Work::Single(args.text.prompt_without_newline()?),
     };
+    let changes = Changes::read(&args.interventions)?;
+    let loaded = Loaded::load_for(&args.model, Packing::AtOnce, changes.are_any(), verbosity)?;
+    let is_said = args.format == Format::Text && args.batch.rows.input.is_none() && !verbosity.quiet;
+    let loaded = loaded.with_changes(changes, &args.text, is_said)?;
     note_lengths(args, verbosity);
-    let loaded = Loaded::load(&args.model, Packing::AtOnce, verbosity)?;
     let defaults = loaded.generation_defaults(args.generation_config, verbosity)?;
     let mut config = assisted(args.decoding.over(defaults)?);
     if args.batch.rows.input.is_none() {
@@ -129,6 +133,8 @@ struct Request {
     /// The prompt as text, if known.
     prompt: Option<String>,
     prompt_ids: Vec<u32>,
+    /// What continues them.
+    model: Gpt2,
     /// Whether the ids may be those of another text, since they were healed.
     is_healed: bool,
     decoding: Arc<Decoding>,
@@ -237,7 +243,7 @@ impl Generator<'_> {
             return Ok(ids.to_vec());
         }
         let start = if text.bos { loaded.start_token() } else { None };
-        let healed = loaded.pipeline().heal(ids, start, !text.no_special)?;
+        let healed = loaded.pipeline().heal_with(&loaded.model_for(ids)?, ids, start, !text.no_special)?;
         Ok(if healed.is_empty() { ids.to_vec() } else { healed })
     }
 
@@ -262,9 +268,9 @@ impl Generator<'_> {
             parameters.insert("assistant_model".to_owned(), assistant.clone().into());
         }
         let most_steps = config.max_length.map_or(config.max_new_tokens, |most| most.saturating_sub(prompt_ids.len()));
-        let is_healed = false;
-        let (is_text, choices) = (false, config.choices);
-        Ok(Request { prompt, prompt_ids, is_healed, is_text, decoding, seed, parameters, most_steps, choices })
+        let model = self.loaded.model_for(&prompt_ids)?;
+        let (is_healed, is_text, choices) = (false, false, config.choices);
+        Ok(Request { prompt, prompt_ids, model, is_healed, is_text, decoding, seed, parameters, most_steps, choices })
     }
 
     /// Runs a request to its end, or until it is interrupted; with a bar if it `is_silent` until then. `on_event` gets the
@@ -276,7 +282,7 @@ impl Generator<'_> {
         is_silent: bool,
         mut on_event: impl FnMut(Option<&Event>) -> Result<()>,
     ) -> Result<Outcome> {
-        let mut session = Session::new(&self.loaded.model);
+        let mut session = Session::new(&request.model);
         let mut assistant = self.assistant.map(Session::new);
         let mut engine = Engine::new(&mut session, self.loaded.pipeline());
         if let Some(assistant) = &mut assistant {

@@ -79,7 +79,7 @@ impl Generator<'_> {
             let ids = [&*request.prompt_ids, &sequence.ids].concat();
             let from = request.prompt_ids.len();
             let best = html::generate::candidates(tokens);
-            let places = alternatives(&self.loaded.model, &ids, from, best, &html::generate::TEMPERATURES)?;
+            let places = alternatives(&request.model, &ids, from, best, &html::generate::TEMPERATURES)?;
             Ok(html::generate::Explained { ids, from, finish_reason: sequence.finish_reason, places })
         });
         let explained = explained.collect::<Result<Vec<_>>>()?;

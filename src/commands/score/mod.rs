@@ -16,6 +16,7 @@ use gpt2::model::Packing;
 use self::asked::{Around, Asked, Encoder, ROW_KEYS};
 pub use self::asked::{Encoded, after};
 use self::records::{RowScore, Shown};
+use super::interventions::Changes;
 use super::load::Loaded;
 use super::progress::TokenBar;
 use super::rows::{self, Allowed, Batch, Input, Row, together};
@@ -37,7 +38,9 @@ pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
         None if args.candidate.is_empty() => Work::Single(args.text.prompt()?),
         None => Work::Single(Prompt::Ids(vec![])),
     };
-    let loaded = Loaded::load(&args.model, Packing::Later, verbosity)?;
+    let changes = Changes::read(&args.interventions)?;
+    let loaded = Loaded::load_for(&args.model, Packing::Later, changes.are_any(), verbosity)?;
+    let loaded = loaded.with_changes(changes, &args.text, is_for_people(args) && !verbosity.quiet)?;
     let encoder = Encoder { args, loaded: &loaded, verbosity };
     let starts = match args.words {
         true => Some(word_starts(&loaded, encoder.end_of_text())?),
@@ -48,6 +51,7 @@ pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
         alternatives: args.logprobs.unwrap_or(0).max(if args.html.is_some() { ALTERNATIVES } else { 0 }),
         entropy: args.entropy,
         words: starts.as_ref().filter(|_| args.correction() == WordCorrection::Bow),
+        interventions: loaded.changed.by_text.as_ref(),
     };
     let scorer = Scorer { args, loaded: &loaded, encoder, options, verbosity };
     match work {
@@ -61,11 +65,14 @@ fn check(args: &ScoreArgs) -> Result<()> {
     if let (Some(window), Some(stride)) = (args.window, args.stride) {
         Sliding::new(window, stride, usize::MAX)?;
     }
-    let texts = &args.batch.texts;
-    let is_text = args.format.map_or(texts.is_for_people(None), |format| format == ScoreFormat::Text);
-    args.pieces.check(is_text)?;
-    texts.check_format(matches!(args.format, Some(ScoreFormat::Text | ScoreFormat::Tsv)))?;
+    args.pieces.check(is_for_people(args))?;
+    args.batch.texts.check_format(matches!(args.format, Some(ScoreFormat::Text | ScoreFormat::Tsv)))?;
     check_folder(args.html.as_deref())
+}
+
+/// Whether the result is text for people.
+fn is_for_people(args: &ScoreArgs) -> bool {
+    args.format.map_or(args.batch.texts.is_for_people(None), |format| format == ScoreFormat::Text)
 }
 
 fn windows(args: &ScoreArgs, n_positions: usize) -> Result<Windows> {

@@ -40,7 +40,13 @@ impl Question {
             }
             _ => memory::require_bytes("attribution", asked.iter().map(|(_, at)| bytes(at + 1)).sum())?,
         }
-        let found = attribute(&loaded.model, &asked, self.tokens)?;
+        let found = match loaded.is_changed_by_text() {
+            false => attribute(&loaded.model, &asked, self.tokens)?,
+            true => {
+                let one = |asked: &(&[u32], usize)| Ok(attribute(&loaded.model_for(asked.0)?, &[*asked], self.tokens)?);
+                asked.iter().map(one).collect::<Result<Vec<_>>>()?.concat()
+            }
+        };
         let named = |id: u32| (id, loaded.token_text(id));
         let names = || [Some(self.tokens.target), self.tokens.against].map(|id| id.map(named));
         Ok(found.iter().map(|found| AttributionRecord::new(found, names())).collect())

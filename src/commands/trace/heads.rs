@@ -7,6 +7,7 @@ use gpt2::error::tokens_text;
 use gpt2::model::Packing;
 
 use crate::cli::{Format, HeadsArgs, Prompt, TraceArgs, Verbosity};
+use crate::commands::interventions::Changes;
 use crate::commands::load::Loaded;
 use crate::commands::rows::{self, Batch, Input, together};
 use crate::commands::{check_context, require_memory};
@@ -38,7 +39,10 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
         let message = "--length and --seed are about a random sequence: leave them out, or the text";
         return Err(Error::Usage(message.into()).into());
     }
+    let changes = Changes::read(&args.interventions)?;
     let loaded = Loaded::load_with_hooks(&args.model, Packing::Later, verbosity)?;
+    let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
+    let loaded = loaded.with_changes(changes, &args.text, is_said)?;
     let scorer = Scorer { args, loaded: &loaded, verbosity };
     match work {
         Work::Random => {
@@ -124,7 +128,7 @@ impl Scorer<'_> {
             |tokens| heads::bytes(model, tokens),
             |tokens| format!("a text of {}", tokens_text(tokens)),
         )?;
-        let found = head_scores(model, ids)?;
+        let found = head_scores(&self.loaded.model_for(ids)?, ids)?;
         Ok(TraceRecord { heads: Some(HeadsRecord::new(&found, seed)), ..super::bare_record(ids, self.loaded) })
     }
 }

@@ -73,6 +73,8 @@ fn value(rng: &mut Rng, flag: &Flag) -> String {
     let of_its_kind = match flag.value.as_str() {
         kind if kind.starts_with('F') || ["PATH", "DIR"].contains(&kind) => FILES,
         "IDS" => IDS,
+        "SPEC" => "0.0|0.1=mean|1.attn|2.mlp=zero|0.mlp=mean|1.3|9.9|0.x|0.attn=|",
+        "TEXT@L" => "Once@0|upon@1*-0.5|@1|Once@99|Once|Once@1*inf|a@b@2",
         "TEXT" | "RE" | "R" | "M" | "MODEL" | "TOKEN" => TEXTS,
         _ => NUMBERS,
     };
@@ -88,7 +90,7 @@ fn value(rng: &mut Rng, flag: &Flag) -> String {
 const SOURCES: &str = "--prompt --file --ids --input --output --resume --batch-size --interactive --decode --random";
 
 /// Command lines that work.
-const BASES: [&str; 18] = [
+const BASES: [&str; 22] = [
     "generate --model demo -n 3 Once",
     "generate --model demo -n 3 Once --format json",
     "generate --model demo --max-new-tokens 4 --num-beams 2 --prompt Once",
@@ -96,10 +98,14 @@ const BASES: [&str; 18] = [
     "generate --model demo -n 2 --input rows.jsonl",
     "topk --model demo Once --format json",
     "topk --model model --ids 1,2",
+    "topk --model model --ids 1,2,3 --ablate 0.1=mean",
+    "generate --model demo -n 2 Once --steer-from upon --steer-against Once@2",
     "score --model demo --format json --file text.txt",
     "score --model demo --input rows.jsonl --output out.jsonl",
     "trace --model demo --hidden Once",
     "trace --model model --ids 1,2,3 --format json",
+    "trace --model model --ids 1,2,3 --attribute id:4 --format json",
+    "trace --model model --heads --length 4",
     "tokenize Once",
     "tokenize --format json Once",
     "info --model model --format json",

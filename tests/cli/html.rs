@@ -340,6 +340,32 @@ fn a_page_of_gpt2s_size_stays_small() {
     assert!(144 * packed < 4_000_000, "{packed} characters for a head");
 }
 
+/// A page of so many weights has them in shades, a layer at a time.
+#[test]
+fn a_long_text_has_its_weights_in_shades() {
+    let Some(mut browser) = Browser::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.html");
+    let text = " one two three four five six seven eight nine ten".repeat(51);
+    written(&["trace", &text], "--html", &path);
+    assert!(std::fs::metadata(&path).unwrap().len() < 3_000_000);
+    assert_eq!(data(&path)["shades"], 31);
+    browser.open(&path, "light");
+    let drawn = "[...document.querySelectorAll('.heads button canvas')].filter((c) => c.repaint).length";
+    for _ in 0..600 {
+        if browser.value(drawn) == 12 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(browser.value(drawn), 12);
+    // The first token looks at itself alone.
+    browser.hover("document.querySelectorAll('.reading .flow span')[0]");
+    let tip = browser.text(TIP);
+    assert!(tip.contains("100.0%"), "{tip}");
+    assert_eq!(browser.problems(), Vec::<String>::new());
+}
+
 #[test]
 fn hostile_text_stays_text() {
     let Some(mut browser) = Browser::start() else { return };

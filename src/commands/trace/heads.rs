@@ -40,7 +40,7 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
         return Err(Error::Usage(message.into()).into());
     }
     let changes = Changes::read(&args.interventions)?;
-    let loaded = Loaded::load_with_hooks(&args.model, Packing::Later, verbosity)?;
+    let loaded = Loaded::load_for(&args.model, Packing::Later, changes.are_any(), verbosity)?;
     let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
     let loaded = loaded.with_changes(changes, &args.text, is_said)?;
     let scorer = Scorer { args, loaded: &loaded, verbosity };

@@ -24,6 +24,20 @@ function unpacked(packed, n) {
   return weights;
 }
 
+// The heads of a layer in shades, compressed: a byte for each weight, the root of which it is the part.
+async function shaded(layer, shades, n) {
+  const bytes = Uint8Array.from(atob(layer.weights), (digit) => digit.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  const all = new Uint8Array(await new Response(stream).arrayBuffer()), size = (n * (n + 1)) / 2;
+  layer.heads.forEach((head, h) => { head.weights = Uint16Array.from(all.subarray(h * size, (h + 1) * size), (x) => Math.round(10000 * (x / shades) ** 2)); });
+}
+
+// Unpacks a layer's weights, once.
+function opened(layer, shades, n) {
+  layer.opened ??= shades ? shaded(layer, shades, n) : Promise.resolve(layer.heads.forEach((head) => { head.weights = unpacked(head.weights, n); }));
+  return layer.opened;
+}
+
 // The attention weight of `query` on `key`.
 const weight = (head, query, key) => (key > query ? 0 : head[(query * (query + 1)) / 2 + key] / 10000);
 
@@ -31,9 +45,8 @@ const weight = (head, query, key) => (key > query ? 0 : head[(query * (query + 1
 let strongest;
 const shade = (w) => Math.sqrt(Math.min(1, w / strongest));
 
-function attention(layers, opens) {
-  const page = document.getElementById("page"), n = text.ids.length;
-  for (const layer of layers) for (const head of layer.heads) head.weights = unpacked(head.weights, n);
+async function attention(page, layers, shades, opens) {
+  const n = text.ids.length;
   const [layer, head] = opens, chosen = { layer, head, view: "map" };
   page.append(element("h2", {}, "Attention"),
     element("p", { class: "muted" }, "Point at a word to see where the head looks from there. Pick a head in the grid, with the mouse or the arrow keys. The page opens at the head that looks most at single tokens other than the first, the one before, and itself."));
@@ -52,7 +65,7 @@ function attention(layers, opens) {
   const picker = element("div", { class: "controls" }, element("span", {}, choose("layer", numbers, "layer"), choose("head", heads, "head")),
     element("span", { role: "group", "aria-label": "view" }, ...views));
 
-  const room = page.clientWidth - 40, isWide = room > 760;
+  const room = page.clientWidth, isWide = room > 760;
   const side = Math.max(10, Math.min(44, Math.floor(((isWide ? 0.42 * room : room) - 60) / heads.length) - 6));
   const grid = element("div", { class: "heads", role: "group", "aria-label": "all heads", style: { gridTemplateColumns: `auto repeat(${heads.length}, max-content)` } });
   grid.append(element("span", { class: "axis" }, "layer"), ...heads.map((head) => element("span", { class: "axis" }, head)));
@@ -60,7 +73,8 @@ function attention(layers, opens) {
     grid.append(element("span", { class: "axis" }, String(layer.layer)));
     layer.heads.forEach((head, h) => {
       const label = `layer ${layer.layer}, head ${head.head}`;
-      const button = element("button", { title: label, "aria-label": label, "data-layer": l, "data-head": h }, thumbnail(head.weights, n, side));
+      const small = element("canvas", { style: { width: side + "px", height: side + "px" } });
+      const button = element("button", { title: label, "aria-label": label, "data-layer": l, "data-head": h }, small);
       button.addEventListener("click", () => { Object.assign(chosen, { layer: l, head: h }); update(); });
       grid.append(button);
     });
@@ -79,8 +93,11 @@ function attention(layers, opens) {
     map: "Each row is the token that looks, each column a token that it looks at.",
     lines: "From the token that looks, on the left, to those that it looks at. Point at a token to see only its lines.",
   };
-  const update = () => {
-    const layer = layers[chosen.layer], head = layer.heads[chosen.head];
+  const update = async () => {
+    const layer = layers[chosen.layer];
+    await opened(layer, shades, n);
+    if (layer !== layers[chosen.layer]) return;
+    const head = layer.heads[chosen.head];
     for (const key of ["layer", "head"]) document.getElementById(key).value = chosen[key];
     for (const button of grid.querySelectorAll("button")) {
       const isChosen = Number(button.dataset.layer) === chosen.layer && Number(button.dataset.head) === chosen.head;
@@ -94,11 +111,20 @@ function attention(layers, opens) {
     map.replaceChildren(chosen.view === "map" ? heatMap(head.weights, n, space) : lines(head.weights, n, space));
     words.replaceChildren(looking(head.weights));
   };
+  if (shades) page.append(element("p", { class: "muted" }, `So many weights are rounded to ${shades} shades: read their percentages as about.`));
   page.append(words, picker, element("div", { class: "split" },
     element("div", { class: "scroll" }, element("p", { class: "muted" }, "all heads: across, the heads of a layer"), grid),
     element("div", { class: "view" }, title, how, map,
       ramp("of a token's attention" + (strongest < 1 ? " (or more)" : ""), [0, 0.1, 0.4, 1].map((part) => 100 * part * strongest), shade))));
-  update();
+  await update();
+  // The others on the way, with pauses in which the page can be used.
+  for (const [l, layer] of layers.entries()) {
+    await opened(layer, shades, n);
+    for (const [h, head] of layer.heads.entries()) {
+      grid.querySelector(`button[data-layer="${l}"][data-head="${h}"]`).replaceChildren(thumbnail(head.weights, n, side));
+    }
+    await new Promise((resolve) => setTimeout(resolve));
+  }
 }
 
 // The map of a head in `size` x `size` pixels. Each shows the strongest of the weights that fall on it, so that a thin line

@@ -10,6 +10,7 @@ pub mod patch;
 pub mod score;
 #[cfg(feature = "serve")]
 pub mod serve;
+mod shades;
 pub mod tokenize;
 pub mod topk;
 pub mod trace;

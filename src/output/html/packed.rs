@@ -41,6 +41,13 @@ fn length(x: u32, shift: u32) -> u32 {
     if upper < PLAIN { upper + 1 + shift } else { PLAIN + PLAIN_BITS }
 }
 
+/// Bytes in base64, without padding.
+pub fn base64(bytes: &[u8]) -> String {
+    let mut bits = Bits::default();
+    bytes.iter().for_each(|byte| bits.push(u32::from(*byte), 8));
+    bits.finish()
+}
+
 /// Bits under way to digits.
 #[derive(Default)]
 struct Bits {

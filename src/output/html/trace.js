@@ -2,7 +2,8 @@ function start(data) {
   text = data.text;
   heading("What happens inside", `${data.model} · ${text.ids.length} tokens`);
   strongest = data.strongest;
-  if (data.attention.length) attention(data.attention, data.opens);
+  const place = document.getElementById("page").appendChild(element("section"));
+  if (data.attention.length) attention(place, data.attention, data.shades, data.opens);
   lens(data.lens);
   hidden(data.hidden);
   if (data.attribution) attribution(data.attribution);

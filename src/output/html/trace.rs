@@ -10,6 +10,7 @@ use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use super::packed::packed;
+use super::shades::shaded;
 use super::{Text, View, rounded};
 use crate::output::attribution::{AttributionRecord, ComponentRecord};
 use crate::output::tokens::Notation;
@@ -20,14 +21,19 @@ const VIEW: View = View {
     ..View::new("gpt2 trace", concat!(include_str!("attention.js"), include_str!("trace.js")))
 };
 
-/// The most attention weights on a page, which take about 8 MB of it.
-const MOST_WEIGHTS: usize = 6_000_000;
+/// The most attention weights on a page: those of GPT-2's 144 heads over 570 tokens.
+const MOST_WEIGHTS: usize = 24_000_000;
+
+/// The most that are written exactly, which takes about 2 MB.
+const MOST_EXACT: usize = 1_500_000;
 
 #[derive(Serialize)]
 struct Data<'a> {
     text: Text,
     model: Cow<'a, str>,
     attention: Vec<Layer>,
+    /// How many shades the weights have; null if they are exact.
+    shades: Option<u8>,
     /// The layer and the head to open at, as places in the list.
     opens: (usize, usize),
     /// The weight shown in the strongest shade.
@@ -66,13 +72,17 @@ impl Attribution {
 struct Layer {
     layer: usize,
     heads: Vec<Head>,
+    /// Those of all heads, in shades.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weights: Option<String>,
 }
 
 #[derive(Serialize)]
 struct Head {
     head: usize,
     /// The lower triangle, packed.
-    weights: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weights: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -113,15 +123,16 @@ pub fn check((heads, n): (usize, usize), narrower: &str) -> Result<()> {
 /// Writes the page of a record with all views.
 pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -> Result<()> {
     let attention = record.attention.as_deref().unwrap_or_default();
-    let mut layers: Vec<Layer> = vec![];
-    for head in attention {
-        if layers.last().is_none_or(|last| last.layer != head.layer) {
-            layers.push(Layer { layer: head.layer, heads: vec![] });
-        }
-        if let Some(layer) = layers.last_mut() {
-            layer.heads.push(Head { head: head.head, weights: packed(&head.weights) });
-        }
-    }
+    let by_layer: Vec<&[HeadRecord]> = attention.chunk_by(|one, next| one.layer == next.layer).collect();
+    let n = record.ids.len();
+    let shaded = (attention.len() * n * (n + 1) / 2 > MOST_EXACT).then(|| shaded(&by_layer)).transpose()?;
+    let weights = |head: &HeadRecord| shaded.is_none().then(|| packed(&head.weights));
+    let layer = |(i, heads): (usize, &&[HeadRecord])| Layer {
+        layer: heads[0].layer,
+        heads: heads.iter().map(|head| Head { head: head.head, weights: weights(head) }).collect(),
+        weights: shaded.as_ref().map(|shaded| shaded.layers[i].clone()),
+    };
+    let layers: Vec<Layer> = by_layer.iter().enumerate().map(layer).collect();
     let lens = record.lens.as_deref().unwrap_or_default();
     let notation = Notation::new(tokenizer);
     let readings = lens.iter().flat_map(|layer| &layer.positions);
@@ -130,6 +141,7 @@ pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -
         model: printable::line(&record.model),
         opens: most_telling(attention, layers.first().map_or(1, |layer| layer.heads.len())),
         attention: layers,
+        shades: shaded.map(|shaded| shaded.shades),
         strongest: strongest(attention),
         lens: lens
             .iter()

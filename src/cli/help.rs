@@ -79,7 +79,6 @@ const NEEDED: &[(&str, &[&str])] = &[
             "shapes",
             "repeat",
             "attribute",
-            "against",
             "heads",
             "model",
             "svg",

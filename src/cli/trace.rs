@@ -24,13 +24,15 @@ use super::{
 pub struct TraceArgs {
     #[command(flatten)]
     pub text: TextArgs,
-    /// Hidden states after the embedding, every block and the final norm
+    /// Hidden states: embedding, every block, the final norm
     #[arg(long, help_heading = "View")]
     pub hidden: bool,
     /// Attention: which token looks at which
     #[arg(long, help_heading = "View")]
     pub attention: bool,
-    /// Logit lens: the token that every layer would predict at every position
+    /// Logit lens: the token every layer would predict
+    ///
+    /// At every position, with its probability.
     #[arg(long, help_heading = "View")]
     pub lens: bool,
     /// Show only the attention of this layer, counted from 0

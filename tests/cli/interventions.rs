@@ -249,10 +249,10 @@ fn another_change_is_another_run() {
     let steer = ["--steer", "v.safetensors@1"];
     run(&steer).succeeds();
     run(&steer).succeeds();
-    run(&[]).fails(2, &["`steer`"]);
-    run(&["--steer", "v.safetensors@1*2"]).fails(2, &["`steer`"]);
+    run(&[]).fails(2, &["made with --steer"]);
+    run(&["--steer", "v.safetensors@1*2"]).fails(2, &["made with --steer"]);
     write_vector(&folder.path().join("v.safetensors"), &[0.25; 32]);
-    run(&steer).fails(2, &["`steer`"]);
+    run(&steer).fails(2, &["made with --steer"]);
 }
 
 #[test]

@@ -152,7 +152,7 @@ impl AttributionRecord {
             // Two columns for each name.
             false => columns.iter().map(|name| name.chars().take(2).collect()).collect(),
         };
-        Grid { corner: "head", columns: &columns, rows }.write(out)?;
+        Grid { corner: "head", columns: &columns, rows, is_dense: !has_numbers }.write(out)?;
         writeln!(out, "{dim}{}{dim:#}\n", self.others())?;
 
         let mut parts: Vec<&ComponentRecord> = self.components.iter().collect();

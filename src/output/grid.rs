@@ -21,6 +21,8 @@ pub struct Grid<'a> {
     pub columns: &'a [String],
     /// The cells of each layer.
     pub rows: Vec<Vec<Cell>>,
+    /// Whether the cells of heads touch, and only every second one is named.
+    pub is_dense: bool,
 }
 
 /// A number, and how strong it is: from -1, the strongest against, to 1, the strongest for.
@@ -50,24 +52,36 @@ impl Grid<'_> {
         let dim = Style::new().dimmed();
         let texts = self.rows.iter().flatten().map(|cell| cell.text.chars().count());
         let cell = texts.chain(self.columns.iter().map(|name| name.len())).max().unwrap_or(1);
-        let fitting = |side: usize| Stdout::width().saturating_sub(side) / (cell + 1);
-        let side = SIDES.into_iter().find(|side| self.columns.len() <= fitting(*side)).unwrap_or(SIDES[0]);
-        let together = fitting(side).max(1);
-        for from in (0..self.columns.len()).step_by(together) {
-            let shown = from..self.columns.len().min(from + together);
+        let is_head = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
+        let gap = |name: &String| usize::from(!(self.is_dense && is_head(name)));
+        let whole: usize = self.columns.iter().map(|name| cell + gap(name)).sum();
+        let room = |side: usize| Stdout::width().saturating_sub(side);
+        let side = SIDES.into_iter().find(|side| whole <= room(*side)).unwrap_or(SIDES[0]);
+        let mut from = 0;
+        while from < self.columns.len() {
+            let mut used = 0;
+            let fitting = self.columns[from..].iter().take_while(|name| {
+                used += cell + gap(name);
+                used <= room(side)
+            });
+            let shown = from..from + fitting.count().max(1);
             let corner = if side == SIDES[0] { self.corner } else { "" };
             write!(out, "{dim}{corner:<side$}")?;
-            self.columns[shown.clone()].iter().try_for_each(|name| write!(out, " {name:>cell$}"))?;
+            for (column, name) in shown.clone().zip(&self.columns[shown.clone()]) {
+                let named = if gap(name) == 0 && column % 2 == 1 { "" } else { name };
+                write!(out, "{:gap$}{named:>cell$}", "", gap = gap(name))?;
+            }
             writeln!(out, "{dim:#}")?;
             for (layer, cells) in self.rows.iter().enumerate() {
                 let label = if side == SIDES[0] { format!("layer {layer}") } else { layer.to_string() };
                 write!(out, "{dim}{label:<side$}{dim:#}")?;
-                for Cell { text, share } in &cells[shown.clone()] {
+                for (Cell { text, share }, name) in cells[shown.clone()].iter().zip(&self.columns[shown.clone()]) {
                     let style = style(*share);
-                    write!(out, " {style}{text:>cell$}{style:#}")?;
+                    write!(out, "{:gap$}{style}{text:>cell$}{style:#}", "", gap = gap(name))?;
                 }
                 writeln!(out)?;
             }
+            from = shown.end;
         }
         Ok(())
     }

@@ -121,7 +121,7 @@ impl HeadsRecord {
                 share: self.share(head, behaviour).into(),
             };
             let rows = self.layers().map(|heads| heads.iter().map(cell).collect()).collect();
-            Grid { corner: "head", columns: &columns, rows }.write(out)?;
+            Grid { corner: "head", columns: &columns, rows, is_dense: false }.write(out)?;
             writeln!(out, "{dim}{}{dim:#}", self.strongest(behaviour))?;
         }
         Ok(writeln!(out)?)

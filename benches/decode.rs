@@ -109,6 +109,10 @@ fn constrained(name: &str) -> GenerationConfig {
         "any text" => (Some("(?s).*"), None, None),
         "words" => (Some("([A-Za-z]+[ ,.;])*"), None, None),
         "digits" => (Some("[0-9]*"), None, None),
+        // A place of its own for every letter.
+        "counted" => (Some("[a-z ]{1,2000}"), None, None),
+        "record" => (Some(r#"\{"name": "[A-Za-z ]{1,2000}", "age": [0-9]+\}"#), None, None),
+        "one of" => (Some("((red|green|blue|white|black), )*"), None, None),
         "json" => (None, Some(r#"{"type": "array", "items": {"type": "string"}}"#), None),
         "grammar" => (None, None, Some("start: (word sep)+\nword: /[A-Za-z]+/\nsep: \" \" | \", \" | \". \"")),
         other => panic!("{other}"),
@@ -129,7 +133,7 @@ fn constrained(name: &str) -> GenerationConfig {
 const CONSTRAINED: usize = 200;
 
 /// [`CONSTRAINED`] tokens, drawn, without the time to compile the constraint.
-#[divan::bench(args = ["none", "any text", "words", "digits", "json", "grammar"], max_time = 5)]
+#[divan::bench(args = ["none", "any text", "words", "digits", "counted", "record", "one of", "json", "grammar"], max_time = 5)]
 fn constraint(bencher: Bencher<'_, '_>, name: &str) {
     let text = Gpt2(Tokenizer::gpt2());
     let vocabulary = Vocabulary::new(VOCAB, &text).expect("GPT-2's");

@@ -112,6 +112,53 @@ impl Kernel for Weight<'_> {
     }
 }
 
+/// Probabilities up to a common factor.
+struct Weights<'a> {
+    row: &'a [f32],
+    largest: f32,
+    into: &'a mut [f32],
+}
+
+impl Kernel for Weights<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for (weight, x) in self.into.iter_mut().zip(self.row) {
+            *weight = exp(x - self.largest);
+        }
+    }
+}
+
+/// What leaves only some of the tokens of a row.
+struct Keep<'a> {
+    row: &'a mut [f32],
+    bits: &'a [u32],
+}
+
+impl Kernel for Keep<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        const WORD: usize = u32::BITS as usize;
+        let known = self.row.len().min(self.bits.len() * WORD);
+        let (known, unknown) = self.row.split_at_mut(known);
+        unknown.fill(f32::NEG_INFINITY);
+        for (row, &bits) in known.chunks_mut(WORD).zip(self.bits) {
+            match bits {
+                u32::MAX => {}
+                0 => row.fill(f32::NEG_INFINITY),
+                _ => {
+                    for (bit, x) in (0..).zip(row) {
+                        *x = if bits >> bit & 1_u32 == 1 { *x } else { f32::NEG_INFINITY };
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// The rank of a token.
 struct Rank<'a> {
     row: &'a [f32],
@@ -130,6 +177,11 @@ impl Kernel for Rank<'_> {
         let after: u32 = after.iter().map(|x| u32::from(*x > own)).sum();
         1 + before as usize + after as usize
     }
+}
+
+/// Rules out the tokens of a row (V) whose bit is not 1; those without a bit, too.
+pub(crate) fn keep(row: &mut [f32], bits: &[u32]) {
+    dispatch(Keep { row, bits });
 }
 
 /// The index of the maximum, the first of equals (`torch.argmax` on a row).
@@ -209,18 +261,17 @@ pub fn log_softmax(row: &mut [f32]) {
 
 /// Writes the probabilities of `row` to `into`, which takes the row's length.
 pub fn softmax(row: &[f32], into: &mut Vec<f32>) {
-    weights(row, into);
+    weights(row, max(row), into);
     let scale = (1.0 / sum(into, |x| x)) as f32;
     for x in into {
         *x *= scale;
     }
 }
 
-/// Probabilities up to a common factor: `e^(x - max)`, so the largest is 1.
-pub(crate) fn weights(row: &[f32], into: &mut Vec<f32>) {
-    let largest = max(row);
-    into.clear();
-    into.extend(row.iter().map(|&x| exp(x - largest)));
+/// Probabilities up to a common factor: `e^(x - largest)`, where none is larger than `largest`.
+pub(crate) fn weights(row: &[f32], largest: f32, into: &mut Vec<f32>) {
+    into.resize(row.len(), 0.0);
+    dispatch(Weights { row, largest, into });
 }
 
 /// The sum of `e^((x - largest) / temperature)` over the logits `x` of a row, none of which is larger than `largest`.

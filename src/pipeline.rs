@@ -65,18 +65,40 @@ impl Pipeline {
     /// Those of [`OpenedModel::load_network`], and of [`OpenedModel::load_tokenizer`] for a tokenizer that was asked for
     /// ([`SourceOptions::tokenizer`]).
     pub fn load(opened: &OpenedModel, options: LoadOptions) -> Result<Self> {
+        Self::load_with(opened, options, false)
+    }
+
+    /// As [`load`](Self::load), with the [`vocabulary`](Self::vocabulary) for constraints, which is prepared meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    pub fn load_for_constraints(opened: &OpenedModel, options: LoadOptions) -> Result<Self> {
+        Self::load_with(opened, options, true)
+    }
+
+    fn load_with(opened: &OpenedModel, options: LoadOptions, is_constrained: bool) -> Result<Self> {
         let (generation_file, generation_fault) = match opened.generation_file() {
             Ok(file) => (file, None),
             Err(fault) => (None, Some(fault)),
         };
         let eos_token_id = generation_file.as_ref().map_or(&*opened.config.eos_token_id, GenerationFile::eos_token_id);
         let eos_token_id = eos_token_id.to_vec();
+        // What is wrong with the vocabulary is said when it is asked for.
+        let vocabulary = |tokenizer: &Tokenizer| Vocabulary::new(opened.config.vocab_size, &Texts(tokenizer)).ok();
         let (tokenizer, model) = std::thread::scope(|scope| {
-            let tokenizer = scope.spawn(|| opened.load_tokenizer());
+            let tokenizer = scope.spawn(|| {
+                let tokenizer = opened.load_tokenizer()?;
+                let vocabulary = tokenizer.as_ref().filter(|_| is_constrained).and_then(vocabulary);
+                Ok((tokenizer, vocabulary))
+            });
             let model = opened.load_network(options);
             (tokenizer.join(), model)
         });
         let tokenizer = tokenizer.unwrap_or_else(|_| Err(Error::Tokenizer("the tokenizer cannot be loaded".into())));
+        let (tokenizer, vocabulary) = match tokenizer {
+            Ok((tokenizer, vocabulary)) => (Ok(tokenizer), vocabulary),
+            Err(fault) => (Err(fault), None),
+        };
         let (tokenizer, tokenizer_fault) = match tokenizer {
             Ok(tokenizer) => (tokenizer, None),
             Err(fault) if opened.tokenizer_is_given => return Err(fault),
@@ -90,7 +112,7 @@ impl Pipeline {
             eos_token_id,
             generation_file,
             generation_fault,
-            vocabulary: OnceLock::new(),
+            vocabulary: vocabulary.map_or_else(OnceLock::new, OnceLock::from),
         })
     }
 
@@ -224,7 +246,8 @@ impl Pipeline {
         config.compile(|| self.tokenizer.as_ref().map(|_| self.vocabulary()))
     }
 
-    /// The bytes of the model's tokens, for constraints. Made when first asked for.
+    /// The bytes of the model's tokens, for constraints. Made when first asked for, if not
+    /// [before](Self::load_for_constraints).
     ///
     /// # Errors
     /// Those of [`Vocabulary::new`].
@@ -311,9 +334,21 @@ impl Pipeline {
 /// The text of tokens for decoding: special tokens have none.
 impl Detokenize for Pipeline {
     fn token_bytes(&self, id: u32) -> &[u8] {
-        let tokenizer = self.tokenizer.as_ref().filter(|tokenizer| !tokenizer.is_special(id));
-        tokenizer.and_then(|tokenizer| tokenizer.bytes(id)).unwrap_or(&[])
+        self.tokenizer.as_ref().map_or(&[], |tokenizer| text_of(tokenizer, id))
     }
+}
+
+/// The same of a tokenizer without its model.
+struct Texts<'a>(&'a Tokenizer);
+
+impl Detokenize for Texts<'_> {
+    fn token_bytes(&self, id: u32) -> &[u8] {
+        text_of(self.0, id)
+    }
+}
+
+fn text_of(tokenizer: &Tokenizer, id: u32) -> &[u8] {
+    tokenizer.bytes(id).filter(|_| !tokenizer.is_special(id)).unwrap_or(&[])
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Flags for the decoding parameters, generated from the library's table.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use clap::builder::{BoolValueParser, PossibleValue, PossibleValuesParser, ValueHint};
@@ -165,7 +166,15 @@ fn shown((parameter, values): &(&'static Parameter, Vec<String>)) -> Vec<String>
     let flag = format!("--{}", flag_name(parameter.name));
     match parameter.takes() {
         Takes::Switch => values.iter().map(|value| format!("{flag}={value}")).collect(),
-        _ => values.iter().map(|value| format!("{flag} {value}")).collect(),
+        _ => values.iter().map(|value| format!("{flag} {}", quoted(value))).collect(),
+    }
+}
+
+/// A value as a shell might have had it, on one line.
+fn quoted(value: &str) -> Cow<'_, str> {
+    match value.is_empty() || value.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        true => format!("'{}'", gpt2::printable::line(value)).into(),
+        false => value.into(),
     }
 }
 

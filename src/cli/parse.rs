@@ -66,8 +66,11 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Err
 /// The error in one sentence, where clap's own words do not help.
 fn better(error: &clap::Error, command: &Command, arguments: &[OsString]) -> Option<clap::Error> {
     match error.kind() {
-        ErrorKind::ArgumentConflict => unknown::unquoted(error, command, arguments),
+        ErrorKind::ArgumentConflict => {
+            unknown::unquoted(error, command, arguments).or_else(|| given_twice(error, command, arguments))
+        }
         ErrorKind::ValueValidation => in_words(error, command, arguments),
+        ErrorKind::InvalidValue => none_of(error, command, arguments),
         _ => None,
     }
 }
@@ -110,12 +113,47 @@ fn not_unicode(arguments: &[OsString]) -> Option<(usize, usize)> {
 /// A refused value as one sentence about the flag, as it was given: `-n takes a whole number from 1, not 0`.
 fn in_words(error: &clap::Error, command: &Command, arguments: &[OsString]) -> Option<clap::Error> {
     let fault = error.source()?.to_string();
-    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return None };
-    let long = argument.split([' ', '=', '[']).next()?;
-    let flag = short_as_given(long, command, arguments).unwrap_or_else(|| long.to_owned());
+    let flag = flag(error, command, arguments)?;
     let is_sentence = ["takes ", "is ", "has "].iter().any(|verb| fault.starts_with(verb));
     let between = if is_sentence { " " } else { ": " };
     Some(in_one_line(&format!("{flag}{between}{fault}")))
+}
+
+/// A value that is none of the words that a flag takes, or is missing: `--sample takes true or false, not maybe`.
+fn none_of(error: &clap::Error, command: &Command, arguments: &[OsString]) -> Option<clap::Error> {
+    let flag = flag(error, command, arguments)?;
+    let value = match error.get(ContextKind::InvalidValue) {
+        Some(ContextValue::String(value)) if !value.is_empty() => format!(", not {value}"),
+        _ => String::new(),
+    };
+    Some(in_one_line(&match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(words)) if !words.is_empty() => format!("{flag} takes {}{value}", any_of(words)),
+        _ if value.is_empty() => format!("{flag} needs a value"),
+        _ => return None,
+    }))
+}
+
+/// Words in a sentence: `text, json or jsonl`.
+fn any_of(words: &[String]) -> String {
+    match words {
+        [] => String::new(),
+        [word] => word.clone(),
+        [others @ .., last] => format!("{} or {last}", others.join(", ")),
+    }
+}
+
+/// A flag that is given twice and takes one value.
+fn given_twice(error: &clap::Error, command: &Command, arguments: &[OsString]) -> Option<clap::Error> {
+    let is_same = error.get(ContextKind::InvalidArg) == error.get(ContextKind::PriorArg);
+    let flag = flag(error, command, arguments).filter(|flag| is_same && flag.starts_with('-'))?;
+    Some(in_one_line(&format!("{flag} is given more than once: leave one of them out")))
+}
+
+/// The flag that an error is about, as it was given.
+fn flag(error: &clap::Error, command: &Command, arguments: &[OsString]) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return None };
+    let long = argument.split([' ', '=', '[']).next()?;
+    Some(short_as_given(long, command, arguments).unwrap_or_else(|| long.to_owned()))
 }
 
 /// A usage error that says all in one line.

@@ -82,7 +82,7 @@ pub fn model(args: &ModelArgs, verbosity: Verbosity) -> Result<(OpenedModel, Pip
     let args = ModelArgs { device: DeviceChoice::Cpu, ..args.clone() };
     load::set_up(&args, verbosity)?;
     let opened = load::open(&args, verbosity)?;
-    let pipeline = load::pipeline(&args, &opened, Backend::Kernels, (Packing::AtOnce, false), verbosity)?;
+    let pipeline = load::pipeline(&args, &opened, Backend::Kernels, Packing::AtOnce.into(), verbosity)?;
     pipeline.tokenizer().map_err(with_tokenizer)?;
     Ok((opened, pipeline))
 }

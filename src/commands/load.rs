@@ -103,15 +103,33 @@ pub fn network(args: &ModelArgs, opened: &OpenedModel, backend: Backend, verbosi
     Ok(model)
 }
 
-/// Loads a network and its tokenizer in parallel; with `hooks` as in [`LoadOptions`].
+/// What a model is loaded for.
+#[derive(Debug, Clone, Copy)]
+pub struct Purpose {
+    pub packing: Packing,
+    /// Whether its activations are to be changed, or recorded inside its blocks.
+    pub hooks: bool,
+    /// Whether a constraint is to say what its texts have to be.
+    pub constraint: bool,
+}
+
+impl From<Packing> for Purpose {
+    fn from(packing: Packing) -> Self {
+        Self { packing, hooks: false, constraint: false }
+    }
+}
+
+/// Loads a network and its tokenizer in parallel.
 pub fn pipeline(
     args: &ModelArgs,
     opened: &OpenedModel,
     backend: Backend,
-    (packing, hooks): (Packing, bool),
+    purpose: Purpose,
     verbosity: Verbosity,
 ) -> Result<Pipeline> {
-    let pipeline = Pipeline::load(opened, LoadOptions { weights: args.weights(), backend, packing, hooks })?;
+    let Purpose { packing, hooks, constraint } = purpose;
+    let load = if constraint { Pipeline::load_for_constraints } else { Pipeline::load };
+    let pipeline = load(opened, LoadOptions { weights: args.weights(), backend, packing, hooks })?;
     note_fallback(args, &pipeline.model, verbosity);
     Ok(pipeline)
 }
@@ -156,22 +174,22 @@ fn start_note(files: &TokenizerFiles, tokenizer: &Tokenizer) -> Option<String> {
 impl Loaded {
     /// Loads model and tokenizer in parallel.
     pub fn load(args: &ModelArgs, packing: Packing, verbosity: Verbosity) -> Result<Self> {
-        Self::load_for(args, packing, false, verbosity)
+        Self::load_for(args, packing.into(), verbosity)
     }
 
     /// The same for a model whose activations are to be changed, or recorded inside its blocks.
     pub fn load_with_hooks(args: &ModelArgs, packing: Packing, verbosity: Verbosity) -> Result<Self> {
-        Self::load_for(args, packing, true, verbosity)
+        Self::load_for(args, Purpose { hooks: true, ..packing.into() }, verbosity)
     }
 
-    /// The same with or without those `hooks`.
-    pub fn load_for(args: &ModelArgs, packing: Packing, hooks: bool, verbosity: Verbosity) -> Result<Self> {
+    /// The same for any purpose.
+    pub fn load_for(args: &ModelArgs, purpose: Purpose, verbosity: Verbosity) -> Result<Self> {
         let start = Instant::now();
         let backend = args.device.open()?;
         let device = backend.name();
         set_up(args, verbosity)?;
         let opened = open(args, verbosity)?;
-        let pipeline = pipeline(args, &opened, backend, (packing, hooks), verbosity)?;
+        let pipeline = pipeline(args, &opened, backend, purpose, verbosity)?;
         let start_note = pipeline.tokenizer.as_ref().and_then(|tokenizer| start_note(&opened.tokenizer, tokenizer));
         let fingerprint = opened.checkpoint.fingerprint();
         let load_s = start.elapsed().as_secs_f64();

@@ -16,7 +16,7 @@ use gpt2::model::Packing;
 use serde_json::Value;
 
 use super::interventions::Changes;
-use super::load::Loaded;
+use super::load::{Loaded, Purpose};
 use super::progress::bar;
 use super::rows::{self, Allowed, Batch, Input, Row, together};
 use super::token::{self, token_id};
@@ -42,7 +42,9 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
         None => Work::Single(args.text.prompt_without_newline()?),
     };
     let changes = Changes::read(&args.interventions)?;
-    let loaded = Loaded::load_for(&args.model, Packing::Later, changes.are_any(), verbosity)?;
+    let constraint = args.processors.config.is_constrained();
+    let purpose = Purpose { constraint, hooks: changes.are_any(), ..Packing::Later.into() };
+    let loaded = Loaded::load_for(&args.model, purpose, verbosity)?;
     let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
     let loaded = loaded.with_changes(changes, &args.text, is_said)?;
     let format = args.format.unwrap_or_default();

@@ -16,7 +16,7 @@ use gpt2::model::Packing;
 
 use self::attribution::Question;
 use super::interventions::Changes;
-use super::load::Loaded;
+use super::load::{Loaded, Purpose};
 use super::rows::{self, Batch, Input, together};
 use super::{check_context, require_memory, shapes};
 use crate::cli::{Format, Prompt, TraceArgs, Verbosity};
@@ -49,7 +49,8 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
     };
     let changes = Changes::read(&args.interventions)?;
     let has_hooks = changes.are_any() || args.attribution.attribute.is_some();
-    let loaded = Loaded::load_for(&args.model, Packing::Later, has_hooks, verbosity)?;
+    let purpose = Purpose { hooks: has_hooks, ..Packing::Later.into() };
+    let loaded = Loaded::load_for(&args.model, purpose, verbosity)?;
     let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
     let loaded = loaded.with_changes(changes, &args.text, is_said)?;
     let config = loaded.model.config();

@@ -10,7 +10,9 @@
 use std::sync::Arc;
 
 use super::parameters::OnContextLimit;
-use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob, Wanted};
+use super::plan::{Plan, Wanted};
+use super::search::{NewToken, Search, StepOutput, Task};
+use super::sequence::{Sequence, TokenLogprob};
 use super::stop::{Finish, FinishReason, Outflow};
 use crate::error::Result;
 use crate::language_model::Positions;

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::decoding::Decoding;
+use super::plan::Plan;
 use super::request::{Request, check, search};
 use super::room::Work;
 use super::rows::{Ended, Plans, Rows};
-use super::search::{NewToken, Plan, Sequence, Task, TokenLogprob};
+use super::search::{NewToken, Task};
+use super::sequence::{Sequence, TokenLogprob};
 use super::stop::Detokenize;
 use crate::error::{Error, Result};
 use crate::language_model::LanguageModel;

@@ -4,10 +4,12 @@
 //! Vijayakumar et al. 2016, "Diverse Beam Search". Its bookkeeping differs from that of the later [`beam`](super::beam)
 //! search: finished scores are `f64`, and beams unfinished at the limit compete with finished sequences.
 
-use super::beam::{BEHIND, BeamRows, Candidate, Hypothesis, Scores, is_lost};
+use super::beams::{BEHIND, BeamRows, Candidate, Hypothesis, Scores, is_lost};
 use super::decoding::Beam;
 use super::parameters::EarlyStopping;
-use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task};
+use super::plan::Plan;
+use super::search::{NewToken, Search, StepOutput, Task};
+use super::sequence::Sequence;
 use super::stop::{Finish, FinishReason};
 use crate::base::math;
 use crate::error::Result;

@@ -27,17 +27,19 @@
 //! | `processors` | changes to the scores of the next token: guidance, penalties, bans, temperature, truncations |
 //! | `constraint` | what the text has to be: a regular expression, choices, JSON of a schema, a grammar |
 //! | `single` | greedy search and sampling, with or without guesses (`lookup`, or a second model) |
-//! | `beam`, `group_beam` | beam search and beam sample, diverse beam search |
+//! | `beam`, `group_beam` | beam search and beam sample, diverse beam search; `beams`: what they share |
 //! | `contrastive` | contrastive search |
 //! | `prompt` | log-probabilities of the prompt's own tokens |
 //! | `random` | draws as a pure function of (seed, row, step) |
 //! | `stop` | end-of-sequence tokens, stop strings, which text is shown |
+//! | `search`, `plan`, `sequence` | what a strategy is: what it asks of the model, what it results in |
 //! | `engine`, `request`, `rows` | many requests over one model |
 //! | `room` | the memory that a request takes |
 //!
 //! Reference: transformers 5.23.0, `generation/utils.py` and `generation/logits_process.py`.
 
 mod beam;
+mod beams;
 mod combinations;
 mod constraint;
 mod contrastive;
@@ -46,6 +48,7 @@ mod engine;
 mod group_beam;
 mod lookup;
 mod parameters;
+mod plan;
 mod processors;
 mod prompt;
 mod random;
@@ -53,6 +56,7 @@ mod request;
 mod room;
 mod rows;
 mod search;
+mod sequence;
 mod single;
 mod stop;
 #[cfg(test)]
@@ -68,5 +72,5 @@ pub use parameters::{
     PARAMETERS, Parameter, Takes, Word, parameter_meaning, parse_ids,
 };
 pub use processors::{Guidance, Processors};
-pub use search::{RawLogprob, Sequence, TokenLogprob};
+pub use sequence::{Guesses, RawLogprob, Sequence, TokenLogprob};
 pub use stop::{Detokenize, FinishReason, NoText};

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use super::search::{NewToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob};
+use super::plan::Plan;
+use super::search::{NewToken, Search, StepOutput, Task};
+use super::sequence::{Sequence, TokenLogprob};
 use crate::base::pool;
 use crate::error::Result;
 use crate::language_model::Positions;

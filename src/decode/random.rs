@@ -26,10 +26,8 @@ pub(crate) struct Noise {
     pub step: u64,
 }
 
-/// How many variates are generated at once.
-const BLOCK: usize = 4096;
-/// For up to this many tokens, seeking to each variate is cheaper than generating those of the whole row.
-const FEW: usize = 64;
+/// How many variates are generated at once: what the generator makes in one go.
+const GROUP: usize = 64;
 
 impl Noise {
     fn generator(self) -> ChaCha8Rng {
@@ -46,34 +44,57 @@ impl Noise {
     }
 
     /// Draws a token from these `logits`; at least one of them is finite.
+    #[cfg(test)]
     pub(crate) fn draw(self, logits: &[f32]) -> usize {
+        self.draw_beside(logits, f32::NEG_INFINITY)
+    }
+
+    /// Draws a token from these `logits`, at least one of which is finite. What is ruled out may have been the `largest`;
+    /// unless that is [far](Self::is_far) from all others, it counts, so that their weights are the same to the last bit
+    /// whatever is ruled out.
+    pub(crate) fn draw_beside(self, logits: &[f32], largest: f32) -> usize {
+        let own = logits::max(logits);
         let mut weights = vec![];
-        logits::weights(logits, &mut weights);
+        logits::weights(logits, if Self::is_far(own, largest) { own } else { largest.max(own) }, &mut weights);
         self.race(&weights, 1).first().copied().unwrap_or_else(|| logits::argmax(logits))
+    }
+
+    /// Draws a few tokens, in order, from the `logits` of a row without replacement: if one that is not ruled out later is
+    /// among them, and not far from the largest, the first such is what [`draw_beside`](Self::draw_beside) draws then.
+    pub(crate) fn first_of(self, logits: &[f32], k: usize) -> impl Iterator<Item = usize> {
+        let largest = logits::max(logits);
+        let mut weights = vec![];
+        logits::weights(logits, largest, &mut weights);
+        self.race(&weights, k).into_iter().take_while(move |id| !Self::is_far(logits[*id], largest))
+    }
+
+    /// Whether a logit is so far from the largest that 32 bits hold too little of what lies below it: of weights from 1 on,
+    /// those below `e^-87` are 0.
+    fn is_far(logit: f32, largest: f32) -> bool {
+        logit < largest - 20.0
     }
 
     /// The first `k` tokens in the race over `weights` (probabilities up to a factor); fewer if fewer weights are above 0.
     pub(crate) fn race(self, weights: &[f32], k: usize) -> Vec<usize> {
         let mut leaders = Leaders { k, best: Vec::with_capacity(k + 1) };
         let mut generator = self.generator();
-        let alive: Vec<usize> =
-            weights.iter().enumerate().filter(|(_, w)| **w > 0.0).map(|(i, _)| i).take(FEW + 1).collect();
-        if alive.len() <= FEW {
-            for index in alive {
-                generator.set_word_pos(self.position(index));
-                leaders.enter(index, weights[index], uniform(generator.next_u32()));
+        let mut next = None;
+        for (start, group) in (0..).step_by(GROUP).zip(weights.chunks(GROUP)) {
+            // Where all are ruled out, nothing is generated.
+            if !group.iter().fold(false, |any, w| any | (*w > 0.0)) {
+                continue;
             }
-            return leaders.places();
-        }
-        generator.set_word_pos(self.position(0));
-        let mut bytes = [0; 4 * BLOCK];
-        let mut uniforms = [0.0; BLOCK];
-        for (start, block) in (0..).step_by(BLOCK).zip(weights.chunks(BLOCK)) {
-            generator.fill_bytes(&mut bytes[..4 * block.len()]);
+            if next != Some(start) {
+                generator.set_word_pos(self.position(start));
+            }
+            next = Some(start + GROUP);
+            let mut bytes = [0; 4 * GROUP];
+            generator.fill_bytes(&mut bytes);
+            let mut uniforms = [0.0; GROUP];
             for (u, word) in uniforms.iter_mut().zip(bytes.as_chunks().0) {
                 *u = uniform(u32::from_le_bytes(*word));
             }
-            for (c, (chunk, us)) in block.chunks(16).zip(uniforms.chunks(16)).enumerate() {
+            for (c, (chunk, us)) in group.chunks(16).zip(uniforms.chunks(16)).enumerate() {
                 // E >= U, so most chunks lose the race without computing a logarithm.
                 let bound = leaders.bound();
                 if chunk.iter().zip(us).fold(false, |any, (&w, &u)| any | (u < bound * w)) {
@@ -163,7 +184,7 @@ mod tests {
             counts[id / 500] += 1;
             let mut few = vec![f32::NEG_INFINITY; 5000];
             (0..10).for_each(|i| few[i * 500] = 0.0);
-            assert_eq!(Noise { seed: 9, row: 0, step }.draw(&few), id, "seeking and generating agree");
+            assert_eq!(Noise { seed: 9, row: 0, step }.draw(&few), id, "what is skipped changes nothing");
         }
         // The 99.9% point at 9 degrees of freedom is 27.9.
         assert!(chi_square(&counts, &[0.1; 10]) < 27.9, "{counts:?}");

@@ -1,8 +1,10 @@
 //! The rows of a model, and the pass that answers all active requests at once.
 
 use super::engine::RequestId;
+use super::plan::Plan;
 use super::request::Request;
-use super::search::{Plan, Sequence, StepOutput};
+use super::search::StepOutput;
+use super::sequence::Sequence;
 use crate::base::pool;
 use crate::error::Result;
 use crate::language_model::{Input, LanguageModel, Output, Room};

@@ -7,85 +7,11 @@ use std::sync::Arc;
 
 use super::decoding::Decoding;
 use super::parameters::OnContextLimit;
+use super::plan::Plan;
+use super::sequence::{Sequence, TokenLogprob};
 use super::stop::{Detokenize, Finish, FinishReason, bytes};
 use crate::error::Result;
-use crate::language_model::Positions;
-use crate::logits::{self, LogNormalizer, Top};
-
-/// A finished sequence.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sequence {
-    /// The generated ids, the end-of-sequence token included.
-    pub ids: Vec<u32>,
-    /// Their text, without special tokens, cut before the stop string. Empty if ids have no text.
-    pub text: Vec<u8>,
-    /// Why it ended.
-    pub finish_reason: FinishReason,
-    /// The score of a beam: its log-probability divided by its length to the power of `length_penalty`.
-    pub score: Option<f32>,
-    /// Each id's log-probability after the processors, if asked for.
-    pub logprobs: Option<Vec<Arc<TokenLogprob>>>,
-    /// Whether the text is all that the constraint asks for; none without a constraint.
-    pub is_whole: Option<bool>,
-}
-
-/// The log-probability of a generated token, and the best alternatives, after the processors.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TokenLogprob {
-    /// The token.
-    pub id: u32,
-    /// Its log-probability; in beam search, what it adds to the beam's log-probability.
-    pub logprob: f32,
-    /// The best tokens with their log-probabilities, best first, without tokens that are ruled out.
-    pub top: Vec<(u32, f32)>,
-    /// The model's own, before guidance and processors, if asked for.
-    pub raw: Option<Box<RawLogprob>>,
-}
-
-/// What the model itself says about a generated token.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RawLogprob {
-    /// The token's log-probability.
-    pub logprob: f32,
-    /// The model's best tokens with their log-probabilities, best first.
-    pub top: Vec<(u32, f32)>,
-}
-
-/// The `k` best tokens of a `row` (V) whose numbers become log-probabilities by `log_prob`, without those ruled out.
-fn best(row: &[f32], log_prob: impl Fn(f32) -> f32, k: usize) -> Vec<(u32, f32)> {
-    let finite = logits::top_k(row, k).into_iter().filter(|(_, x)| x.is_finite());
-    let mut top: Vec<_> = finite.map(|(id, x)| (id as u32, log_prob(x))).collect();
-    // It was collected in place of something wider.
-    top.shrink_to_fit();
-    top
-}
-
-impl RawLogprob {
-    fn new(row: &[f32], id: usize, k: usize) -> Box<Self> {
-        let normalizer = LogNormalizer::of(row);
-        let log_prob = |logit| normalizer.log_prob(logit);
-        Box::new(Self { logprob: log_prob(row[id]), top: best(row, log_prob, k) })
-    }
-}
-
-impl TokenLogprob {
-    /// From a `row` (V) whose numbers become log-probabilities by `log_prob`.
-    fn new(row: &[f32], log_prob: impl Fn(f32) -> f32, id: usize, k: usize, raw: Option<&[f32]>) -> Arc<Self> {
-        let raw = raw.map(|raw| RawLogprob::new(raw, id, k));
-        Arc::new(Self { id: id as u32, logprob: log_prob(row[id]), top: best(row, log_prob, k), raw })
-    }
-
-    /// From the processed logits (V) by which `id` was chosen, and the model's own.
-    pub(super) fn from_logits(logits: &[f32], id: usize, k: usize, raw: Option<&[f32]>) -> Arc<Self> {
-        let normalizer = LogNormalizer::of(logits);
-        Self::new(logits, |logit| normalizer.log_prob(logit), id, k, raw)
-    }
-
-    /// From processed log-probabilities (V), not normalised again, and the model's own logits.
-    pub(super) fn from_log_probs(log_probs: &[f32], id: usize, k: usize, raw: Option<&[f32]>) -> Arc<Self> {
-        Self::new(log_probs, |log_prob| log_prob, id, k, raw)
-    }
-}
+use crate::logits::Top;
 
 /// What a search knows about its request and the models.
 pub(super) struct Task<'a> {
@@ -162,6 +88,30 @@ impl Task<'_> {
         self.decoding.processors.apply(scores, self.window(ids), &self.prompt, generated)
     }
 
+    /// The same without the constraint, which may wait until a token is chosen.
+    pub(super) fn process_freely(&self, scores: &mut [f32], ids: &[u32]) -> Result<()> {
+        let generated = &ids[self.prompt.len()..];
+        self.decoding.processors.apply_freely(scores, self.window(ids), &self.prompt, generated)
+    }
+
+    /// Rules out what may not follow `ids` by the constraint.
+    pub(super) fn constrain(&self, scores: &mut [f32], ids: &[u32]) -> Result<()> {
+        let constraint = self.decoding.processors.constraint();
+        constraint.map_or(Ok(()), |constraint| constraint.apply(scores, &ids[self.prompt.len()..]))
+    }
+
+    /// Whether `id` may follow `ids` by the constraint.
+    pub(super) fn allows(&self, ids: &[u32], id: usize) -> Result<bool> {
+        let constraint = self.decoding.processors.constraint();
+        constraint.map_or(Ok(true), |constraint| constraint.allows(&ids[self.prompt.len()..], id as u32))
+    }
+
+    /// Whether it is known all that may follow `ids` by the constraint.
+    pub(super) fn knows_constraint(&self, ids: &[u32]) -> Result<bool> {
+        let constraint = self.decoding.processors.constraint();
+        constraint.map_or(Ok(true), |constraint| constraint.is_known(&ids[self.prompt.len()..]))
+    }
+
     /// The finished sequence from `ids` (prompt and generated).
     pub(super) fn sequence(&self, ids: &[u32], finish: Finish, logprobs: &[Arc<TokenLogprob>]) -> Sequence {
         let ids = ids[self.prompt.len()..].to_vec();
@@ -170,165 +120,8 @@ impl Task<'_> {
         let logprobs = self.decoding.logprobs.map(|_| logprobs.to_vec());
         let constraint = self.decoding.processors.constraint();
         let is_whole = constraint.map(|constraint| finish.text_end.is_none() && constraint.is_complete(&ids));
-        Sequence { ids, text, finish_reason: finish.reason, score: None, logprobs, is_whole }
+        Sequence { ids, text, finish_reason: finish.reason, score: None, logprobs, is_whole, guesses: None }
     }
-}
-
-/// Processing can turn scores that differ by a rounding error into ties, which are broken by id. With this many extra
-/// tokens, a search picks the same ones as from a whole row. If even the extra ones tie with the last token needed, it
-/// asks for whole rows from then on.
-pub(super) const FEW_MORE: usize = 8;
-
-/// What a search wants the model to do: first the moves, then the truncations, then the inputs.
-///
-/// With guidance, each row has another one, `width` rows further: it holds the other prompt and the same generated tokens,
-/// and follows all that happens to the row. The search sees none of this: its logits are what guidance makes of both.
-#[derive(Default)]
-pub(super) struct Plan {
-    /// `(to, from)`, all applied at once.
-    pub moves: Vec<(usize, usize)>,
-    /// `(row, positions to keep)`.
-    pub truncations: Vec<(usize, usize)>,
-    pub inputs: Vec<PlannedInput>,
-    /// The inputs of the other rows.
-    pub others: Vec<PlannedInput>,
-    /// How many rows a search has, if each has another one.
-    guided: Option<usize>,
-}
-
-/// A future [`Input`](crate::language_model::Input).
-pub(super) struct PlannedInput {
-    pub row: usize,
-    pub ids: Vec<u32>,
-    pub logits: Positions,
-    pub best: Positions,
-    pub hidden: Positions,
-    pub top: usize,
-}
-
-impl Plan {
-    /// The plan of a search with `width` rows.
-    pub(super) fn new(task: &Task<'_>, width: usize) -> Self {
-        Self { guided: task.decoding.processors.guidance().map(|_| width), ..Self::default() }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.inputs.is_empty() && self.moves.is_empty()
-    }
-
-    /// How many positions of the output belong to this plan; `wanted` selects logits, best tokens or hidden states.
-    pub(super) fn positions(&self, wanted: impl Fn(&PlannedInput) -> Positions) -> usize {
-        let count = |input: &PlannedInput| match wanted(input) {
-            Positions::None => 0,
-            Positions::Last => 1,
-            Positions::All => input.ids.len(),
-        };
-        self.inputs.iter().map(count).sum()
-    }
-
-    /// Makes row `to` hold what `from` holds.
-    pub(super) fn assign(&mut self, to: usize, from: usize) {
-        self.moves.push((to, from));
-        self.moves.extend(self.guided.map(|width| (to + width, from + width)));
-    }
-
-    /// Cuts `row` back to its first `seen` positions.
-    pub(super) fn cut(&mut self, task: &Task<'_>, row: usize, seen: usize) {
-        self.truncations.push((row, seen));
-        if let (Some(width), Some(other)) = (self.guided, task.decoding.other_prompt(&task.prompt)) {
-            self.truncations.push((row + width, seen_of_other(task, other, seen)));
-        }
-    }
-
-    /// Extends `row`, which has seen the first `seen` of `ids`, to the end of `ids` and asks for the logits there. If the
-    /// context is cropped, the row starts over.
-    pub(super) fn extend(&mut self, task: &Task<'_>, row: usize, ids: &[u32], seen: usize) {
-        self.run(
-            task,
-            row,
-            ids,
-            seen,
-            Wanted { logits: Positions::Last, hidden: Positions::None, room: task.n_positions },
-        );
-    }
-
-    /// The same with other outputs, and another room for a row.
-    pub(super) fn run(&mut self, task: &Task<'_>, row: usize, ids: &[u32], seen: usize, wanted: Wanted) {
-        let Wanted { logits, hidden, room } = wanted;
-        let starts_over = ids.len() > room;
-        if starts_over {
-            self.truncations.push((row, 0));
-        }
-        let new = &ids[if starts_over { ids.len() - room } else { seen }..];
-        self.feed(row, new, logits, hidden);
-        if let (Some(width), Some(other)) = (self.guided, task.decoding.other_prompt(&task.prompt)) {
-            let seen = seen_of_other(task, other, seen);
-            let ids = [other, &ids[task.prompt.len()..]].concat();
-            let starts_over = ids.len() > room;
-            if starts_over {
-                self.truncations.push((row + width, 0));
-            }
-            let new = ids[if starts_over { ids.len() - room } else { seen }..].to_vec();
-            let (best, hidden, top) = (Positions::None, Positions::None, 0);
-            self.others.push(PlannedInput { row: row + width, ids: new, logits, best, hidden, top });
-        }
-    }
-
-    /// Leaves out what row 0 holds already: the first ids, `seen`, of the prompt that a search begins with.
-    pub(super) fn go_on_after(&mut self, seen: &[u32]) {
-        let states = |input: &PlannedInput| input.hidden != Positions::None;
-        match &mut self.inputs[..] {
-            [input] if self.truncations.is_empty() && input.ids.starts_with(seen) && !states(input) => {
-                input.ids.drain(..seen.len());
-            }
-            _ => self.truncations.push((0, 0)),
-        }
-    }
-
-    /// Appends a generated token to `row` and asks for its logits and hidden state.
-    pub(super) fn append(&mut self, row: usize, id: u32) {
-        self.feed(row, &[id], Positions::Last, Positions::Last);
-        self.others.extend(self.guided.map(|width| PlannedInput {
-            row: row + width,
-            ids: vec![id],
-            logits: Positions::Last,
-            best: Positions::None,
-            hidden: Positions::None,
-            top: 0,
-        }));
-    }
-
-    /// Appends `ids` to `row`, without another one.
-    pub(super) fn feed(&mut self, row: usize, ids: &[u32], logits: Positions, hidden: Positions) {
-        self.inputs.push(PlannedInput { row, ids: ids.to_vec(), logits, best: Positions::None, hidden, top: 0 });
-    }
-
-    /// Asks for the best token only, wherever logits were asked for.
-    pub(super) fn only_best(&mut self) {
-        for input in &mut self.inputs {
-            input.best = std::mem::replace(&mut input.logits, Positions::None);
-        }
-    }
-
-    /// Asks for the `k` best tokens only, wherever the last logits were asked for. `k` should include [`FEW_MORE`] extra
-    /// tokens.
-    pub(super) fn only_top(&mut self, k: usize) {
-        for input in &mut self.inputs {
-            (input.top, input.logits) = (k, Positions::None);
-        }
-    }
-}
-
-/// What a row is to give, and how many positions it may hold.
-pub(super) struct Wanted {
-    pub logits: Positions,
-    pub hidden: Positions,
-    pub room: usize,
-}
-
-/// How much of the other prompt and what follows it a row has seen, when its own row has seen `seen`.
-fn seen_of_other(task: &Task<'_>, other: &[u32], seen: usize) -> usize {
-    seen.checked_sub(task.prompt.len()).map_or(0, |generated| other.len() + generated)
 }
 
 /// What the model computed for a search's plan: the positions asked for, input by input.

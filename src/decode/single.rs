@@ -13,8 +13,10 @@ use std::sync::Arc;
 
 use super::decoding::{Draft, Single};
 use super::lookup::lookup;
+use super::plan::{FEW_MORE, Plan, Wanted};
 use super::random::Noise;
-use super::search::{FEW_MORE, NewToken, NextToken, Plan, Search, Sequence, StepOutput, Task, TokenLogprob, Wanted};
+use super::search::{NewToken, NextToken, Search, StepOutput, Task};
+use super::sequence::{Guesses, Sequence, TokenLogprob};
 use super::stop::{Finish, Outflow};
 use crate::base::math;
 use crate::error::Result;
@@ -23,6 +25,8 @@ use crate::logits::{self, LogNormalizer};
 
 /// How many sequences of one request run at the same time; the others wait.
 pub(super) const MOST_ROWS: usize = 64;
+/// How many tokens are tried before it is worked out what a constraint allows.
+const TRIES: usize = 8;
 /// How many tokens the second model guesses at first, and the maximum.
 pub(super) const ASSISTANT_GUESSES: (usize, usize) = (5, 20);
 
@@ -53,6 +57,10 @@ struct Scores<'a> {
     /// The model's own, if they are wanted.
     raw: Option<Cow<'a, [f32]>>,
     best: usize,
+    /// The largest logit before the constraint.
+    largest: f32,
+    /// Whether the constraint has still to rule out what may not follow.
+    is_open: bool,
 }
 
 /// An unfinished sequence.
@@ -72,6 +80,8 @@ struct Line {
     assistant_seen: usize,
     /// Whether the second model is still guessing in this step.
     guessing: bool,
+    /// How that went so far.
+    counts: Guesses,
 }
 
 impl SingleSearch {
@@ -118,22 +128,38 @@ impl SingleSearch {
         (is_plain && k <= MOST_TOP).then_some(k.min(task.vocab_size))
     }
 
-    /// The token that `sequence` gets after `generated` others.
-    fn choose(&self, task: &Task<'_>, scores: &Scores<'_>, sequence: usize, generated: usize) -> usize {
-        if !self.params.sample {
-            return scores.best;
+    /// The token that `sequence` gets after `ids`.
+    ///
+    /// With a constraint the first few tokens are tried that would be chosen without it, one after the other. What else it
+    /// allows is worked out only if none of them is allowed, and changes nothing otherwise.
+    fn choose(&self, task: &Task<'_>, scores: &mut Scores<'_>, sequence: usize, ids: &[u32]) -> Result<usize> {
+        let step = (ids.len() - task.prompt.len()) as u64;
+        let noise = Noise { seed: task.decoding.seed, row: sequence as u64, step };
+        if scores.is_open {
+            if !task.knows_constraint(ids)? {
+                let first: Vec<usize> = match self.params.sample {
+                    true => noise.first_of(&scores.logits, TRIES).collect(),
+                    false => logits::top_k(&scores.logits, TRIES).into_iter().map(|(id, _)| id).collect(),
+                };
+                for id in first {
+                    if scores.logits[id] > f32::NEG_INFINITY && task.allows(ids, id)? {
+                        return Ok(id);
+                    }
+                }
+            }
+            scores.close(task, ids)?;
         }
-        Noise { seed: task.decoding.seed, row: sequence as u64, step: generated as u64 }.draw(&scores.logits)
+        Ok(if self.params.sample { noise.draw_beside(&scores.logits, scores.largest) } else { scores.best })
     }
 
     /// Starts waiting sequences on free rows, with the token that follows the prompt.
-    fn start(&mut self, task: &Task<'_>, tokens: &mut Vec<NewToken>) {
-        let Some(first) = self.first.take() else { return };
+    fn start(&mut self, task: &Task<'_>, tokens: &mut Vec<NewToken>) -> Result<()> {
+        let Some(mut first) = self.first.take() else { return Ok(()) };
         while self.next < self.params.num_return_sequences
             && let Some(row) = self.free.pop()
         {
             let mut line = Line::new(task, self.params.draft, self.next, row);
-            let id = self.choose(task, &first, line.sequence, 0);
+            let id = self.choose(task, &mut first, line.sequence, &task.prompt)?;
             if let Some(finish) = line.push(task, &first, id, tokens) {
                 self.retire(task, line, finish);
             } else {
@@ -148,27 +174,31 @@ impl SingleSearch {
         if self.next < self.params.num_return_sequences {
             self.first = Some(first);
         }
+        Ok(())
     }
 
     fn retire(&mut self, task: &Task<'_>, line: Line, finish: Finish) {
         self.free.push(line.row);
-        self.finished[line.sequence] = Some(task.sequence(&line.ids, finish, &line.logprobs));
+        let guesses = (self.params.draft != Draft::None).then_some(line.counts);
+        self.finished[line.sequence] = Some(Sequence { guesses, ..task.sequence(&line.ids, finish, &line.logprobs) });
     }
 }
 
 impl<'a> Scores<'a> {
-    /// The scores of the token after `ids`, from what the model says about it; none if that is not enough.
-    fn new(task: &Task<'_>, next: NextToken<'a>, ids: &[u32]) -> Result<Option<Self>> {
+    /// The scores of the token after `ids`, from what the model says about it; none if that is not enough. If it
+    /// `may_wait`, the constraint comes last, and is left out.
+    fn new(task: &Task<'_>, next: NextToken<'a>, ids: &[u32], may_wait: bool) -> Result<Option<Self>> {
         let mut raw = None;
+        let comes_last = task.decoding.processors.constraint_can_wait();
         let logits = match next {
             NextToken::Best(id) => {
                 let best = id.ok_or_else(logits::not_finite)? as usize;
-                return Ok(Some(Self { logits: Cow::Borrowed(&[]), raw: None, best }));
+                return Ok(Some(Self { best, ..Self::of(Cow::Borrowed(&[])) }));
             }
             NextToken::Logits(logits, own) => {
                 logits::check_finite(logits)?;
                 raw = own.map(Cow::Borrowed);
-                task.process(logits, ids)?;
+                if comes_last { task.process_freely(logits, ids) } else { task.process(logits, ids) }?;
                 Cow::Borrowed(&*logits)
             }
             NextToken::Top(top) => {
@@ -187,9 +217,26 @@ impl<'a> Scores<'a> {
                 Cow::Owned(logits)
             }
         };
+        let mut scores = Self { raw, is_open: comes_last, ..Self::of(logits) };
+        if comes_last && !(may_wait && scores.largest.is_finite()) {
+            scores.close(task, ids)?;
+        }
+        task.check_choice(scores.logits[scores.best], ids)?;
+        Ok(Some(scores))
+    }
+
+    fn of(logits: Cow<'a, [f32]>) -> Self {
         let best = logits::argmax(&logits);
-        task.check_choice(logits[best], ids)?;
-        Ok(Some(Self { logits, raw, best }))
+        let largest = logits.get(best).copied().unwrap_or(f32::NEG_INFINITY);
+        Self { raw: None, best, largest, is_open: false, logits }
+    }
+
+    /// Rules out what may not follow `ids` by the constraint.
+    fn close(&mut self, task: &Task<'_>, ids: &[u32]) -> Result<()> {
+        task.constrain(self.logits.to_mut(), ids)?;
+        self.is_open = false;
+        self.best = logits::argmax(&self.logits);
+        task.check_choice(self.logits[self.best], ids)
     }
 }
 
@@ -208,6 +255,7 @@ impl Line {
             guesses,
             assistant_seen: prompt,
             guessing: true,
+            counts: Guesses { passes: 1, ..Guesses::default() },
         }
     }
 
@@ -281,8 +329,8 @@ impl Search for SingleSearch {
             let Some(next) = next_tokens.next() else { break };
             let line = &self.running[i];
             let all = [&line.ids[..], &line.guess].concat();
-            let Some(scores) = Scores::new(task, next, &all)? else { continue };
-            let id = self.choose(task, &scores, line.sequence, all.len() - task.prompt.len());
+            let Some(mut scores) = Scores::new(task, next, &all, !self.doubts())? else { continue };
+            let id = self.choose(task, &mut scores, line.sequence, &all)?;
             let is_doubtful = self.doubts() && {
                 let probability = math::exp(f64::from(LogNormalizer::of(&scores.logits).log_prob(scores.logits[id])));
                 probability < f64::from(self.least_probable())
@@ -336,14 +384,15 @@ impl Search for SingleSearch {
         mut output: StepOutput<'_>,
         tokens: &mut Vec<NewToken>,
     ) -> Result<Option<Vec<Sequence>>> {
+        let may_wait = task.decoding.logprobs.is_none();
         let mut next_tokens = output.next_tokens();
         if self.next == 0
             && let Some(next) = next_tokens.next()
         {
-            match Scores::new(task, next, &task.prompt)? {
-                Some(Scores { logits, raw, best }) => {
+            match Scores::new(task, next, &task.prompt, may_wait)? {
+                Some(Scores { logits, raw, best, largest, is_open }) => {
                     let owned = |row: Cow<'_, [f32]>| Cow::Owned(row.into_owned());
-                    self.first = Some(Scores { logits: owned(logits), raw: raw.map(owned), best });
+                    self.first = Some(Scores { logits: owned(logits), raw: raw.map(owned), best, largest, is_open });
                 }
                 None => self.needs_rows = true,
             }
@@ -357,14 +406,17 @@ impl Search for SingleSearch {
                 if finish.is_some() || right < checked {
                     continue;
                 }
-                let Some(scores) = Scores::new(task, next, &line.ids)? else {
+                let Some(mut scores) = Scores::new(task, next, &line.ids, may_wait)? else {
                     (self.needs_rows, goes_on) = (true, false);
                     continue;
                 };
-                let id = self.choose(task, &scores, line.sequence, line.ids.len() - task.prompt.len());
+                let id = self.choose(task, &mut scores, line.sequence, &line.ids)?;
                 finish = line.push(task, &scores, id, tokens);
                 right += usize::from(line.guess.get(checked) == Some(&(id as u32)));
             }
+            line.counts.passes += usize::from(line.ids.len() > before);
+            line.counts.drafted += line.guess.len();
+            line.counts.accepted += right;
             if goes_on {
                 line.settle(before, right);
             }
@@ -373,7 +425,7 @@ impl Search for SingleSearch {
                 None => self.running.push(line),
             }
         }
-        self.start(task, tokens);
+        self.start(task, tokens)?;
         let done = self.running.is_empty() && self.next == self.params.num_return_sequences;
         Ok(done.then(|| self.finished.drain(..).flatten().collect()))
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use gpt2::decode::{FinishReason, TokenLogprob};
+use gpt2::decode::{FinishReason, Guesses, Sequence, TokenLogprob};
 use gpt2::pipeline::Pipeline;
 use serde::{Serialize, Serializer};
 
@@ -129,6 +129,33 @@ pub struct Timings {
     pub prompt_tokens: usize,
     /// Tokens generated, in all sequences.
     pub generated_tokens: usize,
+    /// With `--assistant-model` or `--prompt-lookup`, the passes of the model in which a sequence got tokens, the prompt's
+    /// included, summed over the sequences.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passes: Option<usize>,
+    /// With these flags, the tokens that were guessed and checked by a pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drafted_tokens: Option<usize>,
+    /// With these flags, the guesses that were right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted_tokens: Option<usize>,
+}
+
+impl Timings {
+    /// What there is to say of `sequences` beside the times.
+    pub fn of(sequences: &[Sequence]) -> Self {
+        let sum = |of: fn(&Guesses) -> usize| {
+            let guesses = sequences.iter().filter_map(|sequence| sequence.guesses.as_ref());
+            guesses.map(of).reduce(|sum, more| sum + more)
+        };
+        Self {
+            generated_tokens: sequences.iter().map(|sequence| sequence.ids.len()).sum(),
+            passes: sum(|guesses| guesses.passes),
+            drafted_tokens: sum(|guesses| guesses.drafted),
+            accepted_tokens: sum(|guesses| guesses.accepted),
+            ..Self::default()
+        }
+    }
 }
 
 impl LogprobRecord {

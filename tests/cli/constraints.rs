@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{gpt2, tiny};
+use crate::harness::gpt2;
 
 const DEMO: [&str; 3] = ["generate", "-m", "demo"];
 
@@ -63,6 +63,52 @@ fn what_breaks_off_is_said() {
     assert!(done.stderr().contains("warning: the texts of 3 rows are not complete"), "{}", done.stderr());
 }
 
+/// The advice is about what ended the text.
+#[test]
+fn what_ended_the_text_is_named() {
+    let base = ["--ids", "7454", "--regex", "[a-z ]{9000}", "--completion-only"];
+    let stderr = |more: &[&str]| demo(&[&base, more].concat()).succeeds().stderr();
+    let unfinished = "warning: the text is not complete: the constraint asks for more";
+    assert_eq!(stderr(&["--max-length", "5"]), format!("{unfinished}; raise --max-length\n"));
+    assert_eq!(stderr(&["--max-time", "0"]), format!("{unfinished}; raise --max-new-tokens or --max-time\n"));
+    let full = stderr(&["-n", "600"]);
+    let lines: Vec<&str> = full.lines().collect();
+    assert!(lines.len() == 2 && lines[0].contains("at the full context of 512 tokens"), "{full}");
+    assert_eq!(lines[1], unfinished, "more tokens would not help");
+}
+
+#[test]
+fn white_space_alone_is_an_expression() {
+    assert_eq!(demo(&["--prompt", "Once", "--regex", " ", "--completion-only"]).succeeds().stdout(), " \n");
+    let topk = ["topk", "-m", "demo", "--prompt", "Once", "-k", "3", "--regex", "\n"];
+    let shown = gpt2(&topk).succeeds().stdout();
+    assert!(shown.contains("\nafter --regex '\\n': renormalised over 1 token\n"), "{shown}");
+}
+
+/// A parser of Earley's kind, as Lark's: directly, mutually, behind a rule that may be empty.
+#[test]
+fn left_recursion_that_ends_is_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    for (grammar, language) in [
+        ("start: start \"a\" | \"b\"", "^ba*$"),
+        ("start: x\nx: y \"x\" | \"s\"\ny: x \"y\"", "^s(yx)*$"),
+        ("start: empty start \"a\" | \"b\"\nempty: \"\" | \"c\"", "^c*ba*$"),
+        ("start: start start | \"b\"", "^b+$"),
+        ("start: empty start | \"b\"\nempty:", "^b$"),
+    ] {
+        let file = folder.path().join("g.lark");
+        fs::write(&file, grammar).unwrap();
+        let whole = regex::Regex::new(language).unwrap();
+        let sample = ["--sample", "--seed", "1", "--num-return-sequences", "20", "-n", "9", "--format", "json"];
+        let found = demo(&[&["--prompt", "A", "--grammar", file.to_str().unwrap()], &sample[..]].concat());
+        let found = found.succeeds().json();
+        for (i, sequence) in found["sequences"].as_array().unwrap().iter().enumerate() {
+            let text = text(&found, i);
+            assert!(sequence["finish_reason"] == "length" || whole.is_match(&text), "{grammar}: {text}");
+        }
+    }
+}
+
 #[test]
 fn choices_have_the_probabilities_of_candidates() {
     let choices = [" time", " house", " time ago"];
@@ -80,7 +126,14 @@ fn choices_have_the_probabilities_of_candidates() {
     }
     let shown: Vec<&str> = base.into_iter().chain(flags("--choices")).collect();
     let shown = demo(&shown).succeeds().stdout();
-    assert_eq!(shown.lines().filter(|line| line.starts_with('"')).count(), 3, "{shown}");
+    let lines: Vec<Vec<&str>> = shown.lines().skip(1).map(|line| line.splitn(2, '"').collect()).collect();
+    assert_eq!(lines.len(), 3, "{shown}");
+    for ((line, choice), score) in lines.iter().zip(choices).zip(scores["candidates"].as_array().unwrap()) {
+        assert_eq!(line[1], format!("{choice}\""));
+        let (columns, logprob) = (line[0].split_whitespace(), score["sum_logprob"].as_f64().unwrap());
+        let columns: Vec<&str> = columns.collect();
+        assert_eq!(columns, [format!("{:.3}%", logprob.exp() * 100.0), format!("{logprob:.4}")]);
+    }
     // There are fewer texts than beams only if there are fewer tokens.
     let beams = ["--num-beams", "3", "--num-return-sequences", "3", "--length-penalty", "0"];
     let found = demo(&[&all[..], &beams].concat()).succeeds().json();
@@ -153,49 +206,6 @@ fn rows_and_files_say_what_flags_say() {
 }
 
 #[test]
-fn bad_constraints_are_usage_errors_that_name_the_flag() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, content: &str| {
-        let path = folder.path().join(name);
-        fs::write(&path, content).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let cases = [
-        ("--regex", String::new(), "--regex is empty"),
-        ("--regex", "(".into(), "--regex is not a regular expression: unclosed group (at byte 0)"),
-        ("--regex", r"a\b".into(), "--regex looks at what is around a place"),
-        ("--regex", "[a&&b]".into(), "--regex cannot be followed from byte 0 of the completion on"),
-        ("--choices", String::new(), "--choices is an empty text"),
-        ("--json-schema", "/no/such.json".into(), "--json-schema /no/such.json: cannot be read"),
-        ("--json-schema", file("a", "[1"), "a: not JSON"),
-        ("--json-schema", file("b", "[1]"), "--json-schema is [1], and a schema is an object or a boolean"),
-        ("--json-schema", file("c", "{\"type\": \"objekt\"}"), "Invalid type: objekt"),
-        ("--json-schema", file("d", "{\"uniqueItems\": true}"), "keywords that are not supported: [\"uniqueItems\"]"),
-        ("--json-schema", file("e", "false"), "Unsatisfiable schema"),
-        ("--grammar", file("f", "start: start \"a\""), "--grammar cannot be followed from byte 0"),
-        ("--grammar", file("g", "start: x"), "unknown name: \"x\""),
-        ("--grammar", file("h", ""), "--grammar is empty"),
-    ];
-    for (flag, value, fault) in &cases {
-        let failed = demo(&["--prompt", "A", flag, value]).fails(2, &[]);
-        assert!(failed.stderr().contains(fault), "{flag} {value}: {}", failed.stderr());
-        assert!(failed.stderr().starts_with(&format!("error: {flag}")), "{}", failed.stderr());
-        assert_eq!(failed.stderr().lines().count(), 1, "{}", failed.stderr());
-    }
-    let both = demo(&["--prompt", "A", "--regex", "a", "--choices", "b"]).fails(2, &[]);
-    assert_eq!(both.stderr(), "error: --choices cannot be combined with --regex: leave one of them out\n");
-    let model = tiny("base").to_string_lossy().into_owned();
-    let without = gpt2(&["generate", "-m", &model, "--ids", "1 2", "--regex", "a"]).fails(2, &[]);
-    assert!(without.stderr().contains("--regex needs a tokenizer"), "{}", without.stderr());
-    // In a row it is an error of the row.
-    let rows = "{\"prompt\": \"A\", \"regex\": \"(\"}\n{\"prompt\": \"A\", \"regex\": \"b\", \"choices\": [\"a\"]}\n";
-    let records = demo(&["--input", "-", "--ordered"]).stdin(rows).fails(3, &[]).json_lines();
-    assert_eq!(records[0]["error"], "`regex` is not a regular expression: unclosed group (at byte 0)");
-    assert_eq!(records[1]["error"], "`choices` cannot be combined with `regex`: leave one of them out");
-    assert!(records.iter().all(|record| record["error_kind"] == "usage"));
-}
-
-#[test]
 fn samples_of_a_schema_all_parse() {
     let schema = json!({"type": "object", "properties": {
         "name": {"type": "string", "maxLength": 12}, "tags": {"type": "array", "items": {"type": "string", "maxLength": 5},
@@ -215,4 +225,24 @@ fn samples_of_a_schema_all_parse() {
         whole += 1;
     }
     assert!(whole > 250, "{whole} of 300");
+}
+
+#[test]
+fn a_session_sets_one_constraint_after_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (schema, grammar) = (folder.path().join("s.json"), folder.path().join("g.lark"));
+    fs::write(&schema, "{\"const\": 7}").unwrap();
+    fs::write(&grammar, "start: \" cat\"").unwrap();
+    let (schema, grammar) = (schema.display(), grammar.display());
+    let input = format!(
+        "A\n/set regex [0-9]{{3}}\nA\n/set json_schema {schema}\nA\n/set json-schema nowhere.json\n/set grammar {grammar}\nA\n\
+         /set grammar default\n/set regex (\nA\n"
+    );
+    let done = demo(&["--interactive", "--choices", " x", "-n", "4"]).stdin(input).succeeds();
+    let (shown, said) = (done.stdout(), done.stderr());
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!((lines[0], lines[3], lines[4]), ("A x", "A7", "A cat"), "{shown}");
+    assert!(lines[2][1..].parse::<u16>().is_ok_and(|n| n < 1000), "{shown}");
+    assert!(said.contains("json-schema nowhere.json: cannot be read"), "{said}");
+    assert!(said.contains("regex is not a regular expression"), "{said}");
 }

@@ -267,7 +267,7 @@ fn messages_say_what_is_allowed() {
     demo("score", &["Once", "--stride", "x"], &["--stride takes a whole number from 1, not x\n"]);
     demo("generate", &["Once", "--top-k", "1.5"], &["--top-k takes a whole number from 0, not 1.5\n"]);
     demo("generate", &["Once", "--seed", "18446744073709551616"], &["too large: the most is 18446744073709551615"]);
-    demo("topk", &["Once", "--token", ""], &["is 0 tokens"]);
+    demo("topk", &["Once", "--token", ""], &["is no token"]);
     demo("topk", &["Once", "--position", "x"], &["--position takes a whole number, not x\n"]);
     demo("topk", &["Once", "--position", "3"], &["the prompt has 1 token, 0 to 0"]);
     demo("topk", &["Once", "--html", "a.html"], &["--html", "--all"]);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests compare with the platform's mathematics")]
 
+mod assisted;
 mod batch;
 mod bench;
 mod browser;
@@ -33,11 +34,14 @@ mod json_page;
 mod links;
 mod memory;
 mod newcomer;
+mod odd_decoding;
 #[cfg(unix)]
 mod pages;
 mod patch;
 mod penalties;
 mod pictures;
+#[cfg(feature = "constraints")]
+mod refused_constraints;
 mod rows;
 mod score;
 mod score_more;

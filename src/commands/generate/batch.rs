@@ -8,7 +8,8 @@ use gpt2::decode::{Engine, Event, Meaning, RequestId, Sequence, parameter_meanin
 use gpt2::model::{Gpt2, Session};
 use serde_json::Value;
 
-use super::{Generator, Request, fills_context, rand_seed, unfinished};
+use super::lengths::IdleRows;
+use super::{Full, Generator, Request, Unfinished, fills_context, rand_seed};
 use crate::cli::SeedBy;
 use crate::commands::rows::{self, Input, Next, Refused, Results, Row, Settings, Written};
 use crate::commands::stop::Stop;
@@ -32,8 +33,9 @@ pub fn run(generator: &Generator<'_>, rows: Input) -> Result<()> {
         rows,
         results,
         running: HashMap::new(),
-        full: 0,
-        unfinished: 0,
+        full: [0; 2],
+        unfinished: Unfinished::default(),
+        idle: IdleRows::default(),
         held: args.rows.ordered.then(BTreeMap::new),
         begun: 0,
         next: 0,
@@ -42,20 +44,31 @@ pub fn run(generator: &Generator<'_>, rows: Input) -> Result<()> {
         true => batch.run_apart(&stop),
         false => with_engine(generator, &generator.loaded.model, |engine| batch.run(engine, &stop, true)),
     };
-    let Batch { mut results, rows, full, unfinished, held, .. } = batch;
+    let Batch { mut results, rows, full: [own, negative], unfinished, idle, held, .. } = batch;
     if stop.is_ending() {
         held.into_iter().flatten().try_for_each(|(_, written)| results.put(written))?;
     }
     let is_whole = outcome?;
-    match full {
+    if !generator.verbosity.quiet {
+        idle.note();
+    }
+    match own {
         0 => {}
         1 => generator.warn_that("the text of 1 row ends"),
-        full => generator.warn_that(format_args!("the texts of {full} rows end")),
+        n => generator.warn_that(format_args!("the texts of {n} rows end")),
     }
-    match unfinished {
+    match negative {
         0 => {}
-        1 => generator.warn_of_unfinished("the text of 1 row is not complete"),
-        n => generator.warn_of_unfinished(format_args!("the texts of {n} rows are not complete")),
+        1 => generator.warn_that("the text of 1 row ends because that after its negative prompt is"),
+        n => {
+            generator
+                .warn_that(format_args!("the texts of {n} rows end because those after their negative prompts are"));
+        }
+    }
+    match unfinished.count {
+        0 => {}
+        1 => generator.warn_of_unfinished("the text of 1 row is not complete", unfinished.by_limit),
+        n => generator.warn_of_unfinished(format_args!("the texts of {n} rows are not complete"), unfinished.by_limit),
     }
     let end = if is_whole {
         results.finish(&rows)
@@ -105,16 +118,23 @@ fn own_name(key: &str) -> &str {
     }
 }
 
+/// The parameters that a row gives, by our names.
+fn given(row: &Row) -> Vec<&str> {
+    row.parameters.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| own_name(key)).collect()
+}
+
 struct Batch<'a> {
     generator: &'a Generator<'a>,
     seed: u64,
     rows: Input,
     results: Results,
     running: HashMap<RequestId, Running>,
-    /// Rows whose text ends because the context is full.
-    full: usize,
+    /// Rows whose text ends because the context is full: their own, or that after the negative prompt.
+    full: [usize; 2],
     /// Rows with a text that is not all that the constraint asks for.
-    unfinished: usize,
+    unfinished: Unfinished,
+    /// Rows with lengths that have no effect.
+    idle: IdleRows,
     /// What was made of rows whose turn has not come, if the order is to be that of the input.
     held: Option<BTreeMap<u64, Written>>,
     /// How many rows have been begun, and how many have had their turn.
@@ -214,7 +234,7 @@ impl Batch<'_> {
     }
 
     /// What a row asks; nothing if it is done.
-    fn wanted(&self, row: &Row) -> Result<Option<Request>> {
+    fn wanted(&mut self, row: &Row) -> Result<Option<Request>> {
         if self.results.has(row)? { Ok(None) } else { self.request(row).map(Some) }
     }
 
@@ -240,23 +260,23 @@ impl Batch<'_> {
                 Ok(())
             }
             Err(error) => {
-                let given = row.parameters.iter().filter(|(_, value)| !value.is_null());
-                let given: Vec<&str> = given.map(|(key, _)| own_name(key)).collect();
-                let error = self.generator.blame(error, &given);
+                let error = self.generator.blame(error, &given(&row));
                 let place = self.begin();
                 self.fail(place, Refused { place: row.place, error })
             }
         }
     }
 
-    fn request(&self, row: &Row) -> Result<Request> {
+    fn request(&mut self, row: &Row) -> Result<Request> {
         let (generator, seed_by) = (self.generator, self.generator.args.batch.seed_by.seed_by);
         let mut config = generator.config.with_json(&row.parameters)?;
         // A row that has a seed has its own already.
         if seed_by.is_some() && row.parameters.get("seed").is_none_or(Value::is_null) {
             config.seed = Some(row.own_seed(self.seed));
         }
-        generator.request(&row.prompt, Some(row.place.line), &config, self.seed)
+        let request = generator.request(&row.prompt, Some(row.place.line), &config, self.seed)?;
+        self.idle.add(&given(row), &config);
+        Ok(request)
     }
 
     fn take(&mut self, event: Event) -> Result<()> {
@@ -282,19 +302,26 @@ impl Batch<'_> {
     fn finish(&mut self, running: Running, sequences: &[Sequence]) -> Result<()> {
         let total = running.since.elapsed().as_secs_f64();
         let prefill_s = running.first_token.unwrap_or(total);
-        let generated_tokens = sequences.iter().map(|sequence| sequence.ids.len()).sum();
+        let counts = Timings::of(sequences);
         if running.first_token.is_none() {
-            self.results.shown.tokens(generated_tokens);
+            self.results.shown.tokens(counts.generated_tokens);
         }
         let timings = Timings {
             load_s: self.generator.loaded.load_s,
             prefill_s,
             decode_s: total - prefill_s,
             prompt_tokens: running.request.prompt_ids.len(),
-            generated_tokens,
+            ..counts
         };
-        self.full += usize::from(fills_context(sequences, 0).is_some());
-        self.unfinished += usize::from(unfinished(sequences) > 0);
+        let context = self.generator.loaded.model.config().n_positions;
+        match fills_context(sequences, running.request.prompt_ids.len(), context) {
+            Some(Full::Own) => self.full[0] += 1,
+            Some(Full::Negative) => self.full[1] += 1,
+            None => {}
+        }
+        let Unfinished { count, by_limit } = Unfinished::of(sequences);
+        self.unfinished.count += usize::from(count > 0);
+        self.unfinished.by_limit |= by_limit;
         let record = match self.generator.record(&running.request, sequences, timings) {
             Ok(record) => record,
             Err(error) => return self.fail(running.place, Refused { place: running.row.place, error }),

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail};
-use gpt2::decode::{FinishReason, GenerationConfig, PARAMETERS, Parameter, Sequence};
+use gpt2::decode::{FinishReason, GenerationConfig, Group, PARAMETERS, Parameter, Sequence};
 
 use self::line::{Input, Reader};
 use super::show::write_in;
 use super::{Generator, Request, interrupt_flag, rand_seed};
-use crate::cli::Prompt;
 use crate::cli::advice::{self, Spelling};
+use crate::cli::{ConstraintFile, Prompt};
 use crate::output::{Stdout, Style, check_folder, say, say_written, write_file};
 
 /// The commands of a session, and what they do.
@@ -122,7 +122,7 @@ impl Session<'_> {
         let ids = [&prompt_ids[..], &ids].concat();
         // What was completed stays changed by the same means.
         let model = last.request.model.clone();
-        let request = self.generator.request_of(text, ids, &self.generator.config, rand_seed())?;
+        let request = self.generator.request_of(text, ids, false, &self.generator.config, rand_seed())?;
         let request = Request { model, ..request };
         self.complete(request, String::new(), out)
     }
@@ -131,7 +131,7 @@ impl Session<'_> {
         let last = self.turns.pop().context("there is nothing to try again yet")?;
         let config = GenerationConfig { seed: None, ..self.generator.config.clone() };
         let Request { prompt, prompt_ids, .. } = &last.request;
-        let request = self.generator.request_of(prompt.clone(), prompt_ids.clone(), &config, rand_seed());
+        let request = self.generator.request_of(prompt.clone(), prompt_ids.clone(), false, &config, rand_seed());
         let outcome = request.and_then(|request| {
             if request.seed().is_none() {
                 say("note: nothing is drawn, so the completion is the same; /set temperature 0.8 draws");
@@ -172,7 +172,18 @@ impl Session<'_> {
                 parameter.reset(&mut config);
             }
             if !matches!(value, "" | "default") {
-                parameter.read(value, &mut config).map_err(|fault| {
+                if parameter.group == Group::Constraint {
+                    // A text has one.
+                    let others = PARAMETERS.iter().filter(|other| other.group == Group::Constraint);
+                    others.for_each(|other| other.reset(&mut config));
+                }
+                let content = match ConstraintFile::named(parameter.name) {
+                    Some(file) if !file.is_content(value) => {
+                        file.read(Path::new(value)).map_err(|fault| anyhow!("{name} {fault}"))?
+                    }
+                    _ => value.to_owned(),
+                };
+                parameter.read(&content, &mut config).map_err(|fault| {
                     let is_sentence = ["takes ", "is ", "has "].iter().any(|verb| fault.starts_with(verb));
                     anyhow!("{name}{} {fault}", if is_sentence { "" } else { ":" })
                 })?;

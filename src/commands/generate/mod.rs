@@ -3,6 +3,7 @@
 mod batch;
 mod choices;
 mod interactive;
+mod lengths;
 mod show;
 
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, OnCo
 use gpt2::model::{Gpt2, Packing, Session};
 use serde_json::{Map, Value};
 
+use self::choices::Choice;
 use super::interventions::Changes;
-use super::load::{self, Loaded};
+use super::load::{self, Loaded, Purpose};
 use super::progress::bar;
 use super::rows::Input;
 use super::{Interrupted, interrupt_flag};
@@ -38,11 +40,13 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
         None if args.keep_newline => Work::Single(args.text.prompt()?),
         None => Work::Single(args.text.prompt_without_newline()?),
     };
+    lengths::note_flags(args, verbosity);
     let changes = Changes::read(&args.interventions)?;
-    let loaded = Loaded::load_for(&args.model, Packing::AtOnce, changes.are_any(), verbosity)?;
+    let constraint = config.is_constrained();
+    let purpose = Purpose { constraint, hooks: changes.are_any(), ..Packing::AtOnce.into() };
+    let loaded = Loaded::load_for(&args.model, purpose, verbosity)?;
     let is_said = args.format == Format::Text && args.batch.rows.input.is_none() && !verbosity.quiet;
     let loaded = loaded.with_changes(changes, &args.text, is_said)?;
-    note_lengths(args, verbosity);
     let defaults = loaded.generation_defaults(args.generation_config, verbosity)?;
     let mut config = assisted(args.decoding.over(defaults)?);
     if args.batch.rows.input.is_none() {
@@ -72,29 +76,6 @@ fn check_page(args: &GenerateArgs, config: &GenerationConfig) -> Result<()> {
         return Err(gpt2::Error::Usage(message.into()).into());
     }
     check_folder(args.html.as_deref())
-}
-
-/// Says which of the flags about the length have no effect, as transformers does.
-fn note_lengths(args: &GenerateArgs, verbosity: Verbosity) {
-    let (given, config) = (args.decoding.given(), &args.decoding.config);
-    if verbosity.quiet {
-        return;
-    }
-    if given.contains(&"max_length") && given.contains(&"max_new_tokens") {
-        say("note: --max-new-tokens (-n) takes the place of --max-length");
-    }
-    if given.contains(&"min_length") && given.contains(&"min_new_tokens") {
-        say("note: --min-new-tokens takes the place of --min-length");
-    }
-    let lengths = [
-        ("length", config.min_length, config.max_length),
-        ("new-tokens", config.min_new_tokens, Some(config.max_new_tokens).filter(|_| config.max_length.is_none())),
-    ];
-    for (what, least, most) in lengths {
-        if let Some(most) = most.filter(|most| *most < least) {
-            say(format_args!("warning: --min-{what} {least} is more than --max-{what} {most}: no text gets so long"));
-        }
-    }
 }
 
 /// What to continue.
@@ -143,10 +124,8 @@ struct Request {
     parameters: Map<String, Value>,
     /// The most tokens that a sequence may get.
     most_steps: usize,
-    /// Whether the prompt was given as text.
-    is_text: bool,
     /// The texts of which it is one.
-    choices: Vec<String>,
+    choices: Vec<Choice>,
 }
 
 /// The sequences of a request.
@@ -169,6 +148,7 @@ fn add(partial: &mut Vec<Sequence>, sequence: usize, id: u32, text: &[u8]) {
             score: None,
             logprobs: None,
             is_whole: None,
+            guesses: None,
         });
     }
     partial[sequence].ids.push(id);
@@ -232,8 +212,8 @@ impl Generator<'_> {
             Prompt::Ids(ids) => loaded.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids, false)).transpose()?,
         };
         let healed = if config.token_healing { self.healed(&prompt_ids)? } else { prompt_ids };
-        let request = self.request_of(text, healed, config, seed)?;
-        Ok(Request { is_healed: config.token_healing, is_text: matches!(prompt, Prompt::Text(_)), ..request })
+        let request = self.request_of(text, healed, matches!(prompt, Prompt::Text(_)), config, seed)?;
+        Ok(Request { is_healed: config.token_healing, ..request })
     }
 
     /// The ids of a prompt after token healing.
@@ -247,11 +227,12 @@ impl Generator<'_> {
         Ok(if healed.is_empty() { ids.to_vec() } else { healed })
     }
 
-    /// The request for a prompt's ids.
+    /// The request for a prompt's ids; it `is_text` if it was given as that.
     fn request_of(
         &self,
         prompt: Option<String>,
         prompt_ids: Vec<u32>,
+        is_text: bool,
         config: &GenerationConfig,
         seed: u64,
     ) -> Result<Request> {
@@ -268,9 +249,9 @@ impl Generator<'_> {
             parameters.insert("assistant_model".to_owned(), assistant.clone().into());
         }
         let most_steps = config.max_length.map_or(config.max_new_tokens, |most| most.saturating_sub(prompt_ids.len()));
-        let model = self.loaded.model_for(&prompt_ids)?;
-        let (is_healed, is_text, choices) = (false, false, config.choices);
-        Ok(Request { prompt, prompt_ids, model, is_healed, is_text, decoding, seed, parameters, most_steps, choices })
+        let (is_healed, model) = (false, self.loaded.model_for(&prompt_ids)?);
+        let choices = self.encoded_choices(config.choices, prompt.as_deref().filter(|_| is_text), &prompt_ids)?;
+        Ok(Request { prompt, prompt_ids, model, is_healed, decoding, seed, parameters, most_steps, choices })
     }
 
     /// Runs a request to its end, or until it is interrupted; with a bar if it `is_silent` until then. `on_event` gets the
@@ -321,22 +302,45 @@ impl Generator<'_> {
             prefill_s,
             decode_s: total - prefill_s,
             prompt_tokens: request.prompt_ids.len(),
-            generated_tokens: sequences.iter().map(|sequence| sequence.ids.len()).sum(),
+            ..Timings::of(&sequences)
         };
         Ok(Outcome { sequences, timings, ended })
     }
 }
 
-/// How many of them end before they are all that the constraint asks for.
-fn unfinished(sequences: &[Sequence]) -> usize {
-    let is_cut = |reason| matches!(reason, FinishReason::Length | FinishReason::Context);
-    sequences.iter().filter(|it| it.is_whole == Some(false) && is_cut(it.finish_reason)).count()
+/// Texts that end before they are all that the constraint asks for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Unfinished {
+    count: usize,
+    /// Whether one of them ends at a limit that a flag sets, and not where the context is full.
+    by_limit: bool,
 }
 
-/// The tokens of the longest text that ends because the context is full, after a prompt of so many; none if none does.
-fn fills_context(sequences: &[Sequence], prompt: usize) -> Option<usize> {
+impl Unfinished {
+    fn of(sequences: &[Sequence]) -> Self {
+        let cut = |reason| {
+            let is_cut = |it: &&Sequence| it.is_whole == Some(false) && it.finish_reason == reason;
+            sequences.iter().filter(is_cut).count()
+        };
+        let (by_limit, by_context) = (cut(FinishReason::Length), cut(FinishReason::Context));
+        Self { count: by_limit + by_context, by_limit: by_limit > 0 }
+    }
+}
+
+/// Where sequences end because the context is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Full {
+    /// After the text.
+    Own,
+    /// After the negative prompt, and what was generated: that row is the longer one.
+    Negative,
+}
+
+/// Whether sequences after a prompt of so many tokens end because the context is full.
+fn fills_context(sequences: &[Sequence], prompt: usize, context: usize) -> Option<Full> {
     let full = sequences.iter().filter(|sequence| sequence.finish_reason == FinishReason::Context);
-    full.map(|sequence| prompt + sequence.ids.len()).max()
+    let longest = full.map(|sequence| prompt + sequence.ids.len()).max()?;
+    Some(if longest < context { Full::Negative } else { Full::Own })
 }
 
 fn join_ids(ids: &[u32]) -> String {

@@ -9,7 +9,7 @@ use gpt2::error::tokens_text;
 use gpt2::tokenizer::TextStream;
 
 use super::choices;
-use super::{Generator, Outcome, Request, fills_context, join_ids, unfinished};
+use super::{Full, Generator, Outcome, Request, Unfinished, fills_context, join_ids};
 use crate::output::generate::{GenerateRecord, Logprobs, SequenceRecord, Timings, write_logprobs};
 use crate::output::{Stdout, Style, html, say, say_written};
 
@@ -99,25 +99,31 @@ impl Generator<'_> {
 
     /// Warns if a text, after a prompt of so many tokens, ends where the context is full, or before it is all that the constraint asks for.
     pub(super) fn warn_of_ends(&self, sequences: &[Sequence], prompt: usize) {
-        match fills_context(sequences, prompt) {
-            // With guidance, another row is longer.
-            Some(tokens) if tokens < self.loaded.model.config().n_positions => {
-                self.warn_that("the text ends because that after the negative prompt is");
-            }
-            Some(_) => self.warn_that("the text ends"),
+        match fills_context(sequences, prompt, self.loaded.model.config().n_positions) {
+            Some(Full::Negative) => self.warn_that("the text ends because that after the negative prompt is"),
+            Some(Full::Own) => self.warn_that("the text ends"),
             None => {}
         }
-        match (unfinished(sequences), sequences.len()) {
+        let Unfinished { count, by_limit } = Unfinished::of(sequences);
+        match (count, sequences.len()) {
             (0, _) => {}
-            (_, 1) => self.warn_of_unfinished("the text is not complete"),
-            (n, all) => self.warn_of_unfinished(format_args!("{n} of {all} texts are not complete")),
+            (_, 1) => self.warn_of_unfinished("the text is not complete", by_limit),
+            (n, all) => self.warn_of_unfinished(format_args!("{n} of {all} texts are not complete"), by_limit),
         }
     }
 
-    /// Warns of texts that a constraint would have go on.
-    pub(super) fn warn_of_unfinished(&self, what: impl std::fmt::Display) {
+    /// Warns of texts that a constraint would have go on, if it were not for a limit of flags (`by_limit`) or the context.
+    pub(super) fn warn_of_unfinished(&self, what: impl std::fmt::Display, by_limit: bool) {
+        let config = &self.config;
+        let advice = match (by_limit, config.max_length, config.max_time) {
+            (false, ..) => "",
+            (true, None, None) => "; raise --max-new-tokens",
+            (true, None, Some(_)) => "; raise --max-new-tokens or --max-time",
+            (true, Some(_), None) => "; raise --max-length",
+            (true, Some(_), Some(_)) => "; raise --max-length or --max-time",
+        };
         if !self.verbosity.quiet {
-            say(format_args!("warning: {what}: the constraint asks for more; raise --max-new-tokens"));
+            say(format_args!("warning: {what}: the constraint asks for more{advice}"));
         }
     }
 
@@ -144,6 +150,15 @@ impl Generator<'_> {
                 timings.decode_s,
                 decoded as f64 / timings.decode_s.max(1e-9),
             ));
+            if let (Some(passes), Some(drafted), Some(accepted)) =
+                (timings.passes, timings.drafted_tokens, timings.accepted_tokens)
+            {
+                let per_pass = timings.generated_tokens as f64 / passes as f64;
+                say(format_args!(
+                    "{} in {passes} passes ({per_pass:.2} tokens a pass): {accepted} of {drafted} guesses were right",
+                    tokens_text(timings.generated_tokens),
+                ));
+            }
         }
     }
 

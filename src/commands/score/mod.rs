@@ -17,7 +17,7 @@ use self::asked::{Around, Asked, Encoder, ROW_KEYS};
 pub use self::asked::{Encoded, after};
 use self::records::{RowScore, Shown};
 use super::interventions::Changes;
-use super::load::Loaded;
+use super::load::{Loaded, Purpose};
 use super::progress::TokenBar;
 use super::rows::{self, Allowed, Batch, Input, Row, together};
 use super::{Interrupted, interrupt_flag};
@@ -39,7 +39,8 @@ pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
         None => Work::Single(Prompt::Ids(vec![])),
     };
     let changes = Changes::read(&args.interventions)?;
-    let loaded = Loaded::load_for(&args.model, Packing::Later, changes.are_any(), verbosity)?;
+    let purpose = Purpose { hooks: changes.are_any(), ..Packing::Later.into() };
+    let loaded = Loaded::load_for(&args.model, purpose, verbosity)?;
     let loaded = loaded.with_changes(changes, &args.text, is_for_people(args) && !verbosity.quiet)?;
     let encoder = Encoder { args, loaded: &loaded, verbosity };
     let starts = match args.words {

@@ -180,6 +180,7 @@ impl Answer {
             score: None,
             logprobs: None,
             is_whole: None,
+            guesses: None,
         };
         let sequences = if self.asked.continues { sequences } else { vec![nothing] };
         let wanted = self.wanted(sequences);

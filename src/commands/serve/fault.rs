@@ -33,6 +33,15 @@ impl Fault {
         Self { param: self.param.or_else(|| Some(parameter.to_owned())), ..self }
     }
 
+    /// The same about what the client calls otherwise: `theirs` in place of our name of a parameter.
+    pub fn renamed(mut self, ours: &str, theirs: &str) -> Self {
+        if self.param.as_deref() == Some(ours) {
+            self.param = theirs.split('.').next().map(str::to_owned);
+            self.message = self.message.replace(&format!("`{ours}`"), &format!("`{theirs}`"));
+        }
+        self
+    }
+
     /// The same with a word on which of several things it is about.
     pub fn of(self, what: impl std::fmt::Display) -> Self {
         Self { message: format!("{what}: {}", self.message), ..self }

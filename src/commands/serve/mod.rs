@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `http` | connections, their limits, the end |
 //! | `routes` | addresses, and who may ask |
-//! | `body`, `request`, `prompt` | what a client asks for |
+//! | `body`, `request`, `structured`, `prompt` | what a client asks for |
 //! | `batch` | the one batch in which all prompts run |
 //! | `answer`, `choice` | from what happens in it to the answer, whole or streamed |
 //! | `fault` | what goes wrong, in OpenAI's shape |
@@ -22,6 +22,7 @@ mod metrics;
 mod prompt;
 mod request;
 mod routes;
+mod structured;
 
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;

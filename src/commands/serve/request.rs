@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::Server;
 use super::fault::Fault;
-use super::prompt;
+use super::{prompt, structured};
 use crate::commands::generate::rand_seed;
 use crate::commands::rows::entries;
 
@@ -163,7 +163,11 @@ impl Fields {
             return Err(Fault::parameter("best_of", "`best_of` above `n` cannot be streamed: the best are known last"));
         }
         let max_tokens = self.count("max_tokens", 0, u64::MAX)?;
-        let mut config = self.config(pipeline, max_tokens)?;
+        let renamed = structured::translate(&mut self.0)?;
+        let mut config = self.config(pipeline, max_tokens).map_err(|fault| match &renamed {
+            Some((ours, theirs)) => fault.renamed(ours, theirs),
+            None => fault,
+        })?;
         config.logprobs = logprobs.or(is_choice.then_some(0));
         let is_raw = config.raw_logprobs;
         if is_raw && logprobs.is_none() {

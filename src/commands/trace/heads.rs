@@ -8,7 +8,7 @@ use gpt2::model::Packing;
 
 use crate::cli::{Format, HeadsArgs, Prompt, TraceArgs, Verbosity};
 use crate::commands::interventions::Changes;
-use crate::commands::load::Loaded;
+use crate::commands::load::{Loaded, Purpose};
 use crate::commands::rows::{self, Batch, Input, together};
 use crate::commands::{check_context, require_memory};
 use crate::output::heads::HeadsRecord;
@@ -40,7 +40,8 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
         return Err(Error::Usage(message.into()).into());
     }
     let changes = Changes::read(&args.interventions)?;
-    let loaded = Loaded::load_for(&args.model, Packing::Later, changes.are_any(), verbosity)?;
+    let purpose = Purpose { hooks: changes.are_any(), ..Packing::Later.into() };
+    let loaded = Loaded::load_for(&args.model, purpose, verbosity)?;
     let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
     let loaded = loaded.with_changes(changes, &args.text, is_said)?;
     let scorer = Scorer { args, loaded: &loaded, verbosity };

@@ -1,5 +1,6 @@
 //! From what a constraint says to a parser over the tokens of a vocabulary.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
@@ -8,8 +9,9 @@ use llguidance::{ParserFactory, regex_to_lark};
 use regex_syntax::hir::{Hir, HirKind, Look};
 
 use super::super::stop::Detokenize;
-use super::parser::{Root, guarded};
-use super::{Constraint, Source, schema};
+use super::automaton::Automaton;
+use super::parser::{BEYOND, Root, guarded};
+use super::{Constraint, Source, fault, rules, schema};
 use crate::error::{Error, Result};
 
 /// The bytes of a model's tokens, as a tree.
@@ -31,6 +33,11 @@ const LIMITS: ParserLimits = ParserLimits {
     verbose_errors: false,
 };
 
+/// Sets of tokens that are known to follow where every short text over nearly all characters may, or a long one. They are
+/// llguidance's own for strings in JSON, without those that save little and take a sixth of a start each.
+const SLICES: [&str; 2] = [r#"[^"\\\x00-\x1F\x7F]{1,10}"#, r#"[^"\\\x00-\x1F\x7F]+"#];
+/// The one that is in the other.
+const SLICE: usize = 0;
 /// The longest token, in bytes: a limit of the tree.
 const LONGEST_TOKEN: usize = 1000;
 /// The longest text of a constraint, in bytes.
@@ -63,7 +70,7 @@ impl Vocabulary {
             let trie = TokTrie::from(&TokRxInfo::new(vocab_size as u32, INVALID_TOKEN), &tokens);
             // One that does not know how a text is split into tokens, so that no way is preferred to another.
             let environment: llguidance::toktrie::TokEnv = Arc::new(ApproximateTokEnv::new(trie));
-            let slices = llguidance::earley::SlicedBiasComputer::general_slices();
+            let slices = SLICES.map(str::to_owned);
             let mut factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices)?;
             factory.quiet();
             *factory.limits_mut() = LIMITS;
@@ -87,7 +94,7 @@ impl Vocabulary {
         let root = root.unwrap_or_else(|fault| Err(format!("cannot be compiled: {fault}")));
         let root = root.map_err(|fault| Error::parameter(source.name(), crate::printable::line(&fault)))?;
         let constraint = Constraint::new(source.clone(), root);
-        let start = constraint.status(&[])?;
+        let start = constraint.next(&[])?;
         match constraint.dead_end(&[]) {
             Some(error) if !start.is_complete => Err(error),
             _ => Ok(Arc::new(constraint)),
@@ -108,6 +115,7 @@ impl Vocabulary {
             }
             Source::Grammar(lark) => {
                 check_size(lark)?;
+                check_depth(lark)?;
                 TopLevelGrammar::from_lark(lark.clone())
             }
         };
@@ -116,32 +124,61 @@ impl Vocabulary {
             Source::JsonSchema(_) => "is not a schema that can be followed",
             Source::Grammar(_) => "is not a grammar that can be followed",
         };
+        let is_regex = matches!(source, Source::Regex(_) | Source::Choices(_));
         let parser = guarded(|| {
             let mut parser = self.factory.create_parser(grammar)?;
             let warnings = parser.grammar_warnings();
             anyhow::ensure!(warnings.is_empty(), "{}", warnings.join("; "));
             parser.start_without_prompt();
+            if is_regex {
+                let slices = Arc::clone(&parser.bias_computer);
+                parser.bias_computer = Arc::new(Automaton { slices, slice: SLICE });
+            }
             Ok(parser)
         });
-        let parser = parser.map_err(|fault| format!("{what}: {}", plain(&fault)))?;
-        Ok(Root::new(parser, Arc::clone(&self.lengths)))
+        let parser = parser.map_err(|fault| match source {
+            // The grammar around it is not the user's.
+            Source::Regex(_) | Source::Choices(_) if fault.contains(fault::LOOKS_AROUND) => {
+                "has `^` or `$` where the text can neither begin nor end".to_owned()
+            }
+            Source::Grammar(lark) if lark.contains("<|") && fault == BEYOND => {
+                "has a special token (<|...|>), and those are no text".to_owned()
+            }
+            Source::Grammar(lark) if lark.contains("::=") => {
+                format!("{what}: {fault} (Lark has `name: ...` for `name ::= ...`)")
+            }
+            _ => format!("{what}: {fault}"),
+        })?;
+        let grammar = parser.parser.grammar();
+        if let Some(cycle) = rules::endless(grammar) {
+            return Err(match source {
+                Source::Grammar(lark) => never_ends(lark, &cycle),
+                _ => "never ends: each value of it would have to contain another one".to_owned(),
+            });
+        }
+        if rules::sets_temperature(grammar) {
+            return Err("has a temperature=, which would not be followed: use `temperature`".to_owned());
+        }
+        Ok(Root::new(parser, Arc::clone(&self.lengths), is_regex))
     }
 }
 
-/// A fault in our words.
-fn plain(fault: &str) -> String {
-    const PLAIN: [(&str, &str); 3] = [
-        ("Unimplemented keys:", "keywords that are not supported:"),
-        (
-            "oneOf constraints are not supported. Enable 'coerce_one_of' option to approximate oneOf with anyOf",
-            "oneOf is supported only if its options exclude each other by their types or constants; use anyOf",
-        ),
-        (
-            "Only absolute $ref's (#/...) are supported without 'referencing' feature; ref",
-            "only references from the root (#/...) are supported, not",
-        ),
-    ];
-    PLAIN.iter().fold(fault.to_owned(), |fault, (theirs, ours)| fault.replace(theirs, ours))
+/// That rules need each other without end; the parser's own symbols are among them.
+fn never_ends(lark: &str, cycle: &[&str]) -> String {
+    let words: HashSet<&str> = lark.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    // The symbol of `a` may be called `a_`, `a#2` or `a_#2`.
+    let mut rules: Vec<&str> = vec![];
+    for name in cycle {
+        let name = name.split('#').next().unwrap_or_default();
+        let names = [name, name.strip_suffix('_').unwrap_or(name)];
+        rules.extend(names.iter().find(|name| words.contains(*name)));
+    }
+    rules.dedup();
+    match rules[..] {
+        [] => "has a rule that never ends".to_owned(),
+        [rule] => format!("has a rule that never ends: {rule:?} always needs {rule:?} again"),
+        [rule, .., last] => format!("has rules that never end: {rule:?} needs {last:?}, which needs {rule:?} again"),
+    }
 }
 
 /// The expression, or where and why it is none.
@@ -178,9 +215,26 @@ fn check_size(text: &str) -> Result<(), String> {
     if text.len() > LONGEST_SOURCE {
         return Err(format!("has {} bytes, and the most are {LONGEST_SOURCE}", text.len()));
     }
+    Ok(())
+}
+
+/// Refuses a grammar of brackets within brackets within brackets; those of texts, expressions and remarks do not count.
+fn check_depth(lark: &str) -> Result<(), String> {
     let (mut depth, mut deepest) = (0_usize, 0);
-    for byte in text.bytes() {
+    let mut bytes = lark.bytes().peekable();
+    while let Some(byte) = bytes.next() {
         match byte {
+            b'#' => while bytes.next_if(|byte| *byte != b'\n').is_some() {},
+            b'/' if bytes.next_if_eq(&b'/').is_some() => while bytes.next_if(|byte| *byte != b'\n').is_some() {},
+            b'"' | b'/' => {
+                while let Some(inner) = bytes.next_if(|inner| *inner != b'\n') {
+                    match inner {
+                        b'\\' => drop(bytes.next()),
+                        inner if inner == byte => break,
+                        _ => {}
+                    }
+                }
+            }
             b'(' | b'[' | b'{' => depth += 1,
             b')' | b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}

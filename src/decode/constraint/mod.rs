@@ -9,9 +9,15 @@
 //! The work is llguidance's: a parser over bytes, and a walk over the tree of the vocabulary's tokens.
 
 #[cfg(feature = "constraints")]
+mod automaton;
+#[cfg(feature = "constraints")]
 mod compile;
 #[cfg(feature = "constraints")]
+mod fault;
+#[cfg(feature = "constraints")]
 mod parser;
+#[cfg(feature = "constraints")]
+mod rules;
 #[cfg(feature = "constraints")]
 mod schema;
 mod source;
@@ -21,12 +27,12 @@ mod without;
 #[cfg(feature = "constraints")]
 pub use compile::Vocabulary;
 #[cfg(feature = "constraints")]
-use parser::{Parser, Root};
+use parser::{Parser, Place, Root};
 pub use source::Source;
 #[cfg(not(feature = "constraints"))]
 pub use without::Vocabulary;
 #[cfg(not(feature = "constraints"))]
-use without::{Parser, Root};
+use without::{Parser, Place, Root};
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +41,7 @@ use rustc_hash::FxHashMap;
 
 use super::parameters::GenerationConfig;
 use crate::error::{Error, Result};
+use crate::logits;
 
 /// A constraint, compiled for a vocabulary.
 pub struct Constraint {
@@ -62,9 +69,19 @@ impl Constrained {
         self.constraint.apply(scores, generated, &self.ends)
     }
 
+    /// Whether `id` may follow the `generated` ids, without working out which others may.
+    pub fn allows(&self, generated: &[u32], id: u32) -> Result<bool> {
+        self.constraint.allows(generated, id, &self.ends)
+    }
+
+    /// Whether all that may follow the `generated` ids has been worked out.
+    pub fn is_known(&self, generated: &[u32]) -> Result<bool> {
+        self.constraint.ask(generated, |states| Ok(self.constraint.state(states, generated)?.next.is_some()))
+    }
+
     /// Whether the `generated` ids are complete and nothing may follow. (If that cannot be told, the next step says so.)
     pub fn ends(&self, generated: &[u32]) -> bool {
-        self.constraint.status(generated).is_ok_and(|status| status.is_complete && !status.goes_on)
+        self.constraint.ends(generated).is_ok_and(|ends| ends)
     }
 
     /// Whether the `generated` ids are complete, with or without an end of text.
@@ -73,7 +90,7 @@ impl Constrained {
             Some((last, text)) if self.ends.contains(last) => text,
             _ => generated,
         };
-        self.constraint.status(text).is_ok_and(|status| status.is_complete)
+        self.constraint.next(text).is_ok_and(|next| next.is_complete)
     }
 
     /// Why nothing may follow the `generated` ids, if nothing may.
@@ -82,17 +99,15 @@ impl Constrained {
     }
 }
 
-/// What is known after some ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Status {
+/// What may follow some ids.
+struct Next {
     /// Whether the text is complete.
     is_complete: bool,
     /// Whether a token can follow.
     goes_on: bool,
+    /// The tokens that may follow, a bit each.
+    mask: Vec<u32>,
 }
-
-/// The tokens that may follow, a bit each.
-type Mask = Vec<u32>;
 
 /// Parsers by the ids that they have read. They are derived from one another, and can always be derived anew, so that only
 /// recent ones are kept.
@@ -104,17 +119,43 @@ struct States {
     older: FxHashMap<Box<[u32]>, State>,
     /// The ids of the recent ones.
     ids: usize,
+    /// The parser that came to a place of the constraint's automaton first, if it is one, and what may follow there, once it
+    /// is asked for. A text comes to few places, but often, and that parser has read less of it.
+    known: FxHashMap<Place, (Parser, Option<Arc<Next>>)>,
+    /// A token that could follow a complete text, and so may follow the next one.
+    witness: Option<u32>,
 }
 
 /// How many ids recent states may have before they become older ones: each keeps all that it has read.
 const MOST_IDS: usize = 1 << 15;
+/// For how many places a parser is kept, and what may follow: a bit for each token.
+const MOST_PLACES: usize = 1 << 8;
 
-#[derive(Clone)]
+#[derive(Default)]
 struct State {
     /// None where the ids do not match.
     parser: Option<Parser>,
-    is_complete: bool,
-    mask: Option<Mask>,
+    place: Option<Place>,
+    /// None until it is asked for.
+    next: Option<Arc<Next>>,
+}
+
+impl State {
+    /// Whether `id` may follow, without working out which others may.
+    fn allows(&mut self, id: u32, root: &Root) -> Result<bool, String> {
+        match (&self.next, &mut self.parser) {
+            (Some(next), _) => Ok(next.allows(id)),
+            (None, Some(parser)) => parser.allows(id, root),
+            (None, None) => Ok(false),
+        }
+    }
+
+    fn is_complete(&mut self) -> bool {
+        match &self.next {
+            Some(next) => next.is_complete,
+            None => self.parser.as_mut().is_some_and(Parser::is_complete),
+        }
+    }
 }
 
 impl Constraint {
@@ -130,35 +171,21 @@ impl Constraint {
     }
 
     fn apply(&self, scores: &mut [f32], generated: &[u32], ends: &[u32]) -> Result<()> {
-        self.with(generated, |state| {
-            let mask = state.mask.as_deref().unwrap_or_default();
-            let own = ends.iter().filter_map(|&id| Some((id, *scores.get(id as usize)?)));
-            let own: Vec<_> = if state.is_complete { own.collect() } else { vec![] };
-            for (word, scores) in scores.chunks_mut(u32::BITS as usize).enumerate() {
-                let bits = mask.get(word).copied().unwrap_or_default();
-                if bits != u32::MAX {
-                    let ruled_out = scores.iter_mut().enumerate().filter(|(bit, _)| bits >> bit & 1 == 0);
-                    ruled_out.for_each(|(_, score)| *score = f32::NEG_INFINITY);
-                }
-            }
-            own.into_iter().for_each(|(id, score)| scores[id as usize] = score);
-        })
-    }
-
-    fn status(&self, generated: &[u32]) -> Result<Status> {
-        self.with(generated, |state| Status {
-            is_complete: state.is_complete,
-            goes_on: state.mask.iter().flatten().any(|bits| *bits != 0),
-        })
+        let next = self.next(generated)?;
+        let own = ends.iter().filter_map(|&id| Some((id, *scores.get(id as usize)?)));
+        let own: Vec<_> = if next.is_complete { own.collect() } else { vec![] };
+        logits::keep(scores, &next.mask);
+        own.into_iter().for_each(|(id, score)| scores[id as usize] = score);
+        Ok(())
     }
 
     fn dead_end(&self, generated: &[u32]) -> Option<Error> {
-        let status = self.status(generated).ok()?;
+        let next = self.next(generated).ok()?;
         let place = self.root.bytes(generated);
-        let why = match status {
-            Status { is_complete: false, goes_on: false } => "no token of the vocabulary leads on",
-            Status { is_complete: true, goes_on: false } => "the text is complete, and there is no end-of-text token",
-            Status { goes_on: true, .. } => return None,
+        let why = match *next {
+            Next { is_complete: false, goes_on: false, .. } => "no token of the vocabulary leads on",
+            Next { is_complete: true, goes_on: false, .. } => "the text is complete, and there is no end-of-text token",
+            Next { goes_on: true, .. } => return None,
         };
         Some(Error::parameter(
             self.source.name(),
@@ -166,11 +193,40 @@ impl Constraint {
         ))
     }
 
-    /// The state after the `generated` ids, complete with its mask.
-    fn with<T>(&self, generated: &[u32], use_it: impl FnOnce(&State) -> T) -> Result<T> {
+    fn allows(&self, generated: &[u32], id: u32, ends: &[u32]) -> Result<bool> {
+        self.ask(generated, |states| {
+            let state = self.state(states, generated)?;
+            Ok(state.allows(id, &self.root)? || (ends.contains(&id) && state.is_complete()))
+        })
+    }
+
+    fn ends(&self, generated: &[u32]) -> Result<bool> {
+        self.ask(generated, |states| {
+            let witness = states.witness;
+            let state = self.state(states, generated)?;
+            if !state.is_complete() {
+                return Ok(false);
+            }
+            // Most texts go on as they did before.
+            for id in witness.iter().chain(generated.last()) {
+                if state.allows(*id, &self.root)? {
+                    return Ok(false);
+                }
+            }
+            let next = self.derive(states, generated)?;
+            states.witness = next.first().or(witness);
+            Ok(!next.goes_on)
+        })
+    }
+
+    /// What may follow the `generated` ids.
+    fn next(&self, generated: &[u32]) -> Result<Arc<Next>> {
+        self.ask(generated, |states| self.derive(states, generated))
+    }
+
+    fn ask<T>(&self, generated: &[u32], ask: impl FnOnce(&mut States) -> Result<T, String>) -> Result<T> {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = self.derive(&mut states, generated).map(use_it);
-        found.map_err(|fault| {
+        ask(&mut states).map_err(|fault| {
             // What they share is past use, though not for others.
             *states = States::default();
             let place = self.root.bytes(generated);
@@ -179,7 +235,8 @@ impl Constraint {
         })
     }
 
-    fn derive<'s>(&self, states: &'s mut States, generated: &[u32]) -> Result<&'s State, String> {
+    /// The state after the `generated` ids. At a known place, it knows what may follow.
+    fn state<'s>(&self, states: &'s mut States, generated: &[u32]) -> Result<&'s mut State, String> {
         if !states.holds(generated) {
             let (from, new) = match generated.split_last() {
                 Some((_, before)) if states.holds(before) => (states.get(before).parser.clone(), before.len()),
@@ -190,14 +247,56 @@ impl Constraint {
                 let Some(before) = parser else { break };
                 parser = before.after(*id, &self.root)?;
             }
-            let is_complete = parser.as_mut().is_some_and(Parser::is_complete);
-            states.insert(generated, State { parser, is_complete, mask: None });
+            let place = parser.as_mut().and_then(|parser| parser.place(&self.root));
+            let known = place.and_then(|place| states.known.get(&place).cloned());
+            let state = match (known, place, parser) {
+                (Some((parser, next)), ..) => State { parser: Some(parser), place, next },
+                (None, Some(place), Some(parser)) => {
+                    if states.known.len() >= MOST_PLACES {
+                        states.known.clear();
+                    }
+                    states.known.insert(place, (parser.clone(), None));
+                    State { parser: Some(parser), place: Some(place), next: None }
+                }
+                (None, _, parser) => State { parser, place: None, next: None },
+            };
+            states.insert(generated, state);
         }
-        let state = states.get(generated);
-        if state.mask.is_none() {
-            state.mask = Some(state.parser.as_mut().map_or(Ok(vec![]), Parser::mask)?);
+        Ok(states.get(generated))
+    }
+
+    fn derive(&self, states: &mut States, generated: &[u32]) -> Result<Arc<Next>, String> {
+        let state = self.state(states, generated)?;
+        if let Some(next) = &state.next {
+            return Ok(Arc::clone(next));
         }
-        Ok(state)
+        let (place, next) = (state.place, Arc::new(Next::after(state.parser.as_mut())?));
+        state.next = Some(Arc::clone(&next));
+        if let Some(known) = place.and_then(|place| states.known.get_mut(&place)) {
+            known.1 = Some(Arc::clone(&next));
+        }
+        Ok(next)
+    }
+}
+
+impl Next {
+    /// What may follow what a parser has read; without one, nothing.
+    fn after(parser: Option<&mut Parser>) -> Result<Self, String> {
+        let (is_complete, mask) = match parser {
+            Some(parser) => (parser.is_complete(), parser.mask()?),
+            None => (false, vec![]),
+        };
+        Ok(Self { is_complete, goes_on: mask.iter().any(|bits| *bits != 0), mask })
+    }
+
+    fn allows(&self, id: u32) -> bool {
+        self.mask.get((id / u32::BITS) as usize).is_some_and(|bits| bits >> (id % u32::BITS) & 1 == 1)
+    }
+
+    /// The first token that may follow.
+    fn first(&self) -> Option<u32> {
+        let (word, bits) = (0..).zip(&self.mask).find(|(_, bits)| **bits != 0)?;
+        Some(word * u32::BITS + bits.trailing_zeros())
     }
 }
 
@@ -211,7 +310,7 @@ impl States {
         if let Some(state) = self.older.remove(ids) {
             self.insert(ids, state);
         }
-        self.recent.entry(ids.into()).or_insert(State { parser: None, is_complete: false, mask: None })
+        self.recent.entry(ids.into()).or_default()
     }
 
     fn insert(&mut self, ids: &[u32], state: State) {
@@ -237,7 +336,5 @@ impl fmt::Debug for Constraint {
     }
 }
 
-#[cfg(all(test, feature = "constraints"))]
-mod schema_tests;
 #[cfg(all(test, feature = "constraints"))]
 mod tests;

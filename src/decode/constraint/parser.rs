@@ -5,24 +5,28 @@ use std::sync::Arc;
 
 use llguidance::TokenParser;
 use llguidance::api::StopReason;
+use llguidance::derivre::StateID;
 use llguidance::panic_utils::catch_unwind;
-
-use super::Mask;
 
 /// Where all parsers of a constraint start.
 pub(super) struct Root {
     parser: TokenParser,
     /// The number of bytes of each token; 0 for those that have no text.
     lengths: Arc<[u16]>,
+    /// Whether the constraint is one regular expression, of which the parser is the automaton.
+    is_regex: bool,
 }
+
+/// Where an automaton is, and whether it has read anything.
+pub(super) type Place = (StateID, bool);
 
 /// A parser that has read some tokens.
 #[derive(Clone)]
 pub(super) struct Parser(TokenParser);
 
 impl Root {
-    pub fn new(parser: TokenParser, lengths: Arc<[u16]>) -> Self {
-        Self { parser, lengths }
+    pub fn new(parser: TokenParser, lengths: Arc<[u16]>, is_regex: bool) -> Self {
+        Self { parser, lengths, is_regex }
     }
 
     /// A parser that shares nothing with earlier ones.
@@ -55,13 +59,30 @@ impl Parser {
         })
     }
 
+    /// Whether a token may follow.
+    pub fn allows(&mut self, id: u32, root: &Root) -> Result<bool, String> {
+        if root.length(id) == 0 {
+            return Ok(false);
+        }
+        guarded(|| self.0.validate_token(id))
+    }
+
     /// Whether what it has read matches as it is.
     pub fn is_complete(&mut self) -> bool {
         guarded(|| Ok(self.0.is_accepting())).unwrap_or_default()
     }
 
-    /// The tokens that may follow. To be asked last: a parser that nothing may follow reads no more.
-    pub fn mask(&mut self) -> Result<Mask, String> {
+    /// Its place, if it is an automaton: what may follow depends on nothing else.
+    pub fn place(&mut self, root: &Root) -> Option<Place> {
+        let place = || {
+            let is_begun = self.0.parser.has_pending_lexeme_bytes();
+            Ok((self.0.parser.with_recognizer(|recognizer| recognizer.lexer_state()), is_begun))
+        };
+        root.is_regex.then(|| guarded(place).ok()).flatten()
+    }
+
+    /// The tokens that may follow, a bit each. To be asked last: a parser that nothing may follow reads no more.
+    pub fn mask(&mut self) -> Result<Vec<u32>, String> {
         guarded(|| {
             let mask = match self.0.compute_mask() {
                 Ok(mask) => mask.as_slice().to_vec(),
@@ -77,15 +98,11 @@ impl Parser {
 
 /// What llguidance answers, or what it says is wrong, on one line.
 pub(super) fn guarded<T>(ask: impl FnOnce() -> anyhow::Result<T>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(ask)).map_err(|fault| {
-        let fault = format!("{fault:#}");
-        if fault.starts_with("panic:") {
-            return "the parser cannot handle it".to_owned();
-        }
-        // Without the excerpts, in which an arrow shows the place.
-        let is_excerpt =
-            |line: &str| line.starts_with('^') || line.split_once(" | ").is_some_and(|(n, _)| n.parse::<u32>().is_ok());
-        let lines = fault.lines().map(str::trim).filter(|line| !line.is_empty() && !is_excerpt(line));
-        lines.collect::<Vec<_>>().join("; ")
+    catch_unwind(AssertUnwindSafe(ask)).map_err(|fault| match format!("{fault:#}") {
+        fault if fault.starts_with("panic:") => BEYOND.to_owned(),
+        fault => super::fault::plain(&fault),
     })
 }
+
+/// What is said of a panic of llguidance's.
+pub(super) const BEYOND: &str = "it is more than the parser can handle";

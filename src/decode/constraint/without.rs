@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::super::stop::Detokenize;
-use super::{Constraint, Mask, Source};
+use super::{Constraint, Source};
 use crate::error::{Error, Result};
 
 /// The bytes of a model's tokens.
@@ -40,6 +40,8 @@ impl Root {
     }
 }
 
+pub(super) type Place = ();
+
 #[derive(Clone)]
 pub(super) struct Parser(Infallible);
 
@@ -48,11 +50,19 @@ impl Parser {
         match self.0 {}
     }
 
+    pub fn allows(&mut self, _: u32, _: &Root) -> Result<bool, String> {
+        match self.0 {}
+    }
+
     pub fn is_complete(&mut self) -> bool {
         match self.0 {}
     }
 
-    pub fn mask(&mut self) -> Result<Mask, String> {
+    pub fn place(&mut self, _: &Root) -> Option<Place> {
+        match self.0 {}
+    }
+
+    pub fn mask(&mut self) -> Result<Vec<u32>, String> {
         match self.0 {}
     }
 }

@@ -18,7 +18,7 @@ impl Field for Option<Value> {
     }
 
     fn read(&mut self, text: &str) -> Result<(), Fault> {
-        *self = Some(json::parse(text.as_bytes()).map_err(|fault| format!("is not JSON: {fault}"))?);
+        *self = Some(json::parse(text.as_bytes())?);
         Ok(())
     }
 
@@ -50,6 +50,12 @@ impl Field for Option<Value> {
 }
 
 impl GenerationConfig {
+    /// Whether they say what the text has to be.
+    #[must_use]
+    pub fn is_constrained(&self) -> bool {
+        self.regex.is_some() || !self.choices.is_empty() || self.json_schema.is_some() || self.grammar.is_some()
+    }
+
     /// What the text has to be, if it is said.
     ///
     /// # Errors
@@ -60,8 +66,10 @@ impl GenerationConfig {
         if let (Some(one), Some(other)) = (given.next(), given.next()) {
             return Err(Error::parameter(other, format!("cannot be combined with `{one}`: leave one of them out")));
         }
-        for (name, text) in [("regex", &self.regex), ("grammar", &self.grammar)] {
-            if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
+        // White space is an expression, and no grammar.
+        let grammar = self.grammar.as_deref().map(str::trim);
+        for (name, text) in [("regex", self.regex.as_deref()), ("grammar", grammar)] {
+            if text == Some("") {
                 return Err(Error::parameter(name, "is empty"));
             }
         }

@@ -324,6 +324,8 @@ impl Parameter {
         match self.name {
             "forced_eos_token_id" => config.forced_eos_token_id.is_empty(),
             "sequence_bias" => config.sequence_bias.is_empty(),
+            // Of no texts, none is one.
+            "choices" => config.choices.is_empty(),
             _ => false,
         }
     }

@@ -129,6 +129,22 @@ impl Processors {
         }
     }
 
+    /// Whether the constraint can wait until a token is chosen, since nothing after it depends on what it rules out.
+    pub(super) fn constraint_can_wait(&self) -> bool {
+        self.constraint.is_some() && self.warpers.iter().all(|warper| matches!(warper, Processor::Temperature(_)))
+    }
+
+    /// As [`apply`](Self::apply) without the constraint.
+    pub(super) fn apply_freely(
+        &self,
+        logits: &mut [f32],
+        ids: &[u32],
+        prompt: &[u32],
+        generated: &[u32],
+    ) -> Result<()> {
+        self.apply_around(logits, ids, prompt, generated, |_, _| Ok(()))
+    }
+
     /// Applies the chain to the logits (V) of the token after `prompt` and what has been `generated` after it, of which a
     /// step sees `ids`: all, or the last of them. Tokens that are ruled out become `-inf`. With [`guidance`](Self::guidance)
     /// the logits are what that makes of them.

@@ -39,6 +39,7 @@ const SECTIONS: &[Section] = &[
             "generate -m demo \"Once upon a\" -n 3 --logprobs 2 --format json",
             "generate -m demo \"Once upon a\" -n 3 --logprobs 2 --raw-logprobs --top-k 5 --seed 1 --format json",
             "generate -m demo \"Once upon a\" --num-beams 3 --num-return-sequences 2 --format json",
+            "generate -m demo \"Once upon a\" -n 9 --prompt-lookup 3 --format json",
             "generate -m demo \"Once upon a\" --choices \" time\" --choices \" house\" --format json",
         ],
     ),

@@ -1,6 +1,8 @@
 //! `gpt2 serve`, as a client sees it.
 
 mod client;
+#[cfg(feature = "constraints")]
+mod constraints;
 mod ends;
 mod hostile;
 mod page;

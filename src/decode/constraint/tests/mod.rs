@@ -1,3 +1,9 @@
+//! On tiny vocabularies, against what is known by enumeration.
+
+mod refused;
+mod schema;
+mod strategies;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -184,93 +190,6 @@ fn what_can_be_generated_is_what_matches_with_its_renormalised_probability() {
 }
 
 #[test]
-fn every_strategy_follows_it_and_every_beam_is_another_text() {
-    let tokens = Tokens::of(&LETTERS);
-    let long = Tokens::of(&LETTERS).config(&regex("(ab|ba){1,3}|b(aab)*"));
-    let base = GenerationConfig { max_new_tokens: 12, ..long };
-    let sample = GenerationConfig { sample: true, seed: Some(3), num_return_sequences: 4, ..base.clone() };
-    let beams = GenerationConfig { num_beams: 4, num_return_sequences: 4, ..base.clone() };
-    let whole = Regex::new("^(?:(ab|ba){1,3}|b(aab)*)$").unwrap();
-    for (name, config) in [
-        ("greedy", base.clone()),
-        ("sampling", sample.clone()),
-        ("the best", GenerationConfig { top_k: Some(1), temperature: Some(1.7), ..sample.clone() }),
-        ("by mass", GenerationConfig { top_p: Some(0.3), typical_p: Some(0.9), min_p: Some(0.5), ..sample.clone() }),
-        ("penalised", GenerationConfig { repetition_penalty: 1.4, frequency_penalty: 1.0, ..sample }),
-        ("beams", beams.clone()),
-        ("drawn beams", GenerationConfig { sample: true, ..beams.clone() }),
-        ("groups", GenerationConfig { num_beam_groups: 2, diversity_penalty: Some(0.7), ..beams }),
-        ("contrastive", GenerationConfig { penalty_alpha: Some(0.5), top_k: Some(5), ..base.clone() }),
-        ("prompt lookup", GenerationConfig { prompt_lookup: Some(4), ..base }),
-    ] {
-        for prompt in [&[1][..], &[3, 4, 5, 3, 4], &[6, 2]] {
-            let found = run(&tokens, prompt, &config).unwrap();
-            assert!(!found.is_empty(), "{name}");
-            for sequence in &found {
-                let text = String::from_utf8(tokens.text(&sequence.ids)).unwrap();
-                let matches = whole.is_match(&text);
-                assert!(matches || sequence.finish_reason == FinishReason::Length, "{name}: {text}");
-                assert_eq!(sequence.is_whole, Some(matches), "{name}: {text}");
-            }
-            if name == "beams" {
-                let ids: HashSet<_> = found.iter().map(|sequence| sequence.ids.clone()).collect();
-                assert_eq!(ids.len(), found.len());
-            }
-        }
-    }
-}
-
-/// An assistant that always agrees guesses to the end of the text and not beyond it.
-#[test]
-fn assisted_decoding_finds_the_same() {
-    let tokens = Tokens::of(&LETTERS);
-    for source in ["ab", "(ab)*b", "a{9}", "(a|b){5}"] {
-        let config = GenerationConfig { max_new_tokens: 12, ..tokens.config(&regex(source)) };
-        let plain = run(&tokens, &[1, 2], &config).unwrap();
-        let decoding = Arc::new(GenerationConfig { assistant: true, ..config }.validate().unwrap());
-        for seed in [1, 2] {
-            let (mut model, mut assistant) = (scrambled(8, 64, 1), scrambled(8, 64, seed));
-            let engine = Engine::new(&mut model, &tokens);
-            let mut engine = engine.with_assistant(&mut assistant).unwrap();
-            engine.submit(&[1, 2], &decoding).unwrap();
-            let mut found = None;
-            while found.is_none() {
-                found = engine.step().unwrap().into_iter().find_map(|event| match event {
-                    Event::Finished { result, .. } => Some(result.unwrap()),
-                    _ => None,
-                });
-            }
-            assert_eq!(found.unwrap(), plain, "{source}");
-        }
-    }
-}
-
-#[test]
-fn beams_find_all_of_a_few_texts_in_order() {
-    let tokens = Tokens::of(&LETTERS);
-    let choices = ["ab", "aba", "b", "bbbb"].map(str::to_owned);
-    let prompt = [1, 4, 6];
-    let mut expected: Vec<_> = by_force(&tokens, "ab|aba|b|bbbb", &prompt).into_iter().collect();
-    expected.sort_by(|(_, (a, _)), (_, (b, _))| b.total_cmp(a));
-    let config = GenerationConfig {
-        num_beams: 32,
-        num_return_sequences: 32,
-        length_penalty: Some(0.0),
-        early_stopping: Some(crate::decode::EarlyStopping::Never),
-        max_new_tokens: MOST,
-        ..tokens.config(&Source::Choices(choices.to_vec()))
-    };
-    let found = run(&tokens, &prompt, &config).unwrap();
-    assert_eq!(found.len(), expected.len(), "those that there are, and no more");
-    // The score is that of the model, which is not renormalised.
-    let mut found: Vec<_> = found.into_iter().map(|sequence| sequence.ids).collect();
-    let mut expected: Vec<_> = expected.into_iter().map(|(ids, _)| ids).collect();
-    found.sort();
-    expected.sort();
-    assert_eq!(found, expected);
-}
-
-#[test]
 fn tokens_may_end_inside_a_character() {
     let halves: [&[u8]; 9] = [b"", b"\xf0", b"\x9f\x98", b"\x80", b"\x9f", b"\x98\x80", b"a\xf0\x9f", b"\xff", b"\x8e"];
     let tokens = Tokens::of(&halves);
@@ -323,89 +242,4 @@ fn the_end_is_allowed_where_the_text_is_complete_and_taken_where_nothing_follows
     assert_eq!(run(&tokens, &[6], &empty).unwrap()[0].ids, [END]);
     let error = run(&tokens, &[6], &GenerationConfig { ignore_eos: true, ..empty }).unwrap_err().to_string();
     assert!(error.contains("`regex` cannot be followed from byte 0 of the completion on"), "{error}");
-}
-
-#[test]
-fn where_no_token_leads_on_is_said() {
-    let tokens = Tokens::of(&["", "ab", "b"]);
-    let error = tokens.vocabulary().compile(&regex("a+")).unwrap_err().to_string();
-    let why = "no token of the vocabulary leads on";
-    assert_eq!(error, format!("`regex` cannot be followed from byte 0 of the completion on: {why}"));
-    // After the first token, what must follow has none.
-    for config in [
-        tokens.config(&regex("aba")),
-        GenerationConfig { num_beams: 3, ..tokens.config(&regex("aba")) },
-        GenerationConfig {
-            num_beams: 4,
-            num_beam_groups: 2,
-            diversity_penalty: Some(1.0),
-            ..tokens.config(&regex("aba"))
-        },
-        GenerationConfig { sample: true, ..tokens.config(&regex("aba")) },
-    ] {
-        let error = run(&tokens, &[1], &config).unwrap_err().to_string();
-        assert_eq!(error, format!("`regex` cannot be followed from byte 2 of the completion on: {why}"));
-    }
-}
-
-#[test]
-fn what_is_no_constraint_is_refused_by_name() {
-    let tokens = Tokens::of(&LETTERS);
-    let vocabulary = tokens.vocabulary();
-    let refused = |source: Source| vocabulary.compile(&source).unwrap_err().to_string();
-    for (source, fault) in [
-        ("(", "`regex` is not a regular expression: unclosed group (at byte 0)"),
-        (r"a(?=b)", "look-around, including look-ahead and look-behind, is not supported (at byte 1)"),
-        (r"(a)\1", "backreferences are not supported"),
-        (r"a\bb", "`regex` looks at what is around a place"),
-        (r"(?-u:\xff)", "pattern can match invalid UTF-8"),
-        ("[a&&b]", "from byte 0 of the completion on: no token"),
-    ] {
-        let error = refused(regex(source));
-        assert!(error.contains(fault) && !error.contains('\n'), "{error}");
-    }
-    for (grammar, fault) in [
-        ("start: b", "unknown name: \"b\""),
-        ("a: \"b\"", "no start rule"),
-        ("start: start \"a\"", "from byte 0 of the completion on: no token"),
-        ("start: <|endoftext|>", "`grammar` is not a grammar"),
-        ("start: (((", "`grammar` is not a grammar"),
-    ] {
-        let error = refused(Source::Grammar(grammar.to_owned()));
-        assert!(error.contains(fault) && !error.contains('\n'), "{error}");
-    }
-    let deep = refused(regex(&("(".repeat(9000) + &")".repeat(9000))));
-    assert!(deep.contains("nested too deeply"), "{deep}");
-    let long = refused(Source::Grammar("#".repeat(2 << 20)));
-    assert!(long.contains("has 2097152 bytes"), "{long}");
-}
-
-#[test]
-fn left_recursion_is_followed() {
-    let tokens = Tokens::of(&LETTERS);
-    let grammar = Source::Grammar("start: start \"b\" | \"a\"".to_owned());
-    let constraint = tokens.vocabulary().compile(&grammar).unwrap();
-    let mut scores = vec![0.0; tokens.0.len()];
-    constraint.apply(&mut scores, &[3], &[END]).unwrap();
-    assert_eq!(
-        scores.iter().map(|score| *score == 0.0).collect::<Vec<_>>(),
-        [true, false, true, false, false, false, false, false]
-    );
-}
-
-#[test]
-fn only_one_constraint_at_a_time() {
-    let both = GenerationConfig { regex: Some("a".into()), choices: vec!["b".into()], ..GenerationConfig::default() };
-    let error = both.check().unwrap_err().to_string();
-    assert_eq!(error, "`choices` cannot be combined with `regex`: leave one of them out");
-    // A row's own takes the place of that for all rows.
-    let row = serde_json::json!({"choices": ["x"]});
-    let all = GenerationConfig { regex: Some("a".into()), ..GenerationConfig::default() };
-    let own = all.with_json(row.as_object().unwrap()).unwrap();
-    assert_eq!((own.regex, own.choices), (None, vec!["x".to_owned()]));
-    let error = GenerationConfig { regex: Some(" ".into()), ..GenerationConfig::default() }.check().unwrap_err();
-    assert_eq!(error.to_string(), "`regex` is empty");
-    let mut none = GenerationConfig { regex: Some("a".into()), ..GenerationConfig::default() };
-    let error = none.compile(|| None).unwrap_err();
-    assert_eq!(error.to_string(), "`regex` needs a tokenizer, and the model has none");
 }

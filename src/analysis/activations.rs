@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::{Gpt2, Hook, HookPoint, Recorder, Trace, with_slice};
 
 /// The activations of one text of `T` tokens.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Activations {
     /// The residual stream in the order of the network: after the embedding, every block, and the final norm.
     pub hidden: Vec<Hidden>,

@@ -8,7 +8,7 @@ use super::files;
 
 /// Flags that mean something only beside another one, and why. In a subcommand that has none of the others, the flag is
 /// another one of the same name.
-const NEED: [(&str, &[&str], &str); 15] = [
+const NEED: [(&str, &[&str], &str); 19] = [
     (
         "output",
         &["input", "lines"],
@@ -31,6 +31,10 @@ const NEED: [(&str, &[&str], &str); 15] = [
     ("summary", &["input", "lines"], "--summary is about the rows of --input"),
     ("seed_by", &["input"], "--seed-by is about the rows of --input"),
     ("window", &["stride", "rolling"], "--window is about the windows of --stride or --rolling"),
+    ("against", &["attribute"], "--against is compared with the token of --attribute"),
+    ("position", &["attribute"], "--position says where --attribute looks"),
+    ("length", &["heads"], "--length is that of the sequence of --heads"),
+    ("seed", &["heads"], "--seed chooses the sequence of --heads"),
     ("word_correction", &["words"], "--word-correction is about --words"),
 ];
 

@@ -78,6 +78,8 @@ const NEEDED: &[(&str, &[&str])] = &[
             "head",
             "shapes",
             "repeat",
+            "attribute",
+            "heads",
             "model",
             "svg",
             "html",

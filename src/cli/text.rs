@@ -59,6 +59,11 @@ impl TextArgs {
         self.read(true)
     }
 
+    /// Whether a text is given, so that stdin need not be one.
+    pub fn is_given(&self) -> bool {
+        self.positional.is_some() || self.prompt.is_some() || self.file.is_some() || self.ids.is_some()
+    }
+
     /// The text, if it is the name of a file: perhaps the file was meant.
     pub fn named_file(&self) -> Option<&str> {
         let text = self.positional.as_ref().or(self.prompt.as_ref())?;

@@ -7,7 +7,10 @@ use clap::{Args, ValueEnum};
 use gpt2::analysis::saved::Names;
 
 use super::model::one_of;
-use super::{BatchSizeArg, Format, InterventionArgs, MANY, ModelArgs, PiecesArg, TextArgs, TextsArgs, number};
+use super::{
+    AttributionArgs, BatchSizeArg, Format, HeadsArgs, InterventionArgs, MANY, ModelArgs, PiecesArg, TextArgs,
+    TextsArgs, number,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -20,17 +23,21 @@ use super::{BatchSizeArg, Format, InterventionArgs, MANY, ModelArgs, PiecesArg, 
   gpt2 trace --model demo \"Once upon\" --save a.npz --names transformer-lens
   gpt2 trace --model demo \"Once upon\" --save a.npz --keep 'blocks.*.hidden'
   gpt2 trace --model demo --lines texts.txt --shapes
-  gpt2 trace --model demo \"Once upon a time\" --repeat 3")]
+  gpt2 trace --model demo \"Once upon a time\" --repeat 3
+  gpt2 trace --model demo \"Once upon a\" --attribute \" time\" --against \" king\"
+  gpt2 trace --model demo --heads")]
 pub struct TraceArgs {
     #[command(flatten)]
     pub text: TextArgs,
-    /// Hidden states after the embedding, every block and the final norm
+    /// Hidden states: embedding, every block, the final norm
     #[arg(long, help_heading = "View")]
     pub hidden: bool,
     /// Attention: which token looks at which
     #[arg(long, help_heading = "View")]
     pub attention: bool,
-    /// Logit lens: the token that every layer would predict at every position
+    /// Logit lens: the token every layer would predict
+    ///
+    /// At every position, with its probability.
     #[arg(long, help_heading = "View")]
     pub lens: bool,
     /// Show only the attention of this layer, counted from 0
@@ -41,13 +48,17 @@ pub struct TraceArgs {
     pub head: Option<usize>,
     /// Show only the shapes of a batch: ids, hidden states, attention, logits
     #[arg(long, help_heading = "View")]
-    #[arg(conflicts_with_all = ["pieces", "hidden", "attention", "lens", "layer", "head", "svg", "html", "save", "repeat", "output", "ablate", "steer", "steer_from"])]
+    #[arg(conflicts_with_all = ["pieces", "hidden", "attention", "lens", "layer", "head", "svg", "html", "save", "repeat", "attribute", "output", "ablate", "steer", "steer_from"])]
     pub shapes: bool,
     /// Run N times and say whether every bit is the same
     ///
     /// Those of all activations and logits.
     #[arg(long, value_name = "N", value_parser = number::whole::<usize>(1..=1000), help_heading = "View")]
     pub repeat: Option<usize>,
+    #[command(flatten)]
+    pub attribution: AttributionArgs,
+    #[command(flatten)]
+    pub heads: HeadsArgs,
     #[command(flatten)]
     pub interventions: InterventionArgs,
     #[command(flatten)]

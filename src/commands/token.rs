@@ -1,4 +1,4 @@
-//! A token as a flag names it: a text that is one token, or `id:N`.
+//! A token and a position as flags name them.
 
 use anyhow::{Result, bail};
 use gpt2::Error;
@@ -7,7 +7,7 @@ use gpt2::error::tokens_text;
 use super::load::Loaded;
 use crate::output::tokens::quoted;
 
-/// The id of the token that `flag` names.
+/// The id of the token that `flag` names: by a text that is one token, or as `id:N`.
 ///
 /// # Errors
 /// [`Error::Usage`] for a text that is not one token, with those that it is, and for an id that the model does not have.
@@ -29,4 +29,19 @@ pub fn token_id(loaded: &Loaded, flag: &str, text: &str) -> Result<u32> {
         tokens_text(ids.len()),
         loaded.notation(false).tokens(&ids).join(" ")
     )))
+}
+
+/// The position that `--position` names in a prompt of `len` tokens; a negative one counts from the end.
+///
+/// # Errors
+/// [`Error::Usage`] if the prompt does not have it.
+pub fn position(position: i64, len: usize) -> Result<usize> {
+    let from_start = if position < 0 { position.saturating_add_unsigned(len as u64) } else { position };
+    match usize::try_from(from_start) {
+        Ok(at) if at < len => Ok(at),
+        _ => {
+            let (tokens, last) = (tokens_text(len), len - 1);
+            bail!(Error::Usage(format!("--position {position}: the prompt has {tokens}, 0 to {last}")))
+        }
+    }
 }

@@ -19,7 +19,7 @@ use super::interventions::Changes;
 use super::load::{Loaded, Purpose};
 use super::progress::bar;
 use super::rows::{self, Allowed, Batch, Input, Row, together};
-use super::token::token_id;
+use super::token::{self, token_id};
 use super::{check_context, require_memory, shapes};
 use crate::cli::{Format, Prompt, TopkArgs, Verbosity};
 use crate::output::settings::SettingsRecord;
@@ -348,12 +348,6 @@ fn wanted_positions(args: &TopkArgs, len: usize) -> Result<Range<usize>> {
     let Some(position) = args.position else {
         return Ok(if args.all { 0..len } else { len - 1..len });
     };
-    let from_start = if position < 0 { position + len as i64 } else { position };
-    match usize::try_from(from_start) {
-        Ok(at) if at < len => Ok(at..at + 1),
-        _ => {
-            let (tokens, last) = (tokens_text(len), len - 1);
-            bail!(Error::Usage(format!("--position {position}: the prompt has {tokens}, 0 to {last}")))
-        }
-    }
+    let at = token::position(position, len)?;
+    Ok(at..at + 1)
 }

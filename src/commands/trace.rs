@@ -1,5 +1,7 @@
 //! `gpt2 trace`: what happens inside the network.
 
+mod attribution;
+mod heads;
 mod saving;
 
 use std::ops::Range;
@@ -14,12 +16,14 @@ use gpt2::error::tokens_text;
 use gpt2::memory;
 use gpt2::model::{Gpt2, Packing};
 
+use self::attribution::Question;
 use self::saving::Saving;
 use super::interventions::Changes;
 use super::load::{Loaded, Purpose};
 use super::rows::{self, Batch, Input, together};
 use super::{check_context, require_memory, shapes};
 use crate::cli::{Format, Prompt, TraceArgs, Verbosity};
+use crate::output::attribution::AttributionRecord;
 use crate::output::trace::{
     BestRecord, HeadRecord, HiddenRecord, LensRecord, ReadingRecord, RepeatRecord, TraceRecord,
 };
@@ -35,6 +39,9 @@ const LENS_TOP: usize = 5;
 const MOST_WEIGHTS: usize = 16_000_000;
 
 pub fn run(mut args: TraceArgs, verbosity: Verbosity) -> Result<()> {
+    if args.heads.heads {
+        return heads::run(&args, verbosity);
+    }
     let kept = args.take_kept();
     let args = &args;
     let views = Views::of(args)?;
@@ -46,7 +53,7 @@ pub fn run(mut args: TraceArgs, verbosity: Verbosity) -> Result<()> {
         None => Work::Single(args.text.prompt()?),
     };
     let changes = Changes::read(&args.interventions)?;
-    let hooks = changes.are_any() || args.names == Names::TransformerLens;
+    let hooks = changes.are_any() || args.attribution.attribute.is_some() || args.names == Names::TransformerLens;
     let purpose = Purpose { hooks, ..Packing::Later.into() };
     let loaded = Loaded::load_for(&args.model, purpose, verbosity)?;
     let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
@@ -58,7 +65,8 @@ pub fn run(mut args: TraceArgs, verbosity: Verbosity) -> Result<()> {
     let are_rows = matches!(work, Work::Batch(_));
     let saving = |path| Saving::new(path, args.names, &kept, config, are_rows);
     let saving = args.save.as_deref().map(saving).transpose()?;
-    let tracer = Tracer { args, loaded: &loaded, views, layers, heads, saving, verbosity };
+    let question = Question::of(&args.attribution, &loaded)?;
+    let tracer = Tracer { args, loaded: &loaded, views, layers, heads, saving, question, verbosity };
     match work {
         Work::Single(prompt) if args.shapes => shapes::of_text(&loaded, &prompt, &args.text, format, verbosity),
         Work::Batch(input) if args.shapes => shapes::of_rows(&loaded, input, &args.text, format, verbosity),
@@ -79,6 +87,7 @@ struct Views {
     hidden: bool,
     attention: bool,
     lens: bool,
+    attribution: bool,
     /// Whether the flags name them, so that they are no default.
     are_chosen: bool,
     /// Whether the lens is about the last position only.
@@ -86,7 +95,10 @@ struct Views {
 }
 
 impl Views {
-    const ALL: Self = Self { hidden: true, attention: true, lens: true, are_chosen: true, is_overview: false };
+    /// Those of a page.
+    fn of_page(self) -> Self {
+        Self { hidden: true, attention: true, lens: true, are_chosen: true, is_overview: false, ..self }
+    }
 
     /// What a picture of the one view shows, with this many heads.
     fn picture(self, heads: usize) -> String {
@@ -94,24 +106,28 @@ impl Views {
             Self { attention: true, .. } if heads == 1 => "a picture of the attention of one head".to_owned(),
             Self { attention: true, .. } => format!("a picture of the attention of {heads} heads"),
             Self { lens: true, .. } => "a picture of the logit lens".to_owned(),
+            Self { attribution: true, .. } => "a picture of what made the logit".to_owned(),
             _ => "a picture of the hidden states".to_owned(),
         }
     }
 
     fn of(args: &TraceArgs) -> Result<Self> {
         let attention = args.attention || ((args.layer.is_some() || args.head.is_some()) && args.html.is_none());
-        let are_chosen = args.hidden || attention || args.lens || args.repeat.is_some();
+        let attribution = args.attribution.attribute.is_some();
+        let are_chosen = args.hidden || attention || args.lens || attribution || args.repeat.is_some();
         if !are_chosen && args.texts.is_for_people(args.format) && args.svg.is_none() {
             let is_shown = args.save.is_none() && args.html.is_none();
-            return Ok(Self { hidden: false, attention: is_shown, lens: is_shown, are_chosen, is_overview: true });
+            let lens = is_shown;
+            return Ok(Self { hidden: false, attention: is_shown, lens, attribution, are_chosen, is_overview: true });
         }
-        let hidden = args.hidden || !(attention || args.lens || args.repeat.is_some());
-        if args.svg.is_some() && [hidden, attention, args.lens].into_iter().filter(|view| *view).count() > 1 {
-            let message = "--svg draws one view: choose one of --hidden, --attention and --lens";
+        let hidden = args.hidden || !(attention || args.lens || attribution || args.repeat.is_some());
+        let views = [hidden, attention, args.lens, attribution];
+        if args.svg.is_some() && views.into_iter().filter(|view| *view).count() > 1 {
+            let message = "--svg draws one view: choose one of --hidden, --attention, --lens and --attribute";
             return Err(Error::Usage(message.into()).into());
         }
         svg::check_theme(args.svg.as_deref(), args.theme)?;
-        Ok(Self { hidden, attention, lens: args.lens, are_chosen, is_overview: false })
+        Ok(Self { hidden, attention, lens: args.lens, attribution, are_chosen, is_overview: false })
     }
 
     /// Drops the other views of a record.
@@ -149,6 +165,7 @@ struct Tracer<'a> {
     layers: Range<usize>,
     heads: Range<usize>,
     saving: Option<Saving<'a>>,
+    question: Option<Question>,
     verbosity: Verbosity,
 }
 
@@ -173,8 +190,10 @@ impl Tracer<'_> {
         }
         let tokenizer = self.loaded.tokenizer.as_ref();
         let notation = self.loaded.notation(self.args.pieces.pieces);
-        let views = if self.args.html.is_some() { Views::ALL } else { self.views_of(ids.len()) };
+        let views = self.views_of(ids.len());
+        let views = if self.args.html.is_some() { views.of_page() } else { views };
         let mut record = self.record(&ids, activations, views, repeat)?;
+        record.attribution = self.attributions(&[&ids])?.pop();
         if let Some(path) = &self.args.html {
             html::trace::write(path, &record, tokenizer)?;
             self.views.keep(&mut record);
@@ -201,7 +220,8 @@ impl Tracer<'_> {
         let Views { hidden, attention, lens, .. } = self.views;
         let shown = serde_json::json!({
             "hidden": hidden, "attention": attention, "lens": lens, "layer": args.layer, "head": args.head,
-            "repeat": args.repeat,
+            "repeat": args.repeat, "attribute": args.attribution.attribute, "against": args.attribution.against,
+            "position": args.attribution.position,
         });
         settings.parameters.extend(shown.as_object().cloned().unwrap_or_default());
         let is_text = texts.is_text(args.format.map(|format| format == Format::Text));
@@ -250,14 +270,31 @@ impl Tracer<'_> {
     fn records(&self, texts: &[(String, Vec<u32>)]) -> Result<Vec<TraceRecord>> {
         let ids: Vec<&[u32]> = texts.iter().map(|(_, ids)| ids.as_slice()).collect();
         let names: Vec<String> = texts.iter().map(|(name, _)| name.clone()).collect();
-        let runs = self.run(&ids, &names)?.into_iter().zip(texts);
-        runs.map(|((activations, repeat), (_, ids))| self.record(ids, activations, self.views_of(ids.len()), repeat))
-            .collect()
+        let runs = self.run(&ids, &names)?.into_iter().zip(&ids);
+        let record = |((activations, repeat), ids): ((_, _), &&[u32])| {
+            self.record(ids, activations, self.views_of(ids.len()), repeat)
+        };
+        let mut records = runs.map(record).collect::<Result<Vec<_>>>()?;
+        for (record, attribution) in records.iter_mut().zip(self.attributions(&ids)?) {
+            record.attribution = Some(attribution);
+        }
+        Ok(records)
+    }
+
+    /// What made the logit that is asked about, in each of the texts; nothing if none is.
+    fn attributions(&self, texts: &[&[u32]]) -> Result<Vec<AttributionRecord>> {
+        self.question.as_ref().map_or(Ok(vec![]), |question| question.answer(self.loaded, texts))
     }
 
     /// Runs the texts, rows if they have names, as often as is asked for; what comes of each text is that of the first run,
     /// which is saved.
     fn run(&self, texts: &[&[u32]], names: &[String]) -> Result<Vec<(Activations, Option<RepeatRecord>)>> {
+        let Views { hidden, attention, lens, .. } = self.views;
+        let args = self.args;
+        if !(hidden || attention || lens || args.html.is_some() || args.save.is_some() || args.repeat.is_some()) {
+            // What made a logit is found in a pass of its own.
+            return Ok(texts.iter().map(|_| (Activations::default(), None)).collect());
+        }
         let all = 0..self.loaded.model.config().n_layer;
         let recorded = match () {
             () if self.args.repeat.is_some() => all,
@@ -321,14 +358,11 @@ impl Tracer<'_> {
         let from = if views.is_overview { ids.len() - 1 } else { 0 };
         let lens = || lens_at(&self.loaded.model, &activations, from..ids.len(), LENS_TOP);
         Ok(TraceRecord {
-            model: self.loaded.name.clone(),
-            settings: self.loaded.record_settings([]),
-            ids: ids.to_vec(),
-            tokens: ids.iter().map(|id| self.loaded.token_text(*id)).collect(),
             repeat,
             hidden: views.hidden.then(|| hidden(&activations)).transpose()?,
             attention,
             lens: if views.lens { Some(lens()?.iter().map(|layer| self.lens(layer, from)).collect()) } else { None },
+            ..bare_record(ids, self.loaded)
         })
     }
 
@@ -354,6 +388,17 @@ impl Tracer<'_> {
             outcome_prob: reading.outcome,
         };
         LensRecord { name: layer.name.clone(), positions: layer.positions.iter().enumerate().map(reading).collect() }
+    }
+}
+
+/// A record without any view.
+fn bare_record(ids: &[u32], loaded: &Loaded) -> TraceRecord {
+    TraceRecord {
+        model: loaded.name.clone(),
+        settings: loaded.record_settings([]),
+        ids: ids.to_vec(),
+        tokens: ids.iter().map(|id| loaded.token_text(*id)).collect(),
+        ..TraceRecord::default()
     }
 }
 

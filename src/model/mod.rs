@@ -166,6 +166,20 @@ impl Gpt2 {
         self.network.final_norm_weights()
     }
 
+    /// The rows of the output head: what a normed hidden state is multiplied with for the logits of these tokens, (N, C).
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if an id is outside the vocabulary; if the device fails, or has kernels that do not give them out.
+    pub fn head_rows(&self, ids: &[u32]) -> Result<Tensor> {
+        ids.iter().try_for_each(|id| self.check_id(*id))?;
+        self.network.head_rows(ids)
+    }
+
+    /// Whether the activations at a point are changed.
+    pub(crate) fn is_edited(&self, point: HookPoint) -> bool {
+        self.edits.at(point.layer, point.hook).next().is_some()
+    }
+
     /// Runs the whole network over new tokens and returns the outputs that each input asks for.
     ///
     /// # Errors
@@ -216,7 +230,7 @@ impl Gpt2 {
     }
 
     fn check<'i>(&self, inputs: impl Iterator<Item = (usize, &'i [u32])> + Clone, cache: &KvCache) -> Result<()> {
-        let (vocabulary, context) = (self.config.vocab_size, self.config.n_positions);
+        let context = self.config.n_positions;
         for (i, (row, ids)) in inputs.clone().enumerate() {
             if ids.is_empty() {
                 return Err(Error::Usage(format!("row {row} has no tokens to run")));
@@ -224,16 +238,22 @@ impl Gpt2 {
             if inputs.clone().take(i).any(|(other, _)| other == row) {
                 return Err(Error::Usage(format!("row {row} is named twice in one pass")));
             }
-            if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
-                return Err(Error::Usage(format!(
-                    "token id {id} is outside the vocabulary of {vocabulary} (0 to {})",
-                    vocabulary - 1
-                )));
-            }
+            ids.iter().try_for_each(|id| self.check_id(*id))?;
             let length = cache.len(row) + ids.len();
             if length > context {
                 return Err(Error::Context { tokens: length, context });
             }
+        }
+        Ok(())
+    }
+
+    fn check_id(&self, id: u32) -> Result<()> {
+        let vocabulary = self.config.vocab_size;
+        if id as usize >= vocabulary {
+            return Err(Error::Usage(format!(
+                "token id {id} is outside the vocabulary of {vocabulary} (0 to {})",
+                vocabulary - 1
+            )));
         }
         Ok(())
     }

@@ -59,6 +59,9 @@ pub(super) trait Network: Debug + Send + Sync {
         Ok(())
     }
 
+    /// As [`Gpt2::head_rows`](super::Gpt2::head_rows), of ids that it has checked.
+    fn head_rows(&self, ids: &[u32]) -> Result<Tensor>;
+
     /// As [`Gpt2::best_tokens`](super::Gpt2::best_tokens).
     fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>>;
 

@@ -1,11 +1,14 @@
 //! What the program writes: documented records, which are the JSON contract, and their text for people.
 
+pub mod attribution;
 pub mod bench;
 mod closed;
 pub mod compress;
 pub mod convert;
 pub mod embed;
 pub mod generate;
+mod grid;
+pub mod heads;
 pub mod html;
 pub mod info;
 pub mod numbers;

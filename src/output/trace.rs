@@ -39,6 +39,12 @@ impl TraceRecord {
             Some(heads) => write_overview(heads, out)?,
             None => {}
         }
+        if let Some(attribution) = &self.attribution {
+            attribution.write_text(notation, &labels, out)?;
+        }
+        if let Some(heads) = &self.heads {
+            heads.write_text(labels.len(), out)?;
+        }
         Ok(())
     }
 }

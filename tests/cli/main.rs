@@ -27,6 +27,7 @@ mod html;
 mod hub;
 mod info;
 mod inputs;
+mod inside;
 mod interventions;
 #[cfg(unix)]
 mod json_page;

@@ -22,7 +22,7 @@ use gpt2::language_model::{Input, LanguageModel, Positions};
 use gpt2::model::{Gpt2, Hook, HookPoint, LoadOptions, Session, Trace, WeightType, to_host};
 
 use crate::golden::{self, Golden, NAMES, assert_close};
-use crate::{decode, forward, inside, interventions};
+use crate::{attribution, decode, forward, inside, interventions};
 
 thread_local! {
     /// Each test has its own thread and so its own device. It lives until the process ends, because a driver must not be
@@ -227,6 +227,7 @@ fn in_f32_what_happens_inside_agrees() {
     let model = |name: &str| golden::load(name, LoadOptions { hooks: true, ..options(WeightType::F32) });
     inside::check_activations(model);
     inside::check_patching(model);
+    attribution::check(model);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests compare with the platform's mathematics")]
 
+mod attribution;
 mod bits;
 mod compressed;
 mod decode;

@@ -39,8 +39,8 @@ pub fn run(args: &ScoreArgs, verbosity: Verbosity) -> Result<()> {
         None => Work::Single(Prompt::Ids(vec![])),
     };
     let changes = Changes::read(&args.interventions)?;
-    let loaded =
-        Loaded::load_for(&args.model, Purpose { hooks: changes.are_any(), ..Packing::Later.into() }, verbosity)?;
+    let purpose = Purpose { hooks: changes.are_any(), ..Packing::Later.into() };
+    let loaded = Loaded::load_for(&args.model, purpose, verbosity)?;
     let loaded = loaded.with_changes(changes, &args.text, is_for_people(args) && !verbosity.quiet)?;
     let encoder = Encoder { args, loaded: &loaded, verbosity };
     let starts = match args.words {

@@ -11,8 +11,8 @@ use super::{Place, stored};
 use crate::base::{self, Bytes, FloatType, QuantizedType, ggml};
 use crate::config::Activation;
 use crate::error::Result;
-use crate::model::to_host;
 use crate::model::weights::{Layout, MatrixData};
+use crate::model::{select_rows, to_host};
 
 /// `y = x W + b`.
 #[derive(Debug)]
@@ -60,6 +60,16 @@ impl Linear {
             Some(bias) => y.broadcast_add(bias)?,
             None => y,
         })
+    }
+
+    /// The weights of some outputs, (N, in).
+    pub fn rows(&self, outputs: &[u32]) -> Result<Tensor> {
+        let matrix = match &self.weight {
+            Weight::Float(weight) => weight.t()?,
+            Weight::Quantized(QMatMul::QTensor(weight)) => weight.dequantize(&weight.device())?,
+            Weight::Quantized(QMatMul::Tensor(weight) | QMatMul::TensorF16(weight)) => weight.clone(),
+        };
+        select_rows(&matrix, outputs)
     }
 }
 

@@ -144,6 +144,10 @@ impl Network for CandleNetwork {
         Ok(self.lm_head.forward(hidden)?.to_dtype(DType::F32)?)
     }
 
+    fn head_rows(&self, ids: &[u32]) -> Result<Tensor> {
+        self.lm_head.rows(ids)
+    }
+
     fn best_tokens(&self, logits: &Tensor) -> Result<Vec<Option<u32>>> {
         self.place.best_tokens(logits)
     }

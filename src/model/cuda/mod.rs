@@ -277,6 +277,10 @@ impl network::Network for Network {
         Err(no_hooks("give out the final norm"))
     }
 
+    fn head_rows(&self, _: &[u32]) -> Result<Tensor> {
+        Err(no_hooks("give out the output head"))
+    }
+
     fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache, edits: &Edits) -> Result<Output> {
         match edits.is_empty() && self.finds_all(inputs) {
             true => self.outputs(inputs, cache.own()?),

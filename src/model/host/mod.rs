@@ -164,6 +164,13 @@ impl Network for HostNetwork {
         Ok([norm.weight.clone(), norm.bias.clone()])
     }
 
+    fn head_rows(&self, ids: &[u32]) -> Result<Tensor> {
+        let (head, width) = (&self.layers.get().lm_head, self.config.n_embd);
+        let mut rows = vec![0.0; ids.len() * width];
+        ids.iter().zip(rows.chunks_exact_mut(width)).for_each(|(id, row)| head.row(*id as usize, row));
+        self.tensor(&rows)
+    }
+
     fn run(&self, inputs: &[Input<'_>], cache: &mut KvCache, edits: &Edits) -> Result<Output> {
         let cache = cache.own::<Cache>()?;
         let rows: Vec<(usize, &[u32])> = inputs.iter().map(|input| (input.row, input.ids)).collect();

@@ -6,6 +6,20 @@ function start(data) {
   if (data.attention.length) attention(place, data.attention, data.shades, data.opens);
   lens(data.lens);
   hidden(data.hidden);
+  if (data.attribution) attribution(data.attribution);
+}
+
+function attribution(made) {
+  const largest = Math.max(...made.rows.flat().map((x) => Math.abs(x || 0)), Number.MIN_VALUE);
+  const cell = (x) => element("td", { class: "number", style: x === null ? {} : { background: shade(x / largest) } }, x === null ? "" : (x > 0 ? "+" : "") + x.toFixed(2));
+  const shade = (share) => share < 0 ? `rgba(var(--against), ${-0.6 * share})` : `rgba(var(--accent), ${0.6 * share})`;
+  const head = element("tr", {}, element("th", {}, "layer"), ...made.columns.map((name) => element("th", { class: "number" }, name)));
+  const rows = made.rows.map((row, layer) => element("tr", {}, element("th", {}, String(layer)), ...row.map(cell)));
+  document.getElementById("page").append(element("h2", {}, "What made the logit"),
+    element("p", { class: "muted" }, `${made.question}: what each head (by number), the bias of attention's output, and the MLP of each layer contribute.`),
+    element("p", {}, made.total),
+    element("div", { class: "scroll" }, element("table", { class: "made" }, element("thead", {}, head), element("tbody", {}, ...rows))),
+    element("p", { class: "muted" }, `Besides: ${made.others}`));
 }
 
 function lens(layers) {

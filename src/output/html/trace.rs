@@ -12,6 +12,8 @@ use serde::Serialize;
 use super::packed::packed;
 use super::shades::shaded;
 use super::{Text, View, rounded};
+use crate::output::attribution::{AttributionRecord, ComponentRecord};
+use crate::output::tokens::Notation;
 use crate::output::trace::{HeadRecord, TraceRecord, strongest};
 
 const VIEW: View = View {
@@ -38,6 +40,32 @@ struct Data<'a> {
     strongest: f32,
     lens: Vec<Lens<'a>>,
     hidden: Vec<Hidden<'a>>,
+    attribution: Option<Attribution>,
+}
+
+/// What made a logit: the question, the sum and the logit, and the heat map.
+#[derive(Serialize)]
+struct Attribution {
+    question: String,
+    total: String,
+    others: String,
+    columns: Vec<String>,
+    /// For each layer, the contributions in the columns; null where it has none.
+    rows: Vec<Vec<Option<f64>>>,
+}
+
+impl Attribution {
+    fn of(record: &AttributionRecord, notation: Notation<'_>, labels: &[String]) -> Self {
+        let (columns, rows) = record.map();
+        let value = |part: &Option<&ComponentRecord>| part.map(|part| rounded(part.value));
+        Self {
+            question: record.question(notation, labels),
+            total: record.total(),
+            others: record.others(),
+            columns,
+            rows: rows.iter().map(|row| row.iter().map(value).collect()).collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -106,6 +134,7 @@ pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -
     };
     let layers: Vec<Layer> = by_layer.iter().enumerate().map(layer).collect();
     let lens = record.lens.as_deref().unwrap_or_default();
+    let notation = Notation::new(tokenizer);
     let readings = lens.iter().flat_map(|layer| &layer.positions);
     let data = Data {
         text: Text::new(tokenizer, &record.ids, readings.flat_map(|reading| &reading.top).map(|best| best.id)),
@@ -141,6 +170,10 @@ pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -
                 norms: state.norms.iter().map(|norm| rounded(*norm)).collect(),
             })
             .collect(),
+        attribution: record
+            .attribution
+            .as_ref()
+            .map(|made| Attribution::of(made, notation, &notation.tokens(&record.ids))),
     };
     VIEW.write(path, &data)
 }

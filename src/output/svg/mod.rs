@@ -3,6 +3,8 @@
 //! All shades are one colour at different opacities, so that the same picture works on light and dark backgrounds.
 
 mod attention;
+mod attribution;
+mod heads;
 mod hidden;
 mod lens;
 mod patch;
@@ -29,6 +31,8 @@ use crate::cli::Theme;
 pub fn write(path: &Path, record: &TraceRecord, notation: Notation<'_>, theme: Theme) -> Result<()> {
     let labels = notation.tokens(&record.ids);
     let picture = match record {
+        TraceRecord { heads: Some(heads), .. } => heads::draw(&record.model, heads, labels.len()),
+        TraceRecord { attribution: Some(made), .. } => attribution::draw(&record.model, made, &labels, notation),
         TraceRecord { attention: Some(heads), .. } => attention::draw(&record.model, heads, &labels),
         TraceRecord { lens: Some(layers), .. } => lens::draw(&record.model, layers, &labels, notation),
         TraceRecord { hidden: Some(states), .. } => hidden::draw(&record.model, states, &labels),

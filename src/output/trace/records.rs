@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::output::attribution::AttributionRecord;
+use crate::output::heads::HeadsRecord;
 use crate::output::settings::SettingsRecord;
 
 /// The activations of a pass: the views that are asked for, `hidden` if none is.
@@ -25,6 +27,12 @@ pub struct TraceRecord {
     /// The logit lens: `embed`, then `blocks.{i}.hidden`; the last is the model's own prediction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lens: Option<Vec<LensRecord>>,
+    /// What made a logit; only with `--attribute`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<AttributionRecord>,
+    /// What each head does; only with `--heads`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heads: Option<HeadsRecord>,
     /// What it was made with.
     pub settings: SettingsRecord,
 }

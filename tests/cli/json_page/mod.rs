@@ -89,6 +89,8 @@ const SECTIONS: &[Section] = &[
         &[
             "trace -m demo \"Once upon a time\" --format json",
             "trace -m demo \"Once upon a time\" --hidden --repeat 2 --format json",
+            "trace -m demo \"Once upon a\" --attribute \" time\" --against \" king\" --format json",
+            "trace -m demo --heads --length 8 --format json",
         ],
     ),
     section(

@@ -90,7 +90,7 @@ fn value(rng: &mut Rng, flag: &Flag) -> String {
 const SOURCES: &str = "--prompt --file --ids --input --output --resume --batch-size --interactive --decode --random";
 
 /// Command lines that work.
-const BASES: [&str; 20] = [
+const BASES: [&str; 22] = [
     "generate --model demo -n 3 Once",
     "generate --model demo -n 3 Once --format json",
     "generate --model demo --max-new-tokens 4 --num-beams 2 --prompt Once",
@@ -104,6 +104,8 @@ const BASES: [&str; 20] = [
     "score --model demo --input rows.jsonl --output out.jsonl",
     "trace --model demo --hidden Once",
     "trace --model model --ids 1,2,3 --format json",
+    "trace --model model --ids 1,2,3 --attribute id:4 --format json",
+    "trace --model model --heads --length 4",
     "tokenize Once",
     "tokenize --format json Once",
     "info --model model --format json",

@@ -84,8 +84,6 @@ const NEEDED: &[(&str, &[&str])] = &[
             "svg",
             "html",
             "save",
-            "names",
-            "keep",
             "format",
             "lines",
         ],

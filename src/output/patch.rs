@@ -4,6 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
+use super::grid::style;
 use super::numbers::decimal;
 use super::settings::SettingsRecord;
 use super::tokens::{Notation, cut, padded};
@@ -46,10 +47,6 @@ pub struct PatchRecord {
 /// Columns of a cell, and of what is beside it.
 const CELL: usize = 8;
 const SIDE: usize = 9;
-
-/// Light grounds for values towards the clean run and away from it, weak to strong.
-const TOWARDS: [u8; 4] = [194, 157, 120, 84];
-const AWAY: [u8; 4] = [224, 217, 210, 203];
 
 impl PatchRecord {
     /// A value as people compare it: 0 as in the corrupt run, 1 as in the clean one; none if they are equal.
@@ -141,12 +138,6 @@ impl PatchRecord {
     /// A value as text, and its style.
     fn cell(&self, value: f32) -> (String, Style) {
         let share = self.normalised(value).unwrap_or(0.0);
-        let strength = [0.05, 0.2, 0.45, 0.75].iter().filter(|least| share.abs() >= **least).count();
-        let style = match (strength, share > 0.0) {
-            (0, _) => Style::new().dimmed(),
-            (n, true) => Style::on_light(TOWARDS[n - 1]),
-            (n, false) => Style::on_light(AWAY[n - 1]),
-        };
-        (self.shown(value), style)
+        (self.shown(value), style(share))
     }
 }

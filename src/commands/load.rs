@@ -2,8 +2,9 @@
 //!
 //! A thin layer over [`gpt2::pipeline`] that turns flags into options and adds advice that names flags to errors.
 
+mod notes;
+
 use std::cell::Cell;
-use std::sync::Once;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -11,8 +12,7 @@ use gpt2::Error;
 use gpt2::base::{FloatType, pool};
 use gpt2::decode::GenerationConfig;
 use gpt2::device::Backend;
-use gpt2::kernels;
-use gpt2::model::{Gpt2, LoadOptions, Packing, WeightType};
+use gpt2::model::{Gpt2, LoadOptions, Packing};
 use gpt2::pipeline::Pipeline;
 use gpt2::source::{self, OpenedModel, SourceOptions};
 use gpt2::tokenizer::{Tokenizer, TokenizerFiles};
@@ -66,7 +66,7 @@ impl std::ops::Deref for Loaded {
 
 /// Sets the number of threads, and checks the instruction set and the device.
 pub fn set_up(args: &ModelArgs, verbosity: Verbosity) -> Result<()> {
-    note_level(verbosity)?;
+    notes::level(verbosity)?;
     if let Some(threads) = args.threads {
         let (threads, cores) = (usize::from(threads), pool::cores());
         // Threads that wait for a core make the others wait.
@@ -99,7 +99,7 @@ pub fn open(args: &ModelArgs, verbosity: Verbosity) -> Result<OpenedModel> {
 /// Loads a network without its tokenizer.
 pub fn network(args: &ModelArgs, opened: &OpenedModel, backend: Backend, verbosity: Verbosity) -> Result<Gpt2> {
     let model = opened.load_network(LoadOptions { weights: args.weights(), backend, ..LoadOptions::default() })?;
-    note_fallback(args, &model, verbosity);
+    notes::fallback(args, &model, verbosity);
     Ok(model)
 }
 
@@ -130,7 +130,7 @@ pub fn pipeline(
     let Purpose { packing, hooks, constraint } = purpose;
     let load = if constraint { Pipeline::load_for_constraints } else { Pipeline::load };
     let pipeline = load(opened, LoadOptions { weights: args.weights(), backend, packing, hooks })?;
-    note_fallback(args, &pipeline.model, verbosity);
+    notes::fallback(args, &pipeline.model, verbosity);
     Ok(pipeline)
 }
 
@@ -380,35 +380,5 @@ impl Loaded {
             ))
         };
         Ok(self.pipeline.tokenizer().map_err(advise)?)
-    }
-}
-
-/// Checks `GPT2_SIMD`, and notes on stderr, once, if this processor lacks what it asks for.
-fn note_level(verbosity: Verbosity) -> Result<()> {
-    static NOTED: Once = Once::new();
-    let Some(asked) = kernels::asked_level()? else { return Ok(()) };
-    let used = kernels::level().name();
-    if asked != used && !verbosity.quiet {
-        NOTED
-            .call_once(|| say(format_args!("note: GPT2_SIMD={asked}: using {used}, the best that this processor has")));
-    }
-    Ok(())
-}
-
-/// Notes on stderr if the matrices' widths do not allow the requested format.
-fn note_fallback(args: &ModelArgs, model: &Gpt2, verbosity: Verbosity) {
-    let WeightType::Quantized(wanted) = args.weights() else { return };
-    if verbosity.quiet {
-        return;
-    }
-    let config = model.config();
-    let mut widths = vec![config.n_embd, config.n_inner];
-    widths.dedup();
-    for width in widths {
-        let (wanted, found) = (wanted.dtype(), wanted.fitting(width));
-        if found != wanted {
-            let block = wanted.block_len();
-            say(format_args!("note: matrices with {width} inputs are {found}: {wanted} needs a multiple of {block}"));
-        }
     }
 }

@@ -42,8 +42,8 @@ pub fn run(args: &TopkArgs, verbosity: Verbosity) -> Result<()> {
         None => Work::Single(args.text.prompt_without_newline()?),
     };
     let changes = Changes::read(&args.interventions)?;
-    let constraint = args.processors.config.is_constrained();
-    let purpose = Purpose { constraint, hooks: changes.are_any(), ..Packing::Later.into() };
+    let (constraint, hooks) = (args.processors.config.is_constrained(), changes.are_any());
+    let purpose = Purpose { constraint, hooks, ..Packing::Later.into() };
     let loaded = Loaded::load_for(&args.model, purpose, verbosity)?;
     let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
     let loaded = loaded.with_changes(changes, &args.text, is_said)?;

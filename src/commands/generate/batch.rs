@@ -193,7 +193,8 @@ impl Batch<'_> {
         while !stop.is_ending() {
             match self.rows.next(true)? {
                 Next::Row(row) => {
-                    let (generator, request) = (self.generator, self.wanted(&row));
+                    let request = self.wanted(&row);
+                    let generator = self.generator;
                     let own = request.as_ref().ok().and_then(|request| Some(request.as_ref()?.model.clone()));
                     let model = own.as_ref().unwrap_or(&generator.loaded.model);
                     let is_whole = with_engine(generator, model, |engine| {

@@ -40,13 +40,13 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<()> {
         None if args.keep_newline => Work::Single(args.text.prompt()?),
         None => Work::Single(args.text.prompt_without_newline()?),
     };
-    lengths::note_flags(args, verbosity);
     let changes = Changes::read(&args.interventions)?;
-    let constraint = config.is_constrained();
-    let purpose = Purpose { constraint, hooks: changes.are_any(), ..Packing::AtOnce.into() };
+    let (constraint, hooks) = (config.is_constrained(), changes.are_any());
+    let purpose = Purpose { constraint, hooks, ..Packing::AtOnce.into() };
     let loaded = Loaded::load_for(&args.model, purpose, verbosity)?;
     let is_said = args.format == Format::Text && args.batch.rows.input.is_none() && !verbosity.quiet;
     let loaded = loaded.with_changes(changes, &args.text, is_said)?;
+    lengths::note_flags(args, verbosity);
     let defaults = loaded.generation_defaults(args.generation_config, verbosity)?;
     let mut config = assisted(args.decoding.over(defaults)?);
     if args.batch.rows.input.is_none() {
@@ -249,7 +249,7 @@ impl Generator<'_> {
             parameters.insert("assistant_model".to_owned(), assistant.clone().into());
         }
         let most_steps = config.max_length.map_or(config.max_new_tokens, |most| most.saturating_sub(prompt_ids.len()));
-        let (is_healed, model) = (false, self.loaded.model_for(&prompt_ids)?);
+        let (model, is_healed) = (self.loaded.model_for(&prompt_ids)?, false);
         let choices = self.encoded_choices(config.choices, prompt.as_deref().filter(|_| is_text), &prompt_ids)?;
         Ok(Request { prompt, prompt_ids, model, is_healed, decoding, seed, parameters, most_steps, choices })
     }

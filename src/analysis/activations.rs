@@ -1,19 +1,16 @@
-//! The activations of one forward pass: hidden states and attention, summarised or written to a file.
+//! The activations of one forward pass: hidden states and attention, kept and summarised, and any of them written to a
+//! file on the way.
 //!
 //! The pass is the model's own ([`Gpt2::forward`]), told to keep what it computes anyway.
 
-use std::borrow::Cow;
 use std::ops::Range;
-use std::path::Path;
 
 use candle_core::Tensor;
 use sha2::{Digest, Sha256};
 
-use super::npz;
-use crate::base::DType;
-use crate::checkpoint::{TensorSpec, safetensors};
+use super::saved::{Saver, Saving};
 use crate::error::{Error, Result};
-use crate::model::{Gpt2, Hook, HookPoint, Trace, with_slice};
+use crate::model::{Gpt2, Hook, HookPoint, Recorder, Trace, with_slice};
 
 /// The activations of one text of `T` tokens.
 #[derive(Debug, Default)]
@@ -62,9 +59,9 @@ pub struct Summary {
 }
 
 /// Bytes that the activations of `tokens` tokens take, with the attention of so many layers, and what it takes to
-/// summarise them or, if they are `saved`, to write them.
+/// summarise them, or, if they are to be `hashed`, to do that. Saving takes [more](super::saved::Selection::bytes).
 #[must_use]
-pub fn bytes(model: &Gpt2, tokens: usize, attention_layers: usize, saved: bool) -> u64 {
+pub fn bytes(model: &Gpt2, tokens: usize, attention_layers: usize, hashed: bool) -> u64 {
     const NUMBER: u64 = size_of::<f32>() as u64;
     let (config, room, tokens) = (model.config(), model.room(), tokens as u64);
     let hidden = (config.n_layer as u64 + 3) * tokens * config.n_embd as u64 * NUMBER;
@@ -72,8 +69,7 @@ pub fn bytes(model: &Gpt2, tokens: usize, attention_layers: usize, saved: bool) 
     // A layer's attention is there twice while it is recorded or summarised.
     let attention = layer * (attention_layers as u64 + u64::from(attention_layers > 0));
     let pass = tokens * room.position_bytes + room.cache_bytes(tokens as usize);
-    // The logits, and what is written of them.
-    let logits = if saved { 2 * tokens * config.vocab_size as u64 * NUMBER } else { 0 };
+    let logits = if hashed { 2 * tokens * config.vocab_size as u64 * NUMBER } else { 0 };
     hidden + attention + pass + logits
 }
 
@@ -93,13 +89,32 @@ impl Activations {
     /// # Errors
     /// As [`record`](Self::record), if any of the texts fails.
     pub fn record_all(model: &Gpt2, texts: &[&[u32]], attention: Range<usize>) -> Result<Vec<Self>> {
+        Self::record_and_save(model, texts, attention, None)
+    }
+
+    /// The same, and what is to be saved of the pass is saved on the way.
+    ///
+    /// # Errors
+    /// As [`record_all`](Self::record_all); those of what the activations are saved to.
+    pub fn record_and_save<'a>(
+        model: &'a Gpt2,
+        texts: &'a [&'a [u32]],
+        attention: Range<usize>,
+        saving: Option<Saving<'a>>,
+    ) -> Result<Vec<Self>> {
         let layers = model.config().n_layer;
         let states = std::iter::once(HookPoint { layer: 0, hook: Hook::ResidPre });
         let states = states.chain((0..layers).map(|layer| HookPoint { layer, hook: Hook::ResidPost }));
-        let mut trace =
-            Trace::of(states.chain(attention.clone().map(|layer| HookPoint { layer, hook: Hook::Pattern })));
+        let points = states.chain(attention.clone().map(|layer| HookPoint { layer, hook: Hook::Pattern }));
+        let saver = saving.map(|saving| Saver::new(model, texts, saving));
+        let mut recorders = Both { trace: Trace::of(points), saver };
         let inputs: Vec<(usize, &[u32])> = texts.iter().copied().enumerate().collect();
-        let x = model.forward(&inputs, &mut model.new_cache(), Some(&mut trace))?;
+        let x = model.forward(&inputs, &mut model.new_cache(), Some(&mut recorders))?;
+        let normed = model.final_norm(&x)?;
+        let Both { mut trace, saver } = recorders;
+        if let Some(mut saver) = saver {
+            saver.finish(&x, &normed)?;
+        }
         // The states of all texts, (N, C), in the order of the network.
         let mut states: Vec<(String, Tensor)> =
             trace.take(0, Hook::ResidPre).into_iter().map(|tensor| ("embed".to_owned(), tensor)).collect();
@@ -107,7 +122,7 @@ impl Activations {
             let after = trace.take(layer, Hook::ResidPost).into_iter();
             states.extend(after.map(|tensor| (format!("blocks.{layer}.hidden"), tensor)));
         }
-        states.push(("final".to_owned(), model.final_norm(&x)?));
+        states.push(("final".to_owned(), normed));
         let mut weights: Vec<_> =
             attention.map(|layer| (layer, trace.take(layer, Hook::Pattern).into_iter())).collect();
         let mut before = 0;
@@ -124,7 +139,7 @@ impl Activations {
             // For each layer, one for each text.
             let own = weights.iter_mut().filter_map(|(layer, of_texts)| Some((*layer, of_texts.next()?)));
             let attention: Vec<_> = own.map(|(layer, tensor)| Attention { layer, tensor }).collect();
-            attention.iter().try_for_each(Attention::check)?;
+            attention.iter().try_for_each(|attention| check_attention(attention.layer, &attention.tensor))?;
             all.push(Self { hidden, attention });
             before += ids.len();
         }
@@ -160,55 +175,52 @@ impl Activations {
             None => Err(candle_core::Error::msg("a pass without hidden states").into()),
         }
     }
+}
 
-    /// Writes all activations and the logits to a file, which appears only once it is complete: for NumPy if its name ends
-    /// in `.npz`, otherwise as safetensors.
-    ///
-    /// # Errors
-    /// [`crate::Error::Io`] if the file cannot be written.
-    pub fn save(&self, model: &Gpt2, path: &Path) -> Result<()> {
-        let logits = self.logits(model)?;
-        let hidden = self.hidden.iter().map(|state| (state.name.clone(), &state.tensor));
-        let attention = self.attention.iter().map(|a| (format!("blocks.{}.attention", a.layer), &a.tensor));
-        let all: Vec<(String, &Tensor)> = hidden.chain(attention).chain([("logits".to_owned(), &logits)]).collect();
-        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz")) {
-            return npz::write(path, &all);
+/// What is kept and what is saved of the same pass.
+#[derive(Debug)]
+struct Both<'a> {
+    trace: Trace,
+    saver: Option<Saver<'a>>,
+}
+
+impl Recorder for Both<'_> {
+    fn wants(&self, point: HookPoint) -> bool {
+        self.trace.wants(point) || self.saver.as_ref().is_some_and(|saver| saver.wants(point))
+    }
+
+    fn record(&mut self, point: HookPoint, tensors: Vec<Tensor>) -> Result<()> {
+        if self.trace.wants(point) {
+            self.trace.record(point, tensors.clone())?;
         }
-        let spec = |(name, tensor): &(String, &Tensor)| TensorSpec {
-            name: name.clone(),
-            dtype: DType::F32,
-            shape: tensor.dims().to_vec(),
-        };
-        let specs: Vec<TensorSpec> = all.iter().map(spec).collect();
-        safetensors::write(path, &[("format", "pt")], &specs, |i| {
-            let bytes = |x: &[f32]| x.iter().flat_map(|x| x.to_le_bytes()).collect();
-            with_slice(all[i].1, bytes).map(Cow::Owned)
-        })
+        match self.saver.as_mut().filter(|saver| saver.wants(point)) {
+            Some(saver) => saver.record(point, tensors),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Fails unless the weights of each query of a layer, (H, T, T), are a distribution.
+pub(super) fn check_attention(layer: usize, weights: &Tensor) -> Result<()> {
+    /// How far a sum of rounded weights may be from 1.
+    const TOLERANCE: f64 = 1e-2;
+    let tokens = weights.dims().last().copied().unwrap_or(1).max(1);
+    let is_distribution = |weights: &[f32]| {
+        let sum: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+        (sum - 1.0).abs() < TOLERANCE && weights.iter().all(|weight| *weight >= 0.0)
+    };
+    let fault = with_slice(weights, |x| x.chunks_exact(tokens).position(|weights| !is_distribution(weights)))?;
+    match fault {
+        None => Ok(()),
+        Some(row) => Err(Error::Numerics(format!(
+            "the attention of layer {layer}, head {}, position {} is no distribution: what goes into it is not finite",
+            row / tokens,
+            row % tokens
+        ))),
     }
 }
 
 impl Attention {
-    /// Fails unless each query's weights are a distribution.
-    fn check(&self) -> Result<()> {
-        /// How far a sum of rounded weights may be from 1.
-        const TOLERANCE: f64 = 1e-2;
-        let tokens = self.tensor.dims().last().copied().unwrap_or(1).max(1);
-        let is_distribution = |weights: &[f32]| {
-            let sum: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
-            (sum - 1.0).abs() < TOLERANCE && weights.iter().all(|weight| *weight >= 0.0)
-        };
-        let fault = with_slice(&self.tensor, |x| x.chunks_exact(tokens).position(|weights| !is_distribution(weights)))?;
-        match fault {
-            None => Ok(()),
-            Some(row) => Err(Error::Numerics(format!(
-                "the attention of layer {}, head {}, position {} is no distribution: what goes into it is not finite",
-                self.layer,
-                row / tokens,
-                row % tokens
-            ))),
-        }
-    }
-
     /// One head's weights: for each query token, its weights on all tokens.
     ///
     /// # Errors

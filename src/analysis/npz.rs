@@ -6,34 +6,48 @@
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use candle_core::Tensor;
 use zip::write::{SimpleFileOptions, ZipWriter};
 use zip::{CompressionMethod, DateTime};
 
+use super::tensor_file::{TensorSink, write_numbers};
 use crate::error::{Error, Result};
 use crate::files::atomically;
-use crate::model::with_slice;
 
-/// Writes tensors of `f32` as arrays of the same names and shapes. The file appears once it is complete.
-pub(super) fn write(path: &Path, tensors: &[(String, &Tensor)]) -> Result<()> {
+/// Writes arrays of `f32` that `fill` gives. The file appears once it is complete.
+pub(super) fn write(path: &Path, fill: impl FnOnce(&mut dyn TensorSink) -> Result<()>) -> Result<()> {
     let failed = |error: io::Error| Error::io("write", path)(error);
     atomically(path, |file| {
         let mut file = Failing { writer: file, fault: None, at: 0, end: 0 };
-        let mut archive = ZipWriter::new(&mut file);
-        for (name, tensor) in tensors {
-            let options = SimpleFileOptions::default()
-                .compression_method(CompressionMethod::Stored)
-                // The same activations give the same bytes.
-                .last_modified_time(DateTime::default())
-                .large_file(true);
-            archive.start_file(format!("{name}.npy"), options).map_err(|error| failed(error.into()))?;
-            archive.write_all(&header(tensor.dims())).map_err(failed)?;
-            let bytes = |x: &[f32]| x.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-            archive.write_all(&with_slice(tensor, bytes)?).map_err(failed)?;
+        {
+            let mut arrays = Arrays { path, archive: ZipWriter::new(&mut file) };
+            fill(&mut arrays)?;
+            arrays.archive.finish().map_err(|error| failed(error.into()))?;
         }
-        archive.finish().map_err(|error| failed(error.into()))?;
         file.fault.map_or(Ok(()), |fault| Err(failed(fault)))
     })
+}
+
+/// An archive that is being written.
+struct Arrays<'a, W: Write + Seek> {
+    path: &'a Path,
+    archive: ZipWriter<W>,
+}
+
+impl<W: Write + Seek> TensorSink for Arrays<'_, W> {
+    fn begin(&mut self, name: &str, shape: &[usize]) -> Result<()> {
+        let failed = |error: io::Error| Error::io("write", self.path)(error);
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            // The same activations give the same bytes.
+            .last_modified_time(DateTime::default())
+            .large_file(true);
+        self.archive.start_file(format!("{name}.npy"), options).map_err(|error| failed(error.into()))?;
+        self.archive.write_all(&header(shape)).map_err(failed)
+    }
+
+    fn numbers(&mut self, numbers: &[f32]) -> Result<()> {
+        write_numbers(&mut self.archive, numbers).map_err(Error::io("write", self.path))
+    }
 }
 
 /// A writer that keeps its first error for later and takes what comes after it for written: an archive that is dropped

@@ -15,7 +15,11 @@ const NEED: [(&str, &[&str], &str); 19] = [
         "--output takes the results of rows, from --input; that of one text goes to stdout (> F)",
     ),
     ("resume", &["output"], "--resume continues the file that --output names"),
-    ("keep", &["input"], "--keep is about the rows of --input"),
+    (
+        "keep",
+        &["input", "save"],
+        "--keep is about the rows of --input, and in gpt2 trace about the activations of --save",
+    ),
     ("strict", &["input"], "--strict is about the rows of --input"),
     ("batch_size", &["input", "lines"], "--batch-size is about the rows of --input"),
     ("shard", &["input", "lines"], "--shard is about the rows of --input"),
@@ -35,7 +39,8 @@ const NEED: [(&str, &[&str], &str); 19] = [
 ];
 
 /// Flags that exclude each other, and why.
-const EXCLUDE: [(&str, &str, &str); 9] = [
+const EXCLUDE: [(&str, &str, &str); 10] = [
+    ("resume", "save", "--resume continues --output, and the file of --save is written whole: leave one of them out"),
     ("token", "tree", "--token asks about one distribution, and --tree shows many: leave one of them out"),
     ("tokenizer", "model", "--tokenizer takes the place of the tokenizer of --model: leave one of them out"),
     (
@@ -71,7 +76,7 @@ const SAME_BITS: &str =
     "compression takes the CPU, whose results are the same bits on every machine: leave out --device";
 
 /// Flags that mean something alone in this subcommand, though elsewhere they are about another.
-const ALONE: [(&str, &str); 1] = [("compress", "window")];
+const ALONE: [(&str, &str); 2] = [("compress", "window"), ("embed", "output")];
 
 /// What is wrong with the flags that were given, in a sentence.
 pub fn fault(command: &Command, matches: &ArgMatches) -> Option<String> {

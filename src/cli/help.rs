@@ -89,6 +89,7 @@ const NEEDED: &[(&str, &[&str])] = &[
         ],
     ),
     ("patch", &["clean", "corrupt", "answer", "against", "over", "model", "quantize", "svg", "html", "format"]),
+    ("embed", &["positional", "layer", "pool", "model", "quantize", "input", "lines", "output", "format"]),
     #[cfg(feature = "serve")]
     ("serve", &["model", "quantize", "threads", "host", "port", "api_key", "batch_size"]),
     ("info", &["model", "config", "tensors", "state_dict", "module", "format"]),
@@ -116,11 +117,25 @@ const BRIEF: [(&str, &str); 11] = [
     ("dtype", "f32, f16 or bf16 [default: f32]"),
 ];
 
-/// What has another default in `gpt2 decompress`.
-const OF_THE_FILE: [(&str, &str); 3] = [
-    ("model", "The same model, under any name [default: the file's]"),
-    ("dtype", "Type of the weights in memory [default: the file's]"),
-    ("quantize", "Quantise the weights in memory [default: as for the file]"),
+/// What means something else in a subcommand: its name, the flag, and its help there, in short and whole.
+const OTHER_WORDS: [(&str, &str, &str, &str); 5] = [
+    ("decompress", "model", "The same model, under any name [default: the file's]", ""),
+    ("decompress", "dtype", "Type of the weights in memory [default: the file's]", ""),
+    ("decompress", "quantize", "Quantise the weights in memory [default: as for the file]", ""),
+    (
+        "trace",
+        "keep",
+        "Of --save: which activations, such as 'blocks.*.attn.hook_z'",
+        "Repeatable, or with commas; * stands for any characters, ? for one. Without --save: which of a row's other keys to \
+         carry into its result, under `input` [default: all]",
+    ),
+    (
+        "embed",
+        "output",
+        "The vectors as F.safetensors or F.npz; results of rows also as F.jsonl",
+        "Rows become tensors with their ids for names, or their lines if they have none. Lines of JSON are written as they \
+         finish, and F.jsonl.gpt2 beside them says what they were made with, for --resume.",
+    ),
 ];
 
 /// Lines of the examples that `-h` shows, with their heading.
@@ -132,14 +147,9 @@ pub fn arranged(command: Command) -> Command {
         "quiet" | "verbose" | "version" => argument.hide_short_help(true),
         _ => argument,
     });
-    let command = command.mut_subcommand("decompress", |subcommand| {
-        subcommand.mut_args(|argument| match OF_THE_FILE.iter().find(|(id, _)| *id == argument.get_id().as_str()) {
-            Some((_, help)) => argument.help(*help).long_help(*help),
-            None => argument,
-        })
-    });
     command.mut_subcommands(|subcommand| {
         let name = subcommand.get_name().to_owned();
+        let subcommand = subcommand.mut_args(|argument| in_other_words(argument, &name));
         let Some((_, needed)) = NEEDED.iter().find(|(other, _)| *other == name) else { return subcommand };
         let subcommand = subcommand.mut_args(|argument| shown(argument, &name, needed));
         let Some(examples) = subcommand.get_after_help().map(ToString::to_string) else { return subcommand };
@@ -147,6 +157,15 @@ pub fn arranged(command: Command) -> Command {
         let short = format!("{}\n\nAll flags: gpt2 {name} --help", first.join("\n"));
         subcommand.after_help(short).after_long_help(examples)
     })
+}
+
+fn in_other_words(argument: Arg, subcommand: &str) -> Arg {
+    let id = argument.get_id().as_str();
+    match OTHER_WORDS.iter().find(|(name, flag, ..)| *name == subcommand && *flag == id) {
+        Some((.., help, "")) => argument.help(*help).long_help(*help),
+        Some((.., help, more)) => argument.help(*help).long_help(format!("{help}\n\n{more}")),
+        None => argument,
+    }
 }
 
 /// The command as `-h` shows it, where the help of a flag names its values if people need them.
@@ -178,7 +197,8 @@ mod tests {
         let command = super::super::command();
         let unused = UNUSED.iter().map(|(name, flag, _)| (*name, *flag));
         let needed = NEEDED.iter().flat_map(|(name, flags)| flags.iter().map(|flag| (*name, *flag)));
-        for (name, flag) in needed.chain(unused) {
+        let others = OTHER_WORDS.iter().map(|(name, flag, ..)| (*name, *flag));
+        for (name, flag) in needed.chain(unused).chain(others) {
             let subcommand = command.find_subcommand(name).unwrap_or_else(|| panic!("gpt2 {name}"));
             assert!(subcommand.get_arguments().any(|argument| argument.get_id() == flag), "{flag} of gpt2 {name}");
         }

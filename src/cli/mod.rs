@@ -8,6 +8,7 @@ pub mod completions;
 mod compress;
 mod convert;
 mod decoding;
+mod embed;
 mod files;
 mod generate;
 mod help;
@@ -36,6 +37,7 @@ pub use bench::BenchArgs;
 pub use compress::{CompressArgs, DecompressArgs};
 pub use convert::ConvertArgs;
 pub use decoding::{ConstraintFile, DecodingArgs, ProcessorArgs};
+pub use embed::EmbedArgs;
 pub use generate::GenerateArgs;
 pub use info::InfoArgs;
 pub use inside::{AttributionArgs, HeadsArgs};
@@ -144,6 +146,8 @@ pub enum Command {
     Trace(Box<TraceArgs>),
     /// Find where an answer comes from: activations of one prompt put into another
     Patch(PatchArgs),
+    /// Turn texts into vectors
+    Embed(Box<EmbedArgs>),
     /// Answer OpenAI's clients over HTTP
     #[cfg(feature = "serve")]
     Serve(ServeArgs),
@@ -180,6 +184,7 @@ impl Command {
             Self::Score(_) => "score",
             Self::Trace(_) => "trace",
             Self::Patch(_) => "patch",
+            Self::Embed(_) => "embed",
             #[cfg(feature = "serve")]
             Self::Serve(_) => "serve",
             Self::Info(_) => "info",

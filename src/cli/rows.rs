@@ -205,7 +205,7 @@ pub struct TextsArgs {
     ///
     /// Each result has its text as a heading.
     #[arg(long, value_name = "F", group = MANY)]
-    #[arg(conflicts_with_all = ["positional", "prompt", "file", "ids", "input", "keep", "strict"])]
+    #[arg(conflicts_with_all = ["positional", "prompt", "file", "ids", "input", "strict"])]
     pub lines: Option<PathBuf>,
 }
 

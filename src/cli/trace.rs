@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::builder::TypedValueParser;
 use clap::{Args, ValueEnum};
+use gpt2::analysis::saved::Names;
 
+use super::model::one_of;
 use super::{
     AttributionArgs, BatchSizeArg, Format, HeadsArgs, InterventionArgs, MANY, ModelArgs, PiecesArg, TextArgs,
     TextsArgs, number,
@@ -17,6 +20,8 @@ use super::{
   gpt2 trace --model demo \"Once upon a time\" --attention --layer 2 --svg heads.svg
   gpt2 trace --model demo \"Once upon a time\" --html inside.html
   gpt2 trace --model demo \"Once upon a time\" --save activations.npz
+  gpt2 trace --model demo \"Once upon\" --save a.npz --names transformer-lens
+  gpt2 trace --model demo \"Once upon\" --save a.npz --keep 'blocks.*.hidden'
   gpt2 trace --model demo --lines texts.txt --shapes
   gpt2 trace --model demo \"Once upon a time\" --repeat 3
   gpt2 trace --model demo \"Once upon a\" --attribute \" time\" --against \" king\"
@@ -71,9 +76,17 @@ pub struct TraceArgs {
     pub html: Option<PathBuf>,
     /// Save hidden states, attention and logits
     ///
-    /// As safetensors, or for NumPy if the name ends in .npz.
-    #[arg(long, value_name = "F.safetensors", conflicts_with = MANY, help_heading = "Output")]
+    /// As safetensors, or for NumPy if the name ends in .npz. --names gives it every activation, --keep picks some. Those
+    /// of rows have the row's id and a slash before their names, or its line if it has no id.
+    #[arg(long, value_name = "F.safetensors", help_heading = "Output")]
     pub save: Option<PathBuf>,
+    /// Whose names the saved activations have: gpt2 or transformer-lens
+    ///
+    /// transformer-lens has every activation, attention's scores before softmax too, under the names of TransformerLens, and
+    /// the logits.
+    #[arg(long, value_name = "WHOSE", default_value = "gpt2", value_parser = names(), requires = "save")]
+    #[arg(help_heading = "Output", hide_possible_values = true)]
+    pub names: Names,
     #[command(flatten)]
     pub pieces: PiecesArg,
     /// text, json or jsonl
@@ -86,6 +99,22 @@ pub struct TraceArgs {
     pub texts: TextsArgs,
     #[command(flatten)]
     pub batch: BatchSizeArg,
+}
+
+impl TraceArgs {
+    /// Takes out which activations --keep asks for: beside --save it is about them, and rows carry all their other keys.
+    pub fn take_kept(&mut self) -> Vec<String> {
+        let kept = self.save.is_some().then(|| self.texts.rows.keep.take());
+        kept.flatten().unwrap_or_default()
+    }
+}
+
+fn names() -> impl TypedValueParser<Value = Names> {
+    let help = |names| match names {
+        Names::Gpt2 => "the residual stream after every block, attention, and the logits",
+        Names::TransformerLens => "every activation as TransformerLens names it",
+    };
+    one_of(Names::ALL.map(|names| (names.name(), help(names), names)))
 }
 
 /// The colours of a picture.

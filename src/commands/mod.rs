@@ -6,6 +6,7 @@ mod compress;
 mod convert;
 mod decompress;
 mod download_bar;
+mod embed;
 mod generate;
 mod info;
 mod interventions;
@@ -70,8 +71,9 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Tokenize(args) => tokenize::run(&args, colour, verbosity),
         Command::Topk(args) => topk::run(&args, verbosity),
         Command::Score(args) => score::run(&args, verbosity),
-        Command::Trace(args) => trace::run(&args, verbosity),
+        Command::Trace(args) => trace::run(*args, verbosity),
         Command::Patch(args) => patch::run(&args, verbosity),
+        Command::Embed(args) => embed::run(*args, verbosity),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(&args, verbosity),
         Command::Info(args) => info::run(&args, verbosity),
@@ -91,6 +93,7 @@ fn text_of(command: &Command) -> Option<&TextArgs> {
         Command::Topk(args) => Some(&args.text),
         Command::Score(args) => Some(&args.text),
         Command::Trace(args) => Some(&args.text),
+        Command::Embed(args) => Some(&args.text),
         #[cfg(feature = "serve")]
         Command::Serve(_) => None,
         Command::Info(_)

@@ -2,6 +2,7 @@
 
 mod attribution;
 mod heads;
+mod saving;
 
 use std::ops::Range;
 use std::path::Path;
@@ -10,11 +11,13 @@ use anyhow::{Context, Result};
 use gpt2::Error;
 use gpt2::analysis::activations::{self, Activations, Hidden};
 use gpt2::analysis::lens::{LensLayer, LensReading, lens_at};
+use gpt2::analysis::saved::Names;
 use gpt2::error::tokens_text;
 use gpt2::memory;
-use gpt2::model::Packing;
+use gpt2::model::{Gpt2, Packing};
 
 use self::attribution::Question;
+use self::saving::Saving;
 use super::interventions::Changes;
 use super::load::{Loaded, Purpose};
 use super::rows::{self, Batch, Input, together};
@@ -35,10 +38,12 @@ const LENS_TOP: usize = 5;
 /// The most attention weights that are kept for a view that nobody chose.
 const MOST_WEIGHTS: usize = 16_000_000;
 
-pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
+pub fn run(mut args: TraceArgs, verbosity: Verbosity) -> Result<()> {
     if args.heads.heads {
-        return heads::run(args, verbosity);
+        return heads::run(&args, verbosity);
     }
+    let kept = args.take_kept();
+    let args = &args;
     let views = Views::of(args)?;
     args.pieces.check(args.texts.is_for_people(args.format))?;
     [&args.svg, &args.html, &args.save].into_iter().try_for_each(|path| check_folder(path.as_deref()))?;
@@ -48,8 +53,8 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
         None => Work::Single(args.text.prompt()?),
     };
     let changes = Changes::read(&args.interventions)?;
-    let has_hooks = changes.are_any() || args.attribution.attribute.is_some();
-    let purpose = Purpose { hooks: has_hooks, ..Packing::Later.into() };
+    let hooks = changes.are_any() || args.attribution.attribute.is_some() || args.names == Names::TransformerLens;
+    let purpose = Purpose { hooks, ..Packing::Later.into() };
     let loaded = Loaded::load_for(&args.model, purpose, verbosity)?;
     let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
     let loaded = loaded.with_changes(changes, &args.text, is_said)?;
@@ -57,8 +62,11 @@ pub fn run(args: &TraceArgs, verbosity: Verbosity) -> Result<()> {
     let layers = selected(args.layer, config.n_layer, "--layer")?;
     let heads = selected(args.head, config.n_head, "--head")?;
     let format = args.format.unwrap_or_default();
+    let are_rows = matches!(work, Work::Batch(_));
+    let saving = |path| Saving::new(path, args.names, &kept, config, are_rows);
+    let saving = args.save.as_deref().map(saving).transpose()?;
     let question = Question::of(&args.attribution, &loaded)?;
-    let tracer = Tracer { args, loaded: &loaded, views, layers, heads, question, verbosity };
+    let tracer = Tracer { args, loaded: &loaded, views, layers, heads, saving, question, verbosity };
     match work {
         Work::Single(prompt) if args.shapes => shapes::of_text(&loaded, &prompt, &args.text, format, verbosity),
         Work::Batch(input) if args.shapes => shapes::of_rows(&loaded, input, &args.text, format, verbosity),
@@ -156,6 +164,7 @@ struct Tracer<'a> {
     views: Views,
     layers: Range<usize>,
     heads: Range<usize>,
+    saving: Option<Saving<'a>>,
     question: Option<Question>,
     verbosity: Verbosity,
 }
@@ -170,16 +179,14 @@ impl Tracer<'_> {
         if self.args.svg.is_some() && self.views.attention {
             svg::check_attention(shown, narrower(self.args))?;
         }
-        let (activations, repeat) = self.run(&[&ids])?.pop().context("the text was not run")?;
+        let (activations, repeat) = self.run(&[&ids], &[])?.pop().context("the text was not run")?;
         let written = |path: &Path, what: String| {
             if !self.verbosity.quiet {
                 say_written(path, what);
             }
         };
-        if let Some(path) = &self.args.save {
-            gpt2::files::check_output(path)?;
-            activations.save(&self.loaded.model, path)?;
-            written(path, format!("the activations of {} and the logits", tokens_text(ids.len())));
+        if let (Some(path), Some(saving)) = (&self.args.save, &self.saving) {
+            written(path, saving.of_text(ids.len()));
         }
         let tokenizer = self.loaded.tokenizer.as_ref();
         let notation = self.loaded.notation(self.args.pieces.pieces);
@@ -218,19 +225,32 @@ impl Tracer<'_> {
         });
         settings.parameters.extend(shown.as_object().cloned().unwrap_or_default());
         let is_text = texts.is_text(args.format.map(|format| format == Format::Text));
+        // Without a chosen view there is only the file.
+        let is_shown = self.views.are_chosen || self.saving.is_none();
         let batch = Batch::open(&texts.rows, input, is_text, args.batch.batch_size, &mut settings, self.verbosity)?;
-        batch.run(
+        batch.run_then(
             &TraceRecord::default(),
             |rows, tokens| {
-                let ids = rows.iter().map(|row| self.ids(&row.prompt, Some(row.place.line))).collect();
-                rows::of_those_that_can(ids, |ids| {
-                    *tokens += ids.iter().map(Vec::len).sum::<usize>();
-                    together(ids, &|ids| self.records(ids))
+                let ids = rows.iter().map(|row| Ok((row.name(), self.ids(&row.prompt, Some(row.place.line))?)));
+                rows::of_those_that_can(ids.collect(), |texts| {
+                    *tokens += texts.iter().map(|(_, ids)| ids.len()).sum::<usize>();
+                    together(texts, &|texts| self.records(texts))
                 })
             },
             |row, record, out| {
+                if !is_shown {
+                    return Ok(());
+                }
                 row.write_heading(out)?;
                 record.write_text(self.loaded.notation(self.args.pieces.pieces), out)
+            },
+            || {
+                let Some((path, saving)) = args.save.as_ref().zip(self.saving.as_ref()) else { return Ok(()) };
+                let what = saving.finish()?;
+                if !self.verbosity.quiet {
+                    say_written(path, what);
+                }
+                Ok(())
             },
         )
     }
@@ -246,10 +266,12 @@ impl Tracer<'_> {
         Views { attention: self.views.attention && !(self.views.is_overview && is_much), ..self.views }
     }
 
-    fn records(&self, texts: &[Vec<u32>]) -> Result<Vec<TraceRecord>> {
-        let ids: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-        let runs = self.run(&ids)?.into_iter().zip(texts);
-        let record = |((activations, repeat), ids): ((_, _), &Vec<u32>)| {
+    /// The records of rows, which have names and ids.
+    fn records(&self, texts: &[(String, Vec<u32>)]) -> Result<Vec<TraceRecord>> {
+        let ids: Vec<&[u32]> = texts.iter().map(|(_, ids)| ids.as_slice()).collect();
+        let names: Vec<String> = texts.iter().map(|(name, _)| name.clone()).collect();
+        let runs = self.run(&ids, &names)?.into_iter().zip(&ids);
+        let record = |((activations, repeat), ids): ((_, _), &&[u32])| {
             self.record(ids, activations, self.views_of(ids.len()), repeat)
         };
         let mut records = runs.map(record).collect::<Result<Vec<_>>>()?;
@@ -264,8 +286,9 @@ impl Tracer<'_> {
         self.question.as_ref().map_or(Ok(vec![]), |question| question.answer(self.loaded, texts))
     }
 
-    /// Runs the texts, as often as is asked for; what comes of each text is that of the first run.
-    fn run(&self, texts: &[&[u32]]) -> Result<Vec<(Activations, Option<RepeatRecord>)>> {
+    /// Runs the texts, rows if they have names, as often as is asked for; what comes of each text is that of the first run,
+    /// which is saved.
+    fn run(&self, texts: &[&[u32]], names: &[String]) -> Result<Vec<(Activations, Option<RepeatRecord>)>> {
         let Views { hidden, attention, lens, .. } = self.views;
         let args = self.args;
         if !(hidden || attention || lens || args.html.is_some() || args.save.is_some() || args.repeat.is_some()) {
@@ -274,7 +297,7 @@ impl Tracer<'_> {
         }
         let all = 0..self.loaded.model.config().n_layer;
         let recorded = match () {
-            () if self.args.save.is_some() || self.args.repeat.is_some() => all,
+            () if self.args.repeat.is_some() => all,
             () if self.args.html.is_some() || texts.iter().any(|ids| self.views_of(ids.len()).attention) => {
                 self.layers.clone()
             }
@@ -282,8 +305,10 @@ impl Tracer<'_> {
         };
         let model = &self.loaded.model;
         texts.iter().try_for_each(|ids| check_context(self.loaded, ids.len()))?;
-        let with_logits = self.args.save.is_some() || self.args.repeat.is_some();
-        let bytes = |tokens| activations::bytes(model, tokens, recorded.len(), with_logits);
+        let bytes = |tokens| {
+            let saved = self.saving.as_ref().map_or(0, |saving| saving.bytes(model.config(), tokens));
+            activations::bytes(model, tokens, recorded.len(), self.args.repeat.is_some()) + saved
+        };
         match texts {
             [ids] => {
                 let what = format!("tracing {}", tokens_text(ids.len()));
@@ -291,21 +316,32 @@ impl Tracer<'_> {
             }
             _ => memory::require_bytes("tracing", texts.iter().map(|ids| bytes(ids.len())).sum())?,
         }
-        let pass = || match self.loaded.is_changed_by_text() {
-            false => Ok(Activations::record_all(model, texts, recorded.clone())?),
-            true => {
-                let one = |ids: &&[u32]| Ok(Activations::record(&self.loaded.model_for(ids)?, ids, recorded.clone())?);
-                texts.iter().map(one).collect::<Result<Vec<_>>>()
+        let pass = |saving: Option<&Saving<'_>>| {
+            let record = |model: &Gpt2, texts: &[&[u32]], names: &[String]| match saving {
+                Some(saving) => saving.record(model, texts, names, recorded.clone()),
+                None => Activations::record_all(model, texts, recorded.clone()),
+            };
+            if !self.loaded.is_changed_by_text() {
+                return Ok(record(model, texts, names)?);
             }
+            let mut found = vec![];
+            for (text, ids) in texts.iter().enumerate() {
+                let name = names.get(text).map(std::slice::from_ref).unwrap_or_default();
+                found.extend(record(&self.loaded.model_for(ids)?, &[*ids], name)?);
+            }
+            Ok(found)
         };
-        let first = pass()?;
+        let first = match &self.saving {
+            Some(saving) => saving.all_or_none(|| pass(Some(saving)))?,
+            None => pass(None)?,
+        };
         let Some(runs) = self.args.repeat else {
             return Ok(first.into_iter().map(|activations| (activations, None)).collect());
         };
         let hashes = |all: &[Activations]| all.iter().map(|one| one.fingerprint(model)).collect::<gpt2::Result<_>>();
         let mut found: Vec<Vec<String>> = vec![hashes(&first)?];
         for _ in 1..runs {
-            found.push(hashes(&pass()?)?);
+            found.push(hashes(&pass(None)?)?);
         }
         let of_text = |text: usize| RepeatRecord::new(found.iter().map(|run| run[text].clone()).collect());
         Ok(first.into_iter().enumerate().map(|(text, one)| (one, Some(of_text(text)))).collect())

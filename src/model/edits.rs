@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use super::network::Segment;
-use super::trace::{Hook, HookPoint, Trace};
+use super::trace::{Hook, HookPoint, Recorder};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -110,25 +110,29 @@ impl Edits {
 pub(super) struct Hooks<'a> {
     /// What it changes.
     pub edits: &'a Edits,
-    /// What it records, after the changes.
-    pub trace: Option<&'a mut Trace>,
+    /// What records it, after the changes.
+    pub trace: Option<&'a mut dyn Recorder>,
 }
 
 impl Hooks<'_> {
     /// Whether the block of a layer is looked into or changed.
     pub fn touch(&self, layer: usize) -> bool {
-        self.trace.is_some() || self.edits.touch(layer)
+        Hook::ALL.into_iter().any(|hook| self.wants(layer, hook)) || self.edits.touch(layer)
     }
 
     /// Whether a point is recorded.
-    pub fn record(&self, layer: usize, hook: Hook) -> bool {
-        self.trace.as_ref().is_some_and(|trace| trace.wants(layer, hook))
+    pub fn wants(&self, layer: usize, hook: Hook) -> bool {
+        self.trace.as_ref().is_some_and(|trace| trace.wants(HookPoint { layer, hook }))
     }
 
     /// Records a point.
-    pub fn keep(&mut self, layer: usize, hook: Hook, tensors: Vec<Tensor>) {
-        if let Some(trace) = &mut self.trace {
-            trace.keep(layer, hook, tensors);
+    ///
+    /// # Errors
+    /// Those of the recorder.
+    pub fn record(&mut self, layer: usize, hook: Hook, tensors: Vec<Tensor>) -> Result<()> {
+        match &mut self.trace {
+            Some(trace) => trace.record(HookPoint { layer, hook }, tensors),
+            None => Ok(()),
         }
     }
 }

@@ -48,7 +48,7 @@ pub use load::LoadOptions;
 use network::Network;
 pub use network::{KvCache, Segment};
 pub use session::Session;
-pub use trace::{Hook, HookPoint, Trace};
+pub use trace::{Hook, HookPoint, Recorder, Trace};
 pub(crate) use weights::Placement;
 pub use weights::{Packing, WeightType};
 
@@ -98,9 +98,10 @@ impl Gpt2 {
         &self,
         inputs: &[(usize, &[u32])],
         cache: &mut KvCache,
-        trace: Option<&mut Trace>,
+        trace: Option<&mut dyn Recorder>,
     ) -> Result<Tensor> {
         self.check(inputs.iter().copied(), cache)?;
+        let trace = trace.map(|trace| trace as &mut dyn Recorder);
         self.network.forward(inputs, cache, Hooks { edits: &self.edits, trace }, None)
     }
 

@@ -5,6 +5,8 @@ use std::fmt;
 
 use candle_core::Tensor;
 
+use crate::error::Result;
+
 /// A place in a block. Names and shapes are those of TransformerLens 4.3, with `N` new positions of all rows in place of
 /// its batch and positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,7 +89,20 @@ impl fmt::Display for HookPoint {
     }
 }
 
-/// Activations recorded along the way; the numbers are those of the pass itself.
+/// What a pass shows its activations to as it computes them; the numbers are those of the pass itself.
+pub trait Recorder: fmt::Debug {
+    /// Whether the point is to be recorded.
+    fn wants(&self, point: HookPoint) -> bool;
+
+    /// Takes what was computed at a point that it wants: one tensor, or for [`Hook::Pattern`] one for each row of the
+    /// batch. The points of a layer come in any order.
+    ///
+    /// # Errors
+    /// Whatever the pass is to end with.
+    fn record(&mut self, point: HookPoint, tensors: Vec<Tensor>) -> Result<()>;
+}
+
+/// Activations that are kept until the pass is over.
 #[derive(Debug, Default)]
 pub struct Trace {
     wanted: BTreeSet<HookPoint>,
@@ -101,24 +116,19 @@ impl Trace {
         Self { wanted: points.into_iter().collect(), found: BTreeMap::new() }
     }
 
-    /// The points to record.
-    #[cfg(cuda_kernels)]
-    pub(super) fn points(&self) -> impl Iterator<Item = &HookPoint> {
-        self.wanted.iter()
-    }
-
-    /// Whether the point is to be recorded.
-    pub(super) fn wants(&self, layer: usize, hook: Hook) -> bool {
-        self.wanted.contains(&HookPoint { layer, hook })
-    }
-
-    /// Records a point: one tensor, or for [`Hook::Pattern`] one for each row of the batch.
-    pub(super) fn keep(&mut self, layer: usize, hook: Hook, tensors: Vec<Tensor>) {
-        self.found.insert(HookPoint { layer, hook }, tensors);
-    }
-
     /// Takes out what was recorded at a point; nothing if it was not wanted.
     pub fn take(&mut self, layer: usize, hook: Hook) -> Vec<Tensor> {
         self.found.remove(&HookPoint { layer, hook }).unwrap_or_default()
+    }
+}
+
+impl Recorder for Trace {
+    fn wants(&self, point: HookPoint) -> bool {
+        self.wanted.contains(&point)
+    }
+
+    fn record(&mut self, point: HookPoint, tensors: Vec<Tensor>) -> Result<()> {
+        self.found.insert(point, tensors);
+        Ok(())
     }
 }

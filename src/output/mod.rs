@@ -5,6 +5,7 @@ pub mod bench;
 mod closed;
 pub mod compress;
 pub mod convert;
+pub mod embed;
 pub mod generate;
 mod grid;
 pub mod heads;

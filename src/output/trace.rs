@@ -98,7 +98,7 @@ fn write_hidden(states: &[HiddenRecord], out: &mut Stdout) -> Result<()> {
 }
 
 /// A number in 8 columns, with as many digits as fit; a small one does not become 0.
-fn short(x: f32) -> String {
+pub fn short(x: f32) -> String {
     if x != 0.0 && x.abs() < 5e-5 {
         return format!("{x:>8.1e}");
     }

@@ -34,7 +34,7 @@ fn by_line(records: Vec<Value>, line: u64) -> Value {
 #[test]
 fn failed_rows_end_the_run_as_the_flags_say() {
     let rows = "{\"id\": 1, \"prompt\": \"Once upon\"}\n[1]\n{\"id\": 3, \"prompt\": \"The king\"}\n";
-    for subcommand in ["generate", "score", "topk", "trace", "tokenize"] {
+    for subcommand in ["generate", "score", "topk", "trace", "embed", "tokenize"] {
         let run = |more: &[&str]| gpt2(&[&[subcommand, "-m", "demo", "--input", "-"], more].concat()).stdin(rows);
         let count = run(&[]).fails(3, &["1 row failed"]).json_lines().len();
         let done = run(&["--keep-going"]).succeeds();
@@ -53,7 +53,9 @@ fn results_and_failures_have_one_schema() {
     let long = json!({"id": "long", "ids": vec![1; 98]}).to_string();
     let rows = format!("{{\"id\": 1, \"ids\": [1, 2]}}\nnot json {}\n{long}\n{{\"ids\": [9999]}}\n", "x".repeat(300));
     let folder = tiny("base").display().to_string();
-    for subcommand in [&["generate", "-n", "1"][..], &["score"], &["topk", "--tree", "2", "-k", "2"], &["trace"]] {
+    for subcommand in
+        [&["generate", "-n", "1"][..], &["score"], &["topk", "--tree", "2", "-k", "2"], &["trace"], &["embed"]]
+    {
         let run = gpt2(&[subcommand, &["-m", &folder, "--input", "-"]].concat()).stdin(&rows);
         let records = run.fails(3, &["3 rows failed"]).json_lines();
         let keys = |record: &Value| record.as_object().unwrap().keys().cloned().collect::<Vec<_>>();

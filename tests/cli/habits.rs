@@ -41,7 +41,7 @@ fn what_follows_a_text_flag_is_text() {
     let found = ids(&["tokenize", "--vocab", "--format", "ids", "--grep", "-----------------$"]);
     assert!(found.split(' ').count() > 1, "{found}");
     for text in ["- item", "-5 degrees", "-- item", "-x", "--- x"] {
-        for subcommand in ["generate", "tokenize", "topk", "score", "trace"] {
+        for subcommand in ["generate", "tokenize", "topk", "score", "trace", "embed"] {
             let found = format!("unexpected argument '{text}' found");
             let done = gpt2(&[subcommand, text]).fails(2, &[&found, &format!("--prompt='{text}'")]);
             assert!(!done.stderr().contains("use '--"), "{}", done.stderr());

@@ -250,6 +250,12 @@ pub fn golden(name: &str) -> serde_json::Value {
     serde_json::from_slice(&text).expect("golden.json is JSON")
 }
 
+/// What happens inside a tiny checkpoint, as hooks over transformers saw it.
+pub fn inside(name: &str) -> serde_json::Value {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/inside").join(format!("{name}.json"));
+    serde_json::from_slice(&std::fs::read(file).expect("the fixture")).expect("the fixture is JSON")
+}
+
 /// Whether a key is what a batch says about a row.
 pub fn is_about_row(key: &str) -> bool {
     ["id", "line", "file", "ok", "error", "error_kind", "row", "input"].contains(&key)

@@ -13,6 +13,7 @@ mod constraints;
 mod convert;
 mod decoding;
 mod early;
+mod embed;
 mod engines;
 #[cfg(feature = "hub")]
 mod fake_hub;
@@ -43,6 +44,7 @@ mod pictures;
 #[cfg(feature = "constraints")]
 mod refused_constraints;
 mod rows;
+mod saved;
 mod score;
 mod score_more;
 #[cfg(all(unix, feature = "serve"))]

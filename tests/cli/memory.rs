@@ -157,7 +157,7 @@ fn what_never_fits_is_refused_and_what_is_advised_fits() {
     let logprobs = ["--sample", "--logprobs", "50257", "--num-return-sequences", "50", "-n", "20", "--format", "json"];
     prefix("--logprobs ", &[&["generate", "-m", "demo", "--ids", "1"], &logprobs[..]].concat());
     prefix("-k ", &["topk", "-m", "demo", "--ids", &ids, "--all", "-k", "50257", "--format", "json"]);
-    prefix("a text of ", &["trace", "-m", "demo", "--ids", &ids, "--save", "/dev/null"]);
+    prefix("a text of ", &["trace", "-m", "demo", "--ids", &ids, "--repeat", "1"]);
     prefix("--batch-size ", &["bench", "-m", "demo", "--batch-size", "4096", "--prompt-tokens", "100"]);
 }
 

@@ -136,7 +136,10 @@ fn check_page_as(page: &str, is_run: impl Fn(&str) -> bool, run_as: impl Fn(&str
             continue;
         }
         let done = shell(&format!("{settings}{}", run_as(command)), folder.path()).stdin(stdin).succeeds();
-        let printed = done.stdout();
+        // What is on stderr comes first, if the page shows it.
+        let said = done.stderr();
+        let is_shown = said.lines().next().is_some_and(|line| lines[shown.clone()].contains(&line));
+        let printed = if is_shown { said + &done.stdout() } else { done.stdout() };
         // A page needs no empty line below what it shows.
         let printed: Vec<&str> = printed.trim_end_matches('\n').lines().collect();
         if shown.is_empty() {

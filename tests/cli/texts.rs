@@ -143,7 +143,6 @@ fn what_many_texts_cannot_have_is_refused() {
         (&["topk", "--lines", "-", "Once"], &["cannot be used with"]),
         (&["topk", "--lines", "-", "--all", "--html", "x.html"], &["--html"]),
         (&["trace", "--lines", "-", "--svg", "x.svg"], &["--svg"]),
-        (&["trace", "--input", "-", "--save", "x.safetensors"], &["--save"]),
         (&["tokenize", "--lines", "-", "--decode", "1"], &["--decode"]),
         (&["trace", "Once", "--shapes", "--lens"], &["--shapes", "--lens"]),
         (&["topk", "Once", "--shapes", "--all"], &["--shapes", "--all"]),

@@ -352,11 +352,7 @@ fn written_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| gpt2(arguments).current_dir(folder.path()).succeeds();
     for (arguments, file, what) in [
-        (
-            &["trace", "Once upon", "--save", "a.safetensors"][..],
-            "a.safetensors",
-            "the activations of 2 tokens and the logits",
-        ),
+        (&["trace", "Once upon", "--save", "a.safetensors"][..], "a.safetensors", "15 activations of 2 tokens"),
         (&["trace", "Once upon", "--svg", "h.svg"], "h.svg", "a picture of the hidden states"),
         (&["trace", "Once upon", "--html", "t.html"], "t.html", "a page with hidden states, attention and logit lens"),
     ] {

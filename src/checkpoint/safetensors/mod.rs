@@ -16,8 +16,8 @@ use serde_json::Value;
 use super::Tensor;
 use super::file::File;
 use crate::base::DType;
-pub use write::write;
 pub(super) use write::write_in_order;
+pub use write::{write, write_in_turn};
 
 use crate::error::Result;
 use crate::json;
@@ -26,7 +26,7 @@ use crate::json;
 const LARGEST_HEADER: u64 = 100_000_000;
 
 /// The key under which the header holds free text.
-const METADATA: &str = "__metadata__";
+pub(crate) const METADATA: &str = "__metadata__";
 
 /// Whether a file that starts like this is meant to be one: after its length, the header starts with a brace. The length
 /// may look like the start of another kind of file.

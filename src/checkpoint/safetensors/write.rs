@@ -1,7 +1,7 @@
 //! Writing safetensors.
 
 use std::borrow::Cow;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use super::super::write::{TensorSpec, check_names, write_tensor};
@@ -46,6 +46,50 @@ pub(in crate::checkpoint) fn write_in_order<'t>(
         }
         Ok(())
     })
+}
+
+/// As [`write()`], for tensors of one type whose bytes come one after the other, in any number of pieces: `fill` writes
+/// them.
+///
+/// # Errors
+/// As [`write()`], and if the bytes are too few or too many.
+pub fn write_in_turn(
+    path: &Path,
+    metadata: &[(&str, &str)],
+    tensors: &[TensorSpec],
+    fill: impl FnOnce(&mut dyn Write) -> Result<()>,
+) -> Result<()> {
+    let order: Vec<usize> = (0..tensors.len()).collect();
+    let header = header(path, metadata, tensors, &order, 8)?;
+    let expected = tensors.iter().map(|tensor| tensor.byte_len(path)).sum::<Result<usize>>()?;
+    atomically(path, |writer| {
+        writer.write_all(&(header.len() as u64).to_le_bytes()).map_err(Error::io("write", path))?;
+        writer.write_all(&header).map_err(Error::io("write", path))?;
+        let mut counted = Counted { writer, bytes: 0 };
+        fill(&mut counted)?;
+        match counted.bytes == expected {
+            true => Ok(()),
+            false => Err(Error::format(path, format!("the tensors need {expected} bytes, not {}", counted.bytes))),
+        }
+    })
+}
+
+/// A writer that knows how much went through it.
+struct Counted<W> {
+    writer: W,
+    bytes: usize,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.writer.write(bytes)?;
+        self.bytes += count;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
 }
 
 /// The JSON header, padded so that the data is aligned.

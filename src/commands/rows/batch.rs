@@ -8,7 +8,7 @@ use super::{Input, Next, Refused, Results, Row, Settings};
 use crate::cli::{Prompt, RowArgs, Verbosity};
 use crate::commands::stop::Stop;
 use crate::output::tokens::cut;
-use crate::output::{Stdout, Style};
+use crate::output::{RowRecord, Stdout, Style};
 
 /// A row, if it can be run.
 type ReadRow = Result<Row, Box<Refused>>;
@@ -38,17 +38,32 @@ impl Batch {
         Ok(Self { input, results, size })
     }
 
+    /// Works on the rows as [`run_then`](Self::run_then) does.
+    ///
+    /// # Errors
+    /// Those of [`run_then`](Self::run_then).
+    pub fn run<T: Serialize>(
+        self,
+        empty: &T,
+        work: impl FnMut(&[&Row], &mut usize) -> Vec<Result<T>>,
+        show: impl FnMut(&Row, &T, &mut Stdout) -> Result<()>,
+    ) -> Result<()> {
+        self.run_then(empty, work, show, || Ok(()))
+    }
+
     /// Works on the rows, as many at a time as have arrived and fit, and writes the results in order. `work` gives a result
     /// for each row and counts their tokens; `show` writes one for people; an `empty` record tells the keys of all. A signal
-    /// ends it after those under way.
+    /// ends it after those under way. `then` is
+    /// what is left to do once all rows are done, whether or not some have failed.
     ///
     /// # Errors
     /// If the input cannot be read or a result cannot be written; after a signal; and, at the end, if a row failed.
-    pub fn run<T: Serialize>(
+    pub fn run_then<T: Serialize>(
         mut self,
         empty: &T,
         mut work: impl FnMut(&[&Row], &mut usize) -> Vec<Result<T>>,
         mut show: impl FnMut(&Row, &T, &mut Stdout) -> Result<()>,
+        then: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         self.results.with_records_as(empty);
         let stop = Stop::on_signals()?;
@@ -76,7 +91,7 @@ impl Batch {
             self.results.close();
             Ok(())
         } else {
-            self.results.finish(&self.input)
+            then().and_then(|()| self.results.finish(&self.input))
         };
         if stop.is_ending() { Err(stop.reason()) } else { end }
     }
@@ -102,6 +117,17 @@ impl Batch {
 }
 
 impl Row {
+    /// What tells it from others where there is room for a name only: its id, or its line if it has none, of its file if there
+    /// are several.
+    pub fn name(&self) -> String {
+        let RowRecord { id, line, file, .. } = &self.place;
+        match (id, file) {
+            (Some(id), _) => serde_json::from_str(id.get()).unwrap_or_else(|_| id.get().to_owned()),
+            (None, Some(file)) => format!("{file}:{line}"),
+            (None, None) => line.to_string(),
+        }
+    }
+
     /// A heading above the row's result, for people: its line, and its text or ids.
     pub fn write_heading(&self, out: &mut Stdout) -> Result<()> {
         /// Columns of the text.

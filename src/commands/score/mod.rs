@@ -190,7 +190,7 @@ impl Scorer<'_> {
             |row, RowScore { shown, .. }, out| {
                 let Some(shown) = shown else { return Ok(()) };
                 if args.is_table() {
-                    return self.write(shown, &row_name(row), out);
+                    return self.write(shown, &row.name(), out);
                 }
                 row.write_heading(out)?;
                 self.write(shown, "", out)?;
@@ -263,13 +263,5 @@ impl Scorer<'_> {
             Shown::Text(record) => record.write_text(notation, self.verbosity.verbose > 0, out),
             Shown::Candidates(record) => record.write_text(notation, out),
         }
-    }
-}
-
-/// What tells a row from others in a table: its id, or its line if it has none.
-fn row_name(row: &Row) -> String {
-    match &row.place.id {
-        Some(id) => serde_json::from_str(id.get()).unwrap_or_else(|_| id.get().to_owned()),
-        None => row.place.line.to_string(),
     }
 }

@@ -60,8 +60,8 @@ fn see(hooks: &mut Hooks<'_>, layer: usize, hook: Hook, pass: &Pass<'_>, mut x: 
         hooks.edits.apply(layer, hook, pass.segments(), &mut numbers);
         x = Tensor::from_vec(numbers, shape, &device)?.to_dtype(dtype)?;
     }
-    if hooks.record(layer, hook) {
-        hooks.keep(layer, hook, vec![x.clone()]);
+    if hooks.wants(layer, hook) {
+        hooks.record(layer, hook, vec![x.clone()])?;
     }
     Ok(x)
 }
@@ -73,12 +73,12 @@ impl Attention {
         let qkv = self.c_attn.forward(x)?;
         let width = x.dim(1)?;
         for (part, hook) in [Hook::Q, Hook::K, Hook::V].into_iter().enumerate() {
-            if hooks.record(layer, hook) {
-                hooks.keep(layer, hook, vec![qkv.narrow(1, part * width, width)?.contiguous()?]);
+            if hooks.wants(layer, hook) {
+                hooks.record(layer, hook, vec![qkv.narrow(1, part * width, width)?.contiguous()?])?;
             }
         }
         let qkv = pass.by_row(&qkv)?;
-        let wants_pattern = hooks.record(layer, Hook::Pattern);
+        let wants_pattern = hooks.wants(layer, Hook::Pattern);
         let (mut mixed, mut weights) = (vec![], vec![]);
         for run in pass.runs() {
             let [queries, keys, values] = pass.split(run, &qkv)?;
@@ -93,7 +93,7 @@ impl Attention {
         let mixed = if mixed.len() == 1 { mixed.remove(0) } else { Tensor::cat(&mixed, 0)? };
         let (mixed, weights) = pass.by_input(mixed, weights)?;
         if wants_pattern {
-            hooks.keep(layer, Hook::Pattern, weights);
+            hooks.record(layer, Hook::Pattern, weights)?;
         }
         Ok(mixed)
     }

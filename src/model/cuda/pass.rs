@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::language_model::{Input, Output, Positions};
 use crate::logits::{LogNormalizer, Top};
 use crate::model::network::segments;
-use crate::model::{Segment, Trace};
+use crate::model::{Recorder, Segment};
 
 /// In graphs, the number of pages is rounded up to multiples of this: pages that are not there cost
 /// nothing.
@@ -59,7 +59,7 @@ impl Network {
         &self,
         inputs: &[(usize, &[u32])],
         cache: &mut Cache,
-        trace: Option<&mut Trace>,
+        trace: Option<&mut dyn Recorder>,
     ) -> Result<Tensor> {
         let segments: Vec<Segment> = segments(inputs.iter().copied(), |row| cache.rows.len(row)).collect();
         cache.rows.reserve(&segments)?;
@@ -72,7 +72,7 @@ impl Network {
         let width = self.shape.width;
         let x = self.gpu.zeros(tokens * width * FLOAT)?;
         let record = match &trace {
-            Some(trace) => Some(self.record(trace, &segments)?),
+            Some(trace) => Some(self.record(&**trace, &segments)?),
             None => None,
         };
         let mut first = 0;

@@ -3,7 +3,7 @@
 use super::gpu::Memory;
 use super::{Network, no_hooks};
 use crate::error::Result;
-use crate::model::{Hook, HookPoint, Segment, Trace};
+use crate::model::{Hook, HookPoint, Recorder, Segment};
 
 const FLOAT: usize = size_of::<f32>();
 
@@ -29,12 +29,13 @@ impl Network {
     ///
     /// # Errors
     /// [`Error::Unsupported`] for what is inside a block, except attention's probabilities.
-    pub fn record(&self, trace: &Trace, segments: &[Segment]) -> Result<Record> {
+    pub fn record(&self, trace: &dyn Recorder, segments: &[Segment]) -> Result<Record> {
         let is_kept = |point: &HookPoint| match point.hook {
             Hook::ResidPre => point.layer == 0,
             hook => matches!(hook, Hook::Pattern | Hook::ResidPost),
         };
-        if let Some(point) = trace.points().find(|point| !is_kept(point)) {
+        let points = (0..self.shape.layers).flat_map(|layer| Hook::ALL.map(|hook| HookPoint { layer, hook }));
+        if let Some(point) = points.filter(|point| trace.wants(*point)).find(|point| !is_kept(point)) {
             return Err(no_hooks(&format!("record {point}")));
         }
         let tokens: usize = segments.iter().map(|s| s.len).sum();
@@ -46,7 +47,7 @@ impl Network {
             numbers += self.shape.heads * s.len * s.total();
         }
         let attention = |layer| {
-            let wanted = trace.wants(layer, Hook::Pattern);
+            let wanted = trace.wants(HookPoint { layer, hook: Hook::Pattern });
             wanted.then(|| self.gpu.zeros(numbers * FLOAT)).transpose()
         };
         Ok(Record {
@@ -58,14 +59,16 @@ impl Network {
     }
 
     /// Moves the recording into the trace.
-    pub fn keep(&self, trace: &mut Trace, record: Record, tokens: usize) -> Result<()> {
+    pub fn keep(&self, trace: &mut dyn Recorder, record: Record, tokens: usize) -> Result<()> {
         let shape = (tokens, self.shape.width);
-        if trace.wants(0, Hook::ResidPre) {
-            trace.keep(0, Hook::ResidPre, vec![self.gpu.tensor(record.embed, shape)?]);
+        let embed = HookPoint { layer: 0, hook: Hook::ResidPre };
+        if trace.wants(embed) {
+            trace.record(embed, vec![self.gpu.tensor(record.embed, shape)?])?;
         }
         for (layer, hidden) in record.hidden.into_iter().enumerate() {
-            if trace.wants(layer, Hook::ResidPost) {
-                trace.keep(layer, Hook::ResidPost, vec![self.gpu.tensor(hidden, shape)?]);
+            let after = HookPoint { layer, hook: Hook::ResidPost };
+            if trace.wants(after) {
+                trace.record(after, vec![self.gpu.tensor(hidden, shape)?])?;
             }
         }
         for (layer, weights) in record.attention.into_iter().enumerate() {
@@ -77,7 +80,8 @@ impl Network {
                 self.gpu.copy((&weights, start * FLOAT), (&own, 0), bytes)?;
                 self.gpu.tensor(own, shape)
             };
-            trace.keep(layer, Hook::Pattern, record.starts.iter().map(of_segment).collect::<Result<_>>()?);
+            let tensors = record.starts.iter().map(of_segment).collect::<Result<_>>()?;
+            trace.record(HookPoint { layer, hook: Hook::Pattern }, tensors)?;
         }
         Ok(())
     }

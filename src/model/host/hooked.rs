@@ -43,7 +43,7 @@ impl Block {
 
     /// Mixes the values, and records queries, keys, values and probabilities.
     fn attend_hooked(&self, pass: &mut Pass<'_>, layer: usize, heads: usize, hooks: &mut Hooks<'_>) -> Result<()> {
-        let wants_pattern = hooks.record(layer, Hook::Pattern);
+        let wants_pattern = hooks.wants(layer, Hook::Pattern);
         let mut weights = vec![];
         let places: Vec<_> = pass.cache.batch.weights(heads).collect();
         if wants_pattern {
@@ -55,17 +55,17 @@ impl Block {
             let pattern = |(s, place): (&Segment, _)| {
                 Ok(Tensor::from_slice(&weights[place], (heads, s.len, s.total()), &Device::Cpu)?)
             };
-            hooks.keep(layer, Hook::Pattern, segments.iter().zip(places).map(pattern).collect::<Result<_>>()?);
+            hooks.record(layer, Hook::Pattern, segments.iter().zip(places).map(pattern).collect::<Result<_>>()?)?;
         }
         let width = a.mixed.len() / positions(segments).max(1);
         for (part, hook) in [Hook::Q, Hook::K, Hook::V].into_iter().enumerate() {
-            if hooks.record(layer, hook) {
+            if hooks.wants(layer, hook) {
                 let mut numbers = vec![];
                 memory::resize("the recorded activations", &mut numbers, a.mixed.len())?;
                 for (to, from) in numbers.chunks_exact_mut(width).zip(a.qkv.chunks_exact(3 * width)) {
                     to.copy_from_slice(&from[part * width..][..width]);
                 }
-                hooks.keep(layer, hook, vec![tensor(&numbers, segments)?]);
+                hooks.record(layer, hook, vec![tensor(&numbers, segments)?])?;
             }
         }
         Ok(())
@@ -75,8 +75,8 @@ impl Block {
 /// Changes and records the activations `x` (N, width) at a point.
 fn see(hooks: &mut Hooks<'_>, layer: usize, hook: Hook, segments: &[Segment], x: &mut [f32]) -> Result<()> {
     hooks.edits.apply(layer, hook, segments, x);
-    if hooks.record(layer, hook) {
-        hooks.keep(layer, hook, vec![tensor(x, segments)?]);
+    if hooks.wants(layer, hook) {
+        hooks.record(layer, hook, vec![tensor(x, segments)?])?;
     }
     Ok(())
 }

@@ -94,6 +94,14 @@ const SECTIONS: &[Section] = &[
         ],
     ),
     section(
+        "`embed`",
+        "output/embed::EmbedRecord",
+        &[
+            "embed -m demo \"Once upon a time\" --format json",
+            "embed -m demo \"Once upon a time\" --layer 3 --pool none --format json",
+        ],
+    ),
+    section(
         "`patch`",
         "output/patch::PatchRecord",
         &[

@@ -59,6 +59,7 @@ fn written_by_hand(name: &str) -> Option<Type> {
     Some(match name {
         "Candidates" => array_of("CandidateRecord"),
         "Logprobs" => array_of("LogprobRecord"),
+        "Vectors" => Type::Array(Box::new(Type::Any)),
         "Activation" | "String" | "str" => Type::String,
         "Carried" | "Map" | "TopLogprobs" => Type::Map,
         "RawValue" | "Value" => Type::Any,

@@ -29,7 +29,7 @@ pub struct HeadsArgs {
     /// Heads that look at known places, as for induction
     ///
     /// How much each head attends as previous-token, duplicate-token and induction heads do: on a random sequence, twice,
-    /// after <|endoftext|>, or on the text, if one is given. Scores are those of TransformerLens's head detector: the share of
+    /// after <|endoftext|>, or on the text, if one is given (on stdin as `-`). Scores are those of TransformerLens's head detector: the share of
     /// a head's attention that is where such a head would look.
     #[arg(long)]
     #[arg(conflicts_with_all = ["attribute", "hidden", "attention", "lens", "layer", "head", "shapes", "html", "save", "repeat"])]

@@ -15,6 +15,9 @@ use crate::cli::{Format, PatchArgs, Verbosity};
 use crate::output::patch::PatchRecord;
 use crate::output::{Stdout, check_folder, html, say_written, svg};
 
+/// How many of its tokens an error shows of a prompt.
+const SHOWN: usize = 32;
+
 pub fn run(args: &PatchArgs, verbosity: Verbosity) -> Result<()> {
     let [clean, corrupt] = args.prompts()?;
     svg::check_theme(args.svg.as_deref(), args.theme)?;
@@ -26,7 +29,10 @@ pub fn run(args: &PatchArgs, verbosity: Verbosity) -> Result<()> {
     let corrupt = loaded.prompt_ids(&corrupt, None, &text, verbosity)?;
     let notation = loaded.notation(args.pieces.pieces);
     if clean.len() != corrupt.len() {
-        let shown = |ids: &[u32]| format!("{}: {}", tokens_text(ids.len()), notation.tokens(ids).join(" "));
+        let shown = |ids: &[u32]| {
+            let (first, more) = (&ids[..ids.len().min(SHOWN)], if ids.len() > SHOWN { " …" } else { "" });
+            format!("{}: {}{more}", tokens_text(ids.len()), notation.tokens(first).join(" "))
+        };
         bail!(Error::Usage(format!(
             "the prompts must have as many tokens; --clean has {}; --corrupt has {}",
             shown(&clean),

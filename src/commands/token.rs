@@ -12,9 +12,16 @@ use crate::output::tokens::quoted;
 /// # Errors
 /// [`Error::Usage`] for a text that is not one token, with those that it is, and for an id that the model does not have.
 pub fn token_id(loaded: &Loaded, flag: &str, text: &str) -> Result<u32> {
-    if let Some(id) = text.strip_prefix("id:").and_then(|id| id.parse().ok()) {
+    if let Some(number) = text.strip_prefix("id:") {
+        let id = number.parse().map_err(|_| Error::Usage(format!("{flag} {text:?}: {number:?} is not a token id")))?;
         loaded.check_ids(&[id]).map_err(|error| Error::Usage(format!("{flag} {text}: {error}")))?;
         return Ok(id);
+    }
+    if let Err(fault) = loaded.pipeline().tokenizer() {
+        bail!(Error::Usage(format!(
+            "{flag} {}: {fault}; give the token as id:N, or a tokenizer with --tokenizer",
+            quoted(text.as_bytes())
+        )));
     }
     let ids = loaded.ids(text, true)?;
     if let [id] = ids[..] {

@@ -6,9 +6,10 @@ mod saving;
 mod views;
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use gpt2::Error;
 use gpt2::analysis::activations::{self, Activations, Hidden};
 use gpt2::analysis::lens::{LensLayer, LensReading, lens_at};
 use gpt2::analysis::saved::Names;
@@ -141,6 +142,12 @@ impl Tracer<'_> {
 
     fn batch(&self, input: Input) -> Result<()> {
         let (args, texts) = (self.args, &self.args.texts);
+        let is_saved = |path: &Option<PathBuf>| args.save.is_some() && *path == args.save;
+        for (flag, path) in [("--output", &texts.rows.output), ("--summary", &texts.rows.summary)] {
+            if is_saved(path) {
+                bail!(Error::Usage(format!("--save is the file of {flag}; give another file")));
+            }
+        }
         let mut settings = self.loaded.settings("trace", &args.model, &args.text, &texts.rows);
         let Views { hidden, attention, lens, .. } = self.views;
         let shown = serde_json::json!({

@@ -114,10 +114,15 @@ impl HeadsRecord {
         let columns: Vec<String> = (0..across).map(|head| head.to_string()).collect();
         for behaviour in Behaviour::ALL {
             let (name, place) = described(behaviour);
+            if self.most.of(behaviour) == 0.0 {
+                writeln!(out, "\n{bold}{name}{bold:#}: to {place}: no token has that")?;
+                continue;
+            }
             let most = probability(self.most.of(behaviour), 0);
             writeln!(out, "\n{bold}{name}{bold:#}: to {place}, at most {most}")?;
             let cell = |head: &HeadScoreRecord| Cell {
-                text: format!("{:.0}", 100.0 * head.scores.of(behaviour)),
+                // Adding 0 makes -0 positive.
+                text: format!("{:.0}", (100.0 * head.scores.of(behaviour)).round() + 0.0),
                 share: self.share(head, behaviour).into(),
             };
             let rows = self.layers().map(|heads| heads.iter().map(cell).collect()).collect();

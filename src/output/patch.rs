@@ -95,7 +95,7 @@ impl PatchRecord {
     /// A row for each layer; a column for each position, or each head.
     pub fn write_text(&self, notation: Notation<'_>, out: &mut Stdout) -> Result<()> {
         let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
-        writeln!(out, "{bold}Patching{bold:#} {}, from the clean prompt into the corrupt one", self.what())?;
+        writeln!(out, "{bold}Patching{bold:#} {}", self.what())?;
         writeln!(out, "{}", self.question(notation))?;
         let together = (Stdout::width().saturating_sub(SIDE) / (CELL + 1)).max(1);
         let columns = self.values.first().map_or(0, Vec::len);
@@ -129,7 +129,10 @@ impl PatchRecord {
             }
         }
         match self.normalised(self.corrupt) {
-            Some(_) => writeln!(out, "\n{dim}0% as the corrupt run, 100% as the clean one.{dim:#}")?,
+            Some(_) => writeln!(
+                out,
+                "\n{dim}The clean prompt's activations in the corrupt run: 0% as that, 100% as the clean run.{dim:#}"
+            )?,
             None => writeln!(out, "\n{dim}Both runs have the same difference, so these are logits.{dim:#}")?,
         }
         Ok(())

@@ -29,3 +29,21 @@ pub struct SettingsRecord {
     #[serde(flatten)]
     pub parameters: Map<String, Value>,
 }
+
+impl SettingsRecord {
+    /// The model as pictures and pages name it: with what was changed in it.
+    pub fn shown_model(&self) -> String {
+        let list = |name: &str| self.parameters.get(name).and_then(Value::as_array).into_iter().flatten();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let ablated = list("ablate").map(|spec| format!("ablated {}", text(spec)));
+        let steered = list("steer").map(|by| {
+            let layer = by["layer"].as_u64().map(|layer| format!("@{layer}")).unwrap_or_default();
+            let source = match &by["file"] {
+                Value::String(file) => file.clone(),
+                _ => format!("({:?} - {:?})", text(&by["from"]), text(&by["against"])),
+            };
+            format!("steered by {source}{layer}*{}", by["scale"])
+        });
+        std::iter::once(self.model.clone()).chain(ablated).chain(steered).collect::<Vec<_>>().join(", ")
+    }
+}

@@ -313,3 +313,24 @@ fn what_cannot_be_changed_is_refused_in_one_line() {
         gpt2(&[&[command, "-m", &model, "--ids", "1 2 3"], &flags[..]].concat()).fails(2, &["takes out every block"]);
     }
 }
+
+/// A file is passed on without what was said on stderr.
+#[test]
+fn pictures_and_pages_name_what_was_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    for (command, name) in [
+        (&["trace", "--lens"][..], "a.svg"),
+        (&["trace", "--attribute", " time"], "b.svg"),
+        (&["trace", "--heads"], "c.svg"),
+        (&["trace"], "d.html"),
+        (&["score"], "e.html"),
+        (&["topk", "--all"], "f.html"),
+    ] {
+        let path = folder.path().join(name);
+        let flag = if name.ends_with("svg") { "--svg" } else { "--html" };
+        let more = ["-m", "demo", "Once upon a", "--ablate", "0.1=mean", flag, path.to_str().unwrap()];
+        gpt2(&[command, &more].concat()).succeeds();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("demo, ablated 0.1=mean"), "{name}");
+    }
+}

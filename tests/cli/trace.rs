@@ -305,3 +305,31 @@ fn repeated_runs_give_the_same_bits() {
     assert!(both.contains("same bits") && both.contains("Logit lens"), "{both}");
     gpt2(&[&base[..], &["--repeat", "0"]].concat()).fails(2, &["--repeat", "from 1"]);
 }
+
+#[test]
+fn saved_activations_and_results_are_different_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "{\"prompt\": \"Once upon\"}\n";
+    for flag in ["--output", "--summary"] {
+        let run = ["trace", "-m", "demo", "--input", "-", "--save", "a.npz", flag, "a.npz"];
+        let message = format!("--save is the file of {flag}; give another file");
+        gpt2(&run).current_dir(folder.path()).stdin(rows).fails(2, &[&message]);
+        assert!(!folder.path().join("a.npz").exists());
+    }
+}
+
+#[test]
+fn a_token_is_named_in_a_way_that_the_model_has() {
+    let model = crate::harness::tiny("base").display().to_string();
+    let run = |token: &str| gpt2(&["trace", "-m", &model, "--ids", "1 2 3", "--attribute", token]);
+    run(" a").fails(2, &["--attribute \" a\": ", "has no tokenizer; give the token as id:N"]);
+    run("id:-1").fails(2, &["--attribute \"id:-1\": \"-1\" is not a token id"]);
+}
+
+/// A text in which no token occurs twice has no place for two of the behaviours.
+#[test]
+fn heads_without_a_place_to_look_are_not_scored() {
+    let found = gpt2(&["trace", "-m", "demo", "--heads", "The wolf went"]).succeeds().stdout();
+    assert!(found.contains("Induction: to what followed the same token earlier: no token has that"), "{found}");
+    assert!(!found.contains("-0"), "{found}");
+}

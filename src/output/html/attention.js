@@ -152,7 +152,7 @@ function thumbnail(head, n, side) {
   });
 }
 
-const short = (i) => [...label(i)].slice(0, 18).join("");
+const short = (i) => shortLabel(i, 18);
 const widest = () => Math.max(...text.ids.map((_, i) => [...short(i)].length));
 
 function heatMap(head, n, space) {

@@ -15,8 +15,12 @@ function element(tag, attributes, ...children) {
   return node;
 }
 
-const name = (id) => text.names[id] ?? "#" + id;
-const label = (i) => text.labels[i];
+// A token with its quotes as a unit: letters that run from right to left would turn around what stands beside them.
+const isolated = (token) => (/[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/.test(token) ? `\u2068${token}\u2069` : token);
+const name = (id) => isolated(text.names[id] ?? "#" + id);
+const label = (i) => isolated(text.labels[i]);
+// At most so many of its characters.
+const shortLabel = (i, most) => isolated([...text.labels[i]].slice(0, most).join(""));
 const percent = (p) => (p > 0 && p < 1e-5 ? p.toExponential(1)
   : (p >= 0.0995 ? (100 * p).toFixed(1) : p >= 0.000995 ? (100 * p).toFixed(2) : (100 * p).toPrecision(2)) + "%");
 const classOf = (bits) => Math.max(0, CLASSES.findLastIndex(([least]) => bits >= least));

@@ -7,7 +7,7 @@ function start(data) {
   const shown = (layer, i) => (data.shares[layer][i] === null ? data.values[layer][i].toFixed(2) : (Math.round(100 * data.shares[layer][i]) || 0) + "%");
   const table = element("table", { class: "patch", "aria-label": "patched runs: a row for each layer" });
   const head = (name, labels, other) => table.append(element("tr", {}, element("th", { scope: "row" }, name),
-    ...labels.map((label, i) => element("th", { scope: "col", class: "mono" + (other && label !== other[i] ? " differs" : "") }, label))));
+    ...labels.map((label, i) => element("th", { scope: "col", class: "mono" + (other && label !== other[i] ? " differs" : "") }, isolated(label)))));
   if (data.heads) head("head", Array.from({ length: columns }, (_, i) => String(i)));
   else { head("clean", data.clean, data.corrupt); head("corrupt", data.corrupt, data.clean); }
   const cells = data.values.map((row, layer) => {
@@ -28,7 +28,7 @@ function start(data) {
     if (!place) return tip.hide();
     const [layer, i] = place;
     tip.show(event, element("h3", {}, data.heads ? `layer ${layer}, head ${i}` : `layer ${layer}, position ${i}`),
-      data.heads ? "" : element("p", { class: "mono" }, data.clean[i] === data.corrupt[i] ? data.clean[i] : `${data.clean[i]} into ${data.corrupt[i]}`),
+      data.heads ? "" : element("p", { class: "mono" }, data.clean[i] === data.corrupt[i] ? isolated(data.clean[i]) : `${isolated(data.clean[i])} into ${isolated(data.corrupt[i])}`),
       element("p", {}, `difference of logits ${data.values[layer][i].toFixed(4)}, ${shown(layer, i)}`));
   };
   for (const kind of ["pointermove", "pointerdown", "focusin"]) table.addEventListener(kind, tell);

@@ -48,7 +48,7 @@ function chart(bits, body) {
   });
   // Every how many bars there is room for the label of a token.
   const every = Math.max(1, Math.ceil((size + 3) / step)), tokenOf = (c) => Math.floor((c * bits.length) / columns);
-  const labels = means.map((_, c) => (c % every ? "" : [...label(tokenOf(c))].slice(0, 14).join("")));
+  const labels = means.map((_, c) => (c % every ? "" : shortLabel(tokenOf(c), 14)));
   const below = 12 + 0.62 * size * Math.max(...labels.map((label) => label.length)), height = 150 + below;
   const top = Math.max(4, Math.ceil(means.reduce((a, b) => Math.max(a, b), 0) / 4) * 4);
   const y = (b) => height - below - (b / top) * (height - below - 16);

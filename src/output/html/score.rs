@@ -44,7 +44,7 @@ pub fn write(
     let data = Data {
         text: Text::new(tokenizer, &record.ids, alternatives.iter().flatten().map(|(id, _)| *id)),
         record: Record {
-            model: printable::line(&record.model),
+            model: printable::line(&record.settings.shown_model()).into_owned().into(),
             logprobs: record.logprobs.iter().map(|logprob| logprob.map(rounded)).collect(),
             ranks: &record.ranks,
             sum_logprob: record.sum_logprob,

@@ -47,7 +47,7 @@ pub fn write(path: &Path, record: &TopkRecord<'_>, k: usize, tokenizer: Option<&
     let candidates = record.positions.iter().flat_map(|position| &position.next.candidates);
     let data = Data {
         text: Text::new(tokenizer, &record.prompt_ids, candidates.map(|candidate| candidate.id)),
-        model: printable::line(&record.model),
+        model: printable::line(&record.settings.shown_model()).into_owned().into(),
         k,
         next: record.positions.iter().map(|p| p.next.candidates.iter().map(|c| (c.id, c.prob())).collect()).collect(),
         entropy: record.positions.iter().map(|position| position.entropy).collect(),

@@ -138,7 +138,7 @@ pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -
     let readings = lens.iter().flat_map(|layer| &layer.positions);
     let data = Data {
         text: Text::new(tokenizer, &record.ids, readings.flat_map(|reading| &reading.top).map(|best| best.id)),
-        model: printable::line(&record.model),
+        model: printable::line(&record.settings.shown_model()).into_owned().into(),
         opens: most_telling(attention, layers.first().map_or(1, |layer| layer.heads.len())),
         attention: layers,
         shades: shaded.map(|shaded| shaded.shades),

@@ -57,12 +57,14 @@ pub fn draw(model: &str, record: &HeadsRecord, tokens: usize) -> Picture {
             for (head, shade) in layer.iter().zip(shades) {
                 let ink = if *shade > STRONG { "on" } else { "ink" };
                 let (x, y) = (x + (head.head as f64 + 0.5) * cell, y + (row as f64 + 0.5) * cell);
-                let percent = format!("{:.0}", 100.0 * head.scores.of(behaviour));
+                let percent = format!("{:.0}", (100.0 * head.scores.of(behaviour)).round() + 0.0);
                 picture.label(x, y, &percent, ink, 12.0, Anchor::Middle);
             }
         }
     }
     let tick = |share: f32| (share, format!("{:.0}%", 100.0 * share));
-    picture.key(&[0.0, 0.5, 1.0].map(tick), "of the most that it can; rows are layers, columns heads, numbers percent");
+    let numbers = if cell < NUMBERED { "" } else { ", numbers percent" };
+    let remark = format!("of the most that it can; rows are layers, columns heads{numbers}");
+    picture.key(&[0.0, 0.5, 1.0].map(tick), &remark);
     picture
 }

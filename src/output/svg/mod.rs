@@ -29,13 +29,13 @@ use crate::cli::Theme;
 
 /// Draws the view in the record, as PNG if the file's name says so.
 pub fn write(path: &Path, record: &TraceRecord, notation: Notation<'_>, theme: Theme) -> Result<()> {
-    let labels = notation.tokens(&record.ids);
+    let (labels, model) = (notation.tokens(&record.ids), &record.settings.shown_model());
     let picture = match record {
-        TraceRecord { heads: Some(heads), .. } => heads::draw(&record.model, heads, labels.len()),
-        TraceRecord { attribution: Some(made), .. } => attribution::draw(&record.model, made, &labels, notation),
-        TraceRecord { attention: Some(heads), .. } => attention::draw(&record.model, heads, &labels),
-        TraceRecord { lens: Some(layers), .. } => lens::draw(&record.model, layers, &labels, notation),
-        TraceRecord { hidden: Some(states), .. } => hidden::draw(&record.model, states, &labels),
+        TraceRecord { heads: Some(heads), .. } => heads::draw(model, heads, labels.len()),
+        TraceRecord { attribution: Some(made), .. } => attribution::draw(model, made, &labels, notation),
+        TraceRecord { attention: Some(heads), .. } => attention::draw(model, heads, &labels),
+        TraceRecord { lens: Some(layers), .. } => lens::draw(model, layers, &labels, notation),
+        TraceRecord { hidden: Some(states), .. } => hidden::draw(model, states, &labels),
         _ => return Err(Error::Usage("--svg has no view to draw".into()).into()),
     };
     save(path, picture, theme)

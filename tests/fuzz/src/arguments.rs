@@ -90,7 +90,7 @@ fn value(rng: &mut Rng, flag: &Flag) -> String {
 const SOURCES: &str = "--prompt --file --ids --input --output --resume --batch-size --interactive --decode --random";
 
 /// Command lines that work.
-const BASES: [&str; 22] = [
+const BASES: [&str; 26] = [
     "generate --model demo -n 3 Once",
     "generate --model demo -n 3 Once --format json",
     "generate --model demo --max-new-tokens 4 --num-beams 2 --prompt Once",
@@ -106,6 +106,10 @@ const BASES: [&str; 22] = [
     "trace --model model --ids 1,2,3 --format json",
     "trace --model model --ids 1,2,3 --attribute id:4 --format json",
     "trace --model model --heads --length 4",
+    "trace --model model --ids 1,2,3 --save out.safetensors --names transformer-lens --keep *",
+    "patch --model model --clean-ids 1,2,3 --corrupt-ids 1,4,3 --answer id:5 --against id:6 --format json",
+    "patch --model demo --clean Once --corrupt Twice --answer id:5 --against the",
+    "embed --model model --ids 1,2,3 --format json",
     "tokenize Once",
     "tokenize --format json Once",
     "info --model model --format json",

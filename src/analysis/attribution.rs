@@ -13,7 +13,8 @@ use std::fmt;
 use candle_core::Tensor;
 
 use crate::error::{Error, Result, tokens_text};
-use crate::model::{Gpt2, Hook, HookPoint, Trace, to_host};
+use crate::logits;
+use crate::model::{Gpt2, Hook, HookPoint, Trace, select_rows, to_host};
 
 /// What writes into the residual stream. Written as in `blocks.3.attn.head.7`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -143,7 +144,9 @@ pub fn attribute(model: &Gpt2, texts: &[(&[u32], usize)], tokens: Tokens) -> Res
     let last: Vec<(usize, &[u32])> = rows().map(|(row, (ids, at))| (row, &ids[*at..=*at])).collect();
     let x = model.forward(&last, &mut cache, Some(&mut trace))?;
     let logits = to_host(&model.logits(&model.final_norm(&x)?)?)?;
-    let components = components(model, texts, &mut trace, &to_host(&x)?, &direction)?;
+    let places = texts.iter().map(|(ids, position)| Place { id: ids[*position], position: *position });
+    let places: Vec<(Place, &Direction)> = places.map(|place| (place, &direction)).collect();
+    let components = components(model, &places, &mut trace, &to_host(&x)?)?;
     let rows = logits.chunks_exact(model.config().vocab_size).zip(texts).zip(components);
     rows.map(|((logits, (_, position)), components)| {
         let logit = |id: u32| f64::from(logits[id as usize]);
@@ -155,6 +158,63 @@ pub fn attribute(model: &Gpt2, texts: &[(&[u32], usize)], tokens: Tokens) -> Res
         }
     })
     .collect()
+}
+
+/// What made each token of a text: the logit of every token after the first, at the position before it, and at the last
+/// position that of the model's best token. Each with its token, in the order of the text.
+///
+/// # Errors
+/// As [`attribute`].
+pub fn attribute_each(model: &Gpt2, ids: &[u32]) -> Result<Vec<(u32, Attribution)>> {
+    /// How many positions' logits are held at once.
+    const LOGIT_ROWS: u32 = 64;
+    let (config, tokens) = (model.config(), ids.len() as u32);
+    let mut trace = Trace::of(points(model));
+    let x = model.forward(&[(0, ids)], &mut model.new_cache(), Some(&mut trace))?;
+    let (mut targets, mut values) = (vec![], vec![]);
+    for from in (0..tokens).step_by(LOGIT_ROWS as usize) {
+        let rows: Vec<u32> = (from..tokens.min(from + LOGIT_ROWS)).collect();
+        let logits = to_host(&model.logits(&model.final_norm(&select_rows(&x, &rows)?)?)?)?;
+        for (at, logits) in rows.iter().zip(logits.chunks_exact(config.vocab_size)) {
+            let target = ids.get(*at as usize + 1).copied().unwrap_or_else(|| logits::argmax(logits) as u32);
+            targets.push(target);
+            values.push(f64::from(logits[target as usize]));
+        }
+    }
+    let rows = to_host(&model.head_rows(&targets)?)?;
+    let norm = model.final_norm_weights()?;
+    let directions: Vec<Direction> = rows
+        .chunks_exact(config.n_embd)
+        .map(|row| Direction::of_head(row.iter().map(|x| f64::from(*x)), &norm))
+        .collect();
+    let places = ids.iter().enumerate().map(|(position, id)| Place { id: *id, position });
+    let components = components(model, &places.zip(&directions).collect::<Vec<_>>(), &mut trace, &to_host(&x)?)?;
+    let each = components.into_iter().zip(values).zip(targets).enumerate();
+    each.map(|(position, ((components, value), target))| {
+        let attribution = Attribution { position, value, components };
+        match attribution.value.is_finite() && attribution.sum().is_finite() {
+            true => Ok((target, attribution)),
+            false => Err(Error::Numerics(format!("the logits after position {position} are not finite"))),
+        }
+    })
+    .collect()
+}
+
+/// Bytes that [`attribute_each`] takes for a text of `tokens` tokens.
+#[must_use]
+pub fn bytes_of_each(model: &Gpt2, tokens: usize) -> u64 {
+    let (config, room) = (model.config(), model.room());
+    let width = config.n_embd as u64;
+    // Three points of every layer, a layer's heads apart and once more as a product, and some logits.
+    let numbers = tokens as u64 * width * (3 * config.n_layer as u64 + 2 * config.n_head as u64 + 8);
+    let logits = 64 * config.vocab_size as u64;
+    tokens as u64 * room.position_bytes + room.cache_bytes(tokens) + (numbers + logits) * size_of::<f32>() as u64
+}
+
+/// A token at its position.
+struct Place {
+    id: u32,
+    position: usize,
 }
 
 /// Where the logits of the tokens grow: `part · along / std` is what a part of the residual stream contributes.
@@ -169,15 +229,20 @@ impl Direction {
     fn new(model: &Gpt2, tokens: Tokens) -> Result<Self> {
         let ids: Vec<u32> = std::iter::once(tokens.target).chain(tokens.against).collect();
         let rows = to_host(&model.head_rows(&ids)?)?;
-        let [weight, bias] = model.final_norm_weights()?;
-        let (target, against) = rows.split_at(weight.len());
+        let norm = model.final_norm_weights()?;
+        let (target, against) = rows.split_at(model.config().n_embd);
         let against = against.iter().chain(std::iter::repeat(&0.0));
-        let head: Vec<f64> = target.iter().zip(against).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect();
-        let mut along: Vec<f64> = head.iter().zip(&weight).map(|(head, weight)| head * f64::from(*weight)).collect();
+        Ok(Self::of_head(target.iter().zip(against).map(|(a, b)| f64::from(*a) - f64::from(*b)), &norm))
+    }
+
+    /// For this row of the head, or difference of two, behind the final norm with its weight and bias.
+    fn of_head(head: impl Iterator<Item = f64>, [weight, bias]: &[Vec<f32>; 2]) -> Self {
+        let head: Vec<f64> = head.collect();
+        let mut along: Vec<f64> = head.iter().zip(weight).map(|(head, weight)| head * f64::from(*weight)).collect();
         // The norm takes a part's mean away. Taking it from the direction instead gives the same product.
         let mean = along.iter().sum::<f64>() / along.len() as f64;
         along.iter_mut().for_each(|x| *x -= mean);
-        Ok(Self { along, bias: dot(&bias, &head) })
+        Self { along, bias: dot(bias, &head) }
     }
 
     fn of(&self, part: &[f32]) -> f64 {
@@ -210,22 +275,21 @@ fn is_steered(model: &Gpt2, layer: usize) -> bool {
     [Hook::ResidPre, Hook::ResidMid, Hook::ResidPost].into_iter().any(|hook| model.is_edited(HookPoint { layer, hook }))
 }
 
-/// What each component contributes at the position of each text, given what was recorded there, and the residual stream
-/// after the last block, `x` (B, C).
+/// What each component contributes at each of the places, given what was recorded there, and the residual stream after the
+/// last block, `x` (B, C).
 fn components(
     model: &Gpt2,
-    texts: &[(&[u32], usize)],
+    places: &[(Place, &Direction)],
     trace: &mut Trace,
     x: &[f32],
-    direction: &Direction,
 ) -> Result<Vec<Vec<(Component, f64)>>> {
     let (config, width) = (model.config(), model.config().n_embd);
     // Up to the scale of the norm, which is that of the whole.
     let mut found: Vec<Vec<(Component, f64)>> = vec![];
     // What the residual stream has contributed so far.
     let mut before = vec![];
-    for (ids, position) in texts {
-        let [token, at] = model.embeddings(&ids[*position..=*position], *position)?;
+    for (Place { id, position }, direction) in places {
+        let [token, at] = model.embeddings(&[*id], *position)?;
         let [token, at] = [direction.of(&to_host(&token)?), direction.of(&to_host(&at)?)];
         found.push(vec![(Component::Embed, token), (Component::PosEmbed, at)]);
         before.push(token + at);
@@ -236,18 +300,19 @@ fn components(
             trace.take(layer, hook).pop().ok_or_else(missing)
         };
         let heads = head_outputs(model, layer, &take(Hook::Z)?)?;
-        let bias = direction.of(&heads[heads.len() - width..]);
+        let bias = &heads[heads.len() - width..];
         let (attn_out, mlp_out) = (to_host(&take(Hook::AttnOut)?)?, to_host(&take(Hook::MlpOut)?)?);
         let is_replaced = model.is_edited(HookPoint { layer, hook: Hook::AttnOut });
         let steered = if is_steered(model, layer) { Some(to_host(&take(Hook::ResidPost)?)?) } else { None };
         let heads = heads.chunks_exact(config.n_head * width);
         let outputs = attn_out.chunks_exact(width).zip(mlp_out.chunks_exact(width));
         for (row, ((heads, (attn_out, mlp_out)), found)) in heads.zip(outputs).zip(&mut found).enumerate() {
+            let (_, direction) = &places[row];
             let of_head = |part| if is_replaced { 0.0 } else { direction.of(part) };
             let heads = heads.chunks_exact(width).enumerate();
             found.extend(heads.map(|(head, part)| (Component::Head { layer, head }, of_head(part))));
             let (attn, mlp) = (direction.of(attn_out), direction.of(mlp_out));
-            found.push((Component::AttnBias { layer }, if is_replaced { 0.0 } else { bias }));
+            found.push((Component::AttnBias { layer }, of_head(bias)));
             if is_replaced {
                 found.push((Component::Attn { layer }, attn));
             }
@@ -260,7 +325,7 @@ fn components(
             }
         }
     }
-    for (found, x) in found.iter_mut().zip(x.chunks_exact(width)) {
+    for ((found, x), (_, direction)) in found.iter_mut().zip(x.chunks_exact(width)).zip(places) {
         let scale = scale(x, config.layer_norm_epsilon);
         found.iter_mut().for_each(|(_, value)| *value *= scale);
         found.push((Component::NormBias, direction.bias));

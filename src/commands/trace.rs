@@ -55,7 +55,8 @@ pub fn run(mut args: TraceArgs, verbosity: Verbosity) -> Result<()> {
         None => Work::Single(args.text.prompt()?),
     };
     let changes = Changes::read(&args.interventions)?;
-    let hooks = changes.are_any() || args.attribution.attribute.is_some() || args.names == Names::TransformerLens;
+    let is_attributed = args.attribution.attribute.is_some() || args.html.is_some();
+    let hooks = changes.are_any() || is_attributed || args.names == Names::TransformerLens;
     let purpose = Purpose { hooks, ..Packing::Later.into() };
     let loaded = Loaded::load_for(&args.model, purpose, verbosity)?;
     let is_said = args.texts.is_for_people(args.format) && !verbosity.quiet;
@@ -121,9 +122,9 @@ impl Tracer<'_> {
         let mut record = self.record(&ids, activations, views, repeat)?;
         record.attribution = self.attributions(&[&ids])?.pop();
         if let Some(path) = &self.args.html {
-            html::trace::write(path, &record, tokenizer)?;
+            html::trace::write(path, &record, &attribution::of_each(self.loaded, &ids)?, tokenizer)?;
             self.views.keep(&mut record);
-            written(path, "a page with hidden states, attention and logit lens".to_owned());
+            written(path, "a page with attention, attribution, logit lens and hidden states".to_owned());
         }
         if let Some(path) = &self.args.svg {
             svg::write(path, &record, notation, self.args.theme)?;

@@ -340,6 +340,31 @@ fn a_page_of_gpt2s_size_stays_small() {
     assert!(144 * packed < 4_000_000, "{packed} characters for a head");
 }
 
+#[test]
+fn clicking_a_token_shows_what_made_it() {
+    let Some(mut browser) = Browser::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.html");
+    written(&["trace", "Once upon a time"], "--html", &path);
+    let asked = ["trace", "-m", "demo", "--format", "json", "Once upon a", "--attribute", " time"];
+    let expected = gpt2(&asked).succeeds().json();
+    browser.open(&path, "light");
+    let shown = "document.getElementById('made')";
+    assert!(browser.text(shown).contains("after \" time\" at position 3"), "the model's next token");
+    browser.value("document.querySelectorAll('.reading')[1].querySelectorAll('[data-from]')[3].click()");
+    let text = browser.text(shown);
+    assert!(text.contains("the logit of \" time\", after \" a\" at position 2"), "{text}");
+    for component in expected["attribution"]["components"].as_array().unwrap() {
+        if component["name"] == "blocks.0.mlp" {
+            let value = format!("{:+.2}", component["value"].as_f64().unwrap());
+            assert!(text.contains(&value), "{value} is not in {text}");
+        }
+    }
+    browser.value("document.querySelectorAll('.reading')[1].querySelectorAll('[data-from]')[0].click()");
+    assert!(browser.text(shown).contains("Nothing comes before the first token."));
+    assert_eq!(browser.problems(), Vec::<String>::new());
+}
+
 /// A page of so many weights has them in shades, a layer at a time.
 #[test]
 fn a_long_text_has_its_weights_in_shades() {

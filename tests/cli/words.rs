@@ -354,7 +354,11 @@ fn written_files_are_named() {
     for (arguments, file, what) in [
         (&["trace", "Once upon", "--save", "a.safetensors"][..], "a.safetensors", "15 activations of 2 tokens"),
         (&["trace", "Once upon", "--svg", "h.svg"], "h.svg", "a picture of the hidden states"),
-        (&["trace", "Once upon", "--html", "t.html"], "t.html", "a page with hidden states, attention and logit lens"),
+        (
+            &["trace", "Once upon", "--html", "t.html"],
+            "t.html",
+            "a page with attention, attribution, logit lens and hidden states",
+        ),
     ] {
         let done = run(&[arguments, &["-m", "demo"]].concat());
         let size = std::fs::metadata(folder.path().join(file)).unwrap().len();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gpt2::analysis::attribution::{Attribution, Component, Tokens, attribute};
+use gpt2::analysis::attribution::{Attribution, Component, Tokens, attribute, attribute_each};
 use gpt2::analysis::heads::head_scores;
 use gpt2::model::{Change, Edit, Edits, Gpt2, Hook, HookPoint};
 use serde::Deserialize;
@@ -190,6 +190,23 @@ fn heads_do_what_transformer_lens_finds() {
                 assert!((ours - theirs).abs() < 1e-5, "{checkpoint}, {head:?}: TransformerLens has {theirs}");
                 assert!(ours <= most + 1e-6, "{checkpoint}, {head:?}: at most {most}");
             }
+        }
+    }
+}
+
+/// All at once, each position has what it has alone.
+#[test]
+fn every_token_of_a_text_is_attributed_as_alone() {
+    for name in NAMES {
+        let model = golden::model(name);
+        let ids = &cases(name)[0].ids;
+        let each = attribute_each(&model, ids).unwrap();
+        assert_eq!(each.len(), ids.len());
+        for (position, (target, found)) in each.into_iter().enumerate() {
+            assert!(ids.get(position + 1).is_none_or(|next| *next == target), "{name}");
+            let tokens = Tokens { target, against: None };
+            assert_eq!(attribute(&model, &[(ids, position)], tokens).unwrap(), [found.clone()], "{name}, {position}");
+            assert_adds_up(&found, name);
         }
     }
 }

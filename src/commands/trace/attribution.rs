@@ -1,7 +1,7 @@
 //! `gpt2 trace --attribute`: what made a logit.
 
 use anyhow::Result;
-use gpt2::analysis::attribution::{self, Tokens, attribute};
+use gpt2::analysis::attribution::{self, Tokens, attribute, attribute_each};
 use gpt2::error::tokens_text;
 use gpt2::memory;
 
@@ -51,4 +51,15 @@ impl Question {
         let names = || [Some(self.tokens.target), self.tokens.against].map(|id| id.map(named));
         Ok(found.iter().map(|found| AttributionRecord::new(found, names())).collect())
     }
+}
+
+/// What made each token of a text, for its page.
+pub fn of_each(loaded: &Loaded, ids: &[u32]) -> Result<Vec<AttributionRecord>> {
+    let bytes = |tokens| attribution::bytes_of_each(&loaded.model, tokens);
+    let what = format!("attribution over {}", tokens_text(ids.len()));
+    require_memory(&what, ids.len(), bytes, |tokens| format!("a text of {}", tokens_text(tokens)))?;
+    let found = attribute_each(&loaded.model_for(ids)?, ids)?;
+    let record =
+        |(target, found): &(u32, _)| AttributionRecord::new(found, [Some((*target, loaded.token_text(*target))), None]);
+    Ok(found.iter().map(record).collect())
 }

@@ -5,21 +5,45 @@ function start(data) {
   const place = document.getElementById("page").appendChild(element("section"));
   if (data.attention.length) attention(place, data.attention, data.shades, data.opens);
   lens(data.lens);
+  attribution(data.attribution, data.made);
   hidden(data.hidden);
-  if (data.attribution) attribution(data.attribution);
 }
 
-function attribution(made) {
+// The contributions to a logit: a row for each layer, a column for each part of it.
+function contributions(made) {
   const largest = Math.max(...made.rows.flat().map((x) => Math.abs(x || 0)), Number.MIN_VALUE);
-  const cell = (x) => element("td", { class: "number", style: x === null ? {} : { background: shade(x / largest) } }, x === null ? "" : (x > 0 ? "+" : "") + x.toFixed(2));
   const shade = (share) => share < 0 ? `rgba(var(--against), ${-0.6 * share})` : `rgba(var(--accent), ${0.6 * share})`;
+  const cell = (x) => element("td", { class: "number", style: x === null ? {} : { background: shade(x / largest) } }, x === null ? "" : (x > 0 ? "+" : "") + x.toFixed(2));
   const head = element("tr", {}, element("th", {}, "layer"), ...made.columns.map((name) => element("th", { class: "number" }, name)));
   const rows = made.rows.map((row, layer) => element("tr", {}, element("th", {}, String(layer)), ...row.map(cell)));
-  document.getElementById("page").append(element("h2", {}, "What made the logit"),
-    element("p", { class: "muted" }, `${made.question}: what each head (by number), the bias of attention's output, and the MLP of each layer contribute.`),
-    element("p", {}, made.total),
+  return [element("p", {}, `${made.question} — ${made.total}`),
     element("div", { class: "scroll" }, element("table", { class: "made" }, element("thead", {}, head), element("tbody", {}, ...rows))),
-    element("p", { class: "muted" }, `Besides: ${made.others}`));
+    element("p", { class: "muted" }, `Besides: ${made.others}`)];
+}
+
+function attribution(asked, made) {
+  const page = document.getElementById("page"), parts = "what each head (by number), the bias of attention's output, and the MLP of each layer contribute";
+  if (asked) page.append(element("h2", {}, "What made the logit"), element("p", { class: "muted" }, `Direct logit attribution: ${parts}.`), ...contributions(asked));
+  page.append(element("h2", {}, "What made each token"),
+    element("p", { class: "muted" }, `Click a word, or choose it with the keyboard: of its logit after the words before, ${parts}.`));
+  const shown = element("div", { id: "made", "aria-live": "polite" }), body = flow();
+  // The token at `to - 1` is what the position before it leads to; the last position's best token stands at the end.
+  const show = (to, chosen) => {
+    for (const span of tokensOf(body)) { span.classList.toggle("on", span === chosen); span.setAttribute("aria-pressed", span === chosen); }
+    shown.replaceChildren(...(to === 1 ? [element("p", { class: "muted" }, "Nothing comes before the first token.")] : contributions(made[to - 2])));
+  };
+  const best = element("button", { class: "choice", id: "best" }, "the model's next token");
+  best.addEventListener("click", () => show(made.length + 1, best));
+  const choose = (event) => {
+    const span = event.target.closest("[data-from]");
+    if (!span || (event.type === "keydown" && event.key !== "Enter" && event.key !== " ")) return;
+    event.preventDefault();
+    show(Number(span.dataset.to), span);
+  };
+  for (const span of tokensOf(body)) span.setAttribute("role", "button");
+  for (const kind of ["click", "keydown"]) body.addEventListener(kind, choose);
+  page.append(element("div", { class: "reading" }, body), best, shown);
+  show(made.length + 1, best);
 }
 
 function lens(layers) {

@@ -40,7 +40,10 @@ struct Data<'a> {
     strongest: f32,
     lens: Vec<Lens<'a>>,
     hidden: Vec<Hidden<'a>>,
+    /// What made the logit that was asked about.
     attribution: Option<Attribution>,
+    /// What made each token after the first, and at the end the model's best.
+    made: Vec<Attribution>,
 }
 
 /// What made a logit: the question, the sum and the logit, and the heat map.
@@ -57,7 +60,8 @@ struct Attribution {
 impl Attribution {
     fn of(record: &AttributionRecord, notation: Notation<'_>, labels: &[String]) -> Self {
         let (columns, rows) = record.map();
-        let value = |part: &Option<&ComponentRecord>| part.map(|part| rounded(part.value));
+        // As many decimals as a page with many tokens has room for.
+        let value = |part: &Option<&ComponentRecord>| part.map(|part| (f64::from(part.value) * 1e3).round() / 1e3);
         Self {
             question: record.question(notation, labels),
             total: record.total(),
@@ -121,7 +125,12 @@ pub fn check((heads, n): (usize, usize), narrower: &str) -> Result<()> {
 }
 
 /// Writes the page of a record with all views.
-pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -> Result<()> {
+pub fn write(
+    path: &Path,
+    record: &TraceRecord,
+    made: &[AttributionRecord],
+    tokenizer: Option<&Tokenizer>,
+) -> Result<()> {
     let attention = record.attention.as_deref().unwrap_or_default();
     let by_layer: Vec<&[HeadRecord]> = attention.chunk_by(|one, next| one.layer == next.layer).collect();
     let n = record.ids.len();
@@ -136,6 +145,7 @@ pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -
     let lens = record.lens.as_deref().unwrap_or_default();
     let notation = Notation::new(tokenizer);
     let readings = lens.iter().flat_map(|layer| &layer.positions);
+    let labels = notation.tokens(&record.ids);
     let data = Data {
         text: Text::new(tokenizer, &record.ids, readings.flat_map(|reading| &reading.top).map(|best| best.id)),
         model: printable::line(&record.settings.shown_model()).into_owned().into(),
@@ -170,10 +180,8 @@ pub fn write(path: &Path, record: &TraceRecord, tokenizer: Option<&Tokenizer>) -
                 norms: state.norms.iter().map(|norm| rounded(*norm)).collect(),
             })
             .collect(),
-        attribution: record
-            .attribution
-            .as_ref()
-            .map(|made| Attribution::of(made, notation, &notation.tokens(&record.ids))),
+        attribution: record.attribution.as_ref().map(|made| Attribution::of(made, notation, &labels)),
+        made: made.iter().map(|made| Attribution::of(made, notation, &labels)).collect(),
     };
     VIEW.write(path, &data)
 }

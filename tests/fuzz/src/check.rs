@@ -86,7 +86,8 @@ pub fn fault(case: &Case, outcome: &Outcome, folder: &Path) -> Option<String> {
     if code != 0 {
         let mut before = stderr.lines().take_while(|line| !line.starts_with("error: "));
         let says_why = stderr.lines().any(|line| line.starts_with("error: "));
-        let known = ["note: ", "warning: ", "seed: ", "loaded ", "wrote ", "changed: ", "progress: ", "reporter:status:"];
+        let known =
+            ["note: ", "warning: ", "seed: ", "loaded ", "wrote ", "changed: ", "progress: ", "reporter:status:"];
         if !says_why || before.any(|line| !known.iter().any(|start| line.starts_with(start))) {
             return Some(format!("exit code {code}, and stderr does not begin with `error: `: {}", shape(stderr)));
         }

@@ -15,8 +15,10 @@ function element(tag, attributes, ...children) {
   return node;
 }
 
-// A token with its quotes as a unit: letters that run from right to left would turn around what stands beside them.
-const isolated = (token) => (/[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/.test(token) ? `\u2068${token}\u2069` : token);
+// Letters that run from right to left would turn around the quotes and the words beside them: what is between quotes stays by
+// itself, in `token` and in any sentence with tokens.
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
+const isolated = (token) => (RIGHT_TO_LEFT.test(token) ? token.replace(/"((?:[^"\\]|\\.)*)("|$)/g, '"\u2066$1\u2069$2') : token);
 const name = (id) => isolated(text.names[id] ?? "#" + id);
 const label = (i) => isolated(text.labels[i]);
 // At most so many of its characters.

@@ -1,6 +1,6 @@
 function start(data) {
   const page = document.getElementById("page");
-  heading(`Patching ${data.what}`, `${data.model} · ${data.question}`);
+  heading(`Patching ${data.what}`, `${data.model} · ${isolated(data.question)}`);
   page.append(element("p", { class: "muted" },
     "Each cell is a run of the corrupt prompt with one activation of the clean one: 0% is as the corrupt run, 100% as the clean one. Point at a cell, or move with the arrow keys."));
   const columns = data.values[0]?.length ?? 0;

@@ -16,7 +16,7 @@ function contributions(made) {
   const cell = (x) => element("td", { class: "number", style: x === null ? {} : { background: shade(x / largest) } }, x === null ? "" : (x > 0 ? "+" : "") + x.toFixed(2));
   const head = element("tr", {}, element("th", {}, "layer"), ...made.columns.map((name) => element("th", { class: "number" }, name)));
   const rows = made.rows.map((row, layer) => element("tr", {}, element("th", {}, String(layer)), ...row.map(cell)));
-  return [element("p", {}, `${made.question} — ${made.total}`),
+  return [element("p", {}, `${isolated(made.question)} — ${made.total}`),
     element("div", { class: "scroll" }, element("table", { class: "made" }, element("thead", {}, head), element("tbody", {}, ...rows))),
     element("p", { class: "muted" }, `Besides: ${made.others}`)];
 }
@@ -51,7 +51,7 @@ function lens(layers) {
   page.append(element("h2", {}, "Logit lens"),
     element("p", { class: "muted" }, "What the model would predict if it stopped after each layer. Framed: what the last block predicts. Point at a cell, or tap it, for its best tokens; the list follows that position through the layers."));
   const title = (layer) => (layer.name === "embed" ? "embedding" : "after block " + layer.name.split(".")[1]);
-  const head = element("tr", {}, element("th", {}, "token"), ...text.labels.map((label) => element("td", {}, label)));
+  const head = element("tr", {}, element("th", {}, "token"), ...text.labels.map((token) => element("td", {}, isolated(token))));
   const outcome = (i) => layers[layers.length - 1].positions[i].top[0][0];
   const rows = layers.map((layer, l) => element("tr", {}, element("th", {}, title(layer)),
     ...layer.positions.map((reading, i) => {

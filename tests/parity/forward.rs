@@ -44,8 +44,10 @@ fn hidden_states_and_attention_agree() {
 
 pub fn check_activations(name: &str, model: &Gpt2, golden: &Golden) {
     for case in &golden.forward {
-        let points = |layer| [Hook::ResidPre, Hook::ResidPost, Hook::Pattern].map(|hook| HookPoint { layer, hook });
-        let mut trace = Trace::of((0..model.config().n_layer).flat_map(points));
+        // All that any device's kernels record.
+        let points = |layer| [Hook::ResidPost, Hook::Pattern].map(|hook| HookPoint { layer, hook });
+        let embeddings = HookPoint { layer: 0, hook: Hook::ResidPre };
+        let mut trace = Trace::of((0..model.config().n_layer).flat_map(points).chain([embeddings]));
         let last = model.forward(&[(0, &case.ids)], &mut model.new_cache(), Some(&mut trace)).unwrap();
         check_hidden(name, model, &mut trace, &last, case);
         let weights = to_host(&trace.take(0, Hook::Pattern)[0].get(0).unwrap()).unwrap();

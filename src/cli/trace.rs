@@ -78,7 +78,7 @@ pub struct TraceArgs {
     ///
     /// As safetensors, or for NumPy if the name ends in .npz. --names gives it every activation, --keep picks some. Those
     /// of rows have the row's id and a slash before their names, or its line if it has no id.
-    #[arg(long, value_name = "F.safetensors", help_heading = "Output")]
+    #[arg(long, value_name = "F.safetensors", help_heading = "Output", value_parser = super::files::output())]
     pub save: Option<PathBuf>,
     /// Whose names the saved activations have: gpt2 or transformer-lens
     ///

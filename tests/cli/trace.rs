@@ -319,6 +319,14 @@ fn saved_activations_and_results_are_different_files() {
 }
 
 #[test]
+fn activations_are_not_saved_to_stdout() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = ["trace", "-m", "demo", "Once", "--save", "-"];
+    gpt2(&run).current_dir(folder.path()).fails(2, &["--save", "takes a file, not -"]);
+    assert!(!folder.path().join("-").exists());
+}
+
+#[test]
 fn a_token_is_named_in_a_way_that_the_model_has() {
     let model = crate::harness::tiny("base").display().to_string();
     let run = |token: &str| gpt2(&["trace", "-m", &model, "--ids", "1 2 3", "--attribute", token]);

@@ -36,7 +36,7 @@ mod links;
 mod memory;
 mod newcomer;
 mod odd_decoding;
-#[cfg(unix)]
+#[cfg(all(unix, feature = "constraints", feature = "hub", feature = "serve"))]
 mod pages;
 mod patch;
 mod penalties;

@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Server {
     pub process: Child,
     pub address: String,
+    /// What it says when it is ready.
+    pub greeting: String,
 }
 
 /// An answer.
@@ -41,10 +43,12 @@ impl Server {
         }
         let mut process = run.into_command().stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let address = lines.find_map(|line| Some(line.ok()?.split_once(" at http://")?.1.to_owned()));
+        let greeting = lines.find_map(|line| line.ok().filter(|line| line.contains(" at http://")));
+        let greeting = greeting.expect("the server says where it is");
+        let address = greeting.rsplit('/').next().unwrap_or_default().to_owned();
         // Whoever writes on must not be stopped by a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { process, address: address.expect("the server says where it is") }
+        Self { process, address, greeting }
     }
 
     pub fn demo() -> Self {

@@ -1,5 +1,6 @@
 //! How this program reads and writes files: never without a limit, never by half.
 
+pub mod user_paths;
 mod write;
 
 use std::fs::File;

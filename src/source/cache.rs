@@ -12,7 +12,7 @@
 //! Reference: huggingface_hub 2.4.0, `file_download.py`.
 
 use std::cell::RefCell;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -23,60 +23,37 @@ use sha2::Sha256;
 use super::local::{Folder, Place};
 use crate::error::Result;
 use crate::files::read_at_most;
+use crate::files::user_paths::{by_environment, home};
 
 /// The folder of downloaded models: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `XDG_CACHE_HOME/huggingface/hub`, else
 /// `~/.cache/huggingface/hub`. `None` if there is no home folder either.
 #[must_use]
 pub fn cache_folder() -> Option<PathBuf> {
-    folder_from("HF_HUB_CACHE")
-        .or_else(|| folder_from("HUGGINGFACE_HUB_CACHE"))
-        .or_else(|| Some(hf_home()?.join("hub")))
+    Some(cache_folder_and_variable()?.0)
+}
+
+/// The same, with the environment variable that says so, if one does.
+#[must_use]
+pub fn cache_folder_and_variable() -> Option<(PathBuf, Option<&'static str>)> {
+    /// Each with what comes below the folder that it names.
+    const VARIABLES: [(&str, &str); 4] = [
+        ("HF_HUB_CACHE", ""),
+        ("HUGGINGFACE_HUB_CACHE", ""),
+        ("HF_HOME", "hub"),
+        ("XDG_CACHE_HOME", "huggingface/hub"),
+    ];
+    let named = VARIABLES.into_iter().find_map(|(variable, below)| {
+        let mut folder = by_environment(variable)?;
+        folder.extend(Path::new(below));
+        Some((folder, Some(variable)))
+    });
+    named.or_else(|| Some((hf_home()?.join("hub"), None)))
 }
 
 /// The folder of Hugging Face's own files: `HF_HOME`, else `huggingface` in the user's cache folder.
 pub(super) fn hf_home() -> Option<PathBuf> {
-    let user_cache = || folder_from("XDG_CACHE_HOME").or_else(|| Some(home()?.join(".cache")));
-    folder_from("HF_HOME").or_else(|| Some(user_cache()?.join("huggingface")))
-}
-
-/// The path in an environment variable, expanded; `None` if it is empty.
-pub(super) fn folder_from(variable: &str) -> Option<PathBuf> {
-    let path = std::env::var_os(variable).filter(|value| !value.is_empty())?;
-    Some(expanded(path, home(), |name| std::env::var_os(name)))
-}
-
-/// A path whose `~` at the beginning, `$NAME` and `${NAME}` are replaced, as Python's `expandvars(expanduser(path))`
-/// does: what is not set stays as written.
-fn expanded(path: OsString, home: Option<PathBuf>, variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
-    let path = match (Path::new(&path).strip_prefix("~"), home) {
-        // Joining nothing would add a slash.
-        (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => home.into_os_string(),
-        (Ok(rest), Some(home)) => home.join(rest).into_os_string(),
-        _ => path,
-    };
-    // A path that is not UTF-8 has been typed by nobody.
-    let Some(text) = path.to_str().filter(|text| text.contains('$')) else { return path.into() };
-    let mut whole = OsString::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('$') {
-        whole.push(before);
-        let plain = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
-        let (name, end) = match after.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
-            Some((name, _)) => (name, name.len() + 2),
-            None => (&after[..plain], plain),
-        };
-        match variable(name).filter(|_| !name.is_empty()) {
-            Some(value) => whole.push(value),
-            None => whole.push(&rest[before.len()..before.len() + 1 + end]),
-        }
-        rest = &after[end..];
-    }
-    whole.push(rest);
-    whole.into()
-}
-
-fn home() -> Option<PathBuf> {
-    std::env::home_dir().filter(|home| !home.as_os_str().is_empty())
+    let user_cache = || by_environment("XDG_CACHE_HOME").or_else(|| Some(home()?.join(".cache")));
+    by_environment("HF_HOME").or_else(|| Some(user_cache()?.join("huggingface")))
 }
 
 /// Whether `revision` is a commit and so always names the same content.
@@ -213,29 +190,6 @@ impl Place for Snapshot<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Expected values from Python: `os.path.expandvars(os.path.expanduser(path))`.
-    #[test]
-    fn paths_are_expanded_as_python_does() {
-        let variable = |name: &str| match name {
-            "USER" => Some("ann".into()),
-            "DATA" => Some("/data".into()),
-            _ => None,
-        };
-        for (path, whole) in [
-            ("~", "/home/ann"),
-            ("~/hf", "/home/ann/hf"),
-            ("$DATA/hf", "/data/hf"),
-            ("${DATA}/$USER", "/data/ann"),
-            ("/a/$USER_x/$NONE/${NONE}/$", "/a/$USER_x/$NONE/${NONE}/$"),
-            ("/a/${USER}x$USER-y", "/a/annxann-y"),
-            ("/a/~/${", "/a/~/${"),
-            ("/plain", "/plain"),
-        ] {
-            assert_eq!(expanded(path.into(), Some("/home/ann".into()), variable), Path::new(whole), "{path}");
-        }
-        assert_eq!(expanded("~/hf".into(), None, variable), Path::new("~/hf"));
-    }
 
     #[test]
     fn etags_are_checksums_of_git_lfs_or_git() {

@@ -61,7 +61,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::tokenizer::TokenizerFiles;
 
-pub use cache::cache_folder;
+pub use cache::{cache_folder, cache_folder_and_variable};
 use local::TokenizerChoice;
 pub use opened::OpenedModel;
 
@@ -139,6 +139,16 @@ pub fn published(model: &str) -> Option<&'static str> {
     known.map(|(short, _)| *short)
 }
 
+/// The hub's address, without a password, and the environment variable that says so, if one does.
+///
+/// # Errors
+/// [`Error::Source`] if the variable has no address.
+#[cfg(feature = "hub")]
+pub fn endpoint() -> Result<(String, Option<&'static str>)> {
+    let settings::Endpoint { shown, variable, .. } = settings::Endpoint::from_environment()?;
+    Ok((shown, variable))
+}
+
 /// The models in the cache, as [`open`] takes them: `owner/name`, or the short name. Sorted.
 #[must_use]
 pub fn cached_models() -> Vec<String> {
@@ -167,7 +177,7 @@ const SHORT_NAMES: [(&str, &str); 5] = [
 /// `gpt2-xl`, `distilgpt2`) or `owner/name` on the hub. The cache comes first; what is missing is downloaded.
 ///
 /// # Errors
-/// [`Error::Source`], [`Error::NoModel`] or [`Error::Hub`], saying in one line what was not found or reached; [`Error::Usage`] for a
+/// [`Error::Source`], [`Error::NoModel`], [`Error::NotFound`] or [`Error::Hub`], saying in one line what was not found or reached; [`Error::Usage`] for a
 /// revision of something that is not on the hub; [`Error::Config`] for a configuration that does not describe a GPT-2;
 /// [`Error::Io`] and [`Error::Format`] for files that cannot be read or are damaged.
 pub fn open(model: &str, options: &SourceOptions<'_>) -> Result<OpenedModel> {
@@ -250,7 +260,7 @@ fn origin(model: &str) -> Result<Origin> {
         // TensorFlow names a checkpoint by what its files' names begin with.
         Ok(Origin::File(index))
     } else if weights::has_extension_of_weights(model) || model.starts_with(['/', '.', '~', '\\']) {
-        Err(Error::Source(format!("`{model}`: no such folder or file")))
+        Err(Error::NotFound(format!("`{model}`: no such folder or file")))
     } else if is_hub_id(model) {
         Ok(Origin::Hub(model.to_owned()))
     } else {

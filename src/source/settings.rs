@@ -7,9 +7,9 @@ use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 
-use super::cache::{folder_from, hf_home};
+use super::cache::hf_home;
 use crate::error::{Error, Result};
-use crate::files::read_at_most;
+use crate::files::{read_at_most, user_paths};
 
 /// The hub's address.
 #[derive(Debug)]
@@ -18,18 +18,22 @@ pub(super) struct Endpoint {
     pub(super) address: Url,
     /// For messages: without user, password and query.
     pub(super) shown: String,
+    /// The environment variable that it comes from.
+    pub(super) variable: Option<&'static str>,
 }
 
 impl Endpoint {
     /// `HF_ENDPOINT`, else Hugging Face's.
     pub(super) fn from_environment() -> Result<Self> {
         const HUGGING_FACE: &str = "https://huggingface.co";
-        let given = std::env::var_os("HF_ENDPOINT").filter(|value| !value.is_empty());
+        const VARIABLE: &str = "HF_ENDPOINT";
+        let given = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
+        let variable = given.is_some().then_some(VARIABLE);
         let given = given.unwrap_or_else(|| HUGGING_FACE.into());
         // It may contain a password, so it is not quoted.
         let unusable = |problem: &dyn std::fmt::Display| {
             let expected = format!("expected an address such as {HUGGING_FACE}");
-            Error::Source(format!("HF_ENDPOINT cannot be the address of a hub ({problem}): {expected}"))
+            Error::Source(format!("{VARIABLE} cannot be the address of a hub ({problem}): {expected}"))
         };
         let text = given.to_str().ok_or_else(|| unusable(&"it is not UTF-8"))?;
         let address = Url::parse(text).map_err(|error| unusable(&error))?;
@@ -42,7 +46,7 @@ impl Endpoint {
         shown.set_query(None);
         shown.set_fragment(None);
         let shown = shown.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { address, shown })
+        Ok(Self { address, shown, variable })
     }
 
     /// Whether a request to `url` goes to the hub's own server.
@@ -105,7 +109,7 @@ impl Token {
         {
             return Ok(Some(token));
         }
-        if let Some(path) = folder_from("HF_TOKEN_PATH") {
+        if let Some(path) = user_paths::by_environment("HF_TOKEN_PATH") {
             return Self::from_file(&path);
         }
         match hf_home().map(|home| home.join("token")) {

@@ -1,5 +1,6 @@
 //! Where the network runs: CPU, CUDA or Metal.
 
+use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -86,6 +87,17 @@ impl FromStr for DeviceChoice {
             None if text == "metal" => Ok(Self::Metal),
             Some(("cuda", n)) if number(n).is_some() => Ok(Self::Cuda(number(n).unwrap_or_default())),
             _ => Err(Error::Usage(format!("`{text}` is not a device; use auto, cpu, cuda, cuda:N or metal"))),
+        }
+    }
+}
+
+impl Display for DeviceChoice {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+            Self::Metal => f.write_str("metal"),
         }
     }
 }
@@ -189,6 +201,7 @@ mod tests {
             ("metal", DeviceChoice::Metal),
         ] {
             assert_eq!(text.parse::<DeviceChoice>().unwrap(), choice);
+            assert_eq!(choice.to_string().parse::<DeviceChoice>().unwrap(), choice);
         }
         for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "metal:0", "cpu:0", "CUDA"] {
             assert!(matches!(text.parse::<DeviceChoice>(), Err(Error::Usage(_))), "{text}");

@@ -44,7 +44,7 @@ fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    output::set_colour(cli.colour.colour.unwrap_or_default());
+    output::set_colour(cli.settings.colour.value.unwrap_or_default());
     let subcommand = cli.command.name();
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,

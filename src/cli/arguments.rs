@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{Arg, ColorChoice, Command};
 
 use super::unknown::{is_called, takes_value};
-use super::{GLOBAL, model};
+use super::{Colour, GLOBAL, model};
 
 const COLOUR: &str = "--color";
 
@@ -31,13 +31,18 @@ pub fn arranged(mut arguments: Vec<OsString>, command: &Command) -> Vec<OsString
     arguments
 }
 
-/// When to colour clap's own messages.
-pub fn colour(arguments: &[OsString]) -> ColorChoice {
+/// When to colour clap's own messages, unless no flag says it: then as in `settings`.
+pub fn colour(arguments: &[OsString], settings: Colour) -> ColorChoice {
     let given = arguments.iter().filter_map(|argument| argument.to_str()?.strip_prefix(COLOUR)).next_back();
     match given {
         Some("" | "=always") => ColorChoice::Always,
         Some("=never") => ColorChoice::Never,
-        _ => ColorChoice::Auto,
+        Some(_) => ColorChoice::Auto,
+        None => match settings {
+            Colour::Auto => ColorChoice::Auto,
+            Colour::Always => ColorChoice::Always,
+            Colour::Never => ColorChoice::Never,
+        },
     }
 }
 

@@ -92,7 +92,7 @@ const NEEDED: &[(&str, &[&str])] = &[
     ("embed", &["positional", "layer", "pool", "model", "quantize", "input", "lines", "output", "format"]),
     #[cfg(feature = "serve")]
     ("serve", &["model", "quantize", "threads", "host", "port", "api_key", "batch_size"]),
-    ("info", &["model", "config", "tensors", "state_dict", "module", "format"]),
+    ("info", &["model", "config", "tensors", "state_dict", "module", "settings", "format"]),
     ("convert", &["model", "to", "output", "format"]),
     ("compress", &["file", "output", "window", "stride", "model", "quantize", "threads"]),
     ("decompress", &["file", "output", "model", "threads"]),

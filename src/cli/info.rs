@@ -12,6 +12,7 @@ use super::{Format, ModelArgs};
   gpt2 info --model demo --state-dict
   gpt2 info --model demo --module
   gpt2 info --model gpt2-xl --device cuda --dtype bf16
+  gpt2 info --settings
   gpt2 info --config config.json  (without --model: needs no weights)")]
 pub struct InfoArgs {
     #[command(flatten)]
@@ -29,6 +30,12 @@ pub struct InfoArgs {
     /// That of `print(model)` of transformers' model.
     #[arg(long, help_heading = "View")]
     pub module: bool,
+    /// Show what runs go by, and where it comes from
+    ///
+    /// Each setting with its value and the flag, the environment variable or the config file that gives it. No model is
+    /// loaded.
+    #[arg(long, help_heading = "View", conflicts_with_all = ["tensors", "state_dict", "module"])]
+    pub settings: bool,
     /// text, json or jsonl
     ///
     /// How to write the result.

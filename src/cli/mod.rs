@@ -1,4 +1,5 @@
-//! The command line: clap's derive structs and nothing else. Flags shared by several subcommands form groups.
+//! The command line: clap's derive structs, the settings below the flags, and messages in the user's words. Flags shared by
+//! several subcommands form groups.
 
 pub mod advice;
 mod arguments;
@@ -6,6 +7,7 @@ mod bench;
 mod combinations;
 pub mod completions;
 mod compress;
+mod config_file;
 mod convert;
 mod decoding;
 mod embed;
@@ -24,6 +26,7 @@ mod rows;
 mod score;
 #[cfg(feature = "serve")]
 mod serve;
+pub mod settings;
 mod text;
 mod tokenize;
 mod topk;
@@ -42,7 +45,7 @@ pub use generate::GenerateArgs;
 pub use info::InfoArgs;
 pub use inside::{AttributionArgs, HeadsArgs};
 pub use interventions::{InterventionArgs, SteerAgainst, SteerFile};
-pub use model::{ModelArgs, TokenizerArgs};
+pub use model::{DEFAULT_MODEL, ModelArgs, TokenizerArgs};
 pub use parse::{command, parse};
 pub use patch::PatchArgs;
 pub use pieces::PiecesArg;
@@ -50,6 +53,7 @@ pub use rows::{BatchSizeArg, MANY, OnRowError, Progress, RowArgs, SeedBy, SeedBy
 pub use score::{ScoreArgs, ScoreFormat, WordCorrection};
 #[cfg(feature = "serve")]
 pub use serve::ServeArgs;
+pub use settings::Settings;
 pub use text::{Prompt, TextArgs, flag_ids, is_stdin, longest_text, read_text};
 pub use tokenize::{TokenizeArgs, TokenizeFormat};
 pub use topk::TopkArgs;
@@ -66,6 +70,9 @@ pub struct Cli {
     pub colour: ColourArg,
     #[command(flatten)]
     about: AboutArgs,
+    /// What is said elsewhere than on the command line.
+    #[arg(skip)]
+    pub settings: Settings,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -76,7 +83,8 @@ const EXAMPLES: &str = "Examples:
   gpt2 topk --model demo --prompt \"Once upon a\" -k 5
   echo \"The answer is\" | gpt2 generate -n 20 --completion-only
 
-The model `demo` is built in; others are loaded from a folder or the Hugging Face hub.";
+The model `demo` is built in; others are loaded from a folder or the Hugging Face hub.
+Defaults of your own go into a config file; gpt2 info --settings says where it is.";
 
 /// The heading of the flags that every subcommand has.
 const GLOBAL: &str = "Global";

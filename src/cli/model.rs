@@ -5,10 +5,15 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use gpt2::base::{FloatType, QuantizedType};
+use gpt2::device::DeviceChoice;
 use gpt2::model::WeightType;
+
+use super::number;
 
 /// The heading of the flags that choose a model.
 pub(super) const HEADING: &str = "Model";
+/// The model if nothing names one.
+pub const DEFAULT_MODEL: &str = "gpt2";
 /// The heading of those that choose a tokenizer.
 pub(super) const TOKENIZER_HEADING: &str = "Tokenizer";
 
@@ -28,7 +33,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "F.json")]
     pub config: Option<PathBuf>,
     /// Attention heads, for weights that do not say
-    #[arg(long, value_name = "H", value_parser = super::number::whole::<usize>(1..))]
+    #[arg(long, value_name = "H", value_parser = number::whole::<usize>(1..))]
     pub n_head: Option<usize>,
     /// LoRA adapter (PEFT's) to merge into the weights: a folder or owner/name on the hub; repeatable
     #[arg(long, value_name = "DIR")]
@@ -41,23 +46,23 @@ pub struct ModelArgs {
     pub offline: bool,
     /// auto, cpu, cuda, cuda:N or metal
     ///
-    /// The device to compute on; `auto` is the best one that is compiled in and present.
-    #[arg(long, default_value = "auto")]
-    pub device: gpt2::device::DeviceChoice,
-    /// Type of the weights in memory [default: f32; as stored if the file is quantised]
-    #[arg(long, value_name = "TYPE", value_parser = float_type())]
+    /// The device to compute on; `auto` is the best one that is compiled in and present. [env: GPT2_DEVICE] [default: auto]
+    #[arg(long)]
+    pub device: Option<DeviceChoice>,
+    /// Type of the weights in memory [env: GPT2_DTYPE] [default: f32; as stored if the file is quantised]
+    #[arg(long, value_name = "TYPE", value_parser = one_of(FLOAT_TYPES))]
     pub dtype: Option<FloatType>,
     /// Smaller and faster weights: q8_0, q6_k or q4_k
     ///
-    /// Quantises the weights in memory, which makes results slightly less accurate.
-    #[arg(long, value_name = "FORMAT", conflicts_with = "dtype", value_parser = quantized_type())]
+    /// Quantises the weights in memory, which makes results slightly less accurate. [env: GPT2_DTYPE]
+    #[arg(long, value_name = "FORMAT", conflicts_with = "dtype", value_parser = one_of(QUANTIZED_TYPES))]
     pub quantize: Option<QuantizedType>,
-    /// Threads to compute with, no more than there are cores [default: all cores]
-    #[arg(long, value_name = "N", value_parser = super::number::whole::<u16>(1..=1024))]
+    /// Threads to compute with, no more than there are cores [env: GPT2_THREADS] [default: all cores]
+    #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<u16>,
 }
 
-/// The tokenizer to use; GPT-2's if neither a flag nor the environment names one.
+/// The tokenizer to use; GPT-2's if nothing names one.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = TOKENIZER_HEADING)]
 pub struct TokenizerArgs {
@@ -77,23 +82,34 @@ pub struct TokenizerArgs {
     pub offline: bool,
 }
 
-/// The number types of `--dtype`.
-fn float_type() -> impl TypedValueParser<Value = FloatType> {
-    let help = |float| match float {
-        FloatType::F32 => "32-bit; 16-bit checkpoints are widened exactly when they are used",
-        FloatType::F16 => "16-bit IEEE",
-        FloatType::BF16 => "16-bit brain float",
-    };
-    one_of(FloatType::ALL.map(|float| (float.name(), help(float), float)))
+/// The number types of `--dtype`, each with its help.
+const FLOAT_TYPES: [(&str, &str, FloatType); 3] = [
+    ("f32", "32-bit; 16-bit checkpoints are widened exactly when they are used", FloatType::F32),
+    ("f16", "16-bit IEEE", FloatType::F16),
+    ("bf16", "16-bit brain float", FloatType::BF16),
+];
+
+/// The formats of `--quantize`, each with its help.
+const QUANTIZED_TYPES: [(&str, &str, QuantizedType); 3] = [
+    ("q8_0", "8.5 bits a weight", QuantizedType::Q8_0),
+    ("q6_k", "6.6 bits a weight", QuantizedType::Q6K),
+    ("q4_k", "4.5 bits a weight", QuantizedType::Q4K),
+];
+
+/// Parses a type of `--dtype` or `--quantize`.
+pub(super) fn weights(text: &str) -> Result<WeightType, String> {
+    let floats = FLOAT_TYPES.map(|(name, _, float)| (name, WeightType::Float(float)));
+    let formats = QUANTIZED_TYPES.map(|(name, _, format)| (name, WeightType::Quantized(format)));
+    let found = floats.into_iter().chain(formats).find(|(name, _)| *name == text);
+    found.map(|(_, weights)| weights).ok_or_else(|| {
+        let names = [floats.map(|(name, _)| name), formats.map(|(name, _)| name)].concat();
+        format!("takes {} or {}, not {text}", names[..names.len() - 1].join(", "), names[names.len() - 1])
+    })
 }
 
-/// The formats of `--quantize`.
-fn quantized_type() -> impl TypedValueParser<Value = QuantizedType> {
-    one_of([
-        ("q8_0", "8.5 bits a weight", QuantizedType::Q8_0),
-        ("q6_k", "6.6 bits a weight", QuantizedType::Q6K),
-        ("q4_k", "4.5 bits a weight", QuantizedType::Q4K),
-    ])
+/// Parses the number of threads.
+pub(super) fn threads(text: &str) -> Result<u16, String> {
+    number::whole(1..=1024)(text)
 }
 
 /// Parses one of the named values, each with its help.
@@ -111,20 +127,20 @@ where
 }
 
 impl ModelArgs {
-    /// The model: the flag's, else the environment's, else GPT-2.
-    pub fn model(&self) -> String {
-        self.given().unwrap_or_else(|| "gpt2".to_owned())
-    }
-
-    /// The model: the flag's, else the environment's, else none.
-    pub fn given(&self) -> Option<String> {
-        self.model.clone().or_else(model_by_environment)
+    /// The model, GPT-2 if nothing names another.
+    pub fn model(&self) -> &str {
+        self.model.as_deref().unwrap_or(DEFAULT_MODEL)
     }
 
     /// The same with another model, of which nothing else is known.
     pub fn with_model(&self, model: &str) -> Self {
         let model = Some(model.to_owned());
         Self { model, revision: None, config: None, n_head: None, adapter: vec![], tokenizer: None, ..self.clone() }
+    }
+
+    /// The device to compute on.
+    pub fn device(&self) -> DeviceChoice {
+        self.device.unwrap_or_default()
     }
 
     /// The type of the weights in memory.
@@ -136,31 +152,13 @@ impl ModelArgs {
         }
     }
 
-    /// Whether the flag or the environment forbids network access.
-    pub fn is_offline(&self) -> bool {
-        self.offline || is_offline_by_environment()
+    /// The same with weights of another type in memory.
+    pub fn with_weights(self, weights: WeightType) -> Self {
+        let (dtype, quantize) = match weights {
+            WeightType::Stored => (None, None),
+            WeightType::Float(float) => (Some(float), None),
+            WeightType::Quantized(format) => (None, Some(format)),
+        };
+        Self { dtype, quantize, ..self }
     }
-}
-
-impl TokenizerArgs {
-    /// The model whose tokenizer it is: the flag's, else the environment's, else none.
-    pub fn model(&self) -> Option<String> {
-        self.model.clone().or_else(model_by_environment)
-    }
-
-    /// Whether the flag or the environment forbids network access.
-    pub fn is_offline(&self) -> bool {
-        self.offline || is_offline_by_environment()
-    }
-}
-
-fn model_by_environment() -> Option<String> {
-    std::env::var("GPT2_MODEL").ok().filter(|model| !model.is_empty())
-}
-
-/// As huggingface_hub decides it: `HF_HUB_OFFLINE`, else `TRANSFORMERS_OFFLINE`.
-fn is_offline_by_environment() -> bool {
-    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let asked = set("HF_HUB_OFFLINE").or_else(|| set("TRANSFORMERS_OFFLINE")).unwrap_or_default();
-    matches!(asked.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
 }

@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, CommandFactory, FromArgMatches};
 use gpt2::printable;
 
-use super::{Cli, arguments, combinations, completions, help, unknown, version};
+use super::{Cli, Settings, arguments, combinations, completions, help, unknown, version};
 
 /// The command line as clap knows it.
 pub fn command() -> Command {
@@ -21,9 +21,11 @@ pub fn command() -> Command {
 /// If clap refuses the arguments, or for requests for help or the version.
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let given: Vec<OsString> = arguments.collect();
+    let settings = Settings::read();
     let mut command = command();
     let arguments = arguments::arranged(given.clone(), &command);
-    command = command.color(arguments::colour(&arguments));
+    let colour = settings.as_ref().ok().and_then(|settings| settings.colour.value);
+    command = command.color(arguments::colour(&arguments, colour.unwrap_or_default()));
     if arguments.iter().any(|argument| argument == "-h") {
         command = help::brief(command);
     }
@@ -45,7 +47,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Err
         ErrorKind::InvalidUtf8 => error,
         _ => parsed(&quoted).err().unwrap_or(error),
     });
-    outcome.map_err(|error| match (error.kind(), not_unicode(&given)) {
+    let outcome = outcome.map_err(|error| match (error.kind(), not_unicode(&given)) {
         (ErrorKind::InvalidUtf8, Some((place, offset))) => command
             .error(ErrorKind::InvalidUtf8, format!("argument {place} is not UTF-8: invalid byte at offset {offset}")),
         _ => match better(&error, &command, &quoted) {
@@ -60,7 +62,18 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Err
             }
             None => error.format(&mut command),
         },
-    })
+    });
+    with_settings(outcome?, settings)
+}
+
+/// The command line with what is said elsewhere, whose faults stop only what it is for.
+fn with_settings(mut cli: Cli, settings: Result<Settings, String>) -> Result<Cli, clap::Error> {
+    if !matches!(cli.command, super::Command::Completions { .. }) {
+        let mut settings = settings.map_err(|fault| in_one_line(&fault))?;
+        settings.settle(&mut cli);
+        cli.settings = settings;
+    }
+    Ok(cli)
 }
 
 /// The error in one sentence, where clap's own words do not help.

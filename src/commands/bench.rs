@@ -27,7 +27,7 @@ pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
         check(args, &size.config())?;
     }
     let start = Instant::now();
-    let backend = args.model.device.open()?;
+    let backend = args.model.device().open()?;
     let free_before = memory::free_on(&backend);
     let (name, model) = model(args, backend.clone(), verbosity)?;
     let load_s = start.elapsed().as_secs_f64();

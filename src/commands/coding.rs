@@ -79,7 +79,7 @@ impl Input {
 
 /// The model, on the CPU: other devices do not give the same bits everywhere.
 pub fn model(args: &ModelArgs, verbosity: Verbosity) -> Result<(OpenedModel, Pipeline)> {
-    let args = ModelArgs { device: DeviceChoice::Cpu, ..args.clone() };
+    let args = ModelArgs { device: Some(DeviceChoice::Cpu), ..args.clone() };
     load::set_up(&args, verbosity)?;
     let opened = load::open(&args, verbosity)?;
     let pipeline = load::pipeline(&args, &opened, Backend::Kernels, Packing::AtOnce.into(), verbosity)?;

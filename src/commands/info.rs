@@ -1,5 +1,7 @@
 //! `gpt2 info`: architecture, parameters, memory.
 
+mod settings;
+
 use anyhow::Result;
 use gpt2::Error;
 use gpt2::analysis::parameters::{Costs, Parameters};
@@ -11,12 +13,15 @@ use gpt2::memory::{self, DeviceFootprint, Footprint};
 use gpt2::source::{self, OpenedModel};
 
 use super::load;
-use crate::cli::{self, InfoArgs, Verbosity};
+use crate::cli::{self, InfoArgs, Settings, Verbosity};
 use crate::output::info::{EntryRecord, InfoRecord, MemoryRecord, RunningRecord, Source, TensorRecord};
 use crate::output::{Stdout, say};
 
-pub fn run(args: &InfoArgs, verbosity: Verbosity) -> Result<()> {
-    let on_gpu = may_be_cuda(args.model.device)?;
+pub fn run(args: &InfoArgs, settings: &Settings, verbosity: Verbosity) -> Result<()> {
+    if args.settings {
+        return settings::show(settings, args.format);
+    }
+    let on_gpu = may_be_cuda(args.model.device())?;
     let Described { model, format, config, footprint, device, tensors, source } =
         match (&args.model.config, &args.model.model) {
             (Some(_), None) if args.tensors => {
@@ -119,7 +124,7 @@ fn of_published(args: &InfoArgs, error: &anyhow::Error, verbosity: Verbosity) ->
     if !matches!(error.downcast_ref(), Some(Error::Hub(_))) || args.tensors || !args.model.adapter.is_empty() {
         return None;
     }
-    let name = source::published(&args.model.model())?;
+    let name = source::published(args.model.model())?;
     let (config, weights) = (Config::named(name)?, args.model.weights());
     if !verbosity.quiet {
         say(format_args!("note: {error}; this is what is known of {name}, without its files"));

@@ -71,10 +71,10 @@ pub fn set_up(args: &ModelArgs, verbosity: Verbosity) -> Result<()> {
         let (threads, cores) = (usize::from(threads), pool::cores());
         // Threads that wait for a core make the others wait.
         if pool::set_threads(threads.min(cores)) && threads > cores && !verbosity.quiet {
-            say(format_args!("note: --threads {threads}: using {cores}, since this process may use no more cores"));
+            say(format_args!("note: using {cores} threads, not {threads}, since this process may use no more cores"));
         }
     }
-    Ok(args.device.require()?)
+    Ok(args.device().require()?)
 }
 
 /// Finds and opens the model, downloading it if needed.
@@ -82,14 +82,14 @@ pub fn open(args: &ModelArgs, verbosity: Verbosity) -> Result<OpenedModel> {
     let bar = DownloadBar::new(verbosity);
     let options = SourceOptions {
         revision: args.revision.clone(),
-        offline: args.is_offline(),
+        offline: args.offline,
         config: args.config.clone(),
         n_head: args.n_head,
         adapters: args.adapter.clone(),
         tokenizer: args.tokenizer.clone(),
         progress: Some(&|progress| bar.show(progress)),
     };
-    let opened = source::open(&args.model(), &options)?;
+    let opened = source::open(args.model(), &options)?;
     if !verbosity.quiet {
         opened.notices.iter().for_each(say);
     }
@@ -147,12 +147,12 @@ pub fn tokenizer(args: &TokenizerArgs, verbosity: Verbosity) -> Result<LoadedTok
     let bar = DownloadBar::new(verbosity);
     let options = SourceOptions {
         revision: args.revision.clone(),
-        offline: args.is_offline(),
+        offline: args.offline,
         tokenizer: args.tokenizer.clone(),
         progress: Some(&|progress| bar.show(progress)),
         ..SourceOptions::default()
     };
-    let files = source::find_tokenizer(args.model().as_deref(), &options)?;
+    let files = source::find_tokenizer(args.model.as_deref(), &options)?;
     let tokenizer = Tokenizer::load(&files).map_err(|error| match error {
         fault @ (Error::Tokenizer(_) | Error::Format { .. }) if args.tokenizer.is_none() => {
             Error::Tokenizer(format!("{fault}: give one with --tokenizer")).into()
@@ -185,7 +185,7 @@ impl Loaded {
     /// The same for any purpose.
     pub fn load_for(args: &ModelArgs, purpose: Purpose, verbosity: Verbosity) -> Result<Self> {
         let start = Instant::now();
-        let backend = args.device.open()?;
+        let backend = args.device().open()?;
         let device = backend.name();
         set_up(args, verbosity)?;
         let opened = open(args, verbosity)?;

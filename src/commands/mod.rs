@@ -76,7 +76,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Embed(args) => embed::run(*args, verbosity),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(&args, verbosity),
-        Command::Info(args) => info::run(&args, verbosity),
+        Command::Info(args) => info::run(&args, &cli.settings, verbosity),
         Command::Convert(args) => convert::run(&args, verbosity),
         Command::Compress(args) => compress::run(&args, verbosity),
         Command::Decompress(args) => decompress::run(&args, verbosity),

@@ -127,7 +127,7 @@ fn batch(
     });
     let mut settings = Settings {
         subcommand: "tokenize".to_owned(),
-        model: args.tokenizer.model().unwrap_or_default(),
+        model: args.tokenizer.model.clone().unwrap_or_default(),
         config: String::new(),
         weights: String::new(),
         tokenizer: files.fingerprint(),

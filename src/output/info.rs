@@ -1,5 +1,7 @@
 //! The records of `gpt2 info`.
 
+pub mod settings;
+
 use anyhow::Result;
 use gpt2::analysis::parameters::{Costs, Parameters};
 use gpt2::checkpoint::Format;

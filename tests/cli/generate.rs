@@ -309,7 +309,7 @@ fn ctrl_c_keeps_the_partial_text_and_exits_with_130() {
 #[test]
 fn threads_are_at_most_the_cores() {
     let cores = std::thread::available_parallelism().unwrap();
-    let note = format!("note: --threads 1024: using {cores}, since this process may use no more cores");
+    let note = format!("note: using {cores} threads, not 1024, since this process may use no more cores");
     let run =
         |arguments: &[&str]| gpt2(&[&["generate", "-m", "demo", "Once", "-n", "2"], arguments].concat()).succeeds();
     let many = run(&["--threads", "1024"]);

@@ -49,6 +49,7 @@ mod score;
 mod score_more;
 #[cfg(all(unix, feature = "serve"))]
 mod serve;
+mod settings;
 mod streams;
 mod terminal;
 mod texts;

@@ -96,7 +96,7 @@ fn assistant(args: &GenerateArgs, verbosity: Verbosity) -> Result<Option<Gpt2>> 
     let Some(model) = &args.assistant_model else { return Ok(None) };
     let args = args.model.with_model(model);
     let opened = load::open(&args, verbosity)?;
-    Ok(Some(load::network(&args, &opened, args.device.open()?, verbosity)?))
+    Ok(Some(load::network(&args, &opened, args.device().open()?, verbosity)?))
 }
 
 /// A loaded model and the flags.

@@ -161,7 +161,7 @@ pub fn run(args: &ServeArgs, verbosity: Verbosity) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
     let (jobs, batch) = batch::start(Arc::clone(&pipeline), args.batch_size, Arc::clone(&metrics))?;
     let server = Arc::new(Server {
-        names: names(&args.model.model(), &pipeline.name),
+        names: names(args.model.model(), &pipeline.name),
         pipeline,
         created: now(),
         jobs,

@@ -123,6 +123,7 @@ const SECTIONS: &[Section] = &[
         "output/info::InfoRecord",
         &["info -m demo --format json", "info -m demo --tensors --state-dict --module --format json"],
     ),
+    section("`info --settings`", "output/info/settings::EffectiveSettingsRecord", &["info --settings --format json"]),
     section(
         "`bench`",
         "output/bench::BenchRecord",

@@ -107,6 +107,11 @@ pub enum Error {
         known: &'static [&'static str],
     },
 
+    /// A model that is not where its name says: no such path, nothing of that name on the hub, or nothing there that could
+    /// be one.
+    #[error("{}", line(.0))]
+    NotFound(String),
+
     /// A model that can only come from the hub, which is out of reach or may not be asked.
     #[error("{}", line(.0))]
     Hub(String),

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 #[cfg(unix)]
 use std::sync::Arc;
 
-use cli::advice::{self, Spelling};
+use cli::{Settings, advice};
 use commands::{Interrupted, RowsFailed, Terminated};
 
 #[cfg(unix)]
@@ -40,20 +40,28 @@ fn run() -> ExitCode {
         Ok(false) => {}
         Err(error) => return refuse(&error),
     }
+    if std::env::args_os().len() < 2 {
+        return ended(commands::welcome(), "", &Settings::default());
+    }
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
     output::set_colour(cli.settings.colour.value.unwrap_or_default());
-    let subcommand = cli.command.name();
-    match commands::run(cli) {
+    let (subcommand, settings) = (cli.command.name(), cli.settings.clone());
+    ended(commands::run(cli), subcommand, &settings)
+}
+
+/// The exit code of a run, whose error is printed.
+fn ended(run: anyhow::Result<()>, subcommand: &str, settings: &Settings) -> ExitCode {
+    match run {
         Ok(()) => ExitCode::SUCCESS,
         // `gpt2 ... | head` is not a failure.
         Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => ExitCode::from(Interrupted::EXIT_CODE),
         Err(error) if error.is::<Terminated>() => ExitCode::from(Terminated::EXIT_CODE),
         Err(error) => {
-            output::say_error(&advice::lines(&error, subcommand, Spelling::Flags));
+            output::say_error(&advice::of_run(&error, settings, subcommand, std::env::args_os().collect()));
             ExitCode::from(exit_code(&error))
         }
     }

@@ -1,11 +1,13 @@
 //! Errors in terms of the command line: the library names parameters and types, while users give flags.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 
 use clap::CommandFactory;
 use gpt2::{Error, printable};
 
-use super::{Cli, unknown};
+use super::settings::{Origin, Settings};
+use super::{Cli, retyped, text, unknown};
 
 /// How to spell parameters, depending on where they came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +16,42 @@ pub enum Spelling {
     Flags,
     /// From a row of JSON: `top_p`.
     Keys,
+}
+
+/// An error that ended a run, as [`lines`] gives it, with the command to type next where a model cannot be had.
+pub fn of_run(error: &anyhow::Error, settings: &Settings, subcommand: &str, given: Vec<OsString>) -> Vec<String> {
+    let mut lines = lines(error, subcommand, Spelling::Flags);
+    for (line, cause) in lines.iter_mut().zip(error.chain()) {
+        let Some(cause) = cause.downcast_ref::<Error>() else { continue };
+        let from = |origin: &Origin| match origin {
+            Origin::Variable(_) | Origin::File(_) => Some(origin.to_string()),
+            Origin::Flag(_) | Origin::Default => None,
+        };
+        if let (Error::Device { .. }, Some(from)) = (cause, from(&settings.device.from)) {
+            *line = line.replacen("--device", &format!("{from}: device"), 1);
+        }
+        let next = match cause {
+            Error::Usage(what) if what == text::NO_TEXT => {
+                line.push_str(&format!(", such as: gpt2 {subcommand} \"Once upon a time\""));
+                continue;
+            }
+            Error::NoModel { .. } | Error::NotFound(_) => "to try the built-in model",
+            Error::Hub(_) => "without the network, name a folder, or try the built-in model",
+            _ => continue,
+        };
+        if let Some(from) = from(&settings.model.from) {
+            *line = format!("{from}: {line}");
+        }
+        // The file that is decompressed needs the model that it was made with.
+        if subcommand != "decompress" {
+            let command = |model| retyped::with_model(given.clone(), model);
+            line.push_str(&match meant(cause) {
+                Some(meant) => format!(" {}", command(meant)),
+                None => format!("; {next}: {}", command("demo")),
+            });
+        }
+    }
+    lines
 }
 
 /// An error of a subcommand and its causes, one line each: what is wrong and what to do about it.
@@ -30,9 +68,7 @@ fn line(error: &Error, subcommand: &str, spelling: Spelling) -> String {
         Error::Device { device, problem } => format!("--device {device}: {problem}"),
         error => error.to_string(),
     };
-    if let Error::NoModel { name, known } = error
-        && let Some(meant) = unknown::nearest(name, ["demo"].iter().chain(*known).copied())
-    {
+    if let (Error::NoModel { name, .. }, Some(meant)) = (error, meant(error)) {
         return format!("`{}` is not a model; did you mean {meant}?", printable::line(name));
     }
     let line = match advice(error, subcommand) {
@@ -62,6 +98,12 @@ fn line(error: &Error, subcommand: &str, spelling: Spelling) -> String {
     }
 }
 
+/// The model that was meant by a name that is nearly one's.
+fn meant(error: &Error) -> Option<&'static str> {
+    let Error::NoModel { name, known } = error else { return None };
+    unknown::nearest(name, ["demo"].iter().chain(*known).copied())
+}
+
 /// What to do about an error.
 fn advice(error: &Error, subcommand: &str) -> Option<Cow<'static, str>> {
     match error {
@@ -73,7 +115,6 @@ fn advice(error: &Error, subcommand: &str) -> Option<Cow<'static, str>> {
             }
             _ => "shorten it".into(),
         }),
-        Error::Hub(_) => Some("without the hub, use `--model demo` or a local folder (`--model FOLDER`)".into()),
         Error::NoConfig { .. } => Some("give one with --config F.json".into()),
         Error::Device { .. } => Some("or use --device cpu".into()),
         Error::DeviceMemory(_) => {

@@ -22,6 +22,7 @@ mod number;
 mod parse;
 mod patch;
 mod pieces;
+mod retyped;
 mod rows;
 mod score;
 #[cfg(feature = "serve")]

@@ -90,6 +90,9 @@ impl TextArgs {
     }
 }
 
+/// The error of a command without a text, with a terminal on stdin.
+pub(super) const NO_TEXT: &str = "no text: give it as an argument, with --file, or on stdin";
+
 /// What stands for stdin where a file or a text is expected.
 const STDIN: &str = "-";
 
@@ -114,7 +117,7 @@ pub fn read_text(file: Option<&Path>) -> anyhow::Result<String> {
         None => {
             let stdin = std::io::stdin().lock();
             if file.is_none() && stdin.is_terminal() {
-                return Err(Error::Usage("no text: give it as an argument, with --file, or on stdin".into()).into());
+                return Err(Error::Usage(NO_TEXT.into()).into());
             }
             (read_limited(stdin, "stdin")?, "stdin".to_owned())
         }

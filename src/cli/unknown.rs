@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Command};
 
 use super::parse::in_one_line;
+use super::retyped;
 
 /// Names less alike than this were not meant: clap finds something to suggest for almost any name.
 const ALIKE: f64 = 0.55;
@@ -130,7 +131,8 @@ pub fn advise_subcommand(mut error: clap::Error, command: &Command, arguments: &
     } else if let Some(meant) = nearest(name, known) {
         Some(format!("a similar subcommand exists: '{meant}'"))
     } else {
-        is_text.then(|| format!("to continue a text: gpt2 generate {}", quoted(&words)))
+        let lists = if is_text { "" } else { "gpt2 --help lists the subcommands; " };
+        Some(format!("{lists}to continue a text: gpt2 generate {}", quoted(&words)))
     };
     error.remove(ContextKind::SuggestedSubcommand);
     with_tip(error, tip)
@@ -283,8 +285,7 @@ fn words<'a>(subcommand: &Command, texts: &[&'a str], place: usize) -> Vec<&'a s
 
 /// Words as one argument of a shell.
 fn quoted(words: &[&str]) -> String {
-    let text = words.join(" ");
-    if text.contains('"') { format!("'{text}'") } else { format!("\"{text}\"") }
+    retyped::quoted(&words.join(" "))
 }
 
 /// A flag without a subcommand.

@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::Result;
 use gpt2::compression::Codec;
 use gpt2::compression::format::{Header, Reader};
-use gpt2::model::WeightType;
 use gpt2::{Error, source};
 
 use super::coding::{self, Direction, Input, Job};
@@ -20,7 +19,7 @@ pub fn run(args: &DecompressArgs, verbosity: Verbosity) -> Result<()> {
     let model = model(&args.model, &header, &path)?;
     let (opened, pipeline) = coding::model(&model, verbosity).map_err(|fault| match fault.downcast() {
         // The cache has not all of what the file names.
-        Ok(Error::Hub(fault) | Error::Source(fault)) if args.model.given().is_none() => {
+        Ok(Error::Hub(fault) | Error::NotFound(fault) | Error::Source(fault)) if args.model.model.is_none() => {
             Error::Source(format!("{fault}, or give the model with --model NAME")).into()
         }
         Ok(fault) => fault.into(),
@@ -38,15 +37,13 @@ pub fn run(args: &DecompressArgs, verbosity: Verbosity) -> Result<()> {
 fn model(args: &ModelArgs, header: &Header, path: &Path) -> Result<ModelArgs> {
     let is_given = args.dtype.is_some() || args.quantize.is_some();
     let (name, fault) = (&header.name, |problem: String| Error::format(path, problem));
-    let (dtype, quantize) = match header.weights() {
-        _ if is_given => (args.dtype, args.quantize),
-        Some(WeightType::Stored) => (None, None),
-        Some(WeightType::Float(float)) => (Some(float), None),
-        Some(WeightType::Quantized(kind)) => (None, Some(kind)),
+    let weights = match header.weights() {
+        _ if is_given => args.weights(),
+        Some(weights) => weights,
         None => return Err(fault(format!("made with weights of an unknown type, {:?}", header.weights)).into()),
     };
-    let args = ModelArgs { dtype, quantize, ..args.clone() };
-    if args.given().is_some() {
+    let args = args.clone().with_weights(weights);
+    if args.model.is_some() {
         return Ok(args);
     }
     if name == "demo" {

@@ -24,6 +24,7 @@ mod token;
 mod tokenize;
 mod topk;
 mod trace;
+mod welcome;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -34,6 +35,7 @@ use signal_hook::flag::register_conditional_shutdown;
 
 pub use self::rows::RowsFailed;
 pub use self::stop::Terminated;
+pub use self::welcome::run as welcome;
 use crate::cli::{Cli, Command, TextArgs, completions};
 use crate::output::{Stdout, say};
 

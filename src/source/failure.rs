@@ -123,10 +123,12 @@ impl Target {
                     "the hub{via} denies access to `{id}` ({status}): if the name is right, it is private or gated; accept its terms at {page}/{id} if there are any, and {secret}"
                 )
             }
-            StatusCode::NOT_FOUND => format!(
-                "`{id}` with revision `{revision}` is not found on the hub {}: check the name and the revision",
-                endpoint.shown
-            ),
+            StatusCode::NOT_FOUND => {
+                return Failure::Refused(Error::NotFound(format!(
+                    "`{id}` with revision `{revision}` is not found on the hub {}: check the name and the revision",
+                    endpoint.shown
+                )));
+            }
             status
                 if status.is_server_error()
                     || status == StatusCode::REQUEST_TIMEOUT

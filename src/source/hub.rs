@@ -37,7 +37,7 @@ pub(super) fn open(id: &str, options: &SourceOptions<'_>, tokenizer: TokenizerCh
                 "`{id}` (revision {revision}) is not in the cache {} and cannot be fetched offline: go online once",
                 cache.root.display()
             ))),
-            Err(Error::Source(missing)) => {
+            Err(Error::Source(missing) | Error::NotFound(missing)) => {
                 Err(Error::Source(format!("{missing}; it cannot be completed offline: go online once")))
             }
             Err(error) => Err(error),

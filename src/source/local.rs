@@ -136,13 +136,15 @@ fn without_weights(place: &dyn Place, has_config: bool) -> Result<Error> {
         let problem = format!("has {data}, but not the index (*.index) of that TensorFlow checkpoint");
         return Ok(Error::Source(format!("{described} {problem}")));
     }
-    Ok(Error::Source(match has_config {
-        true => format!(
+    Ok(match has_config {
+        true => Error::Source(format!(
             "{described} has no weights: looked for {}, *.gguf and other checkpoints",
             weights::NEEDS_CONFIG.join(", ")
-        ),
-        false => format!("{described} is not a model: looked for {CONFIG}, *.gguf and other checkpoints"),
-    }))
+        )),
+        false => {
+            Error::NotFound(format!("{described} is not a model: looked for {CONFIG}, *.gguf and other checkpoints"))
+        }
+    })
 }
 
 /// Weights for other programs.

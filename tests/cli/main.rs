@@ -17,6 +17,7 @@ mod embed;
 mod engines;
 #[cfg(feature = "hub")]
 mod fake_hub;
+mod first_steps;
 mod forms;
 mod generate;
 mod generation_config;

@@ -212,6 +212,7 @@ fn an_unknown_subcommand_comes_with_one_tip() {
         (&["list"], "-m takes demo, gpt2"),
         (&["encode", "Hi"], "gpt2 tokenize TEXT --format ids"),
         (&["decode", "464"], "gpt2 tokenize --decode IDS"),
+        (&["zzzz"], "gpt2 --help lists the subcommands; to continue a text: gpt2 generate \"zzzz\""),
         (&["Once upon a time"], "to continue a text: gpt2 generate \"Once upon a time\""),
         (&["Once", "upon", "a", "time", "-n", "3"], "to continue a text: gpt2 generate \"Once upon a time\""),
     ] {
@@ -219,8 +220,6 @@ fn an_unknown_subcommand_comes_with_one_tip() {
         assert_eq!(done.stderr().matches("tip:").count(), 1, "{}", done.stderr());
         assert!(!done.stderr().contains("convert"), "{}", done.stderr());
     }
-    let none = gpt2(&["zzzz"]).fails(2, &["unrecognized subcommand 'zzzz'"]);
-    assert!(!none.stderr().contains("tip:"), "{}", none.stderr());
 }
 
 #[test]

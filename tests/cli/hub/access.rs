@@ -104,7 +104,7 @@ fn a_proxy_whose_address_cannot_be_read_is_an_error() {
 #[test]
 fn offline_opens_no_connection() {
     let scene = Scene::with("base");
-    let in_vain = &["offline", ID, "cache", "--model demo"];
+    let in_vain = &["offline", ID, "cache", "gpt2 info -m demo"];
     scene.info(ID, &["--offline"]).fails(1, in_vain);
     for value in ["1", "ON", "yes", "True"] {
         scene.info(ID, &[]).env("HF_HUB_OFFLINE", value).fails(1, in_vain);

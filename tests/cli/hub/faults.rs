@@ -13,7 +13,7 @@ fn an_unreachable_hub_is_reported_in_one_line_with_advice() {
     let done = scene
         .info(ID, &[])
         .env("HF_ENDPOINT", format!("http://{port}"))
-        .fails(1, &["cannot reach the hub", &port.to_string(), "refused", "--model demo", "local folder"]);
+        .fails(1, &["cannot reach the hub", &port.to_string(), "refused", "name a folder", "gpt2 info -m demo"]);
     assert_eq!(done.stderr().trim_end().lines().count(), 1, "{}", done.stderr());
     assert!(start.elapsed() < Duration::from_secs(60));
     scene.info(ID, &[]).env("HF_ENDPOINT", "http://hub.invalid").fails(1, &["cannot reach the hub", "hub.invalid"]);
@@ -162,7 +162,7 @@ fn a_failing_hub_is_retried_after_a_pause() {
 
     let scene = Scene::with("base");
     scene.hub.fail(usize::MAX, "GET", "/api/models", Fault::Status(503));
-    scene.info(ID, &[]).fails(1, &["cannot reach the hub", "503", "--model demo"]);
+    scene.info(ID, &[]).fails(1, &["cannot reach the hub", "503", "gpt2 info -m demo"]);
     assert_eq!(scene.hub.take_requests().len(), 5);
 }
 

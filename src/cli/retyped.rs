@@ -1,0 +1,96 @@
+//! Command lines in messages, to be copied.
+
+use std::ffi::OsString;
+
+use clap::Command;
+use gpt2::printable;
+
+use super::unknown::{is_called, takes_value};
+use super::{arguments, command};
+
+/// The flags that say which model it is, and what goes with it, by their ids.
+const ABOUT_MODEL: [&str; 8] =
+    ["model", "revision", "config", "n_head", "adapter", "tokenizer", "offline", "assistant_model"];
+
+/// The most characters of a command in a message.
+const LONGEST: usize = 120;
+
+/// The command line that was given, with another model: `gpt2 generate -m demo "Once upon a time" -n 20`. What would be
+/// long, or cannot be typed, is left out: `gpt2 generate -m demo ...`.
+pub fn with_model(given: Vec<OsString>, model: &str) -> String {
+    let command = command();
+    let given = arguments::arranged(given, &command);
+    let name = given.get(1).and_then(|name| name.to_str()).unwrap_or_default();
+    let start = format!("gpt2 {name} -m {model}");
+    let rest = command.find_subcommand(name).and_then(|subcommand| rest(subcommand, given.get(2..)?));
+    let whole = rest.map(|rest| rest.into_iter().fold(start.clone(), |line, argument| line + " " + &argument));
+    whole.filter(|line| line.chars().count() <= LONGEST).unwrap_or_else(|| start + " ...")
+}
+
+/// The arguments without those about the model; `None` if one cannot be typed.
+fn rest(subcommand: &Command, arguments: &[OsString]) -> Option<Vec<String>> {
+    let mut rest = vec![];
+    let mut arguments = arguments.iter();
+    let mut is_flag = true;
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_str().filter(|text| printable::line(text) == *text)?;
+        is_flag &= text != "--";
+        let flag = match text.strip_prefix("--") {
+            Some(_) => text.split('=').next()?,
+            None => &text[..text.char_indices().nth(2).map_or(text.len(), |(end, _)| end)],
+        };
+        let is_about_model = is_flag
+            && text.starts_with('-')
+            && subcommand
+                .get_arguments()
+                .any(|argument| is_called(argument, flag) && ABOUT_MODEL.contains(&argument.get_id().as_str()));
+        let value = if is_flag && takes_value(subcommand, text) { arguments.next() } else { None };
+        if is_about_model {
+            continue;
+        }
+        rest.push(word(text));
+        if let Some(value) = value {
+            rest.push(word(value.to_str().filter(|text| printable::line(text) == *text)?));
+        }
+    }
+    Some(rest)
+}
+
+/// An argument as a shell takes it: quoted if need be.
+fn word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) { text.to_owned() } else { quoted(text) }
+}
+
+/// Text as one argument of a shell.
+pub fn quoted(text: &str) -> String {
+    match text.contains(['"', '$', '`', '\\', '!']) {
+        false => format!("\"{text}\""),
+        true => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_comes_back_with_another_model() {
+        for (given, shown) in [
+            (&["generate", "Once upon"][..], "gpt2 generate -m demo \"Once upon\""),
+            (&["generate"], "gpt2 generate -m demo"),
+            (&["-m", "gpt2", "topk", "Once", "-k", "3"], "gpt2 topk -m demo Once -k 3"),
+            (&["topk", "-mgpt2", "Once", "--model=x"], "gpt2 topk -m demo Once"),
+            (&["score", "--offline", "--revision", "v1", "a b", "--bos"], "gpt2 score -m demo \"a b\" --bos"),
+            (&["score", "--prompt", "-m", "--context", "x"], "gpt2 score -m demo --prompt -m --context x"),
+            (&["generate", "--", "-m"], "gpt2 generate -m demo -- -m"),
+            (&["generate", "It's $5"], r"gpt2 generate -m demo 'It'\''s $5'"),
+            (&["generate", "-n", "3", ""], "gpt2 generate -m demo -n 3 \"\""),
+            (&["generate", "two\nlines"], "gpt2 generate -m demo ..."),
+            (&["generate", &"word ".repeat(40)], "gpt2 generate -m demo ..."),
+        ] {
+            let given = ["gpt2"].iter().chain(given).map(OsString::from).collect();
+            assert_eq!(with_model(given, "demo"), shown);
+        }
+    }
+}

@@ -178,7 +178,7 @@ fn open_metal() -> Result<Device, String> {
 }
 
 fn not_compiled_in(name: &str) -> Error {
-    let problem = format!("this program was built without it; rebuild with `cargo install --path . --features {name}`");
+    let problem = format!("this program was built without it; rebuild with `cargo install gpt2-cli --features {name}`");
     Error::Device { device: name.to_owned(), problem }
 }
 

@@ -31,6 +31,8 @@
 // Tests compare with the platform's mathematics.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 #![deny(missing_docs)]
+// docs.rs says which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod analysis;
 pub mod base;

@@ -14,6 +14,9 @@ use super::command;
 /// The environment variable with which a shell's script asks for completions; its value is the shell.
 const VARIABLE: &str = "GPT2_COMPLETE";
 
+/// From a file `_gpt2` in its `fpath`, zsh runs the script when it is first asked to complete, and expects completions.
+const COMPLETE_AT_ONCE: &str = "if [[ ${funcstack[1]} == _gpt2 ]]; then\n    _clap_dynamic_completer_gpt2 \"$@\"\nfi\n";
+
 /// Answers a shell and returns true, if that is who asks.
 ///
 /// # Errors
@@ -36,6 +39,9 @@ pub fn script(shell: clap_complete::Shell) -> std::io::Result<Vec<u8>> {
     let program = path.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_else(|| "gpt2".to_owned());
     if let Some(completer) = Shells::builtins().completer(&shell.to_string()) {
         completer.write_registration(VARIABLE, "gpt2", "gpt2", &program, &mut script)?;
+    }
+    if shell == clap_complete::Shell::Zsh {
+        script.extend(COMPLETE_AT_ONCE.as_bytes());
     }
     Ok(script)
 }

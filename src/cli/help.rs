@@ -202,7 +202,8 @@ mod tests {
             let subcommand = command.find_subcommand(name).unwrap_or_else(|| panic!("gpt2 {name}"));
             assert!(subcommand.get_arguments().any(|argument| argument.get_id() == flag), "{flag} of gpt2 {name}");
         }
-        let named = |name: &str| NEEDED.iter().any(|(other, _)| *other == name) || name == "completions";
+        let named =
+            |name: &str| NEEDED.iter().any(|(other, _)| *other == name) || ["completions", "man"].contains(&name);
         assert!(command.get_subcommands().all(|subcommand| named(subcommand.get_name())));
     }
 }

@@ -17,6 +17,7 @@ mod help;
 mod info;
 mod inside;
 mod interventions;
+pub mod man;
 mod model;
 mod number;
 mod parse;
@@ -35,7 +36,9 @@ mod trace;
 mod unknown;
 mod version;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub use bench::BenchArgs;
 pub use compress::{CompressArgs, DecompressArgs};
@@ -181,6 +184,17 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write man pages into a folder
+    ///
+    /// One page for the program and one for each subcommand.
+    #[command(after_help = "Examples:
+  gpt2 man ~/.local/share/man/man1    # then: man gpt2-generate
+  gpt2 man . && man ./gpt2-topk.1")]
+    Man {
+        /// The folder
+        #[arg(value_hint = ValueHint::DirPath)]
+        folder: PathBuf,
+    },
 }
 
 impl Command {
@@ -202,6 +216,7 @@ impl Command {
             Self::Decompress(_) => "decompress",
             Self::Bench(_) => "bench",
             Self::Completions { .. } => "completions",
+            Self::Man { .. } => "man",
         }
     }
 }

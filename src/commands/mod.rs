@@ -11,6 +11,7 @@ mod generate;
 mod info;
 mod interventions;
 mod load;
+mod man;
 mod patch;
 mod progress;
 mod rows;
@@ -84,6 +85,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Decompress(args) => decompress::run(&args, verbosity),
         Command::Bench(args) => bench::run(&args, verbosity),
         Command::Completions { shell } => Stdout::lock().text(&completions::script(shell)?),
+        Command::Man { folder } => man::run(&folder, verbosity),
     }
 }
 
@@ -104,7 +106,8 @@ fn text_of(command: &Command) -> Option<&TextArgs> {
         | Command::Compress(_)
         | Command::Decompress(_)
         | Command::Bench(_)
-        | Command::Completions { .. } => None,
+        | Command::Completions { .. }
+        | Command::Man { .. } => None,
     }
 }
 

@@ -62,7 +62,7 @@ impl Run {
 }
 
 /// Tools that some tests need and not every machine has.
-const TOOLS: [&str; 4] = ["browser", "curl", "jq", "strace"];
+const TOOLS: [&str; 5] = ["browser", "curl", "groff", "jq", "strace"];
 
 /// Returns the tool if it was found. Otherwise the test must return, which counts as skipped and is reported on stderr,
 /// bypassing libtest's capture. `GPT2_TEST_REQUIRE`, a comma-separated list of [`TOOLS`] or `all`, makes it a failure.

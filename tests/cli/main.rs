@@ -34,6 +34,7 @@ mod interventions;
 mod json_page;
 #[cfg(target_os = "linux")]
 mod links;
+mod man;
 mod memory;
 mod newcomer;
 mod odd_decoding;

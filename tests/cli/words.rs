@@ -9,7 +9,7 @@ const SUBCOMMANDS: [&str; 8] = ["generate", "tokenize", "topk", "score", "trace"
 /// On a terminal of 80 columns and no more than 40 lines, and with everything on `--help`.
 #[test]
 fn the_short_help_fits_a_screen() {
-    for subcommand in SUBCOMMANDS.into_iter().chain(["completions"]) {
+    for subcommand in SUBCOMMANDS.into_iter().chain(["completions", "man"]) {
         let help = |flag: &str| gpt2(&[subcommand, flag]).env("COLUMNS", "80").succeeds().stdout();
         let (short, long) = (help("-h"), help("--help"));
         assert!((6..=40).contains(&short.lines().count()), "{} lines:\n{short}", short.lines().count());
@@ -23,7 +23,7 @@ fn the_short_help_fits_a_screen() {
             let last = headings.iter().rev().find(|heading| **heading != "Examples:");
             assert_eq!(last, Some(&"Global:"), "global flags come last: {headings:?}");
         }
-        if subcommand != "completions" {
+        if SUBCOMMANDS.contains(&subcommand) {
             assert!(short.contains(&format!("All flags: gpt2 {subcommand} --help")), "{short}");
         }
     }
@@ -257,6 +257,9 @@ fn completions_know_models_devices_and_types() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         assert!(gpt2(&["completions", shell]).succeeds().stdout().contains("GPT2_COMPLETE"), "{shell}");
     }
+    // From a file of its `fpath`, zsh runs the script when it is first asked for completions.
+    let script = gpt2(&["completions", "zsh"]).succeeds().stdout();
+    assert!(script.ends_with("_gpt2 ]]; then\n    _clap_dynamic_completer_gpt2 \"$@\"\nfi\n"), "{script}");
 }
 
 /// Each record says what it was made with.

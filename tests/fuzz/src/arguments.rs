@@ -117,6 +117,7 @@ const BASES: [&str; 26] = [
     "convert --model model --to f16 out.gguf",
     "bench --model model --prompt-tokens 2 -n 2 --repeat 1",
     "completions bash",
+    "man .",
 ];
 
 pub fn command_line(rng: &mut Rng) -> Case {

@@ -1,0 +1,26 @@
+//! `gpt2 man`: writes the man pages.
+
+use std::io::Write;
+use std::path::Path;
+
+use gpt2::{Error, files};
+
+use crate::cli::{Verbosity, man};
+use crate::output::say_written;
+
+pub fn run(folder: &Path, verbosity: Verbosity) -> anyhow::Result<()> {
+    // Of a folder that is not there, the name may be a slip: `gpt2 man generate` asks for a page to read.
+    if !folder.is_dir() {
+        let shown = gpt2::printable::path(folder);
+        anyhow::bail!("{shown} is not a folder: gpt2 man writes the pages into one that exists");
+    }
+    let pages = man::pages()?;
+    for page in &pages {
+        let path = folder.join(&page.file);
+        files::atomically(&path, |file| file.write_all(page.text.as_bytes()).map_err(Error::io("write", &path)))?;
+    }
+    if !verbosity.quiet {
+        say_written(folder, format_args!("{} man pages", pages.len()));
+    }
+    Ok(())
+}

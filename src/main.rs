@@ -7,7 +7,6 @@ mod cli;
 mod commands;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod heap;
-#[cfg(unix)]
 mod last_words;
 mod output;
 
@@ -19,7 +18,6 @@ use std::sync::Arc;
 use cli::{Settings, advice};
 use commands::{Interrupted, RowsFailed, Terminated};
 
-#[cfg(unix)]
 #[global_allocator]
 static ALLOCATOR: last_words::Allocator = last_words::Allocator;
 
@@ -27,7 +25,7 @@ fn main() -> ExitCode {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     heap::spare_memory();
     #[cfg(unix)]
-    last_words::of_mapped_files();
+    last_words::report_cut_files();
     #[cfg(unix)]
     report_full_files();
     panic::set_hook(Box::new(|fault| output::say_error(&[fault_line(fault)])));
@@ -90,7 +88,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
         false => output::check_stdout().and_then(|()| error.print()),
     };
     match printed {
-        Err(failed) if !error.use_stderr() && failed.kind() != std::io::ErrorKind::BrokenPipe => {
+        Err(failed) if !error.use_stderr() && !output::is_closed_pipe(&failed) => {
             output::say_error(&[format!("cannot write to stdout: {failed}")]);
             ExitCode::FAILURE
         }

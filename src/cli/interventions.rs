@@ -95,8 +95,8 @@ fn with_layer(text: &str) -> Result<(&str, Option<usize>), String> {
 
 /// Whether the end of a value is no part of a file's name.
 fn is_meant_as_number(end: &str) -> bool {
-    end.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) && !end.contains('/')
-        || !end.contains(['/', '.'])
+    end.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) && !end.contains(['/', '\\'])
+        || !end.contains(['/', '\\', '.'])
 }
 
 #[cfg(test)]
@@ -119,6 +119,7 @@ mod tests {
             ("me@home/v.gguf", "me@home/v.gguf", None, 1.0),
             ("a*b/v.gguf@2*0", "a*b/v.gguf", Some(2), 0.0),
             ("vectors@2/v", "vectors@2/v", None, 1.0),
+            ("C:\\vectors@2\\v", "C:\\vectors@2\\v", None, 1.0),
         ] {
             assert_eq!(file(text), (name.to_owned(), layer, scale), "{text}");
         }

@@ -1,7 +1,7 @@
 //! What `gpt2 compress` and `gpt2 decompress` have in common: bytes from a file or stdin, to a file or stdout, and a
 //! report.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata};
 use std::io::{BufReader, IsTerminal, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -27,10 +27,8 @@ pub struct Input {
     pub from: Box<dyn Read>,
     /// Its name in messages.
     pub path: PathBuf,
-    /// How many there are, if that is known.
-    len: Option<u64>,
-    /// Who may read them.
-    permissions: Option<Permissions>,
+    /// What the system knows of their file: how many there are, who may read them.
+    file: Option<Metadata>,
 }
 
 impl Input {
@@ -53,9 +51,8 @@ impl Input {
         if let Some(path) = file.filter(|file| !is_stdin(file)) {
             let open = File::open(path).map_err(Error::io("read", path))?;
             gpt2::files::protect(&open);
-            let metadata = open.metadata().ok().filter(std::fs::Metadata::is_file);
-            let (len, permissions) = metadata.map(|metadata| (metadata.len(), metadata.permissions())).unzip();
-            return Ok(Self { from: Box::new(BufReader::new(open)), path: path.to_owned(), len, permissions });
+            let file = open.metadata().ok().filter(Metadata::is_file);
+            return Ok(Self { from: Box::new(BufReader::new(open)), path: path.to_owned(), file });
         }
         let path = PathBuf::from("stdin");
         check_stdin().map_err(Error::io("read", &path))?;
@@ -63,16 +60,16 @@ impl Input {
         if file.is_none() && stdin.is_terminal() {
             return Err(Error::Usage("no file: give one, or bytes on stdin".into()).into());
         }
-        Ok(Self { from: Box::new(stdin), path, len: None, permissions: None })
+        Ok(Self { from: Box::new(stdin), path, file: None })
     }
 
-    /// Lets nobody read an output who may not read the input, where the file system knows such choices.
-    fn restrict(&self, output: &File) {
-        #[cfg(unix)]
-        if let (Some(input), Ok(created)) = (&self.permissions, output.metadata()) {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = created.permissions().mode() & input.mode();
-            let _ = output.set_permissions(Permissions::from_mode(mode));
+    /// Lets nobody read an output who may not read the input, where a file's permissions say so.
+    #[cfg(unix)]
+    fn restrict(&self, output: &std::fs::File) {
+        use std::os::unix::fs::PermissionsExt;
+        if let (Some(input), Ok(created)) = (&self.file, output.metadata()) {
+            let mode = created.permissions().mode() & input.permissions().mode();
+            let _ = output.set_permissions(PermissionsExt::from_mode(mode));
         }
     }
 }
@@ -128,7 +125,8 @@ impl Job<'_> {
         // Where the text itself appears, a bar would be drawn over it, and a report would follow it on its last line.
         let is_shown = is_terminal(output);
         let is_quiet = verbosity.quiet || is_shown;
-        let bar = progress::bytes(input.len.unwrap_or_default(), is_quiet || input.len.is_none())?;
+        let len = input.file.as_ref().map(Metadata::len);
+        let bar = progress::bytes(len.unwrap_or_default(), is_quiet || len.is_none())?;
         let mut progress = |bytes: u64| {
             bar.set_position(bytes);
             if interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -138,8 +136,10 @@ impl Job<'_> {
         let written: Result<()> = match output {
             Some(path) => {
                 // A file that is there keeps its own.
+                #[cfg(unix)]
                 let is_new = std::fs::metadata(path).is_err();
                 let written = gpt2::files::atomically(path, |out| {
+                    #[cfg(unix)]
                     if is_new {
                         input.restrict(out.get_ref());
                     }

@@ -31,8 +31,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use gpt2::{Error, memory};
-use signal_hook::consts::SIGINT;
-use signal_hook::flag::register_conditional_shutdown;
 
 pub use self::rows::RowsFailed;
 pub use self::stop::Terminated;
@@ -53,10 +51,25 @@ impl Interrupted {
 /// A flag set by Ctrl-C: the current step is finished, then generation ends. A second Ctrl-C ends the program at once.
 pub fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
-    // Handlers run in the order of registration. The first does nothing until the second has set the flag; from then on it
-    // ends the process directly from the signal handler, where little else is safe to do.
-    register_conditional_shutdown(SIGINT, Interrupted::EXIT_CODE.into(), Arc::clone(&flag))?;
-    signal_hook::flag::register(SIGINT, Arc::clone(&flag))?;
+    #[cfg(unix)]
+    {
+        use signal_hook::consts::SIGINT;
+        use signal_hook::flag::{register, register_conditional_shutdown};
+        // Handlers run in the order of registration. The first does nothing until the second has set the flag; from then on
+        // it ends the process directly from the signal handler, where little else is safe to do.
+        register_conditional_shutdown(SIGINT, Interrupted::EXIT_CODE.into(), Arc::clone(&flag))?;
+        register(SIGINT, Arc::clone(&flag))?;
+    }
+    // Windows has no signals; those of its C library, which signal-hook takes, differ between its versions.
+    #[cfg(windows)]
+    ctrlc::set_handler({
+        let flag = Arc::clone(&flag);
+        move || {
+            if flag.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                std::process::exit(Interrupted::EXIT_CODE.into());
+            }
+        }
+    })?;
     Ok(flag)
 }
 

@@ -1,11 +1,11 @@
 //! Writes files that appear whole or not at all.
 
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::error::{Error, Result};
 
@@ -25,7 +25,7 @@ pub fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> Resul
         fill(&mut writer)?;
         return writer.flush().map_err(Error::io("write", path));
     }
-    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(&target);
     remove_abandoned(folder);
     let temporary = Temporary::create(folder).map_err(Error::io("create", path))?;
     let mut writer = BufWriter::with_capacity(1 << 20, temporary.file());
@@ -37,7 +37,7 @@ pub fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> Resul
         let _ = temporary.file().set_permissions(replaced.permissions());
     }
     temporary.file().sync_all().map_err(Error::io("write", path))?;
-    temporary.persist(folder, &target).map_err(Error::io("write", path))
+    temporary.persist(&target).map_err(Error::io("write", path))
 }
 
 /// Removes the file that [`atomically`] would replace, if there is one; a link stays.
@@ -50,6 +50,11 @@ pub fn remove(path: &Path) -> Result<()> {
         return Ok(());
     }
     std::fs::remove_file(&target).map_err(Error::io("write", path))
+}
+
+/// The folder in which a file of this path lies.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Where a path leads by links, the last of which may lead nowhere; one of [this process's](is_of_this_process) is not
@@ -102,12 +107,8 @@ impl Temporary {
                 return Ok(Self::Unnamed(file.into()));
             }
         }
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1);
-        if let Some(permissions) = default_permissions() {
-            builder.permissions(permissions);
-        }
-        let file = builder.tempfile_in(folder).map_err(without_path)?;
+        // Not `tempfile_in`, whose file would be its owner's alone, and on Windows marked as one not to be backed up.
+        let file = temporary_name(folder, |path| File::create_new(path))?;
         // Without a lock, another process may take a file that is written for an hour for an abandoned one.
         let _ = file.as_file().lock();
         Ok(Self::Named(file))
@@ -122,7 +123,7 @@ impl Temporary {
     }
 
     /// Gives the file its name, in place of a file that has it.
-    fn persist(self, folder: &Path, path: &Path) -> io::Result<()> {
+    fn persist(self, path: &Path) -> io::Result<()> {
         match self {
             #[cfg(target_os = "linux")]
             Self::Unnamed(file) => {
@@ -132,20 +133,29 @@ impl Temporary {
                 let link = |name: &Path| Ok(linkat(CWD, &opened, CWD, name, AtFlags::SYMLINK_FOLLOW)?);
                 match link(path) {
                     Err(error) if io::Error::kind(&error) == io::ErrorKind::AlreadyExists => {
-                        let mut builder = tempfile::Builder::new();
-                        let named = builder
-                            .prefix(TEMPORARY.0)
-                            .suffix(TEMPORARY.1)
-                            .make_in(folder, link)
-                            .map_err(without_path)?;
-                        named.persist(path).map(|_| ()).map_err(|error| without_path(error.error))
+                        rename(temporary_name(folder_of(path), link)?.into_temp_path(), path)
                     }
                     linked => linked,
                 }
             }
-            Self::Named(file) => file.persist(path).map(|_| ()).map_err(|error| without_path(error.error)),
+            Self::Named(file) => {
+                let (_locked, temporary) = file.into_parts();
+                rename(temporary, path)
+            }
         }
     }
+}
+
+/// Makes a file with a name that no other has, in this folder.
+fn temporary_name<F>(folder: &Path, make: impl FnMut(&Path) -> io::Result<F>) -> io::Result<NamedTempFile<F>> {
+    tempfile::Builder::new().prefix(TEMPORARY.0).suffix(TEMPORARY.1).make_in(folder, make).map_err(without_path)
+}
+
+/// Gives a file its final name. Unlike `TempPath::persist`, it also replaces one that is open, on Windows too.
+fn rename(mut temporary: TempPath, path: &Path) -> io::Result<()> {
+    std::fs::rename(&temporary, path)?;
+    temporary.disable_cleanup(true);
+    Ok(())
 }
 
 /// An error without the name of a temporary file, which means nothing to the user.
@@ -174,14 +184,6 @@ fn remove_abandoned(folder: &Path) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
-}
-
-/// The default permissions of a new file; a temporary file is only accessible to its owner.
-fn default_permissions() -> Option<Permissions> {
-    #[cfg(unix)]
-    return Some(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    #[cfg(not(unix))]
-    None
 }
 
 #[cfg(test)]

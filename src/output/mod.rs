@@ -208,7 +208,15 @@ pub fn is_terminal(output: Option<&Path>) -> bool {
 }
 
 fn mark(error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), StdoutError(error))
+    let kind = if is_closed_pipe(&error) { io::ErrorKind::BrokenPipe } else { error.kind() };
+    io::Error::new(kind, StdoutError(error))
+}
+
+/// Whether the reader of a pipe is gone.
+pub fn is_closed_pipe(error: &io::Error) -> bool {
+    /// How Windows may say it of a pipe that has a name, as those of some shells have.
+    const ERROR_PIPE_NOT_CONNECTED: i32 = 233;
+    error.kind() == io::ErrorKind::BrokenPipe || cfg!(windows) && error.raw_os_error() == Some(ERROR_PIPE_NOT_CONNECTED)
 }
 
 /// Writes a file, which appears only once it is complete.

@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -141,6 +141,7 @@ impl<'a> Hub<'a> {
             file.set_len(0).map_err(cannot_write)?;
             have = 0;
         }
+        file.seek(SeekFrom::Start(have)).map_err(cannot_write)?;
         if size == Some(have) {
             return file.sync_all().map(|()| false).map_err(cannot_write);
         }
@@ -292,7 +293,7 @@ fn is_plain(name: &str) -> bool {
     /// Bytes of a name, and of a path, on common file systems.
     const LONGEST: (usize, usize) = (255, 1024);
     let part = |part: &str| !matches!(part, "" | "." | "..") && part.len() <= LONGEST.0;
-    name.len() <= LONGEST.1 && !name.contains(['\\', '\0']) && name.split('/').all(part)
+    name.len() <= LONGEST.1 && !name.contains(['\\', ':', '\0']) && name.split('/').all(part)
 }
 
 /// The async runtime for requests. It is kept until the program ends, since dropping it would wait for a name server

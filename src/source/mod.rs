@@ -259,7 +259,11 @@ fn origin(model: &str) -> Result<Origin> {
     } else if let Some(index) = Some(PathBuf::from(format!("{model}.index"))).filter(|index| index.is_file()) {
         // TensorFlow names a checkpoint by what its files' names begin with.
         Ok(Origin::File(index))
-    } else if weights::has_extension_of_weights(model) || model.starts_with(['/', '.', '~', '\\']) {
+    } else if weights::has_extension_of_weights(model)
+        || path.has_root()
+        || model.starts_with(['.', '~'])
+        || model.contains('\\')
+    {
         Err(Error::NotFound(format!("`{model}`: no such folder or file")))
     } else if is_hub_id(model) {
         Ok(Origin::Hub(model.to_owned()))
@@ -327,6 +331,8 @@ mod tests {
             ("/nothing/at/all", &["no such"]),
             ("~/model", &["no such"]),
             ("model.gguf", &["no such", "model.gguf"]),
+            ("C:\\models\\small", &["no such"]),
+            ("models\\small", &["no such"]),
             ("a/b/c", &["a/b/c", "owner/name", "gpt2-medium", "demo"]),
             ("a/b c", &["owner/name"]),
             ("a/..", &["owner/name"]),

@@ -80,8 +80,8 @@ impl Cache {
         }
     }
 
-    /// Opens the file at `path` in the cache to append to it. Anything but a regular file of one name is replaced: what
-    /// is written must not go elsewhere.
+    /// Opens the file at `path` in the cache to write to it. Anything but a regular file of one name is replaced: what is
+    /// written must not go elsewhere.
     pub(super) fn open_own(&self, path: &Path) -> Result<File> {
         self.create_parent(path)?;
         let open = || {
@@ -89,7 +89,8 @@ impl Cache {
                 std::fs::remove_file(path)?;
             }
             let mut options = File::options();
-            options.create(true).append(true);
+            // To append would be too little for Windows, where such a file cannot be locked or cut.
+            options.create(true).truncate(false).write(true);
             // A link may have come in between.
             #[cfg(target_os = "linux")]
             std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NOFOLLOW.bits() as i32);
@@ -159,20 +160,19 @@ fn is_own(found: &Metadata) -> bool {
 
 /// What the file `name` of a commit links to.
 fn link_target(name: &str, etag: &str) -> PathBuf {
-    let up = "../".repeat(name.split('/').count() + 1);
-    format!("{up}blobs/{etag}").into()
+    // Not joined by slashes, which Windows does not follow in links.
+    let up = name.split('/').map(|_| Path::new(".."));
+    [Path::new("..")].into_iter().chain(up).chain([Path::new("blobs"), Path::new(etag)]).collect()
 }
 
-#[cfg(unix)]
 fn symlink_or_copy(target: &Path, blob: &Path, path: &Path) -> io::Result<()> {
-    match std::os::unix::fs::symlink(target, path) {
-        // Some file systems have no links.
+    #[cfg(unix)]
+    use std::os::unix::fs::symlink;
+    #[cfg(windows)]
+    use std::os::windows::fs::symlink_file as symlink;
+    match symlink(target, path) {
+        // Some file systems have no links, and Windows may not allow them.
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => std::fs::copy(blob, path).map(drop),
         outcome => outcome,
     }
-}
-
-#[cfg(not(unix))]
-fn symlink_or_copy(_: &Path, blob: &Path, path: &Path) -> io::Result<()> {
-    std::fs::copy(blob, path).map(drop)
 }

@@ -111,7 +111,6 @@ fn rows_complete_the_flags() {
 }
 
 /// A real kill in the middle, an incomplete line, then a second run: every row is there once, unaffected by the kill.
-#[cfg(unix)]
 #[test]
 fn a_killed_run_resumes() {
     let folder = tempfile::tempdir().unwrap();

@@ -22,9 +22,15 @@ pub struct Run {
     stdin: Vec<u8>,
 }
 
+/// The binary that was built with the tests, or what `GPT2_TEST_BINARY` names instead: one of a release, or a script that
+/// has an emulator run one. Its name is `gpt2`, since shells look for that.
+fn binary() -> PathBuf {
+    std::env::var_os("GPT2_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_gpt2").into(), PathBuf::from)
+}
+
 /// The binary with these arguments.
 pub fn gpt2<S: AsRef<OsStr>>(arguments: &[S]) -> Run {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gpt2"));
+    let mut command = Command::new(binary());
     command.args(arguments);
     Run::clean(command)
 }
@@ -33,9 +39,10 @@ pub fn gpt2<S: AsRef<OsStr>>(arguments: &[S]) -> Run {
 #[cfg(unix)]
 pub fn shell(line: &str, folder: &Path) -> Run {
     let mut command = Command::new("sh");
-    let binary = Path::new(env!("CARGO_BIN_EXE_gpt2")).parent().expect("the binary is in a folder");
+    let binary = binary();
+    let folder_of_binary = binary.parent().expect("the binary is in a folder");
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths([binary.to_owned()].into_iter().chain(std::env::split_paths(&path)));
+    let path = std::env::join_paths([folder_of_binary.to_owned()].into_iter().chain(std::env::split_paths(&path)));
     command.args(["-c", line]).current_dir(folder).env("PATH", path.expect("a list of folders"));
     Run::clean(command)
 }

@@ -157,6 +157,7 @@ fn what_was_changed_is_a_part_of_its_own() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn the_map_fits_the_terminal() {
     use unicode_width::UnicodeWidthStr;

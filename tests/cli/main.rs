@@ -1,6 +1,7 @@
 //! The built binary: stdout, stderr, exit code, files.
 
 #![allow(clippy::disallowed_methods, reason = "tests compare with the platform's mathematics")]
+#![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports, reason = "some tests are for Linux alone"))]
 
 mod assisted;
 mod batch;
@@ -35,6 +36,7 @@ mod json_page;
 #[cfg(target_os = "linux")]
 mod links;
 mod man;
+#[cfg(target_os = "linux")]
 mod memory;
 mod newcomer;
 mod odd_decoding;
@@ -49,7 +51,7 @@ mod rows;
 mod saved;
 mod score;
 mod score_more;
-#[cfg(all(unix, feature = "serve"))]
+#[cfg(feature = "serve")]
 mod serve;
 mod settings;
 mod streams;

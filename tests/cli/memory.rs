@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use crate::harness::gpt2;
 
 /// GPT-2's tensors.
-#[cfg(target_os = "linux")]
 fn shapes(vocabulary: usize, positions: usize, c: usize, layers: usize) -> Vec<(String, Vec<usize>)> {
     let mut tensors =
         vec![("wte.weight".to_owned(), vec![vocabulary, c]), ("wpe.weight".to_owned(), vec![positions, c])];
@@ -36,7 +35,6 @@ fn shapes(vocabulary: usize, positions: usize, c: usize, layers: usize) -> Vec<(
 }
 
 /// The header of a safetensors file of these f32 tensors, and the bytes that they take.
-#[cfg(target_os = "linux")]
 fn header(tensors: &[(String, Vec<usize>)]) -> (String, u64) {
     let mut end = 0u64;
     let mut header = serde_json::Map::new();
@@ -49,7 +47,6 @@ fn header(tensors: &[(String, Vec<usize>)]) -> (String, u64) {
 }
 
 /// Writes a safetensors file whose numbers are zeros that take no room on the disk; returns its size.
-#[cfg(target_os = "linux")]
 fn write_holes(path: &Path, (header, bytes): &(String, u64)) -> u64 {
     let mut file = File::create(path).unwrap();
     file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
@@ -61,7 +58,6 @@ fn write_holes(path: &Path, (header, bytes): &(String, u64)) -> u64 {
 }
 
 /// A checkpoint with a valid header and 700 GB of holes.
-#[cfg(target_os = "linux")]
 #[test]
 fn a_model_too_large_for_any_memory_is_refused_before_it_is_loaded() {
     let (c, layers, vocabulary, positions) = (12288, 96, 50257, 2048);
@@ -81,7 +77,6 @@ fn a_model_too_large_for_any_memory_is_refused_before_it_is_loaded() {
 }
 
 /// The address space has room for the file, but not for a copy of its weights.
-#[cfg(target_os = "linux")]
 #[test]
 fn a_limit_on_the_address_space_is_respected() {
     let run = |kilobytes: u64, dtype: &str| {
@@ -99,7 +94,6 @@ fn a_limit_on_the_address_space_is_respected() {
 
 /// `info` predicts what `bench` measures. (Measured by hand: within 5% for each type of weights. The tolerance here leaves
 /// room for other page sizes.)
-#[cfg(target_os = "linux")]
 #[test]
 fn info_predicts_what_bench_measures() {
     for flags in [&[][..], &["--dtype", "bf16"], &["--quantize", "q8_0"]] {
@@ -116,7 +110,6 @@ fn info_predicts_what_bench_measures() {
 }
 
 /// The binary with these arguments, in so much address space.
-#[cfg(target_os = "linux")]
 fn limited(kilobytes: u64, arguments: &[&str]) -> Output {
     let run = gpt2(&[arguments, &["--threads", "1"]].concat()).into_command();
     let mut command = Command::new("sh");
@@ -125,7 +118,6 @@ fn limited(kilobytes: u64, arguments: &[&str]) -> Output {
 }
 
 /// The one line of an error, with exit code 1.
-#[cfg(target_os = "linux")]
 #[track_caller]
 fn refusal(output: &Output) -> String {
     let stderr = String::from_utf8(output.stderr.clone()).unwrap();
@@ -135,7 +127,6 @@ fn refusal(output: &Output) -> String {
     stderr
 }
 
-#[cfg(target_os = "linux")]
 #[test]
 fn what_never_fits_is_refused_and_what_is_advised_fits() {
     // 1000 rows of 50257 logits take 201 MB.
@@ -162,7 +153,6 @@ fn what_never_fits_is_refused_and_what_is_advised_fits() {
 }
 
 /// Only the order in which rows run may depend on memory.
-#[cfg(target_os = "linux")]
 #[test]
 fn rows_wait_for_memory_and_one_that_never_fits_is_its_own_error() {
     let folder = tempfile::tempdir().unwrap();
@@ -194,7 +184,6 @@ fn rows_wait_for_memory_and_one_that_never_fits_is_its_own_error() {
 }
 
 /// What the others took and left must not matter, wherever the limit is.
-#[cfg(target_os = "linux")]
 #[test]
 fn rows_that_fit_alone_do_not_fail_beside_others() {
     let folder = tempfile::tempdir().unwrap();
@@ -221,7 +210,6 @@ fn rows_that_fit_alone_do_not_fail_beside_others() {
 }
 
 /// Rust aborts where an allocation fails.
-#[cfg(target_os = "linux")]
 #[test]
 fn an_allocation_that_fails_is_an_error() {
     for kilobytes in (44_000..120_000).step_by(8_000) {
@@ -233,7 +221,6 @@ fn an_allocation_that_fails_is_an_error() {
 }
 
 /// By itself, a program that reads a mapped file beyond its end is killed without a word.
-#[cfg(target_os = "linux")]
 #[test]
 fn weights_that_are_cut_short_while_they_load_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
@@ -264,7 +251,6 @@ fn weights_that_are_cut_short_while_they_load_are_an_error() {
 }
 
 /// All threads may run into the missing end at once.
-#[cfg(target_os = "linux")]
 #[test]
 fn weights_that_are_cut_short_in_use_are_an_error_on_every_thread() {
     let folder = tempfile::tempdir().unwrap();

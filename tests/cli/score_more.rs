@@ -325,6 +325,11 @@ fn lines_and_alternatives_are_shown_to_people() {
     // A token that is the best has the number of the best, to the last digit.
     assert_eq!(record["ranks"][2], 1);
     assert_eq!(record["top_logprobs"][2][0]["logprob"], record["logprobs"][2]);
+}
+
+#[cfg(unix)]
+#[test]
+fn alternatives_fit_the_terminal() {
     let (_, screen) = gpt2(&["score", "-m", "demo", "Once upon a", "--logprobs", "50"]).on_terminal();
     let plain = regex::Regex::new("\x1b\\[[0-9;]*m").unwrap().replace_all(&screen, "").into_owned();
     assert!(plain.contains("\" upon\"       \" a\" 19.9%"), "{plain}");

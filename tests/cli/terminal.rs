@@ -178,9 +178,7 @@ fn metadata_of_a_gguf_file_is_escaped() {
 #[cfg(feature = "hub")]
 #[test]
 fn names_in_a_listing_are_escaped_in_errors_and_in_progress() {
-    use std::time::Duration;
-
-    use crate::fake_hub::{Fault, files_of};
+    use crate::fake_hub::files_of;
     use crate::hub::Scene;
     let scene = Scene::empty();
     let mut files = files_of(&tiny("base"));
@@ -193,7 +191,8 @@ fn names_in_a_listing_are_escaped_in_errors_and_in_progress() {
     assert_harmless(&error);
     #[cfg(unix)]
     {
-        scene.hub.fail(1, "GET", "safetensors", Fault::Delay(Duration::from_millis(600)));
+        let delay = crate::fake_hub::Fault::Delay(std::time::Duration::from_millis(600));
+        scene.hub.fail(1, "GET", "safetensors", delay);
         let (code, text) = scene.run(&["info", "-m", "someone/one"]).on_terminal();
         assert!(code == Some(0) && text.contains(r"m\u{1b}[8m\u{1b}]0;x\u{7}"), "{text:?}");
         assert!(!["\x1b[8m", "\x1b]", "\u{9b}", "\u{202e}"].iter().any(|raw| text.contains(raw)), "{text:?}");
@@ -235,8 +234,6 @@ fn what_a_model_writes_is_escaped_on_a_terminal_only() {
     let arguments = ["generate", "-m", &model, "--tokenizer", &tokenizer, "--ids", &ids, "-n", "12"];
     let arguments = [&arguments[..], &["--no-repeat-ngram-size", "2", "--completion-only"]].concat();
     let raw = "\u{fffd}\u{9b}\u{fffd}\u{fffd}\x1b\u{fffd}\x1b\u{fffd}]0;x\x07\u{fffd}\u{202e}\n";
-    let safe = raw.replace('\u{9b}', r"\u{9b}").replace('\x1b', r"\u{1b}").replace('\x07', r"\u{7}");
-    let safe = safe.replace('\u{202e}', r"\u{202e}");
     assert_eq!(gpt2(&arguments).succeeds().stdout(), raw);
     let with_raw_text = [&arguments[..], &["--raw-text"]].concat();
     assert_eq!(gpt2(&with_raw_text).succeeds().stdout(), raw);
@@ -245,7 +242,9 @@ fn what_a_model_writes_is_escaped_on_a_terminal_only() {
     assert_harmless(&json.stdout());
     #[cfg(unix)]
     {
-        assert_eq!(gpt2(&arguments).on_terminal(), (Some(0), safe.clone()));
+        let safe = raw.replace('\u{9b}', r"\u{9b}").replace('\x1b', r"\u{1b}").replace('\x07', r"\u{7}");
+        let safe = safe.replace('\u{202e}', r"\u{202e}");
+        assert_eq!(gpt2(&arguments).on_terminal(), (Some(0), safe));
         assert_eq!(gpt2(&with_raw_text).on_terminal(), (Some(0), raw.to_owned()));
         // Not streamed.
         let beams = [&arguments[..], &["--num-return-sequences", "1", "--num-beams", "2"]].concat();
@@ -388,6 +387,7 @@ fn pictures_are_well_formed_whatever_the_names() {
 }
 
 /// A tree may take minutes.
+#[cfg(unix)]
 #[test]
 fn a_tree_shows_how_far_it_is() {
     let (code, text) = gpt2(&["topk", "-m", "demo", "Once", "--tree", "9", "-k", "2"]).on_terminal();

@@ -358,6 +358,8 @@ macro_rules! instructions {
     ($(
         fn $name:ident $(<const $n:ident: u32>)? ($self:ident $(, $arg:ident: $ty:ty)* $(,)?) $(-> $out:ty)? { $($body:tt)* }
     )*) => {$(
+        // On ARM, most are safe to call: every aarch64 processor that Rust knows has NEON.
+        #[cfg_attr(target_arch = "aarch64", allow(unused_unsafe))]
         #[inline(always)]
         fn $name $(<const $n: u32>)? ($self $(, $arg: $ty)*) $(-> $out)? {
             // SAFETY: the processor has the instructions: no `self` is made elsewhere than where they are enabled. What

@@ -116,14 +116,20 @@ impl Ledger {
     pub fn open(output: &Path) -> Result<Self> {
         let path = Self::path(output);
         gpt2::files::check_output(&path)?;
-        if !is_ours(&path) {
-            let path = path.display();
-            let what = "would say what the output was made with, but is no file of this program; move it away";
-            bail!(Error::Usage(format!("{path} {what}")));
-        }
+        let check = |is_ours: bool| match is_ours {
+            true => Ok(()),
+            false => {
+                let path = path.display();
+                let what = "would say what the output was made with, but is no file of this program; move it away";
+                Err(Error::Usage(format!("{path} {what}")))
+            }
+        };
+        check(path.symlink_metadata().map_or(true, |found| found.is_file()))?;
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
         lock(&file, output)?;
+        // Not before it is locked: on Windows, only who holds the lock can read it.
+        check(begins_as_ours(&file))?;
         let mut ledger = Self { file, path, found: 0, replaced: 0 };
         if std::fs::metadata(output).is_ok_and(|output| output.len() > 0) {
             ledger.found = read(&ledger.text()?).map_or(0, |earlier| earlier.contents.len());
@@ -199,13 +205,11 @@ pub fn lock(file: &File, output: &Path) -> Result<()> {
     }
 }
 
-/// Whether a ledger may be written at `path`: there is nothing, or one that may be incomplete.
-fn is_ours(path: &Path) -> bool {
+/// Whether a file is a ledger, which may be incomplete.
+fn begins_as_ours(file: &File) -> bool {
     const BEGINNING: &[u8] = b"{\"subcommand\":";
-    let Ok(metadata) = path.symlink_metadata() else { return true };
     let mut start = vec![];
-    let read = File::open(path).and_then(|file| file.take(BEGINNING.len() as u64).read_to_end(&mut start));
-    metadata.is_file() && read.is_ok() && BEGINNING.starts_with(&start)
+    file.take(BEGINNING.len() as u64).read_to_end(&mut start).is_ok() && BEGINNING.starts_with(&start)
 }
 
 fn read(text: &[u8]) -> Option<Earlier> {

@@ -11,14 +11,15 @@ use serde::Deserialize;
 /// Sorts an output by the lines that its results are of. `files` are the names of the inputs, if there are several.
 ///
 /// Rows that an earlier run has not finished, or that failed in it, are done after those that it has.
-pub fn restore(path: &Path, files: &[String]) -> Result<()> {
+pub fn restore(path: &Path, file: File, files: &[String]) -> Result<()> {
     #[derive(Deserialize)]
     struct Record {
         line: usize,
         file: Option<String>,
     }
     let cannot_read = || format!("cannot read {}", path.display());
-    let mut file = BufReader::new(File::open(path).with_context(cannot_read)?);
+    let mut file = BufReader::new(file);
+    file.rewind().with_context(cannot_read)?;
     let mut records: Vec<((usize, usize), Range<u64>)> = vec![];
     let (mut line, mut start) = (vec![], 0);
     while file.read_until(b'\n', &mut line).with_context(cannot_read)? > 0 {
@@ -38,7 +39,8 @@ pub fn restore(path: &Path, files: &[String]) -> Result<()> {
 
 /// Replaces a file by these parts of it. If this process were killed while it rewrote the file in place, that would be lost.
 pub fn rewrite<'a>(path: &Path, mut file: File, mut parts: impl Iterator<Item = &'a Range<u64>>) -> Result<()> {
-    let rewritten = gpt2::files::atomically(path, |writer| {
+    // This closes the file at its end: Windows may not replace one that is open.
+    let rewritten = gpt2::files::atomically(path, move |writer| {
         let mut copy = |part: &Range<u64>| {
             file.seek(SeekFrom::Start(part.start))?;
             std::io::copy(&mut (&mut file).take(part.end - part.start), writer)

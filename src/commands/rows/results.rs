@@ -200,9 +200,10 @@ impl Results {
     /// # Errors
     /// [`RowsFailed`], unless the flags say that this is no failure.
     pub fn finish(mut self, input: &Input) -> Result<()> {
-        if let (To::Records(sink), true) = (&self.to, self.is_ordered) {
-            sink.order(input.names())?;
-        }
+        self.to = match self.to {
+            To::Records(sink) if self.is_ordered => To::Records(sink.ordered(input.names())?),
+            to => to,
+        };
         self.close();
         let tally = &self.shown.tally;
         let failed = tally.failed();

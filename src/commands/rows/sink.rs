@@ -12,7 +12,9 @@ use same_file::Handle;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::ledger::{Ledger, Settings, lock};
+#[cfg(not(windows))]
+use super::ledger::lock;
+use super::ledger::{Ledger, Settings};
 use super::row::Row;
 use super::{Hash, Input, order};
 use crate::cli::advice::{self, Spelling};
@@ -94,24 +96,17 @@ impl Sink {
         }
         gpt2::files::check_output(&path)?;
         let mut ledger = Ledger::open(&path)?;
-        // Two names of a file have two ledgers.
-        let open = || -> Result<File> {
-            let file = File::options().append(true).create(true).open(&path).with_context(cannot_write)?;
-            lock(&file, &path)?;
-            Ok(file)
-        };
-        let mut file = open()?;
+        let mut file = open(&path)?;
         let mut done = HashMap::new();
         if is_new {
             // In this order: a kill in between leaves an empty output, which means nothing.
-            file.set_len(0).with_context(cannot_write)?;
+            cut(&path, 0).with_context(cannot_write)?;
             ledger.begin(settings)?;
         } else {
             let earlier = ledger.resume(&path, settings)?.ok_or_else(|| no_ledger("is damaged"))?;
-            done = repair(&path, &earlier.contents, input.contents.as_ref())?;
+            done = repair(&path, file, &earlier.contents, input.contents.as_ref())?;
             // A repair may have replaced the file.
-            drop(file);
-            file = open()?;
+            file = open(&path)?;
         }
         Ok(Self { output: Output::File(file, path, ledger), done, written: 0 })
     }
@@ -139,11 +134,18 @@ impl Sink {
 
     /// Puts the results of an earlier run and of this one in the order of the inputs, of which these are the names if there
     /// are several.
-    pub fn order(&self, files: &[String]) -> Result<()> {
-        match &self.output {
-            Output::File(_, path, _) if self.written > 0 && !self.done.is_empty() => order::restore(path, files),
-            _ => Ok(()),
+    pub fn ordered(mut self, files: &[String]) -> Result<Self> {
+        if let Output::File(file, path, ledger) = self.output {
+            let file = match self.written > 0 && !self.done.is_empty() {
+                true => {
+                    order::restore(&path, file, files)?;
+                    open(&path)?
+                }
+                false => file,
+            };
+            self.output = Output::File(file, path, ledger);
         }
+        Ok(self)
     }
 
     /// Whether an earlier run has completed the row.
@@ -183,7 +185,7 @@ impl Sink {
                 let whole = file.metadata().map(|metadata| metadata.len());
                 write_line(file, json).with_context(|| {
                     // On a full disk part of the line may have been written.
-                    let _ = whole.and_then(|len| file.set_len(len));
+                    let _ = whole.and_then(|len| cut(path, len));
                     format!("cannot write {}", path.display())
                 })
             }
@@ -204,6 +206,21 @@ fn write_line(file: &mut File, json: impl FnOnce(&mut dyn Write) -> std::io::Res
     writer.flush()
 }
 
+/// Opens an output, to append to it and to read it.
+fn open(path: &Path) -> Result<File> {
+    let file = File::options().read(true).append(true).create(true).open(path);
+    let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+    // Two names of a file have two ledgers. On Windows, a lock would keep readers away until the run has ended.
+    #[cfg(not(windows))]
+    lock(&file, path)?;
+    Ok(file)
+}
+
+/// Cuts a file to this length. One that is open to append to cannot be cut on Windows.
+fn cut(path: &Path, len: u64) -> std::io::Result<()> {
+    File::options().write(true).open(path)?.set_len(len)
+}
+
 impl Row {
     /// What identifies the row's result.
     pub fn identity(&self) -> (Hash, Hash) {
@@ -218,6 +235,7 @@ impl Row {
 /// [`gpt2::Error::Usage`] if a row that has a result says something else now; then nothing is changed.
 fn repair(
     path: &Path,
+    file: File,
     ledger: &HashMap<Hash, Hash>,
     input: Option<&HashMap<Hash, Hash>>,
 ) -> Result<HashMap<Hash, Hash>> {
@@ -231,7 +249,7 @@ fn repair(
         error: Option<&'a RawValue>,
     }
     let cannot_read = || format!("cannot read {}", path.display());
-    let mut file = BufReader::new(File::open(path).with_context(cannot_read)?);
+    let mut file = BufReader::new(file);
     let mut done = HashMap::new();
     // The parts of the file that stay.
     let mut kept: Vec<Range<u64>> = vec![];
@@ -278,7 +296,7 @@ fn repair(
     };
     if let Some(len) = whole {
         // Only the end is dropped. The file stays the same one, with its other names.
-        File::options().write(true).open(path).and_then(|file| file.set_len(len)).with_context(cannot_write)?;
+        cut(path, len).with_context(cannot_write)?;
     } else {
         order::rewrite(path, file.into_inner(), kept.iter())?;
     }

@@ -57,7 +57,7 @@ pub async fn serve(listener: StdListener, router: Router, server: &Server, ready
     let listener = TcpListener::from_std(listener).context("cannot listen")?;
     let most = most_connections();
     let (places, graceful) = (Arc::new(Semaphore::new(most)), GracefulShutdown::new());
-    let mut stop = pin!(Signals::new()?.next());
+    let mut stop = pin!(end()?);
     ready();
     loop {
         let place = Arc::clone(&places).acquire_owned().await?;
@@ -84,7 +84,7 @@ pub async fn serve(listener: StdListener, router: Router, server: &Server, ready
     if !server.is_quiet {
         say("ending: answering what is under way");
     }
-    let mut again = pin!(Signals::new()?.next());
+    let mut again = pin!(end()?);
     tokio::select! {
         () = graceful.shutdown() => Ok(()),
         // What is left are clients that still send, or take, nothing.
@@ -137,32 +137,22 @@ fn most_connections() -> usize {
     }
 }
 
-/// The signals that end a server, caught from the first moment on.
-struct Signals {
+/// Waits for what ends a server, which is caught from the first moment on: Ctrl-C, or what the system sends before it kills.
+fn end() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
-    signals: [tokio::signal::unix::Signal; 2],
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        #[cfg(unix)]
+    let (mut interrupt, mut terminate) = {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            #[cfg(unix)]
-            signals: [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?],
-        })
-    }
-
-    async fn next(self) {
-        #[cfg(unix)]
-        {
-            let [mut interrupt, mut terminate] = self.signals;
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    #[cfg(windows)]
+    let (mut interrupt, mut terminate) = {
+        use tokio::signal::windows::{ctrl_c, ctrl_close};
+        (ctrl_c()?, ctrl_close()?)
+    };
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-        #[cfg(not(unix))]
-        let _ = tokio::signal::ctrl_c().await;
-    }
+    })
 }

@@ -195,7 +195,8 @@ fn is_local(address: IpAddr) -> bool {
 
 /// The names that a model answers to: as it was asked for, its full name, and the last part of it.
 fn names(asked: &str, full: &str) -> Vec<String> {
-    let last = |name: &str| name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+    let last =
+        |name: &str| name.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
     let mut names = vec![asked.to_owned(), full.to_owned(), last(asked), last(full)];
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| !name.is_empty() && seen.insert(name.clone()));

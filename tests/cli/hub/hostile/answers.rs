@@ -120,7 +120,7 @@ fn a_listing_that_is_none_is_done_without_or_refused() {
 /// A file of weights with a name that leads out of the cache, or fits no disk.
 #[test]
 fn names_that_cannot_be_used_are_refused() {
-    for name in ["..\\evil.gguf", "a\0.gguf", &format!("{}.gguf", "x".repeat(300))] {
+    for name in ["..\\evil.gguf", "C:evil.gguf", "a\0.gguf", &format!("{}.gguf", "x".repeat(300))] {
         let scene = Scene::with("base");
         let listing = serde_json::json!({ "sha": super::super::COMMIT, "siblings": [{ "rfilename": name }] });
         scene.hub.fail(usize::MAX, "GET", LISTING, page("200 OK", &listing.to_string()));

@@ -1,61 +1,17 @@
-//! The ends of this program that no error value can reach: memory that the system refuses to an allocation, and a mapped
-//! file that is cut short while it is in use. Each leaves one line on stderr and exit code 1.
-//!
-//! Nothing here may allocate or take a lock: the thread may hold any.
+//! What is said of a mapped file that is cut short while it is in use.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs::File;
-use std::io::{Cursor, Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{Read, Write};
 
 use gpt2::printable::is_printable;
 
-/// The system's allocator, which ends the program if there is no memory. By itself, Rust would abort it.
-pub struct Allocator;
-
-// SAFETY: everything is left to the system's allocator.
-unsafe impl GlobalAlloc for Allocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise is passed on.
-        granted(unsafe { System.alloc(layout) }, layout.size())
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise is passed on.
-        granted(unsafe { System.alloc_zeroed(layout) }, layout.size())
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promise is passed on.
-        granted(unsafe { System.realloc(memory, layout, size) }, size)
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[inline]
-fn granted(memory: *mut u8, size: usize) -> *mut u8 {
-    if memory.is_null() {
-        refused(size);
-    }
-    memory
-}
-
-#[cold]
-fn refused(size: usize) -> ! {
-    let mut line = Line::new([0; LONGEST]);
-    let _ = writeln!(line, "error: out of memory: the system refuses {:.2} MB more", size as f64 / 1e6);
-    end(line)
-}
+use super::{LONGEST, Line, end};
 
 /// From now on, a mapped file that ends before its map does is an error that names the file.
 ///
 /// This replaces the handler of Rust's library, which would restore the default action while this one runs: a second
 /// thread that reads the same file would then kill the program. On Linux, that handler knows stack overflows by `SIGSEGV`.
-pub fn of_mapped_files() {
+pub fn report() {
     let handler: extern "C" fn(libc::c_int, *const libc::siginfo_t, *mut libc::c_void) = mapped_file_was_cut;
     // SAFETY: all zeros are a valid action, with an empty mask. The handler uses nothing but its own stack, system calls
     // and an atomic. If it cannot be registered, the system ends the program instead.
@@ -78,11 +34,6 @@ extern "C" fn mapped_file_was_cut(_: libc::c_int, info: *const libc::siginfo_t, 
     };
     end(line)
 }
-
-/// A line of output on the stack. What goes beyond its longest, a path and a few words, is cut off.
-type Line = Cursor<[u8; LONGEST]>;
-
-const LONGEST: usize = 6000;
 
 /// Writes the path of the file that is mapped at `address`, as far as the system tells.
 fn write_path_at(address: usize, line: &mut Line) -> Option<()> {
@@ -129,23 +80,6 @@ fn write_visible(path: &[u8], line: &mut Line) {
         for byte in chunk.invalid() {
             let _ = write!(line, "\\x{byte:02x}");
         }
-    }
-}
-
-/// Writes the line and ends the program, once.
-fn end(line: Line) -> ! {
-    static ENDING: AtomicBool = AtomicBool::new(false);
-    if ENDING.swap(true, Ordering::Relaxed) {
-        loop {
-            // SAFETY: a system call that waits for a signal. Another thread is about to end the program.
-            unsafe { libc::pause() };
-        }
-    }
-    let text = &line.get_ref()[..line.position() as usize];
-    // SAFETY: the bytes are valid for their length, and the program may end at any time.
-    unsafe {
-        libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
-        libc::_exit(1)
     }
 }
 

@@ -149,7 +149,7 @@ impl Settings {
                 self.model.settle(&mut args.tokenizer.model, "--model");
                 self.settle_offline(&mut args.tokenizer.offline);
             }
-            Command::Completions { .. } => {}
+            Command::Completions { .. } | Command::Man { .. } => {}
         }
     }
 

@@ -26,12 +26,12 @@ fn the_program_and_each_subcommand_have_a_page_with_all_flags() {
     let listed: Vec<(&str, &str)> = listed.filter_map(|line| line.trim().split_once(' ')).collect();
     let subcommands = listed.iter().filter(|(name, _)| *name != "help");
     let mut files = vec!["gpt2.1".to_owned()];
+    let flag = Regex::new(r"(?m)^ +(?:-\w, )?(--[a-z-]+)").unwrap();
     for (name, about) in subcommands {
         let (file, about) = (format!("gpt2-{name}.1"), about.trim().replace('-', "\\-"));
         let (page, help) = (&pages[&file], gpt2(&[name, "--help"]).succeeds().stdout());
         assert!(page.contains(&format!(".SH NAME\ngpt2\\-{name} \\- {about}\n")), "{file}: {about}");
         assert!(page.contains(&format!("\\fBgpt2 {name}\\fR ")), "{file}");
-        let flag = Regex::new(r"(?m)^ +(?:-\w, )?(--[a-z-]+)").unwrap();
         let flags: Vec<&str> = flag.captures_iter(&help).map(|found| found.extract::<1>().1[0]).collect();
         assert!(flags.len() >= 4, "{help}");
         for flag in flags {

@@ -217,8 +217,8 @@ fn the_type_of_weights_counts_where_a_model_runs() {
     let flags = [&generate[..], &["--dtype", "bf16"]].concat();
     let exact = settings(with_config(&home, &flags));
     assert_eq!((&exact["dtype"], &exact["quantization"]), (&json!("bf16"), &Value::Null));
-    let flags = [&generate[..], &["--quantize", "q4_k"]].concat();
-    assert_eq!(settings(with_config(&home, &flags).env("GPT2_DTYPE", "f16"))["quantization"], "q4_k");
+    let flags = [&generate[..], &["--quantize", "q8_0"]].concat();
+    assert_eq!(settings(with_config(&home, &flags).env("GPT2_DTYPE", "f16"))["quantization"], "q8_0");
     let bench = ["bench", "--prompt-tokens", "4", "-n", "2", "--repeat", "1", "--format", "json"];
     let record = with_config(&home, &bench).succeeds().json();
     assert!(record["weights"].to_string().contains("Q8_0"), "{record}");

@@ -195,8 +195,13 @@ mod tests {
     fn a_model_beside_the_file_counts_from_there() {
         let of = |model: &str| super::model(model, Path::new("/etc/gpt2")).unwrap();
         assert_eq!(["demo", "owner/name", "/m", "m.gguf"].map(of), ["demo", "owner/name", "/m", "m.gguf"]);
-        assert_eq!(of("./m"), Path::new("/etc/gpt2/m").to_str().unwrap());
-        assert_eq!(of("../m"), Path::new("/etc/gpt2/../m").to_str().unwrap());
+        assert_eq!(Path::new(&of("./m")), Path::new("/etc/gpt2/m"));
+        assert_eq!(Path::new(&of("../m")), Path::new("/etc/gpt2/../m"));
+        assert_eq!(
+            super::model("./gpt2", Path::new("")).unwrap(),
+            "./gpt2",
+            "a folder, and not the model of that name"
+        );
         let home = user_paths::home().unwrap();
         assert_eq!(Path::new(&of("~/m")), home.join("m"));
     }

@@ -198,6 +198,11 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether a run goes by settings: what only describes the program does not, and serves to mend them.
+    fn takes_settings(&self) -> bool {
+        !matches!(self, Self::Completions { .. } | Self::Man { .. })
+    }
+
     /// The subcommand's name.
     pub fn name(&self) -> &'static str {
         match self {

@@ -68,7 +68,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Err
 
 /// The command line with what is said elsewhere, whose faults stop only what it is for.
 fn with_settings(mut cli: Cli, settings: Result<Settings, String>) -> Result<Cli, clap::Error> {
-    if !matches!(cli.command, super::Command::Completions { .. }) {
+    if cli.command.takes_settings() {
         let mut settings = settings.map_err(|fault| in_one_line(&fault))?;
         settings.settle(&mut cli);
         cli.settings = settings;

@@ -6,38 +6,44 @@
 #[cfg(unix)]
 mod mapped_file;
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[cfg(not(target_env = "musl"))]
+use std::alloc::System as Memory;
+use std::alloc::{GlobalAlloc, Layout};
 use std::io::{Cursor, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+#[cfg(target_env = "musl")]
+use mimalloc::MiMalloc as Memory;
 
 // Windows lets nobody cut a file that is mapped.
 #[cfg(unix)]
 pub use mapped_file::report as report_cut_files;
 
-/// The system's allocator, which ends the program if there is no memory. By itself, Rust would abort it.
+/// The system's allocator, or with musl a faster one, which ends the program if there is no memory. By itself, Rust would
+/// abort it.
 pub struct Allocator;
 
-// SAFETY: everything is left to the system's allocator.
+// SAFETY: everything is left to that allocator.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise is passed on.
-        granted(unsafe { System.alloc(layout) }, layout.size())
+        granted(unsafe { Memory.alloc(layout) }, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise is passed on.
-        granted(unsafe { System.alloc_zeroed(layout) }, layout.size())
+        granted(unsafe { Memory.alloc_zeroed(layout) }, layout.size())
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller's promise is passed on.
-        granted(unsafe { System.realloc(memory, layout, size) }, size)
+        granted(unsafe { Memory.realloc(memory, layout, size) }, size)
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(memory, layout) }
+        unsafe { Memory.dealloc(memory, layout) }
     }
 }
 

@@ -24,8 +24,10 @@ const EXIT_STATUS: [(&str, &str); 6] = [
     ("143", "SIGTERM ended it. The rows under way were finished."),
 ];
 
-const ENVIRONMENT: [(&str, &str); 16] = [
-    ("GPT2_MODEL", "The model where no --model is given."),
+const ENVIRONMENT: [(&str, &str); 18] = [
+    ("GPT2_MODEL, GPT2_DEVICE, GPT2_THREADS", "What --model, --device and --threads take, where they are not given."),
+    ("GPT2_DTYPE", "What --dtype or --quantize takes, where neither is given."),
+    ("GPT2_CONFIG", "The config file; empty for none."),
     ("GPT2_API_KEY", "The key that clients of gpt2 serve have to send."),
     ("GPT2_SIMD", "Use no better instruction set than this: baseline, portable, avx2, avx512, vnni, amx or neon."),
     ("HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE", "With 1: use only the cache and open no connection."),
@@ -43,7 +45,12 @@ const ENVIRONMENT: [(&str, &str); 16] = [
     ("CUDA_HOME, CUDA_PATH", "The folder of NVIDIA's libraries, in programs that are built for its GPUs."),
 ];
 
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
+    (
+        "~/.config/gpt2/config.toml",
+        "Defaults of your own, below flags and environment: model, device, dtype, threads, color. In XDG_CONFIG_HOME, if that \
+         is set. `gpt2 info --settings` shows what counts.",
+    ),
     ("~/.cache/huggingface/hub", "Downloaded models, shared with Python's huggingface_hub."),
     ("~/.cache/huggingface/token", "The token for the hub, where `hf auth login` puts it."),
     ("~/.local/state/gpt2/history", "The lines typed into gpt2 generate --interactive."),

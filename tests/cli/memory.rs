@@ -212,7 +212,7 @@ fn rows_that_fit_alone_do_not_fail_beside_others() {
 /// Rust aborts where an allocation fails.
 #[test]
 fn an_allocation_that_fails_is_an_error() {
-    for kilobytes in (44_000..120_000).step_by(8_000) {
+    for kilobytes in (52_000..120_000).step_by(8_000) {
         let output = limited(kilobytes, &["topk", "-m", "demo", "--ids", "1"]);
         if output.status.code() != Some(0) {
             refusal(&output);

@@ -317,7 +317,7 @@ fn a_fault_does_not_stop_help() {
         let done = with_config(&home, arguments).succeeds();
         assert!(!done.stdout().is_empty(), "{arguments:?}");
     }
-    with_config(&home, &["man", home.path().join("man").to_str().unwrap()]).succeeds();
+    with_config(&home, &["man", home.path().to_str().unwrap()]).succeeds();
     with_config(&home, &["topk", "--zzz"]).fails(2, &["unexpected argument '--zzz' found"]);
     with_config(&home, &["info", "--settings"]).fails(2, &["config.toml, line 1"]);
 }

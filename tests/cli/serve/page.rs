@@ -186,16 +186,22 @@ fn the_sliders_decide() {
 fn stop_frees_the_row() {
     let Some(mut browser) = Browser::start() else { return };
     let server = Server::demo();
-    for how in ["button", "key"] {
-        open(&mut browser, &server, "Once upon a", "&temperature=0&max_tokens=500&run");
-        browser.wait_for(&format!("{TOKENS}.length > 3"));
-        match how {
-            "button" => browser.click("document.getElementById('stop')"),
-            _ => {
-                browser.value("document.getElementById('prompt').focus()");
-                browser.press("Escape");
-            }
-        }
+    let presses = [
+        ("button", "document.getElementById('stop').click()"),
+        (
+            "key",
+            "document.getElementById('prompt').dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }))",
+        ),
+    ];
+    for (how, press) in presses {
+        open(&mut browser, &server, "Once upon a", "&temperature=0&max_tokens=500");
+        browser.wait_for("document.getElementById('words') !== null");
+        // In the page, since all 500 tokens may be there before this process has seen the first.
+        browser.value(&format!(
+            "void new MutationObserver((_, observer) => {{ if ({TOKENS}.length > 3) {{ observer.disconnect(); {press}; }} }})
+                .observe(document.getElementById('words'), {{ childList: true, subtree: true }})"
+        ));
+        browser.click("document.querySelector('button[type=submit].main')");
         finish(&mut browser);
         server.wait_for("gpt2_prompts_running", |prompts| prompts == 0.0);
         let state = string(&mut browser, STATE);

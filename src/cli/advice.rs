@@ -18,9 +18,17 @@ pub enum Spelling {
     Keys,
 }
 
+/// The context of an error about the assistant: whatever model it names is not that of `--model`.
+#[derive(Debug, thiserror::Error)]
+#[error("--assistant-model {}", printable::line(.0))]
+pub struct OfAssistant(pub String);
+
 /// An error that ended a run, as [`lines`] gives it, with the command to type next where a model cannot be had.
 pub fn of_run(error: &anyhow::Error, settings: &Settings, subcommand: &str, given: Vec<OsString>) -> Vec<String> {
     let mut lines = lines(error, subcommand, Spelling::Flags);
+    if error.is::<OfAssistant>() {
+        return lines;
+    }
     for (line, cause) in lines.iter_mut().zip(error.chain()) {
         let Some(cause) = cause.downcast_ref::<Error>() else { continue };
         let from = |origin: &Origin| match origin {

@@ -56,8 +56,15 @@ impl ConfigFile {
             },
         };
         // Whoever names a file means one that exists.
-        if variable.is_none() && std::fs::metadata(&path).is_err() {
-            return Ok(Self { path: Some(path), ..Self::default() });
+        if variable.is_none() {
+            // A link that leads nowhere is there.
+            if path.symlink_metadata().is_err() {
+                return Ok(Self { path: Some(path), ..Self::default() });
+            }
+            // A pipe that nobody writes to would stop every command. Who names one has a writer.
+            if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+                return Err(format!("{} is no regular file, and should be the config file", printable::path(&path)));
+            }
         }
         let content = read_at_most(&path, LARGEST).map_err(|error| unreadable(&error, variable))?;
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -84,7 +91,9 @@ impl ConfigFile {
 fn default_path() -> Option<PathBuf> {
     let system = || if cfg!(windows) { user_paths::by_environment("APPDATA") } else { None };
     let folder = user_paths::by_environment("XDG_CONFIG_HOME").or_else(system);
-    let folder = folder.or_else(|| Some(user_paths::home()?.join(".config")))?;
+    // As the XDG Base Directory Specification has it: a relative path would be another file in every folder.
+    let folder = folder.filter(|folder| folder.is_absolute());
+    let folder = folder.or_else(|| Some(user_paths::home()?.join(".config")).filter(|folder| folder.is_absolute()))?;
     Some(folder.join("gpt2").join("config.toml"))
 }
 

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use clap::Command;
+use clap::parser::ValueSource;
 use gpt2::printable;
 
 use super::unknown::{is_called, takes_value};
@@ -12,19 +13,40 @@ use super::{arguments, command};
 const ABOUT_MODEL: [&str; 8] =
     ["model", "revision", "config", "n_head", "adapter", "tokenizer", "offline", "assistant_model"];
 
+/// The flags that say where a text comes from, by their ids; without one, it comes from stdin.
+const TEXTS: [&str; 6] = ["positional", "prompt", "file", "ids", "input", "lines"];
+
 /// The most characters of a command in a message.
 const LONGEST: usize = 120;
 
-/// The command line that was given, with another model: `gpt2 generate -m demo "Once upon a time" -n 20`. What would be
-/// long, or cannot be typed, is left out: `gpt2 generate -m demo ...`.
+/// The command line that was given, with another model: `gpt2 generate -m demo "Once upon a time" -n 20`. One that would be
+/// long, or cannot be typed, is not repeated: `the same with -m demo`.
 pub fn with_model(given: Vec<OsString>, model: &str) -> String {
     let command = command();
     let given = arguments::arranged(given, &command);
     let name = given.get(1).and_then(|name| name.to_str()).unwrap_or_default();
     let start = format!("gpt2 {name} -m {model}");
     let rest = command.find_subcommand(name).and_then(|subcommand| rest(subcommand, given.get(2..)?));
-    let whole = rest.map(|rest| rest.into_iter().fold(start.clone(), |line, argument| line + " " + &argument));
-    whole.filter(|line| line.chars().count() <= LONGEST).unwrap_or_else(|| start + " ...")
+    let start = if has_piped_text(&command, given) { format!("... | {start}") } else { start };
+    let whole = rest.map(|rest| rest.into_iter().fold(start, |line, argument| line + " " + &argument));
+    whole.filter(|line| line.chars().count() <= LONGEST).unwrap_or_else(|| format!("the same with -m {model}"))
+}
+
+/// Whether the text of a command line comes from stdin.
+fn has_piped_text(command: &Command, given: Vec<OsString>) -> bool {
+    let Ok(matches) = command.clone().try_get_matches_from(given) else { return false };
+    let Some((name, matches)) = matches.subcommand() else { return false };
+    let subcommand = command.find_subcommand(name);
+    let takes_text = subcommand.is_some_and(|it| it.get_arguments().any(|argument| argument.get_id() == "prompt"));
+    let is_given = |id: &&str| {
+        matches.ids().any(|known| known == id) && matches.value_source(id) == Some(ValueSource::CommandLine)
+    };
+    takes_text && !TEXTS.iter().any(is_given)
+}
+
+/// Arguments as a shell takes them.
+pub fn line<'a>(arguments: impl Iterator<Item = &'a str>) -> String {
+    arguments.map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// The arguments without those about the model; `None` if one cannot be typed.
@@ -78,7 +100,9 @@ mod tests {
     fn a_command_comes_back_with_another_model() {
         for (given, shown) in [
             (&["generate", "Once upon"][..], "gpt2 generate -m demo \"Once upon\""),
-            (&["generate"], "gpt2 generate -m demo"),
+            (&["generate"], "... | gpt2 generate -m demo"),
+            (&["info"], "gpt2 info -m demo"),
+            (&["score", "--input", "-"], "gpt2 score -m demo --input -"),
             (&["-m", "gpt2", "topk", "Once", "-k", "3"], "gpt2 topk -m demo Once -k 3"),
             (&["topk", "-mgpt2", "Once", "--model=x"], "gpt2 topk -m demo Once"),
             (&["score", "--offline", "--revision", "v1", "a b", "--bos"], "gpt2 score -m demo \"a b\" --bos"),
@@ -86,8 +110,8 @@ mod tests {
             (&["generate", "--", "-m"], "gpt2 generate -m demo -- -m"),
             (&["generate", "It's $5"], r"gpt2 generate -m demo 'It'\''s $5'"),
             (&["generate", "-n", "3", ""], "gpt2 generate -m demo -n 3 \"\""),
-            (&["generate", "two\nlines"], "gpt2 generate -m demo ..."),
-            (&["generate", &"word ".repeat(40)], "gpt2 generate -m demo ..."),
+            (&["generate", "two\nlines"], "the same with -m demo"),
+            (&["generate", &"word ".repeat(40)], "the same with -m demo"),
         ] {
             let given = ["gpt2"].iter().chain(given).map(OsString::from).collect();
             assert_eq!(with_model(given, "demo"), shown);

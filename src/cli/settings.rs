@@ -143,8 +143,14 @@ impl Settings {
                 self.settle_without_weights(&mut args.model);
                 self.settle_weights(&mut args.model);
             }
-            // The file names the type of the weights that it was made with.
-            Command::Decompress(args) => self.settle_without_weights(&mut args.model),
+            // The file names the type of the weights that it was made with, and mostly the model: what the user likes best in
+            // general says nothing about it.
+            Command::Decompress(args) => {
+                if matches!(self.model.from, Origin::File(_)) {
+                    self.model = Setting::default();
+                }
+                self.settle_without_weights(&mut args.model);
+            }
             Command::Tokenize(args) => {
                 self.model.settle(&mut args.tokenizer.model, "--model");
                 self.settle_offline(&mut args.tokenizer.offline);

@@ -171,7 +171,7 @@ pub fn advise(mut error: clap::Error, command: &Command, arguments: &[OsString])
     let Some(place) = texts.iter().position(|text| text.starts_with(reported.as_str())) else { return error };
     let unknown = texts[place];
     let Some(subcommand) = texts.iter().find_map(|name| command.find_subcommand(name)) else {
-        return without_subcommand(error, command, unknown);
+        return without_subcommand(error, command, unknown, &texts);
     };
     let suggested = match error.get(ContextKind::SuggestedArg) {
         Some(ContextValue::String(flag)) => Some(flag.as_str()),
@@ -289,10 +289,15 @@ fn quoted(words: &[&str]) -> String {
 }
 
 /// A flag without a subcommand.
-fn without_subcommand(error: clap::Error, command: &Command, unknown: &str) -> clap::Error {
+fn without_subcommand(error: clap::Error, command: &Command, unknown: &str, texts: &[&str]) -> clap::Error {
     let flag = unknown.split('=').next().unwrap_or(unknown);
     let owners = owners(command, flag);
-    let tip = (!owners.is_empty()).then(|| format!("'{flag}' is a flag of {}; name one", list(&owners)));
+    let continued = ["gpt2", "generate"].iter().chain(texts);
+    let tip = if command.clone().try_get_matches_from(continued).is_ok() {
+        Some(format!("to continue a text: gpt2 generate {}", retyped::line(texts.iter().copied())))
+    } else {
+        (!owners.is_empty()).then(|| format!("'{flag}' is a flag of {}; name one", list(&owners)))
+    };
     if tip.is_some() { with_tip(error, tip) } else { error }
 }
 

@@ -95,3 +95,23 @@ fn help_is_a_subcommand_too() {
     assert_eq!(gpt2(&["help", "topk"]).succeeds().stdout(), gpt2(&["topk", "--help"]).succeeds().stdout());
     gpt2(&["help", "foo"]).fails(2, &["unrecognized subcommand 'foo'"]);
 }
+
+#[test]
+fn flags_without_a_subcommand_are_a_text_to_continue() {
+    gpt2(&["-m", "demo", "Once upon", "-n", "2"])
+        .fails(2, &["to continue a text: gpt2 generate -m demo \"Once upon\" -n 2"]);
+    gpt2(&["--prompt", "Once"]).fails(2, &["to continue a text: gpt2 generate --prompt Once"]);
+}
+
+/// The text of a pipe cannot be repeated; that it came from one can.
+#[test]
+fn a_piped_text_stays_one_in_the_command_to_type() {
+    gpt2(&["generate", "-m", "nosuch", "-n", "2"]).stdin("Once").fails(1, &[": ... | gpt2 generate -m demo -n 2"]);
+}
+
+#[test]
+fn a_missing_assistant_is_told_from_the_model() {
+    let done = gpt2(&["generate", "-m", "demo", "Once", "--assistant-model", "gtp2"])
+        .fails(1, &["--assistant-model gtp2", "`gtp2` is not a model; did you mean gpt2?"]);
+    assert!(!done.stderr().contains("gpt2 generate"), "{}", done.stderr());
+}

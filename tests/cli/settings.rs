@@ -322,6 +322,36 @@ fn a_fault_does_not_stop_help() {
     with_config(&home, &["info", "--settings"]).fails(2, &["config.toml, line 1"]);
 }
 
+/// Nothing in the place of the file can hold a command up, and what is there counts, even if it leads nowhere.
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("gpt2");
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("config.toml");
+    let run = || with_config(&home, &["tokenize", "Once"]);
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    run().fails(2, &["config.toml is no regular file"]);
+    for target in ["config.toml", "nowhere.toml"] {
+        std::fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink(target, &file).unwrap();
+        run().fails(2, &["cannot read the config file", "config.toml"]);
+    }
+    // As the XDG Base Directory Specification says of relative paths.
+    gpt2(&["tokenize", "Once"]).current_dir(home.path()).env("XDG_CONFIG_HOME", ".").succeeds();
+}
+
+/// What one likes best in general does not stand above what a file says of itself.
+#[test]
+fn a_compressed_file_goes_before_the_config_file() {
+    let home = home("model = 'gpt2'\n");
+    let packed = home.path().join("text.gpt2z");
+    let packed = packed.to_str().unwrap();
+    with_config(&home, &["compress", "-m", "demo", "-o", packed]).stdin("Once upon a time").succeeds();
+    assert_eq!(with_config(&home, &["decompress", packed]).succeeds().stdout(), "Once upon a time");
+}
+
 /// Nobody gave `--device` or `--model`, so the error is not about them.
 #[test]
 fn an_error_says_where_a_setting_comes_from() {

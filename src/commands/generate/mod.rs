@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Error, Result};
+use anyhow::{Context, Error, Result};
 use gpt2::decode::{Decoding, Engine, Event, FinishReason, GenerationConfig, OnContextLimit, Sequence};
 use gpt2::model::{Gpt2, Packing, Session};
 use serde_json::{Map, Value};
@@ -21,6 +21,7 @@ use super::load::{self, Loaded, Purpose};
 use super::progress::bar;
 use super::rows::Input;
 use super::{Interrupted, interrupt_flag};
+use crate::cli::advice::OfAssistant;
 use crate::cli::{Format, GenerateArgs, Prompt, Verbosity};
 use crate::output::generate::Timings;
 use crate::output::{Stdout, Style, check_folder, say};
@@ -95,7 +96,7 @@ fn given(args: &GenerateArgs) -> Vec<&str> {
 fn assistant(args: &GenerateArgs, verbosity: Verbosity) -> Result<Option<Gpt2>> {
     let Some(model) = &args.assistant_model else { return Ok(None) };
     let args = args.model.with_model(model);
-    let opened = load::open(&args, verbosity)?;
+    let opened = load::open(&args, verbosity).context(OfAssistant(model.clone()))?;
     Ok(Some(load::network(&args, &opened, args.device().open()?, verbosity)?))
 }
 

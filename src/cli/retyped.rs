@@ -27,21 +27,18 @@ pub fn with_model(given: Vec<OsString>, model: &str) -> String {
     let name = given.get(1).and_then(|name| name.to_str()).unwrap_or_default();
     let start = format!("gpt2 {name} -m {model}");
     let rest = command.find_subcommand(name).and_then(|subcommand| rest(subcommand, given.get(2..)?));
-    let start = if has_piped_text(&command, given) { format!("... | {start}") } else { start };
+    let start = if has_text(&command, given) == Some(false) { format!("... | {start}") } else { start };
     let whole = rest.map(|rest| rest.into_iter().fold(start, |line, argument| line + " " + &argument));
     whole.filter(|line| line.chars().count() <= LONGEST).unwrap_or_else(|| format!("the same with -m {model}"))
 }
 
-/// Whether the text of a command line comes from stdin.
-fn has_piped_text(command: &Command, given: Vec<OsString>) -> bool {
-    let Ok(matches) = command.clone().try_get_matches_from(given) else { return false };
-    let Some((name, matches)) = matches.subcommand() else { return false };
-    let subcommand = command.find_subcommand(name);
-    let takes_text = subcommand.is_some_and(|it| it.get_arguments().any(|argument| argument.get_id() == "prompt"));
-    let is_given = |id: &&str| {
-        matches.ids().any(|known| known == id) && matches.value_source(id) == Some(ValueSource::CommandLine)
-    };
-    takes_text && !TEXTS.iter().any(is_given)
+/// Whether a command line says where its text comes from, if it can be run and its subcommand takes a text.
+pub fn has_text(command: &Command, given: impl IntoIterator<Item = OsString>) -> Option<bool> {
+    let matches = command.clone().try_get_matches_from(given).ok()?;
+    let (name, matches) = matches.subcommand()?;
+    command.find_subcommand(name)?.get_arguments().find(|argument| argument.get_id() == "prompt")?;
+    let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    Some(matches.ids().any(|id| TEXTS.contains(&id.as_str()) && is_given(id.as_str())))
 }
 
 /// Arguments as a shell takes them.

@@ -292,8 +292,8 @@ fn quoted(words: &[&str]) -> String {
 fn without_subcommand(error: clap::Error, command: &Command, unknown: &str, texts: &[&str]) -> clap::Error {
     let flag = unknown.split('=').next().unwrap_or(unknown);
     let owners = owners(command, flag);
-    let continued = ["gpt2", "generate"].iter().chain(texts);
-    let tip = if command.clone().try_get_matches_from(continued).is_ok() {
+    let continued = ["gpt2", "generate"].iter().chain(texts).map(OsString::from);
+    let tip = if retyped::has_text(command, continued) == Some(true) {
         Some(format!("to continue a text: gpt2 generate {}", retyped::line(texts.iter().copied())))
     } else {
         (!owners.is_empty()).then(|| format!("'{flag}' is a flag of {}; name one", list(&owners)))

@@ -90,7 +90,7 @@ fn value(rng: &mut Rng, flag: &Flag) -> String {
 const SOURCES: &str = "--prompt --file --ids --input --output --resume --batch-size --interactive --decode --random";
 
 /// Command lines that work.
-const BASES: [&str; 26] = [
+const BASES: [&str; 27] = [
     "generate --model demo -n 3 Once",
     "generate --model demo -n 3 Once --format json",
     "generate --model demo --max-new-tokens 4 --num-beams 2 --prompt Once",

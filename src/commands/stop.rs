@@ -1,12 +1,18 @@
 //! Signals that end a batch: Ctrl-C at once, SIGTERM when the rows under way are done.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Error, Result};
 
 use super::{Interrupted, interrupt_flag};
 use crate::output::say;
+
+/// Held while a line is written.
+pub fn whole_lines() -> &'static Mutex<()> {
+    static WHOLE_LINES: Mutex<()> = Mutex::new(());
+    &WHOLE_LINES
+}
 
 /// SIGTERM ended the run. Everything finished by then has been written.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +69,6 @@ impl Stop {
 #[cfg(unix)]
 fn last_moments(is_terminated: &AtomicBool) {
     use std::time::{Duration, Instant};
-
-    use super::rows::whole_lines;
 
     /// How long the rows under way may take: schedulers that send SIGTERM kill some seconds later.
     const GRACE: Duration = Duration::from_secs(5);

@@ -30,7 +30,7 @@ pub use ledger::{Settings, parameters};
 pub use lines::Lines;
 pub use results::{Results, RowsFailed, Written};
 pub use row::{Allowed, Refused, Row};
-pub use sink::{Sink, whole_lines};
+pub use sink::Sink;
 pub use values::{text, token_ids};
 
 use sha2::{Digest, Sha256};

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use anyhow::{Context, Result, anyhow, bail};
 use same_file::Handle;
@@ -19,13 +19,8 @@ use super::row::Row;
 use super::{Hash, Input, order};
 use crate::cli::advice::{self, Spelling};
 use crate::cli::{RowArgs, Verbosity, is_stdin};
+use crate::commands::stop::whole_lines;
 use crate::output::{self, Stdout, check_folder, say, say_written};
-
-/// Held while a line is written.
-pub fn whole_lines() -> &'static Mutex<()> {
-    static WHOLE_LINES: Mutex<()> = Mutex::new(());
-    &WHOLE_LINES
-}
 
 /// The output for results, one per line. Each line is written at once, so that at most the last one can be incomplete.
 pub struct Sink {

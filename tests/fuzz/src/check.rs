@@ -164,8 +164,8 @@ fn left_over(case: &Case, folder: &Path) -> Option<String> {
             argument == name || !value.is_empty() && name.starts_with(value)
         })
     };
-    // It writes a model's other files, too.
-    let converts = case.arguments.first().is_some_and(|command| command == "convert");
+    // They name a folder, or write a model's other files, too.
+    let names_more = case.arguments.iter().any(|command| command == "convert" || command == "man");
     for path in list(&files).ok()? {
         let name = path.strip_prefix(&files).map(PathBuf::from).ok()?.to_string_lossy().into_owned();
         let is_temporary = name.contains(".gpt2-");
@@ -177,7 +177,7 @@ fn left_over(case: &Case, folder: &Path) -> Option<String> {
                 return Some(format!("changes the file {name}"));
             }
             None if is_temporary => return Some("leaves a temporary file".into()),
-            None if !converts => return Some(format!("leaves the file {name}")),
+            None if !names_more => return Some(format!("leaves the file {name}")),
             _ => {}
         }
     }

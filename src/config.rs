@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, on_one_line};
 use crate::files::read_at_most;
 use crate::json::shown;
 
@@ -169,18 +169,21 @@ impl Config {
     /// (`attribute_map`) are read too.
     ///
     /// # Errors
-    /// [`Error::Config`], naming the key and what is allowed.
+    /// [`Error::Architecture`] if it is of another kind of model; otherwise [`Error::Config`], naming the key and what is
+    /// allowed.
     pub fn from_json(json: &[u8], origin: &str) -> Result<Self> {
         let fail = |message: String| Error::config(origin, &message);
         let json = crate::json::parse(json).map_err(fail)?;
         let keys = json.as_object().ok_or_else(|| fail("not a model configuration, which is a JSON object".into()))?;
-        Self::from_keys(&Keys(keys)).map_err(fail)
+        let keys = Keys(keys);
+        let key = "model_type";
+        if let Some(found) = keys.text(key).map_err(fail)?.filter(|kind| *kind != "gpt2") {
+            return Err(Error::Architecture { origin: origin.to_owned(), key, found: on_one_line(found) });
+        }
+        Self::from_keys(&keys).map_err(fail)
     }
 
     fn from_keys(keys: &Keys<'_>) -> Result<Self, String> {
-        if let Some(kind) = keys.text("model_type")?.filter(|kind| *kind != "gpt2") {
-            return Err(format!("model_type is {kind:?}; this program runs `gpt2` models"));
-        }
         if keys.flag("add_cross_attention", false)? {
             return Err("add_cross_attention is true; decoder-only models are supported".into());
         }

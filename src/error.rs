@@ -44,6 +44,17 @@ pub enum Error {
         message: String,
     },
 
+    /// A model of another architecture than GPT-2's.
+    #[error("{}: {} is {:?}; this program runs `gpt2` models", line(.origin), .key, .found)]
+    Architecture {
+        /// The configuration, or the GGUF file.
+        origin: String,
+        /// The key that says it.
+        key: &'static str,
+        /// What it says.
+        found: String,
+    },
+
     /// Weights whose file does not say how the model is built, without a configuration beside them.
     #[error("{} does not say how its model is built, and no {missing} lies beside it", line(.origin))]
     NoConfig {
@@ -291,7 +302,7 @@ impl Error {
 }
 
 /// The message on one line, cut off if it is far too long.
-fn on_one_line(message: &str) -> String {
+pub(crate) fn on_one_line(message: &str) -> String {
     let message = line(message);
     match message.char_indices().nth(LONGEST_MESSAGE) {
         Some((end, _)) => format!("{} ...", &message[..end]),

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     last_words::report_cut_files();
     #[cfg(unix)]
     report_full_files();
-    panic::set_hook(Box::new(|fault| output::say_error(&[fault_line(fault)])));
+    panic::set_hook(Box::new(|fault| output::say_error(&fault_line(fault))));
     panic::catch_unwind(run).unwrap_or(ExitCode::FAILURE)
 }
 
@@ -89,7 +89,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     };
     match printed {
         Err(failed) if !error.use_stderr() && !output::is_closed_pipe(&failed) => {
-            output::say_error(&[format!("cannot write to stdout: {failed}")]);
+            output::say_error(&format!("cannot write to stdout: {failed}"));
             ExitCode::FAILURE
         }
         _ => ExitCode::from(error.exit_code() as u8),

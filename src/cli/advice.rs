@@ -23,13 +23,13 @@ pub enum Spelling {
 #[error("--assistant-model {}", printable::line(.0))]
 pub struct OfAssistant(pub String);
 
-/// An error that ended a run, as [`lines`] gives it, with the command to type next where a model cannot be had.
-pub fn of_run(error: &anyhow::Error, settings: &Settings, subcommand: &str, given: Vec<OsString>) -> Vec<String> {
-    let mut lines = lines(error, subcommand, Spelling::Flags);
+/// An error that ended a run, as [`line`] gives it, with the command to type next where a model cannot be had.
+pub fn of_run(error: &anyhow::Error, settings: &Settings, subcommand: &str, given: Vec<OsString>) -> String {
+    let mut parts = parts(error, subcommand, Spelling::Flags);
     if error.is::<OfAssistant>() {
-        return lines;
+        return parts.join(": ");
     }
-    for (line, cause) in lines.iter_mut().zip(error.chain()) {
+    for (line, cause) in parts.iter_mut().zip(error.chain()) {
         let Some(cause) = cause.downcast_ref::<Error>() else { continue };
         let from = |origin: &Origin| match origin {
             Origin::Variable(_) | Origin::File(_) => Some(origin.to_string()),
@@ -43,7 +43,7 @@ pub fn of_run(error: &anyhow::Error, settings: &Settings, subcommand: &str, give
                 line.push_str(&format!(", such as: gpt2 {subcommand} \"Once upon a time\""));
                 continue;
             }
-            Error::NoModel { .. } | Error::NotFound(_) => "to try the built-in model",
+            Error::NoModel { .. } | Error::NotFound(_) | Error::Architecture { .. } => "to try the built-in model",
             Error::Hub(_) => "without the network, name a folder, or try the built-in model",
             _ => continue,
         };
@@ -59,19 +59,24 @@ pub fn of_run(error: &anyhow::Error, settings: &Settings, subcommand: &str, give
             });
         }
     }
-    lines
+    parts.join(": ")
 }
 
-/// An error of a subcommand and its causes, one line each: what is wrong and what to do about it.
-pub fn lines(error: &anyhow::Error, subcommand: &str, spelling: Spelling) -> Vec<String> {
-    let line = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<Error>() {
-        Some(error) => line(error, subcommand, spelling),
+/// An error of a subcommand with its causes, on one line: what is wrong and what to do about it.
+pub fn line(error: &anyhow::Error, subcommand: &str, spelling: Spelling) -> String {
+    parts(error, subcommand, spelling).join(": ")
+}
+
+/// An error and its causes.
+fn parts(error: &anyhow::Error, subcommand: &str, spelling: Spelling) -> Vec<String> {
+    let part = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<Error>() {
+        Some(error) => part(error, subcommand, spelling),
         None => cause.to_string(),
     };
-    error.chain().map(line).collect()
+    error.chain().map(part).collect()
 }
 
-fn line(error: &Error, subcommand: &str, spelling: Spelling) -> String {
+fn part(error: &Error, subcommand: &str, spelling: Spelling) -> String {
     let what = match error {
         Error::Device { device, problem } => format!("--device {device}: {problem}"),
         error => error.to_string(),
@@ -175,7 +180,7 @@ mod tests {
     use super::*;
 
     fn of(error: Error, subcommand: &str, spelling: Spelling) -> String {
-        lines(&error.into(), subcommand, spelling).join("\n")
+        line(&error.into(), subcommand, spelling)
     }
 
     #[test]
@@ -232,10 +237,9 @@ mod tests {
     fn a_full_gpu_comes_with_advice_in_flags() {
         let full = candle_core::Error::Metal("Failed to create metal resource: Buffer".to_owned().into());
         let error = anyhow::Error::from(Error::from(full)).context("row 3");
-        let lines = lines(&error, "generate", Spelling::Flags);
-        assert_eq!(lines[0], "row 3");
-        assert!(lines[1].starts_with("the GPU has too little memory; try --dtype bf16 "), "{lines:?}");
-        assert_eq!(lines[2], "Metal error Failed to create metal resource: Buffer");
+        let line = line(&error, "generate", Spelling::Flags);
+        assert!(line.starts_with("row 3: the GPU has too little memory; try --dtype bf16 "), "{line}");
+        assert!(line.ends_with(": Metal error Failed to create metal resource: Buffer"), "{line}");
     }
 
     #[test]

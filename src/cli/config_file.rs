@@ -49,7 +49,7 @@ impl ConfigFile {
         let named = std::env::var_os(VARIABLE);
         let (path, variable) = match &named {
             Some(path) if path.is_empty() => return Ok(Self { variable: Some(VARIABLE), ..Self::default() }),
-            Some(path) => (PathBuf::from(path), Some(VARIABLE)),
+            Some(path) => (user_paths::expanded(path.clone()), Some(VARIABLE)),
             None => match default_path() {
                 Some(path) => (path, None),
                 None => return Ok(Self::default()),
@@ -129,7 +129,11 @@ fn entries(text: &str, folder: &Path) -> Result<Vec<Entry>, String> {
         let at = error.span().unwrap_or_default().start.min(text.len());
         let before = text.get(..at).unwrap_or_default();
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        format!(", line {}, column {column}: not TOML: {}", line(text, at), printable::line(error.message()))
+        let message = match (error.message(), error.span().and_then(|span| text.get(span))) {
+            (message @ "duplicate key", Some(key)) => format!("{message} `{key}`"),
+            (message, _) => message.to_owned(),
+        };
+        format!(", line {}, column {column}: not TOML: {}", line(text, at), printable::line(&message))
     })?;
     let table = table.into_inner();
     let mut found: Vec<_> = table.iter().collect();
@@ -239,7 +243,7 @@ mod tests {
             ("model = demo\n", ", line 1, column 9: not TOML: "),
             ("threads = 2\nmodel \"demo\"\n", ", line 2, column "),
             ("model = \"demo\n", ", line 1, column "),
-            ("model = 'a'\nmodel = 'b'\n", ", line 2, column 1: not TOML: "),
+            ("model = 'a'\nmodel = 'b'\n", ", line 2, column 1: not TOML: duplicate key `model`"),
             ("é = [", ", line 1, column "),
         ] {
             let found = entries(text, Path::new("")).unwrap_err();

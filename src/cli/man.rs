@@ -1,6 +1,7 @@
 //! Man pages: what `--help` says, and below it what is the same for all subcommands.
 
 use std::io;
+use std::path::Path;
 
 use clap::Command;
 use clap_mangen::Man;
@@ -77,6 +78,11 @@ pub fn pages() -> io::Result<Vec<Page>> {
         })
     });
     std::iter::once(first).chain(others).collect()
+}
+
+/// Whether this is the name of a subcommand, which has a page.
+pub fn is_subcommand(name: &Path) -> bool {
+    super::command().find_subcommand(name).is_some()
 }
 
 /// The page of a command, with what `end` adds.

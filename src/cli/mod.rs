@@ -23,7 +23,7 @@ mod number;
 mod parse;
 mod patch;
 mod pieces;
-mod retyped;
+pub mod retyped;
 mod rows;
 mod score;
 #[cfg(feature = "serve")]

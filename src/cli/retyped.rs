@@ -76,13 +76,25 @@ fn rest(subcommand: &Command, arguments: &[OsString]) -> Option<Vec<String>> {
 }
 
 /// An argument as a shell takes it: quoted if need be.
-fn word(text: &str) -> String {
+pub fn word(text: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) { text.to_owned() } else { quoted(text) }
 }
 
 /// Text as one argument of a shell.
 pub fn quoted(text: &str) -> String {
+    if text.contains(char::is_control) {
+        // As Bash, Zsh and POSIX's shells of 2024 take them.
+        let escaped = text.chars().map(|c| match c {
+            '\n' => r"\n".to_owned(),
+            '\t' => r"\t".to_owned(),
+            '\'' => r"\'".to_owned(),
+            '\\' => r"\\".to_owned(),
+            c if c.is_control() => c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("\\{byte:03o}")).collect(),
+            c => c.to_string(),
+        });
+        return format!("$'{}'", escaped.collect::<String>());
+    }
     match text.contains(['"', '$', '`', '\\', '!']) {
         false => format!("\"{text}\""),
         true => format!("'{}'", text.replace('\'', r"'\''")),

@@ -1,10 +1,11 @@
 //! What a run goes by: flags, else environment variables, else the config file, else defaults. Each value knows which.
 
 use std::fmt::{self, Display, Formatter};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use gpt2::device::DeviceChoice;
+use gpt2::files::user_paths;
 use gpt2::model::WeightType;
 use gpt2::printable;
 
@@ -105,7 +106,9 @@ impl Settings {
         }
         let file = ConfigFile::read()?;
         Ok(Self {
-            model: setting("GPT2_MODEL", &file, "model", |text| Ok(text.to_owned()))?,
+            model: Setting::below_flags(by_environment("GPT2_MODEL", expanded)?, &file, "model", |text| {
+                Ok(text.to_owned())
+            })?,
             device: setting("GPT2_DEVICE", &file, "device", device)?,
             dtype: setting("GPT2_DTYPE", &file, "dtype", model::weights)?,
             threads: setting("GPT2_THREADS", &file, "threads", model::threads)?,
@@ -198,6 +201,12 @@ fn by_environment<T>(variable: &'static str, parse: Parse<T>) -> Result<Option<(
     let Some(text) = given.to_str() else { return Err(format!("{variable} is not UTF-8")) };
     let parsed = parse(text).map_err(|fault| format!("{variable} {}", printable::line(&fault)))?;
     Ok(Some((parsed, variable)))
+}
+
+/// A model, whose path may begin with `~` and contain variables.
+fn expanded(model: &str) -> Result<String, String> {
+    let path = user_paths::expanded(model.into()).into_os_string();
+    path.into_string().map_err(|path| format!("is a path that is not UTF-8: {}", printable::path(Path::new(&path))))
 }
 
 fn device(text: &str) -> Result<DeviceChoice, String> {

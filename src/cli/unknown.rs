@@ -12,6 +12,9 @@ use super::retyped;
 /// Names less alike than this were not meant: clap finds something to suggest for almost any name.
 const ALIKE: f64 = 0.55;
 
+/// The fewest bytes that can stand for a name which begins with them.
+const SHORTEST_BEGINNING: usize = 3;
+
 /// What other programs (OpenAI's, llama.cpp's, transformers') or habit call a flag, and our flags of that meaning: the
 /// first that a subcommand has is meant.
 const OTHER_NAMES: &[(&str, &[&str])] = &[
@@ -239,10 +242,13 @@ fn of_value(flag: &str, words: &[&str]) -> String {
     format!("quote the {what}: {flag} {}", quoted(words))
 }
 
-/// What was meant by a name that is none of `names`, if it is nearly one of them.
+/// What was meant by a name that is none of `names`, if it is nearly one of them, or the beginning of one.
 pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
-    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(&name, known);
+    let likeness = |known: &str| match known.starts_with(&name) && name.len() >= SHORTEST_BEGINNING {
+        true => 1.0,
+        false => strsim::normalized_damerau_levenshtein(&name, known),
+    };
     let near = names.map(|known| (likeness(known), known)).filter(|(likeness, _)| *likeness > ALIKE);
     near.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, known)| known)
 }

@@ -5,14 +5,18 @@ use std::path::Path;
 
 use gpt2::{Error, files};
 
-use crate::cli::{Verbosity, man};
+use crate::cli::{Verbosity, man, retyped};
 use crate::output::say_written;
 
 pub fn run(folder: &Path, verbosity: Verbosity) -> anyhow::Result<()> {
     // Of a folder that is not there, the name may be a slip: `gpt2 man generate` asks for a page to read.
     if !folder.is_dir() {
         let shown = gpt2::printable::path(folder);
-        anyhow::bail!("{shown} is not a folder: gpt2 man writes the pages into one that exists");
+        let next = match man::is_subcommand(folder) {
+            true => format!("to read about gpt2 {shown}: gpt2 {shown} --help"),
+            false => format!("to make it: mkdir {}", retyped::word(&folder.to_string_lossy())),
+        };
+        anyhow::bail!("{shown} is not a folder, and the man pages go into one; {next}");
     }
     let pages = man::pages()?;
     for page in &pages {

@@ -18,16 +18,10 @@ pub fn say_written(path: &Path, what: impl Display) {
     say(format_args!("wrote {}: {what}{size}", path.display()));
 }
 
-/// Writes an error on one line, with its causes below.
-pub fn say_error(lines: &[String]) {
-    let mut stderr = anstream::stderr().lock();
+/// Writes an error on one line.
+pub fn say_error(error: &str) {
     let bold_red = anstyle::AnsiColor::Red.on_default().bold();
-    for (i, line) in lines.iter().map(|line| shortened(line)).enumerate() {
-        let _ = match i {
-            0 => writeln!(stderr, "{bold_red}error:{bold_red:#} {line}"),
-            _ => writeln!(stderr, "  caused by: {line}"),
-        };
-    }
+    let _ = writeln!(anstream::stderr().lock(), "{bold_red}error:{bold_red:#} {}", shortened(error));
 }
 
 /// A line for a terminal: it may quote a text of any length, of which the start and the end say enough.

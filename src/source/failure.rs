@@ -119,9 +119,10 @@ impl Target {
                 };
                 let via = proxy_of(url).map(|proxy| format!(", or the proxy {proxy},")).unwrap_or_default();
                 let page = &endpoint.shown;
-                format!(
+                // Most often the name is wrong: without a token, the hub hides whether there is such a model.
+                return Failure::Refused(Error::NotFound(format!(
                     "the hub{via} denies access to `{id}` ({status}): if the name is right, it is private or gated; accept its terms at {page}/{id} if there are any, and {secret}"
-                )
+                )));
             }
             StatusCode::NOT_FOUND => {
                 return Failure::Refused(Error::NotFound(format!(

@@ -264,7 +264,9 @@ fn origin(model: &str) -> Result<Origin> {
         || model.starts_with(['.', '~'])
         || model.contains('\\')
     {
-        Err(Error::NotFound(format!("`{model}`: no such folder or file")))
+        let expands = "; the shell replaces ~ only where it begins a word, without quotes";
+        let advice = if model.starts_with('~') { expands } else { "" };
+        Err(Error::NotFound(format!("`{model}`: no such folder or file{advice}")))
     } else if is_hub_id(model) {
         Ok(Origin::Hub(model.to_owned()))
     } else {

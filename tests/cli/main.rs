@@ -31,7 +31,6 @@ mod info;
 mod inputs;
 mod inside;
 mod interventions;
-#[cfg(unix)]
 mod json_page;
 #[cfg(target_os = "linux")]
 mod links;

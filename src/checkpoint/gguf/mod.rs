@@ -22,7 +22,7 @@ pub use write::write;
 
 use super::Tensor;
 use super::file::File;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, on_one_line};
 use crate::inventory::TensorId;
 use cursor::Cursor;
 
@@ -104,7 +104,8 @@ fn check_architecture(file: &File, metadata: &Metadata, expected: &str) -> Resul
             return Err(file.error(format!("its architecture is {name:?}, not `{expected}`")));
         }
         Some(Value::String(name)) => {
-            return Err(file.error(format!("its architecture is {name:?}; this program runs `{ARCHITECTURE}`")));
+            let (origin, found) = (file.path.display().to_string(), on_one_line(name));
+            return Err(Error::Architecture { origin, key: "general.architecture", found });
         }
         // Only the first part of a split model has the metadata.
         None if metadata.get("split.no").and_then(Value::as_u64).is_some_and(|place| place > 0) => {}

@@ -50,7 +50,7 @@ pub fn run(generator: &Generator<'_>) -> Result<()> {
         out.finish()?;
         // What is wrong with a line does not end the session.
         if let Err(error) = outcome {
-            say(format_args!("error: {}", advice::lines(&error, "generate", Spelling::Flags).join(": ")));
+            say(format_args!("error: {}", advice::line(&error, "generate", Spelling::Flags)));
         }
     }
     reader.close();

@@ -178,7 +178,7 @@ impl Results {
     pub fn put(&mut self, Written { identity, json, ends }: Written) -> Result<()> {
         match &mut self.to {
             To::Records(sink) => sink.line(identity, |out| out.write_all(&json))?,
-            To::Text(_) if ends.is_none() => say_error(&[String::from_utf8_lossy(&json).into_owned()]),
+            To::Text(_) if ends.is_none() => say_error(&String::from_utf8_lossy(&json)),
             To::Text(_) => {}
         }
         self.shown.row(identity.is_some());

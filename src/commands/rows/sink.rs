@@ -190,7 +190,7 @@ impl Sink {
 
 /// Why a row failed, on one line; with the advice for a subcommand.
 pub(super) fn error_line(error: &anyhow::Error, subcommand: &str) -> String {
-    advice::lines(error, subcommand, Spelling::Keys).join(": ")
+    advice::line(error, subcommand, Spelling::Keys)
 }
 
 /// Writes a line at once, unless it is very long.

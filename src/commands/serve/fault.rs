@@ -89,7 +89,7 @@ impl From<Error> for Fault {
             Error::Usage(_) | Error::Numerics(_) | Error::Tokenizer(_) => (StatusCode::BAD_REQUEST, None, None),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, None, None),
         };
-        let message = advice::lines(&error.into(), "serve", Spelling::Keys).join(": ");
+        let message = advice::line(&error.into(), "serve", Spelling::Keys);
         Self { status, message, param: param.map(str::to_owned), code }
     }
 }

@@ -1,6 +1,7 @@
 //! The record of `gpt2 info --settings`.
 
 use anyhow::Result;
+use gpt2::printable;
 use serde::Serialize;
 use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
@@ -44,7 +45,7 @@ pub struct ConfigFileRecord {
 impl SettingRecord {
     fn shown_value(&self) -> String {
         match &self.value {
-            Value::String(text) => text.clone(),
+            Value::String(text) => printable::line(text).into_owned(),
             Value::Bool(true) => "yes".to_owned(),
             Value::Bool(false) => "no".to_owned(),
             Value::Null => "none".to_owned(),
@@ -59,7 +60,7 @@ impl SettingRecord {
             ("simd", "default") => " (the best that this processor has)",
             _ => "",
         };
-        format!("{}{what}", self.from)
+        format!("{}{what}", printable::line(&self.from))
     }
 }
 

@@ -15,7 +15,9 @@ use serde_json::{Map, Value};
 
 use self::check::check;
 use self::source::{Shape, Source};
-use crate::harness::{is_about_row, is_update, shell};
+#[cfg(unix)]
+use crate::harness::shell;
+use crate::harness::{is_about_row, is_update};
 
 /// A record that a subcommand prints.
 struct Section {
@@ -195,6 +197,7 @@ fn every_record_is_on_the_page() {
     assert!(missing.is_empty(), "give each a section in `SECTIONS`, or delete it: {missing:?}");
 }
 
+#[cfg(unix)]
 #[test]
 fn what_is_printed_is_what_is_declared() {
     let source = Source::read();
@@ -215,6 +218,7 @@ fn what_is_printed_is_what_is_declared() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn rows_are_what_is_declared() {
     let source = Source::read();

@@ -58,7 +58,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Err
                 unknown::advise(error, &command, &quoted).format(&mut command)
             }
             None if error.kind() == ErrorKind::InvalidSubcommand => {
-                unknown::advise_subcommand(error, &command, &quoted).format(&mut command)
+                unknown::advise_subcommand(error, &command, &quoted, &arguments).format(&mut command)
             }
             None => error.format(&mut command),
         },

@@ -17,7 +17,7 @@ const ABOUT_MODEL: [&str; 8] =
 const TEXTS: [&str; 6] = ["positional", "prompt", "file", "ids", "input", "lines"];
 
 /// The most characters of a command in a message.
-const LONGEST: usize = 120;
+pub const LONGEST: usize = 120;
 
 /// The command line that was given, with another model: `gpt2 generate -m demo "Once upon a time" -n 20`. One that would be
 /// long, or cannot be typed, is not repeated: `the same with -m demo`.
@@ -104,6 +104,12 @@ pub fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_for_a_shell() {
+        assert_eq!(quoted("two\nlines, it's\ta \\"), r"$'two\nlines, it\'s\ta \\'");
+        assert_eq!(quoted("a\u{1b}1\u{85}"), r"$'a\0331\302\205'");
+    }
 
     #[test]
     fn a_command_comes_back_with_another_model() {

@@ -120,12 +120,17 @@ const OTHER_SUBCOMMANDS: [(&str, &str); 32] = [
 const MODELS: &str =
     "-m takes demo, gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, owner/name on the hub, a folder or a file";
 
-/// Replaces clap's guesses about a subcommand that does not exist.
-pub fn advise_subcommand(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {
+/// Replaces clap's guesses about a subcommand that does not exist. `shown` are the arguments as messages quote them.
+pub fn advise_subcommand(
+    mut error: clap::Error,
+    command: &Command,
+    shown: &[OsString],
+    arguments: &[OsString],
+) -> clap::Error {
     let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else { return error };
-    let texts = texts(arguments);
-    let words = texts.iter().position(|text| text == name).map(|place| &texts[place..]).unwrap_or_default();
-    let words: Vec<&str> = words.iter().copied().take_while(|word| !word.starts_with('-')).collect();
+    let place = shown.iter().skip(1).position(|argument| argument == name.as_str());
+    let words = place.map(|place| &arguments[place + 1..]).unwrap_or_default().iter();
+    let words: Vec<&str> = words.map_while(|word| word.to_str().filter(|word| !word.starts_with('-'))).collect();
     let lower = name.to_lowercase();
     let is_text = words.len() > 1 || name.contains(|c: char| !c.is_ascii_lowercase() && c != '-');
     let known = command.get_subcommands().map(Command::get_name);
@@ -135,7 +140,8 @@ pub fn advise_subcommand(mut error: clap::Error, command: &Command, arguments: &
         Some(format!("a similar subcommand exists: '{meant}'"))
     } else {
         let lists = if is_text { "" } else { "gpt2 --help lists the subcommands; " };
-        Some(format!("{lists}to continue a text: gpt2 generate {}", quoted(&words)))
+        let text = Some(quoted(&words)).filter(|text| text.chars().count() <= retyped::LONGEST);
+        Some(format!("{lists}to continue a text: gpt2 generate {}", text.unwrap_or_else(|| "TEXT".to_owned())))
     };
     error.remove(ContextKind::SuggestedSubcommand);
     with_tip(error, tip)
@@ -245,9 +251,9 @@ fn of_value(flag: &str, words: &[&str]) -> String {
 /// What was meant by a name that is none of `names`, if it is nearly one of them, or the beginning of one.
 pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
-    let likeness = |known: &str| match known.starts_with(&name) && name.len() >= SHORTEST_BEGINNING {
-        true => 1.0,
-        false => strsim::normalized_damerau_levenshtein(&name, known),
+    let likeness = |known: &str| {
+        let begins = known.starts_with(&name) && name.len() >= SHORTEST_BEGINNING;
+        strsim::normalized_damerau_levenshtein(&name, known) + if begins { 1.0 } else { 0.0 }
     };
     let near = names.map(|known| (likeness(known), known)).filter(|(likeness, _)| *likeness > ALIKE);
     near.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, known)| known)

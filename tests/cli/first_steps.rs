@@ -61,6 +61,12 @@ fn a_model_that_cannot_be_had_comes_with_one_that_can() {
     ] {
         advises(gpt2(arguments), 1, &[words], command);
     }
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("config.json"), r#"{"model_type": "bert"}"#).unwrap();
+    let words = &["model_type is \"bert\"; this program runs `gpt2` models", trying];
+    let command = "gpt2 generate -m demo Once -n 2";
+    advises(gpt2(&["generate", "-m", other.to_str().unwrap(), "Once", "-n", "2"]), 1, words, command);
     // The demo cannot be in place of what a file was compressed with.
     let file = tiny("base").join("config.json").display().to_string();
     let done = gpt2(&["decompress", "-m", "./nosuch", &file]).output();
@@ -101,6 +107,20 @@ fn flags_without_a_subcommand_are_a_text_to_continue() {
     gpt2(&["-m", "demo", "Once upon", "-n", "2"])
         .fails(2, &["to continue a text: gpt2 generate -m demo \"Once upon\" -n 2"]);
     gpt2(&["--prompt", "Once"]).fails(2, &["to continue a text: gpt2 generate --prompt Once"]);
+}
+
+/// A shell takes the text of several lines as the message writes it.
+#[cfg(unix)]
+#[test]
+fn a_text_of_several_lines_comes_back_for_a_shell() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "It's here:\n\ta \\ and \u{1}";
+    let done = gpt2(&[text]).fails(2, &["to continue a text: gpt2 generate $'"]);
+    let stderr = done.stderr();
+    let quoted = stderr.lines().find_map(|line| line.split_once("gpt2 generate ")).unwrap().1;
+    std::fs::write(folder.path().join("line.sh"), format!("printf %s {quoted}")).unwrap();
+    assert_eq!(crate::harness::shell("bash line.sh", folder.path()).succeeds().stdout(), text);
+    gpt2(&[&"word\n".repeat(99)]).fails(2, &["to continue a text: gpt2 generate TEXT\n"]);
 }
 
 /// The text of a pipe cannot be repeated; that it came from one can.

@@ -116,10 +116,13 @@ fn groff_sets_the_pages_without_a_warning() {
 fn what_is_not_a_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("file"), "").unwrap();
-    for name in ["generate", "file"] {
-        let done =
-            gpt2(&["man", name]).current_dir(folder.path()).fails(1, &[name, "is not a folder", "one that exists"]);
-        assert_eq!(done.stdout(), "");
+    for (name, next) in [
+        ("generate", "to read about gpt2 generate: gpt2 generate --help\n"),
+        ("file", "to make it: mkdir file\n"),
+        ("my pages", "to make it: mkdir \"my pages\"\n"),
+    ] {
+        let done = gpt2(&["man", name]).current_dir(folder.path()).fails(1, &[name, "is not a folder"]);
+        assert!(done.stdout().is_empty() && done.stderr().ends_with(next), "{}", done.stderr());
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -206,6 +206,8 @@ fn an_unknown_subcommand_comes_with_one_tip() {
     for (arguments, tip) in [
         (&["generat", "Hi"][..], "a similar subcommand exists: 'generate'"),
         (&["Score", "Hi"], "a similar subcommand exists: 'score'"),
+        (&["tok", "Hi"], "a similar subcommand exists: 'tokenize'"),
+        (&["comp"], "a similar subcommand exists: 'compress'"),
         (&["version"], "gpt2 --version"),
         (&["perplexity", "Hi"], "gpt2 score TEXT"),
         (&["chat"], "gpt2 generate --interactive"),

@@ -132,6 +132,30 @@ fn a_variable_names_another_file_or_none() {
     run(home.path()).fails(2, &["GPT2_CONFIG names ", "which is a folder: name the file in it"]);
 }
 
+/// In a service's file or in quotes, no shell does it.
+#[cfg(unix)]
+#[test]
+fn the_home_folder_in_a_variable_is_found() {
+    let home = home("model = 'demo'\n");
+    let run = |arguments: &[&str]| gpt2(arguments).env("HOME", home.path());
+    let found = shown(run(&SHOW).env("GPT2_CONFIG", "~/gpt2/config.toml"));
+    assert_eq!(found["model"], (json!("demo"), config_file(&home).display().to_string()));
+    let model = home.path().join("m").display().to_string();
+    assert_eq!(shown(run(&SHOW).env("GPT2_MODEL", "$HOME/m"))["model"], (json!(model), "GPT2_MODEL".to_owned()));
+    let expanded = "`~/m`: no such folder or file; the shell replaces ~ only where it begins a word";
+    run(&["info", "--model=~/m"]).fails(1, &[expanded]);
+}
+
+/// Another person's text in a table leaves the columns where they are.
+#[test]
+fn a_value_cannot_break_the_table() {
+    let table = gpt2(&["info", "--settings"]).env("GPT2_MODEL", "a\tb\nc").succeeds().stdout();
+    let place = |line: &str, word: &str| line.find(word).unwrap_or_else(|| panic!("{word} in {table}"));
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(place(lines[0], "from"), place(lines[1], "GPT2_MODEL"), "{table}");
+    assert!(lines[1].contains(r"a\tb\nc"), "{table}");
+}
+
 /// A model in the file suffices for every subcommand.
 #[test]
 fn the_file_names_the_model_of_every_subcommand() {

@@ -33,7 +33,9 @@ fn the_token_is_sent_only_to_the_hub() {
 #[test]
 fn private_gated_and_missing_models_are_distinguished_with_advice() {
     let scene = Scene::with("base");
-    scene.info("someone/nothing", &[]).fails(1, &["someone/nothing", "401", "name", "HF_TOKEN"]);
+    let done = scene.info("someone/nothing", &[]).fails(1, &["someone/nothing", "401", "name", "HF_TOKEN"]);
+    let next = "; to try the built-in model: gpt2 info -m demo";
+    assert!(done.stderr().lines().any(|line| line.contains(next)), "{}", done.stderr());
     scene.info("someone/nothing", &[]).env("HF_TOKEN", TOKEN).fails(1, &["someone/nothing", "not found", "name"]);
     scene.hub.restrict(ID, Access::Gated);
     scene.info(ID, &[]).fails(1, &[ID, "terms", &format!("{}/{ID}", scene.hub.url()), "HF_TOKEN"]);

@@ -95,7 +95,7 @@ impl Sink {
         let mut done = HashMap::new();
         if is_new {
             // In this order: a kill in between leaves an empty output, which means nothing.
-            cut(&path, 0).with_context(cannot_write)?;
+            cut(&file, &path, 0).with_context(cannot_write)?;
             ledger.begin(settings)?;
         } else {
             let earlier = ledger.resume(&path, settings)?.ok_or_else(|| no_ledger("is damaged"))?;
@@ -180,7 +180,7 @@ impl Sink {
                 let whole = file.metadata().map(|metadata| metadata.len());
                 write_line(file, json).with_context(|| {
                     // On a full disk part of the line may have been written.
-                    let _ = whole.and_then(|len| cut(path, len));
+                    let _ = whole.and_then(|len| cut(file, path, len));
                     format!("cannot write {}", path.display())
                 })
             }
@@ -211,9 +211,13 @@ fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Cuts a file to this length. One that is open to append to cannot be cut on Windows.
-fn cut(path: &Path, len: u64) -> std::io::Result<()> {
-    File::options().write(true).open(path)?.set_len(len)
+/// Cuts the open file to this length; by its path on Windows, which cannot cut what is open to append to. Elsewhere another
+/// file may have that path by now.
+fn cut(file: &File, path: &Path, len: u64) -> std::io::Result<()> {
+    if cfg!(windows) {
+        return File::options().write(true).open(path)?.set_len(len);
+    }
+    file.set_len(len)
 }
 
 impl Row {
@@ -291,7 +295,7 @@ fn repair(
     };
     if let Some(len) = whole {
         // Only the end is dropped. The file stays the same one, with its other names.
-        cut(path, len).with_context(cannot_write)?;
+        cut(file.get_ref(), path, len).with_context(cannot_write)?;
     } else {
         order::rewrite(path, file.into_inner(), kept.iter())?;
     }

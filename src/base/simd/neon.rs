@@ -57,7 +57,7 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
     instructions! {
         fn prefetch(self, p: *const u8) {
             // The intrinsic is not stable.
-            asm!("prfm pldl2keep, [{}]", in(reg) p, options(nomem, nostack, preserves_flags))
+            asm!("prfm pldl2keep, [{}]", in(reg) p.addr(), options(nomem, nostack, preserves_flags))
         }
         fn splat(self, x: f32) -> Self::V { [vdupq_n_f32(x); 4] }
         fn load(self, p: &[f32; LANES]) -> Self::V {

@@ -25,6 +25,7 @@ mod tests {
 
     /// The platform's are within one unit themselves.
     #[test]
+    #[cfg_attr(windows, ignore = "Windows's own are off by more than a unit")]
     fn they_are_within_a_unit_of_the_platforms() {
         let mut seed = 1_u64;
         let mut uniform = || {

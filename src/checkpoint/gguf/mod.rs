@@ -291,7 +291,7 @@ mod tests {
         let nested = [&b"\x01\0\0\0\0\0\0\0k\x09\0\0\0\x09\0\0\0"[..], &[0; 64]].concat();
         refused(&file(3, 0, 1, &nested), "array of the unknown type 9");
         let other = [&b"\x14\0\0\0\0\0\0\0general.architecture\x08\0\0\0"[..], b"\x05\0\0\0\0\0\0\0llama"].concat();
-        refused(&file(3, u64::MAX, 1, &other), "its architecture is \"llama\"");
+        refused(&file(3, u64::MAX, 1, &other), "general.architecture is \"llama\"");
         let gpt2 = [&b"\x14\0\0\0\0\0\0\0general.architecture\x08\0\0\0"[..], b"\x04\0\0\0\0\0\0\0gpt2"].concat();
         refused(&file(3, u64::MAX, 1, &gpt2), "damaged or truncated");
     }

@@ -154,14 +154,13 @@ impl std::fmt::Debug for Bytes {
     }
 }
 
-#[cfg(test)]
+// Windows lets nobody cut a mapped file.
+#[cfg(all(test, not(windows)))]
 mod tests {
     use std::io::Write;
 
     use super::*;
 
-    // Windows lets nobody cut a mapped file.
-    #[cfg(not(windows))]
     #[test]
     fn a_file_that_changes_under_its_map_is_noticed() {
         let mut file = tempfile::NamedTempFile::new().unwrap();

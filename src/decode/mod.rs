@@ -55,6 +55,7 @@ mod random;
 mod request;
 mod room;
 mod rows;
+mod scores;
 mod search;
 mod sequence;
 mod single;

@@ -8,6 +8,7 @@ mod batch;
 mod bench;
 mod browser;
 mod checkpoint;
+mod completions;
 mod compress;
 #[cfg(feature = "constraints")]
 mod constraints;
@@ -53,6 +54,8 @@ mod score_more;
 #[cfg(feature = "serve")]
 mod serve;
 mod settings;
+#[cfg(unix)]
+mod signals;
 mod streams;
 mod terminal;
 mod texts;

@@ -358,52 +358,6 @@ fn a_closed_stderr_is_not_a_failure() {
     }
 }
 
-/// Starts a batch of many rows, sends the signal once some are finished, and then finishes it with `--resume`.
-#[cfg(unix)]
-fn interrupted_batch(signal: i32) -> std::process::ExitStatus {
-    let folder = tempfile::tempdir().unwrap();
-    let (input, output) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
-    let mut rows = File::create(&input).unwrap();
-    for i in 0..80 {
-        writeln!(rows, "{}", json!({"id": i, "prompt": format!("There were {i} kings"), "max_new_tokens": 25}))
-            .unwrap();
-    }
-    let batch = ["generate", "-m", "demo", "--input", input.to_str().unwrap(), "--output", output.to_str().unwrap()];
-    let mut child = gpt2(&batch).into_command().stderr(Stdio::null()).spawn().unwrap();
-    let lines = || std::fs::read_to_string(&output).unwrap_or_default();
-    while lines().lines().count() < 5 {
-        assert!(child.try_wait().unwrap().is_none(), "the run ended before it could be interrupted");
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
-    // SAFETY: sends a signal to the child that was just started and has not been waited for.
-    unsafe { libc::kill(child.id() as i32, signal) };
-    let status = child.wait().unwrap();
-    let finished = lines();
-    assert!(finished.ends_with('\n') && finished.lines().count() < 80);
-    assert!(finished.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "finished lines are valid");
-
-    gpt2(&[&batch[..], &["--resume"]].concat()).succeeds();
-    let all = lines();
-    assert!(all.starts_with(&finished), "finished lines are kept");
-    let mut ids: Vec<i64> =
-        all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].as_i64().unwrap()).collect();
-    ids.sort_unstable();
-    assert_eq!(ids, (0..80).collect::<Vec<_>>());
-    status
-}
-
-#[cfg(unix)]
-#[test]
-fn ctrl_c_in_a_batch_keeps_finished_results() {
-    assert_eq!(interrupted_batch(libc::SIGINT).code(), Some(130));
-}
-
-#[cfg(unix)]
-#[test]
-fn a_terminated_batch_keeps_finished_results() {
-    assert_eq!(interrupted_batch(libc::SIGTERM).code(), Some(143));
-}
-
 /// No home, a dumb terminal, no terminal at all, an unwritable folder: the same result.
 #[cfg(target_os = "linux")]
 #[test]

@@ -224,44 +224,6 @@ fn colours_are_chosen() {
     }
 }
 
-/// Shells ask the program itself.
-#[test]
-fn completions_know_models_devices_and_types() {
-    let cache = tempfile::tempdir().unwrap();
-    for name in ["models--someone--their-model", "models--openai-community--gpt2-xl", "datasets--a--b", "models--x"] {
-        std::fs::create_dir_all(cache.path().join(name).join("snapshots")).unwrap();
-    }
-    let offered = |words: &[&str]| -> Vec<String> {
-        let arguments = [&["--", "gpt2"], words].concat();
-        let run = gpt2(&arguments)
-            .env("GPT2_COMPLETE", "bash")
-            .env("_CLAP_IFS", "\n")
-            .env("_CLAP_COMPLETE_INDEX", words.len().to_string())
-            .env("_CLAP_COMPLETE_COMP_TYPE", "9")
-            .env("_CLAP_COMPLETE_SPACE", "true")
-            .env("HF_HUB_CACHE", cache.path());
-        run.succeeds().stdout().lines().map(|line| line.trim_end().to_owned()).collect()
-    };
-    let models = offered(&["generate", "-m", ""]);
-    for name in ["demo", "gpt2", "gpt2-xl", "someone/their-model"] {
-        assert_eq!(models.iter().filter(|model| *model == name).count(), 1, "{name}: {models:?}");
-    }
-    assert!(!models.iter().any(|model| model.contains("datasets") || model == "x"), "{models:?}");
-    assert_eq!(offered(&["info", "-m", "some"]), ["someone/their-model"]);
-    assert_eq!(offered(&["generate", "--device", "c"])[0], "cpu");
-    assert_eq!(offered(&["topk", "--quantize", ""]), ["q8_0", "q6_k", "q4_k"]);
-    assert_eq!(offered(&["generate", "--dtype", ""]), ["f32", "f16", "bf16"]);
-    assert_eq!(offered(&["convert", "--to", "q"]), ["q8_0", "q6_k", "q4_k"]);
-    assert!(offered(&["gen"]).contains(&"generate".to_owned()));
-    assert!(offered(&["generate", "--temp"]).contains(&"--temperature".to_owned()));
-    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        assert!(gpt2(&["completions", shell]).succeeds().stdout().contains("GPT2_COMPLETE"), "{shell}");
-    }
-    // From a file of its `fpath`, zsh runs the script when it is first asked for completions.
-    let script = gpt2(&["completions", "zsh"]).succeeds().stdout();
-    assert!(script.ends_with("_gpt2 ]]; then\n    _clap_dynamic_completer_gpt2 \"$@\"\nfi\n"), "{script}");
-}
-
 /// Each record says what it was made with.
 #[test]
 fn records_describe_themselves() {
@@ -408,53 +370,6 @@ fn a_published_model_is_described_without_its_files() {
     gpt2(&["info", "-m", "gpt2", "--offline", "--tensors"]).fails(1, &["not in the cache"]);
     gpt2(&["info", "-m", "some/one", "--offline"]).fails(1, &["not in the cache"]);
     gpt2(&["topk", "-m", "gpt2", "--offline", "Once"]).fails(1, &["not in the cache"]);
-}
-
-/// Sends Ctrl-C once the run is at work; returns the exit code and stdout.
-#[cfg(unix)]
-fn interrupted(arguments: &[&str], stdin: &str) -> (Option<i32>, String) {
-    use std::io::{Read, Write};
-    use std::process::Stdio;
-    let mut command = gpt2(arguments).into_command();
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
-    // Under -v, this is said when the model is loaded.
-    let mut stderr = child.stderr.take().unwrap();
-    let mut said = vec![];
-    while !said.ends_with(b" s\n") {
-        let mut byte = [0];
-        stderr.read_exact(&mut byte).unwrap();
-        said.push(byte[0]);
-    }
-    std::thread::sleep(std::time::Duration::from_millis(700));
-    // SAFETY: sends a signal to the child that was just started and has not been waited for.
-    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
-    let mut stdout = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
-    (child.wait().unwrap().code(), stdout)
-}
-
-/// Ctrl-C keeps what is done, also of results that are written in one piece.
-#[cfg(unix)]
-#[test]
-fn ctrl_c_keeps_what_is_done() {
-    let long =
-        ["generate", "-m", "demo", "Once", "-n", "1000000", "--on-context-limit", "crop", "-v", "--format", "json"];
-    let (code, stdout) = interrupted(&long, "");
-    let json: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}"));
-    let sequence = &json["sequences"][0];
-    assert_eq!((code, &sequence["finish_reason"]), (Some(130), &json!("interrupted")));
-    let ids = sequence["ids"].as_array().unwrap();
-    let whole = gpt2(&["generate", "-m", "demo", "Once", "-n", "3", "--format", "json"]).succeeds().json();
-    assert_eq!(ids[..3], whole["sequences"][0]["ids"].as_array().unwrap()[..]);
-    let text = "Once upon a time there was a king. ".repeat(20_000);
-    let stride = ["score", "-m", "demo", "--stride", "16", "--format", "json", "-v"];
-    let (code, stdout) = interrupted(&stride, &text);
-    let json: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{} bytes", stdout.len()));
-    let (scored, all) = (json["scored_tokens"].as_u64().unwrap(), json["ids"].as_array().unwrap().len() as u64);
-    assert!(code == Some(130) && 0 < scored && scored < all, "{code:?}: {scored} of {all}");
-    assert!(json["perplexity"].as_f64().unwrap().is_finite() && json["logprobs"][all as usize - 1].is_null());
 }
 
 /// What takes long shows how far it is, in tokens, from the start.

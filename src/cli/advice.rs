@@ -27,7 +27,7 @@ pub struct OfAssistant(pub String);
 pub fn of_run(error: &anyhow::Error, settings: &Settings, subcommand: &str, given: Vec<OsString>) -> String {
     let mut parts = parts(error, subcommand, Spelling::Flags);
     if error.is::<OfAssistant>() {
-        return parts.join(": ");
+        return joined(parts);
     }
     for (line, cause) in parts.iter_mut().zip(error.chain()) {
         let Some(cause) = cause.downcast_ref::<Error>() else { continue };
@@ -59,12 +59,18 @@ pub fn of_run(error: &anyhow::Error, settings: &Settings, subcommand: &str, give
             });
         }
     }
-    parts.join(": ")
+    joined(parts)
 }
 
 /// An error of a subcommand with its causes, on one line: what is wrong and what to do about it.
 pub fn line(error: &anyhow::Error, subcommand: &str, spelling: Spelling) -> String {
-    parts(error, subcommand, spelling).join(": ")
+    joined(parts(error, subcommand, spelling))
+}
+
+/// An error and its causes on one line. Some errors of libraries end with their cause, which is told once.
+fn joined(mut parts: Vec<String>) -> String {
+    parts.dedup_by(|cause, error| error.ends_with(&**cause));
+    parts.join(": ")
 }
 
 /// An error and its causes.

@@ -59,7 +59,11 @@ impl ConstraintFile {
             Self::JsonSchema => {
                 text.trim_start().starts_with(['{', '[', '"']) || ["true", "false"].contains(&text.trim())
             }
-            Self::Grammar => text.contains([':', '\n']) || text.trim().is_empty(),
+            Self::Grammar => {
+                // `C:\a.lark` has a colon, too.
+                let has_drive = cfg!(windows) && Path::new(text).is_absolute();
+                text.contains('\n') || text.contains(':') && !has_drive || text.trim().is_empty()
+            }
         }
     }
 

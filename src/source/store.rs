@@ -171,8 +171,9 @@ fn symlink_or_copy(target: &Path, blob: &Path, path: &Path) -> io::Result<()> {
     #[cfg(windows)]
     use std::os::windows::fs::symlink_file as symlink;
     match symlink(target, path) {
-        // Some file systems have no links, and Windows may not allow them.
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => std::fs::copy(blob, path).map(drop),
-        outcome => outcome,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(e),
+        Ok(()) if path.symlink_metadata().is_ok() => Ok(()),
+        // Some file systems have no links, Windows may not allow them, and Wine 8 only says that it made one.
+        _ => std::fs::copy(blob, path).map(drop),
     }
 }

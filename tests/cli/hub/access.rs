@@ -91,7 +91,8 @@ fn a_proxy_whose_address_cannot_be_read_is_an_error() {
             ("http_proxy", "http://hub.invalid"),
             ("ALL_PROXY", "https://hub.invalid"),
         ] {
-            let start = format!("error: {variable} cannot be the address of a proxy: ");
+            let shown = if cfg!(windows) { variable.to_uppercase() } else { variable.to_owned() };
+            let start = format!("error: {shown} cannot be the address of a proxy: ");
             let done = run(variable, value, endpoint).fails(1, &[&start]);
             assert!(done.stderr().lines().count() == 1 && !done.stderr().contains("secret"), "{}", done.stderr());
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
-use crate::error::{Error, Result, on_one_line};
+use crate::error::{Error, Result};
 use crate::files::read_at_most;
 use crate::json::shown;
 
@@ -178,7 +178,7 @@ impl Config {
         let keys = Keys(keys);
         let key = "model_type";
         if let Some(found) = keys.text(key).map_err(fail)?.filter(|kind| *kind != "gpt2") {
-            return Err(Error::Architecture { origin: origin.to_owned(), key, found: on_one_line(found) });
+            return Err(Error::Architecture { origin: origin.to_owned(), key, found: found.to_owned() });
         }
         Self::from_keys(&keys).map_err(fail)
     }

@@ -45,7 +45,7 @@ pub enum Error {
     },
 
     /// A model of another architecture than GPT-2's.
-    #[error("{}: {} is {:?}; this program runs `gpt2` models", line(.origin), .key, .found)]
+    #[error("{}: {} is {}; this program runs `gpt2` models", line(.origin), .key, quoted(.found))]
     Architecture {
         /// The configuration, or the GGUF file.
         origin: String,
@@ -301,8 +301,15 @@ impl Error {
     }
 }
 
+/// A word of a file in quotes, cut off if it is no word.
+fn quoted(found: &str) -> String {
+    const LONGEST: usize = 60;
+    let word: String = found.chars().take(LONGEST).collect();
+    line(&format!("{word:?}")).into_owned()
+}
+
 /// The message on one line, cut off if it is far too long.
-pub(crate) fn on_one_line(message: &str) -> String {
+fn on_one_line(message: &str) -> String {
     let message = line(message);
     match message.char_indices().nth(LONGEST_MESSAGE) {
         Some((end, _)) => format!("{} ...", &message[..end]),

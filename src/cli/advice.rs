@@ -40,7 +40,7 @@ pub fn of_run(error: &anyhow::Error, settings: &Settings, subcommand: &str, give
         }
         let next = match cause {
             Error::Usage(what) if what == text::NO_TEXT => {
-                line.push_str(&format!(", such as: gpt2 {subcommand} \"Once upon a time\""));
+                line.push_str(&format!(", such as: {}", retyped::with_text(&given, "Once upon a time")));
                 continue;
             }
             Error::NoModel { .. } | Error::NotFound(_) | Error::Architecture { .. } => "to try the built-in model",

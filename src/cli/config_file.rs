@@ -99,15 +99,15 @@ fn default_path() -> Option<PathBuf> {
 
 fn unreadable(error: &Error, variable: Option<&str>) -> String {
     let Error::Io { path, source, .. } = error else { return error.to_string() };
+    // Windows only denies access to a folder.
+    let is_folder = path.is_dir();
     let path = printable::path(path);
-    match (source.kind(), variable) {
-        (ErrorKind::NotFound, Some(variable)) => {
+    match variable {
+        Some(variable) if source.kind() == ErrorKind::NotFound => {
             format!("{variable} names {path}, which does not exist: write it, or set {variable}= for no config file")
         }
-        (ErrorKind::IsADirectory, Some(variable)) => {
-            format!("{variable} names {path}, which is a folder: name the file in it")
-        }
-        (ErrorKind::IsADirectory, None) => format!("{path} is a folder, and should be the config file"),
+        Some(variable) if is_folder => format!("{variable} names {path}, which is a folder: name the file in it"),
+        None if is_folder => format!("{path} is a folder, and should be the config file"),
         _ => format!("cannot read the config file {path}: {source}"),
     }
 }

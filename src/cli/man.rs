@@ -80,9 +80,11 @@ pub fn pages() -> io::Result<Vec<Page>> {
     std::iter::once(first).chain(others).collect()
 }
 
-/// Whether this is the name of a subcommand, which has a page.
-pub fn is_subcommand(name: &Path) -> bool {
-    super::command().find_subcommand(name).is_some()
+/// The subcommand of this name, or of the page of this name.
+pub fn subcommand(name: &Path) -> Option<String> {
+    let name = name.to_str()?;
+    let name = name.strip_prefix("gpt2-").unwrap_or(name);
+    super::command().find_subcommand(name).map(|found| found.get_name().to_owned())
 }
 
 /// The page of a command, with what `end` adds.

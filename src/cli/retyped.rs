@@ -32,6 +32,13 @@ pub fn with_model(given: Vec<OsString>, model: &str) -> String {
     whole.filter(|line| line.chars().count() <= LONGEST).unwrap_or_else(|| format!("the same with -m {model}"))
 }
 
+/// The command line that was given, with a text; one that would be long, or cannot be typed, is not repeated.
+pub fn with_text(given: &[OsString], text: &str) -> String {
+    let words: Option<Vec<&str>> = given.iter().skip(1).map(|word| word.to_str()).collect();
+    let line = words.map(|words| format!("gpt2 {} {}", line(words.into_iter()), quoted(text)));
+    line.filter(|line| line.chars().count() <= LONGEST).unwrap_or_else(|| format!("the same with {}", quoted(text)))
+}
+
 /// Whether a command line says where its text comes from, if it can be run and its subcommand takes a text.
 pub fn has_text(command: &Command, given: impl IntoIterator<Item = OsString>) -> Option<bool> {
     let matches = command.clone().try_get_matches_from(given).ok()?;
@@ -83,14 +90,15 @@ pub fn word(text: &str) -> String {
 
 /// Text as one argument of a shell.
 pub fn quoted(text: &str) -> String {
-    if text.contains(char::is_control) {
+    let is_escaped = |c: char| !printable::is_printable(c);
+    if text.contains(is_escaped) {
         // As Bash, Zsh and POSIX's shells of 2024 take them.
         let escaped = text.chars().map(|c| match c {
             '\n' => r"\n".to_owned(),
             '\t' => r"\t".to_owned(),
             '\'' => r"\'".to_owned(),
             '\\' => r"\\".to_owned(),
-            c if c.is_control() => c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("\\{byte:03o}")).collect(),
+            c if is_escaped(c) => c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("\\{byte:03o}")).collect(),
             c => c.to_string(),
         });
         return format!("$'{}'", escaped.collect::<String>());
@@ -106,9 +114,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_command_comes_back_with_a_text() {
+        let given = |words: &[&str]| ["/bin/gpt2"].iter().chain(words).map(OsString::from).collect::<Vec<_>>();
+        assert_eq!(with_text(&given(&["topk", "-m", "a b"]), "Once"), "gpt2 topk -m \"a b\" \"Once\"");
+        assert_eq!(with_text(&given(&["topk", "-m", &"x".repeat(200)]), "Once"), "the same with \"Once\"");
+    }
+
+    #[test]
     fn what_a_terminal_would_obey_is_escaped_for_a_shell() {
         assert_eq!(quoted("two\nlines, it's\ta \\"), r"$'two\nlines, it\'s\ta \\'");
-        assert_eq!(quoted("a\u{1b}1\u{85}"), r"$'a\0331\302\205'");
+        assert_eq!(quoted("a\u{1b}1\u{85}\u{202e}é"), r"$'a\0331\302\205\342\200\256é'");
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use gpt2::kernels;
 
 /// Those of the features that change what the program can do.
-const FEATURES: [(&str, bool); 8] = [
+const FEATURES: [(&str, bool); 10] = [
+    ("constraints", cfg!(feature = "constraints")),
     ("hub", cfg!(feature = "hub")),
+    ("serve", cfg!(feature = "serve")),
     ("tokenizers", cfg!(feature = "tokenizers")),
     ("cuda", cfg!(feature = "cuda")),
     ("cudnn", cfg!(feature = "cudnn")),
@@ -14,7 +16,7 @@ const FEATURES: [(&str, bool); 8] = [
     ("mkl", cfg!(feature = "mkl")),
 ];
 
-/// `0.1.0 (00963e4a1b2c, hub tokenizers, avx2)`: the version, the commit if it was built from a checkout, the features,
+/// `0.1.0 (00963e4a1b2c, constraints hub serve tokenizers, avx2)`: the version, the commit if it was built from a checkout, the features,
 /// and the instruction set in use.
 pub fn version() -> String {
     let features: Vec<&str> = FEATURES.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();

@@ -12,9 +12,9 @@ pub fn run(folder: &Path, verbosity: Verbosity) -> anyhow::Result<()> {
     // Of a folder that is not there, the name may be a slip: `gpt2 man generate` asks for a page to read.
     if !folder.is_dir() {
         let shown = gpt2::printable::path(folder);
-        let next = match man::is_subcommand(folder) {
-            true => format!("to read about gpt2 {shown}: gpt2 {shown} --help"),
-            false => format!("to make it: mkdir {}", retyped::word(&folder.to_string_lossy())),
+        let next = match man::subcommand(folder) {
+            Some(name) => format!("to read about gpt2 {name}: gpt2 {name} --help"),
+            None => format!("to make it: mkdir {}", retyped::word(&folder.to_string_lossy())),
         };
         anyhow::bail!("{shown} is not a folder, and the man pages go into one; {next}");
     }

@@ -58,7 +58,7 @@ fn granted(memory: *mut u8, size: usize) -> *mut u8 {
 #[cold]
 fn refused(size: usize) -> ! {
     let mut line = Line::new([0; LONGEST]);
-    let _ = writeln!(line, "error: out of memory: the system refuses {:.2} MB more", size as f64 / 1e6);
+    let _ = writeln!(line, "error: out of memory: the system refuses {size} bytes more");
     end(line)
 }
 

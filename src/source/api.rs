@@ -80,7 +80,7 @@ impl Api {
             .connect_timeout(answers.limit.max(content.limit))
             .redirect(redirect::Policy::none())
             .build()
-            .map_err(unusable)?;
+            .map_err(|error| no_client(&error))?;
         let target = Target { endpoint, id: id.to_owned(), revision: revision.to_owned(), token };
         Ok(Self { target, client, authorization, answers, content })
     }
@@ -285,6 +285,17 @@ fn redirect_of(response: &Response) -> Option<Url> {
     let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let location = response.headers().get(LOCATION).filter(|_| is_redirect)?;
     response.url().join(std::str::from_utf8(location.as_bytes()).ok()?).ok()
+}
+
+/// Why no connection can be opened at all.
+fn no_client(error: &reqwest::Error) -> Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    Error::Hub(format!(
+        "cannot open a connection to the hub ({cause}): if this system has no certificates, install them (ca-certificates), or name them in SSL_CERT_FILE"
+    ))
 }
 
 /// An error about the hub's settings in the environment.

@@ -94,6 +94,8 @@ fn a_command_without_a_text_shows_one_with_it() {
         let advice = format!("or on stdin, such as: gpt2 {name} \"Once upon a time\"\n");
         assert!(code == Some(2) && shown.ends_with(&advice), "{shown}");
     }
+    let (_, shown) = gpt2(&["score", "-m", "demo"]).typed_on_terminal();
+    assert!(shown.ends_with(", such as: gpt2 score -m demo \"Once upon a time\"\n"), "{shown}");
 }
 
 #[test]

@@ -285,7 +285,7 @@ fn what_cannot_be_changed_is_refused_in_one_line() {
         (&["--steer", "two.safetensors@0"], &["two.safetensors", "2 tensors"]),
         (&["--steer", "none.safetensors@0"], &["none.safetensors", "no tensor"]),
         (&["--steer", "nan.safetensors@0"], &["nan.safetensors", "NaN"]),
-        (&["--steer", "missing.safetensors@0"], &["--steer cannot read missing.safetensors: No such file"]),
+        (&["--steer", "missing.safetensors@0"], &["--steer cannot read missing.safetensors: ", "(os error 2)"]),
         (&["--steer", "text.safetensors@0"], &["text.safetensors", "not a vector"]),
         (&["--steer", "far.gguf"], &["far.gguf: there is no layer 3"]),
         (&["--steer", "far.gguf@2"], &["far.gguf", "no control vector for block 2"]),

@@ -118,6 +118,7 @@ fn what_is_not_a_folder_is_refused() {
     std::fs::write(folder.path().join("file"), "").unwrap();
     for (name, next) in [
         ("generate", "to read about gpt2 generate: gpt2 generate --help\n"),
+        ("gpt2-topk", "to read about gpt2 topk: gpt2 topk --help\n"),
         ("file", "to make it: mkdir file\n"),
         ("my pages", "to make it: mkdir \"my pages\"\n"),
     ] {

@@ -104,8 +104,9 @@ fn the_table_shows_each_setting_and_the_file() {
     }
     assert!(table.ends_with(&format!("\nconfig file: {path}\n")) && !table.contains("secret"), "{table}");
     // Where a file would be counts most before there is one.
-    let none = gpt2(&["info", "--settings"]).env("XDG_CONFIG_HOME", "/nonexistent").succeeds().stdout();
-    let path = Path::new("/nonexistent").join("gpt2").join("config.toml");
+    let nothing = home.path().join("nothing");
+    let none = gpt2(&["info", "--settings"]).env("XDG_CONFIG_HOME", &nothing).succeeds().stdout();
+    let path = nothing.join("gpt2").join("config.toml");
     assert!(none.ends_with(&format!("config file: {}, which does not exist\n", path.display())), "{none}");
     for (flag, value) in [("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "yes")] {
         assert_eq!(shown(gpt2(&SHOW).env(flag, value))["offline"], (json!(true), flag.to_owned()));

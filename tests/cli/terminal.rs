@@ -66,6 +66,8 @@ fn shown(folder: &Path, code: i32, arguments: &[&str]) -> String {
     piped
 }
 
+// Windows has no files of such names.
+#[cfg(unix)]
 #[test]
 fn names_of_files_are_escaped_wherever_they_are_shown() {
     let (folder, model) = hostile_folder();
@@ -357,6 +359,7 @@ fn json_escapes_what_drives_a_terminal() {
 }
 
 /// XML 1.0 has no control characters at all, not even escaped; the model's name and the tokens are in every picture.
+#[cfg(unix)]
 #[test]
 fn pictures_are_well_formed_whatever_the_names() {
     let (folder, model) = hostile_folder();

@@ -22,7 +22,7 @@ pub use write::write;
 
 use super::Tensor;
 use super::file::File;
-use crate::error::{Error, Result, on_one_line};
+use crate::error::{Error, Result};
 use crate::inventory::TensorId;
 use cursor::Cursor;
 
@@ -104,7 +104,7 @@ fn check_architecture(file: &File, metadata: &Metadata, expected: &str) -> Resul
             return Err(file.error(format!("its architecture is {name:?}, not `{expected}`")));
         }
         Some(Value::String(name)) => {
-            let (origin, found) = (file.path.display().to_string(), on_one_line(name));
+            let (origin, found) = (file.path.display().to_string(), name.clone());
             return Err(Error::Architecture { origin, key: "general.architecture", found });
         }
         // Only the first part of a split model has the metadata.

@@ -79,7 +79,7 @@ impl Source {
         let mut found = BTreeMap::new();
         for path in files {
             let text = std::fs::read_to_string(&path).unwrap();
-            let file = path.strip_prefix(&src).unwrap().with_extension("").display().to_string();
+            let file = path.strip_prefix(&src).unwrap().with_extension("").display().to_string().replace('\\', "/");
             let file = file.trim_end_matches("/mod");
             let items = syn::parse_file(&text).unwrap_or_else(|e| panic!("{file}: {e}")).items;
             // The data of pages is for their own scripts.

@@ -46,6 +46,18 @@ fn private_gated_and_missing_models_are_distinguished_with_advice() {
     scene.info(ID, &[]).env("HF_TOKEN", TOKEN).succeeds();
 }
 
+/// As in a container that has nothing but the program.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_system_without_certificates_learns_what_it_lacks() {
+    let scene = Scene::with("base");
+    let folder = tempfile::tempdir().unwrap();
+    let none = folder.path().join("none.pem");
+    std::fs::write(&none, "").unwrap();
+    let run = scene.info(ID, &[]).env("SSL_CERT_FILE", &none).env("SSL_CERT_DIR", folder.path());
+    run.fails(1, &["no certificates", "ca-certificates", "SSL_CERT_FILE", "the built-in model: gpt2 info -m demo"]);
+}
+
 /// Someone behind a proxy learns that it is the proxy that fails, and nobody learns its password.
 #[test]
 fn a_proxy_that_refuses_is_named() {

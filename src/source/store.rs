@@ -49,9 +49,9 @@ impl Cache {
     /// Makes the content with this ETag the file `name` of `commit`.
     pub(super) fn link(&self, commit: &str, name: &str, etag: &str) -> Result<PathBuf> {
         let path = self.file(commit, name);
-        let target = link_target(name, etag);
-        if !std::fs::read_link(&path).is_ok_and(|old| old == target) {
-            let blob = self.blob(etag).0;
+        let (target, blob) = (link_target(name, etag), self.blob(etag).0);
+        let is_there = std::fs::read_link(&path).is_ok_and(|old| old == target) || is_copy(&path, &blob);
+        if !is_there {
             self.put(&path, |path| symlink_or_copy(&target, &blob, path))?;
         }
         Ok(path)
@@ -163,6 +163,13 @@ fn link_target(name: &str, etag: &str) -> PathBuf {
     // Not joined by slashes, which Windows does not follow in links.
     let up = name.split('/').map(|_| Path::new(".."));
     [Path::new("..")].into_iter().chain(up).chain([Path::new("blobs"), Path::new(etag)]).collect()
+}
+
+/// Whether a file of a commit, which never changes, is a copy of its content: on Windows, where most users may make no links.
+/// Elsewhere, another user of the cache may have put it there.
+fn is_copy(path: &Path, blob: &Path) -> bool {
+    let size = |path: &Path| path.symlink_metadata().ok().filter(Metadata::is_file).map(|file| file.len());
+    cfg!(windows) && size(path).is_some_and(|found| size(blob) == Some(found))
 }
 
 fn symlink_or_copy(target: &Path, blob: &Path, path: &Path) -> io::Result<()> {

@@ -16,8 +16,8 @@ const FEATURES: [(&str, bool); 10] = [
     ("mkl", cfg!(feature = "mkl")),
 ];
 
-/// `0.1.0 (00963e4a1b2c, constraints hub serve tokenizers, avx2)`: the version, the commit if it was built from a checkout, the features,
-/// and the instruction set in use.
+/// `0.1.0 (00963e4a1b2c, constraints hub serve tokenizers, avx2)`: the version, the commit if it was built from a checkout,
+/// the features, and the instruction set in use.
 pub fn version() -> String {
     let features: Vec<&str> = FEATURES.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     let parts = [option_env!("GPT2_COMMIT").unwrap_or_default(), &features.join(" "), kernels::level().name()];

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::body::{Body, Part};
 use super::cache::is_commit;
-use super::failure::{Failure, Target};
+use super::failure::{Failure, Target, innermost};
 use super::retry::retry_after;
 use super::settings::{Endpoint, Patience, Token, check_proxy};
 use crate::error::{Error, Result};
@@ -289,10 +289,7 @@ fn redirect_of(response: &Response) -> Option<Url> {
 
 /// Why no connection can be opened at all.
 fn no_client(error: &reqwest::Error) -> Error {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
+    let cause = innermost(error);
     Error::Hub(format!(
         "cannot open a connection to the hub ({cause}): if this system has no certificates, install them (ca-certificates), or name them in SSL_CERT_FILE"
     ))

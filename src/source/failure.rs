@@ -40,6 +40,15 @@ pub(super) struct Target {
     pub(super) token: Option<String>,
 }
 
+/// The cause of all others, which says what happened.
+pub(super) fn innermost(error: &reqwest::Error) -> &dyn std::error::Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause
+}
+
 /// The proxy for requests to `address`, for messages: without the password that its own address may contain.
 fn proxy_of(address: &Url) -> Option<String> {
     let found = Matcher::from_system().intercept(&address.as_str().parse().ok()?)?;
@@ -55,11 +64,8 @@ fn proxy_of(address: &Url) -> Option<String> {
 impl Target {
     /// The failure for a request to `url` that got no response, or only part of one.
     pub(super) fn of_transport(&self, error: &reqwest::Error, url: &Url) -> Failure {
-        // The innermost cause says what happened; those around it would repeat the address with a signed query.
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
+        // Those around it would repeat the address with a signed query.
+        let cause = innermost(error);
         let server = self.server(url);
         if error.is_connect() || error.is_timeout() {
             Failure::Unreachable(format!("{server}: {cause}"))

@@ -177,7 +177,8 @@ const SHORT_NAMES: [(&str, &str); 5] = [
 /// `gpt2-xl`, `distilgpt2`) or `owner/name` on the hub. The cache comes first; what is missing is downloaded.
 ///
 /// # Errors
-/// [`Error::Source`], [`Error::NoModel`], [`Error::NotFound`] or [`Error::Hub`], saying in one line what was not found or reached; [`Error::Usage`] for a
+/// [`Error::Source`], [`Error::NoModel`], [`Error::NotFound`] or [`Error::Hub`], saying in one line what was not found or reached;
+/// [`Error::Architecture`] for a model that is no GPT-2; [`Error::Usage`] for a
 /// revision of something that is not on the hub; [`Error::Config`] for a configuration that does not describe a GPT-2;
 /// [`Error::Io`] and [`Error::Format`] for files that cannot be read or are damaged.
 pub fn open(model: &str, options: &SourceOptions<'_>) -> Result<OpenedModel> {

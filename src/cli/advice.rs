@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 
 use clap::CommandFactory;
+use gpt2::decode::PARAMETERS;
 use gpt2::{Error, printable};
 
 use super::settings::{Origin, Settings};
@@ -115,6 +116,17 @@ fn part(error: &Error, subcommand: &str, spelling: Spelling) -> String {
         }
         _ => line,
     }
+}
+
+/// The parameter of `gpt2 generate` that was meant by a name that is none, as its flag without the dashes.
+pub fn meant_parameter(name: &str) -> Option<String> {
+    let command = Cli::command();
+    let command = command.find_subcommand("generate")?;
+    let names = PARAMETERS.iter().map(|parameter| parameter.name.replace('_', "-")).collect::<Vec<_>>();
+    let flag = unknown::other_name(command, &format!("--{name}"));
+    let argument = flag.and_then(|flag| command.get_arguments().find(|argument| unknown::is_called(argument, &flag)));
+    let called = argument.and_then(clap::Arg::get_long).filter(|long| names.iter().any(|name| name == long));
+    called.or_else(|| unknown::nearest(name, names.iter().map(String::as_str))).map(str::to_owned)
 }
 
 /// The model that was meant by a name that is nearly one's.

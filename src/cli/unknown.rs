@@ -334,7 +334,7 @@ fn list(subcommands: &[&str]) -> String {
 }
 
 /// The flag of the subcommand that is called otherwise elsewhere, or written otherwise: `--top_p`, `-top-p`, `--k`.
-fn other_name(subcommand: &Command, flag: &str) -> Option<String> {
+pub fn other_name(subcommand: &Command, flag: &str) -> Option<String> {
     let dashed = flag.replace('_', "-").to_lowercase();
     let has = |flag: &&&str| flag.split(' ').next().is_some_and(|flag| knows(subcommand, flag));
     if let Some((_, ours)) = OTHER_NAMES.iter().find(|(other, _)| *other == dashed) {

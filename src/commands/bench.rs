@@ -16,8 +16,8 @@ use gpt2::model::{Gpt2, LoadOptions};
 
 use super::{load, require_memory};
 use crate::cli::{BenchArgs, Format, Verbosity};
-use crate::output::Stdout;
 use crate::output::bench::{BenchRecord, RunRecord, WeightsRecord};
+use crate::output::{Stdout, say};
 
 /// Passes over memory; the fastest counts.
 const BANDWIDTH_PASSES: usize = 8;
@@ -41,7 +41,14 @@ pub fn run(args: &BenchArgs, verbosity: Verbosity) -> Result<()> {
     let peak_memory_bytes = memory::peak();
     let least_free = runs.iter().filter_map(|run| run.least_free).min();
     let peak_device_memory_bytes = free_before.zip(least_free).map(|(before, least)| before.saturating_sub(least));
-    let bandwidth = backend.memory_bandwidth(BANDWIDTH_PASSES)?;
+    let bandwidth = match backend.memory_bandwidth(BANDWIDTH_PASSES) {
+        // The speeds are known all the same.
+        Err(error @ Error::OutOfMemory(_)) => {
+            say(format_args!("warning: the memory bandwidth was not measured: {error}"));
+            None
+        }
+        measured => Some(measured?),
+    };
     let weights = model.weight_bytes().into_iter();
     let record = BenchRecord {
         model: name,
@@ -104,16 +111,16 @@ fn model(args: &BenchArgs, backend: Backend, verbosity: Verbosity) -> Result<(St
     Ok((format!("{} (random weights)", size.name()), model))
 }
 
-fn record(times: &Times, model: &Gpt2, bandwidth: f64) -> RunRecord {
+fn record(times: &Times, model: &Gpt2, bandwidth: Option<f64>) -> RunRecord {
     let (workload, decode) = (times.workload(), times.decode());
     // Weights that stay in the processor's caches are read faster than memory.
-    let limit = times.decode_limit(model, bandwidth).max(decode.max);
+    let limit = bandwidth.map(|bandwidth| times.decode_limit(model, bandwidth).max(decode.max));
     RunRecord {
         prompt_tokens: workload.prompt_tokens,
         generated_tokens: workload.new_tokens,
         prefill_tokens_per_s: times.prefill(),
         decode_limit_tokens_per_s: limit,
-        decode_of_limit: decode.median / limit,
+        decode_of_limit: limit.map(|limit| decode.median / limit),
         decode_tokens_per_s: decode,
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::simd::{Kernel, LANES, Simd, dispatch};
 use crate::base::pages::large_pages;
 use crate::base::pool;
+use crate::error::Result;
 
 /// Bytes that are read: more than any cache of this size of machine holds.
 const SIZE: usize = 256 << 20;
@@ -15,10 +16,12 @@ const STEP: usize = 1 << 20;
 
 /// Bytes a second that all threads together read from main memory: the best of `repeat` passes over a buffer that no
 /// cache holds.
-#[must_use]
-pub fn memory_bandwidth(repeat: usize) -> f64 {
+///
+/// # Errors
+/// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if there is no memory for the buffer.
+pub fn memory_bandwidth(repeat: usize) -> Result<f64> {
     // The kind of memory that weights lie in.
-    let Ok(mut buffer) = large_pages(SIZE) else { return f64::NAN };
+    let mut buffer = large_pages(SIZE)?;
     // Written, so that the pages exist.
     buffer.fill(1);
     let steps = buffer.chunks(STEP).collect::<Vec<_>>();
@@ -28,7 +31,7 @@ pub fn memory_bandwidth(repeat: usize) -> f64 {
         pool::run(steps.len(), |i| dispatch(Read(steps[i])));
         best = best.min(start.elapsed().as_secs_f64());
     }
-    SIZE as f64 / best
+    Ok(SIZE as f64 / best)
 }
 
 /// Reads bytes as the kernels do.
@@ -52,7 +55,7 @@ impl Kernel for Read<'_> {
 mod tests {
     #[test]
     fn a_bandwidth_is_a_positive_number() {
-        let bandwidth = super::memory_bandwidth(1);
+        let bandwidth = super::memory_bandwidth(1).unwrap();
         assert!(bandwidth.is_finite() && bandwidth > 1e6, "{bandwidth}");
     }
 }

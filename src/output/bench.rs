@@ -25,8 +25,9 @@ pub struct BenchRecord {
     pub peak_memory_bytes: Option<u64>,
     /// The most GPU memory in use after any measurement, without the driver's own; null on the CPU.
     pub peak_device_memory_bytes: Option<u64>,
-    /// Bytes per second that all threads together read from main memory, or that a copy on the GPU reads and writes.
-    pub bandwidth_bytes_per_s: f64,
+    /// Bytes per second that all threads together read from main memory, or that a copy on the GPU reads and writes; null if there
+    /// was no memory left to measure it.
+    pub bandwidth_bytes_per_s: Option<f64>,
     /// Sequences that ran in parallel; all speeds count the tokens of all of them.
     pub batch_size: usize,
     /// One run for each prompt length.
@@ -54,10 +55,10 @@ pub struct RunRecord {
     /// Decoded tokens per second.
     pub decode_tokens_per_s: Speed,
     /// The decoding speed if it only had to read the weights and the cache, at the measured memory bandwidth; the fastest run
-    /// if that was faster, as with weights that stay in the processor's caches.
-    pub decode_limit_tokens_per_s: f64,
-    /// The median speed as a fraction of that.
-    pub decode_of_limit: f64,
+    /// if that was faster, as with weights that stay in the processor's caches; null without that bandwidth.
+    pub decode_limit_tokens_per_s: Option<f64>,
+    /// The median speed as a fraction of that; null without it.
+    pub decode_of_limit: Option<f64>,
 }
 
 impl BenchRecord {
@@ -76,21 +77,23 @@ impl BenchRecord {
         if let Some(bytes) = self.peak_device_memory_bytes {
             writeln!(out, "  GPU memory      {}", readable(bytes))?;
         }
-        writeln!(out, "  memory reads    {:.1} GB/s", self.bandwidth_bytes_per_s / 1e9)?;
+        if let Some(bandwidth) = self.bandwidth_bytes_per_s {
+            writeln!(out, "  memory reads    {:.1} GB/s", bandwidth / 1e9)?;
+        }
         if self.batch_size > 1 {
             writeln!(out, "  batch           {} sequences", self.batch_size)?;
         }
         writeln!(out, "\nTokens per second: median (smallest - largest)")?;
         writeln!(out, "{bold}{:>8}  {:<25}  {:<25}  of memory limit{bold:#}", "prompt", "prefill", "decode")?;
         for run in &self.runs {
+            let limit = run.decode_of_limit.zip(run.decode_limit_tokens_per_s);
             writeln!(
                 out,
-                "{:>8}  {:<25}  {:<25}  {:.2} of {}",
+                "{:>8}  {:<25}  {:<25}  {}",
                 run.prompt_tokens,
                 cell(&run.prefill_tokens_per_s),
                 cell(&run.decode_tokens_per_s),
-                run.decode_of_limit,
-                short(run.decode_limit_tokens_per_s)
+                limit.map_or("-".to_owned(), |(share, limit)| format!("{share:.2} of {}", short(limit)))
             )?;
         }
         Ok(())

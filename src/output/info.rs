@@ -224,7 +224,10 @@ impl InfoRecord {
         let RunningRecord { footprint, available_bytes } = &self.memory.running;
         let (least, peak) = (readable(footprint.least_bytes()), readable(footprint.peak_bytes));
         let name = if self.memory.device.is_some() { "on the CPU" } else { "memory" };
-        writeln!(out, "  {name:<16} {least}, {peak} with a prompt that fills the context")?;
+        // They may be stored in fewer bits than they are computed in.
+        let weights = readable(footprint.mapped_bytes + footprint.loaded_bytes);
+        writeln!(out, "  {name:<16} {least} ({weights} for the weights as they are kept),")?;
+        writeln!(out, "                   {peak} with a prompt that fills the context")?;
         if let Some(bytes) = available_bytes {
             writeln!(out, "                   of {} available", readable(*bytes))?;
         }

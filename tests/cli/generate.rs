@@ -254,6 +254,11 @@ fn a_session_has_commands() {
     for words in ["greedy, max-new-tokens 3", "no parameter \"no-such\"", "no command /nonsense", "/set NAME VALUE"] {
         assert!(back.stderr().contains(words), "{words} is not in {}", back.stderr());
     }
+    for (name, meant) in [("n", "max-new-tokens"), ("temp", "temperature"), ("topp", "top-p"), ("do_sample", "sample")]
+    {
+        let stderr = run(&[&format!("/set {name} 1")]).stderr();
+        assert!(stderr.contains(&format!("/set {meant} was perhaps meant")), "{name}: {stderr}");
+    }
     for quit in ["/quit", "/exit"] {
         let done = run(&[quit, "Once upon a"]);
         assert_eq!((done.stdout(), done.stderr()), (String::new(), String::new()));
@@ -332,4 +337,15 @@ fn the_joined_ids_are_those_of_the_prompt_and_the_completion() {
         gpt2(&["generate", "-m", "demo", "--input", "-", "--max-length", "5"]).stdin("{\"ids\": [7454, 2402]}\n");
     let all = rows.succeeds().json_lines()[0]["sequences"][0]["all_ids"].clone();
     assert_eq!(all.as_array().unwrap().len(), 5, "--max-length counts the prompt");
+}
+
+/// The prompt is dim, the completion is not.
+#[cfg(unix)]
+#[test]
+fn a_session_tells_the_completion_from_the_prompt() {
+    let plain = gpt2(&["generate", "-m", "demo", "Once upon a", "-n", "3"]).succeeds().stdout();
+    let completion = plain.strip_prefix("Once upon a").unwrap();
+    let interactive = ["generate", "-m", "demo", "--interactive", "-n", "3"];
+    let (_, text) = gpt2(&interactive).stdin("Once upon a\n").on_terminal();
+    assert_eq!(text, format!("\x1b[2mOnce upon a\x1b[0m{completion}"));
 }

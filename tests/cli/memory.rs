@@ -152,6 +152,25 @@ fn what_never_fits_is_refused_and_what_is_advised_fits() {
     prefix("--batch-size ", &["bench", "-m", "demo", "--batch-size", "4096", "--prompt-tokens", "100"]);
 }
 
+/// The speeds need less memory than the buffer by which the bandwidth is measured.
+#[test]
+fn a_benchmark_reports_the_speeds_where_the_bandwidth_cannot_be_measured() {
+    let arguments = ["bench", "-m", "demo", "--prompt-tokens", "4", "-n", "2", "--repeat", "1", "--format"];
+    let json = limited(220_000, &[&arguments[..], &["json"]].concat());
+    let stderr = String::from_utf8_lossy(&json.stderr).into_owned();
+    assert_eq!(json.status.code(), Some(0), "{stderr}");
+    assert!(stderr.starts_with("warning: the memory bandwidth was not measured: cannot get 268.44 MB"), "{stderr}");
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["bandwidth_bytes_per_s"], Value::Null);
+    let run = &json["runs"][0];
+    assert_eq!((&run["decode_limit_tokens_per_s"], &run["decode_of_limit"]), (&Value::Null, &Value::Null));
+    assert!(run["decode_tokens_per_s"]["median"].as_f64().unwrap() > 0.0);
+
+    let text = limited(220_000, &[&arguments[..], &["text"]].concat());
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(!text.contains("NaN") && !text.contains("memory reads"), "{text}");
+}
+
 /// Only the order in which rows run may depend on memory.
 #[test]
 fn rows_wait_for_memory_and_one_that_never_fits_is_its_own_error() {

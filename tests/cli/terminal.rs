@@ -397,14 +397,3 @@ fn a_tree_shows_how_far_it_is() {
     assert_eq!(code, Some(0));
     assert!(text.contains("/1,022 nodes, "), "{text:?}");
 }
-
-/// The prompt is dim, the completion is not.
-#[cfg(unix)]
-#[test]
-fn a_session_tells_the_completion_from_the_prompt() {
-    let plain = gpt2(&["generate", "-m", "demo", "Once upon a", "-n", "3"]).succeeds().stdout();
-    let completion = plain.strip_prefix("Once upon a").unwrap();
-    let interactive = ["generate", "-m", "demo", "--interactive", "-n", "3"];
-    let (_, text) = gpt2(&interactive).stdin("Once upon a\n").on_terminal();
-    assert_eq!(text, format!("\x1b[2mOnce upon a\x1b[0m{completion}"));
-}

@@ -165,8 +165,10 @@ impl Session<'_> {
         let value = value.trim();
         if !name.is_empty() {
             let parameter = Parameter::named(&name.trim_start_matches('-').replace('-', "_"));
-            let parameter = parameter
-                .with_context(|| format!("there is no parameter {name:?}; gpt2 generate --help lists them"))?;
+            let parameter = parameter.with_context(|| match advice::meant_parameter(name) {
+                Some(meant) => format!("there is no parameter {name:?}: /set {meant} was perhaps meant"),
+                None => format!("there is no parameter {name:?}; gpt2 generate --help lists them"),
+            })?;
             let mut config = self.generator.config.clone();
             if !value.is_empty() {
                 parameter.reset(&mut config);
